@@ -1,0 +1,93 @@
+"""The four tuples that travel between data, matchers and losses.
+
+One letter per dimension for the whole library: B pairs, I images, C captions, R regions, L words,
+F feature width, D embedding width, V vocabulary size, K concepts or labels. Masks are boolean,
+True = real.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Images(NamedTuple):
+    """Region features of I images.
+
+    Attributes:
+        regions: (I, R, F) float32; rows beyond an image's own regions are zero.
+        mask: (I, R) bool, True = real region.
+        index: (I,) int64, identity of each image in its split (equal = the same image).
+    """
+
+    regions: Tensor
+    mask: Tensor
+    index: Tensor
+
+
+class Captions(NamedTuple):
+    """C tokenised captions.
+
+    Attributes:
+        tokens: (C, L) int64, padded with 0.
+        lengths: C true lengths as Python ints; they stay on the host, so that packing a batch
+            never waits for the device.
+        index: (C,) int64, row of each caption in its split.
+        image: (C,) int64, row of the caption's image in the accompanying `Images`
+            (the batch in training, the split in evaluation).
+        labels: (C, K) float32 multi-hot labels of the caption's image, or None.
+        concepts: (C, K) float32 multi-hot concept labels of the caption, or None.
+        vectors: (C, F) float32 precomputed sentence vectors, or None.
+    """
+
+    tokens: Tensor
+    lengths: tuple[int, ...]
+    index: Tensor
+    image: Tensor
+    labels: Tensor | None = None
+    concepts: Tensor | None = None
+    vectors: Tensor | None = None
+
+
+class Pairs(NamedTuple):
+    """A training batch: I images and C captions that belong together through `captions.image`.
+
+    Attributes:
+        images: the images.
+        captions: the captions.
+        relevance: (I, C) float32, semantic relevance of caption c for image i, or None.
+        target: (I, C) float32 in {+1, 0, -1} for labelled pairs (0 = ignored), or None.
+    """
+
+    images: Images
+    captions: Captions
+    relevance: Tensor | None = None
+    target: Tensor | None = None
+
+
+class Encoded(NamedTuple):
+    """One side after its encoder: N images or N captions.
+
+    Attributes:
+        vector: (N, D) global vector, or None.
+        parts: (N, P, D) region or word vectors, or None.
+        mask: (N, P) bool, True = real part, or None.
+        aux: further tensors by name, each with N rows (a matcher's own business), or None.
+    """
+
+    vector: Tensor | None = None
+    parts: Tensor | None = None
+    mask: Tensor | None = None
+    aux: dict[str, Tensor] | None = None
+
+
+def positives(pairs: Pairs) -> Tensor:
+    """(I, C) bool: caption c was written for image row i."""
+    rows = torch.arange(pairs.images.index.shape[0], device=pairs.captions.image.device)
+    return rows[:, None] == pairs.captions.image[None, :]
+
+
+def same_image(pairs: Pairs) -> Tensor:
+    """(I, C) bool: caption c was written for the image of row i, in whichever row that image is."""
+    index = pairs.images.index
+    return index[:, None] == index[pairs.captions.image][None, :]
