@@ -22,7 +22,7 @@ class Images(NamedTuple):
 
     regions: Tensor
     mask: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody calls here
 
 
 class Captions(NamedTuple):
@@ -42,7 +42,7 @@ class Captions(NamedTuple):
 
     tokens: Tensor
     lengths: tuple[int, ...]
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
     image: Tensor
     labels: Tensor | None = None
     concepts: Tensor | None = None

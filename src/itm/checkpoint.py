@@ -1,0 +1,175 @@
+"""What a checkpoint holds beside weights, and the folder format: safetensors, config, vocabulary."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from itm import __version__
+from itm.text import vocabulary_from
+
+if TYPE_CHECKING:
+    from itm.matcher import Matcher
+
+FORMAT = 1
+
+
+def pack_state(matcher: Matcher) -> dict[str, Any]:
+    """Class name, version and word lists, as plain data."""
+    words = {
+        name: getattr(matcher, name).state()
+        for name in ("vocab", "concepts", "labels")
+        if getattr(matcher, name) is not None
+    }
+    return {"format": FORMAT, "class": type(matcher).__name__, "version": __version__, **words}
+
+
+def unpack_state(matcher: Matcher, state: dict[str, Any]) -> None:
+    """Restore the word lists into a matcher.
+
+    Raises:
+        ValueError: the matcher already has other words, or the format is newer than this version.
+    """
+    if state.get("format", FORMAT) > FORMAT:
+        raise ValueError(f"written by a newer itm {state.get('version')}; please upgrade")
+    for name in ("vocab", "concepts", "labels"):
+        if name not in state:
+            continue
+        mine = getattr(matcher, name)
+        if mine is None:
+            setattr(matcher, name, _rebuild(name, state[name]))
+        elif mine.state() != state[name]:
+            raise ValueError(
+                f"the checkpoint's {name} differs from the data's: its weights only make sense with "
+                "its own words; use the same training captions, or load it with itm.load"
+            )
+
+
+def _rebuild(name: str, state: dict[str, Any]) -> Any:
+    if name == "vocab":
+        return vocabulary_from(state)
+    from itm.concepts import Concepts, Labels
+
+    return (Concepts if name == "concepts" else Labels).from_state(state)
+
+
+def matcher_class(name: str, trusted: str | None = None) -> type[Matcher]:
+    """The class of a saved matcher: one of `itm.models`, or the dotted name the user trusts.
+
+    A class name from a file is only ever looked up among the library's own, never imported.
+    """
+    if trusted is not None:
+        module, _, attribute = trusted.rpartition(".")
+        return getattr(importlib.import_module(module), attribute)
+    import itm.models
+
+    if name not in itm.models.__all__:
+        raise ValueError(
+            f"{name!r} is no model of this library ({', '.join(itm.models.__all__)}); for a class "
+            "of your own pass model_class='your.module.YourMatcher'"
+        )
+    return getattr(itm.models, name)
+
+
+def save(matcher: Matcher, folder: str | Path, card: str = "") -> Path:
+    """Write model.safetensors, config.json, vocab.json and README.md; no optimiser, no loss.
+
+    Args:
+        matcher: any matcher.
+        folder: made when missing.
+        card: text for README.md.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        k: v.detach().cpu().contiguous().clone()
+        for k, v in matcher.state_dict().items()
+        if not k.startswith("loss.")
+    }
+    save_file(tensors, folder / "model.safetensors")
+    state = pack_state(matcher)
+    config = {**state, "arguments": dict(matcher.hparams)}
+    vocab = config.pop("vocab", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    if vocab is not None:
+        (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    default = f"# {state['class']}\n\n```python\nimport itm\nmatcher = itm.load('.')\n```\n"
+    (folder / "README.md").write_text(card or default, encoding="utf-8")
+    return folder
+
+
+def load(
+    path: str | Path, loss: Any = None, model_class: str | None = None, device: str = "cpu"
+) -> Matcher:
+    """A matcher in eval mode with its vocabulary, from a folder, a run's checkpoint or a run folder.
+
+    Args:
+        path: folder written by `save`, a `.ckpt` file, or a run folder with checkpoints/best.ckpt.
+        loss: a loss object, for further training.
+        model_class: dotted name of your own class, when the file's is not one of `itm.models`.
+        device: where to put it.
+
+    Raises:
+        FileNotFoundError: nothing to load there; the message lists what was looked for.
+        ValueError: weights and configuration do not fit.
+    """
+    path = Path(path)
+    config, tensors = _read(path)
+    arguments = _without_pretrained(config["arguments"], tensors)
+    matcher = matcher_class(config["class"], model_class)(**arguments, loss=loss)
+    own = {k: v for k, v in matcher.state_dict().items() if not k.startswith("loss.")}
+    missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    shapes = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
+    if missing or unexpected or shapes:
+        raise ValueError(
+            f"{path}: the weights do not fit {config['class']}: missing {missing[:5]}, unexpected "
+            f"{unexpected[:5]}, other shapes {shapes[:5]}"
+        )
+    matcher.load_state_dict(tensors, strict=loss is None)
+    unpack_state(matcher, config)
+    return matcher.to(device).eval()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Configuration and weights of a folder or a checkpoint; nothing is unpickled but tensors."""
+    if (path / "config.json").is_file() and (path / "model.safetensors").is_file():
+        from safetensors.torch import load_file
+
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        if (path / "vocab.json").is_file():
+            config["vocab"] = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
+        return config, load_file(path / "model.safetensors")
+    candidates = (
+        [path]
+        if path.suffix == ".ckpt"
+        else [path / "checkpoints" / "best.ckpt", path / "best.ckpt"]
+    )
+    found = next((file for file in candidates if file.is_file()), None)
+    if found is None:
+        looked = [path / "config.json", path / "model.safetensors", *candidates]
+        raise FileNotFoundError(
+            f"nothing to load at {path}; looked for {', '.join(map(str, looked))}"
+        )
+    data = torch.load(found, map_location="cpu", weights_only=True)
+    if "itm" not in data:
+        raise ValueError(
+            f"{found} was not written by itm; for weights of the original code bases use "
+            "itm.from_published(path, vocab=...) or `python -m itm.convert`"
+        )
+    tensors = {k: v for k, v in data["state_dict"].items() if not k.startswith("loss.")}
+    return {**data["itm"], "arguments": data["hyper_parameters"]}, tensors
+
+
+def _without_pretrained(arguments: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
+    """A saved BERT is rebuilt from its stored configuration, not from the folder it came from."""
+    text = arguments.get("text")
+    if isinstance(text, dict) and text.get("config"):
+        text = {k: v for k, v in text.items() if k != "path"}
+        return {**arguments, "text": text}
+    return dict(arguments)

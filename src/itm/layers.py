@@ -1,0 +1,81 @@
+"""Small functions that several matchers share: norms, masks, the region projection."""
+
+import math
+from functools import wraps
+
+import torch
+from torch import Tensor, nn
+
+
+def full(x: Tensor) -> Tensor:
+    """At least float32: half and bfloat16 are widened, float64 stays."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def full_precision(function):
+    """Run a method with autocast off; norms, softmax, sums and hinges belong there."""
+
+    @wraps(function)
+    def run(*args, **kwargs):
+        device = next(
+            (a.device.type for a in _tensors(args)),
+            "cpu",
+        )
+        with torch.autocast(device, enabled=False):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def _tensors(values):
+    """Tensors inside nested tuples, lists and dicts, first found first."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, dict):
+            yield from _tensors(value.values())
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
+
+
+def l2norm(x: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
+    """x / (||x|| + eps) along `dim`, in at least float32.
+
+    A zero vector gives a zero vector and a zero gradient (the plain formula gives NaN).
+    """
+    x = full(x)
+    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return x * torch.where(norm > 0, 1 / (norm + eps), torch.zeros_like(norm))
+
+
+def length_mask(lengths: tuple[int, ...], size: int, device: torch.device) -> Tensor:
+    """(C, L) bool: position l of caption c is real."""
+    ends = torch.tensor(lengths, device=device)
+    return torch.arange(size, device=device)[None, :] < ends[:, None]
+
+
+def masked_mean(x: Tensor, mask: Tensor, dim: int = 1) -> Tensor:
+    """Mean over the real entries along `dim`; a row without any gives zero.
+
+    Args:
+        x: (N, P, D) with dim=1.
+        mask: (N, P).
+        dim: the axis of the parts.
+    """
+    weight = mask.to(x.dtype).unsqueeze(-1)
+    return (x * weight).sum(dim) / weight.sum(dim).clamp_min(1)
+
+
+def masked_softmax(x: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
+    """Softmax over the real entries along `dim`; a row without any gives zeros, not NaN."""
+    x = full(x).masked_fill(~mask, float("-inf"))
+    empty = ~mask.any(dim, keepdim=True)
+    return torch.softmax(x.masked_fill(empty, 0.0), dim).masked_fill(~mask, 0.0)
+
+
+def xavier_(linear: nn.Linear) -> nn.Linear:
+    """Weight uniform in +-sqrt(6 / (in + out)), bias zero."""
+    bound = math.sqrt(6 / (linear.in_features + linear.out_features))
+    nn.init.uniform_(linear.weight, -bound, bound)
+    nn.init.zeros_(linear.bias)
+    return linear

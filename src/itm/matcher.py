@@ -1,0 +1,360 @@
+"""`Matcher`: the LightningModule that every backbone extends.
+
+A backbone defines `encode_images`, `encode_captions` and, where it needs to, `similarity`,
+`training_scores`, `extra_losses`, `attention`, `parameter_groups` and `pair_floats`. Training,
+validation, test, optimisers, scoring in blocks and checkpoints are written once, here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from itm.batch import Captions, Encoded, Images, Pairs
+from itm.checkpoint import pack_state, unpack_state
+from itm.layers import full, full_precision, l2norm, masked_mean
+from itm.metrics import RetrievalMetrics
+from itm.similarity import MEMORY_BUDGET, Chunk, map_encoded, similarity_matrix
+from itm.text import Tokens
+from itm.text_encoders import BertText
+from itm.tuples import caption_batches, image_batches, make_pairs
+
+Loss = Callable[[Tensor, Pairs, tuple[Encoded, Encoded]], Tensor]
+
+# Constructor arguments that are objects: never among the saved hyper-parameters, because a
+# checkpoint that pickles them can be neither loaded safely nor resumed.
+OBJECTS = ["loss", "optimizer", "scheduler"]
+
+
+class Matcher(pl.LightningModule):
+    """Base of all backbones.
+
+    Args:
+        loss: what `training_step` minimises, see `itm.losses`; None for inference only.
+        optimizer: parameter groups -> optimiser, such as `functools.partial(Adam, lr=2e-4)`.
+        scheduler: optimiser -> learning-rate scheduler stepped per epoch, or None.
+
+    Attributes:
+        vocab: words or word pieces; filled by the data module, a checkpoint or the user.
+        concepts: the concept vocabulary of CVSE, or None.
+        labels: the label vocabulary of CASC and of the multi-label loss, or None.
+        memory_budget: bytes that one block of scores may need.
+    """
+
+    needs_labels: ClassVar[bool] = False
+    needs_concepts: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        loss: Loss | None = None,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+    ):
+        super().__init__()
+        self.loss = loss
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.vocab: Tokens | None = None
+        self.concepts: Any = None
+        self.labels: Any = None
+        self.memory_budget = MEMORY_BUDGET
+        self._images: list[Chunk] = []
+        self._captions: list[Chunk] = []
+        self.metrics: RetrievalMetrics | None = None
+
+    # What a backbone defines ------------------------------------------------------------------
+
+    def encode_images(self, images: Images) -> Encoded:
+        """Images -> their global vectors and / or region vectors."""
+        raise NotImplementedError(f"{type(self).__name__} must define encode_images")
+
+    def encode_captions(self, captions: Captions) -> Encoded:
+        """Captions -> their global vectors and / or word vectors."""
+        raise NotImplementedError(f"{type(self).__name__} must define encode_captions")
+
+    @full_precision
+    def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
+        """Test score (I, C), larger = better; here the dot product of the global vectors."""
+        assert images.vector is not None and captions.vector is not None
+        return full(images.vector) @ full(captions.vector).T
+
+    def training_scores(
+        self, images: Encoded, captions: Encoded
+    ) -> dict[str, tuple[float, Tensor]]:
+        """Score levels that the ranking loss acts on: name -> (weight, (I, C)), main first."""
+        return {"main": (1.0, self.similarity(images, captions))}
+
+    def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
+        """Losses of the backbone itself beside ranking: name -> scalar, weights included."""
+        return {}
+
+    def attention(self, images: Encoded, captions: Encoded) -> Tensor:
+        """Weights (I, C, R, L) between regions and words."""
+        raise NotImplementedError(f"{type(self).__name__} has no region-word attention")
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Optimiser groups: "name", "params" and optionally "lr_scale", "clip", "step_size", "gamma".
+
+        `lr_scale` multiplies the optimiser's learning rate; groups with the same `clip` name are
+        clipped by their common norm; `step_size` and `gamma` override those of `itm.optim.StepLR`.
+        A pretrained text encoder is a group of its own.
+        """
+        text = getattr(self, "text", None)
+        bert = list(text.bert.parameters()) if isinstance(text, BertText) else []
+        known = {id(p) for p in bert}
+        groups: list[dict[str, Any]] = [
+            {"name": "main", "params": [p for p in self.parameters() if id(p) not in known]}
+        ]
+        if isinstance(text, BertText):
+            groups.append({"name": "bert", "params": bert, "lr_scale": text.lr_scale})
+        return groups
+
+    def pair_floats(self, regions: int, words: int) -> int:
+        """Float32 values that scoring one image-caption pair needs; sizes evaluation blocks."""
+        return 4
+
+    @property
+    def label_dim(self) -> int | None:
+        """Width of the global vectors for a label head; None when the backbone has its own head."""
+        return self.hparams["embed_dim"]
+
+    # Training ---------------------------------------------------------------------------------
+
+    def forward(self, images: Images, captions: Captions) -> Tensor:
+        """Scores (I, C) of a batch of images with a batch of captions."""
+        return self.similarity(self.encode_images(images), self.encode_captions(captions))
+
+    def losses(self, pairs: Pairs) -> dict[str, Tensor]:
+        """All loss terms of a batch: name -> scalar; "total" is what training minimises.
+
+        Total = sum over score levels of weight x ranking loss, plus what the loss adds on the main
+        level, plus the backbone's own losses.
+        """
+        if self.loss is None:
+            raise ValueError("this matcher has no loss; build or load it with loss=...")
+        images, captions = self.encode_images(pairs.images), self.encode_captions(pairs.captions)
+        terms = self.extra_losses(pairs, images, captions)
+        if getattr(self.loss, "gather", False):
+            from itm.distributed import gather_batch
+
+            pairs, images, captions = gather_batch(pairs, images, captions)
+        levels = self.training_scores(images, captions)
+        ranking = getattr(self.loss, "ranking", self.loss)
+        encoded = (images, captions)
+        for name, (weight, scores) in levels.items():
+            key = "ranking" if len(levels) == 1 else f"ranking_{name}"
+            terms[key] = weight * ranking(scores, pairs, encoded)
+        if hasattr(self.loss, "terms"):
+            main = next(iter(levels.values()))[1]
+            terms |= self.loss.terms(main, pairs, encoded)
+        return terms | {"total": torch.stack([full(term) for term in terms.values()]).sum()}
+
+    def training_step(self, batch: Pairs, batch_idx: int) -> Tensor:
+        """One batch: all terms are logged, the total is returned."""
+        terms = self.losses(batch)
+        size = len(batch.captions.lengths)
+        for name, value in terms.items():
+            key = "loss" if name == "total" else name
+            self.log(f"train/{key}", value.detach(), batch_size=size, prog_bar=name == "total")
+        return terms["total"]
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser over `parameter_groups`, and the scheduler stepped per epoch."""
+        groups = [dict(group) for group in self.parameter_groups()]
+        for group in groups:
+            group["params"] = [p for p in group["params"] if p.requires_grad]
+        groups = [group for group in groups if group["params"]]
+        make = self.optimizer or (lambda params: torch.optim.Adam(params, lr=2e-4))
+        optimizer = make(groups)
+        for group in optimizer.param_groups:
+            group["lr"] *= group.get("lr_scale", 1.0)
+        if self.scheduler is None:
+            return optimizer
+        return [optimizer], [{"scheduler": self.scheduler(optimizer), "interval": "epoch"}]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip each set of groups with the same "clip" name by its own total L2 norm."""
+        if not gradient_clip_val:
+            return
+        sets: dict[str, list[nn.Parameter]] = {}
+        for group in optimizer.param_groups:
+            sets.setdefault(group.get("clip", "main"), []).extend(group["params"])
+        for parameters in sets.values():
+            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
+    # Validation and test ----------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the encodings of the last epoch."""
+        self._images, self._captions = [], []
+
+    def validation_step(
+        self, batch: Images | Captions, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Encode each image and each caption once; the first loader brings images."""
+        if isinstance(batch, Images):
+            self._images.append((self.encode_images(batch), batch.index.cpu()))
+        else:
+            self._captions.append((self.encode_captions(batch), batch.index.cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the whole split and log `val/rsum` and the recalls."""
+        self._log_retrieval("val", self.trainer.datamodule.val_split)  # type: ignore[attr-defined]
+
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+
+    def on_test_epoch_end(self) -> None:
+        """Score the test split by the data module's protocol and log `test/...`."""
+        self._log_retrieval("test", self.trainer.datamodule.test_split)  # type: ignore[attr-defined]
+
+    def _log_retrieval(self, stage: str, split: Any) -> None:
+        """Each process scores its own images with all captions; rows are gathered by index."""
+        from itm.distributed import gather_chunks
+
+        captions = gather_chunks(self._captions)
+        self.metrics = RetrievalMetrics(split.caption_image, protocol=split.protocol).to(
+            self.device
+        )
+        for chunk in self._images:
+            rows = torch.arange(len(chunk[1]))
+            scores = self._score([(chunk[0], rows)], captions, len(split.caption_image))
+            self.metrics.update(torch.from_numpy(scores), chunk[1])
+        results = self.metrics.compute()
+        self._images, self._captions = [], []
+        self.metrics = None
+        self.log_dict({f"{stage}/{name}": float(x) for name, x in results.items()}, sync_dist=False)
+
+    def _score(self, images: list[Chunk], captions: list[Chunk], columns: int) -> np.ndarray:
+        out = np.empty((sum(len(rows) for _, rows in images), columns), np.float32)
+        return similarity_matrix(
+            self.similarity,
+            images,
+            captions,
+            self.pair_floats,
+            self.device,
+            self.memory_budget,
+            out,
+        )
+
+    # Use --------------------------------------------------------------------------------------
+
+    def pairs(
+        self,
+        features: np.ndarray | Sequence[np.ndarray],
+        captions: Sequence[str] | np.ndarray,
+        image: Sequence[int] | None = None,
+        ids: Sequence[int] | None = None,
+        labels: np.ndarray | None = None,
+        concepts: np.ndarray | None = None,
+        relevance: np.ndarray | None = None,
+    ) -> Pairs:
+        """A batch from plain data, tokenised with this matcher's own vocabulary.
+
+        Args:
+            features: (I, R, F) or (I, F) array, or a list of (R_i, F).
+            captions: C sentences, or a (C, F) array of sentence vectors for `text=vectors`.
+            image: row of each caption's image; needed when I != C, else 0 to C-1.
+            ids: identity of each image, equal for copies of one image; 0 to I-1 by default.
+            labels: (C, K) labels.
+            concepts: (C, K) concept labels; from the captions' words when the matcher has concepts.
+            relevance: (I, C) semantic relevance for `loss=sam`.
+        """
+        pairs = make_pairs(self, features, captions, image, ids, labels, concepts, relevance)
+        return self.transfer_batch_to_device(pairs, self.device, 0)
+
+    @torch.no_grad()
+    def score(
+        self,
+        features: np.ndarray | Sequence[np.ndarray],
+        captions: Sequence[str] | np.ndarray,
+        batch_size: int = 128,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Similarity of every image with every caption, in eval mode.
+
+        Args:
+            features: (N, R, F) array or memory map, (N, F), or a list of (R_i, F).
+            captions: M sentences, or a (M, F) array of sentence vectors for `text=vectors`.
+            batch_size: how many are encoded at once.
+            out: (N, M) float32 array or memory map to fill.
+
+        Returns:
+            (N, M) float32.
+        """
+        images = self._encode(image_batches(features, batch_size))
+        sentences = self._encode(caption_batches(self, captions, batch_size))
+        if out is None:
+            out = np.empty((len(features), len(captions)), np.float32)
+        return similarity_matrix(
+            self.similarity,
+            images,
+            sentences,
+            self.pair_floats,
+            self.device,
+            self.memory_budget,
+            out,
+        )
+
+    @torch.no_grad()
+    def embed(
+        self,
+        features: np.ndarray | Sequence[np.ndarray] | None = None,
+        captions: Sequence[str] | np.ndarray | None = None,
+        batch_size: int = 128,
+    ) -> np.ndarray:
+        """Global vectors (N, D) float32 of images or of captions, in eval mode."""
+        if (features is None) == (captions is None):
+            raise ValueError("embed takes either features=... or captions=...")
+        if features is not None:
+            chunks, size = self._encode(image_batches(features, batch_size)), len(features)
+        else:
+            assert captions is not None
+            chunks = self._encode(caption_batches(self, captions, batch_size))
+            size = len(captions)
+        vectors = [(global_vector(encoded).float().cpu(), rows) for encoded, rows in chunks]
+        out = np.empty((size, vectors[0][0].shape[1] if vectors else 0), np.float32)
+        for vector, rows in vectors:
+            out[rows.numpy()] = vector.numpy()
+        return out
+
+    def _encode(self, batches: Any) -> list[Chunk]:
+        """Encode batches in eval mode, whatever mode the matcher is in; results on the host."""
+        training = self.training
+        self.eval()
+        try:
+            chunks = []
+            for batch in batches:
+                batch = self.transfer_batch_to_device(batch, self.device, 0)
+                image = isinstance(batch, Images)
+                encoded = self.encode_images(batch) if image else self.encode_captions(batch)
+                chunks.append((map_encoded(encoded, lambda x: x.cpu()), batch.index.cpu()))
+            return chunks
+        finally:
+            self.train(training)
+
+    # Checkpoints ------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checkpoints carry the class name and all word lists."""
+        checkpoint["itm"] = pack_state(self)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the word lists over; other ones than this matcher's own are an error."""
+        unpack_state(self, checkpoint.get("itm", {}))
+
+
+def global_vector(encoded: Encoded) -> Tensor:
+    """(N, D): the global vector, else the normalised masked mean of the parts."""
+    if encoded.vector is not None:
+        return encoded.vector
+    assert encoded.parts is not None and encoded.mask is not None
+    return l2norm(masked_mean(full(encoded.parts), encoded.mask))

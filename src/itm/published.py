@@ -1,0 +1,165 @@
+"""Weights of the original code bases, read safely and strictly.
+
+Every model file offers `published(states, options)`: the list of state dicts and the options of an
+original checkpoint -> (constructor arguments, state dict), or None when the tensor names are those
+of another family. Here the file is read, the family found, and the vocabulary checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pickle
+import warnings
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from itm.text import Vocabulary
+
+if TYPE_CHECKING:
+    from itm.matcher import Matcher
+
+# More specific families first: a SCAN checkpoint's tensors are a part of CASC's.
+FAMILIES = {
+    "casc": ("itm.models.casc", "CASC"),
+    "sgraf": ("itm.models.sgraf", "SGRAF"),
+    "cvse": ("itm.models.cvse", "CVSE"),
+    "vsrn": ("itm.models.vsrn", "VSRN"),
+    "scan": ("itm.models.scan", "SCAN"),
+    "two_branch_embedding": ("itm.models.two_branch", "TwoBranchEmbedding"),
+    "two_branch_similarity": ("itm.models.two_branch", "TwoBranchSimilarity"),
+}
+
+
+def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
+    """State dicts and options of an original checkpoint, zip or legacy format.
+
+    Only tensors, plain containers and `argparse.Namespace` are unpickled.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: foreign classes in the pickle, or no checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{path} could not be read safely: only tensors, plain containers and "
+            f"argparse.Namespace are accepted ({str(error).splitlines()[0]})"
+        ) from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} holds a {type(data).__name__}, not the dict of a checkpoint")
+    opt = data.get("opt") or {}
+    options: dict[str, Any] = vars(opt) if isinstance(opt, argparse.Namespace) else dict(opt)
+    model = data.get("model", data.get("state_dict", data))
+    states = list(model) if isinstance(model, (list, tuple)) else [model]
+    for state in states:
+        if not isinstance(state, (dict, OrderedDict)):
+            raise ValueError(f"{path}: 'model' holds a {type(state).__name__}, not state dicts")
+    # DataParallel prefixes every name with "module."
+    return [{k.removeprefix("module."): v for k, v in state.items()} for state in states], options
+
+
+def from_published(
+    checkpoint: str | Path,
+    vocab: str | Path | Vocabulary | None = None,
+    concepts: Any = None,
+    family: str | None = None,
+    captioner: str | Path | None = None,
+    loss: Any = None,
+) -> Matcher:
+    """A matcher with the weights of an original checkpoint, in eval mode.
+
+    Args:
+        checkpoint: `model_best.pth.tar` of the original code.
+        vocab: its vocabulary, JSON file or object; vocabularies are never rebuilt.
+        concepts: CVSE's concept vocabulary (file or object).
+        family: one of `FAMILIES`; found from the tensor names when None.
+        captioner: VSRN's captioning branch, which the original saves nowhere.
+        loss: a loss object, for further training.
+
+    Raises:
+        ValueError: tensors of no known family, missing or unexpected tensors, shapes that do not
+            fit, or a vocabulary of another size than the embedding table.
+    """
+    states, options = read_checkpoint(checkpoint)
+    if captioner is not None:
+        states = [*states, *read_checkpoint(captioner)[0]]
+    names = [family] if family is not None else list(FAMILIES)
+    for name in names:
+        if name not in FAMILIES:
+            raise ValueError(f"unknown family {name!r}; known: {', '.join(FAMILIES)}")
+        module, cls = FAMILIES[name]
+        found = importlib.import_module(module).published(states, options)
+        if found is not None:
+            break
+    else:
+        some = sorted(key for state in states for key in state)[:6]
+        raise ValueError(
+            f"{checkpoint}: its tensors ({', '.join(some)}, ...) are not those of "
+            f"{' or '.join(names)}"
+        )
+    arguments, tensors, *classname = found
+    matcher_class = getattr(importlib.import_module(module), classname[0] if classname else cls)
+    matcher = matcher_class(**arguments, loss=loss)
+    load_strictly(matcher, tensors, str(checkpoint))
+    if vocab is not None:
+        words = vocab if not isinstance(vocab, (str, Path)) else Vocabulary.load(vocab)
+        size = arguments.get("vocab_size")
+        if size is not None and len(words) != size:
+            raise ValueError(
+                f"the vocabulary has {len(words)} words but the embedding table of {checkpoint} "
+                f"has {size} rows: use the vocabulary file these weights were trained with"
+            )
+        matcher.vocab = words
+    if concepts is not None:
+        from itm.concepts import Concepts
+
+        matcher.concepts = (
+            Concepts.load(concepts) if isinstance(concepts, (str, Path)) else concepts
+        )
+    return matcher.eval()
+
+
+def load_strictly(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> None:
+    """Load weights; every tensor must be there, known, and of the right shape.
+
+    Raises:
+        ValueError: with the names that are missing, unexpected or misshapen.
+    """
+    own = {k: v for k, v in matcher.state_dict().items() if not k.startswith("loss.")}
+    problems = [f"missing {k} {tuple(own[k].shape)}" for k in own if k not in tensors]
+    problems += [f"unexpected {k} {tuple(tensors[k].shape)}" for k in tensors if k not in own]
+    problems += [
+        f"{k} is {tuple(tensors[k].shape)}, expected {tuple(own[k].shape)}"
+        for k in own
+        if k in tensors and own[k].shape != tensors[k].shape
+    ]
+    if problems:
+        raise ValueError(
+            f"{source}: weights do not fit {type(matcher).__name__}:\n  " + "\n  ".join(problems)
+        )
+    matcher.load_state_dict(tensors, strict=matcher.loss is None)
+
+
+def save_published(matcher: Any, path: str | Path, options: dict[str, Any] | None = None) -> None:
+    """Write a checkpoint that the original code reads: dict of epoch, model, best_rsum, opt, Eiters.
+
+    Args:
+        matcher: a matcher whose class has `to_published`.
+        path: the file, usually named model_best.pth.tar.
+        options: further options for `opt`; the original's own names.
+    """
+    states, known = matcher.to_published()
+    opt = argparse.Namespace(**{**known, **(options or {})})
+    data = {"epoch": 0, "model": states, "best_rsum": 0.0, "opt": opt, "Eiters": 0}
+    torch.save(data, path)

@@ -1,0 +1,192 @@
+"""Captions to token ids: the tokeniser, the vocabulary and its published JSON format.
+
+The pipeline is that of the systems whose weights are loaded here: a caption is stripped and
+lower-cased as ASCII bytes, split by the Penn-Treebank style tokeniser of nltk (no data download),
+wrapped in <start> and <end>, and unknown words become <unk>.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
+PAD, START, END, UNK = range(4)
+
+
+def lower(caption: str) -> str:
+    """Strip and lower-case ASCII characters only, as the published pipelines did on raw bytes."""
+    return caption.encode("utf-8").strip().lower().decode("utf-8")
+
+
+@lru_cache(maxsize=1)
+def _treebank():
+    from nltk.tokenize import NLTKWordTokenizer  # imported late: nltk costs half a second
+
+    return NLTKWordTokenizer()
+
+
+def tokenize(caption: str) -> list[str]:
+    """Words of one caption: lower-cased, Treebank style, the whole line as one sentence.
+
+    >>> tokenize("A man's dog isn't running.")
+    ['a', 'man', "'s", 'dog', 'is', "n't", 'running', '.']
+    """
+    return _treebank().tokenize(lower(caption))
+
+
+class Tokens(Protocol):
+    """What a matcher needs of a vocabulary; `Vocabulary` and `BertVocabulary` both fit."""
+
+    def __len__(self) -> int:
+        """Number of ids, the rows of the embedding table."""
+        ...
+
+    def encode(self, caption: str) -> list[int]:
+        """Ids of a caption, markers included."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """The word of each id."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to rebuild it, as JSON-able data."""
+        ...
+
+
+class Vocabulary:
+    """Words and their ids; ids 0 to 3 are <pad>, <start>, <end>, <unk>.
+
+    Args:
+        words: the words in id order, the four specials first.
+        markers: wrap each caption in <start> and <end>.
+
+    Raises:
+        ValueError: a word occurs twice or the specials are not the first four.
+    """
+
+    def __init__(self, words: list[str], markers: bool = True):
+        if tuple(words[:4]) != SPECIALS:
+            raise ValueError(
+                f"a vocabulary starts with {', '.join(SPECIALS)}, this one with {words[:4]}"
+            )
+        self.words = list(words)
+        self.markers = markers
+        self.ids = {word: i for i, word in enumerate(self.words)}
+        if len(self.ids) != len(self.words):
+            twice = [word for word, n in Counter(self.words).items() if n > 1]
+            raise ValueError(f"vocabulary has words more than once: {twice[:5]}")
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.state() == other.state()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def encode(self, caption: str) -> list[int]:
+        """Ids of a caption: <start>, words (unknown -> <unk>), <end>."""
+        ids = [self.ids.get(word, UNK) for word in tokenize(caption)]
+        return [START, *ids, END] if self.markers else ids
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """The word of each id."""
+        return [self.words[i] for i in ids]
+
+    @classmethod
+    def build(cls, captions: Iterable[str], min_count: int = 4) -> "Vocabulary":
+        """Words that occur at least `min_count` times, in order of first appearance."""
+        counts: Counter[str] = Counter()
+        for caption in captions:
+            counts.update(tokenize(caption))
+        kept = [word for word, n in counts.items() if n >= min_count and word not in SPECIALS]
+        return cls([*SPECIALS, *kept])
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able content, read back by `vocabulary_from`."""
+        return {"kind": "words", "words": self.words, "markers": self.markers}
+
+    def save(self, path: str | Path) -> None:
+        """Write the published JSON format: word2idx, idx2word (string keys), idx."""
+        data = {
+            "word2idx": self.ids,
+            "idx2word": {str(i): word for i, word in enumerate(self.words)},
+            "idx": len(self.words),
+        }
+        Path(path).write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Vocabulary":
+        """Read the published JSON format.
+
+        Raises:
+            ValueError: the file is not such a vocabulary, or its ids are not 0 to n-1.
+        """
+        path = Path(path)
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))["word2idx"]
+            words = sorted(index, key=index.__getitem__)
+            dense = [index[word] for word in words] == list(range(len(words)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} is no vocabulary: expected JSON with 'word2idx': {{word: id}} ({error!r})"
+            ) from error
+        if not dense:
+            raise ValueError(f"{path}: word2idx must hold each id from 0 to {len(words) - 1} once")
+        return cls(words)
+
+
+class BertVocabulary:
+    """Word pieces of a pretrained transformer, with its own markers.
+
+    Args:
+        tokenizer: the tokeniser as the JSON text of the `tokenizers` package, so that a saved
+            matcher needs no hub and no folder.
+        max_length: longer captions are cut here.
+    """
+
+    def __init__(self, tokenizer: str, max_length: int = 128):
+        from tokenizers import Tokenizer
+
+        self.json = tokenizer
+        self.max_length = max_length
+        self._tokenizer = Tokenizer.from_str(tokenizer)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length)
+
+    @classmethod
+    def from_pretrained(cls, path: str, max_length: int = 128) -> "BertVocabulary":
+        """From a local folder or a hub name."""
+        from transformers import AutoTokenizer
+
+        return cls(AutoTokenizer.from_pretrained(path).backend_tokenizer.to_str(), max_length)
+
+    def __len__(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def encode(self, caption: str) -> list[int]:
+        """Ids of a caption with the transformer's own markers."""
+        return self._tokenizer.encode(caption.strip()).ids
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """The word piece of each id."""
+        return [cast(str, self._tokenizer.id_to_token(int(i))) for i in ids]
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able content, read back by `vocabulary_from`."""
+        return {"kind": "bert", "tokenizer": self.json, "max_length": self.max_length}
+
+
+def vocabulary_from(state: dict[str, Any]) -> Vocabulary | BertVocabulary:
+    """Rebuild a vocabulary from its `state()`."""
+    state = dict(state)
+    kind = state.pop("kind", None)
+    if kind == "words":
+        return Vocabulary(**state)
+    if kind == "bert":
+        return BertVocabulary(**state)
+    raise ValueError(f"unknown kind of vocabulary {kind!r}; expected 'words' or 'bert'")

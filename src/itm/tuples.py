@@ -1,0 +1,157 @@
+"""From plain arrays and sentences to `Images`, `Captions` and `Pairs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from itm.batch import Captions, Images, Pairs
+
+if TYPE_CHECKING:
+    from itm.matcher import Matcher
+
+Features = np.ndarray | Sequence[np.ndarray]
+
+
+def make_images(features: Features, index: Sequence[int]) -> Images:
+    """`Images` from (I, R, F), (I, F) or a list of (R_i, F) arrays; shorter ones are padded.
+
+    Raises:
+        ValueError: another number of dimensions, or widths that differ.
+    """
+    if isinstance(features, np.ndarray):
+        array = np.asarray(features, np.float32)  # float16 storage and memory maps are widened here
+        array = array[:, None] if array.ndim == 2 else array
+        if array.ndim != 3:
+            raise ValueError(f"features must be (I, R, F) or (I, F), got {features.shape}")
+        regions = torch.from_numpy(array if array.flags.writeable else array.copy())
+        mask = torch.ones(regions.shape[:2], dtype=torch.bool)
+    else:
+        rows = [np.atleast_2d(np.asarray(x, np.float32)) for x in features]
+        if len({x.shape[1] for x in rows}) != 1:
+            raise ValueError(
+                f"images differ in feature width: {sorted({x.shape[1] for x in rows})}"
+            )
+        longest = max(len(x) for x in rows)
+        regions = torch.zeros(len(rows), longest, rows[0].shape[1])
+        mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+        for i, x in enumerate(rows):
+            regions[i, : len(x)] = torch.from_numpy(np.array(x))
+            mask[i, : len(x)] = True
+    return Images(regions, mask, torch.as_tensor(index, dtype=torch.long))
+
+
+def make_captions(
+    tokens: Sequence[Sequence[int]],
+    index: Sequence[int],
+    image: Sequence[int],
+    labels: Tensor | None = None,
+    concepts: Tensor | None = None,
+    vectors: Tensor | None = None,
+) -> Captions:
+    """`Captions` from lists of ids, padded with 0 to the longest."""
+    lengths = tuple(len(ids) for ids in tokens)
+    padded = torch.zeros(len(tokens), max(lengths, default=0), dtype=torch.long)
+    for row, ids in zip(padded, tokens, strict=True):
+        row[: len(ids)] = torch.as_tensor(ids, dtype=torch.long)
+    return Captions(
+        padded,
+        lengths,
+        torch.as_tensor(index, dtype=torch.long),
+        torch.as_tensor(image, dtype=torch.long),
+        labels,
+        concepts,
+        vectors,
+    )
+
+
+def tokenise(
+    matcher: Matcher,
+    captions: Sequence[str] | np.ndarray,
+    index: Sequence[int],
+    image: Sequence[int],
+    labels: Any = None,
+    concepts: Any = None,
+) -> Captions:
+    """`Captions` of sentences with the matcher's vocabulary, or of sentence vectors (C, F).
+
+    Raises:
+        ValueError: no vocabulary, or a text encoder that wants the other kind of caption.
+    """
+    if isinstance(captions, np.ndarray) and captions.ndim == 2:
+        vectors = torch.from_numpy(np.array(captions, np.float32))
+        tokens: list[list[int]] = [[0] for _ in captions]
+        return make_captions(tokens, index, image, _tensor(labels), _tensor(concepts), vectors)
+    if matcher.vocab is None:
+        raise ValueError(
+            "this matcher has no vocabulary, so it cannot read sentences; load it from a folder or "
+            "checkpoint that holds one, or set matcher.vocab = Vocabulary.load('vocab.json')"
+        )
+    tokens = [matcher.vocab.encode(caption) for caption in captions]
+    if concepts is None and matcher.concepts is not None:
+        concepts = matcher.concepts.label(list(captions))
+    return make_captions(tokens, index, image, _tensor(labels), _tensor(concepts))
+
+
+def _tensor(values: Any) -> Tensor | None:
+    return None if values is None else torch.as_tensor(np.asarray(values), dtype=torch.float32)
+
+
+def make_pairs(
+    matcher: Matcher,
+    features: Features,
+    captions: Sequence[str] | np.ndarray,
+    image: Sequence[int] | None,
+    ids: Sequence[int] | None,
+    labels: Any,
+    concepts: Any,
+    relevance: Any,
+) -> Pairs:
+    """`Matcher.pairs`, on the host.
+
+    Raises:
+        ValueError: the counts differ and `image` is missing or does not fit.
+    """
+    n, m = len(features), len(captions)
+    if image is None and n != m:
+        raise ValueError(
+            f"{n} images and {m} captions: give image=[row of each caption's image, ...]"
+        )
+    image = list(range(m)) if image is None else list(image)
+    if len(image) != m or not all(0 <= row < n for row in image):
+        raise ValueError(f"image must hold {m} rows from 0 to {n - 1}, one per caption")
+    return Pairs(
+        make_images(features, list(range(n)) if ids is None else list(ids)),
+        tokenise(matcher, captions, list(range(m)), image, labels, concepts),
+        _tensor(relevance),
+    )
+
+
+def image_batches(features: Features, size: int) -> Iterator[Images]:
+    """All images in order, `size` at a time; a memory map is read block by block."""
+    for start in range(0, len(features), size):
+        block = features[start : start + size]
+        yield make_images(block, range(start, start + len(block)))
+
+
+def caption_batches(
+    matcher: Matcher, captions: Sequence[str] | np.ndarray, size: int
+) -> Iterator[Captions]:
+    """All captions sorted by length, `size` at a time, so that a batch has little padding."""
+    every = tokenise(matcher, captions, range(len(captions)), [0] * len(captions))
+    order = np.argsort(every.lengths, kind="stable")
+    for start in range(0, len(order), size):
+        yield take_captions(every, order[start : start + size])
+
+
+def take_captions(captions: Captions, rows: np.ndarray) -> Captions:
+    """The given captions, padded to their own longest."""
+    lengths = tuple(captions.lengths[row] for row in rows)
+    picked = (None if x is None else x[rows] for x in (captions.index, captions.image))
+    index, image = (x for x in picked if x is not None)
+    extra = (None if x is None else x[rows] for x in captions[4:])
+    return Captions(captions.tokens[rows][:, : max(lengths)], lengths, index, image, *extra)
