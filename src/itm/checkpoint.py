@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside weights, and the folder format: safetensors, config, vocabulary."""
+"""What a checkpoint holds beside weights, and the folder format that `load` reads."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def unpack_state(matcher: Matcher, state: dict[str, Any]) -> None:
             setattr(matcher, name, _rebuild(name, state[name]))
         elif mine.state() != state[name]:
             raise ValueError(
-                f"the checkpoint's {name} differs from the data's: its weights only make sense with "
-                "its own words; use the same training captions, or load it with itm.load"
+                f"the checkpoint's {name} differs from the data's: its weights only make sense "
+                "with its own words; use the same training captions, or load it with itm.load"
             )
 
 
@@ -107,7 +107,7 @@ def save(matcher: Matcher, folder: str | Path, card: str = "") -> Path:
 def load(
     path: str | Path, loss: Any = None, model_class: str | None = None, device: str = "cpu"
 ) -> Matcher:
-    """A matcher in eval mode with its vocabulary, from a folder, a run's checkpoint or a run folder.
+    """A matcher in eval mode with its vocabulary, from a folder, a checkpoint or a run folder.
 
     Args:
         path: folder written by `save`, a `.ckpt` file, or a run folder with checkpoints/best.ckpt.

@@ -39,7 +39,7 @@ def _tensors(values):
 
 
 def l2norm(x: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
-    """x / (||x|| + eps) along `dim`, in at least float32.
+    """Unit vectors: x / (||x|| + eps) along `dim`, in at least float32.
 
     A zero vector gives a zero vector and a zero gradient (the plain formula gives NaN).
     """
@@ -64,6 +64,16 @@ def masked_mean(x: Tensor, mask: Tensor, dim: int = 1) -> Tensor:
     """
     weight = mask.to(x.dtype).unsqueeze(-1)
     return (x * weight).sum(dim) / weight.sum(dim).clamp_min(1)
+
+
+def last_state(states: Tensor, counts: Tensor) -> Tensor:
+    """The state at each row's last real position: (N, P, D), (N,) counts -> (N, D).
+
+    What a forward recurrent network holds there knows nothing of the padding behind it, so nothing
+    needs to be packed. A row without real positions gives its first state.
+    """
+    rows = torch.arange(len(states), device=states.device)
+    return states[rows, counts.clamp_min(1) - 1]
 
 
 def masked_softmax(x: Tensor, mask: Tensor, dim: int = -1) -> Tensor:

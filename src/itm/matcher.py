@@ -20,7 +20,7 @@ from itm.metrics import RetrievalMetrics
 from itm.similarity import MEMORY_BUDGET, Chunk, map_encoded, similarity_matrix
 from itm.text import Tokens
 from itm.text_encoders import BertText
-from itm.tuples import caption_batches, image_batches, make_pairs
+from itm.tuples import Features, caption_batches, image_batches, make_pairs
 
 Loss = Callable[[Tensor, Pairs, tuple[Encoded, Encoded]], Tensor]
 
@@ -96,7 +96,7 @@ class Matcher(pl.LightningModule):
         raise NotImplementedError(f"{type(self).__name__} has no region-word attention")
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Optimiser groups: "name", "params" and optionally "lr_scale", "clip", "step_size", "gamma".
+        """Optimiser groups: "name", "params", and maybe "lr_scale", "clip", "step_size", "gamma".
 
         `lr_scale` multiplies the optimiser's learning rate; groups with the same `clip` name are
         clipped by their common norm; `step_size` and `gamma` override those of `itm.optim.StepLR`.
@@ -249,7 +249,7 @@ class Matcher(pl.LightningModule):
 
     def pairs(
         self,
-        features: np.ndarray | Sequence[np.ndarray],
+        features: Features,
         captions: Sequence[str] | np.ndarray,
         image: Sequence[int] | None = None,
         ids: Sequence[int] | None = None,
@@ -274,7 +274,7 @@ class Matcher(pl.LightningModule):
     @torch.no_grad()
     def score(
         self,
-        features: np.ndarray | Sequence[np.ndarray],
+        features: Features,
         captions: Sequence[str] | np.ndarray,
         batch_size: int = 128,
         out: np.ndarray | None = None,
@@ -307,7 +307,7 @@ class Matcher(pl.LightningModule):
     @torch.no_grad()
     def embed(
         self,
-        features: np.ndarray | Sequence[np.ndarray] | None = None,
+        features: Features | None = None,
         captions: Sequence[str] | np.ndarray | None = None,
         batch_size: int = 128,
     ) -> np.ndarray:

@@ -58,7 +58,7 @@ def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str
         ) from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds a {type(data).__name__}, not the dict of a checkpoint")
-    opt = data.get("opt") or {}
+    opt: Any = data.get("opt") or {}
     options: dict[str, Any] = vars(opt) if isinstance(opt, argparse.Namespace) else dict(opt)
     model = data.get("model", data.get("state_dict", data))
     states = list(model) if isinstance(model, (list, tuple)) else [model]
@@ -152,7 +152,7 @@ def load_strictly(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> 
 
 
 def save_published(matcher: Any, path: str | Path, options: dict[str, Any] | None = None) -> None:
-    """Write a checkpoint that the original code reads: dict of epoch, model, best_rsum, opt, Eiters.
+    """Write a checkpoint that the original code reads.
 
     Args:
         matcher: a matcher whose class has `to_published`.

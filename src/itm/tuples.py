@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from itm.batch import Captions, Images, Pairs
+from itm.layout import ImageView
 
 if TYPE_CHECKING:
     from itm.matcher import Matcher
 
-Features = np.ndarray | Sequence[np.ndarray]
+Features = np.ndarray | Sequence[np.ndarray] | ImageView
 
 
 def make_images(features: Features, index: Sequence[int]) -> Images:

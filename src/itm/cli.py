@@ -1,0 +1,80 @@
+"""What all commands share before Hydra starts: free text, resumed runs, readable errors."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Call a Hydra main; expected mistakes end with one clear line instead of a traceback."""
+    quiet()
+    try:
+        main()
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("ITM_TRACEBACK"):
+            raise
+        print(f"error: {error}\n(set ITM_TRACEBACK=1 for the traceback)", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def quiet() -> None:
+    """Leave out notices of the packages below that a user can do nothing about."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    for message in (
+        ".*isinstance.treespec, LeafSpec.*",  # Lightning on recent torch
+        ".*does not have many workers.*",  # data.workers is the user's choice
+        ".*lr_scheduler.step.*before.*optimizer.step.*",  # skipped steps of fp16 scaling
+        "Checkpoint directory .* exists and is not empty",  # resumed runs write where they were
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def quote_free_text(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Quote the values of some keys, so that Hydra's grammar leaves their characters alone.
+
+    >>> quote_free_text(["query=a dog, two cats", "k=3"], ["query"])
+    ["query='a dog, two cats'", 'k=3']
+    """
+    return [_quoted(argument, keys) for argument in arguments]
+
+
+def _quoted(argument: str, keys: Sequence[str]) -> str:
+    key, equals, value = argument.partition("=")
+    if not equals or key not in keys:
+        return argument
+    # Inside single quotes Hydra's grammar knows two escapes, for the quote and for backslashes
+    # that stand before it or at the end.
+    out, slashes = [], 0
+    for character in value:
+        if character == "'":
+            out.append("\\" * slashes + "\\'")
+            slashes = 0
+        else:
+            slashes = slashes + 1 if character == "\\" else 0
+            out.append(character)
+    quoted = "".join(out) + "\\" * slashes
+    return f"{key}='{quoted}'"
+
+
+def resume_arguments(arguments: Sequence[str]) -> list[str]:
+    """With `resume=RUN_FOLDER`, continue in that folder with its own overrides under the new ones.
+
+    Only the user's own run folders are read this way; weights from elsewhere are loaded by
+    `init=`, which never reads a configuration.
+    """
+    arguments = list(arguments)
+    folder = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
+    saved = Path(folder) / ".hydra" / "overrides.yaml" if folder else None
+    if saved is None or not saved.is_file():
+        return arguments
+    from omegaconf import OmegaConf
+
+    before = [str(x) for x in OmegaConf.load(saved)]
+    keys = {a.partition("=")[0] for a in arguments}
+    kept = [b for b in before if b.partition("=")[0] not in keys]
+    return [*kept, *arguments, f"hydra.run.dir={folder}"]

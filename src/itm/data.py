@@ -1,0 +1,346 @@
+"""`RegionDataModule`: precomputed region features and captions for every matcher.
+
+Features stay memory-mapped on disk; a batch reads only its own rows, in the loader's workers.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from itm.batch import Captions, Images, Pairs
+from itm.distributed import rank_and_size
+from itm.layout import Split, read_split
+from itm.sampler import PairSampler
+from itm.text import Tokens, Vocabulary
+from itm.tuples import make_captions, make_images
+
+
+class Reader:
+    """Reads rows of a split into tensors; one per split, shared by training and evaluation.
+
+    Args:
+        split: the files.
+        vocab: tokens of the captions.
+        labels: (N, K) labels of the images, or None.
+        concepts: (M, K) concept labels of the captions, or None.
+        relevance: CIDEr-D index with `batch(caption_rows, image_rows)`, or None.
+        vectors: (M, F) sentence vectors, or None.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        vocab: Tokens,
+        labels: np.ndarray | None = None,
+        concepts: np.ndarray | None = None,
+        relevance: Any = None,
+        vectors: np.ndarray | None = None,
+    ):
+        self.split = split
+        self.tokens = [vocab.encode(caption) for caption in split.captions]
+        self.lengths = np.array([len(ids) for ids in self.tokens])
+        self.caption_image = split.caption_image
+        self.labels = labels
+        self.concepts = concepts
+        self.relevance = relevance
+        self.vectors = vectors
+
+    def images(self, rows: Sequence[int]) -> Images:
+        """Some images."""
+        return make_images(self.split.images(np.asarray(rows)), rows)
+
+    def captions(self, rows: Sequence[int], image: Sequence[int] | None = None) -> Captions:
+        """Some captions; `image` is the row of each one's image in the batch, else in the split."""
+        index = np.asarray(rows)
+        own = self.caption_image[index]
+
+        def pick(table: np.ndarray | None, at: np.ndarray) -> torch.Tensor | None:
+            return None if table is None else torch.from_numpy(np.array(table[at], np.float32))
+
+        return make_captions(
+            [self.tokens[row] for row in rows],
+            index.tolist(),
+            own.tolist() if image is None else image,
+            pick(self.labels, own),
+            pick(self.concepts, index),
+            pick(self.vectors, index),
+        )
+
+    def pairs(self, rows: Sequence[int]) -> Pairs:
+        """A training batch of captions, longest first, each with its image."""
+        rows = sorted(rows, key=lambda row: -self.lengths[row])
+        own = self.caption_image[rows]
+        relevance = None
+        if self.relevance is not None:
+            relevance = torch.from_numpy(self.relevance.batch(np.array(rows), own))
+        return Pairs(self.images(own.tolist()), self.captions(rows, range(len(rows))), relevance)
+
+    def groups(self, rows: Sequence[int]) -> Pairs:
+        """A batch with several captions per image: runs of one image share its row."""
+        own = self.caption_image[list(rows)]
+        new = np.concatenate([[True], own[1:] != own[:-1]])
+        image = np.cumsum(new) - 1
+        relevance = None
+        if self.relevance is not None:
+            relevance = torch.from_numpy(self.relevance.batch(np.array(rows), own[new]))
+        return Pairs(self.images(own[new].tolist()), self.captions(rows, image.tolist()), relevance)
+
+
+class RegionDataModule(pl.LightningDataModule):
+    """Train, validation and test splits in the SCAN layout.
+
+    Args:
+        root: folder of the files.
+        train: name of the training split.
+        val: name of the validation split.
+        test: name of the test split, such as "test" or "testall".
+        protocol: how the test split is evaluated: "f30k_1k", "coco_1k", "coco_5k", "full".
+        vocab: published vocabulary JSON, or None to build one from the training captions.
+        min_count: how often a word must occur to enter a built vocabulary (published: 4).
+        batch_size: pairs (anchors, with several sentences) per process and step.
+        workers: loader processes.
+        pin_memory: page-locked batches, for GPUs.
+        captions_per_image: of the files; inferred when None.
+        sentences: captions per image in a batch.
+        fraction: train on the captions of the first part of the file, 0 < fraction <= 1.
+        noise_ratio: share of training captions whose images are shuffled among each other.
+        limit: at most this many images of every split.
+        val_images: at most this many images in validation.
+        drop_last: leave out the last incomplete training batch.
+        num_labels: size of the label vocabulary.
+        num_concepts: size of the concept vocabulary.
+        vectors: precomputed sentence vectors: read `{split}_caps.npy` (M, F).
+        eval_batch_size: images or captions encoded at once in evaluation.
+        seed: of the order of training, neighbours and noise.
+
+    Attributes:
+        vocabulary: set by `setup`, or before it to use another kind of tokens.
+        use_labels: make the labels; set by who builds the model.
+        use_concepts: make the concepts; set by who builds the model.
+        use_relevance: give each batch its CIDEr-D relevance; set by who builds the loss.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        train: str = "train",
+        val: str = "dev",
+        test: str = "test",
+        protocol: str = "full",
+        vocab: str | Path | None = None,
+        min_count: int = 4,
+        batch_size: int = 128,
+        workers: int = 0,
+        pin_memory: bool = False,
+        captions_per_image: int | None = None,
+        sentences: int = 1,
+        fraction: float = 1.0,
+        noise_ratio: float = 0.0,
+        limit: int | None = None,
+        val_images: int | None = None,
+        drop_last: bool = False,
+        num_labels: int = 500,
+        num_concepts: int = 300,
+        vectors: bool = False,
+        eval_batch_size: int = 256,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if not 0 < fraction <= 1:
+            raise ValueError(f"data.fraction={fraction} must be above 0 and at most 1 (0.1 = 10 %)")
+        if not 0 <= noise_ratio <= 1:
+            raise ValueError(f"data.noise_ratio={noise_ratio} must be between 0 and 1")
+        if batch_size < 1:
+            raise ValueError(f"data.batch_size={batch_size} must be at least 1")
+        self.root = Path(root).expanduser()
+        self.names = {"train": train, "val": val, "test": test}
+        self.protocol = protocol
+        self.vocab_path = vocab
+        self.min_count = min_count
+        self.batch_size = batch_size
+        self.workers = workers
+        self.pin_memory = pin_memory
+        self.captions_per_image = captions_per_image
+        self.sentences = sentences
+        self.fraction = fraction
+        self.noise_ratio = noise_ratio
+        self.limit = limit
+        self.val_images = val_images
+        self.drop_last = drop_last
+        self.num_labels = num_labels
+        self.num_concepts = num_concepts
+        self.vectors = vectors
+        self.eval_batch_size = eval_batch_size
+        self.seed = seed
+        self.vocabulary: Tokens | None = None
+        self.labels: Any = None
+        self.concepts: Any = None
+        self.use_labels = self.use_concepts = self.use_relevance = False
+        self._splits: dict[str, Split] = {}
+        self._readers: dict[str, Reader] = {}
+
+    # Splits -----------------------------------------------------------------------------------
+
+    def split(self, stage: str) -> Split:
+        """The split of a stage: "train", "val" or "test"; only its captions are in memory."""
+        if stage not in self._splits:
+            protocol = self.protocol if stage == "test" and self.limit is None else "full"
+            split = read_split(self.root, self.names[stage], self.captions_per_image, protocol)
+            split = split.head(self.limit)
+            if stage == "val":
+                split = split.head(self.val_images)
+            self._splits[stage] = split
+        return self._splits[stage]
+
+    @property
+    def val_split(self) -> Split:
+        """The validation split."""
+        return self.split("val")
+
+    @property
+    def test_split(self) -> Split:
+        """The test split."""
+        return self.split("test")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Vocabulary, and the word lists that the model or the loss asked for."""
+        if self.vocabulary is None:
+            if self.vocab_path is not None:
+                self.vocabulary = Vocabulary.load(self.vocab_path)
+            else:
+                self.vocabulary = Vocabulary.build(self._train_captions(), self.min_count)
+        if self.use_labels and self.labels is None:
+            from itm.concepts import Labels
+
+            self.labels = Labels.build(self._train_captions(), self.num_labels)
+        if self.use_concepts and self.concepts is None:
+            from itm.concepts import Concepts
+
+            self.concepts = Concepts.build(self._train_captions(), self.num_concepts)
+
+    def _train_captions(self) -> list[str]:
+        split = self.split("train")
+        return split.captions[: self._train_size(split)]
+
+    def _train_size(self, split: Split) -> int:
+        """How many captions are trained on: the first rows of the file."""
+        return max(1, int(len(split.captions) * self.fraction))
+
+    def reader(self, stage: str) -> Reader:
+        """The tensors of a stage's split."""
+        if stage not in self._readers:
+            split = self.split(stage)
+            assert self.vocabulary is not None, "call setup() first"
+            labels = concepts = relevance = vectors = None
+            if self.labels is not None and self.use_labels:
+                labels = self.labels.label_images(
+                    split.captions, split.caption_image, split.num_images
+                )
+            if self.concepts is not None and self.use_concepts:
+                concepts = self.concepts.label(split.captions)
+            if stage == "train" and self.use_relevance:
+                relevance = self._relevance(split)
+            if self.vectors:
+                vectors = split.sentence_vectors()
+            reader = Reader(split, self.vocabulary, labels, concepts, relevance, vectors)
+            if stage == "train" and self.noise_ratio:
+                reader.caption_image = self._noisy(split)
+            self._readers[stage] = reader
+        return self._readers[stage]
+
+    def _relevance(self, split: Split) -> Any:
+        """CIDEr-D between all training captions and images; references are the full list."""
+        from itm.relevance import CiderIndex
+
+        return CiderIndex(split.captions, split.caption_image)
+
+    def _noisy(self, split: Split) -> np.ndarray:
+        """(M,) image of each caption, with `noise_ratio` of the captions shuffled."""
+        rng = np.random.default_rng((self.seed, 1))
+        image = split.caption_image.copy()
+        chosen = rng.permutation(len(image))[: int(len(image) * self.noise_ratio)]
+        image[chosen] = image[rng.permutation(chosen)]
+        return image
+
+    @property
+    def sentence_dim(self) -> int:
+        """Width of the precomputed sentence vectors."""
+        return self.split("train").sentence_vectors().shape[1]
+
+    # Loaders ----------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of `Pairs`."""
+        reader, (rank, processes) = self.reader("train"), rank_and_size()
+        size = self._train_size(reader.split)
+        sampler = PairSampler(
+            reader.split.caption_image[:size],
+            self.batch_size,
+            self.seed,
+            self.sentences,
+            self.drop_last,
+            rank,
+            processes,
+        )
+        if not len(sampler):
+            raise ValueError(
+                f"{size} training captions do not fill one batch of {self.batch_size} on "
+                f"{processes} processes; lower data.batch_size"
+            )
+        return DataLoader(
+            range(size),  # type: ignore[arg-type]
+            batch_sampler=sampler,
+            collate_fn=reader.pairs if self.sentences == 1 else reader.groups,
+            **self._loader_options(),
+        )
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """Two loaders: images once, captions once."""
+        return self._evaluation_loaders("val")
+
+    def test_dataloader(self) -> list[DataLoader]:
+        """Two loaders: images once, captions once."""
+        return self._evaluation_loaders("test")
+
+    def _evaluation_loaders(self, stage: str) -> list[DataLoader]:
+        """Each process gets its own share; captions by length, so that batches are tight."""
+        reader, (rank, processes) = self.reader(stage), rank_and_size()
+        images = np.arange(reader.split.num_images)[rank::processes]
+        captions = np.argsort(reader.lengths, kind="stable")[rank::processes]
+        return [
+            DataLoader(
+                range(len(reader.split.captions)),  # type: ignore[arg-type]
+                batch_sampler=list(_blocks(rows, self.eval_batch_size)),
+                collate_fn=collate,
+                **self._loader_options(),
+            )
+            for rows, collate in ((images, reader.images), (captions, reader.captions))
+        ]
+
+    def _loader_options(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.workers,
+            "pin_memory": self.pin_memory,
+            "persistent_workers": self.workers > 0,
+        }
+
+    def describe(self) -> str:
+        """One line per split: images, captions, regions, width."""
+        lines = []
+        for stage, name in self.names.items():
+            split = self.split(stage)
+            lines.append(
+                f"{stage:5} {name}: {split.num_images} images, {len(split.captions)} captions, "
+                f"{split.regions} regions of width {split.width}, {split.features.dtype}"
+            )
+        return "\n".join(lines)
+
+
+def _blocks(rows: np.ndarray, size: int) -> Iterator[list[int]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size].tolist()

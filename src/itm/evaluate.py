@@ -1,0 +1,196 @@
+"""`python -m itm.evaluate`: score one or several matchers, or saved similarity matrices."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from itm.cli import run
+from itm.config import CONF, instantiate
+from itm.layout import Split, read_split
+
+
+def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
+    """Metrics of every matcher and of their ensemble; writes report.json.
+
+    Returns:
+        Name of the row -> metrics.
+    """
+    from itm.results import environment, metric_table
+
+    out = Path(HydraConfig.get().runtime.output_dir)
+    split = find_split(cfg)
+    protocol = cfg.protocol or split.protocol
+    matrices = dict(_matrices(cfg, split, out))
+    if len(matrices) > 1:
+        matrices[f"ensemble of {len(matrices)}"] = _mean(list(matrices.values()))
+    owner = caption_owner(next(iter(matrices.values())), split)
+    relevance = find_relevance(cfg.relevance, split)
+    report = {
+        name: measure(S, owner, protocol, relevance, cfg.eccv) for name, S in matrices.items()
+    }
+    title = f"{split.folder.name} {split.name}, protocol {protocol}"
+    print(metric_table(report, title))
+    facts = {"split": split.name, "protocol": protocol, "root": str(split.folder), **environment()}
+    (out / "report.json").write_text(json.dumps({**facts, "results": report}, indent=1))
+    _keep(cfg, matrices, owner, out)
+    print(f"written to {out}")
+    return report
+
+
+def find_split(cfg: DictConfig) -> Split:
+    """The split to score.
+
+    Raises:
+        ValueError: no data.root.
+    """
+    if OmegaConf.is_missing(cfg.data, "root"):
+        raise ValueError("this data set needs data.root=DIR, the folder with its test split")
+    root = instantiate(cfg.data.root) if isinstance(cfg.data.root, DictConfig) else cfg.data.root
+    name = cfg.data.split or cfg.data.test
+    split = read_split(root, name, cfg.data.captions_per_image, cfg.data.protocol)
+    return split.head(cfg.data.limit)
+
+
+def names_of(value: Any) -> list[str]:
+    """One or several paths as a list."""
+    return [str(x) for x in value] if isinstance(value, ListConfig) else [str(value)]
+
+
+def _matrices(cfg: DictConfig, split: Split, out: Path) -> Any:
+    """(name, (N, M) scores) of every checkpoint or file, one matrix after the other.
+
+    Raises:
+        ValueError: neither or both of checkpoint= and similarity=, or a file of the wrong shape.
+    """
+    if (cfg.checkpoint is None) == (cfg.similarity is None):
+        raise ValueError("give either checkpoint=FOLDER or similarity=FILE.npy (or a list of them)")
+    if cfg.similarity is not None:
+        first: tuple[int, ...] | None = None
+        for path in names_of(cfg.similarity):
+            matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+            if matrix.ndim != 2 or (first is not None and matrix.shape != first):
+                raise ValueError(
+                    f"{path} is {matrix.shape}, expected (images, captions) {first or ''}"
+                )
+            first = matrix.shape
+            yield path, matrix
+        return
+    paths = names_of(cfg.checkpoint)
+    for path in paths:
+        yield path, score_split(path, split, cfg.device, cfg.batch_size, cfg.memory_budget)
+
+
+def score_split(
+    checkpoint: str, split: Split, device: str, batch_size: int, memory_budget: int
+) -> np.ndarray:
+    """(N, M) scores of a saved matcher on a split; each image and caption is encoded once."""
+    import torch
+
+    from itm.checkpoint import load
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    matcher = load(checkpoint, device=device)
+    matcher.memory_budget = memory_budget
+    text = matcher.hparams.get("text") or {}
+    sentences = split.sentence_vectors() if text.get("name") == "vectors" else split.captions
+    return matcher.score(split.view(), sentences, batch_size)
+
+
+def _mean(matrices: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean similarity of an ensemble."""
+    total = np.array(matrices[0], np.float32)
+    for matrix in matrices[1:]:
+        total += matrix
+    return total / len(matrices)
+
+
+def caption_owner(matrix: np.ndarray, split: Split) -> np.ndarray:
+    """(M,) image of each caption, from the split, or five per image for a matrix of another size.
+
+    Raises:
+        ValueError: the matrix fits neither.
+    """
+    images, captions = matrix.shape
+    if (images, captions) == (split.num_images, len(split.captions)):
+        return split.caption_image
+    if captions == 5 * images:
+        print(
+            f"matrix {matrix.shape} is not from split {split.name}: five captions per image assumed"
+        )
+        return np.arange(captions) // 5
+    raise ValueError(
+        f"the matrix is {matrix.shape}, but {split.folder} {split.name} has {split.num_images} "
+        f"images and {len(split.captions)} captions; choose data= and data.split= of the matrix"
+    )
+
+
+def find_relevance(name: str | None, split: Split) -> np.ndarray | None:
+    """(M, N) semantic relevance: CIDEr-D of the split, or a file."""
+    if name is None:
+        return None
+    from itm.relevance import relevance
+
+    return relevance(name, split.captions, split.references())
+
+
+def measure(
+    scores: np.ndarray,
+    owner: np.ndarray,
+    protocol: str,
+    relevance: np.ndarray | None = None,
+    eccv: bool = False,
+) -> dict[str, float]:
+    """All metrics of one matrix."""
+    from itm import metrics
+
+    results = metrics.evaluate(scores, owner, protocol, relevance)
+    if eccv:
+        from itm.eccv import evaluate as extended
+
+        results |= extended(scores)
+    return results
+
+
+def _keep(cfg: DictConfig, matrices: dict[str, np.ndarray], owner: np.ndarray, out: Path) -> None:
+    """Write matrices, ranks and the plot, as asked."""
+    from itm.metrics import ranks
+
+    if cfg.save_similarity:
+        for i, matrix in enumerate(matrices.values()):
+            np.save(out / f"similarity_{i}.npy", matrix)
+    if not (cfg.save_ranks or cfg.plot):
+        return
+    every = {name: ranks(matrix, owner) for name, matrix in matrices.items()}
+    if cfg.save_ranks:
+        for i, (i2t, t2i) in enumerate(every.values()):
+            np.savez(out / f"ranks_{i}.npz", i2t=i2t, t2i=t2i)
+    if cfg.plot:
+        try:
+            from itm.plot import plot_ranks
+        except ImportError:
+            print("no plot: pip install 'itm-lightning[plot]'")
+        else:
+            plot_ranks(every, out / "ranks.png")
+
+
+@hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")
+def _main(cfg: DictConfig) -> None:
+    evaluate(cfg)
+
+
+def main() -> None:
+    """Console entry point."""
+    run(_main)
+
+
+if __name__ == "__main__":
+    main()

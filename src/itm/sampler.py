@@ -1,0 +1,86 @@
+"""Which captions make a batch: deterministic from (seed, epoch), the same for any process count."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class PairSampler(Sampler[list[int]]):
+    """Batches of caption rows; each epoch is one shuffle of all captions.
+
+    Every process draws the same order. Global batch j is the j-th run of `batch_size * processes`
+    captions, and each process takes its own slice of it, so that two processes with batch 64 see
+    what one with batch 128 sees.
+
+    Args:
+        caption_image: (M,) image of each caption.
+        batch_size: anchors per process and batch.
+        seed: of the order.
+        sentences: captions per anchor; above 1, other captions of the anchor's image join it
+            (neighbourhood sampling, two-branch networks section "neighborhood sampling").
+        drop_last: leave out the last incomplete batch.
+        rank: this process.
+        processes: how many there are.
+    """
+
+    def __init__(
+        self,
+        caption_image: np.ndarray,
+        batch_size: int,
+        seed: int = 0,
+        sentences: int = 1,
+        drop_last: bool = False,
+        rank: int = 0,
+        processes: int = 1,
+    ):
+        self.caption_image = caption_image
+        self.batch_size = batch_size
+        self.seed = seed
+        self.sentences = sentences
+        self.drop_last = drop_last
+        self.rank = rank
+        self.processes = processes
+        self.epoch = 0
+        self.start = 0  # batches of this epoch that were already trained on
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the shuffle; Lightning calls this at each epoch's start."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        size = self.batch_size * self.processes
+        whole, rest = divmod(len(self.caption_image), size)
+        # The last incomplete global batch is used only when every process gets a share of it.
+        return whole + (not self.drop_last and rest >= self.processes)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(len(self.caption_image))
+        size = self.batch_size * self.processes
+        start, self.start = self.start, 0
+        for batch in range(start, len(self)):
+            anchors = np.array_split(order[batch * size : (batch + 1) * size], self.processes)
+            yield self._with_neighbours(anchors[self.rank], batch)
+
+    def _with_neighbours(self, anchors: np.ndarray, batch: int) -> list[int]:
+        """`sentences` captions per anchor, sorted, anchor by anchor."""
+        if self.sentences == 1:
+            return anchors.tolist()
+        rng = np.random.default_rng((self.seed, self.epoch, batch, self.rank))
+        rows: list[int] = []
+        for anchor in anchors:
+            others = self._siblings(anchor)
+            wanted = min(self.sentences - 1, len(others))
+            rows += sorted([int(anchor), *rng.choice(others, wanted, replace=False).tolist()])
+        return rows
+
+    def _siblings(self, caption: int) -> np.ndarray:
+        """The other captions of a caption's image (captions of an image are consecutive)."""
+        image = self.caption_image[caption]
+        first, last = caption, caption
+        while first > 0 and self.caption_image[first - 1] == image:
+            first -= 1
+        while last + 1 < len(self.caption_image) and self.caption_image[last + 1] == image:
+            last += 1
+        return np.array([i for i in range(first, last + 1) if i != caption], dtype=np.int64)

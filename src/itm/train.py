@@ -1,0 +1,126 @@
+"""`python -m itm.train`: train, validate, keep the best, test it, print the results."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from itm.cli import resume_arguments, run
+from itm.config import CONF, build_data, build_matcher, instantiate
+
+
+def train(cfg: DictConfig) -> float:
+    """One training run; everything is written under Hydra's output folder.
+
+    Returns:
+        The best `val/rsum`, for sweepers.
+    """
+    import pytorch_lightning as pl
+
+    from itm.results import environment, result_table
+
+    out = Path(HydraConfig.get().runtime.output_dir)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    checkpoint = find_checkpoint(cfg.resume, out)
+    data = build_data(cfg)
+    matcher = build_matcher(cfg, data)
+    if cfg.init is not None:
+        start_from(matcher, cfg.init)
+    if cfg.compile:
+        matcher.compile()
+    trainer = build_trainer(cfg)
+    print(f"{type(matcher).__name__}: {count(matcher):.2f} M parameters\n{data.describe()}\n{out}")
+    began = time.time()
+    trainer.fit(matcher, datamodule=data, ckpt_path=checkpoint)
+    seconds = time.time() - began
+    best: Any = trainer.checkpoint_callback
+    results: dict[str, Any] = {
+        "val/rsum": float(best.best_model_score) if best.best_model_score is not None else 0.0,
+        "parameters_m": count(matcher),
+        "epochs": trainer.current_epoch,
+        "seconds": seconds,
+    }
+    if cfg.test and not trainer.interrupted:
+        results |= trainer.test(matcher, data, ckpt_path=best.best_model_path, verbose=False)[0]
+    if trainer.is_global_zero:
+        results |= environment()
+        (out / "results.json").write_text(json.dumps(results, indent=1))
+        print(result_table(results, f"{cfg_name(cfg)}"))
+        print(f"best checkpoint: {best.best_model_path}")
+    return results["val/rsum"]
+
+
+def cfg_name(cfg: DictConfig) -> str:
+    """The choices of a run, such as "vsrn triplet scenes"."""
+    choices = HydraConfig.get().runtime.choices
+    return " ".join(str(choices[group]) for group in ("model", "loss", "data"))
+
+
+def count(matcher: Any) -> float:
+    """Millions of parameters."""
+    return sum(p.numel() for p in matcher.parameters()) / 1e6
+
+
+def build_trainer(cfg: DictConfig) -> Any:
+    """The Lightning trainer with its callbacks and loggers."""
+    import torch
+
+    precision = cfg.trainer.precision
+    if precision == "auto":
+        bf16 = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
+        precision = "bf16-mixed" if bf16 and torch.cuda.is_bf16_supported() else "32-true"
+    return instantiate(
+        cfg.trainer,
+        precision=precision,
+        callbacks=list(instantiate(cfg.callbacks).values()),
+        logger=list(instantiate(cfg.logger).values()),
+    )
+
+
+def find_checkpoint(resume: Any, out: Path) -> str | None:
+    """The checkpoint to continue from.
+
+    Raises:
+        FileNotFoundError: `resume` names a place without one.
+    """
+    if resume is None or resume is False:
+        return None
+    path = out if resume is True else Path(resume)
+    last = path if path.suffix == ".ckpt" else path / "checkpoints" / "last.ckpt"
+    if last.is_file():
+        return str(last)
+    if resume is True:
+        return None  # the first attempt of a job that may be restarted
+    raise FileNotFoundError(f"resume={resume}: no checkpoint at {last}")
+
+
+def start_from(matcher: Any, source: str) -> None:
+    """Take the weights of another matcher of the same shape and vocabulary (`init=`)."""
+    from itm.checkpoint import load, pack_state, unpack_state
+    from itm.published import load_strictly
+
+    other = load(source)
+    unpack_state(matcher, pack_state(other))
+    load_strictly(matcher, other.state_dict(), source)
+
+
+@hydra.main(version_base="1.3", config_path=CONF, config_name="train")
+def _main(cfg: DictConfig) -> float:
+    return train(cfg)
+
+
+def main() -> None:
+    """Console entry point."""
+    sys.argv[1:] = resume_arguments(sys.argv[1:])
+    run(_main)
+
+
+if __name__ == "__main__":
+    main()
