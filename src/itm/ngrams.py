@@ -1,0 +1,180 @@
+"""N-grams of a corpus as a sparse matrix of counts, and their tf-idf features for CIDEr-D."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+
+Tokens = Callable[[str], list[str]]
+Frequencies = tuple[Mapping[tuple[str, ...], float], int]  # n-gram -> image count, and all images
+
+ORDERS = 4  # n-grams of one to four words
+PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+
+
+def whitespace_tokens(caption: str) -> list[str]:
+    """Lower-cased words between blanks: right for caption files that are tokenised already."""
+    return caption.lower().split()
+
+
+def coco_tokens(caption: str) -> list[str]:
+    """`whitespace_tokens` without the punctuation that the COCO caption evaluation drops."""
+    return [word for word in caption.lower().split() if word not in PUNCTUATION]
+
+
+class NGrams(NamedTuple):
+    """The n-grams of C captions; they are numbered order by order.
+
+    Attributes:
+        counts: (C, n-grams) int32, how often each occurs in each caption.
+        order: (n-grams,) 0 for single words to 3 for four words.
+        words: the vocabulary.
+        prefix: (n-grams,) number of the n-gram without its last word, -1 for single words.
+        last: (n-grams,) number of the last word.
+        length: (C,) words of each caption.
+    """
+
+    counts: csr_array
+    order: np.ndarray
+    words: list[str]
+    prefix: np.ndarray
+    last: np.ndarray
+    length: np.ndarray
+
+    def look_up(self, table: Mapping[tuple[str, ...], float]) -> np.ndarray:
+        """(n-grams,) values in a table by word tuples, 0 where it has none."""
+        names: list[tuple[str, ...]] = []
+        for prefix, last in zip(self.prefix.tolist(), self.last.tolist(), strict=True):
+            names.append((*(names[prefix] if prefix >= 0 else ()), self.words[last]))
+        return np.array([table.get(name, 0) for name in names], np.float64)
+
+    def document_frequency(self, document: np.ndarray) -> np.ndarray:
+        """(n-grams,) in how many documents each occurs.
+
+        Args:
+            document: (C,) document that each caption belongs to, -1 for none.
+        """
+        rows = np.repeat(document, np.diff(self.counts.indptr))
+        known = rows >= 0
+        pairs = coo_array(
+            (
+                np.ones(np.count_nonzero(known), np.int32),
+                (rows[known], self.counts.indices[known]),
+            ),
+            shape=(int(document.max(initial=-1)) + 1, self.counts.shape[1]),
+        )
+        return np.bincount(pairs.tocsr().indices, minlength=self.counts.shape[1])
+
+
+def count_ngrams(captions: Sequence[str], tokens: Tokens) -> NGrams:
+    """Count the n-grams of up to four words.
+
+    An n-gram is numbered through the pair (its first n-1 words as an n-gram, its last word), so
+    that sorting integers replaces dictionaries of tuples.
+
+    Raises:
+        TypeError: captions are not strings.
+    """
+    vocabulary: defaultdict[str, int] = defaultdict()
+    vocabulary.default_factory = vocabulary.__len__
+    ids: list[int] = []
+    length = np.zeros(len(captions), np.int64)
+    for i, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            raise TypeError(f"captions must be strings, got {type(caption).__name__} in row {i}")
+        words = tokens(caption)
+        length[i] = len(words)
+        ids.extend([vocabulary[word] for word in words])
+
+    size = len(vocabulary)
+    word, caption_of = np.array(ids, np.int64), np.repeat(np.arange(len(captions)), length)
+    left = np.cumsum(length)[caption_of] - np.arange(len(word))  # words up to the caption's end
+    start, gram = np.arange(len(word)), word
+    rows, columns = [caption_of], [word]
+    prefixes, lasts = [np.full(size, -1)], [np.arange(size)]
+    total = size
+    for n in range(1, ORDERS):
+        longer = left[start] > n
+        start, gram = start[longer], gram[longer]
+        keys, gram = np.unique(gram * size + word[start + n], return_inverse=True)
+        gram += total
+        total += len(keys)
+        rows.append(caption_of[start])
+        columns.append(gram)
+        prefixes.append(keys // max(size, 1))
+        lasts.append(keys % max(size, 1))
+
+    where = (np.concatenate(rows).astype(np.int32), np.concatenate(columns).astype(np.int32))
+    counts = coo_array((np.ones(len(where[0]), np.int32), where), shape=(len(captions), total))
+    return NGrams(
+        counts.tocsr(),  # adds up repeated n-grams
+        np.repeat(np.arange(ORDERS), [len(x) for x in lasts]),
+        list(vocabulary),
+        np.concatenate(prefixes),
+        np.concatenate(lasts),
+        length,
+    )
+
+
+def document_frequencies(
+    references: Sequence[Sequence[str]], tokens: Tokens = whitespace_tokens
+) -> Frequencies:
+    """A table for `df`: in how many images each n-gram of up to four words occurs."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for group in references:
+        words = [tokens(caption) for caption in group]
+        counts.update(
+            {
+                tuple(w[i : i + n])
+                for w in words
+                for n in range(1, ORDERS + 1)
+                for i in range(len(w) - n + 1)
+            }
+        )
+    return counts, len(references)
+
+
+def clipped_features(
+    counts: csr_array, order: np.ndarray, idf: np.ndarray, dtype: np.dtype
+) -> tuple[csr_array, csr_array]:
+    """Two matrices H and R with H R^T = sum over orders of the clipped cosines of CIDEr-D.
+
+    Feature (n-gram w, k) of a caption with count y >= k is idf(w) / |g_n| as a hypothesis and
+    y idf(w) / |g_n| as a reference: min(x, y) y idf^2 = sum_k [x >= k] idf * [y >= k] y idf.
+
+    Args:
+        counts: (C, n-grams).
+        order: (n-grams,) order of each n-gram.
+        idf: (n-grams,) >= 0.
+        dtype: of the result.
+
+    Returns:
+        Two (C, features) matrices that share their pattern of non-zeros.
+    """
+    captions = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    grams, count, weight = counts.indices, counts.data, idf[counts.indices]
+    group = captions * ORDERS + order[grams]
+    norm = np.sqrt(np.bincount(group, (count * weight) ** 2, minlength=ORDERS * counts.shape[0]))
+    real = weight > 0
+    captions, grams, count = captions[real], grams[real], count[real]
+    value = weight[real] / norm[group[real]]
+
+    entries, features, total = [np.arange(len(grams))], [grams], counts.shape[1]
+    for k in range(2, int(count.max(initial=1)) + 1):
+        repeated = np.flatnonzero(count >= k)
+        kinds, feature = np.unique(grams[repeated], return_inverse=True)
+        entries.append(repeated)
+        features.append(feature + total)
+        total += len(kinds)
+    entry, column = np.concatenate(entries), np.concatenate(features)
+    by_caption = np.argsort(captions[entry], kind="stable")
+    entry, column = entry[by_caption], column[by_caption].astype(np.int32)
+    indptr = np.zeros(counts.shape[0] + 1, np.int32)
+    np.cumsum(np.bincount(captions[entry], minlength=counts.shape[0]), out=indptr[1:])
+    shape = (counts.shape[0], total)
+    return (
+        csr_array((value[entry].astype(dtype), column, indptr), shape=shape),
+        csr_array(((value * count)[entry].astype(dtype), column, indptr), shape=shape),
+    )

@@ -1,0 +1,76 @@
+"""Named evaluation protocols: the size a published number was measured on, and its folds."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Protocol(NamedTuple):
+    """What a number is measured on.
+
+    Attributes:
+        images: images of the split, None = any.
+        captions: captions of the split, None = any.
+        folds: consecutive blocks of images scored on their own; results are averaged.
+    """
+
+    images: int | None = None
+    captions: int | None = None
+    folds: int = 1
+
+
+PROTOCOLS = {
+    "full": Protocol(),
+    "f30k_1k": Protocol(1000, 5000),
+    "coco_1k": Protocol(5000, 25000, folds=5),
+    "coco_5k": Protocol(5000, 25000),
+}
+
+Rows = slice | np.ndarray
+Fold = Callable[[slice, Rows, np.ndarray], dict[str, float]]
+
+
+def find_protocol(protocol: str | Protocol) -> Protocol:
+    """A protocol by name; a `Protocol` passes through.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if isinstance(protocol, Protocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[protocol]
+
+
+def average_folds(
+    measure: Fold, images: int, caption_image: np.ndarray, protocol: str | Protocol
+) -> dict[str, float]:
+    """Mean over the folds of a protocol: images in consecutive blocks, captions with their image.
+
+    Args:
+        measure: (image rows, caption rows, row of each caption's image inside the fold) -> values.
+        images: N.
+        caption_image: (M,) row of each caption's image.
+        protocol: name or `Protocol`.
+
+    Raises:
+        ValueError: unknown protocol, or one defined on another number of images or captions.
+    """
+    captions, wanted = len(caption_image), find_protocol(protocol)
+    if wanted.images not in (None, images) or wanted.captions not in (None, captions):
+        raise ValueError(
+            f"protocol {protocol} is defined on {wanted.images} images and {wanted.captions} "
+            f"captions, the split has {images} and {captions}: "
+            "use protocol=full, or the split that the protocol is made for"
+        )
+    if wanted.folds == 1:
+        return measure(slice(None), slice(None), caption_image)
+    if images % wanted.folds:
+        raise ValueError(f"{images} images cannot be divided into {wanted.folds} equal folds")
+    size, results = images // wanted.folds, []
+    for start in range(0, images, size):
+        inside = np.flatnonzero((caption_image >= start) & (caption_image < start + size))
+        results.append(measure(slice(start, start + size), inside, caption_image[inside] - start))
+    return {key: float(np.mean([result[key] for result in results])) for key in results[0]}

@@ -1,0 +1,226 @@
+"""Ranks by counting and stable top-k lists: the two primitives of every retrieval metric.
+
+Ties are broken like a stable descending sort: of two candidates with equal scores the one with the
+lower index comes first, so a constant score matrix does not look like a perfect one.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+Matrix = np.ndarray | Tensor
+Ranks = tuple[np.ndarray, np.ndarray]
+
+TILE = 1024  # rows and columns compared at once: 4 MB of float32 stay in the processor's cache
+
+
+def caption_rows(
+    caption_image: ArrayLike | Tensor | None, images: int, captions: int
+) -> np.ndarray:
+    """Check the image row of every caption; None means five consecutive captions per image.
+
+    Args:
+        caption_image: (M,) row of each caption's image, or None.
+        images: N.
+        captions: M.
+
+    Returns:
+        (M,) int64.
+
+    Raises:
+        ValueError: None although M is not 5N, wrong length, not integers, or rows outside 0..N-1.
+    """
+    if caption_image is None:
+        if captions != 5 * images:
+            raise ValueError(
+                f"{images} images with {captions} captions are not five captions per image: "
+                "pass caption_image, the row of each caption's image"
+            )
+        return np.arange(captions) // 5
+    rows = np.asarray(caption_image.cpu() if isinstance(caption_image, Tensor) else caption_image)
+    if rows.shape != (captions,) or (captions and rows.dtype.kind not in "iu"):
+        raise ValueError(
+            f"caption_image must hold {captions} integers, one per caption, "
+            f"got shape {rows.shape} of {rows.dtype}"
+        )
+    if captions and (rows.min() < 0 or rows.max() >= images):
+        raise ValueError(
+            f"caption_image must lie in 0..{images - 1} for {images} images, "
+            f"got {rows.min()}..{rows.max()}"
+        )
+    return rows.astype(np.int64)
+
+
+def ranks(scores: Matrix, caption_image: ArrayLike | Tensor | None = None) -> Ranks:
+    """How many candidates come before the right one, for every image and every caption.
+
+    i2t[i] = captions better than the best-placed own caption of image i,
+    t2i[c] = images better than the own image of caption c; 0 is a hit at rank 1.
+
+    Args:
+        scores: (N, M) similarity of N images and M captions, larger is better; an array, a
+            memory map or a tensor on any device. Read in tiles, never copied whole.
+        caption_image: (M,) row of each caption's image; None means five captions per image.
+
+    Returns:
+        (N,) and (M,) int64 arrays. An image without captions is no query: its rank is -1.
+
+    Raises:
+        ValueError: scores are not a matrix, hold NaN, or do not fit `caption_image`.
+    """
+    if scores.ndim != 2:
+        raise ValueError(f"scores must be an images x captions matrix, got {tuple(scores.shape)}")
+    own = caption_rows(caption_image, *scores.shape)
+    device = scores.device if isinstance(scores, Tensor) else torch.device("cpu")
+
+    def tile(i: slice, c: slice) -> Tensor:
+        if isinstance(scores, Tensor):
+            return scores[i, c].clone()
+        return torch.from_numpy(np.array(scores[i, c]))
+
+    return _count_better(tile, scores.shape[0], torch.from_numpy(own).to(device), TILE)
+
+
+def streamed_ranks(
+    image_vectors: Matrix,
+    caption_vectors: Matrix,
+    caption_image: ArrayLike | Tensor | None = None,
+    block: int = TILE,
+) -> Ranks:
+    """`ranks` of `image_vectors @ caption_vectors.T` without ever holding that matrix.
+
+    Args:
+        image_vectors: (N, D).
+        caption_vectors: (M, D).
+        caption_image: (M,) row of each caption's image; None means five captions per image.
+        block: images and captions multiplied at once.
+
+    Returns:
+        As `ranks`.
+
+    Raises:
+        ValueError: as `ranks`, or the widths differ.
+    """
+    images, captions = torch.as_tensor(image_vectors), torch.as_tensor(caption_vectors)
+    if images.ndim != 2 or captions.ndim != 2 or images.shape[1] != captions.shape[1]:
+        raise ValueError(
+            "image and caption vectors must be matrices of one width, "
+            f"got {tuple(images.shape)} and {tuple(captions.shape)}"
+        )
+    own = caption_rows(caption_image, len(images), len(captions))
+    if images.dtype != torch.float64:  # half precision would merge neighbouring scores into ties
+        images, captions = images.float(), captions.float()
+
+    def tile(i: slice, c: slice) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            return images[i] @ captions[c].T
+
+    return _count_better(tile, len(images), torch.from_numpy(own).to(images.device), block)
+
+
+@torch.no_grad()
+def _count_better(tile: Callable[[slice, slice], Tensor], n: int, own: Tensor, block: int) -> Ranks:
+    """Ranks from tiles of the score matrix; `tile` must return fresh memory.
+
+    The scores of the positives come from the same tiles that are compared with them: a product
+    of another shape may round differently and would make an item overtake itself.
+    """
+    m, device = len(own), own.device
+    image, caption = torch.arange(n, device=device), torch.arange(m, device=device)
+
+    def positives(i: slice, c: slice) -> tuple[Tensor, Tensor]:
+        columns = ((own[c] >= i.start) & (own[c] < i.stop)).nonzero()[:, 0]
+        return own[c][columns] - i.start, columns
+
+    def tiles() -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+        for a in range(0, n, block):
+            for b in range(0, m, block):
+                i, c = slice(a, min(a + block, n)), slice(b, min(b + block, m))
+                yield i, c, *positives(i, c)
+
+    own_score = torch.empty(0, device=device)
+    for i, c, rows, columns in tiles():
+        if len(rows):
+            scores = _checked(tile(i, c))
+            if not len(own_score):
+                own_score = scores.new_empty(m)
+            own_score[c.start + columns] = scores[rows, columns]
+
+    best = own_score.new_full((n,), -torch.inf).scatter_reduce(0, own, own_score, "amax")
+    leads = own_score == best[own]  # captions that are their image's best, the first of them counts
+    place = torch.full((n,), m, device=device)
+    place = place.scatter_reduce(0, own[leads], caption[leads], "amin")
+
+    i2t, t2i = torch.zeros_like(image), torch.zeros_like(own)
+    buffer = torch.empty(min(block, n), min(block, m), device=device)  # reused: faults no pages
+    for i, c, rows, columns in tiles():
+        scores = _checked(tile(i, c))
+        scores[rows, columns] = -torch.inf  # positives are no candidates: excluded by index
+        flags = buffer[: scores.shape[0], : scores.shape[1]]
+        for total, at, bound, dim in ((i2t, i, best[i, None], 1), (t2i, c, own_score[c], 0)):
+            better = torch.gt(scores, bound, out=flags).sum(dim)
+            total[at] += better.long()
+            if not torch.equal(torch.ge(scores, bound, out=flags).sum(dim), better):
+                before = caption[c] < place[i, None] if dim else image[i, None] < own[c]
+                total[at] += ((scores == bound) & before).sum(dim)
+    i2t[torch.bincount(own, minlength=n) == 0] = -1
+    return i2t.cpu().numpy(), t2i.cpu().numpy()
+
+
+def _checked(scores: Tensor) -> Tensor:
+    if not scores.is_floating_point():
+        scores = scores.double()
+    if scores.max().isnan():  # a maximum keeps NaN
+        raise ValueError(
+            "the similarity matrix holds NaN: look for zero vectors, an overflow in half "
+            "precision, or a diverged model"
+        )
+    return scores
+
+
+def topk(scores: np.ndarray, k: int) -> np.ndarray:
+    """The k best candidates of every query, best first, ties by lower index.
+
+    Args:
+        scores: (Q, G) scores of Q queries against a gallery of G; any strides, read in blocks.
+        k: length of the lists; cut to G.
+
+    Returns:
+        (Q, min(k, G)) int64 columns.
+
+    Raises:
+        ValueError: scores hold NaN.
+    """
+    queries, gallery = scores.shape
+    k = min(k, gallery)
+    items = np.empty((queries, k), np.int64)
+    step = max(1, 2**22 // max(gallery, 1))
+    for start in range(0, queries if k else 0, step):
+        block = np.ascontiguousarray(scores[start : start + step])
+        items[start : start + step] = _topk(block, k)
+    return items
+
+
+def _topk(scores: np.ndarray, k: int) -> np.ndarray:
+    if np.isnan(scores).any():
+        raise ValueError("cannot rank scores that hold NaN")
+    gallery = scores.shape[1]
+    items = np.argpartition(scores, gallery - k, axis=1)[:, gallery - k :]
+    items.sort(axis=1)
+    values = np.take_along_axis(scores, items, 1)
+    items = np.take_along_axis(items, np.argsort(-values, axis=1, kind="stable"), 1)
+    # A tie across the cut is resolved arbitrarily by the partition: sort those rows in full.
+    cut = values.min(1, keepdims=True)
+    split = np.flatnonzero((scores == cut).sum(1) > (values == cut).sum(1))
+    if len(split):
+        items[split] = np.argsort(-scores[split], axis=1, kind="stable")[:, :k]
+    return items
+
+
+def expand(start: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """The runs start[i], start[i] + 1, ..., length[i] numbers each, one after the other."""
+    skip = np.cumsum(length) - length
+    return np.arange(length.sum()) + np.repeat(start - skip, length)
