@@ -60,7 +60,7 @@ def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str
         raise ValueError(f"{path} holds a {type(data).__name__}, not the dict of a checkpoint")
     opt: Any = data.get("opt") or {}
     options: dict[str, Any] = vars(opt) if isinstance(opt, argparse.Namespace) else dict(opt)
-    model = data.get("model", data.get("state_dict", data))
+    model: Any = data.get("model", data.get("state_dict", data))
     states = list(model) if isinstance(model, (list, tuple)) else [model]
     for state in states:
         if not isinstance(state, (dict, OrderedDict)):

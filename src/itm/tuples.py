@@ -15,10 +15,11 @@ from itm.layout import ImageView
 if TYPE_CHECKING:
     from itm.matcher import Matcher
 
-Features = np.ndarray | Sequence[np.ndarray] | ImageView
+Arrays = np.ndarray | Sequence[np.ndarray]
+Features = Arrays | ImageView
 
 
-def make_images(features: Features, index: Sequence[int]) -> Images:
+def make_images(features: Arrays, index: Sequence[int]) -> Images:
     """`Images` from (I, R, F), (I, F) or a list of (R_i, F) arrays; shorter ones are padded.
 
     Raises:
