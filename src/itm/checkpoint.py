@@ -11,6 +11,7 @@ import torch
 
 from itm import __version__
 from itm.text import vocabulary_from
+from itm.text_encoders import BertText
 
 if TYPE_CHECKING:
     from itm.matcher import Matcher
@@ -26,6 +27,18 @@ def pack_state(matcher: Matcher) -> dict[str, Any]:
         if getattr(matcher, name) is not None
     }
     return {"format": FORMAT, "class": type(matcher).__name__, "version": __version__, **words}
+
+
+def saved_arguments(matcher: Matcher) -> dict[str, Any]:
+    """Constructor arguments; a pretrained text encoder adds its configuration.
+
+    With it the encoder is rebuilt on loading without the folder or hub it once came from.
+    """
+    arguments = dict(matcher.hparams)
+    text = getattr(matcher, "text", None)
+    if isinstance(text, BertText):
+        arguments["text"] = {**arguments["text"], "config": text.config}
+    return arguments
 
 
 def unpack_state(matcher: Matcher, state: dict[str, Any]) -> None:
@@ -94,7 +107,7 @@ def save(matcher: Matcher, folder: str | Path, card: str = "") -> Path:
     }
     save_file(tensors, folder / "model.safetensors")
     state = pack_state(matcher)
-    config = {**state, "arguments": dict(matcher.hparams)}
+    config = {**state, "arguments": saved_arguments(matcher)}
     vocab = config.pop("vocab", None)
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     if vocab is not None:

@@ -254,10 +254,16 @@ class RegionDataModule(pl.LightningDataModule):
         return self._readers[stage]
 
     def _relevance(self, split: Split) -> Any:
-        """CIDEr-D between all training captions and images; references are the full list."""
+        """CIDEr-D between all training captions and images.
+
+        References are always an image's full list; document frequencies come from the captions
+        that are trained on.
+        """
         from itm.relevance import CiderIndex
 
-        return CiderIndex(split.captions, split.caption_image)
+        size = self._train_size(split)
+        df = None if size == len(split.captions) else split.references(size)
+        return CiderIndex(split.captions, split.caption_image, split.num_images, df)
 
     def _noisy(self, split: Split) -> np.ndarray:
         """(M,) image of each caption, with `noise_ratio` of the captions shuffled."""

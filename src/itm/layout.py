@@ -71,12 +71,12 @@ class Split:
         """The distinct images as something that is sliced, read when sliced."""
         return ImageView(self)
 
-    def references(self) -> list[list[str]]:
-        """The captions of each image."""
+    def references(self, captions: int | None = None) -> list[list[str]]:
+        """The captions of each image; of the first `captions` only, images without any left out."""
         every: list[list[str]] = [[] for _ in range(self.num_images)]
-        for caption, image in zip(self.captions, self.caption_image, strict=True):
+        for caption, image in list(zip(self.captions, self.caption_image, strict=True))[:captions]:
             every[image].append(caption)
-        return every
+        return every if captions is None else [group for group in every if group]
 
     def sentence_vectors(self) -> np.ndarray:
         """(M, F) memory map of `{split}_caps.npy`, precomputed sentence vectors.

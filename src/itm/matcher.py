@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from itm.batch import Captions, Encoded, Images, Pairs
-from itm.checkpoint import pack_state, unpack_state
+from itm.checkpoint import pack_state, saved_arguments, unpack_state
 from itm.layers import full, full_precision, l2norm, masked_mean
 from itm.metrics import RetrievalMetrics
 from itm.similarity import MEMORY_BUDGET, Chunk, map_encoded, similarity_matrix
@@ -346,6 +346,7 @@ class Matcher(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checkpoints carry the class name and all word lists."""
         checkpoint["itm"] = pack_state(self)
+        checkpoint["hyper_parameters"] = saved_arguments(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the word lists over; other ones than this matcher's own are an error."""
