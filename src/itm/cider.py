@@ -23,7 +23,13 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 from scipy.sparse import coo_array, csr_array
 
-from itm.ngrams import Frequencies, Tokens, clipped_features, count_ngrams, whitespace_tokens
+from itm.ngrams import (
+    DocumentFrequencies,
+    Tokens,
+    clipped_features,
+    count_ngrams,
+    whitespace_tokens,
+)
 from itm.ranking import expand, topk
 
 VARIANCE = 72.0  # 2 sigma^2 of the length factor, sigma = 6
@@ -32,7 +38,7 @@ VARIANCE = 72.0  # 2 sigma^2 of the length factor, sigma = 6
 def cider(
     captions: Sequence[str],
     references: Sequence[Sequence[str]],
-    df: Sequence[Sequence[str]] | Frequencies | None = None,
+    df: Sequence[Sequence[str]] | DocumentFrequencies | None = None,
     tokens: Tokens = whitespace_tokens,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -42,7 +48,7 @@ def cider(
         captions: M captions.
         references: N lists of reference captions.
         df: where document frequencies come from. None: the references themselves; the reference
-            lists of another corpus; or a table (n-gram tuple -> number of images, all images).
+            lists of another corpus; or a table of `DocumentFrequencies`.
         tokens: caption -> words.
         out: (M, N) array or memory map of any float type to fill, e.g. float32 to halve the memory.
 
@@ -90,7 +96,7 @@ class CiderIndex:
         captions: Sequence[str],
         caption_image: ArrayLike,
         images: int | None = None,
-        df: Sequence[Sequence[str]] | Frequencies | None = None,
+        df: Sequence[Sequence[str]] | DocumentFrequencies | None = None,
         tokens: Tokens = whitespace_tokens,
         dtype: DTypeLike = np.float32,
     ):
@@ -104,15 +110,17 @@ class CiderIndex:
         if len(image) and not -1 <= image.min() <= image.max() < self.shape[1]:
             raise ValueError(f"caption_image must lie in -1..{self.shape[1] - 1}")
 
-        table = df if isinstance(df, tuple) else None
-        corpus = [] if df is None or isinstance(df, tuple) else df
+        corpus = [] if df is None or isinstance(df, DocumentFrequencies) else df
         ngrams = count_ngrams([*captions, *(c for group in corpus for c in group)], tokens)
-        document = image
-        if corpus:
-            groups = np.repeat(np.arange(len(corpus)), [len(group) for group in corpus])
-            document = np.concatenate([np.full(len(image), -1), groups])
-        frequency = ngrams.look_up(table[0]) if table else ngrams.document_frequency(document)
-        documents = table[1] if table else len(np.unique(document[document >= 0]))
+        if isinstance(df, DocumentFrequencies):
+            frequency, documents = ngrams.look_up(df.counts), df.images
+        else:
+            document = image
+            if df is not None:
+                groups = np.repeat(np.arange(len(df)), [len(group) for group in df])
+                document = np.concatenate([np.full(len(image), -1), groups])
+            frequency = ngrams.document_frequency(document)
+            documents = len(np.unique(document[document >= 0]))
         if frequency.max(initial=0) > max(documents, 1):
             raise ValueError(
                 f"df counts an n-gram in {frequency.max():g} of {documents} images: "

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from itm.protocols import PROTOCOLS, Protocol, Rows, average_folds, find_protocol
-from itm.ranking import Matrix, caption_rows, ranks, streamed_ranks, topk
+from itm.ranking import Matrix, caption_rows, ranks, streamed_ranks, to_numpy, topk
 from itm.semantic import semantic
 
 __all__ = [
@@ -103,9 +103,7 @@ def evaluate(
         block = scores[i][:, c]
         result = summary(*ranks(block, own))
         if relevance is not None:
-            values = relevance[c][:, i]
-            array = _array(block)
-            result |= semantic(array, values, own)
+            result |= semantic(to_numpy(block), relevance[c][:, i], own)
         return result
 
     return average_folds(fold, n, own, protocol)
@@ -136,13 +134,6 @@ def evaluate_vectors(
     return average_folds(fold, len(image_vectors), own, protocol)
 
 
-def _array(scores: Matrix) -> np.ndarray:
-    if isinstance(scores, np.ndarray):
-        return scores
-    # numpy knows no bfloat16
-    return (scores if scores.dtype == torch.float64 else scores.float()).cpu().numpy()
-
-
 def _matrix_shape(scores: Matrix) -> tuple[int, int]:
     if scores.ndim != 2:
         raise ValueError(f"scores must be an images x captions matrix, got {tuple(scores.shape)}")
@@ -153,7 +144,8 @@ class RetrievalMetrics(Metric):
     """Collects the rows of a similarity matrix by image index and evaluates the whole of it.
 
     Rows may come in any order, from several processes, and more than once: a distributed sampler
-    repeats samples to fill the last round, and a repeated row still counts once.
+    repeats samples to fill the last round, and a repeated row still counts once. With several
+    processes each must add at least one row.
 
     Args:
         caption_image: (M,) row of each caption's image.

@@ -8,7 +8,6 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 
 Tokens = Callable[[str], list[str]]
-Frequencies = tuple[Mapping[tuple[str, ...], float], int]  # n-gram -> image count, and all images
 
 ORDERS = 4  # n-grams of one to four words
 PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
@@ -22,6 +21,18 @@ def whitespace_tokens(caption: str) -> list[str]:
 def coco_tokens(caption: str) -> list[str]:
     """`whitespace_tokens` without the punctuation that the COCO caption evaluation drops."""
     return [word for word in caption.lower().split() if word not in PUNCTUATION]
+
+
+class DocumentFrequencies(NamedTuple):
+    """In how many images of a corpus an n-gram occurs.
+
+    Attributes:
+        counts: tuple of words -> number of images.
+        images: all images of the corpus.
+    """
+
+    counts: Mapping[tuple[str, ...], float]
+    images: int
 
 
 class NGrams(NamedTuple):
@@ -120,7 +131,7 @@ def count_ngrams(captions: Sequence[str], tokens: Tokens) -> NGrams:
 
 def document_frequencies(
     references: Sequence[Sequence[str]], tokens: Tokens = whitespace_tokens
-) -> Frequencies:
+) -> DocumentFrequencies:
     """A table for `df`: in how many images each n-gram of up to four words occurs."""
     counts: Counter[tuple[str, ...]] = Counter()
     for group in references:
@@ -133,7 +144,7 @@ def document_frequencies(
                 for i in range(len(w) - n + 1)
             }
         )
-    return counts, len(references)
+    return DocumentFrequencies(counts, len(references))
 
 
 def clipped_features(

@@ -17,6 +17,13 @@ Ranks = tuple[np.ndarray, np.ndarray]
 TILE = 1024  # rows and columns compared at once: 4 MB of float32 stay in the processor's cache
 
 
+def to_numpy(scores: Matrix) -> np.ndarray:
+    """A host array of the scores; half precision, which numpy lacks in part, becomes float32."""
+    if isinstance(scores, np.ndarray):
+        return scores
+    return (scores if scores.dtype == torch.float64 else scores.float()).detach().cpu().numpy()
+
+
 def caption_rows(
     caption_image: ArrayLike | Tensor | None, images: int, captions: int
 ) -> np.ndarray:
@@ -104,7 +111,7 @@ def streamed_ranks(
     Raises:
         ValueError: as `ranks`, or the widths differ.
     """
-    images, captions = torch.as_tensor(image_vectors), torch.as_tensor(caption_vectors)
+    images, captions = _to_tensor(image_vectors), _to_tensor(caption_vectors)
     if images.ndim != 2 or captions.ndim != 2 or images.shape[1] != captions.shape[1]:
         raise ValueError(
             "image and caption vectors must be matrices of one width, "
@@ -168,6 +175,12 @@ def _count_better(tile: Callable[[slice, slice], Tensor], n: int, own: Tensor, b
                 total[at] += ((scores == bound) & before).sum(dim)
     i2t[torch.bincount(own, minlength=n) == 0] = -1
     return i2t.cpu().numpy(), t2i.cpu().numpy()
+
+
+def _to_tensor(values: Matrix) -> Tensor:
+    if isinstance(values, np.ndarray):  # torch wants memory it may write to: copy a read-only map
+        return torch.from_numpy(np.require(values, requirements=["C", "W"]))
+    return values
 
 
 def _checked(scores: Tensor) -> Tensor:

@@ -9,16 +9,22 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from itm.cider import CiderIndex, cider
-from itm.ngrams import Tokens, coco_tokens, document_frequencies, whitespace_tokens
+from itm.ngrams import (
+    DocumentFrequencies,
+    Tokens,
+    coco_tokens,
+    document_frequencies,
+    whitespace_tokens,
+)
 
 __all__ = [
     "CiderIndex",
+    "DocumentFrequencies",
     "cider",
     "coco_tokens",
     "document_frequencies",
@@ -54,17 +60,19 @@ def relevance(
         return cider(captions, references, tokens=tokens)
     if isinstance(source, str) and source == "spice":
         return spice(captions, references)
-    if not isinstance(source, np.ndarray):
-        if Path(source).suffix != ".npy":
-            raise ValueError(
-                f"unknown relevance {str(source)!r}: choose cider, spice or the path of a .npy file"
-            )
-        source = np.load(source, mmap_mode="r")
+    if isinstance(source, np.ndarray):
+        matrix = source
+    elif Path(source).suffix == ".npy":
+        matrix = np.load(source, mmap_mode="r")
+    else:
+        raise ValueError(
+            f"unknown relevance {str(source)!r}: choose cider, spice or the path of a .npy file"
+        )
     shape = (len(captions), len(references))
-    if source.shape != shape:
-        hint = ": transpose it" if source.shape == shape[::-1] else ""
-        raise ValueError(f"relevance must be captions x images, {shape}, got {source.shape}{hint}")
-    return source
+    if matrix.shape != shape:
+        hint = ": transpose it" if matrix.shape == shape[::-1] else ""
+        raise ValueError(f"relevance must be captions x images, {shape}, got {matrix.shape}{hint}")
+    return matrix
 
 
 def group_captions(captions: Sequence[str], caption_image: ArrayLike) -> list[list[str]]:
@@ -119,7 +127,7 @@ def spice(
                 {p: list(references[i]) for p, (_, i) in enumerate(part)},
                 {p: [captions[c]] for p, (c, _) in enumerate(part)},
             )
-        except (URLError, OSError) as error:
+        except OSError as error:  # URLError among them
             raise RuntimeError(
                 "SPICE could not download its parser (stanford-corenlp 3.6.0); put its two jar "
                 "files into pycocoevalcap/spice/lib or connect to the internet"
