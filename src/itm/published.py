@@ -15,9 +15,12 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from itm.published_vocab import read_vocabulary
+from itm.tensorflow import read_variables
 from itm.text import Vocabulary
 
 if TYPE_CHECKING:
@@ -31,24 +34,43 @@ FAMILIES = {
     "vsrn": ("itm.models.vsrn", "VSRN"),
     "scan": ("itm.models.scan", "SCAN"),
     "two_branch_embedding": ("itm.models.two_branch", "TwoBranchEmbedding"),
-    "two_branch_similarity": ("itm.models.two_branch", "TwoBranchSimilarity"),
+    "two_branch_similarity": ("itm.models.two_branch_similarity", "TwoBranchSimilarity"),
 }
+
+# What a torch file may hold beside tensors and plain containers: options, and best results that
+# were kept as numpy scalars (under the module's old and new name).
+_SCALAR = np.float64(0).__reduce__()[0]
+SAFE: list[Any] = [
+    argparse.Namespace,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+]
 
 
 def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
-    """State dicts and options of an original checkpoint, zip or legacy format.
+    """State dicts and options of an original checkpoint.
 
-    Only tensors, plain containers and `argparse.Namespace` are unpickled.
+    A torch file, zip or legacy format (only tensors, plain containers, numpy scalars and
+    `argparse.Namespace` are unpickled), an .npz file of named arrays, or the prefix of a TensorFlow
+    checkpoint.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: foreign classes in the pickle, or no checkpoint.
     """
     path = Path(path)
+    if Path(f"{path}.index").is_file():
+        return [read_variables(path)], {}
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            return [{name: torch.from_numpy(arrays[name]) for name in arrays.files}], {}
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with torch.serialization.safe_globals(SAFE), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             data = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
@@ -76,22 +98,26 @@ def from_published(
     family: str | None = None,
     captioner: str | Path | None = None,
     loss: Any = None,
+    options: dict[str, Any] | None = None,
 ) -> Matcher:
     """A matcher with the weights of an original checkpoint, in eval mode.
 
     Args:
-        checkpoint: `model_best.pth.tar` of the original code.
-        vocab: its vocabulary, JSON file or object; vocabularies are never rebuilt.
+        checkpoint: `model_best.pth.tar` of the original code; for the two-branch networks also an
+            .npz file of their variables, or the prefix of a TensorFlow checkpoint.
+        vocab: its vocabulary, JSON or pickle file, or object; vocabularies are never rebuilt.
         concepts: CVSE's concept vocabulary (file or object).
         family: one of `FAMILIES`; found from the tensor names when None.
         captioner: VSRN's captioning branch, which the original saves nowhere.
         loss: a loss object, for further training.
+        options: the original's options where the checkpoint does not hold them (or to correct it).
 
     Raises:
         ValueError: tensors of no known family, missing or unexpected tensors, shapes that do not
             fit, or a vocabulary of another size than the embedding table.
     """
-    states, options = read_checkpoint(checkpoint)
+    states, known = read_checkpoint(checkpoint)
+    known |= options or {}
     if captioner is not None:
         states = [*states, *read_checkpoint(captioner)[0]]
     names = [family] if family is not None else list(FAMILIES)
@@ -99,7 +125,7 @@ def from_published(
         if name not in FAMILIES:
             raise ValueError(f"unknown family {name!r}; known: {', '.join(FAMILIES)}")
         module, cls = FAMILIES[name]
-        found = importlib.import_module(module).published(states, options)
+        found = importlib.import_module(module).published(states, known)
         if found is not None:
             break
     else:
@@ -113,7 +139,7 @@ def from_published(
     matcher = matcher_class(**arguments, loss=loss)
     load_strictly(matcher, tensors, str(checkpoint))
     if vocab is not None:
-        words = vocab if not isinstance(vocab, (str, Path)) else Vocabulary.load(vocab)
+        words = read_vocabulary(vocab) if isinstance(vocab, (str, Path)) else vocab
         size = arguments.get("vocab_size")
         if size is not None and len(words) != size:
             raise ValueError(
@@ -156,10 +182,15 @@ def save_published(matcher: Any, path: str | Path, options: dict[str, Any] | Non
 
     Args:
         matcher: a matcher whose class has `to_published`.
-        path: the file, usually named model_best.pth.tar.
+        path: the file, usually named model_best.pth.tar; .npz for variables of TensorFlow.
         options: further options for `opt`; the original's own names.
     """
     states, known = matcher.to_published()
+    if Path(path).suffix == ".npz":
+        np.savez(path, **{name: value.numpy() for name, value in states[0].items()})
+        return
     opt = argparse.Namespace(**{**known, **(options or {})})
     data = {"epoch": 0, "model": states, "best_rsum": 0.0, "opt": opt, "Eiters": 0}
+    if len(states) == 1:  # the names of the two-branch networks' PyTorch port
+        data |= {"state_dict": states[0], "best_acc": 0.0}
     torch.save(data, path)

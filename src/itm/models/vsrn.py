@@ -1,0 +1,294 @@
+"""VSRN: relations between regions by graph convolutions, a GRU over the regions, and captioning.
+
+Li, Zhang, Li, Li, Fu: Visual Semantic Reasoning for Image-Text Matching, ICCV 2019. One vector per
+image and one per caption, so that similarity is a dot product.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from itm.batch import Captions, Encoded, Images, Pairs
+from itm.captioner import Captioner
+from itm.layers import full, l2norm, last_state, masked_mean
+from itm.matcher import OBJECTS, Matcher
+from itm.reasoning import EPS, RegionReasoning
+from itm.text import PAD, START
+from itm.text_encoders import BertText, text_encoder
+from itm.tuples import Features, image_batches
+
+
+class VSRN(Matcher):
+    """Visual semantic reasoning network.
+
+    image:   x = W r + b; `num_gcn` graph blocks; v = last state of a GRU over the regions.
+    caption: t = last state of a GRU over the words (with BERT: the mean of its word pieces, whose
+             last one is a marker).
+    score:   s = <v, t> of unit vectors.
+    loss:    ranking + `caption_weight` x captioning (section 3.3).
+
+    Two forms were published: COCO's (region_norm="columns", final_bn=False) and Flickr30K's
+    (region_norm="none", final_bn=True).
+
+    Args:
+        vocab_size: words V.
+        img_dim: width F of the region features.
+        word_dim: width of the word embedding.
+        embed_dim: width D of the joint space.
+        num_layers: layers of the text GRU.
+        num_gcn: graph blocks.
+        region_norm: "columns" divides each of the D columns by its norm over the regions, before
+            the graph blocks; "none" does not.
+        final_bn: batch norm on the image vector.
+        use_abs: absolute values of both vectors.
+        no_imgnorm: leave the image vector unnormalised.
+        text: word encoder, {"name": "gru"} or {"name": "bert", ...}, see `itm.text_encoders`.
+        caption_weight: weight of the captioning loss; 0 builds no captioner.
+        caption_dim: width of the captioner's GRUs.
+        caption_word_dim: width of the captioner's word embedding.
+        caption_max_len: tokens after which the captioner cuts a caption.
+        caption_dropout: dropout of the captioner.
+        loss: see `Matcher`.
+        optimizer: see `Matcher`.
+        scheduler: see `Matcher`.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        img_dim: int = 2048,
+        word_dim: int = 300,
+        embed_dim: int = 2048,
+        num_layers: int = 1,
+        num_gcn: int = 4,
+        region_norm: str = "columns",
+        final_bn: bool = False,
+        use_abs: bool = False,
+        no_imgnorm: bool = False,
+        text: dict[str, Any] | None = None,
+        caption_weight: float = 1.0,
+        caption_dim: int = 512,
+        caption_word_dim: int = 300,
+        caption_max_len: int = 60,
+        caption_dropout: float = 0.2,
+        *,
+        loss=None,
+        optimizer=None,
+        scheduler=None,
+    ):
+        super().__init__(loss, optimizer, scheduler)
+        self.save_hyperparameters(ignore=OBJECTS)
+        self.use_abs = use_abs
+        self.no_imgnorm = no_imgnorm
+        self.caption_weight = caption_weight
+        self.image = RegionReasoning(img_dim, embed_dim, num_gcn, region_norm, final_bn)
+        self.text = text_encoder(
+            text or {"name": "gru"}, vocab_size, embed_dim, word_dim, num_layers, False
+        )
+        self.captioner = (
+            Captioner(
+                vocab_size,
+                embed_dim,
+                caption_dim,
+                caption_word_dim,
+                caption_max_len,
+                caption_dropout,
+            )
+            if caption_weight
+            else None
+        )
+
+    def encode_images(self, images: Images) -> Encoded:
+        """Vectors (I, D); in training also the region vectors, which the captioner reads.
+
+        Evaluation holds the encodings of a whole split, where regions would need R times the room.
+        """
+        vector, regions = self._image(images)
+        if self.training and self.captioner is not None:
+            return Encoded(vector, regions, images.mask)
+        return Encoded(vector)
+
+    def _image(self, images: Images) -> tuple[Tensor, Tensor]:
+        """Vectors (I, D) and region vectors (I, R, D)."""
+        vector, regions = self.image(images)
+        vector = vector if self.no_imgnorm else l2norm(vector, eps=EPS)
+        return vector.abs() if self.use_abs else vector, regions
+
+    def encode_captions(self, captions: Captions) -> Encoded:
+        """Vectors (C, D)."""
+        words, mask = self.text(captions)  # (C, L, D)
+        if isinstance(self.text, BertText):
+            vector = masked_mean(full(words), mask)
+        else:
+            vector = last_state(words, mask.sum(1))
+        vector = l2norm(vector, eps=EPS)  # (C, D)
+        return Encoded(vector.abs() if self.use_abs else vector)
+
+    def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
+        """The captioning loss, from the region vectors behind the graph blocks."""
+        if self.captioner is None:
+            return {}
+        regions = self.image(pairs.images)[1] if images.parts is None else images.parts
+        loss = self.captioner(regions, pairs.images.mask, pairs.captions)
+        return {"caption": self.caption_weight * loss}
+
+    def region_scores(self, images: Images) -> Tensor:
+        """How much each region makes up its image's vector: <x_i, v>, (I, R); 0 at padding.
+
+        This is the paper's attention picture (section 4.5): regions are ranked by it.
+        """
+        vector, regions = self._image(images)
+        return (regions * full(vector)[:, None]).sum(-1)
+
+    @torch.no_grad()
+    def greedy(self, images: Images, start: int = START) -> tuple[Tensor, Tensor]:
+        """Ids and log-probabilities (I, caption_max_len - 2) of the most likely words, one by one.
+
+        Raises:
+            ValueError: this matcher has no captioner.
+        """
+        if self.captioner is None:
+            raise ValueError(
+                "this matcher has no captioner: train it with caption_weight > 0, or load its "
+                "weights with from_published(..., captioner=...)"
+            )
+        training = self.training
+        self.eval()
+        try:
+            return self.captioner.greedy(self.image(images)[1], images.mask, start)
+        finally:
+            self.train(training)
+
+    def describe(self, features: Features, batch_size: int = 128) -> list[str]:
+        """A sentence for each image, in eval mode.
+
+        Args:
+            features: (N, R, F) array or memory map, or a list of (R_i, F).
+            batch_size: how many are described at once.
+
+        Raises:
+            ValueError: no captioner, or no vocabulary with start and end markers.
+        """
+        markers = [] if self.vocab is None else self.vocab.encode("")
+        if self.vocab is None or len(markers) != 2:
+            raise ValueError("describing images needs a vocabulary with start and end markers")
+        sentences = []
+        for images in image_batches(features, batch_size):
+            images = self.transfer_batch_to_device(images, self.device, 0)
+            for ids in self.greedy(images, markers[0])[0].cpu().numpy():
+                over = np.isin(ids, [markers[1], PAD])
+                words = self.vocab.decode(ids[: over.argmax() if over.any() else None].tolist())
+                sentences.append(" ".join(words).replace(" ##", ""))  # ## continues a word piece
+        return sentences
+
+    def to_published(self) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
+        """State dicts and options of the original code: image, text and, if any, captioner.
+
+        Raises:
+            ValueError: a form that the original code does not have.
+        """
+        h = self.hparams
+        form = (h["region_norm"], h["final_bn"])
+        if form not in FORMS or isinstance(self.text, BertText):
+            raise ValueError(
+                f"the original VSRN has a GRU for text and (region_norm, final_bn) = "
+                f"{' or '.join(map(str, FORMS))}; this one has {type(self.text).__name__}, {form}"
+            )
+        states: list[dict[str, Tensor]] = []
+        own = self.state_dict()
+        for table in original_modules(h["num_gcn"])[: 2 if self.captioner is None else 3]:
+            back = {new: old for old, new in table.items()}
+            state = {}
+            for name, value in own.items():
+                module, _, leaf = name.rpartition(".")
+                if module in back:
+                    conv = module.startswith("image.blocks") and value.dim() == 2
+                    leaf = f"{leaf}_l0" if module == "captioner.decoder" else leaf
+                    state[f"{back[module]}.{leaf}"] = value.unsqueeze(-1) if conv else value
+            states.append(state)
+        options = {old: h[new] for old, new in OPTIONS.items()}
+        return states, {**options, "data_name": FORMS[form], "dim_vid": h["embed_dim"]}
+
+
+# The original code derives the form from the name of its data folder.
+FORMS = {("none", True): "f30k_precomp", ("columns", False): "coco_precomp"}
+
+OPTIONS = {  # original option -> our argument
+    "vocab_size": "vocab_size",
+    "img_dim": "img_dim",
+    "word_dim": "word_dim",
+    "embed_size": "embed_dim",
+    "num_layers": "num_layers",
+    "use_abs": "use_abs",
+    "no_imgnorm": "no_imgnorm",
+    "dim_hidden": "caption_dim",
+    "dim_word": "caption_word_dim",
+    "max_len": "caption_max_len",
+    "input_dropout_p": "caption_dropout",
+}
+
+
+def original_modules(num_gcn: int) -> list[dict[str, str]]:
+    """Original module -> ours, for the image encoder, the text encoder and the captioner."""
+    image = {"fc": "image.project", "img_rnn": "image.rnn", "bn": "image.norm"}
+    parts = {"theta": "theta", "phi": "phi", "g": "g", "W.0": "out", "W.1": "norm"}
+    for k in range(num_gcn):
+        image |= {f"Rs_GCN_{k + 1}.{old}": f"image.blocks.{k}.{new}" for old, new in parts.items()}
+    captioner = {
+        "encoder.vid2hid": "captioner.project",
+        "encoder.rnn": "captioner.encoder",
+        "decoder.embedding": "captioner.embed",
+        "decoder.attention.linear1": "captioner.attend",
+        "decoder.attention.linear2": "captioner.energy",
+        "decoder.rnn": "captioner.decoder",
+        "decoder.out": "captioner.out",
+    }
+    return [image, {"embed": "text.embed", "rnn": "text.rnn"}, captioner]
+
+
+def published(
+    states: list[dict[str, Tensor]], options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Arguments and weights from the original's image and text state dicts, and the captioner's.
+
+    The form is found from the tensors, not from the options: a final batch norm means Flickr30K's.
+    """
+    if len(states) not in (2, 3) or "Rs_GCN_1.g.weight" not in states[0]:
+        return None
+    image, text = states[:2]
+    if not {"fc.weight", "img_rnn.weight_ih_l0"} <= image.keys() or "embed.weight" not in text:
+        return None
+    num_gcn = sum(name.startswith("Rs_GCN_") and name.endswith(".g.weight") for name in image)
+    final_bn = "bn.weight" in image
+    arguments: dict[str, Any] = {
+        "vocab_size": text["embed.weight"].shape[0],
+        "img_dim": image["fc.weight"].shape[1],
+        "word_dim": text["embed.weight"].shape[1],
+        "embed_dim": image["fc.weight"].shape[0],
+        "num_layers": sum(name.startswith("rnn.weight_ih_l") for name in text),
+        "num_gcn": num_gcn,
+        "region_norm": "none" if final_bn else "columns",
+        "final_bn": final_bn,
+        "use_abs": bool(options.get("use_abs", False)),
+        "no_imgnorm": bool(options.get("no_imgnorm", False)),
+        "caption_weight": 0.0,
+    }
+    if len(states) == 3:
+        arguments |= {
+            "caption_weight": 1.0,
+            "caption_dim": states[2]["encoder.vid2hid.weight"].shape[0],
+            "caption_word_dim": states[2]["decoder.embedding.weight"].shape[1],
+            "caption_max_len": options.get("max_len", 60),
+            "caption_dropout": options.get("input_dropout_p", 0.2),
+        }
+    tensors = {}
+    for state, table in zip(states, original_modules(num_gcn), strict=False):
+        for name, value in state.items():
+            module, _, leaf = name.rpartition(".")
+            leaf = leaf.removesuffix("_l0") if module == "decoder.rnn" else leaf
+            # An unknown module keeps its name, so that loading reports it.
+            conv = module.startswith("Rs_GCN_") and value.dim() == 3
+            tensors[f"{table.get(module, module)}.{leaf}"] = value.squeeze(-1) if conv else value
+    return arguments, tensors
