@@ -1,0 +1,143 @@
+"""The label vocabulary of CASC and of the multi-label loss (Xu et al., TNNLS 2020).
+
+The most frequent nouns of the training captions; an image has the labels that any of its captions
+names.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from itm.tagger import Tagger, default_tagger, tagger_name
+from itm.text import tokenize
+from itm.word_files import read_json, words_of
+from itm.word_lists import any_of_image, frequent_nouns, multi_hot
+
+
+class Labels:
+    """Label words of CASC and of the multi-label loss.
+
+    Args:
+        words: K label words.
+        positives: (K,) how many images hold each label, or None.
+        images: how many images were counted.
+        source: which tagger chose the words.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        positives: Sequence[int] | None = None,
+        images: int = 0,
+        source: str = "given",
+    ):
+        if len(set(words)) != len(words):
+            raise ValueError("labels has words more than once")
+        if positives is not None and len(positives) != len(words):
+            raise ValueError(f"{len(positives)} counts for {len(words)} labels")
+        self.words = list(words)
+        self.positives = None if positives is None else [int(n) for n in positives]
+        self.images = images
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @classmethod
+    def build(
+        cls,
+        captions: Sequence[str],
+        size: int = 500,
+        tagger: Tagger | None = None,
+        caption_image: Sequence[int] | np.ndarray | None = None,
+    ) -> "Labels":
+        """The most frequent nouns without stop words; counted where they are tagged as nouns.
+
+        Args:
+            captions: of the training split only (published: training and validation).
+            size: K (paper: 500); fewer when the corpus has fewer nouns.
+            tagger: tokens -> Penn tags; `itm.tagger.default_tagger` when None.
+            caption_image: row of each caption's image, for `pos_weight`; without it every caption
+                counts as an image of its own.
+        """
+        tagger = tagger or default_tagger()
+        labels = cls(
+            frequent_nouns((tokenize(caption) for caption in captions), size, tagger),
+            source=tagger_name(tagger),
+        )
+        rows = np.arange(len(captions)) if caption_image is None else np.asarray(caption_image)
+        labels.images = len(np.unique(rows))
+        table = labels.label_images(captions, rows, int(rows.max(initial=-1)) + 1)
+        labels.positives = table.sum(0).astype(int).tolist()
+        return labels
+
+    def label_images(
+        self,
+        captions: Sequence[str],
+        caption_image: Sequence[int] | np.ndarray,
+        num_images: int,
+        legacy_join: bool = False,
+    ) -> np.ndarray:
+        """(N, K) float32, 1 where any caption of the image holds the word, whatever its tag.
+
+        Args:
+            captions: C captions.
+            caption_image: (C,) row of each caption's image.
+            num_images: N.
+            legacy_join: glue an image's captions together without a space first, as the original
+                did, which loses labels where two captions meet.
+        """
+        if legacy_join:
+            glued: defaultdict[int, str] = defaultdict(str)
+            for caption, row in zip(captions, caption_image, strict=True):
+                glued[int(row)] += caption.strip()
+            captions, caption_image = list(glued.values()), list(glued)
+        column = {word: k for k, word in enumerate(self.words)}
+        found = multi_hot(captions, column)
+        return any_of_image(found, caption_image, num_images)
+
+    def pos_weight(self, cap: float = 100.0) -> np.ndarray:
+        """(K,) float32 weights of positive labels: images without / images with, at most `cap`.
+
+        Raises:
+            ValueError: the list was read from a file that holds no counts.
+        """
+        if self.positives is None:
+            raise ValueError(
+                "this label list has no counts; build it with Labels.build(captions, ...) or give "
+                "the weights themselves"
+            )
+        found = np.array(self.positives, np.float64)
+        return np.minimum((self.images - found) / np.maximum(found, 1), cap).astype(np.float32)
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able content, read back by `from_state`."""
+        counts = {"positives": self.positives, "images": self.images}
+        return {"words": self.words, **counts, "source": self.source}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Labels":
+        """Rebuild from `state()`."""
+        return cls(**state)
+
+    def save(self, path: str | Path) -> None:
+        """Write `state()` as JSON."""
+        Path(path).write_text(json.dumps(self.state(), ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Labels":
+        """Read a file of `save`, or the original's vocab_tag.json (<unk> at 0, label k at k + 1).
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: neither of the two.
+        """
+        data = read_json(Path(path))
+        if "words" in data:
+            return cls.from_state(data)
+        words = words_of(data.get("word2idx"), Path(path))
+        return cls(words[1:] if words[:1] == ["<unk>"] else words, source=Path(path).name)

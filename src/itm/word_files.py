@@ -1,0 +1,147 @@
+"""Files of word lists: arrays in JSON, the original's concept files, word vectors."""
+
+import base64
+import io
+import json
+import pickle
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def pack(array: np.ndarray) -> str:
+    """An array as a short string: .npy bytes, compressed, base64."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return base64.b64encode(zlib.compress(buffer.getvalue(), 9)).decode("ascii")
+
+
+def unpack(text: str) -> np.ndarray:
+    """The array of `pack`."""
+    return np.load(io.BytesIO(zlib.decompress(base64.b64decode(text))), allow_pickle=False)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no JSON object.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no word list at {path}")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON word list ({error})") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} holds a {type(data).__name__}, expected a JSON object")
+    return data
+
+
+def words_of(index: Any, path: Path) -> list[str]:
+    """The words of {word: index} in the order of their indices.
+
+    Raises:
+        ValueError: not such a dict, or its indices are not 0 to n - 1.
+    """
+    if not isinstance(index, dict) or sorted(index.values(), key=str) != sorted(
+        range(len(index)), key=str
+    ):
+        raise ValueError(f"{path} is no word list: expected {{word: index}} with indices from 0")
+    return sorted(index, key=index.__getitem__)
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickles numpy arrays and plain containers; anything else is refused."""
+
+    ALLOWED = {
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
+        *((f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
+        *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+        ("_codecs", "encode"),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed here")
+        return super().find_class(module, name)
+
+
+def read_arrays(path: Path) -> Any:
+    """The content of a pickle of numpy arrays and plain containers.
+
+    Raises:
+        ValueError: it holds anything else.
+    """
+    try:
+        with path.open("rb") as file:
+            return _ArraysOnly(file, encoding="latin1").load()
+    except (pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} could not be read safely: {error}") from error
+
+
+def read_original(folder: Path) -> dict[str, Any]:
+    """Words, groups, counts, adjacency and vectors of CVSE's Concept_annotations folder.
+
+    Files are told apart by content: a dict with "adj_all" holds the counts, one with "poss" the
+    groups, an array the word vectors. What is missing is left out.
+
+    Raises:
+        FileNotFoundError: no category_concepts.json in the folder.
+    """
+    path = folder / "category_concepts.json"
+    found: dict[str, Any] = {"words": words_of(read_json(path), path)}
+    for file in sorted(folder.glob("*.pkl")):
+        data = read_arrays(file)
+        if isinstance(data, np.ndarray) and data.ndim == 2:
+            found["vectors"] = data
+        elif isinstance(data, dict) and "adj_all" in data:
+            found |= {"counts": data["nums"], "adjacency": data["adj_all"]}
+        elif isinstance(data, dict) and "poss" in data:
+            group = dict(zip(data["words"], data["poss"], strict=True))
+            found["groups"] = [group[word] for word in found["words"]]
+    return found
+
+
+def word_vectors(words: Sequence[str], path: str | Path, seed: int = 0) -> np.ndarray:
+    """(K, G) float32 vectors of the words, from a .npy file or a text file as GloVe's.
+
+    A text file has one word and its numbers a line. A hyphenated word that is not in it gets the
+    mean of its parts; any other missing word gets seeded N(0, 1) numbers.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a .npy file with another number of rows, or lines of different lengths.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no word vectors at {path}")
+    if path.suffix == ".npy":
+        table = np.load(path, allow_pickle=False)
+        if table.ndim != 2 or len(table) != len(words):
+            raise ValueError(f"{path} is {table.shape}, expected ({len(words)}, G)")
+        return table.astype(np.float32)
+    wanted = {part for word in words for part in (word, *word.split("-"))}
+    found: dict[str, np.ndarray] = {}
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            word, _, numbers = line.rstrip().partition(" ")
+            if word in wanted:
+                found[word] = np.array(numbers.split(" "), np.float32)
+    widths = {len(vector) for vector in found.values()}
+    if len(widths) != 1:
+        raise ValueError(f"{path} has vectors of widths {sorted(widths)} for these words")
+    out = np.random.default_rng(seed).standard_normal((len(words), widths.pop()))
+    for k, word in enumerate(words):
+        parts = [found[part] for part in word.split("-") if part in found]
+        if word in found:
+            out[k] = found[word]
+        elif parts:
+            out[k] = np.mean(parts, 0)
+    return out.astype(np.float32)
