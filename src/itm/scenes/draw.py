@@ -79,7 +79,7 @@ def _place(rng: Random, setting: Setting, groups: list[Group]) -> tuple[Thing, .
     """Give every thing a box; of several random places a group takes the least crowded."""
     placed: list[Thing] = []
     for index, group in enumerate(groups):
-        tries = [_boxes(rng, setting, group) for _ in range(12)]
+        tries = [_boxes(rng, setting, group) for _ in range(8)]
         taken = [thing.box for thing in placed]
         boxes = min(tries, key=lambda boxes: sum(_overlap(b, t) for b in boxes for t in taken))
         mirrored = rng.random() < 0.5

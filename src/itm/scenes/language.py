@@ -195,7 +195,7 @@ def _article(text: str) -> str:
 
 
 def _where(rng: Random, scene: Scene, things: Sequence[Thing]) -> list[Piece]:
-    """The place of things: in the air, on the water, on land; of none or of a mixture, all of it."""
+    """The place of things: air, water or land; the whole place for a mixture, or for none."""
     zones = {thing.zone for thing in things}
     zone = zones.pop() if len(zones) == 1 else "mixed"
     if zone == "air" and rng.random() < 0.5:
