@@ -123,6 +123,9 @@ def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) 
     loss = instantiate(_fill(cfg.loss, sizes, "loss"))
     if datamodule.labels is not None and hasattr(loss, "set_labels"):
         loss.set_labels(datamodule.labels)
+    if datamodule.use_relevance and getattr(loss, "gather", False):
+        # A batch knows the relevance of its own pairs only; gathered pairs are looked up.
+        loss.relevance_index = datamodule.reader("train").relevance
     return loss
 
 

@@ -1,10 +1,15 @@
 """The fixed-margin hinge on both retrieval directions (VSE++, Faghri et al. 2018, section 3)."""
 
+import weakref
+
 import torch
 from torch import Tensor, nn
 
-from itm.batch import Encoded, Pairs, positives, same_image
+from itm.batch import Encoded, Pairs, same_image
 from itm.layers import full, full_precision
+from itm.losses.shared import REDUCTIONS, anchors, check_choice, reduced
+
+NEGATIVES = ("hardest", "all", "top")
 
 
 @full_precision
@@ -19,59 +24,51 @@ def triplet(
 ) -> Tensor:
     """Sum over anchors of [margin + s(negative) - s(positive)]_+ in both directions.
 
-    Each positive pair (i, c) is an anchor twice: image i against the other captions of its row,
-    and caption c against the other images of its column.
+    Each matching pair (i, c) is an anchor twice: image i against the other captions of its row,
+    and caption c against the other images of its column. An image without a caption is a negative
+    only; an anchor without negatives adds nothing.
 
     Args:
         scores: (I, C), larger = better match.
-        positive: (I, C) bool, which pairs match; the diagonal when None.
-        ignore: (I, C) bool, pairs that are no negatives (beside the positives).
+        positive: (C,) int64, row of each caption's image; or (I, C) bool, which pairs match; the
+            diagonal when None.
+        ignore: (I, C) bool, pairs that are no negatives (beside the matching ones).
         margin: the margin.
-        negatives: "all", "hardest" or "top" (mean of the `top_k` largest hinge values).
-        top_k: how many negatives "top" averages.
-        reduction: "sum" over the batch (published learning rates assume it) or "mean" over anchors.
+        negatives: "hardest", "all", or "top" (mean over the `top_k` hardest).
+        top_k: how many negatives "top" averages; all of them where there are fewer.
+        reduction: "sum" over anchors (published learning rates assume it) or "mean".
 
     Returns:
-        Scalar.
+        Scalar, at least float32.
 
     Raises:
         ValueError: shapes that do not fit, or an unknown option.
     """
+    check_choice("negatives", negatives, NEGATIVES)
+    check_choice("reduction", reduction, REDUCTIONS)
     scores = full(scores)
-    if positive is None:
-        if scores.shape[0] != scores.shape[1]:
-            raise ValueError(
-                f"scores {tuple(scores.shape)} are not square: give the (I, C) mask of positives"
-            )
-        positive = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
-    if positive.shape != scores.shape:
-        raise ValueError(f"positives {tuple(positive.shape)} for scores {tuple(scores.shape)}")
-    excluded = positive if ignore is None else positive | ignore
-    # One caption has one image here, so a column's positive is the sum over its one True row.
-    own = (scores * positive).sum(0)  # (C,)
-    image = positive.int().argmax(0)  # (C,) row of each caption's image
-    per_caption = (margin + scores - own).clamp_min(0).masked_fill(excluded, 0).T  # (C, I)
-    per_image = (margin + scores[image] - own[:, None]).clamp_min(0)  # (C, C)
-    per_image = per_image.masked_fill(excluded[image], 0)
-    total = _pick(per_caption, negatives, top_k) + _pick(per_image, negatives, top_k)
-    if reduction == "sum":
-        return total
-    if reduction == "mean":
-        return total / (2 * scores.shape[1])
-    raise ValueError(f"reduction {reduction!r} is neither 'sum' nor 'mean'")
+    image, caption, matching = anchors(scores, positive)
+    excluded = matching if ignore is None else matching | ignore
+    own = scores[image, caption][:, None]  # (P, 1)
+    total = scores.new_zeros(())
+    for others, out in (  # each anchor's row (P, C), then its column (P, I)
+        (scores[image], excluded[image]),
+        (scores.T[caption], excluded.T[caption]),
+    ):
+        hinge = (margin + others - own).clamp_min(0).masked_fill(out, 0)
+        total = total + _pick(hinge, out, negatives, top_k)
+    return reduced(total, 2 * len(image), reduction)
 
 
-def _pick(hinge: Tensor, negatives: str, top_k: int) -> Tensor:
-    """Sum over rows of the hinge values that count; (anchors, candidates) -> scalar."""
-    if hinge.numel() == 0:
+def _pick(hinge: Tensor, excluded: Tensor, negatives: str, top_k: int) -> Tensor:
+    """Sum over anchors of the hinge values that count; (P, candidates) -> scalar."""
+    if hinge.numel() == 0 or negatives == "all":
         return hinge.sum()
     if negatives == "hardest":
         return hinge.amax(1).sum()
-    if negatives == "all":
-        return hinge.sum()
-    if negatives == "top":
-        return hinge.topk(min(top_k, hinge.shape[1]), dim=1).values.mean(1).sum()
-    raise ValueError(f"negatives {negatives!r} is none of 'all', 'hardest', 'top'")
+    # Excluded entries are zeros, so they are in the sum but must not be in the count.
+    count = (~excluded).sum(1).clamp(1, top_k)
+    return (hinge.topk(min(top_k, hinge.shape[1]), dim=1).values.sum(1) / count).sum()
 
 
 class Triplet(nn.Module):
@@ -81,28 +78,41 @@ class Triplet(nn.Module):
         margin: the margin.
         negatives: "hardest", "all" or "top".
         top_k: how many negatives "top" averages.
+        warmup_steps: take all negatives in this many first training batches; against the collapse
+            to equal scores (loss = 2 x batch x margin) that the hardest negatives can cause.
         reduction: "sum" or "mean".
         mask_same_image: captions of the same image are no negatives of each other; off in the
             published systems.
         gather: score against the batches of all processes.
     """
 
+    steps: Tensor
+
     def __init__(
         self,
         margin: float = 0.2,
         negatives: str = "hardest",
         top_k: int = 10,
+        warmup_steps: int = 0,
         reduction: str = "sum",
         mask_same_image: bool = False,
         gather: bool = False,
     ):
         super().__init__()
+        check_choice("negatives", negatives, NEGATIVES)
+        check_choice("reduction", reduction, REDUCTIONS)
+        if top_k < 1:
+            raise ValueError(f"top_k={top_k}: expected at least 1")
         self.margin = margin
         self.negatives = negatives
         self.top_k = top_k
+        self.warmup_steps = warmup_steps
         self.reduction = reduction
         self.mask_same_image = mask_same_image
         self.gather = gather
+        # A buffer, so that a resumed run goes on counting: batches seen in training mode.
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self._last: weakref.ref[Tensor] | None = None
 
     def forward(
         self,
@@ -111,12 +121,31 @@ class Triplet(nn.Module):
         encoded: tuple[Encoded, Encoded] | None = None,
     ) -> Tensor:
         """Scalar loss of a score matrix (I, C); without `pairs` the diagonal is positive."""
+        if not self.warmup_steps:
+            return self._loss(scores, pairs, self.negatives)
+        if self.training and self._new_batch(encoded):
+            self.steps += 1
+        # Both are cheap; choosing on the device spares waiting for the counter.
+        return torch.where(
+            self.steps.to(scores.device) <= self.warmup_steps,
+            self._loss(scores, pairs, "all"),
+            self._loss(scores, pairs, self.negatives),
+        )
+
+    def _loss(self, scores: Tensor, pairs: Pairs | None, negatives: str) -> Tensor:
         return triplet(
             scores,
-            None if pairs is None else positives(pairs),
+            None if pairs is None else pairs.captions.image,
             same_image(pairs) if pairs is not None and self.mask_same_image else None,
             self.margin,
-            self.negatives,
+            negatives,
             self.top_k,
             self.reduction,
         )
+
+    def _new_batch(self, encoded: tuple[Encoded, Encoded] | None) -> bool:
+        """False when the last call saw the same encodings: another score level of one batch."""
+        tensors = [] if encoded is None else [x for x in encoded[0][:2] if x is not None]
+        last = None if self._last is None else self._last()
+        self._last = weakref.ref(tensors[0]) if tensors else None
+        return not tensors or last is not tensors[0]

@@ -1,0 +1,76 @@
+"""What the losses share: the matching pairs of a score matrix, reductions, checks of arguments."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+REDUCTIONS = ("sum", "mean")
+
+
+class Anchors(NamedTuple):
+    """P matching pairs of an (I, C) score matrix.
+
+    Attributes:
+        image: (P,) int64, row of each pair.
+        caption: (P,) int64, column of each pair.
+        positive: (I, C) bool, the same pairs as a mask.
+    """
+
+    image: Tensor
+    caption: Tensor
+    positive: Tensor
+
+
+def anchors(scores: Tensor, positive: Tensor | None = None) -> Anchors:
+    """The matching pairs that a loss is summed over.
+
+    Args:
+        scores: (I, C).
+        positive: (C,) int64, row of each caption's image; or (I, C) bool, which pairs match (then
+            the number of pairs is read back from the device); or None, the diagonal.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    rows, columns = scores.shape
+    if positive is None:
+        if rows != columns:
+            raise ValueError(
+                f"scores {rows} x {columns} are not square: give the row of each caption's image, "
+                "or the (I, C) mask of matching pairs"
+            )
+        positive = torch.arange(columns, device=scores.device)
+    if positive.shape == scores.shape and positive.dtype == torch.bool:
+        image, caption = positive.nonzero(as_tuple=True)
+        return Anchors(image, caption, positive)
+    if positive.shape == (columns,) and positive.dtype == torch.int64:
+        mask = torch.arange(rows, device=scores.device)[:, None] == positive
+        return Anchors(positive, torch.arange(columns, device=scores.device), mask)
+    raise ValueError(
+        f"positive is {tuple(positive.shape)} {positive.dtype} for scores {rows} x {columns}: "
+        f"expected ({columns},) int64 or ({rows}, {columns}) bool"
+    )
+
+
+def reduced(total: Tensor, terms: int, reduction: str) -> Tensor:
+    """The sum itself ("sum": published learning rates assume it) or its mean over `terms`."""
+    return total if reduction == "sum" else total / max(terms, 1)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}")
+
+
+def check_relevance(relevance: Tensor, scores: Tensor) -> None:
+    """Raise ValueError unless there is a relevance for each score; this waits for the device."""
+    if relevance.shape != scores.shape:
+        raise ValueError(
+            f"relevance {tuple(relevance.shape)} for scores {tuple(scores.shape)}: expected one "
+            "number per image (row) and caption (column)"
+        )
+    if relevance.isnan().any():
+        missing = int(relevance.isnan().sum())
+        raise ValueError(f"the relevance of {missing} of {relevance.numel()} pairs is NaN")
