@@ -1,0 +1,346 @@
+"""SGRAF: vectors of local and global similarity, reasoned over (SGR) or filtered (SAF).
+
+Diao, Zhang, Ma, Lu: Similarity Reasoning and Filtration for Image-Text Matching, AAAI 2021. SGR and
+SAF are trained apart; SGRAF is the mean of their two score matrices.
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from itm.batch import Captions, Encoded, Images
+from itm.layers import full, full_precision, l2norm, xavier_
+from itm.matcher import OBJECTS, Matcher
+from itm.models.sgraf_modules import (
+    AttentionFiltration,
+    GlobalVector,
+    GraphReasoning,
+    project_difference,
+    unit_attention,
+    word_attention,
+)
+from itm.similarity import take
+from itm.text_encoders import BertText, text_encoder
+
+
+class SGRAF(Matcher):
+    """Similarity graph reasoning (module="SGR") or similarity attention filtration ("SAF").
+
+    image:   v_r = l2norm(W x_r + b); global vector from all regions.
+    caption: w_l = l2norm of the GRU's states; global vector from all words.
+    nodes:   l2norm(W_g (v - w)^2) of the global vectors, and for each word l2norm(W_l (c_l - w_l)^2)
+             with the regions c_l = l2norm(sum_r attention v_r) that it attends to.
+    score:   sigmoid(w . reduce(nodes)), in (0, 1), where reduce is SGR or SAF.
+
+    In training a pair's score depends on the other images of the batch, through batch norm.
+
+    Args:
+        vocab_size: words V.
+        img_dim: width F of the region features.
+        module: "SGR" or "SAF".
+        num_regions: regions R of every image; the batch norm has one channel for each position.
+        word_dim: width of the word embedding.
+        embed_dim: width D of the joint space.
+        sim_dim: width K of a similarity vector.
+        sgr_steps: reasoning steps of SGR.
+        num_layers: layers of the text GRU.
+        bidirectional: average a forward and a backward GRU.
+        no_imgnorm: leave the region vectors unnormalised.
+        no_txtnorm: leave the word vectors unnormalised.
+        temperature: of the attention over regions (a constant in the original).
+        dropout: on the word embeddings and in both global vectors.
+        text: word encoder, {"name": "gru"} or {"name": "bert", ...}, see `itm.text_encoders`.
+        loss: see `Matcher`.
+        optimizer: see `Matcher`.
+        scheduler: see `Matcher`.
+
+    Raises:
+        ValueError: an unknown module, or SGR without steps.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        img_dim: int = 2048,
+        module: str = "SGR",
+        num_regions: int = 36,
+        word_dim: int = 300,
+        embed_dim: int = 1024,
+        sim_dim: int = 256,
+        sgr_steps: int = 3,
+        num_layers: int = 1,
+        bidirectional: bool = True,
+        no_imgnorm: bool = False,
+        no_txtnorm: bool = False,
+        temperature: float = 9.0,
+        dropout: float = 0.4,
+        text: dict[str, Any] | None = None,
+        *,
+        loss=None,
+        optimizer=None,
+        scheduler=None,
+    ):
+        super().__init__(loss, optimizer, scheduler)
+        self.save_hyperparameters(ignore=OBJECTS)
+        if module not in ("SGR", "SAF"):
+            raise ValueError(f"module must be 'SGR' or 'SAF', got {module!r}")
+        if module == "SGR" and sgr_steps < 1:
+            raise ValueError(f"SGR needs at least one step, got sgr_steps={sgr_steps}")
+        self.num_regions = num_regions
+        self.no_imgnorm, self.no_txtnorm = no_imgnorm, no_txtnorm
+        self.temperature = temperature
+        self.image = xavier_(nn.Linear(img_dim, embed_dim))
+        self.image_global = GlobalVector(embed_dim, num_regions, dropout)
+        self.text = text_encoder(
+            text or {"name": "gru"},
+            vocab_size,
+            embed_dim,
+            word_dim,
+            num_layers,
+            bidirectional,
+            dropout,
+        )
+        self.text_global = GlobalVector(embed_dim, None, dropout)
+        self.local_node = xavier_(nn.Linear(embed_dim, sim_dim))
+        self.global_node = xavier_(nn.Linear(embed_dim, sim_dim))
+        self.reduce: GraphReasoning | AttentionFiltration = (
+            GraphReasoning(sim_dim, sgr_steps) if module == "SGR" else AttentionFiltration(sim_dim)
+        )
+        self.head = xavier_(nn.Linear(sim_dim, 1))
+
+    def encode_images(self, images: Images) -> Encoded:
+        """Global vectors (I, D) and region vectors (I, R, D).
+
+        Raises:
+            ValueError: another number of regions, or a training batch of one image.
+        """
+        self._check(images)
+        parts = self.image(images.regions)  # (I, R, D)
+        parts = full(parts) if self.no_imgnorm else l2norm(parts)
+        return Encoded(self.image_global(parts, images.mask), parts, images.mask)
+
+    def _check(self, images: Images) -> None:
+        fewest = images.mask.sum(1).min().item() if images.mask.numel() else 0
+        if images.regions.shape[1] != self.num_regions or fewest != self.num_regions:
+            raise ValueError(
+                f"SGRAF was built for exactly {self.num_regions} regions in every image (its batch "
+                f"norm has a channel for each position), got {fewest} to {images.regions.shape[1]}:"
+                " give all images as many regions, and build with that num_regions"
+            )
+        if self.training and len(images.regions) < 2:
+            raise ValueError(
+                "SGRAF cannot train on a batch of 1 image, as its batch norm needs at least 2: "
+                "use a larger batch_size and drop a last batch of one"
+            )
+
+    def encode_captions(self, captions: Captions) -> Encoded:
+        """Global vectors (C, D) and word vectors (C, L, D)."""
+        words, mask = self.text(captions)  # (C, L, D)
+        words = full(words) if self.no_txtnorm else l2norm(words)
+        return Encoded(self.text_global(words, mask), words, mask)
+
+    def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
+        """Scores (I, C) in (0, 1)."""
+        captions, order = longest_first(captions)
+        assert images.vector is not None
+        scores = [images.vector.new_empty(len(images.vector), 0)]
+        for _, nodes in self._nodes(images, captions):
+            scores.append(full(self.head(self.reduce(nodes)).squeeze(-1)).sigmoid())
+        return torch.cat(scores, 1)[:, order.argsort()]
+
+    def _nodes(self, images: Encoded, captions: Encoded) -> Iterator[tuple[slice, Tensor]]:
+        """Captions of one length at a time: their rows and nodes (I, c, L + 1, K)."""
+        assert images.vector is not None and images.parts is not None
+        assert captions.vector is not None
+        gram = gram_matrices(images.parts)
+        whole = torch.ones_like(images.vector[:, :1])[..., None]  # (I, 1, 1): one part, itself
+        for rows, attention, words in self._attend(images.parts, captions):
+            unit = unit_attention(attention.flatten(2), gram)  # (I, R, c L)
+            local = project_difference(unit, images.parts, words.flatten(0, 1), self.local_node)
+            vectors = captions.vector[rows]
+            overall = project_difference(
+                whole.expand(-1, 1, len(vectors)), images.vector[:, None], vectors, self.global_node
+            )  # (I, c, K)
+            local = local.unflatten(1, words.shape[:2])  # (I, c, L, K)
+            yield rows, torch.cat([overall[:, :, None], local], 2)
+
+    def _attend(
+        self, regions: Tensor, captions: Encoded
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Captions of one length at a time: rows, attention (I, R, c, L), words (c, L, D)."""
+        assert captions.parts is not None and captions.mask is not None
+        start = 0
+        # The one place that waits for the device: equal lengths need neither padding nor masks.
+        for length, group in groupby(captions.mask.sum(1).tolist()):
+            rows = slice(start, start + len(list(group)))
+            start = rows.stop
+            words = captions.parts[rows, :length]
+            scores = regions @ words.flatten(0, 1).T  # (I, R, c L)
+            scores = scores.unflatten(-1, words.shape[:2])
+            yield rows, word_attention(scores, self.temperature), words
+
+    def attention(self, images: Encoded, captions: Encoded) -> Tensor:
+        """Weights (I, C, R, L) of the regions for each word: they sum to 1 over R, 0 at padding."""
+        assert images.parts is not None and captions.parts is not None
+        captions, order = longest_first(captions)
+        assert captions.parts is not None
+        size = (len(images.parts), len(order), images.parts.shape[1], captions.parts.shape[1])
+        out = images.parts.new_zeros(size)
+        for rows, weights, words in self._attend(images.parts, captions):
+            out[:, rows, :, : words.shape[1]] = weights.transpose(1, 2)
+        return out[:, order.argsort()]
+
+    def node_weights(self, images: Encoded, captions: Encoded) -> Tensor:
+        """SAF's weights (I, C, 1 + L): first the global node, then the words; 0 at padding.
+
+        Raises:
+            ValueError: an SGR matcher.
+        """
+        if not isinstance(self.reduce, AttentionFiltration):
+            raise ValueError("node weights belong to module='SAF'; this is SGR, which has edges()")
+        return self._pictures(images, captions, self.reduce.weights)
+
+    def edges(self, images: Encoded, captions: Encoded) -> Tensor:
+        """SGR's edges (I, C, steps, 1 + L, 1 + L); rows sum to 1, node 0 is the global one.
+
+        Raises:
+            ValueError: a SAF matcher.
+        """
+        if not isinstance(self.reduce, GraphReasoning):
+            raise ValueError("edges belong to module='SGR'; this is SAF, which has node_weights()")
+        return self._pictures(images, captions, self.reduce.edges)
+
+    def _pictures(self, images: Encoded, captions: Encoded, look: Any) -> Tensor:
+        """What `look` makes of the nodes (I, c, n, K) -> (I, c, ..., n), padded with 0."""
+        captions, order = longest_first(captions)
+        found = [look(nodes) for _, nodes in self._nodes(images, captions)]
+        most = 1 + captions.parts.shape[1]
+        padded = []
+        for x in found:
+            short = most - x.shape[-1]
+            padded.append(nn.functional.pad(x, (0, short) * (1 if x.dim() == 3 else 2)))
+        return torch.cat(padded, 1)[:, order.argsort()]
+
+    def pair_floats(self, regions: int, words: int) -> int:
+        """Float32 values of one pair: attention, similarity vectors and, for SGR, edges."""
+        nodes, copies = words + 1, 6 if isinstance(self.reduce, GraphReasoning) else 4
+        return 3 * regions * words + copies * nodes * self.hparams["sim_dim"] + 2 * nodes**2
+
+    def to_published(self) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
+        """State dicts and options of the original code: image, text and similarity.
+
+        Raises:
+            ValueError: a form that the original code does not have.
+        """
+        h = self.hparams
+        if isinstance(self.text, BertText) or h["temperature"] != 9:
+            raise ValueError(
+                "the original SGRAF has a GRU for text and temperature 9; this one has "
+                f"{type(self.text).__name__}, {h['temperature']}"
+            )
+        own = self.state_dict()
+        states = []
+        for table in original_modules(h["module"], h["sgr_steps"]):
+            back = {new: old for old, new in table.items()}
+            names = {name: name.rpartition(".") for name in own}
+            states.append(
+                {
+                    f"{back[module]}.{leaf}": own[name]
+                    for name, (module, _, leaf) in names.items()
+                    if module in back
+                }
+            )
+        options = {old: h[new] for old, new in OPTIONS.items()}
+        return states, {**options, "vocab_size": h["vocab_size"]}
+
+
+def longest_first(captions: Encoded) -> tuple[Encoded, Tensor]:
+    """Captions by falling length, stable, which is the original's order in a batch; and the order."""
+    assert captions.mask is not None
+    order = captions.mask.sum(1).argsort(descending=True, stable=True)
+    return take(captions, order), order
+
+
+@full_precision
+def gram_matrices(regions: Tensor) -> Tensor:
+    """Inner products of each image's regions: (I, R, D) -> (I, R, R)."""
+    return regions @ regions.mT
+
+
+OPTIONS = {  # original option -> our argument
+    "img_dim": "img_dim",
+    "word_dim": "word_dim",
+    "embed_size": "embed_dim",
+    "num_layers": "num_layers",
+    "bi_gru": "bidirectional",
+    "no_imgnorm": "no_imgnorm",
+    "no_txtnorm": "no_txtnorm",
+    "module_name": "module",
+    "sim_dim": "sim_dim",
+    "sgr_step": "sgr_steps",
+}
+
+
+def original_modules(module: str, sgr_steps: int) -> list[dict[str, str]]:
+    """Original module -> ours, for the image encoder, the text encoder and the similarity."""
+    similarity = {
+        "v_global_w.embedding_local.0": "image_global.part",
+        "v_global_w.embedding_local.1": "image_global.part_norm",
+        "v_global_w.embedding_global.0": "image_global.mean",
+        "v_global_w.embedding_global.1": "image_global.mean_norm",
+        "v_global_w.embedding_common.0": "image_global.score",
+        "t_global_w.embedding_local.0": "text_global.part",
+        "t_global_w.embedding_global.0": "text_global.mean",
+        "t_global_w.embedding_common.0": "text_global.score",
+        "sim_tranloc_w": "local_node",
+        "sim_tranglo_w": "global_node",
+        "sim_eval_w": "head",
+    }
+    if module == "SAF":
+        similarity |= {"SAF_module.attn_sim_w": "reduce.attend", "SAF_module.bn": "reduce.norm"}
+    else:
+        parts = {"graph_query_w": "query", "graph_key_w": "key", "sim_graph_w": "graph"}
+        for k in range(sgr_steps):
+            for old, new in parts.items():
+                similarity[f"SGR_module.{k}.{old}"] = f"reduce.steps.{k}.{new}"
+    return [{"fc": "image"}, {"embed": "text.embed", "cap_rnn": "text.rnn"}, similarity]
+
+
+def published(
+    states: list[dict[str, Tensor]], options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Arguments and weights from the original's image, text and similarity state dicts."""
+    if len(states) != 3 or "sim_tranloc_w.weight" not in states[2]:
+        return None
+    image, text, similarity = states
+    if "fc.weight" not in image or "cap_rnn.weight_ih_l0" not in text:
+        return None
+    module = "SAF" if "SAF_module.bn.weight" in similarity else "SGR"
+    steps = sum(name.endswith("graph_query_w.weight") for name in similarity)
+    arguments = {
+        "vocab_size": text["embed.weight"].shape[0],
+        "img_dim": image["fc.weight"].shape[1],
+        "module": module,
+        "num_regions": similarity["v_global_w.embedding_local.1.weight"].shape[0],
+        "word_dim": text["embed.weight"].shape[1],
+        "embed_dim": image["fc.weight"].shape[0],
+        "sim_dim": similarity["sim_tranloc_w.weight"].shape[0],
+        "sgr_steps": steps or options.get("sgr_step", 3),
+        "num_layers": sum(
+            name.startswith("cap_rnn.weight_ih_l") and not name.endswith("_reverse")
+            for name in text
+        ),
+        "bidirectional": "cap_rnn.weight_ih_l0_reverse" in text,
+        "no_imgnorm": bool(options.get("no_imgnorm", False)),
+        "no_txtnorm": bool(options.get("no_txtnorm", False)),
+    }
+    tensors = {}
+    for state, table in zip(states, original_modules(module, steps), strict=True):
+        for name, value in state.items():
+            part, _, leaf = name.rpartition(".")
+            # An unknown module keeps its name, so that loading reports it.
+            tensors[f"{table.get(part, part)}.{leaf}"] = value
+    return arguments, tensors
