@@ -48,6 +48,19 @@ def l2norm(x: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
     return x * torch.where(norm > 0, 1 / (norm + eps), torch.zeros_like(norm))
 
 
+@full_precision
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """sqrt(|a|^2 - 2 a.b + |b|^2 + 1e-4), (..., N, D) and (..., M, D) -> (..., N, M).
+
+    The squared distance is clamped at 0 first: rounding makes it negative for equal vectors, and
+    the root of a negative number is NaN. The 1e-4 keeps the gradient of a small distance bounded
+    (two-branch networks).
+    """
+    a, b = full(a), full(b)
+    squares = a.square().sum(-1)[..., :, None] + b.square().sum(-1)[..., None, :]
+    return ((squares - 2 * a @ b.mT).clamp_min(0) + 1e-4).sqrt()
+
+
 def length_mask(lengths: tuple[int, ...], size: int, device: torch.device) -> Tensor:
     """(C, L) bool: position l of caption c is real."""
     ends = torch.tensor(lengths, device=device)

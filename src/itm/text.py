@@ -37,6 +37,14 @@ def tokenize(caption: str) -> list[str]:
     return _treebank().tokenize(lower(caption))
 
 
+def split_blanks(caption: str) -> list[str]:
+    """Words of one caption: lower-cased, split at blanks."""
+    return lower(caption).split()
+
+
+TOKENIZERS = {"treebank": tokenize, "whitespace": split_blanks}
+
+
 class Tokens(Protocol):
     """What a matcher needs of a vocabulary; `Vocabulary` and `BertVocabulary` both fit."""
 
@@ -61,20 +69,36 @@ class Vocabulary:
     """Words and their ids; ids 0 to 3 are <pad>, <start>, <end>, <unk>.
 
     Args:
-        words: the words in id order, the four specials first.
+        words: the words in id order, the four specials first. Without markers <pad> is enough: a
+            vocabulary without <unk> drops the words it does not know.
         markers: wrap each caption in <start> and <end>.
+        tokenizer: "treebank", or "whitespace" to split the lower-cased caption at blanks.
+        pad_to: fill (and cut) every caption to this many ids, and count the padding as words. Only
+            for published weights that were trained so (two-branch networks in PyTorch: the vector
+            of id 0 was learnt and belongs to every caption).
 
     Raises:
-        ValueError: a word occurs twice or the specials are not the first four.
+        ValueError: a word occurs twice, the specials are missing, or an unknown tokeniser.
     """
 
-    def __init__(self, words: list[str], markers: bool = True):
-        if tuple(words[:4]) != SPECIALS:
+    def __init__(
+        self,
+        words: list[str],
+        markers: bool = True,
+        tokenizer: str = "treebank",
+        pad_to: int | None = None,
+    ):
+        first = len(SPECIALS) if markers else 1
+        if tuple(words[:first]) != SPECIALS[:first]:
             raise ValueError(
-                f"a vocabulary starts with {', '.join(SPECIALS)}, this one with {words[:4]}"
+                f"a vocabulary starts with {', '.join(SPECIALS[:first])}, this one with {words[:4]}"
             )
+        if tokenizer not in TOKENIZERS:
+            raise ValueError(f"tokenizer {tokenizer!r} is none of {', '.join(TOKENIZERS)}")
         self.words = list(words)
         self.markers = markers
+        self.tokenizer = tokenizer
+        self.pad_to = pad_to
         self.ids = {word: i for i, word in enumerate(self.words)}
         if len(self.ids) != len(self.words):
             twice = [word for word, n in Counter(self.words).items() if n > 1]
@@ -90,8 +114,13 @@ class Vocabulary:
 
     def encode(self, caption: str) -> list[int]:
         """Ids of a caption: <start>, words (unknown -> <unk>), <end>."""
-        ids = [self.ids.get(word, UNK) for word in tokenize(caption)]
-        return [START, *ids, END] if self.markers else ids
+        unknown = self.ids.get("<unk>")
+        found = [self.ids.get(word, unknown) for word in TOKENIZERS[self.tokenizer](caption)]
+        ids = [word for word in found if word is not None]
+        ids = [START, *ids, END] if self.markers else ids
+        if self.pad_to is not None:
+            ids = (ids + [PAD] * self.pad_to)[: self.pad_to]
+        return ids
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """The word of each id."""
@@ -108,27 +137,48 @@ class Vocabulary:
 
     def state(self) -> dict[str, Any]:
         """JSON-able content, read back by `vocabulary_from`."""
-        return {"kind": "words", "words": self.words, "markers": self.markers}
+        return {
+            "kind": "words",
+            "words": self.words,
+            "markers": self.markers,
+            "tokenizer": self.tokenizer,
+            "pad_to": self.pad_to,
+        }
 
     def save(self, path: str | Path) -> None:
         """Write the published JSON format: word2idx, idx2word (string keys), idx."""
-        data = {
+        data: dict[str, Any] = {
             "word2idx": self.ids,
             "idx2word": {str(i): word for i, word in enumerate(self.words)},
             "idx": len(self.words),
         }
+        if self.pad_to is not None:  # the other published format, see `load`
+            words = {word: i for word, i in self.ids.items() if i != PAD}
+            data = {"tok2idx": words, "max_length": self.pad_to}
         Path(path).write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """Read the published JSON format.
+        """Read a published JSON format: 'word2idx', or the two-branch networks' 'tok2idx'.
+
+        'tok2idx' numbers the words from 1 (0 pads every caption to 'max_length'); its captions are
+        split at blanks and their unknown words, stop words among them, dropped.
 
         Raises:
             ValueError: the file is not such a vocabulary, or its ids are not 0 to n-1.
         """
         path = Path(path)
+        options: dict[str, Any] = {}
         try:
-            index = json.loads(path.read_text(encoding="utf-8"))["word2idx"]
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if "tok2idx" in data:
+                options = {
+                    "markers": False,
+                    "tokenizer": "whitespace",
+                    "pad_to": data["max_length"],
+                }
+                data = {"word2idx": {SPECIALS[PAD]: PAD, **data["tok2idx"]}}
+            index = data["word2idx"]
             words = sorted(index, key=index.__getitem__)
             dense = [index[word] for word in words] == list(range(len(words)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -137,7 +187,7 @@ class Vocabulary:
             ) from error
         if not dense:
             raise ValueError(f"{path}: word2idx must hold each id from 0 to {len(words) - 1} once")
-        return cls(words)
+        return cls(words, **options)
 
 
 class BertVocabulary:

@@ -7,6 +7,22 @@ losses that look at vectors. It may offer `ranking` (the plain ranking loss insi
 several score levels can rank on each level and add the terms once.
 """
 
+from itm.losses.logistic import Logistic, logistic
+from itm.losses.multilabel import MultiLabel
+from itm.losses.neighborhood import Neighborhood, neighborhood
+from itm.losses.sam import SAM, sam
+from itm.losses.sam_released import released_sam
 from itm.losses.triplet import Triplet, triplet
 
-__all__ = ["Triplet", "triplet"]
+__all__ = [
+    "Logistic",
+    "MultiLabel",
+    "Neighborhood",
+    "SAM",
+    "Triplet",
+    "logistic",
+    "neighborhood",
+    "released_sam",
+    "sam",
+    "triplet",
+]

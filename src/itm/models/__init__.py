@@ -10,7 +10,7 @@ _HOME = {
     "CVSE": "cvse",
     "CASC": "casc",
     "TwoBranchEmbedding": "two_branch",
-    "TwoBranchSimilarity": "two_branch",
+    "TwoBranchSimilarity": "two_branch_similarity",
 }
 __all__ = list(_HOME)
 

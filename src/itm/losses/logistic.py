@@ -1,0 +1,91 @@
+"""The logistic loss on labelled pairs, the similarity network's own.
+
+Wang, Li, Huang, Lazebnik: Learning Two-Branch Neural Networks for Image-Text Matching Tasks,
+TPAMI 2019, section 3.3.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from itm.batch import Encoded, Pairs, same_image
+from itm.layers import full, full_precision
+from itm.losses.shared import anchors
+
+
+@full_precision
+def logistic(scores: Tensor, target: Tensor) -> Tensor:
+    """Mean over the labelled pairs of log(1 + exp(-y s)).
+
+    Args:
+        scores: of any shape.
+        target: y of the same shape in {+1, 0, -1}; 0 = not labelled.
+
+    Returns:
+        Scalar, at least float32; 0 without labelled pairs.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    if target.shape != scores.shape:
+        raise ValueError(f"target is {tuple(target.shape)} for scores {tuple(scores.shape)}")
+    labelled = target != 0
+    # Scores of padding are -inf: replaced before the product, or their gradient would be NaN.
+    loss = softplus(-target * full(scores).masked_fill(~labelled, 0)) * labelled
+    return loss.sum() / labelled.sum().clamp_min(1)
+
+
+class Logistic(nn.Module):
+    """`logistic` as a loss object.
+
+    The labels are `pairs.target` where the batch has it. Otherwise matching pairs are +1 and all
+    others -1, or as many of them, drawn at random, as `negatives` says.
+
+    Args:
+        negatives: negatives per matching pair, drawn from each caption's other images (CITE: 2);
+            None = all.
+        mask_same_image: other rows of a caption's image are not labelled.
+        gather: score against the batches of all processes.
+    """
+
+    def __init__(
+        self, negatives: int | None = None, mask_same_image: bool = False, gather: bool = False
+    ):
+        super().__init__()
+        if negatives is not None and negatives < 1:
+            raise ValueError(f"negatives={negatives}: expected at least 1, or null for all")
+        self.negatives = negatives
+        self.mask_same_image = mask_same_image
+        self.gather = gather
+
+    def forward(
+        self,
+        scores: Tensor,
+        pairs: Pairs | None = None,
+        encoded: tuple[Encoded, Encoded] | None = None,
+    ) -> Tensor:
+        """Scalar loss of a score matrix (I, C); without `pairs` the diagonal is positive."""
+        target = None if pairs is None else pairs.target
+        return logistic(scores, self.labels(scores, pairs) if target is None else target)
+
+    def labels(self, scores: Tensor, pairs: Pairs | None) -> Tensor:
+        """(I, C) in {+1, 0, -1} from which caption belongs to which image."""
+        image = None if pairs is None else pairs.captions.image
+        positive = anchors(scores, image).positive
+        target = torch.where(positive, 1.0, -1.0)
+        if pairs is not None and self.mask_same_image:
+            target.masked_fill_(same_image(pairs) & ~positive, 0)
+        if self.negatives is not None:
+            # Each caption keeps the negatives with the largest random numbers of its column.
+            draw = torch.rand_like(target).masked_fill(target >= 0, -1)
+            drawn = draw.topk(min(self.negatives, len(draw)), 0).indices
+            kept = torch.zeros_like(positive).scatter(0, drawn, True)
+            target.masked_fill_((target < 0) & ~kept, 0)
+        return target
+
+    def ground(
+        self, scores: Tensor, pairs: Pairs, encoded: tuple[Encoded, Encoded]
+    ) -> dict[str, Tensor]:
+        """Of phrases (C) and the regions of their images: scores (C, R), `pairs.target` (C, R)."""
+        assert pairs.target is not None
+        return {"ranking": logistic(scores, pairs.target)}
