@@ -1,0 +1,86 @@
+"""Words of many captions side by side, in groups of captions of (nearly) equal length."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from itm.batch import Encoded
+
+
+class Packed(NamedTuple):
+    """The words of C captions, group after group.
+
+    Attributes:
+        words: (W, D) word vectors; a group of n captions up to L' words has n x L' rows.
+        shapes: (n, L') of each group, Python ints.
+        masks: (n, L') bool of each group, None = all words are real.
+        inverse: (C,) position of each caption in the order of the groups.
+    """
+
+    words: Tensor
+    shapes: list[tuple[int, int]]
+    masks: list[Tensor | None]
+    inverse: Tensor
+
+    @property
+    def sizes(self) -> list[int]:
+        """Rows of each group."""
+        return [count * size for count, size in self.shapes]
+
+
+def pack(captions: Encoded, slack: float = 0.0) -> Packed:
+    """Word vectors (C, L, D) without their padding, but for what `slack` allows.
+
+    All indices are made on the host from the lengths and sent along without waiting.
+
+    Args:
+        captions: with `parts`, and `mask` or `aux["lengths"]`.
+        slack: a group's longest caption has at most (1 + slack) x the words of its shortest.
+    """
+    words = captions.parts
+    assert words is not None
+    lengths = host_lengths(captions)
+    groups = group_by_length(lengths, slack)
+    shapes = [(len(rows), lengths[rows[-1]]) for rows in groups]
+    index = [
+        (torch.tensor(rows)[:, None] * words.shape[1] + torch.arange(size)).flatten()
+        for rows, (_, size) in zip(groups, shapes, strict=True)
+    ]
+    masks = []
+    for rows, (_, size) in zip(groups, shapes, strict=True):
+        ends = torch.tensor([lengths[row] for row in rows])
+        mask = torch.arange(size) < ends[:, None]  # (n, L')
+        masks.append(None if mask.all() else _send(mask, words))
+    inverse = torch.tensor([row for rows in groups for row in rows]).argsort()
+    packed = words.flatten(0, 1).index_select(0, _send(torch.cat(index), words))
+    return Packed(packed, shapes, masks, _send(inverse, words))
+
+
+def host_lengths(captions: Encoded) -> list[int]:
+    """True number of words of each caption, from `aux["lengths"]` where an encoder left them.
+
+    That tensor stays on the host in training, so that nobody waits for the device; the mask would
+    have to be fetched.
+    """
+    if captions.aux is not None and "lengths" in captions.aux:
+        return captions.aux["lengths"].tolist()
+    assert captions.mask is not None
+    return captions.mask.sum(1).tolist()
+
+
+def group_by_length(lengths: Sequence[int], slack: float = 0.0) -> list[list[int]]:
+    """Rows by length, cut where a caption has more than (1 + slack) x the words of the shortest."""
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if groups and lengths[row] <= (1 + slack) * lengths[groups[-1][0]]:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
+def _send(x: Tensor, like: Tensor) -> Tensor:
+    """A host tensor to the device of another, without waiting for the device."""
+    return x.to(like.device, non_blocking=True)
