@@ -1,7 +1,7 @@
 """The captioning branch of VSRN: a sequence-to-sequence model that writes an image's sentence.
 
 It makes the region vectors hold what the sentence says (Li et al., Visual Semantic Reasoning for
-Image-Text Matching, ICCV 2019, section 3.3; the network is S2VT's, Venugopalan et al. 2015, with
+Image-Text Matching, ICCV 2019, section 3.4; the network is S2VT's, Venugopalan et al. 2015, with
 attention). Retrieval does not use it.
 """
 

@@ -8,28 +8,20 @@ from typing import Any
 from itm.text import Vocabulary
 
 
-class _Pickled:
-    """Stands for the originals' class Vocabulary: a bag of attributes."""
-
-
-def _reconstruct(cls: type, base: type, state: Any) -> Any:
-    """What `copyreg._reconstructor` does, for the one class known here."""
-    return _Pickled()
-
-
 class _Reader(pickle.Unpickler):
-    """Finds a class named Vocabulary, whichever module it came from, and nothing else.
+    """Finds a class named Vocabulary, whichever module it came from, as an empty class.
 
-    Protocols 0 and 1 of Python 2 build instances through `copy_reg._reconstructor(cls, object,
-    None)`, which is answered by the function above.
+    Protocols 0 and 1 of Python 2 build an instance by `copy_reg._reconstructor(cls, object, None)`;
+    it gets a stand-in too. Both are made anew each time, because a pickle can set attributes on
+    what it finds.
     """
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "Vocabulary":
-            return _Pickled
-        if (module, name) in (("copy_reg", "_reconstructor"), ("copyreg", "_reconstructor")):
-            return _reconstruct
-        if (module, name) in (("__builtin__", "object"), ("builtins", "object")):
+            return type("Vocabulary", (), {})
+        if module in ("copy_reg", "copyreg") and name == "_reconstructor":
+            return lambda cls, base, state: type("Vocabulary", (), {})()
+        if module in ("__builtin__", "builtins") and name == "object":
             return object
         raise pickle.UnpicklingError(f"refused to load {module}.{name}")
 
@@ -37,9 +29,12 @@ class _Reader(pickle.Unpickler):
 def read_vocabulary(path: str | Path) -> Vocabulary:
     """The vocabulary in a published file: JSON, or a pickle when it ends in .pkl.
 
+    A pickle must hold one object of a class named Vocabulary with `word2idx`, as the original code
+    bases write under Python 2 and 3; nothing in it is imported or called.
+
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no vocabulary, or its pickle holds anything but one.
+        ValueError: the file is no vocabulary, or its pickle asks for anything else.
     """
     path = Path(path)
     if not path.is_file():
@@ -49,14 +44,13 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
     try:
         # Python 2 wrote words as UTF-8 bytes or as text; both arrive as text.
         found = _Reader(io.BytesIO(path.read_bytes()), encoding="utf-8").load()
-        index = vars(found)["word2idx"]
-        words = sorted(index, key=index.__getitem__)
-        dense = [index[word] for word in words] == list(range(len(words)))
-    except Exception as error:  # a hostile or damaged pickle can raise anything
+        ids = vars(found)["word2idx"]
+        words = sorted(ids, key=ids.__getitem__)
+        if [ids[word] for word in words] != list(range(len(words))):
+            raise ValueError(f"word2idx must hold each id from 0 to {len(words) - 1} once")
+        return Vocabulary([str(word) for word in words])
+    except Exception as error:  # a damaged or hostile pickle can raise anything
         raise ValueError(
             f"{path} is no vocabulary pickle: expected an object of class Vocabulary with "
             f"'word2idx': {{word: id}} and nothing else ({error!r})"
         ) from error
-    if not dense:
-        raise ValueError(f"{path}: word2idx must hold each id from 0 to {len(words) - 1} once")
-    return Vocabulary(words)

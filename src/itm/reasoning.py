@@ -1,6 +1,6 @@
 """The image side of VSRN: relations between regions, then one vector for the image.
 
-Li et al., Visual Semantic Reasoning for Image-Text Matching, ICCV 2019, sections 3.1 and 3.2.
+Li et al., Visual Semantic Reasoning for Image-Text Matching, ICCV 2019, sections 3.2 and 3.3.
 """
 
 import torch
@@ -32,9 +32,9 @@ def batch_norm(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
 class GraphBlock(nn.Module):
     """Residual graph convolution: x_i + BN(W sum_j A_ij g(x_j)), A_ij = theta(x_i) . phi(x_j) / n.
 
-    (section 3.1, equations 2 to 4.) n is the image's number of regions. There is no softmax. The
-    batch norm starts at zero, so that a block starts as the identity; its statistics are over the
-    real regions of the batch.
+    n is the image's number of regions; there is no softmax (section 3.2). The batch norm starts at
+    zero, so that a block starts as the identity; its statistics are over the real regions of the
+    batch.
 
     Args:
         dim: width D.

@@ -27,7 +27,7 @@ class VSRN(Matcher):
     caption: t = last state of a GRU over the words (with BERT: the mean of its word pieces, whose
              last one is a marker).
     score:   s = <v, t> of unit vectors.
-    loss:    ranking + `caption_weight` x captioning (section 3.3).
+    loss:    ranking + `caption_weight` x captioning (section 3.4).
 
     Two forms were published: COCO's (region_norm="columns", final_bn=False) and Flickr30K's
     (region_norm="none", final_bn=True).
@@ -211,6 +211,8 @@ class VSRN(Matcher):
         options = {old: h[new] for old, new in OPTIONS.items()}
         return states, {**options, "data_name": FORMS[form], "dim_vid": h["embed_dim"]}
 
+
+# Weights of the original code ---------------------------------------------------------------------
 
 # The original code derives the form from the name of its data folder.
 FORMS = {("none", True): "f30k_precomp", ("columns", False): "coco_precomp"}
