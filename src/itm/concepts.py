@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 from itm.labels import Labels
 from itm.tagger import Tagger, default_tagger, tagger_name
 from itm.text import tokenize
-from itm.word_files import pack, read_json, read_original, unpack, word_vectors, words_of
+from itm.word_files import pack, read_json, read_original, unpack, word_vectors
 from itm.word_lists import any_of_image, choose, co_occurrence, count_tags, multi_hot, noun_lemma
 
 __all__ = ["Concepts", "Labels"]
@@ -149,11 +149,11 @@ class Concepts:
         """Read a file of `save`, or the original's files.
 
         The original keeps category_concepts.json ({word: index}) beside pickles of counts and word
-        vectors: give its folder to read all of them, or the JSON for the words alone. Captions are
-        then labelled by lemma, as the published evaluation does.
+        vectors, which are read too. Captions are then labelled by lemma, as the published
+        evaluation does.
 
         Args:
-            path: JSON file, or folder of the original's files.
+            path: JSON file, or the folder of category_concepts.json.
             vectors: file of word vectors: GloVe's text format or .npy; instead of the stored ones.
 
         Raises:
@@ -161,16 +161,13 @@ class Concepts:
             ValueError: not such a file.
         """
         path = Path(path)
-        if path.is_dir():
+        path = path / "category_concepts.json" if path.is_dir() else path
+        data = read_json(path)
+        if "words" in data and isinstance(data["words"], list):
+            concepts = cls.from_state(data)
+        else:
             found: dict[str, Any] = read_original(path)
             concepts = cls(**found, matching="lemma", source=path.name)
-        else:
-            data = read_json(path)
-            if "words" in data:
-                concepts = cls.from_state(data)
-            else:
-                words = words_of(data, path)
-                concepts = cls(words, matching="lemma", source=path.name)
         if vectors is not None:
             concepts.vectors = word_vectors(concepts.words, vectors)
         return concepts

@@ -106,7 +106,8 @@ def from_published(
         checkpoint: `model_best.pth.tar` of the original code; for the two-branch networks also an
             .npz file of their variables, or the prefix of a TensorFlow checkpoint.
         vocab: its vocabulary, JSON or pickle file, or object; vocabularies are never rebuilt.
-        concepts: CVSE's concept vocabulary (file or object).
+        concepts: CVSE's concept words in order, with their word vectors: a `Concepts`, a file of
+            one, or the original's category_concepts.json with the pickles beside it.
         family: one of `FAMILIES`; found from the tensor names when None.
         captioner: VSRN's captioning branch, which the original saves nowhere.
         loss: a loss object, for further training.
@@ -114,7 +115,7 @@ def from_published(
 
     Raises:
         ValueError: tensors of no known family, missing or unexpected tensors, shapes that do not
-            fit, or a vocabulary of another size than the embedding table.
+            fit, a vocabulary of another size than the embedding table, or concepts missing.
     """
     states, known = read_checkpoint(checkpoint)
     known |= options or {}
@@ -137,6 +138,8 @@ def from_published(
     arguments, tensors, *classname = found
     matcher_class = getattr(importlib.import_module(module), classname[0] if classname else cls)
     matcher = matcher_class(**arguments, loss=loss)
+    if matcher.needs_concepts:
+        tensors = {**_take_concepts(matcher, concepts, str(checkpoint)), **tensors}
     load_strictly(matcher, tensors, str(checkpoint))
     if vocab is not None:
         words = read_vocabulary(vocab) if isinstance(vocab, (str, Path)) else vocab
@@ -147,13 +150,22 @@ def from_published(
                 f"has {size} rows: use the vocabulary file these weights were trained with"
             )
         matcher.vocab = words
-    if concepts is not None:
-        from itm.concepts import Concepts
-
-        matcher.concepts = (
-            Concepts.load(concepts) if isinstance(concepts, (str, Path)) else concepts
-        )
     return matcher.eval()
+
+
+def _take_concepts(matcher: Any, concepts: Any, source: str) -> dict[str, Tensor]:
+    """Concept words and the tensors that come with them: no checkpoint holds either."""
+    from itm.concepts import Concepts
+
+    if isinstance(concepts, (str, Path)):
+        concepts = Concepts.load(concepts)
+    if concepts is None or concepts.vectors is None:
+        raise ValueError(
+            f"{source} holds neither the concept words nor their word vectors: give concepts=, the "
+            "folder of category_concepts.json and its pickles, or a Concepts with vectors"
+        )
+    matcher.set_concepts(concepts)
+    return {"graph.vectors": matcher.graph.vectors}
 
 
 def load_strictly(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> None:

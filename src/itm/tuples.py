@@ -141,10 +141,11 @@ def image_batches(features: Features, size: int) -> Iterator[Images]:
 
 
 def caption_batches(
-    matcher: Matcher, captions: Sequence[str] | np.ndarray, size: int
+    matcher: Matcher, captions: Sequence[str] | np.ndarray, size: int, concepts: Any = None
 ) -> Iterator[Captions]:
     """All captions sorted by length, `size` at a time, so that a batch has little padding."""
-    every = tokenise(matcher, captions, range(len(captions)), [0] * len(captions))
+    rows = range(len(captions))
+    every = tokenise(matcher, captions, rows, [0] * len(captions), concepts=concepts)
     order = np.argsort(every.lengths, kind="stable")
     for start in range(0, len(order), size):
         yield take_captions(every, order[start : start + size])

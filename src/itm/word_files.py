@@ -86,18 +86,21 @@ def read_arrays(path: Path) -> Any:
         raise ValueError(f"{path} could not be read safely: {error}") from error
 
 
-def read_original(folder: Path) -> dict[str, Any]:
-    """Words, groups, counts, adjacency and vectors of CVSE's Concept_annotations folder.
+def read_original(path: Path) -> dict[str, Any]:
+    """Words, groups, counts, adjacency and vectors of CVSE's Concept_annotations.
 
-    Files are told apart by content: a dict with "adj_all" holds the counts, one with "poss" the
-    groups, an array the word vectors. What is missing is left out.
+    The pickles beside the word list are told apart by content: a dict with "adj_all" holds the
+    counts, one with "poss" the groups, an array the word vectors. What is missing is left out.
+
+    Args:
+        path: category_concepts.json, {word: index}.
 
     Raises:
-        FileNotFoundError: no category_concepts.json in the folder.
+        FileNotFoundError: no such file.
+        ValueError: it is no word list, or a pickle holds more than arrays.
     """
-    path = folder / "category_concepts.json"
     found: dict[str, Any] = {"words": words_of(read_json(path), path)}
-    for file in sorted(folder.glob("*.pkl")):
+    for file in sorted(path.parent.glob("*concepts*.pkl")):
         data = read_arrays(file)
         if isinstance(data, np.ndarray) and data.ndim == 2:
             found["vectors"] = data
