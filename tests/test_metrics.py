@@ -145,6 +145,9 @@ def test_streamed_ranks_of_real_numbers():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         single = streamed_ranks(images.float(), captions.float())
     same(single, ranks(images.float() @ captions.float().T))
+    same(streamed_ranks(images, captions.numpy()), expected)
+    mixed = streamed_ranks(images.half(), captions)
+    same(mixed, ranks(images.half().double() @ captions.T))
     with pytest.raises(ValueError, match="of one width"):
         streamed_ranks(images, captions[:, 1:])
 

@@ -15,7 +15,6 @@ Source: Vedantam et al., "CIDEr: Consensus-based image description evaluation" (
 numbers as `pycocoevalcap`.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from itm.ngrams import (
     Tokens,
     clipped_features,
     count_ngrams,
+    inverse_document_frequency,
     whitespace_tokens,
 )
 from itm.ranking import expand, topk
@@ -114,25 +114,13 @@ class CiderIndex:
         ngrams = count_ngrams([*captions, *(c for group in corpus for c in group)], tokens)
         if isinstance(df, DocumentFrequencies):
             frequency, documents = ngrams.look_up(df.counts), df.images
+        elif df is None:
+            frequency, documents = ngrams.document_frequency(image)
         else:
-            document = image
-            if df is not None:
-                groups = np.repeat(np.arange(len(df)), [len(group) for group in df])
-                document = np.concatenate([np.full(len(image), -1), groups])
-            frequency = ngrams.document_frequency(document)
-            documents = len(np.unique(document[document >= 0]))
-        if frequency.max(initial=0) > max(documents, 1):
-            raise ValueError(
-                f"df counts an n-gram in {frequency.max():g} of {documents} images: "
-                "give the number of images that the table was counted on"
-            )
-        if documents <= 1:
-            warnings.warn(
-                "CIDEr-D is 0 everywhere when document frequencies come from a single image, "
-                "because idf = log(1 / 1): pass df= with the captions of a larger corpus",
-                stacklevel=2,
-            )
-        idf = np.log(max(documents, 1)) - np.log(np.maximum(frequency, 1))
+            groups = np.repeat(np.arange(len(df)), [len(group) for group in df])
+            scored = np.full(len(image), -1)
+            frequency, documents = ngrams.document_frequency(np.concatenate([scored, groups]))
+        idf = inverse_document_frequency(frequency, documents)
         self._hypotheses, self._references = clipped_features(
             ngrams.counts[: len(captions)], ngrams.order, idf, np.dtype(dtype)
         )

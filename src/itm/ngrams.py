@@ -1,5 +1,6 @@
 """N-grams of a corpus as a sparse matrix of counts, and their tf-idf features for CIDEr-D."""
 
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -61,22 +62,39 @@ class NGrams(NamedTuple):
             names.append((*(names[prefix] if prefix >= 0 else ()), self.words[last]))
         return np.array([table.get(name, 0) for name in names], np.float64)
 
-    def document_frequency(self, document: np.ndarray) -> np.ndarray:
-        """(n-grams,) in how many documents each occurs.
+    def document_frequency(self, document: np.ndarray) -> tuple[np.ndarray, int]:
+        """(n-grams,) in how many documents each occurs, and how many documents there are.
 
         Args:
             document: (C,) document that each caption belongs to, -1 for none.
         """
         rows = np.repeat(document, np.diff(self.counts.indptr))
         known = rows >= 0
-        pairs = coo_array(
-            (
-                np.ones(np.count_nonzero(known), np.int32),
-                (rows[known], self.counts.indices[known]),
-            ),
-            shape=(int(document.max(initial=-1)) + 1, self.counts.shape[1]),
+        where = (rows[known], self.counts.indices[known])
+        shape = (int(document.max(initial=-1)) + 1, self.counts.shape[1])
+        pairs = coo_array((np.ones(len(where[0]), np.int32), where), shape=shape).tocsr()
+        documents = len(np.unique(document[document >= 0]))
+        return np.bincount(pairs.indices, minlength=shape[1]), documents
+
+
+def inverse_document_frequency(frequency: np.ndarray, documents: int) -> np.ndarray:
+    """log(documents) - log(max(1, frequency)), never negative.
+
+    Raises:
+        ValueError: an n-gram occurs in more documents than there are.
+    """
+    if frequency.max(initial=0) > max(documents, 1):
+        raise ValueError(
+            f"df counts an n-gram in {frequency.max():g} of {documents} images: "
+            "give the number of images that the table was counted on"
         )
-        return np.bincount(pairs.tocsr().indices, minlength=self.counts.shape[1])
+    if documents <= 1:
+        warnings.warn(
+            "CIDEr-D is 0 everywhere when document frequencies come from a single image, "
+            "because idf = log(1 / 1): pass df= with the captions of a larger corpus",
+            stacklevel=3,
+        )
+    return np.log(max(documents, 1)) - np.log(np.maximum(frequency, 1))
 
 
 def count_ngrams(captions: Sequence[str], tokens: Tokens) -> NGrams:

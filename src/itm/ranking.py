@@ -118,8 +118,9 @@ def streamed_ranks(
             f"got {tuple(images.shape)} and {tuple(captions.shape)}"
         )
     own = caption_rows(caption_image, len(images), len(captions))
-    if images.dtype != torch.float64:  # half precision would merge neighbouring scores into ties
-        images, captions = images.float(), captions.float()
+    # Half precision would merge neighbouring scores into ties.
+    dtype = torch.promote_types(torch.promote_types(images.dtype, captions.dtype), torch.float32)
+    images, captions = images.to(dtype), captions.to(dtype)
 
     def tile(i: slice, c: slice) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
