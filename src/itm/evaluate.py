@@ -154,9 +154,9 @@ def measure(
 
     results = metrics.evaluate(scores, owner, protocol, relevance)
     if eccv:
-        from itm.eccv import evaluate as extended
+        from itm.eccv import evaluate_eccv
 
-        results |= extended(scores)
+        results |= evaluate_eccv(scores)
     return results
 
 

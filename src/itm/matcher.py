@@ -221,12 +221,13 @@ class Matcher(pl.LightningModule):
         from itm.distributed import gather_chunks
 
         captions = gather_chunks(self._captions)
-        self.metrics = RetrievalMetrics(split.caption_image, protocol=split.protocol).to(
-            self.device
-        )
+        owner, images = split.caption_image, split.num_images
+        self.metrics = RetrievalMetrics(owner, split.protocol, images).to(self.device)
+        # A process without an image of its own still takes part in the gathering.
+        self.metrics.update(torch.empty(0, len(owner)), torch.empty(0, dtype=torch.long))
         for chunk in self._images:
             rows = torch.arange(len(chunk[1]))
-            scores = self._score([(chunk[0], rows)], captions, len(split.caption_image))
+            scores = self._score([(chunk[0], rows)], captions, len(owner))
             self.metrics.update(torch.from_numpy(scores), chunk[1])
         results = self.metrics.compute()
         self._images, self._captions = [], []
