@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from goldens_path import case
 from torch import nn
 
+from goldens_path import case
 from itm.batch import Images
 from itm.losses import Logistic, Neighborhood, Triplet
 from itm.models.two_branch import TwoBranchEmbedding
@@ -325,3 +325,414 @@ def test_cite_training(name):
     close([x["total"] - x["weights"] for x in losses], expected["losses"][:, 0], 1e-6)
     close(weights, expected["losses"][:, 1], 1e-6)
     check_grounding(matcher, data, expected, "_after5", 1e-3)
+
+
+# Small random networks ----------------------------------------------------------------------------
+
+WORDS = Vocabulary(["<pad>", "<start>", "<end>", "<unk>", *"abcdefgh"])
+TEXTS = ["mean", "attend", "gru"]
+
+
+def small(cls=TwoBranchEmbedding, seed=0, **options):
+    torch.manual_seed(seed)
+    sizes = {"img_dim": 7, "word_dim": 6, "sentence_dim": 5, "hidden_dim": 8, "embed_dim": 4}
+    if cls is TwoBranchSimilarity:
+        sizes["joint_dims"] = [6, 3]
+    matcher = cls(vocab_size=len(WORDS), **{**sizes, **options})
+    matcher.vocab = WORDS
+    for module in matcher.modules():  # statistics that are not those of a fresh network
+        if isinstance(module, nn.BatchNorm1d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return matcher.eval()
+
+
+def sentences(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(list("abcdefgh"), rng.integers(1, 6))) for _ in range(count)]
+
+
+def region_lists(count, seed=0, width=7):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(r, width)).astype(np.float32) for r in rng.integers(1, 5, count)]
+
+
+NETWORKS = [
+    (TwoBranchEmbedding, {}),
+    (TwoBranchEmbedding, {"level": "region"}),
+    (TwoBranchSimilarity, {}),
+    (TwoBranchSimilarity, {"num_experts": 3}),
+    (TwoBranchSimilarity, {"num_experts": 2, "level": "region"}),
+    (TwoBranchSimilarity, {"norm_axis": "regions", "level": "region"}),
+]
+
+
+def affine(layer, x):
+    return layer.weight.detach().double().numpy() @ x + layer.bias.detach().double().numpy()
+
+
+def normed(dense, x):
+    x = affine(dense.linear, x)
+    norm = {k: v.detach().double().numpy() for k, v in dense.norm.state_dict().items()}
+    x = (x - norm["running_mean"]) / np.sqrt(norm["running_var"] + dense.norm.eps)
+    return np.maximum(x * norm["weight"] + norm["bias"], 0)
+
+
+def by_hand(matcher, regions, caption):
+    """The score of one image (R, F) with one caption, spelled out."""
+    table = matcher.text.embed.weight.detach().double().numpy()
+    text = table[WORDS.encode(caption)].mean(0)
+    branch = lambda b, x: affine(b.second, normed(b.first, x))  # noqa: E731
+    unit = lambda x: x / np.linalg.norm(x)  # noqa: E731
+    t = unit(branch(matcher.sentence, text))
+    rows = [regions.mean(0)] if matcher.level == "image" else list(regions)
+    rows = np.array([branch(matcher.image, x) for x in rows.__iter__()])
+    axis = 0 if getattr(matcher, "norm_axis", "") == "regions" else 1
+    rows = rows / np.linalg.norm(rows, axis=axis, keepdims=True)
+    if isinstance(matcher, TwoBranchEmbedding):
+        return max(-np.sqrt(((v - t) ** 2).sum() + 1e-4) for v in rows)
+    weight = np.ones(1)
+    if matcher.concept is not None:
+        weight = np.exp(branch(matcher.concept, text))
+        weight /= weight.sum()
+    scores = []
+    for v in rows:
+        h = normed(matcher.joint, v * t)
+        mixed = sum(p * normed(e, h) for p, e in zip(weight, matcher.experts, strict=True))
+        scores.append(affine(matcher.last, mixed)[0])
+    return max(scores)
+
+
+@pytest.mark.parametrize(("cls", "options"), NETWORKS)
+def test_scores_by_hand(cls, options):
+    matcher = small(cls, **options)
+    features, captions = region_lists(4), sentences(3)
+    scores = matcher.score(features, captions)
+    truth = [[by_hand(matcher, x.astype(np.float64), c) for c in captions] for x in features]
+    close(scores, truth, 2e-6)
+
+
+@pytest.mark.parametrize(("cls", "options"), NETWORKS)
+@pytest.mark.parametrize("text", TEXTS)
+def test_neither_padding_nor_company_change_a_score(cls, options, text):
+    matcher = small(cls, text={"name": text}, **options)
+    features, captions = region_lists(5), sentences(6)
+    scores = matcher.score(features, captions)
+    alone = [[matcher.score([x], [c])[0, 0] for c in captions] for x in features]
+    close(scores, alone, 1e-6)
+    matcher.memory_budget = 1  # blocks of one caption
+    close(matcher.score(features, captions, batch_size=2), scores, 1e-6)
+    if matcher.level == "region":
+        pairs = matcher.pairs(features, captions[:5])
+        with torch.no_grad():
+            best = matcher.ground(pairs.images, pairs.captions).amax(1)
+        close(best, np.diag(scores[:, :5]), 1e-6)
+
+
+@pytest.mark.parametrize("cls", [TwoBranchEmbedding, TwoBranchSimilarity])
+@pytest.mark.parametrize("level", ["image", "region"])
+def test_training_does_not_see_padding(cls, level):
+    features, captions = region_lists(5), sentences(5)
+    results = []
+    for extra in (0, 3):
+        matcher = without_dropout(small(cls, level=level, loss=Triplet()))
+        pairs = matcher.pairs(features, captions)
+        images = pairs.images
+        padding = torch.full((5, extra, 7), 9.0)
+        wide = Images(
+            torch.cat([images.regions, padding], 1),
+            torch.cat([images.mask, padding[..., 0] < 0], 1),
+            images.index,
+        )
+        matcher.losses(pairs._replace(images=wide))["total"].backward()
+        results.append(torch.cat([p.grad.flatten() for p in matcher.parameters()]))
+        assert torch.isfinite(results[-1]).all()
+    close(results[0], results[1], 1e-6)
+
+
+LOSSES = {"triplet": Triplet, "neighborhood": Neighborhood, "logistic": Logistic}
+
+
+@pytest.mark.parametrize(("cls", "options"), NETWORKS)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("text", TEXTS)
+def test_gradients_reach_every_parameter(cls, options, loss, text):
+    matcher = small(cls, text={"name": text}, loss=LOSSES[loss](), **options)
+    without_dropout(matcher)
+    image = np.arange(6).repeat(2)
+    pairs = matcher.pairs(region_lists(6), sentences(12), image)
+    matcher.losses(pairs)["total"].backward()
+    for name, parameter in matcher.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+        # Without effect: a bias before a batch norm, and one that shifts all scores to be ranked.
+        if not name.endswith("linear.bias") and (name != "last.bias" or loss == "logistic"):
+            assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(("cls", "options"), NETWORKS)
+def test_gradients_are_right(cls, options):
+    matcher = without_dropout(small(cls, **options)).double()
+    pairs = matcher.pairs(region_lists(4), sentences(4))
+    regions = pairs.images.regions.double().requires_grad_()
+
+    def scores(regions):
+        return matcher(pairs.images._replace(regions=regions), pairs.captions)
+
+    assert torch.autograd.gradcheck(scores, (regions,), atol=1e-6)
+
+
+@pytest.mark.parametrize(("cls", "options"), NETWORKS)
+def test_batch_of_one_and_reduced_precision(cls, options):
+    matcher = small(cls, loss=Logistic(), **options).train()
+    pairs = matcher.pairs(region_lists(1), sentences(1))
+    before = matcher.sentence.first.norm.running_var.clone()
+    total = matcher.losses(pairs)["total"]
+    total.backward()
+    assert torch.isfinite(total)
+    assert torch.equal(before, matcher.sentence.first.norm.running_var)
+
+    without_dropout(matcher).eval()
+    pairs = matcher.pairs(region_lists(6), sentences(6))
+    full = matcher(pairs.images, pairs.captions)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = matcher(pairs.images, pairs.captions)
+    assert half.dtype == torch.float32
+    close(half.detach(), full.detach(), 0.05)
+
+
+def test_equal_vectors_in_reduced_precision_have_no_nan():
+    from itm.layers import distances
+
+    torch.manual_seed(0)
+    x = nn.functional.normalize(torch.randn(200, 512)).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        apart = distances(x, x)
+    apart.sum().backward()
+    assert apart.dtype == torch.float32 and torch.isfinite(apart).all()
+    assert torch.isfinite(x.grad).all()
+    assert (apart.diagonal() >= 0.01 - 1e-6).all()
+
+
+def test_running_variance_biased_and_unbiased():
+    x = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)) * 2 + 1
+    from itm.models.branches import BatchNorm
+
+    for biased in (True, False):
+        norm = BatchNorm(3, momentum=0.3, eps=1e-5, biased=biased).train()
+        ours = norm(x)
+        close(norm.running_var, 0.7 + 0.3 * x.numpy().var(0, ddof=0 if biased else 1), 1e-6)
+        close(norm.running_mean, 0.3 * x.numpy().mean(0), 1e-6)
+        close(ours.detach(), nn.BatchNorm1d(3)(x).detach(), 1e-6)
+        assert norm.num_batches_tracked == 1
+
+
+# Phrases and regions ------------------------------------------------------------------------------
+
+
+def phrases(cls, loss, **options):
+    """Four images, six phrases, and a target for every region."""
+    matcher = without_dropout(small(cls, level="region", loss=loss, **options))
+    pairs = matcher.pairs(region_lists(4, seed=3), sentences(6), [0, 0, 1, 2, 3, 3])
+    generator = torch.Generator().manual_seed(0)
+    shape = (6, pairs.images.mask.shape[1])
+    target = torch.randint(-1, 2, shape, generator=generator).float()
+    return matcher, pairs._replace(target=target)
+
+
+@pytest.mark.parametrize("cls", [TwoBranchEmbedding, TwoBranchSimilarity])
+def test_logistic_grounding(cls):
+    matcher, pairs = phrases(cls, Logistic())
+    matcher.eval()
+    rows = pairs.captions.image
+    scores = matcher.ground(Images(*(x[rows] for x in pairs.images)), pairs.captions)
+    mask = pairs.images.mask[rows]
+    assert torch.equal(torch.isneginf(scores), ~mask)
+    labelled = [
+        np.log1p(np.exp(-float(y) * float(s.detach())))
+        for y, s, real in zip(pairs.target.ravel(), scores.ravel(), mask.ravel(), strict=True)
+        if real and y != 0
+    ]
+    close(matcher.losses(pairs)["total"].item(), np.mean(labelled), 1e-6)
+
+
+@pytest.mark.parametrize("cls", [TwoBranchEmbedding, TwoBranchSimilarity])
+@pytest.mark.parametrize("loss", ["neighborhood", "logistic"])
+def test_grounding_learns_the_marked_regions(cls, loss):
+    weights = {"caption_weight": 4.0, "image_neighbors": 0.1, "caption_neighbors": 0.1, "top_k": 5}
+    bounded = loss == "logistic"
+    loss = Logistic() if bounded else Neighborhood(margin=0.3, **weights)
+    matcher, pairs = phrases(cls, loss, bn_momentum=0.1, hidden_dim=32, embed_dim=16)
+    pairs = pairs._replace(target=torch.where(pairs.target > 0, 1.0, -1.0))
+    optimizer = torch.optim.Adam(matcher.parameters(), lr=0.01)
+    start = matcher.losses(pairs)["total"].item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        total = matcher.losses(pairs)["total"]
+        total.backward()
+        optimizer.step()
+    # Minus a distance is no logit: the logistic loss of a match at distance 0 is still log 2.
+    assert total.item() < (0.9 if cls is TwoBranchEmbedding and bounded else 0.5) * start
+
+
+def test_grounding_without_targets_is_ordinary_training():
+    matcher, pairs = phrases(TwoBranchEmbedding, Triplet())
+    terms = matcher.losses(pairs._replace(target=None))
+    close(terms["total"].item(), matcher.loss(matcher(*pairs[:2]), pairs).item(), 1e-6)
+
+
+# Use ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pth.tar"])
+@pytest.mark.parametrize("name", ["two_branch/embed_s2", "two_branch_similarity/cite_k3_verbatim"])
+def test_round_trip_of_tensorflow_weights(tmp_path, name, suffix):
+    source = case(name) / "weights_init.npz"
+    matcher = from_published(source)
+    assert type(matcher).__name__.removeprefix("TwoBranch").lower() in (EMBEDDING + SIMILARITY)
+    save_published(matcher, tmp_path / f"again{suffix}")
+    again = from_published(tmp_path / f"again{suffix}")
+    for key, value in matcher.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+    if suffix == ".npz":
+        first, second = np.load(source), np.load(tmp_path / "again.npz")
+        assert set(first.files) == set(second.files)
+        assert all(np.array_equal(first[key], second[key]) for key in first.files)
+
+
+@pytest.mark.parametrize("name", PORTS)
+def test_round_trip_of_the_port(tmp_path, name):
+    matcher, _, _, features, captions = port(name)
+    save_published(matcher, tmp_path / "model_best.pth.tar")
+    original = torch.load(case(f"two_branch_torch/{name}") / "checkpoint.pth.tar")["state_dict"]
+    written = torch.load(tmp_path / "model_best.pth.tar", weights_only=False)["state_dict"]
+    assert original.keys() == written.keys()
+    assert all(torch.equal(original[key], written[key]) for key in original)
+    matcher.vocab.save(tmp_path / "vocab.json")
+    again = from_published(tmp_path / "model_best.pth.tar", vocab=tmp_path / "vocab.json")
+    assert np.array_equal(again.score(features, captions), matcher.score(features, captions))
+
+
+@pytest.mark.parametrize(("cls", "options"), NETWORKS)
+@pytest.mark.parametrize("text", [*TEXTS, "vectors"])
+def test_saved_folders(tmp_path, cls, options, text):
+    from itm.checkpoint import load, save
+
+    matcher = small(cls, text={"name": text}, **options)
+    captions = sentences(4)
+    if text == "vectors":
+        captions = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    scores = matcher.score(region_lists(3), captions)
+    assert scores.shape == (3, 4)
+    again = load(save(matcher, tmp_path / "saved"))
+    assert np.array_equal(again.score(region_lists(3), captions), scores)
+
+
+def test_bert_sentences(tmp_path):
+    from itm.checkpoint import load, save
+    from itm.text_encoders import BertText
+
+    config = {
+        "model_type": "bert",
+        "vocab_size": len(WORDS),
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "max_position_embeddings": 16,
+    }
+    matcher = small(text={"name": "bert", "config": config, "finetune": True, "lr_scale": 0.5})
+    assert isinstance(matcher.text, BertText)
+    groups = {group["name"]: group for group in matcher.parameter_groups()}
+    assert groups["bert"]["lr_scale"] == 0.5
+    scores = matcher.score(region_lists(3), sentences(4))
+    alone = [[matcher.score([x], [c])[0, 0] for c in sentences(4)] for x in region_lists(3)]
+    close(scores, alone, 1e-6)
+    again = load(save(matcher, tmp_path / "saved"))
+    close(again.score(region_lists(3), sentences(4)), scores, 1e-6)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("cls", [TwoBranchEmbedding, TwoBranchSimilarity])
+def test_parameter_groups_hold_every_parameter_once(cls, text):
+    matcher = small(cls, text={"name": text}, text_lr_scale=2.0)
+    groups = matcher.parameter_groups()
+    parameters = [id(p) for group in groups for p in group["params"]]
+    assert sorted(parameters) == sorted(id(p) for p in matcher.parameters())
+    rates = {group["name"]: group["lr"] for group in matcher.configure_optimizers().param_groups}
+    assert rates["sentence"] == 2 * rates["main"]
+
+
+def test_pretrained_word_vectors(tmp_path):
+    from itm.sentence_encoders import read_word_vectors
+
+    path = tmp_path / "vectors.txt"
+    path.write_text("2 3\nA 1 2 3\nc 4 5 6\nzebra 7 8 9\n")
+    vectors = read_word_vectors(path, WORDS.words)
+    assert vectors.shape == (len(WORDS), 3) and vectors.abs().sum() == 21
+    matcher = small(word_dim=3, text={"name": "mean", "word_reg": 0.5})
+    matcher.text.start_from(vectors)
+    assert matcher.text.penalty()["words"] == 0
+    with torch.no_grad():
+        matcher.text.embed.weight[4, 0] += 2
+    close(matcher.text.penalty()["words"].item(), 0.5 * 4 / vectors.numel(), 1e-7)
+    with pytest.raises(ValueError, match="none of the 1 words"):
+        read_word_vectors(path, ["<pad>"])
+
+
+def test_unknown_words_and_empty_captions():
+    words = Vocabulary(["<pad>", "a", "b"], markers=False, tokenizer="whitespace")
+    assert words.encode("The A  b.  b") == [1, 2]
+    for text in ("mean", "attend"):
+        matcher = small(text={"name": text}, loss=Triplet())
+        matcher.vocab = words
+        pairs = matcher.pairs(region_lists(3), ["a b", "zebra", "b"])
+        matcher.losses(pairs)["total"].backward()
+        assert all(torch.isfinite(p.grad).all() for p in matcher.parameters())
+        assert np.isfinite(matcher.score(region_lists(2), ["zebra", "a"])).all()
+
+
+def test_cite_preset_has_the_published_sizes():
+    matcher = TwoBranchSimilarity(img_dim=4101, sentence_dim=6000, text={"name": "vectors"}, **CITE)
+    assert matcher.image.second.weight.shape == (1024, 1024)
+    assert matcher.last.weight.shape == (1, 256) and len(matcher.experts) == 4
+    assert matcher.joint.norm.eps == 1e-3
+
+
+def test_wrong_inputs():
+    with pytest.raises(ValueError, match="level='word'"):
+        small(level="word")
+    with pytest.raises(ValueError, match="none of vectors, mean, attend, gru, bert"):
+        small(text={"name": "lstm"})
+    with pytest.raises(ValueError, match="needs vocab_size"):
+        TwoBranchEmbedding(text={"name": "mean"})
+    with pytest.raises(ValueError, match="needs sentence_dim"):
+        TwoBranchEmbedding(text={"name": "vectors"})
+    with pytest.raises(ValueError, match="needs level=region"):
+        small(TwoBranchSimilarity, norm_axis="regions")
+    with pytest.raises(ValueError, match=r"pass captions as a \(C, F\) array"):
+        small(text={"name": "vectors"}).score(region_lists(2), ["a"])
+    with pytest.raises(ValueError, match="3 wide, expected 5"):
+        small(text={"name": "vectors"}).score(region_lists(2), np.zeros((2, 3), np.float32))
+    matcher, pairs = phrases(TwoBranchEmbedding, Triplet())
+    with pytest.raises(ValueError, match="4 images and 6 phrases"):
+        matcher.ground(*pairs[:2])
+    with pytest.raises(ValueError, match="loss=neighborhood or loss=logistic"):
+        matcher.losses(pairs)
+    with pytest.raises(ValueError, match="one row per phrase"):
+        matcher.losses(pairs._replace(target=pairs.target[:2]))
+    with pytest.raises(ValueError, match="no published two-branch network has text=gru"):
+        small(text={"name": "gru"}).to_published()
+
+
+def test_foreign_and_incomplete_checkpoints(tmp_path):
+    from itm.models import two_branch, two_branch_similarity
+
+    foreign = [{"rnn.weight": torch.zeros(2)}, {"fc.weight": torch.zeros(2)}]
+    for module in (two_branch, two_branch_similarity):
+        assert module.published(foreign, {}) is None
+        assert module.published(foreign[:1], {}) is None
+    arrays = dict(np.load(case("two_branch/embed_s2") / "weights_init.npz"))
+    del arrays["im_embed_2/biases"], arrays["im_embed_1/bnorm/beta"]
+    np.savez(tmp_path / "part.npz", **arrays | {"im_embed_2/biases": np.zeros(3)}, odd=np.zeros(2))
+    with pytest.raises(ValueError, match="unexpected odd"):
+        from_published(tmp_path / "part.npz", family=EMBEDDING)
