@@ -318,3 +318,25 @@ def test_stop_words_and_signs_are_no_labels():
     labels = Labels.build(["`` other ones '' 's -- 12 dog"], 9, lambda tokens: ["NN"] * len(tokens))
     assert labels.words == ["ones", "dog"]
     assert tokenize("12 dogs") == ["12", "dogs"]
+
+
+# In the data module ------------------------------------------------------------------------------
+
+
+def test_training_labels_are_those_of_the_image_and_test_labels_those_of_the_caption(tmp_path):
+    from itm.data import RegionDataModule
+
+    captions = ["a dog", "a ball", "a cat", "the cat and a dog"]
+    for name in ("train", "dev", "test"):
+        np.save(tmp_path / f"{name}_ims.npy", np.zeros((2, 3, 4), np.float32))
+        (tmp_path / f"{name}_caps.txt").write_text("\n".join(captions) + "\n")
+    data = RegionDataModule(tmp_path, captions_per_image=2, min_count=1, num_concepts=3)
+    data.use_concepts = data.use_labels = True
+    data.setup()
+    assert data.concepts.words == ["dog", "cat", "ball"]
+    # image 0 is called dog and ball, image 1 cat and dog
+    train = data.reader("train").captions([0, 1, 2, 3]).concepts
+    assert train.tolist() == [[1, 0, 1], [1, 0, 1], [1, 1, 0], [1, 1, 0]]
+    val = data.reader("val").captions([0, 1, 2, 3]).concepts
+    assert val.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0], [1, 1, 0]]
+    assert data.labels.images == 2 and data.labels.positives == [2, 1, 1]

@@ -217,7 +217,9 @@ class RegionDataModule(pl.LightningDataModule):
         if self.use_labels and self.labels is None:
             from itm.concepts import Labels
 
-            self.labels = Labels.build(self._train_captions(), self.num_labels)
+            captions = self._train_captions()
+            image = self.split("train").caption_image[: len(captions)]
+            self.labels = Labels.build(captions, self.num_labels, caption_image=image)
         if self.use_concepts and self.concepts is None:
             from itm.concepts import Concepts
 
@@ -242,7 +244,7 @@ class RegionDataModule(pl.LightningDataModule):
                     split.captions, split.caption_image, split.num_images
                 )
             if self.concepts is not None and self.use_concepts:
-                concepts = self.concepts.label(split.captions)
+                concepts = self._concept_labels(split, stage)
             if stage == "train" and self.use_relevance:
                 relevance = self._relevance(split)
             if self.vectors:
@@ -252,6 +254,16 @@ class RegionDataModule(pl.LightningDataModule):
                 reader.caption_image = self._noisy(split)
             self._readers[stage] = reader
         return self._readers[stage]
+
+    def _concept_labels(self, split: Split, stage: str) -> np.ndarray:
+        """(M, K) concepts of each caption; in training, as published, of all captions of its image.
+
+        Never so at test time, where it would tell which captions belong to one image.
+        """
+        if stage != "train":
+            return self.concepts.label(split.captions)
+        of_image = self.concepts.label_images(split.captions, split.caption_image, split.num_images)
+        return of_image.astype(bool)[split.caption_image]
 
     def _relevance(self, split: Split) -> Any:
         """CIDEr-D between all training captions and images.
