@@ -1,5 +1,6 @@
 """What all commands share before Hydra starts: free text, resumed runs, readable errors."""
 
+import json
 import logging
 import os
 import sys
@@ -8,13 +9,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
 
 def run(main: Callable[[], Any]) -> None:
-    """Call a Hydra main; expected mistakes end with one clear line instead of a traceback."""
+    """Call a Hydra main; expected mistakes end with one clear line instead of a traceback.
+
+    These are a `ValueError` and an `OSError` (a file that is missing, a full disk), and what Hydra
+    finds wrong with the configuration.
+    """
     quiet()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints and exits by itself
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         if os.environ.get("ITM_TRACEBACK"):
             raise
         print(f"error: {error}\n(set ITM_TRACEBACK=1 for the traceback)", file=sys.stderr)
@@ -30,6 +39,7 @@ def quiet() -> None:
         ".*does not have many workers.*",  # data.workers is the user's choice
         ".*lr_scheduler.step.*before.*optimizer.step.*",  # skipped steps of fp16 scaling
         "Checkpoint directory .* exists and is not empty",  # resumed runs write where they were
+        "The dirpath has changed from",  # resume=X.ckpt starts a folder and a best score of its own
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -69,12 +79,10 @@ def resume_arguments(arguments: Sequence[str]) -> list[str]:
     """
     arguments = list(arguments)
     folder = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
-    saved = Path(folder) / ".hydra" / "overrides.yaml" if folder else None
-    if saved is None or not saved.is_file():
+    record = Path(folder) / "run.json"
+    if not folder or not record.is_file():
         return arguments
-    from omegaconf import OmegaConf
-
-    before = [str(x) for x in OmegaConf.load(saved)]
-    keys = {a.partition("=")[0] for a in arguments}
+    keys = {a.partition("=")[0] for a in arguments} | {"sweep"}  # one job of a sweep, not all
+    before = json.loads(record.read_text(encoding="utf-8"))["overrides"]
     kept = [b for b in before if b.partition("=")[0] not in keys]
     return [*kept, *arguments, f"hydra.run.dir={folder}"]

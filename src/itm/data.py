@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from itm.batch import Captions, Images, Pairs
 from itm.distributed import rank_and_size
 from itm.layout import Split, read_split
-from itm.sampler import PairSampler
+from itm.sampler import PairLoader, PairSampler
 from itm.text import Tokens, Vocabulary
 from itm.tuples import make_captions, make_images
 
@@ -292,12 +292,12 @@ class RegionDataModule(pl.LightningDataModule):
 
     # Loaders ----------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> DataLoader:
-        """Batches of `Pairs`."""
-        reader, (rank, processes) = self.reader("train"), rank_and_size()
-        size = self._train_size(reader.split)
+    def train_sampler(self) -> PairSampler:
+        """The order of training, and this process's share of it."""
+        split, (rank, processes) = self.split("train"), rank_and_size()
+        size = self._train_size(split)
         sampler = PairSampler(
-            reader.split.caption_image[:size],
+            split.caption_image[:size],
             self.batch_size,
             self.seed,
             self.sentences,
@@ -310,8 +310,13 @@ class RegionDataModule(pl.LightningDataModule):
                 f"{size} training captions do not fill one batch of {self.batch_size} on "
                 f"{processes} processes; lower data.batch_size"
             )
-        return DataLoader(
-            range(size),  # type: ignore[arg-type]
+        return sampler
+
+    def train_dataloader(self) -> PairLoader:
+        """Batches of `Pairs`; resumable in the middle of an epoch."""
+        reader, sampler = self.reader("train"), self.train_sampler()
+        return PairLoader(
+            range(len(sampler.caption_image)),  # type: ignore[arg-type]
             batch_sampler=sampler,
             collate_fn=reader.pairs if self.sentences == 1 else reader.groups,
             **self._loader_options(),

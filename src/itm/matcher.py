@@ -152,14 +152,15 @@ class Matcher(pl.LightningModule):
             terms |= self.loss.terms(main, pairs, encoded)
         return terms | {"total": torch.stack([full(term) for term in terms.values()]).sum()}
 
-    def training_step(self, batch: Pairs, batch_idx: int) -> Tensor:
-        """One batch: all terms are logged, the total is returned."""
+    def training_step(self, batch: Pairs, batch_idx: int) -> dict[str, Any]:
+        """One batch: all terms are logged, and returned for callbacks beside the total."""
         terms = self.losses(batch)
+        values = {name: value.detach() for name, value in terms.items()}
         size = len(batch.captions.lengths)
-        for name, value in terms.items():
+        for name, value in values.items():
             key = "loss" if name == "total" else name
-            self.log(f"train/{key}", value.detach(), batch_size=size, prog_bar=name == "total")
-        return terms["total"]
+            self.log(f"train/{key}", value, batch_size=size, prog_bar=name == "total")
+        return {"loss": terms["total"], "terms": values}
 
     def configure_optimizers(self) -> Any:
         """The optimiser over `parameter_groups`, and the scheduler stepped per epoch."""

@@ -1,9 +1,10 @@
 """Which captions make a batch: deterministic from (seed, epoch), the same for any process count."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 
 class PairSampler(Sampler[list[int]]):
@@ -46,18 +47,28 @@ class PairSampler(Sampler[list[int]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the shuffle; Lightning calls this at each epoch's start."""
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    @property
+    def sampler(self) -> "PairSampler":
+        """Itself: Lightning calls `set_epoch` on `loader.batch_sampler.sampler`."""
+        return self
+
+    @property
+    def global_batch(self) -> int:
+        """Anchors per step, over all processes."""
+        return self.batch_size * self.processes
 
     def __len__(self) -> int:
-        size = self.batch_size * self.processes
-        whole, rest = divmod(len(self.caption_image), size)
+        whole, rest = divmod(len(self.caption_image), self.global_batch)
         # The last incomplete global batch is used only when every process gets a share of it.
         return whole + (not self.drop_last and rest >= self.processes)
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(len(self.caption_image))
-        size = self.batch_size * self.processes
+        size = self.global_batch
         start, self.start = self.start, 0
         for batch in range(start, len(self)):
             anchors = np.array_split(order[batch * size : (batch + 1) * size], self.processes)
@@ -84,3 +95,39 @@ class PairSampler(Sampler[list[int]]):
         while last + 1 < len(self.caption_image) and self.caption_image[last + 1] == image:
             last += 1
         return np.array([i for i in range(first, last + 1) if i != caption], dtype=np.int64)
+
+
+class PairLoader(DataLoader):
+    """Loads the batches of a `PairSampler`; its state in checkpoints is the place in the epoch.
+
+    What counts is the batches that were handed out, not those that workers have read ahead. An
+    epoch's reading begins with its first batch, when Lightning has set epoch and place.
+    """
+
+    position = 0  # batches of the epoch that were handed out
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self.position = self._pairs.start
+        for batch in super().__iter__():
+            self.position += 1
+            yield batch
+
+    @property
+    def _pairs(self) -> PairSampler:
+        assert isinstance(self.batch_sampler, PairSampler)
+        return self.batch_sampler
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch, batches trained on in it, and anchors per batch."""
+        sampler = self._pairs
+        return {"epoch": sampler.epoch, "batch": self.position, "size": sampler.global_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on behind the batches that were trained on; the order of their captions is the same.
+
+        With another batch size or number of processes the place is rounded down to a whole batch.
+        """
+        self._pairs.epoch = state["epoch"]
+        self._pairs.start = self.position = (
+            state["batch"] * state["size"] // self._pairs.global_batch
+        )

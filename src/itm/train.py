@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from itm.cli import resume_arguments, run
 from itm.config import CONF, build_data, build_matcher, instantiate
@@ -24,7 +25,9 @@ def train(cfg: DictConfig) -> float:
     """
     import pytorch_lightning as pl
 
+    from itm.durable import write_text
     from itm.results import environment, result_table
+    from itm.resume import find_checkpoint
 
     out = Path(HydraConfig.get().runtime.output_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -36,6 +39,12 @@ def train(cfg: DictConfig) -> float:
     if cfg.compile:
         matcher.compile()
     trainer = build_trainer(cfg)
+    overrides = list(HydraConfig.get().overrides.task)
+    command = shlex.join(["python", "-m", "itm.train", *overrides])
+    record = {"command": command, "seed": cfg.seed, **environment()}
+    if trainer.is_global_zero:
+        # Read by resume=; Hydra's own record is rewritten by every attempt, and not at once.
+        write_text(out / "run.json", json.dumps({**record, "overrides": overrides}, indent=1))
     print(f"{type(matcher).__name__}: {count(matcher):.2f} M parameters\n{data.describe()}\n{out}")
     began = time.time()
     trainer.fit(matcher, datamodule=data, ckpt_path=checkpoint)
@@ -50,8 +59,7 @@ def train(cfg: DictConfig) -> float:
     if cfg.test and not trainer.interrupted:
         results |= trainer.test(matcher, data, ckpt_path=best.best_model_path, verbose=False)[0]
     if trainer.is_global_zero:
-        results |= environment()
-        (out / "results.json").write_text(json.dumps(results, indent=1))
+        write_text(out / "results.json", json.dumps({**results, **record}, indent=1))
         print(result_table(results, f"{cfg_name(cfg)}"))
         print(f"best checkpoint: {best.best_model_path}")
     return results["val/rsum"]
@@ -72,6 +80,8 @@ def build_trainer(cfg: DictConfig) -> Any:
     """The Lightning trainer with its callbacks and loggers."""
     import torch
 
+    from itm.callbacks import SameConfiguration
+
     precision = cfg.trainer.precision
     if precision == "auto":
         bf16 = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
@@ -79,26 +89,12 @@ def build_trainer(cfg: DictConfig) -> Any:
     return instantiate(
         cfg.trainer,
         precision=precision,
-        callbacks=list(instantiate(cfg.callbacks).values()),
+        callbacks=[
+            *instantiate(cfg.callbacks).values(),
+            SameConfiguration(OmegaConf.to_yaml(cfg)),
+        ],
         logger=list(instantiate(cfg.logger).values()),
     )
-
-
-def find_checkpoint(resume: Any, out: Path) -> str | None:
-    """The checkpoint to continue from.
-
-    Raises:
-        FileNotFoundError: `resume` names a place without one.
-    """
-    if resume is None or resume is False:
-        return None
-    path = out if resume is True else Path(resume)
-    last = path if path.suffix == ".ckpt" else path / "checkpoints" / "last.ckpt"
-    if last.is_file():
-        return str(last)
-    if resume is True:
-        return None  # the first attempt of a job that may be restarted
-    raise FileNotFoundError(f"resume={resume}: no checkpoint at {last}")
 
 
 def start_from(matcher: Any, source: str) -> None:

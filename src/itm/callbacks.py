@@ -1,0 +1,162 @@
+"""What watches over a training run: random numbers that replay, health, equal processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
+
+
+class StepSeed(Callback):
+    """Seeds every training batch from (seed, process, batch number).
+
+    Dropout and drawn negatives then depend on nothing that came before, so that a resumed run draws
+    the same ones, whatever validation or data loading drew in between.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed torch on all devices; nothing in training draws from elsewhere."""
+        key = (self.seed, trainer.global_rank, trainer.fit_loop.total_batch_idx)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+
+
+class Health(Callback):
+    """Stops at a loss that is not finite, and warns once when training has collapsed.
+
+    Collapse: all scores are equal. With the hardest negatives this is a trap, because the loss
+    stays at margin per anchor, 2 x batch x margin in sum (Faghri et al. 2018 report it; so do users
+    of every descendant). Seen as a ranking loss within 2 % of that for `patience` steps, or as a
+    validation at the level of chance after `patience` steps of a ranking loss that does not move.
+    Losses are looked at every `trainer.log_every_n_steps` batches, all at once: a look waits for
+    the device.
+
+    Args:
+        patience: steps before training counts as stuck.
+    """
+
+    def __init__(self, patience: int = 200):
+        self.patience = patience
+        self._recent: list[tuple[int, int, dict[str, Tensor]]] = []  # step, pairs, terms
+        self._ranking: list[float] = []  # per pair, one a batch, over the last `patience`
+        self._at_plateau = 0  # batches in a row
+        self._warned = False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the terms of the loss, and look at them now and then."""
+        if not isinstance(outputs, dict) or "terms" not in outputs:
+            return
+        size = len(batch.captions.lengths)
+        self._recent.append((trainer.global_step, size, outputs["terms"]))
+        if len(self._recent) >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            self._look(pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Is the validation better than chance, if the loss stands still?"""
+        rsum = trainer.callback_metrics.get("val/rsum")
+        stuck = len(self._ranking) >= self.patience and np.ptp(self._ranking) < 0.05 * np.mean(
+            self._ranking
+        )
+        if rsum is None or not stuck:
+            return
+        split = trainer.datamodule.val_split  # type: ignore[attr-defined]
+        chance = chance_rsum(split.num_images, len(split.captions))
+        if rsum < 1.5 * chance:
+            self._warn(f"val/rsum is {rsum:.1f}, by chance it would be {chance:.1f}")
+
+    def _look(self, matcher: LightningModule) -> None:
+        recent, self._recent = self._recent, []
+        names = list(recent[0][2])
+        rows = [torch.stack([terms[name].float() for name in names]) for *_, terms in recent]
+        values = torch.stack(rows).cpu().numpy()  # (batches, terms)
+        for (step, _, _), row in zip(recent, values, strict=True):
+            bad = [f"{name}={x}" for name, x in zip(names, row, strict=True) if not np.isfinite(x)]
+            if bad:
+                raise ValueError(
+                    f"the loss is not finite at step {step}: {', '.join(bad)}; lower optimizer.lr, "
+                    "set trainer.precision=32-true, or look for NaN and huge values in the features"
+                )
+        ranking = values[:, [name.startswith("ranking") for name in names]].sum(1)
+        pairs = np.array([size for _, size, _ in recent])
+        self._ranking = [*self._ranking, *(ranking / pairs)][-self.patience :]
+        flat = plateau(matcher.loss) if "ranking" in names else None
+        if flat is not None:
+            near = np.abs(ranking / np.where(flat[1], pairs, 1) - flat[0]) < 0.02 * flat[0]
+            self._at_plateau = self._at_plateau + len(near) if near.all() else 0
+        if self._at_plateau >= self.patience:
+            self._warn(f"the ranking loss stays at {ranking[-1]:.4g}")
+
+    def _warn(self, sign: str) -> None:
+        if not self._warned:
+            rank_zero_warn(
+                f"training seems to have collapsed to equal scores: {sign}; start with all "
+                "negatives (loss.warmup_steps=2000, or loss.negatives=all) or lower optimizer.lr"
+            )
+        self._warned = True
+
+
+def plateau(loss: Any) -> tuple[float, bool] | None:
+    """The ranking loss of equal scores and whether it is per pair; None when it has none.
+
+    That is the margin for each of a pair's two anchors, if one negative or a mean of negatives
+    counts: 2 x margin per pair of a sum, the margin itself of a mean.
+    """
+    ranking = getattr(loss, "ranking", loss)
+    if getattr(ranking, "negatives", None) not in ("hardest", "top") or not ranking.margin:
+        return None
+    summed = ranking.reduction == "sum"
+    return (2 * ranking.margin if summed else ranking.margin), summed
+
+
+def chance_rsum(images: int, captions: int) -> float:
+    """The rsum to expect of random scores, for equally many captions per image."""
+    own = captions / images
+    i2t = [1 - (1 - min(k / captions, 1)) ** own for k in (1, 5, 10)]
+    t2i = [min(k / images, 1) for k in (1, 5, 10)]
+    return 100 * sum(i2t + t2i)
+
+
+class SameConfiguration(Callback):
+    """Stops before training when processes were given different configurations.
+
+    A sweep that draws values in every process by itself is the usual reason (an unseeded Optuna
+    sampler): the processes would train different models and average their gradients.
+
+    Args:
+        text: the configuration of this process.
+    """
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compare with the first process.
+
+        Raises:
+            ValueError: in all processes, when any differs.
+        """
+        if trainer.world_size == 1:
+            return
+        first = trainer.strategy.broadcast(self.text)
+        if trainer.strategy.reduce_boolean_decision(self.text == first):
+            return
+        mine, others = self.text.splitlines(), first.splitlines()
+        lines = [f"{a.strip()} / {b.strip()}" for a, b in zip(mine, others, strict=False) if a != b]
+        raise ValueError(
+            f"process {trainer.global_rank} and process 0 have different configurations "
+            f"({'; '.join(lines[:5]) or 'this one is not the one that differs'}); give all the "
+            "same; a sweep with several processes needs a seed (hydra.sweeper.sampler.seed)"
+        )
