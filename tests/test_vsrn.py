@@ -238,6 +238,24 @@ def test_describe_stops_at_the_end_marker():
     assert matcher.training
 
 
+def test_a_few_pairs_are_learnt_and_described():
+    torch.manual_seed(18)
+    rng = np.random.default_rng(18)
+    images = list(rng.normal(size=(6, 3, 5)).astype(np.float32))
+    sentences = [" ".join(f"w{i}" for i in rng.integers(4, 20, 4)) for _ in images]
+    matcher = VSRN(20, 5, 8, 16, num_gcn=2, caption_dim=16, caption_word_dim=8, loss=Triplet())
+    matcher.vocab = words(20)
+    pairs = matcher.pairs(images, sentences)
+    optimizer = torch.optim.Adam(matcher.parameters(), lr=1e-2)
+    for _ in range(80):
+        optimizer.zero_grad()
+        matcher.losses(pairs)["total"].backward()
+        torch.nn.utils.clip_grad_norm_(matcher.parameters(), 2.0)
+        optimizer.step()
+    assert (matcher.score(images, sentences).argmax(1) == np.arange(6)).all()
+    assert matcher.describe(images) == sentences
+
+
 def test_no_captioner_without_weight():
     matcher = toy(14, caption_weight=0.0)
     pairs = toy_pairs(*toy_data(14))
