@@ -736,3 +736,34 @@ def test_foreign_and_incomplete_checkpoints(tmp_path):
     np.savez(tmp_path / "part.npz", **arrays | {"im_embed_2/biases": np.zeros(3)}, odd=np.zeros(2))
     with pytest.raises(ValueError, match="unexpected odd"):
         from_published(tmp_path / "part.npz", family=EMBEDDING)
+
+
+@pytest.mark.parametrize("cls", [TwoBranchEmbedding, TwoBranchSimilarity])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_pairs_are_learnt(cls, loss):
+    options = {"hidden_dim": 32, "embed_dim": 16, "bn_momentum": 0.1, "dropout": 0.0}
+    matcher = small(cls, loss=LOSSES[loss](), **options).train()
+    features = np.random.default_rng(0).normal(size=(4, 3, 7)).astype(np.float32)
+    pairs = matcher.pairs(features, list("abcdefgh"), np.arange(4).repeat(2))
+    optimizer = torch.optim.Adam(matcher.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        matcher.losses(pairs)["total"].backward()
+        optimizer.step()
+    assert matcher.score(features, list("abcdefgh")).argmax(0).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("model", [EMBEDDING, SIMILARITY])
+@pytest.mark.parametrize("text", [None, "gru", "mean", "attend", "vectors"])
+def test_configuration_and_constructor_agree(model, text):
+    from itm.config import compose, instantiate
+
+    cfg = compose([f"model={model}", *([f"text={text}"] if text else [])])
+    sizes = {"vocab_size": 9, "img_dim": 5, "sentence_dim": 6 if text == "vectors" else None}
+    matcher = instantiate(cfg.model, **sizes)
+    cls = type(matcher)
+    defaults = dict(cls(9, sentence_dim=1).hparams)
+    given = {k: v for k, v in cfg.model.items() if k not in (*sizes, "_target_", "text")}
+    given |= {"joint_dims": None} if "joint_dims" in given else {}  # the default, spelled out
+    assert given == {k: v for k, v in defaults.items() if k in given}
+    assert given.keys() == defaults.keys() - sizes.keys() - {"text"}

@@ -100,7 +100,7 @@ class Branch(nn.Module):
 
 
 class TwoBranch(Matcher):
-    """Base of the two networks, which build its four attributes.
+    """Base of the two networks, which set its attributes.
 
     Attributes:
         level: "image" or "region", what a caption is compared with.
