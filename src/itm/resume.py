@@ -75,7 +75,6 @@ class LastCheckpoint(Checkpoint):
         self.every_n_train_steps = every_n_train_steps
         self._signal = 0  # the one that asked to stop
         self._saved = 0  # optimiser steps in last.ckpt
-        self._stepped = 0  # optimiser steps before this batch
         self._validation_follows = False  # in the checkpoint being written
         self._can_leave = False  # last.ckpt holds everything
         self._listener = 0  # the process that handles signals; loader workers inherit handlers
@@ -85,17 +84,16 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to signals; Lightning puts the earlier handlers back when training ends."""
         self._saved = trainer.global_step
+        for stopping in trainer.early_stopping_callbacks:
+            trainer.should_stop |= stopping.wait_count >= stopping.patience  # as it had decided
+        if trainer.is_global_zero:
+            for file in self.path.parent.glob("*.unfinished"):  # of a write that was killed
+                file.unlink()
         if threading.current_thread() is threading.main_thread():
             self._listener = os.getpid()
             for name in SIGNALS:
                 if hasattr(signal, name):
                     signal.signal(getattr(signal, name), self._on_signal)
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Remember the step, to see whether the batch ends one."""
-        self._stepped = trainer.global_step
 
     def on_train_batch_end(
         self,
@@ -107,13 +105,15 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Save when it is time, and stop when asked to."""
         step, loop = trainer.global_step, trainer.fit_loop.epoch_loop
-        if step == self._stepped:
-            return  # gradients are being accumulated, and no checkpoint holds them
+        if trainer.fit_loop._should_accumulate():
+            return  # no checkpoint holds gradients
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
         if loop.batch_progress.is_last_batch or loop._should_check_val_fx(fetcher):
             return  # Lightning, resumed here, would leave out the validation that follows
-        stop = self._asked_to_stop(trainer, step % 10 == 0)
+        if trainer._logger_connector.should_update_logs and trainer.log_every_n_steps > 1:  # type: ignore[attr-defined]
+            return  # nor would it log this step; the next one is as good
+        stop = self._asked_to_stop(trainer, exchange=step % 10 == 5)
         if stop or step - self._saved >= self.every_n_train_steps:
             self._save(trainer)
         if stop:
@@ -121,7 +121,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save before a validation, which may be long; a run resumed here begins with it."""
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        if self._is_between_steps(trainer):
             self._validation_follows = True
             self._save(trainer)
             self._validation_follows = False
@@ -131,14 +131,15 @@ class LastCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the best score after a validation within an epoch."""
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._can_leave = False
-            if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-                self._save(trainer)
+        self._can_leave = False
+        within_epoch = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if self._is_between_steps(trainer) and within_epoch:
+            self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the complete epoch, best score included."""
-        self._save(trainer)
+        if trainer.max_steps == -1:  # else Lightning, resumed here, would count the epoch twice
+            self._save(trainer)
         if self._asked_to_stop(trainer):
             self._stop(trainer)
 
@@ -160,6 +161,12 @@ class LastCheckpoint(Checkpoint):
         if self._can_leave:
             self._stop(None)
         os.write(2, b"\nstopping after this step\n")
+
+    @staticmethod
+    def _is_between_steps(trainer: Trainer) -> bool:
+        """Whether this validation is one of training, and no gradients are being accumulated."""
+        training = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        return training and not trainer.fit_loop._should_accumulate()
 
     def _asked_to_stop(self, trainer: Trainer, exchange: bool = True) -> bool:
         """Whether any process was; all get the same answer, at steps where all `exchange` it."""
@@ -187,10 +194,10 @@ class LastCheckpoint(Checkpoint):
                 f"{self._saved}: lower optimizer.lr, set trainer.precision=32-true, or look for "
                 "NaN and huge values in the features"
             )
+        for logger in trainer.loggers:
+            logger.save()  # first, so that no metric of a step in the checkpoint can be missing
         trainer.save_checkpoint(self.path, weights_only=False)
         self._saved = step
-        for logger in trainer.loggers:
-            logger.save()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
