@@ -61,6 +61,7 @@ def _train(arguments, cwd, output, before):
     import torch
 
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of loader workers, as in any process
     if before is not None:
         before()
     from itm.train import main

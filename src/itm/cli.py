@@ -78,11 +78,13 @@ def resume_arguments(arguments: Sequence[str]) -> list[str]:
     `init=`, which never reads a configuration.
     """
     arguments = list(arguments)
-    folder = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
+    at = next((i for i, a in enumerate(arguments) if a.startswith("resume=")), None)
+    folder = "" if at is None else arguments[at].partition("=")[2]
     record = Path(folder) / "run.json"
     if not folder or not record.is_file():
         return arguments
     keys = {a.partition("=")[0] for a in arguments} | {"sweep"}  # one job of a sweep, not all
     before = json.loads(record.read_text(encoding="utf-8"))["overrides"]
     kept = [b for b in before if b.partition("=")[0] not in keys]
-    return [*kept, *arguments, f"hydra.run.dir={folder}"]
+    arguments[at:at] = [*kept, f"hydra.run.dir={folder}"]  # together: options may stand around them
+    return arguments

@@ -1,0 +1,334 @@
+"""Runs that are killed, stopped, cheated of disk space and moved end where undisturbed ones end.
+
+    python -m pytest -m slow tests/test_interruption.py
+
+kills one run over and over, and runs of ten settings after each single write of last.ckpt.
+"""
+
+import io
+import json
+import os
+import random
+import resource
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from itm.durable import damage
+from processes import Run
+
+STEPS, EPOCHS = 30, 3
+ARGUMENTS = (
+    "--config-dir", "conf", "model=mean", "loss=sam", "trainer=fast", "scheduler.step_size=1",
+    f"trainer.max_epochs={EPOCHS}", "callbacks.last.every_n_train_steps=2",
+    "trainer.log_every_n_steps=3",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """With an undisturbed run in `whole`: 3 epochs of 10 steps, negatives drawn at random."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "conf/model").mkdir(parents=True)
+    (folder / "conf/model/mean.yaml").write_text(
+        "_target_: toy.MeanMatcher\nvocab_size: null\nimg_dim: null\nembed_dim: 16\n"
+    )
+    start(folder, "whole").done()
+    return folder
+
+
+def start(folder, name, *more, before=None):
+    """The run of a name, begun or continued."""
+    return Run(
+        *ARGUMENTS, f"hydra.run.dir={name}", "resume=true", *more, cwd=folder, name=name,
+        before=before,
+    )  # fmt: skip
+
+
+def checkpoint(run, name="last"):
+    return torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
+
+
+def leaves(tree, path=()):
+    """(path, value) of everything in nested dicts and lists."""
+    if isinstance(tree, dict):
+        pairs = tree.items()
+    elif isinstance(tree, (list, tuple)):
+        pairs = enumerate(tree)
+    else:
+        return [(path, tree)]
+    return [leaf for key, value in pairs for leaf in leaves(value, (*path, key))]
+
+
+def assert_same(run, whole):
+    """Both ended with bitwise the same weights, optimiser, best score, metrics and results."""
+    ours, theirs = checkpoint(run), checkpoint(whole)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
+        for (path, a), (other, b) in zip(leaves(ours[key]), leaves(theirs[key]), strict=True):
+            same = torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+            assert path == other and same, (key, path, a, b)
+    for name in ("wait_count", "best_score", "best_model_score"):
+        assert states(ours, name) == states(theirs, name)
+    for name in states(ours, "best_model_path"):
+        assert Path(name) == (run / "checkpoints/best.ckpt").resolve()
+    assert (run / "csv/metrics.csv").read_text() == (whole / "csv/metrics.csv").read_text()
+    ours, theirs = (json.loads((x / "results.json").read_text()) for x in (run, whole))
+    assert {k: v for k, v in ours.items() if "/" in k} == {
+        k: v for k, v in theirs.items() if "/" in k
+    }
+
+
+def states(checkpoint, name):
+    """What the callbacks of a checkpoint have under a name."""
+    return [state[name] for state in checkpoint["callbacks"].values() if name in state]
+
+
+def killed_at_random(folder, name, kills, *more):
+    """Start a run and kill it, each time at some moment after it wrote a checkpoint."""
+    last, at = folder / name / "checkpoints/last.ckpt", []
+    written = lambda: last.stat().st_mtime_ns if last.exists() else 0  # noqa: E731
+    for _ in range(kills):
+        run, before = start(folder, name, *more), written()
+        while run.running and written() == before:
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.15))
+        os.kill(run.pid, signal.SIGKILL)
+        if run.wait() == 0:
+            break  # it was faster
+        at.append(checkpoint(folder / name)["global_step"])
+    return at
+
+
+def test_three_kills(folder):
+    killed_at_random(folder, "killed", 3)
+    start(folder, "killed").done()
+    assert_same(folder / "killed", folder / "whole")
+    assert not list((folder / "killed").rglob("*.unfinished"))
+
+
+# What a process does to itself before it trains ------------------------------------------------
+
+
+def die_in_a_write(number):
+    """SIGKILL with half of a checkpoint written."""
+    save, count = torch.save, iter(range(1, 1000))
+
+    def half_a_save(state, file):
+        if next(count) == number:
+            whole = io.BytesIO()
+            save(state, whole)
+            file.write(whole.getvalue()[: len(whole.getvalue()) // 2])
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        save(state, file)
+
+    torch.save = half_a_save
+
+
+def die_after_a_write(number):
+    """SIGKILL as soon as last.ckpt is in its place."""
+    replace, count = Path.replace, iter(range(1, 1000))
+
+    def replace_and_die(self, target):
+        out = replace(self, target)
+        if Path(target).name == "last.ckpt" and next(count) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return out
+
+    Path.replace = replace_and_die
+
+
+def signal_at_batch(number, batch):
+    from itm.callbacks import StepSeed
+
+    hook = StepSeed.on_train_batch_start
+
+    def hook_and_signal(self, trainer, *arguments):
+        hook(self, trainer, *arguments)
+        if trainer.fit_loop.total_batch_idx == batch:
+            os.kill(os.getpid(), number)
+
+    StepSeed.on_train_batch_start = hook_and_signal
+
+
+def signal_in_validation(number, epoch):
+    from itm.matcher import Matcher
+
+    score = Matcher._score
+
+    def signal_and_score(self, *arguments):
+        if self.trainer.current_epoch == epoch:
+            os.kill(os.getpid(), number)
+        return score(self, *arguments)
+
+    Matcher._score = signal_and_score
+
+
+def small_disk(size):
+    """No file can grow beyond some bytes; Python ignores the signal and sees an OSError."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def one_process_of(folder, name, before):
+    return start(folder, name, before=before).wait()
+
+
+# -----------------------------------------------------------------------------------------------
+
+
+# The sixth write is best.ckpt: last.ckpt at steps 2, 4, 7 and before the validation, best, last.
+@pytest.mark.parametrize("number", [3, 6])
+def test_a_kill_in_a_write_leaves_the_checkpoint_of_before(folder, number):
+    name = f"write{number}"
+    assert one_process_of(folder, name, partial(die_in_a_write, number)) == -signal.SIGKILL
+    files = {file.name for file in (folder / name / "checkpoints").iterdir()}
+    assert any(file.endswith(".ckpt.unfinished") for file in files)
+    for file in files & {"last.ckpt", "best.ckpt"}:
+        assert damage(folder / name / "checkpoints" / file) is None
+    start(folder, name).done()
+    assert_same(folder / name, folder / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_signals_stop_after_the_step_and_say_how_to_go_on(folder, number):
+    name = number.name
+    run = start(folder, name, before=partial(signal_at_batch, number, 13))
+    assert run.wait() == 128 + number
+    assert checkpoint(folder / name)["global_step"] == 14
+    assert f"stopped by {name}, step 14 is saved" in run.text and "Traceback" not in run.text
+    advice = f"continue with: python -m itm.train resume={folder / name}"
+    assert advice in run.text
+    # What it says is all that is needed, also after the folder was moved.
+    (folder / name).rename(folder / f"{name}_moved")
+    Run("--config-dir", "conf", f"resume={name}_moved", cwd=folder, name=name).done()
+    assert_same(folder / f"{name}_moved", folder / "whole")
+
+
+def test_a_signal_breaks_a_validation_off(folder):
+    run = start(folder, "validating", before=partial(signal_in_validation, signal.SIGTERM, 1))
+    assert run.wait() == 128 + signal.SIGTERM
+    assert "step 20 is saved" in run.text
+    start(folder, "validating").done()
+    assert_same(folder / "validating", folder / "whole")
+
+
+def test_workers_change_nothing_before_and_after_a_kill(folder):
+    stop = partial(signal_at_batch, signal.SIGTERM, 14)
+    start(folder, "workers", "data.workers=2", before=stop).wait()
+    start(folder, "workers", "data.workers=2").done()
+    assert_same(folder / "workers", folder / "whole")
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(folder):
+    start(folder, "full", "trainer.max_epochs=1", "test=false").done()
+    size = (folder / "full/checkpoints/last.ckpt").stat().st_size
+    run = start(folder, "full", before=partial(small_disk, size // 2))
+    assert run.wait() == 1
+    assert "error: cannot write" in run.text and "File too large" in run.text
+    assert "continue with: python -m itm.train resume=" in run.text
+    assert checkpoint(folder / "full")["global_step"] == 10
+    assert not list((folder / "full").rglob("*.unfinished"))
+    start(folder, "full").done()
+    assert_same(folder / "full", folder / "whole")
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_best(folder):
+    start(folder, "damaged", "trainer.max_epochs=2", "test=false").done()
+    checkpoints = folder / "damaged/checkpoints"
+    data = (checkpoints / "last.ckpt").read_bytes()
+    (checkpoints / "last.ckpt").write_bytes(data[: len(data) // 2])
+    text = start(folder, "damaged").done()
+    assert f"cannot read {folder}/damaged/checkpoints/last.ckpt: it is cut off" in text
+    assert f"continuing from {folder}/damaged/checkpoints/best.ckpt" in text
+    assert_same(folder / "damaged", folder / "whole")
+
+
+def test_damage_everywhere_is_an_error_that_names_the_files(folder, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    data = bytearray((folder / "whole/checkpoints/last.ckpt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "checkpoints/last.ckpt").write_bytes(data)
+    run = start(folder, tmp_path)
+    assert run.wait() == 1
+    assert f"cannot read {tmp_path}/checkpoints/last.ckpt: its part" in run.text
+    run = Run(*ARGUMENTS, f"resume={tmp_path}/checkpoints/last.ckpt", cwd=folder, name="explicit")
+    assert run.wait() == 1 and "is damaged" in run.text and "Traceback" not in run.text
+
+
+def test_another_batch_size_goes_on_at_the_same_caption(folder):
+    """The same arithmetic serves another number of processes."""
+    start(folder, "other", before=partial(signal_at_batch, signal.SIGTERM, 13)).wait()
+    start(folder, "other", "data.batch_size=16").done()
+    last = checkpoint(folder / "other")
+    # 14 steps of 32; 8 of 20 batches of 16 are done in the second epoch, 12 + 20 remain.
+    assert (last["epoch"], last["global_step"]) == (2, 14 + 12 + 20)
+    assert [x["last_epoch"] for x in last["lr_schedulers"]] == [EPOCHS]
+
+
+def test_a_finished_run_is_finished(folder):
+    before = checkpoint(folder / "whole")["global_step"]
+    start(folder, "whole").done()
+    assert checkpoint(folder / "whole")["global_step"] == before == STEPS
+    assert_same(folder / "whole", folder / "whole")
+
+
+def test_runs_record_how_they_were_made(folder):
+    results = json.loads((folder / "whole/results.json").read_text())
+    assert results["seed"] == 0 and results["versions"]["torch"] == torch.__version__
+    assert results["command"].startswith("python -m itm.train model=mean loss=sam")
+
+
+# Long ------------------------------------------------------------------------------------------
+
+CVSE = (
+    "model=cvse", "model.embed_dim=16", "model.word_dim=8", "model.concept_dim=8",
+    "data.num_concepts=20", "data.workers=2", "trainer.max_epochs=12",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [("trainer.max_epochs=12",), CVSE], ids=["mean", "cvse"])
+def test_many_kills(folder, more, capsys):
+    """Dropout, batch norm, several optimiser groups and loader workers, in the second run."""
+    name = f"long{len(more)}"
+    start(folder, f"{name}_whole", *more).done()
+    at = killed_at_random(folder, name, 25, *more)
+    start(folder, name, *more).done()
+    with capsys.disabled():
+        print(f"\n{len(at)} kills; steps in last.ckpt after them: {at}")
+    assert len(at) >= 20
+    assert_same(folder / name, folder / f"{name}_whole")
+
+
+SETTINGS = {
+    "plain": (),
+    "ema": ("callbacks=ema", "callbacks.ema.decay=0.9"),
+    "early_stopping": ("callbacks=early_stopping", "callbacks.early_stopping.patience=1",
+                       "trainer.max_epochs=5"),
+    "accumulation": ("trainer.accumulate_grad_batches=3",),
+    "half_epochs": ("trainer.val_check_interval=0.5",),
+    "every_4_steps": ("trainer.val_check_interval=4", "trainer.check_val_every_n_epoch=null"),
+    "every_2_epochs": ("trainer.check_val_every_n_epoch=2",),
+    "steps": ("trainer.max_steps=13",),
+    "all": ("trainer.max_steps=13", "trainer.max_epochs=9", "trainer.val_check_interval=3",
+            "trainer.accumulate_grad_batches=2"),
+    "workers": ("data.workers=2",),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_kill_after_each_write(folder, setting):
+    more = ("data.limit=32", *SETTINGS[setting])
+    start(folder, f"{setting}_whole", *more).done()
+    for number in range(1, 30):
+        name = f"{setting}{number}"
+        if start(folder, name, *more, before=partial(die_after_a_write, number)).wait() == 0:
+            break  # there were fewer writes
+        start(folder, name, *more).done()
+        assert_same(folder / name, folder / f"{setting}_whole")
+    assert number > 3
