@@ -95,7 +95,7 @@ def killed_at_random(folder, name, kills, *more):
         run, before = start(folder, name, *more), written()
         while run.running and written() == before:
             time.sleep(0.002)
-        time.sleep(random.uniform(0, 0.15))
+        time.sleep(random.uniform(0, 0.4))
         os.kill(run.pid, signal.SIGKILL)
         if run.wait() == 0:
             break  # it was faster
@@ -300,7 +300,7 @@ def test_many_kills(folder, more, capsys):
     start(folder, name, *more).done()
     with capsys.disabled():
         print(f"\n{len(at)} kills; steps in last.ckpt after them: {at}")
-    assert len(at) >= 20
+    assert len(at) >= 20 and len(set(at)) >= 10
     assert_same(folder / name, folder / f"{name}_whole")
 
 

@@ -75,7 +75,7 @@ class Health(Callback):
         split = trainer.datamodule.val_split  # type: ignore[attr-defined]
         chance = chance_rsum(split.num_images, len(split.captions))
         if rsum < 1.5 * chance:
-            self._warn(f"val/rsum is {rsum:.1f}, by chance it would be {chance:.1f}")
+            self._warn(pl_module, f"val/rsum is {rsum:.1f}, by chance it would be {chance:.1f}")
 
     def _look(self, matcher: LightningModule) -> None:
         recent, self._recent = self._recent, []
@@ -97,13 +97,15 @@ class Health(Callback):
             near = np.abs(ranking / np.where(flat[1], pairs, 1) - flat[0]) < 0.02 * flat[0]
             self._at_plateau = self._at_plateau + len(near) if near.all() else 0
         if self._at_plateau >= self.patience:
-            self._warn(f"the ranking loss stays at {ranking[-1]:.4g}")
+            self._warn(matcher, f"the ranking loss stays at {ranking[-1]:.4g}")
 
-    def _warn(self, sign: str) -> None:
+    def _warn(self, matcher: LightningModule, sign: str) -> None:
         if not self._warned:
+            mines = hasattr(getattr(matcher.loss, "ranking", matcher.loss), "warmup_steps")
+            first = "start with all negatives (loss.warmup_steps=2000, or loss.negatives=all), or "
             rank_zero_warn(
-                f"training seems to have collapsed to equal scores: {sign}; start with all "
-                "negatives (loss.warmup_steps=2000, or loss.negatives=all) or lower optimizer.lr"
+                f"training seems to have collapsed to equal scores: {sign}; "
+                f"{first if mines else ''}lower optimizer.lr"
             )
         self._warned = True
 
