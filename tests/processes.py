@@ -6,7 +6,9 @@ entry point of the command line, and it can be killed like any process.
 
 import multiprocessing
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -40,8 +42,18 @@ class Run:
     def wait(self, timeout=300):
         """Exit code; negative: the signal that killed it."""
         self.process.join(timeout)
-        assert not self.running, f"still running:\n{self.text}"
+        ended = not self.running
+        with suppress(ProcessLookupError):  # loader workers of a process that was killed
+            os.killpg(self.pid, signal.SIGKILL)
+        self.process.join()
+        assert ended, f"was still running:\n{self.text}"
         return self.process.exitcode
+
+    def kill(self):
+        """SIGKILL to the process alone; true unless it had ended by itself."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        return self.wait() == -signal.SIGKILL
 
     def done(self, timeout=300):
         """Output of a run that must succeed."""
@@ -51,6 +63,7 @@ class Run:
 
 
 def _train(arguments, cwd, output, before):
+    os.setsid()
     os.chdir(cwd)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)

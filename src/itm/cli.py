@@ -4,13 +4,16 @@ import json
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+
+EXPECTED = (ValueError, OSError, HydraException, OmegaConfBaseException)
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -23,11 +26,17 @@ def run(main: Callable[[], Any]) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints and exits by itself
     try:
         main()
-    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
-        if os.environ.get("ITM_TRACEBACK"):
-            raise
+    except Exception as error:
+        fail(error)
+
+
+def fail(error: Exception) -> NoReturn:
+    """End the process, with one line for an expected error, with the traceback of any other."""
+    if isinstance(error, EXPECTED) and not os.environ.get("ITM_TRACEBACK"):
         print(f"error: {error}\n(set ITM_TRACEBACK=1 for the traceback)", file=sys.stderr)
-        raise SystemExit(1) from None
+    else:
+        traceback.print_exception(error)
+    raise SystemExit(1)
 
 
 def quiet() -> None:
@@ -39,6 +48,7 @@ def quiet() -> None:
         ".*does not have many workers.*",  # data.workers is the user's choice
         ".*lr_scheduler.step.*before.*optimizer.step.*",  # skipped steps of fp16 scaling
         "Checkpoint directory .* exists and is not empty",  # resumed runs write where they were
+        "It is recommended to use .*sync_dist=True",  # metrics are of the whole split already
         "The dirpath has changed from",  # resume=X.ckpt starts a folder and a best score of its own
     ):
         warnings.filterwarnings("ignore", message)

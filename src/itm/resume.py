@@ -121,7 +121,10 @@ class LastCheckpoint(Checkpoint):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save before a validation, which may be long; a run resumed here begins with it."""
-        if self._is_between_steps(trainer):
+        last = (
+            trainer.global_step == trainer.max_steps
+        )  # where Lightning, resumed, would do nothing
+        if self._is_between_steps(trainer) and not last:
             self._validation_follows = True
             self._save(trainer)
             self._validation_follows = False
@@ -138,7 +141,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the complete epoch, best score included."""
-        if trainer.max_steps == -1:  # else Lightning, resumed here, would count the epoch twice
+        if trainer.max_steps in (-1, trainer.global_step):  # else Lightning counts the epoch twice
             self._save(trainer)
         if self._asked_to_stop(trainer):
             self._stop(trainer)

@@ -13,8 +13,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from itm.cli import resume_arguments, run
+from itm.cli import fail, resume_arguments, run
 from itm.config import CONF, build_data, build_matcher, instantiate
+from itm.distributed import rank_and_size
 
 
 def train(cfg: DictConfig) -> float:
@@ -57,7 +58,8 @@ def train(cfg: DictConfig) -> float:
         "seconds": seconds,
     }
     if cfg.test and not trainer.interrupted:
-        results |= trainer.test(matcher, data, ckpt_path=best.best_model_path, verbose=False)[0]
+        path = best.best_model_path or None  # None: training ended before its first validation
+        results |= trainer.test(matcher, data, ckpt_path=path, verbose=False)[0]
     if trainer.is_global_zero:
         write_text(out / "results.json", json.dumps({**results, **record}, indent=1))
         print(result_table(results, f"{cfg_name(cfg)}"))
@@ -109,7 +111,16 @@ def start_from(matcher: Any, source: str) -> None:
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def _main(cfg: DictConfig) -> float:
-    return train(cfg)
+    try:
+        return train(cfg)
+    except Exception as error:
+        rank, processes = rank_and_size()
+        if processes == 1:
+            raise
+        # Not to go on with the next job of a sweep while other processes wait in this one.
+        hint = "if it lost its connection or timed out, another one failed first"
+        print(f"process {rank} of {processes} ends; {hint}", file=sys.stderr)
+        fail(error)
 
 
 def main() -> None:
