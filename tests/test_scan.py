@@ -15,8 +15,9 @@ from torch.nn.utils.rnn import pad_sequence
 import attention_oracle as oracle
 from goldens_path import SHARED, case
 from itm import cross_attention
+from itm.attended import AGGREGATIONS, RAW_NORMS
 from itm.batch import Encoded
-from itm.cross_attention import AGGREGATIONS, RAW_NORMS, Blocking, CrossAttention
+from itm.cross_attention import Blocking, CrossAttention
 from itm.losses import Triplet
 from itm.metrics import ranks, summary
 from itm.models import SCAN
@@ -46,7 +47,7 @@ class Golden:
         self.options = json.loads((folder / "options.json").read_text())
         self.expected = np.load(folder / "expected.npz")
         self.path = folder / checkpoint
-        self.matcher = from_published(self.path, vocab=folder / "vocab.json", family="scan")
+        self.matcher = from_published(self.path, vocab=folder / "vocab.json")
         negatives = "hardest" if self.options["max_violation"] else "all"
         self.matcher.loss = Triplet(self.options["margin"], negatives)
         (data,) = (folder / "data").iterdir()
@@ -180,7 +181,7 @@ def test_published_round_trip(name, tmp_path):
         assert all(torch.equal(before[key], after[key]) for key in before)
     ours = {key: options[key] for key in written if key in options}
     assert ours == written and written["vocab_path"] == "./vocab/"
-    matcher = from_published(tmp_path / "again.pth.tar", family="scan")
+    matcher = from_published(tmp_path / "again.pth.tar")
     assert matcher.hparams == golden.matcher.hparams
     matcher.vocab = golden.matcher.vocab
     found = matcher.score(golden.images, golden.captions)

@@ -20,21 +20,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from itm.batch import Encoded
-from itm.layers import full, masked_softmax
-from itm.packing import Packed, pack
-
-RAW_NORMS = (
-    "clipped_l2norm",
-    "l2norm",
-    "clipped_l1norm",
-    "l1norm",
-    "clipped",
-    "softmax",
-    "no_norm",
+from itm.attended import (
+    AGGREGATIONS,
+    RAW_NORMS,
+    Block,
+    aggregate,
+    attend,
+    attend_unscaled,
+    attended_cosine,
+    cut,
+    gram,
+    split,
 )
-AGGREGATIONS = ("LogSumExp", "Mean", "Max", "Sum")
-EPS = 1e-8
+from itm.batch import Encoded
+from itm.layers import full, full_precision
+from itm.packing import Packed, pack
 
 
 class Blocking(NamedTuple):
@@ -47,20 +47,6 @@ class Blocking(NamedTuple):
 
 CACHE = Blocking(slack=0.0, product=1 << 22, block=1 << 18)  # 16 MB and 1 MB of float32
 LAUNCH = Blocking(slack=0.5, product=1 << 62, block=1 << 62)  # as few kernels as possible
-
-
-class Block(NamedTuple):
-    """The pairs of N contexts of P parts with M groups of Q queries.
-
-    In "t2i" a context is an image (P = R) and the queries are the words of M captions (Q = L); in
-    "i2t" a context is a caption (P = L) and the queries are the regions of M images (Q = R).
-    """
-
-    products: Tensor  # (N, P, M, Q) S
-    gram: Tensor  # (N, P, P) of the contexts
-    square: Tensor  # (M, Q) squared length of the queries
-    context_mask: Tensor | None  # (N, P), None = all real
-    query_mask: Tensor | None  # (M, Q), None = all real
 
 
 @dataclass(frozen=True)
@@ -96,28 +82,86 @@ class CrossAttention:
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(known)}")
 
+    def prepare(self, images: Encoded) -> Encoded:
+        """Images with what every block of captions would compute again: `aux["gram"]` in "t2i"."""
+        if self.direction == "i2t":
+            return images
+        return images._replace(aux={**(images.aux or {}), "gram": image_gram(images)})
+
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
         """Scores (I, C) from region vectors (I, R, D) and word vectors (C, L, D)."""
-        return self.all_pairs(self.score, images, captions)
+
+        def score(block: Block) -> Tensor:
+            return self._score(attend_unscaled(block, self.raw_norm, self.temperature), block)
+
+        return self.all_pairs(score, images, captions)
 
     def weights(self, images: Encoded, captions: Encoded) -> Tensor:
         """Attention (I, C, R, L): sums to 1 over the context, zero at padding."""
 
         def pictures(block: Block) -> Tensor:
-            p = self.attend(block)
+            p = self._attend(block)
             if block.query_mask is not None:
                 p = p.masked_fill(~block.query_mask, 0.0)
-            # The regions are the context in t2i, the queries in i2t.
+            # (N, M, R, L): the regions are the context in t2i, the queries in i2t.
             return p.permute(0, 2, 1, 3) if self.direction == "t2i" else p.permute(0, 2, 3, 1)
 
-        return self.all_pairs(pictures, images, captions, words_last=True)
+        assert captions.parts is not None
+        return self.all_pairs(pictures, images, captions, captions.parts.shape[1])
+
+    def similarity_and_means(self, images: Encoded, captions: Encoded) -> tuple[Tensor, Tensor]:
+        """Scores (I, C), and each pair's attention averaged over its queries (I, C, P).
+
+        The mean of a pair's attended vectors is the context weighted once with this average; in
+        "t2i" P = R, in "i2t" P = L.
+        """
+
+        def both(block: Block) -> Tensor:
+            p = self._attend(block)
+            means = aggregate(p, "Mean", mask=block.query_mask).transpose(1, 2)  # (N, M, P)
+            return torch.cat([self._score(p, block).unsqueeze(-1), means], -1)
+
+        assert captions.parts is not None
+        size = 1 + captions.parts.shape[1] if self.direction == "i2t" else None
+        found = self.all_pairs(both, images, captions, size)
+        return found[..., 0], found[..., 1:]
+
+    @full_precision
+    def matched_means(self, images: Encoded, captions: Encoded, rows: Tensor) -> Tensor:
+        """Mean attended vector (C, D) of each caption with its own image.
+
+        Args:
+            images: with region vectors (I, R, D).
+            captions: with word vectors (C, L, D).
+            rows: (C,) row of each caption's image.
+        """
+        assert images.parts is not None and images.mask is not None
+        assert captions.parts is not None and captions.mask is not None
+        regions = full(images.parts).index_select(0, rows), images.mask[rows]
+        words = full(captions.parts), captions.mask
+        sides = (regions, words) if self.direction == "t2i" else (words, regions)
+        (context, context_mask), (queries, query_mask) = sides
+        products = (context @ queries.mT).unsqueeze(2)  # (C, P, 1, Q)
+        mask = query_mask[:, None, None]  # (C, 1, 1, Q)
+        p = attend(products, self.raw_norm, self.temperature, context_mask, mask)
+        means = aggregate(p, "Mean", mask=mask)  # (C, P, 1)
+        return (means.mT @ context).squeeze(1)
+
+    def _attend(self, block: Block) -> Tensor:
+        masks = block.context_mask, block.query_mask
+        return attend(block.products, self.raw_norm, self.temperature, *masks)
+
+    def _score(self, p: Tensor, block: Block) -> Tensor:
+        """Scores (N, M) of a block's pairs from their attention, whatever its scale."""
+        r = attended_cosine(p, block)
+        return aggregate(r, self.aggregation, self.lambda_lse, block.query_mask)
 
     def all_pairs(
         self,
         function: Callable[[Block], Tensor],
         images: Encoded,
         captions: Encoded,
-        words_last: bool = False,
+        size: int | None = None,
     ) -> Tensor:
         """Apply a function of blocks to all pairs.
 
@@ -125,122 +169,71 @@ class CrossAttention:
             function: block -> (N, M, ...).
             images: with region vectors (I, R, D).
             captions: with word vectors (C, L, D).
-            words_last: the function's last dimension counts words; it is padded with zeros to L.
+            size: pad the function's last dimension with zeros to this; for one that depends on the
+                number of words, which differs from block to block.
 
         Returns:
             (I, C, ...).
         """
-        regions, words = images.parts, captions.parts
-        assert regions is not None and words is not None
+        regions = images.parts
+        assert regions is not None
+        t2i = self.direction == "t2i"
         blocking = CACHE if regions.device.type == "cpu" else LAUNCH
         packed = pack(captions, blocking.slack)
-        mask = unless_all_real(images.mask)
+        known = image_gram(images) if t2i else torch.linalg.vector_norm(full(regions), dim=-1)
         step = max(1, blocking.product // (regions.shape[1] * len(packed.words)))
         rows = []
-        for start in range(0, len(regions), step):
-            part = regions[start : start + step]
-            flat = part.flatten(0, 1)  # (I * R, D)
-            # The one product in the trainer's own precision; all that follows is float32.
-            if self.direction == "t2i":
-                products = flat @ packed.words.T  # (I * R, W)
-            else:
-                products = packed.words @ flat.T  # (W, I * R)
+        for chunk, own, mask in split(step, regions, known, unless_all_real(images.mask)):
+            flat = chunk.flatten(0, 1)  # (I * R, D)
+            # The one product in the trainer's own precision, (I * R, W) or (W, I * R).
+            products = flat @ packed.words.T if t2i else packed.words @ flat.T
             with torch.autocast(regions.device.type, enabled=False):
-                part_mask = None if mask is None else mask[start : start + step]
                 columns = []
-                for block in self._blocks(full(products), part, part_mask, packed):
+                for block in self._blocks(full(products), len(chunk), own, mask, packed):
                     found = torch.cat([function(piece) for piece in cut(block, blocking.block)])
-                    found = found if self.direction == "t2i" else found.transpose(0, 1)
-                    if words_last:
-                        found = F.pad(found, (0, words.shape[1] - found.shape[-1]))
-                    columns.append(found)
+                    found = found if t2i else found.transpose(0, 1)
+                    missing = 0 if size is None else size - found.shape[-1]
+                    columns.append(F.pad(found, (0, missing)) if missing else found)
                 rows.append(torch.cat(columns, 1))
         return torch.cat(rows).index_select(1, packed.inverse)
 
     def _blocks(
-        self, products: Tensor, regions: Tensor, mask: Tensor | None, packed: Packed
+        self,
+        products: Tensor,
+        I: int,
+        own: Tensor,
+        mask: Tensor | None,
+        packed: Packed,  # noqa: E741
     ) -> Iterator[Block]:
-        """One block per group of captions, from the products of I images with all words."""
-        regions = full(regions)
-        I, R, _ = regions.shape  # noqa: E741
+        """One block per group of captions, from the products of I images with all words.
+
+        Args:
+            products: (I * R, W) in "t2i", (W, I * R) in "i2t".
+            I: number of images.
+            own: of the regions: Gram matrices (I, R, R) in "t2i", lengths (I, R) in "i2t".
+            mask: (I, R) real regions, None = all.
+            packed: the words.
+        """
+        R = own.shape[1]
         t2i = self.direction == "t2i"
-        own = regions @ regions.mT if t2i else regions.square().sum(-1)
         # split, not slices: its backward is one concatenation.
         parts = products.split(packed.sizes, 1 if t2i else 0)
         texts = full(packed.words).split(packed.sizes)
-        for part, text, (n, L), words in zip(
-            parts, texts, packed.shapes, packed.masks, strict=True
-        ):
+        groups = zip(parts, texts, packed.shapes, packed.masks, strict=True)
+        for part, text, (n, L), words in groups:
             if t2i:
-                square = text.square().sum(-1).view(n, L)
-                yield Block(part.reshape(I, R, n, L), own, square, mask, words)
+                length = torch.linalg.vector_norm(text, dim=-1).view(n, L)
+                yield Block(part.reshape(I, R, n, L), own, length, mask, words)
             else:
-                vectors = text.view(n, L, -1)
-                yield Block(part.view(n, L, I, R), vectors @ vectors.mT, own, words, mask)
-
-    # For one block ----------------------------------------------------------------------------
-
-    def score(self, block: Block) -> Tensor:
-        """Scores (N, M) of a block's pairs."""
-        return self._aggregate(attended_cosine(self.attend(block), block), block.query_mask)
-
-    def attend(self, block: Block) -> Tensor:
-        """Attention p (N, P, M, Q) of every query to its context."""
-        products = block.products
-        if block.query_mask is not None:
-            products = products.masked_fill(~block.query_mask, 0.0)
-        x = self._sharpen(products, block.query_mask)
-        if block.context_mask is None:
-            return torch.softmax(x, 1)
-        return masked_softmax(x, block.context_mask[:, :, None, None].expand_as(x), 1)
-
-    def _sharpen(self, products: Tensor, mask: Tensor | None) -> Tensor:
-        """Products under raw_norm along the queries (the last dimension), times the temperature."""
-        x = F.leaky_relu(products, 0.1) if self.raw_norm.startswith("clipped") else products
-        if self.raw_norm in ("clipped", "no_norm"):
-            return self.temperature * x
-        if self.raw_norm == "softmax":
-            x = x if mask is None else x.masked_fill(~mask, float("-inf"))
-            return self.temperature * torch.softmax(x, -1)
-        order = 1 if self.raw_norm.endswith("l1norm") else 2
-        size = torch.linalg.vector_norm(x, order, dim=-1, keepdim=True)
-        # A row of zeros stays zero, with a zero gradient.
-        return x * torch.where(size > 0, self.temperature / (size + EPS), 0.0)
-
-    def _aggregate(self, r: Tensor, mask: Tensor | None) -> Tensor:
-        """One score from the relevances of all queries, (N, M, Q) -> (N, M)."""
-        if self.aggregation in ("Mean", "Sum"):
-            if mask is None:
-                return r.mean(-1) if self.aggregation == "Mean" else r.sum(-1)
-            total = r.masked_fill(~mask, 0.0).sum(-1)
-            return total / mask.sum(-1) if self.aggregation == "Mean" else total
-        r = r if mask is None else r.masked_fill(~mask, float("-inf"))
-        if self.aggregation == "Max":
-            return r.amax(-1)
-        return torch.logsumexp(self.lambda_lse * r, -1) / self.lambda_lse
+                yield Block(part.view(n, L, I, R), gram(text.view(n, L, -1)), own, words, mask)
 
 
-def attended_cosine(p: Tensor, block: Block) -> Tensor:
-    """The relevance r = cos(q, sum_k p_k context_k), (N, M, Q); zero where either is zero."""
-    dot = (p * block.products).sum(1)
-    spread = torch.bmm(block.gram, p.flatten(2)).view_as(p)  # G p
-    square = (p * spread).sum(1)  # |c|^2
-    lengths = block.square * square  # |q|^2 |c|^2
-    return dot * lengths.masked_fill(lengths <= EPS**2, float("inf")).rsqrt()
-
-
-def cut(block: Block, values: int) -> Iterator[Block]:
-    """Pieces of a block along its contexts, of about so many values of S each."""
-    step = max(1, values // max(1, block.products[0].numel()))
-    count = len(block.products)
-    if step >= count:
-        yield block
-        return
-    masks = None if block.context_mask is None else block.context_mask.split(step)
-    pieces = zip(block.products.split(step), block.gram.split(step), strict=True)
-    for k, (products, gram) in enumerate(pieces):
-        mask = None if masks is None else masks[k]
-        yield Block(products, gram, block.square, mask, block.query_mask)
+@full_precision
+def image_gram(images: Encoded) -> Tensor:
+    """Gram matrices (I, R, R) of the regions; `aux["gram"]` where `prepare` left them."""
+    assert images.parts is not None
+    aux = images.aux or {}
+    return aux["gram"] if "gram" in aux else gram(images.parts)
 
 
 def unless_all_real(mask: Tensor | None) -> Tensor | None:

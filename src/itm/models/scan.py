@@ -84,9 +84,8 @@ class SCAN(Matcher):
     def encode_images(self, images: Images) -> Encoded:
         """Region vectors (I, R, D)."""
         regions = self.image(images.regions)
-        return Encoded(
-            parts=l2norm(regions) if self.normalize_images else regions, mask=images.mask
-        )
+        regions = l2norm(regions) if self.normalize_images else regions
+        return self.cross.prepare(Encoded(parts=regions, mask=images.mask))
 
     def encode_captions(self, captions: Captions) -> Encoded:
         """Word vectors (C, L, D), zero beyond each caption's length."""
