@@ -50,7 +50,6 @@ class Golden:
             self.folder / "checkpoint.pth.tar",
             vocab=self.folder / "vocab.json",
             concepts=self.folder / "concepts",
-            family="cvse",
             options=OPTIONS.get(self.name),
             **options,
         )
@@ -227,7 +226,6 @@ def test_published_round_trip(golden, tmp_path):
         tmp_path / "model_best.pth.tar",
         golden.folder / "vocab.json",
         golden.folder / "concepts",
-        family="cvse",
     )
     same = golden.matcher()
     scores = other.score(golden.features, golden.captions)
@@ -238,18 +236,16 @@ def test_published_weights_need_their_concepts(tmp_path):
     golden = Golden("f30k")
     checkpoint = golden.folder / "checkpoint.pth.tar"
     with pytest.raises(ValueError, match="give concepts="):
-        from_published(checkpoint, golden.folder / "vocab.json", family="cvse")
+        from_published(checkpoint, golden.folder / "vocab.json")
     words = Concepts.load(golden.folder / "concepts")
     words.vectors = None
     with pytest.raises(ValueError, match="nor their word vectors"):
-        from_published(checkpoint, concepts=words, family="cvse")
+        from_published(checkpoint, concepts=words)
     with pytest.raises(ValueError, match="2 concepts for a matcher with num_concepts=20"):
-        from_published(
-            checkpoint, concepts=Concepts(["a", "b"], vectors=np.zeros((2, 10))), family="cvse"
-        )
+        from_published(checkpoint, concepts=Concepts(["a", "b"], vectors=np.zeros((2, 10))))
     fewer = Concepts(words.words, vectors=np.zeros((20, 7)))
     with pytest.raises(ValueError, match="set concept_dim=7"):
-        from_published(checkpoint, concepts=fewer, family="cvse")
+        from_published(checkpoint, concepts=fewer)
 
 
 def test_other_or_damaged_weights_are_refused(tmp_path):
@@ -260,7 +256,7 @@ def test_other_or_damaged_weights_are_refused(tmp_path):
     def load(states, **changed):
         opt = argparse.Namespace(**{**options, **changed})
         torch.save({"model": states, "opt": opt}, path)
-        return from_published(path, concepts=golden.folder / "concepts", family="cvse")
+        return from_published(path, concepts=golden.folder / "concepts")
 
     load(states)
     with pytest.raises(ValueError, match="no_imgnorm.* not supported"):

@@ -64,8 +64,8 @@ def test_init_takes_weights_only(trained, tmp_path):
 
 def test_a_sweep_ends_with_one_table(tmp_path):
     text = run(
-        "train", "-m", "trainer=fast", "model=scan,vsrn", "loss.margin=0.1,0.3", "model.embed_dim=16",
-        "model.word_dim=8", "hydra.sweep.dir=sweep", cwd=tmp_path,
+        "train", "-m", "trainer=fast", "model=scan,vsrn", "loss.margin=0.1,0.3",
+        "model.embed_dim=16", "model.word_dim=8", "hydra.sweep.dir=sweep", cwd=tmp_path,
     )  # fmt: skip
     with (tmp_path / "sweep/summary.csv").open() as file:
         header, *rows = csv.reader(file)

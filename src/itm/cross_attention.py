@@ -156,6 +156,7 @@ class CrossAttention:
         r = attended_cosine(p, block)
         return aggregate(r, self.aggregation, self.lambda_lse, block.query_mask)
 
+    @torch.compiler.disable(recursive=False)
     def all_pairs(
         self,
         function: Callable[[Block], Tensor],
@@ -189,7 +190,7 @@ class CrossAttention:
             products = flat @ packed.words.T if t2i else packed.words @ flat.T
             with torch.autocast(regions.device.type, enabled=False):
                 columns = []
-                for block in self._blocks(full(products), len(chunk), own, mask, packed):
+                for block in self._blocks(full(products), own, mask, packed):
                     found = torch.cat([function(piece) for piece in cut(block, blocking.block)])
                     found = found if t2i else found.transpose(0, 1)
                     missing = 0 if size is None else size - found.shape[-1]
@@ -198,23 +199,17 @@ class CrossAttention:
         return torch.cat(rows).index_select(1, packed.inverse)
 
     def _blocks(
-        self,
-        products: Tensor,
-        I: int,
-        own: Tensor,
-        mask: Tensor | None,
-        packed: Packed,  # noqa: E741
+        self, products: Tensor, own: Tensor, mask: Tensor | None, packed: Packed
     ) -> Iterator[Block]:
         """One block per group of captions, from the products of I images with all words.
 
         Args:
             products: (I * R, W) in "t2i", (W, I * R) in "i2t".
-            I: number of images.
             own: of the regions: Gram matrices (I, R, R) in "t2i", lengths (I, R) in "i2t".
             mask: (I, R) real regions, None = all.
             packed: the words.
         """
-        R = own.shape[1]
+        I, R = own.shape[:2]  # noqa: E741
         t2i = self.direction == "t2i"
         # split, not slices: its backward is one concatenation.
         parts = products.split(packed.sizes, 1 if t2i else 0)

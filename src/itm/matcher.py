@@ -20,7 +20,7 @@ from itm.metrics import RetrievalMetrics
 from itm.similarity import MEMORY_BUDGET, Chunk, map_encoded, similarity_matrix
 from itm.text import Tokens
 from itm.text_encoders import BertText
-from itm.tuples import Features, caption_batches, image_batches, make_pairs
+from itm.tuples import Arrays, Features, caption_batches, image_batches, make_pairs
 
 Loss = Callable[[Tensor, Pairs, tuple[Encoded, Encoded]], Tensor]
 
@@ -251,7 +251,7 @@ class Matcher(pl.LightningModule):
 
     def pairs(
         self,
-        features: Features,
+        features: Arrays,
         captions: Sequence[str] | np.ndarray,
         image: Sequence[int] | None = None,
         ids: Sequence[int] | None = None,

@@ -1,5 +1,6 @@
 """The step schedule of the published systems, per parameter group."""
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -14,7 +15,7 @@ class StepLR(LRScheduler):
         self.gamma = gamma
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Learning rate of each group in the current epoch."""
         return [
             base

@@ -30,6 +30,7 @@ class Packed(NamedTuple):
         return [count * size for count, size in self.shapes]
 
 
+@torch.compiler.disable
 def pack(captions: Encoded, slack: float = 0.0) -> Packed:
     """Word vectors (C, L, D) without their padding, but for what `slack` allows.
 

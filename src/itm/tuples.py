@@ -105,7 +105,7 @@ def _tensor(values: Any) -> Tensor | None:
 
 def make_pairs(
     matcher: Matcher,
-    features: Features,
+    features: Arrays,
     captions: Sequence[str] | np.ndarray,
     image: Sequence[int] | None,
     ids: Sequence[int] | None,

@@ -4,25 +4,26 @@ Diao, Zhang, Ma, Lu: Similarity Reasoning and Filtration for Image-Text Matching
 SAF are trained apart; SGRAF is the mean of their two score matrices.
 """
 
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from itm.batch import Captions, Encoded, Images
-from itm.layers import full, full_precision, l2norm, xavier_
+from itm.layers import full, l2norm, xavier_
 from itm.matcher import OBJECTS, Matcher
 from itm.models.sgraf_modules import (
     AttentionFiltration,
     GlobalVector,
     GraphReasoning,
+    Packed,
+    pack,
     project_difference,
     unit_attention,
     word_attention,
 )
-from itm.similarity import take
 from itm.text_encoders import BertText, text_encoder
 
 
@@ -31,7 +32,7 @@ class SGRAF(Matcher):
 
     image:   v_r = l2norm(W x_r + b); global vector from all regions.
     caption: w_l = l2norm of the GRU's states; global vector from all words.
-    nodes:   l2norm(W_g (v - w)^2) of the global vectors, and for each word l2norm(W_l (c_l - w_l)^2)
+    nodes:   l2norm(W_g (v - w)^2) of the global vectors, for each word l2norm(W_l (c_l - w_l)^2)
              with the regions c_l = l2norm(sum_r attention v_r) that it attends to.
     score:   sigmoid(w . reduce(nodes)), in (0, 1), where reduce is SGR or SAF.
 
@@ -144,54 +145,42 @@ class SGRAF(Matcher):
 
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
         """Scores (I, C) in (0, 1)."""
-        captions, order = longest_first(captions)
-        assert images.vector is not None
-        scores = [images.vector.new_empty(len(images.vector), 0)]
-        for _, nodes in self._nodes(images, captions):
-            scores.append(full(self.head(self.reduce(nodes)).squeeze(-1)).sigmoid())
-        return torch.cat(scores, 1)[:, order.argsort()]
+        packed = pack(captions)
+        vectors = [self.reduce(nodes) for nodes in self._nodes(images, packed)]  # (I, c, K) each
+        scores = full(self.head(torch.cat(vectors, 1)).squeeze(-1)).sigmoid()
+        return scores[:, packed.order.argsort()]
 
-    def _nodes(self, images: Encoded, captions: Encoded) -> Iterator[tuple[slice, Tensor]]:
-        """Captions of one length at a time: their rows and nodes (I, c, L + 1, K)."""
+    def _nodes(self, images: Encoded, packed: Packed) -> Iterator[Tensor]:
+        """Similarity vectors (I, c, 1 + L, K) of each group of captions, the global one first."""
         assert images.vector is not None and images.parts is not None
-        assert captions.vector is not None
-        gram = gram_matrices(images.parts)
-        whole = torch.ones_like(images.vector[:, :1])[..., None]  # (I, 1, 1): one part, itself
-        for rows, attention, words in self._attend(images.parts, captions):
-            unit = unit_attention(attention.flatten(2), gram)  # (I, R, c L)
-            local = project_difference(unit, images.parts, words.flatten(0, 1), self.local_node)
-            vectors = captions.vector[rows]
-            overall = project_difference(
-                whole.expand(-1, 1, len(vectors)), images.vector[:, None], vectors, self.global_node
-            )  # (I, c, K)
-            local = local.unflatten(1, words.shape[:2])  # (I, c, L, K)
-            yield rows, torch.cat([overall[:, :, None], local], 2)
+        attention = unit_attention(self._attention(images, packed), images.parts)  # (I, R, W)
+        local = project_difference(attention, images.parts, packed.words, self.local_node)
+        # A global vector is the one part of its image, with weight 1.
+        whole = torch.ones_like(images.vector[:, :1, None]).expand(-1, 1, len(packed.vectors))
+        overall = project_difference(
+            whole, images.vector[:, None], packed.vectors, self.global_node
+        )  # (I, C, K)
+        groups = packed.groups
+        for shape, first, rest in zip(
+            groups,
+            overall.split([c for c, _ in groups], 1),
+            local.split([c * n for c, n in groups], 1),
+            strict=True,
+        ):
+            yield torch.cat([first[:, :, None], rest.unflatten(1, shape)], 2)
 
-    def _attend(
-        self, regions: Tensor, captions: Encoded
-    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Captions of one length at a time: rows, attention (I, R, c, L), words (c, L, D)."""
-        assert captions.parts is not None and captions.mask is not None
-        start = 0
-        # The one place that waits for the device: equal lengths need neither padding nor masks.
-        for length, group in groupby(captions.mask.sum(1).tolist()):
-            rows = slice(start, start + len(list(group)))
-            start = rows.stop
-            words = captions.parts[rows, :length]
-            scores = regions @ words.flatten(0, 1).T  # (I, R, c L)
-            scores = scores.unflatten(-1, words.shape[:2])
-            yield rows, word_attention(scores, self.temperature), words
+    def _attention(self, images: Encoded, packed: Packed) -> Tensor:
+        """Weights (I, R, W) of the regions for each word."""
+        assert images.parts is not None
+        return word_attention(images.parts @ packed.words.T, packed, self.temperature)
 
     def attention(self, images: Encoded, captions: Encoded) -> Tensor:
         """Weights (I, C, R, L) of the regions for each word: they sum to 1 over R, 0 at padding."""
-        assert images.parts is not None and captions.parts is not None
-        captions, order = longest_first(captions)
-        assert captions.parts is not None
-        size = (len(images.parts), len(order), images.parts.shape[1], captions.parts.shape[1])
-        out = images.parts.new_zeros(size)
-        for rows, weights, words in self._attend(images.parts, captions):
-            out[:, rows, :, : words.shape[1]] = weights.transpose(1, 2)
-        return out[:, order.argsort()]
+        assert captions.mask is not None
+        packed = pack(captions)
+        weights = self._attention(images, packed)  # (I, R, W)
+        found = [x.transpose(1, 2) for x in packed.split(weights)]  # (I, c, R, L)
+        return padded(found, captions.mask.shape[1], 1)[:, packed.order.argsort()]
 
     def node_weights(self, images: Encoded, captions: Encoded) -> Tensor:
         """SAF's weights (I, C, 1 + L): first the global node, then the words; 0 at padding.
@@ -201,7 +190,7 @@ class SGRAF(Matcher):
         """
         if not isinstance(self.reduce, AttentionFiltration):
             raise ValueError("node weights belong to module='SAF'; this is SGR, which has edges()")
-        return self._pictures(images, captions, self.reduce.weights)
+        return self._look(images, captions, self.reduce.weights, 1)
 
     def edges(self, images: Encoded, captions: Encoded) -> Tensor:
         """SGR's edges (I, C, steps, 1 + L, 1 + L); rows sum to 1, node 0 is the global one.
@@ -211,18 +200,16 @@ class SGRAF(Matcher):
         """
         if not isinstance(self.reduce, GraphReasoning):
             raise ValueError("edges belong to module='SGR'; this is SAF, which has node_weights()")
-        return self._pictures(images, captions, self.reduce.edges)
+        return self._look(images, captions, self.reduce.edges, 2)
 
-    def _pictures(self, images: Encoded, captions: Encoded, look: Any) -> Tensor:
-        """What `look` makes of the nodes (I, c, n, K) -> (I, c, ..., n), padded with 0."""
-        captions, order = longest_first(captions)
-        found = [look(nodes) for _, nodes in self._nodes(images, captions)]
-        most = 1 + captions.parts.shape[1]
-        padded = []
-        for x in found:
-            short = most - x.shape[-1]
-            padded.append(nn.functional.pad(x, (0, short) * (1 if x.dim() == 3 else 2)))
-        return torch.cat(padded, 1)[:, order.argsort()]
+    def _look(
+        self, images: Encoded, captions: Encoded, look: Callable[[Tensor], Tensor], axes: int
+    ) -> Tensor:
+        """`look` at each group's nodes; its last `axes` axes run over nodes."""
+        assert captions.mask is not None
+        packed = pack(captions)
+        found = [look(nodes) for nodes in self._nodes(images, packed)]
+        return padded(found, 1 + captions.mask.shape[1], axes)[:, packed.order.argsort()]
 
     def pair_floats(self, regions: int, words: int) -> int:
         """Float32 values of one pair: attention, similarity vectors and, for SGR, edges."""
@@ -257,17 +244,9 @@ class SGRAF(Matcher):
         return states, {**options, "vocab_size": h["vocab_size"]}
 
 
-def longest_first(captions: Encoded) -> tuple[Encoded, Tensor]:
-    """Captions by falling length, stable, which is the original's order in a batch; and the order."""
-    assert captions.mask is not None
-    order = captions.mask.sum(1).argsort(descending=True, stable=True)
-    return take(captions, order), order
-
-
-@full_precision
-def gram_matrices(regions: Tensor) -> Tensor:
-    """Inner products of each image's regions: (I, R, D) -> (I, R, R)."""
-    return regions @ regions.mT
+def padded(groups: list[Tensor], size: int, axes: int) -> Tensor:
+    """Join along dim 1; the last `axes` axes are padded with zeros to `size`."""
+    return torch.cat([pad(x, (0, size - x.shape[-1]) * axes) for x in groups], 1)
 
 
 OPTIONS = {  # original option -> our argument

@@ -6,10 +6,14 @@ K; node 0 compares the global vectors. Captions of one length are scored togethe
 knows of padding.
 """
 
+from itertools import groupby
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from itm.batch import Encoded
 from itm.layers import full, full_precision, l2norm, masked_mean, masked_softmax, xavier_
 
 BLOCK = 1 << 22  # values of one (images, words, D) block: small enough to stay in a CPU's cache
@@ -52,29 +56,67 @@ def weighted_mean(weights: Tensor, x: Tensor) -> Tensor:
     return l2norm((weights[..., None, :] @ full(x)).squeeze(-2))
 
 
-@full_precision
-def word_attention(scores: Tensor, temperature: float) -> Tensor:
-    """Attention of each word over the regions (equation 2): (I, R, C, L) -> the same.
+class Packed(NamedTuple):
+    """C captions, longest first, their W true words one behind the other.
 
-    Leaky products are normalised over the words of the caption, then softmax over the regions.
+    Attributes:
+        words: (W, D).
+        vectors: (C, D) global vectors.
+        groups: (captions, length) of each run of captions of one length.
+        order: (C,) the caption's row before sorting.
+    """
+
+    words: Tensor
+    vectors: Tensor
+    groups: list[tuple[int, int]]
+    order: Tensor
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """(..., W) -> (..., c, L) for each group."""
+        parts = x.split([c * n for c, n in self.groups], -1)
+        return [part.unflatten(-1, group) for part, group in zip(parts, self.groups, strict=True)]
+
+
+def pack(captions: Encoded) -> Packed:
+    """Sort by falling length, stable: the order of the original's batches."""
+    assert captions.vector is not None and captions.parts is not None and captions.mask is not None
+    lengths = captions.mask.sum(1)
+    order = lengths.argsort(descending=True, stable=True)
+    # The one place that waits for the device: known lengths spare padding and masks.
+    groups = [(len(list(run)), n) for n, run in groupby(lengths[order].tolist())]
+    rows = captions.parts[order].split([c for c, _ in groups])
+    words = [x[:, :n].flatten(0, 1) for x, (_, n) in zip(rows, groups, strict=True)]
+    return Packed(torch.cat(words), captions.vector[order], groups, order)
+
+
+@full_precision
+def word_attention(scores: Tensor, packed: Packed, temperature: float) -> Tensor:
+    """Attention of each word over the regions (equation 2): inner products (I, R, W) -> the same.
+
+    Leaky products are normalised over the words of their caption, then softmax over the regions.
     """
     leaky = nn.functional.leaky_relu(full(scores), 0.1)
-    return torch.softmax(temperature * l2norm(leaky), dim=1)
+    unit = torch.cat([l2norm(x).flatten(-2) for x in packed.split(leaky)], -1)
+    return torch.softmax(temperature * unit, dim=1)
 
 
 @full_precision
-def unit_attention(attention: Tensor, gram: Tensor) -> Tensor:
-    """Attention scaled so that the attended vectors have unit norm: (I, R, N), (I, R, R).
+def unit_attention(attention: Tensor, parts: Tensor) -> Tensor:
+    """Attention scaled so that the attended vectors have unit norm: (I, R, W), (I, R, D).
 
-    |sum_r a_r v_r|^2 = a^T G a, so that the D-wide vectors need no norm of their own.
+    |sum_r a_r v_r|^2 = a^T G a with the Gram matrix G of the regions, so that the D-wide vectors
+    need no norm of their own.
     """
-    squares = (attention * (gram @ attention)).sum(1, keepdim=True)  # (I, 1, N)
+    gram = parts @ parts.mT  # (I, R, R)
+    squares = (attention * (gram @ attention)).sum(1, keepdim=True)  # (I, 1, W)
     positive = squares > 0  # rounding may leave a zero vector's square below zero
     norm = squares.where(positive, 1.0).sqrt()
     return attention * (positive / (norm + 1e-8))
 
 
-def project_difference(attention: Tensor, parts: Tensor, words: Tensor, linear: nn.Linear) -> Tensor:
+def project_difference(
+    attention: Tensor, parts: Tensor, words: Tensor, linear: nn.Linear
+) -> Tensor:
     """Similarity vectors l2norm(W (c - w)^2 + b) with c = attention^T parts (equations 3 and 4).
 
     Args:
@@ -127,9 +169,7 @@ class ProjectDifference(torch.autograd.Function):
             by_parts[block] = attention[block] @ difference
             by_words -= difference.sum(0, dtype=by_words.dtype)
         by_bias = full(gradient).sum((0, 1))
-        return by_attention, by_parts, *(
-            x.to(words.dtype) for x in (by_words, by_weight, by_bias)
-        )
+        return by_attention, by_parts, *(x.to(words.dtype) for x in (by_words, by_weight, by_bias))
 
 
 def _blocks(parts: Tensor, words: Tensor) -> list[slice]:
@@ -159,7 +199,7 @@ class GraphStep(nn.Module):
         self.key.bias.requires_grad_(False)  # without effect; here so that published weights load
 
     def edges(self, x: Tensor, nodes: int | None = None) -> Tensor:
-        """Weights (P, m, n) of all n nodes for the first m = `nodes` nodes; (P, n, K) -> rows sum to 1."""
+        """Weights (P, m, n) of all n nodes for the first m = `nodes`; rows sum to 1."""
         key = self.key.weight.T
         query = nn.functional.linear(
             x[:, :nodes], key @ self.query.weight, key @ self.query.bias
@@ -194,7 +234,7 @@ class GraphReasoning(nn.Module):
         """Weights of all steps: (I, C, n, K) -> (I, C, steps, n, n), each row sums to 1."""
         x, found = nodes.flatten(0, 1), []
         for step in self.steps:
-            found.append(step.edges(x))
+            found.append(step.edges(x))  # type: ignore[operator]
             x = step(x)
         return torch.stack(found, 1).unflatten(0, nodes.shape[:2])
 
@@ -226,6 +266,7 @@ class AttentionFiltration(nn.Module):
     def _weights(self, raw: Tensor, training: bool) -> Tensor:
         raw, norm = full(raw), self.norm  # (I, C, n)
         mean, variance = norm.running_mean, norm.running_var
+        assert mean is not None and variance is not None  # the norm tracks them
         if training:
             variance, mean = torch.var_mean(raw, (0, 2), correction=0, keepdim=True)  # (1, C, 1)
             self._track(mean.flatten(), variance.flatten(), raw.numel() // max(1, raw.shape[1]))
@@ -239,10 +280,11 @@ class AttentionFiltration(nn.Module):
 
         r_C = (1 - m)^C r_0 + sum_c m (1 - m)^(C - 1 - c) s_c, with the unbiased variance.
         """
-        keep, size = 1 - self.norm.momentum, len(mean)
+        keep, size = 1 - (self.norm.momentum or 0.0), len(mean)
         share = (1 - keep) * keep ** torch.arange(size - 1, -1, -1, device=mean.device)
         statistics = {"running_mean": mean, "running_var": variance * count / (count - 1)}
         for name, values in statistics.items():
             running = getattr(self.norm, name)
             running.mul_(keep**size).add_((share * values).sum())
+        assert self.norm.num_batches_tracked is not None
         self.norm.num_batches_tracked += size
