@@ -261,7 +261,7 @@ def test_other_or_damaged_weights_are_refused(tmp_path):
     load(states)
     with pytest.raises(ValueError, match="no_imgnorm.* not supported"):
         load(states, no_imgnorm=True)
-    with pytest.raises(ValueError, match="are not those of cvse"):
+    with pytest.raises(ValueError, match="are not those of .*cvse"):
         load(states[:2])
     with pytest.raises(ValueError, match="unexpected 6.gc3.weight"):
         load([*states[:6], {**states[6], "gc3.weight": torch.zeros(2, 2)}, {}])
