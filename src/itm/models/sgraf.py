@@ -11,19 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from itm.batch import Captions, Encoded, Images
+from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers import full, l2norm, xavier_
 from itm.matcher import OBJECTS, Matcher
 from itm.models.sgraf_modules import (
     AttentionFiltration,
     GlobalVector,
     GraphReasoning,
-    Packed,
-    pack,
     project_difference,
     unit_attention,
     word_attention,
 )
+from itm.packing import Packed, pack
 from itm.text_encoders import BertText, text_encoder
 
 
@@ -119,55 +118,67 @@ class SGRAF(Matcher):
             ValueError: another number of regions, or a training batch of one image.
         """
         self._check(images)
-        parts = self.image(images.regions)  # (I, R, D)
-        parts = full(parts) if self.no_imgnorm else l2norm(parts)
-        return Encoded(self.image_global(parts, images.mask), parts, images.mask)
-
-    def _check(self, images: Images) -> None:
-        fewest = images.mask.sum(1).min().item() if images.mask.numel() else 0
-        if images.regions.shape[1] != self.num_regions or fewest != self.num_regions:
-            raise ValueError(
-                f"SGRAF was built for exactly {self.num_regions} regions in every image (its batch "
-                f"norm has a channel for each position), got {fewest} to {images.regions.shape[1]}:"
-                " give all images as many regions, and build with that num_regions"
-            )
         if self.training and len(images.regions) < 2:
             raise ValueError(
                 "SGRAF cannot train on a batch of 1 image, as its batch norm needs at least 2: "
                 "use a larger batch_size and drop a last batch of one"
             )
+        parts = self.image(images.regions)  # (I, R, D)
+        parts = full(parts) if self.no_imgnorm else l2norm(parts)
+        return Encoded(self.image_global(parts, images.mask), parts, images.mask)
+
+    def _check(self, images: Images) -> None:
+        counts = images.mask.sum(1)
+        # A device would have to be waited for; what goes there was looked at before it left.
+        fewest = int(counts.min()) if counts.device.type == "cpu" else images.mask.shape[1]
+        if not fewest == images.mask.shape[1] == self.num_regions:
+            raise ValueError(
+                f"SGRAF was built for exactly {self.num_regions} regions in every image (its batch "
+                f"norm has a channel for each position), got {fewest} to {images.mask.shape[1]}: "
+                "give all images as many regions, and build with that num_regions"
+            )
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Look at the regions' mask while it is on the host, then send the batch."""
+        if isinstance(batch, Images | Pairs):
+            self._check(batch if isinstance(batch, Images) else batch.images)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def encode_captions(self, captions: Captions) -> Encoded:
         """Global vectors (C, D) and word vectors (C, L, D)."""
         words, mask = self.text(captions)  # (C, L, D)
         words = full(words) if self.no_txtnorm else l2norm(words)
-        return Encoded(self.text_global(words, mask), words, mask)
+        lengths = torch.tensor(captions.lengths)  # stays on the host
+        return Encoded(self.text_global(words, mask), words, mask, {"lengths": lengths})
 
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
         """Scores (I, C) in (0, 1)."""
         packed = pack(captions)
-        vectors = [self.reduce(nodes) for nodes in self._nodes(images, packed)]  # (I, c, K) each
-        scores = full(self.head(torch.cat(vectors, 1)).squeeze(-1)).sigmoid()
-        return scores[:, packed.order.argsort()]
+        vectors = [self.reduce(nodes) for nodes in self._nodes(images, captions, packed)]
+        scores = full(self.head(torch.cat(vectors[::-1], 1)).squeeze(-1)).sigmoid()
+        return scores.index_select(1, packed.inverse)
 
-    def _nodes(self, images: Encoded, packed: Packed) -> Iterator[Tensor]:
-        """Similarity vectors (I, c, 1 + L, K) of each group of captions, the global one first."""
+    def _nodes(self, images: Encoded, captions: Encoded, packed: Packed) -> Iterator[Tensor]:
+        """Similarity vectors (I, c, 1 + L, K) of each group of captions, the global one first.
+
+        Longest captions come first, as in the original's batches: SAF counts them in this order.
+        """
         assert images.vector is not None and images.parts is not None
+        assert captions.vector is not None
         attention = unit_attention(self._attention(images, packed), images.parts)  # (I, R, W)
         local = project_difference(attention, images.parts, packed.words, self.local_node)
         # A global vector is the one part of its image, with weight 1.
-        whole = torch.ones_like(images.vector[:, :1, None]).expand(-1, 1, len(packed.vectors))
+        vectors = captions.vector.index_select(0, packed.inverse.argsort())
+        whole = torch.ones_like(images.vector[:, :1, None]).expand(-1, 1, len(vectors))
         overall = project_difference(
-            whole, images.vector[:, None], packed.vectors, self.global_node
+            whole, images.vector[:, None], vectors, self.global_node
         )  # (I, C, K)
-        groups = packed.groups
-        for shape, first, rest in zip(
-            groups,
-            overall.split([c for c, _ in groups], 1),
-            local.split([c * n for c, n in groups], 1),
-            strict=True,
-        ):
-            yield torch.cat([first[:, :, None], rest.unflatten(1, shape)], 2)
+        first = overall.split([count for count, _ in packed.shapes], 1)
+        rest = local.split(packed.sizes, 1)
+        for x, y, shape in reversed(list(zip(first, rest, packed.shapes, strict=True))):
+            yield torch.cat([x[:, :, None], y.unflatten(1, shape)], 2)
 
     def _attention(self, images: Encoded, packed: Packed) -> Tensor:
         """Weights (I, R, W) of the regions for each word."""
@@ -176,11 +187,12 @@ class SGRAF(Matcher):
 
     def attention(self, images: Encoded, captions: Encoded) -> Tensor:
         """Weights (I, C, R, L) of the regions for each word: they sum to 1 over R, 0 at padding."""
-        assert captions.mask is not None
+        assert captions.parts is not None
         packed = pack(captions)
-        weights = self._attention(images, packed)  # (I, R, W)
-        found = [x.transpose(1, 2) for x in packed.split(weights)]  # (I, c, R, L)
-        return padded(found, captions.mask.shape[1], 1)[:, packed.order.argsort()]
+        weights = self._attention(images, packed).split(packed.sizes, -1)  # (I, R, c L) each
+        groups = zip(weights, packed.shapes, strict=True)
+        found = [x.unflatten(-1, shape).transpose(1, 2) for x, shape in groups]  # (I, c, R, L)
+        return padded(found, captions.parts.shape[1], 1).index_select(1, packed.inverse)
 
     def node_weights(self, images: Encoded, captions: Encoded) -> Tensor:
         """SAF's weights (I, C, 1 + L): first the global node, then the words; 0 at padding.
@@ -206,10 +218,10 @@ class SGRAF(Matcher):
         self, images: Encoded, captions: Encoded, look: Callable[[Tensor], Tensor], axes: int
     ) -> Tensor:
         """`look` at each group's nodes; its last `axes` axes run over nodes."""
-        assert captions.mask is not None
+        assert captions.parts is not None
         packed = pack(captions)
-        found = [look(nodes) for nodes in self._nodes(images, packed)]
-        return padded(found, 1 + captions.mask.shape[1], axes)[:, packed.order.argsort()]
+        found = [look(nodes) for nodes in self._nodes(images, captions, packed)][::-1]
+        return padded(found, 1 + captions.parts.shape[1], axes).index_select(1, packed.inverse)
 
     def pair_floats(self, regions: int, words: int) -> int:
         """Float32 values of one pair: attention, similarity vectors and, for SGR, edges."""

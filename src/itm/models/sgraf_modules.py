@@ -6,15 +6,12 @@ K; node 0 compares the global vectors. Captions of one length are scored togethe
 knows of padding.
 """
 
-from itertools import groupby
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from itm.batch import Encoded
 from itm.layers import full, full_precision, l2norm, masked_mean, masked_softmax, xavier_
+from itm.packing import Packed
 
 BLOCK = 1 << 22  # values of one (images, words, D) block: small enough to stay in a CPU's cache
 
@@ -56,39 +53,6 @@ def weighted_mean(weights: Tensor, x: Tensor) -> Tensor:
     return l2norm((weights[..., None, :] @ full(x)).squeeze(-2))
 
 
-class Packed(NamedTuple):
-    """C captions, longest first, their W true words one behind the other.
-
-    Attributes:
-        words: (W, D).
-        vectors: (C, D) global vectors.
-        groups: (captions, length) of each run of captions of one length.
-        order: (C,) the caption's row before sorting.
-    """
-
-    words: Tensor
-    vectors: Tensor
-    groups: list[tuple[int, int]]
-    order: Tensor
-
-    def split(self, x: Tensor) -> list[Tensor]:
-        """(..., W) -> (..., c, L) for each group."""
-        parts = x.split([c * n for c, n in self.groups], -1)
-        return [part.unflatten(-1, group) for part, group in zip(parts, self.groups, strict=True)]
-
-
-def pack(captions: Encoded) -> Packed:
-    """Sort by falling length, stable: the order of the original's batches."""
-    assert captions.vector is not None and captions.parts is not None and captions.mask is not None
-    lengths = captions.mask.sum(1)
-    order = lengths.argsort(descending=True, stable=True)
-    # The one place that waits for the device: known lengths spare padding and masks.
-    groups = [(len(list(run)), n) for n, run in groupby(lengths[order].tolist())]
-    rows = captions.parts[order].split([c for c, _ in groups])
-    words = [x[:, :n].flatten(0, 1) for x, (_, n) in zip(rows, groups, strict=True)]
-    return Packed(torch.cat(words), captions.vector[order], groups, order)
-
-
 @full_precision
 def word_attention(scores: Tensor, packed: Packed, temperature: float) -> Tensor:
     """Attention of each word over the regions (equation 2): inner products (I, R, W) -> the same.
@@ -96,8 +60,9 @@ def word_attention(scores: Tensor, packed: Packed, temperature: float) -> Tensor
     Leaky products are normalised over the words of their caption, then softmax over the regions.
     """
     leaky = nn.functional.leaky_relu(full(scores), 0.1)
-    unit = torch.cat([l2norm(x).flatten(-2) for x in packed.split(leaky)], -1)
-    return torch.softmax(temperature * unit, dim=1)
+    groups = zip(leaky.split(packed.sizes, -1), packed.shapes, strict=True)
+    unit = [l2norm(x.unflatten(-1, shape)).flatten(-2) for x, shape in groups]
+    return torch.softmax(temperature * torch.cat(unit, -1), dim=1)
 
 
 @full_precision
