@@ -51,6 +51,22 @@ def test_an_alias_is_the_model_it_stands_for(alias, model, data):
     )
 
 
+@pytest.mark.parametrize(
+    "overrides, epochs, clip",
+    [
+        (["model=vsrn", "data=scenes"], 10, 2.0),
+        (["model=saf", "data=coco"], 20, 2.0),
+        (["model=sgr", "data=f30k"], 40, 2.0),
+        (["model=two_branch_embedding", "data=f30k"], 20, 0.0),
+        (["model=vsrn", "data=scenes", "trainer=fast"], 1, 2.0),
+        (["model=vsrn", "data=scenes", "trainer.max_epochs=3"], 3, 2.0),
+    ],
+)
+def test_the_recipe_reaches_the_trainer(overrides, epochs, clip):
+    cfg = compose(overrides)
+    assert cfg.trainer.max_epochs == epochs and cfg.trainer.gradient_clip_val == clip
+
+
 def test_the_command_line_wins_over_the_recipe():
     cfg = compose(["model=vsrn", "data=f30k", "trainer.max_epochs=3", "model.final_bn=false"])
     assert cfg.trainer.max_epochs == 3 and cfg.model.final_bn is False
