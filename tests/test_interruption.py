@@ -215,10 +215,32 @@ def test_a_signal_breaks_a_validation_off(folder):
     assert_same(folder / "validating", folder / "whole")
 
 
-def test_workers_change_nothing_before_and_after_a_kill(folder):
-    stop = partial(signal_at_batch, signal.SIGTERM, 14)
-    start(folder, "workers", "data.workers=2", before=stop).wait()
-    start(folder, "workers", "data.workers=2").done()
+def hang_at_batch(batch):
+    from itm.callbacks import StepSeed
+
+    def hook_and_sleep(self, trainer, *arguments):
+        while trainer.fit_loop.total_batch_idx == batch:
+            time.sleep(0.01)
+
+    StepSeed.on_train_batch_start = hook_and_sleep
+
+
+def test_a_second_interrupt_does_not_wait_for_the_step(folder):
+    run = start(folder, "twice", before=partial(hang_at_batch, 4))
+    while not (folder / "twice/checkpoints/last.ckpt").exists():
+        time.sleep(0.01)
+    os.kill(run.pid, signal.SIGINT)
+    while "stopping after this step" not in run.text:
+        time.sleep(0.01)
+    os.kill(run.pid, signal.SIGINT)
+    assert run.wait() == 1
+    assert "is saved; continue with: python -m itm.train resume=" in run.text
+
+
+def test_workers_change_nothing_before_and_after_a_stop(folder):
+    more, stop = ("data.workers=2", "deterministic=true"), partial(signal_at_batch, 15, 14)
+    start(folder, "workers", *more, before=stop).wait()
+    start(folder, "workers", *more).done()
     assert_same(folder / "workers", folder / "whole")
 
 
