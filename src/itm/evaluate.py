@@ -28,7 +28,10 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
     out = Path(HydraConfig.get().runtime.output_dir)
     split = find_split(cfg)
     protocol = cfg.protocol or split.protocol
-    matrices = dict(_matrices(cfg, split, out))
+    matrices: dict[str, np.ndarray] = {}
+    for name, matrix in _matrices(cfg, split, out):
+        # The same file given twice is two members of the ensemble.
+        matrices[f"{name} #{len(matrices) + 1}" if name in matrices else name] = matrix
     if len(matrices) > 1:
         matrices[f"ensemble of {len(matrices)}"] = _mean(list(matrices.values()))
     owner = caption_owner(next(iter(matrices.values())), split)

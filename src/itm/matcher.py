@@ -5,7 +5,8 @@ A backbone defines `encode_images`, `encode_captions` and, where it needs to, `s
 validation, test, optimisers, scoring in blocks and checkpoints are written once, here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -296,15 +297,16 @@ class Matcher(pl.LightningModule):
         sentences = self._encode(caption_batches(self, captions, batch_size))
         if out is None:
             out = np.empty((len(features), len(captions)), np.float32)
-        return similarity_matrix(
-            self.similarity,
-            images,
-            sentences,
-            self.pair_floats,
-            self.device,
-            self.memory_budget,
-            out,
-        )
+        with self._evaluating():  # SAF's similarity has a batch norm
+            return similarity_matrix(
+                self.similarity,
+                images,
+                sentences,
+                self.pair_floats,
+                self.device,
+                self.memory_budget,
+                out,
+            )
 
     @torch.no_grad()
     def embed(
@@ -330,16 +332,22 @@ class Matcher(pl.LightningModule):
 
     def _encode(self, batches: Any) -> list[Chunk]:
         """Encode batches in eval mode, whatever mode the matcher is in; results on the host."""
-        training = self.training
-        self.eval()
-        try:
-            chunks = []
+        chunks = []
+        with self._evaluating():
             for batch in batches:
                 batch = self.transfer_batch_to_device(batch, self.device, 0)
                 image = isinstance(batch, Images)
                 encoded = self.encode_images(batch) if image else self.encode_captions(batch)
                 chunks.append((map_encoded(encoded, lambda x: x.cpu()), batch.index.cpu()))
-            return chunks
+        return chunks
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Eval mode, and afterwards the mode there was."""
+        training = self.training
+        self.eval()
+        try:
+            yield
         finally:
             self.train(training)
 
