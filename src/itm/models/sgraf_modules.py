@@ -246,7 +246,8 @@ class AttentionFiltration(nn.Module):
         r_C = (1 - m)^C r_0 + sum_c m (1 - m)^(C - 1 - c) s_c, with the unbiased variance.
         """
         keep, size = 1 - (self.norm.momentum or 0.0), len(mean)
-        share = (1 - keep) * keep ** torch.arange(size - 1, -1, -1, device=mean.device)
+        later = torch.arange(size - 1, -1, -1, dtype=mean.dtype, device=mean.device)
+        share = (1 - keep) * keep**later
         statistics = {"running_mean": mean, "running_var": variance * count / (count - 1)}
         for name, values in statistics.items():
             running = getattr(self.norm, name)
