@@ -15,6 +15,7 @@ from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers import full, l2norm, xavier_
 from itm.matcher import OBJECTS, Matcher
 from itm.models.sgraf_modules import (
+    CACHE,
     AttentionFiltration,
     GlobalVector,
     GraphReasoning,
@@ -161,7 +162,7 @@ class SGRAF(Matcher):
         return scores.index_select(1, packed.inverse)
 
     def _nodes(self, images: Encoded, captions: Encoded, packed: Packed) -> Iterator[Tensor]:
-        """Similarity vectors (I, c, 1 + L, K) of each group of captions, the global one first.
+        """Similarity vectors (I, c, 1 + L, K) of a few captions of one length, the global one first.
 
         Longest captions come first, as in the original's batches: SAF counts them in this order.
         """
@@ -175,10 +176,11 @@ class SGRAF(Matcher):
         overall = project_difference(
             whole, images.vector[:, None], vectors, self.global_node
         )  # (I, C, K)
-        first = overall.split([count for count, _ in packed.shapes], 1)
-        rest = local.split(packed.sizes, 1)
-        for x, y, shape in reversed(list(zip(first, rest, packed.shapes, strict=True))):
-            yield torch.cat([x[:, :, None], y.unflatten(1, shape)], 2)
+        shapes = blocks(packed.shapes, len(images.vector) * overall.shape[-1], images.vector.device)
+        first = overall.split([count for count, _ in shapes], 1)
+        rest = local.split([count * size for count, size in shapes], 1)
+        for x, y, shape in reversed(list(zip(first, rest, shapes, strict=True))):
+            yield l2norm(torch.cat([x[:, :, None], y.unflatten(1, shape)], 2))
 
     def _attention(self, images: Encoded, packed: Packed) -> Tensor:
         """Weights (I, R, W) of the regions for each word."""
@@ -254,6 +256,23 @@ class SGRAF(Matcher):
             )
         options = {old: h[new] for old, new in OPTIONS.items()}
         return states, {**options, "vocab_size": h["vocab_size"]}
+
+
+def blocks(
+    shapes: list[tuple[int, int]], width: int, device: torch.device
+) -> list[tuple[int, int]]:
+    """Groups (captions, words) cut, on a processor, into blocks that stay in its cache.
+
+    Args:
+        shapes: captions and words of each group.
+        width: values of each node of all images.
+        device: a GPU prefers few large blocks and gets the groups whole.
+    """
+    found = []
+    for count, size in shapes:
+        step = max(1, CACHE // (width * (size + 1))) if device.type == "cpu" else count
+        found += [(min(step, count - start), size) for start in range(0, count, step)]
+    return found
 
 
 def padded(groups: list[Tensor], size: int, axes: int) -> Tensor:

@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 from itm.layers import full, full_precision, l2norm, masked_mean, masked_softmax, xavier_
 from itm.packing import Packed
 
-BLOCK = 1 << 22  # values of one (images, words, D) block: small enough to stay in a CPU's cache
+BLOCK = 1 << 22  # values of one (images, words, D) block
+CACHE = 1 << 20  # values of the nodes that a processor takes at once
 
 
 class GlobalVector(nn.Module):
@@ -82,7 +83,7 @@ def unit_attention(attention: Tensor, parts: Tensor) -> Tensor:
 def project_difference(
     attention: Tensor, parts: Tensor, words: Tensor, linear: nn.Linear
 ) -> Tensor:
-    """Similarity vectors l2norm(W (c - w)^2 + b) with c = attention^T parts (equations 3 and 4).
+    """Similarity vectors W (c - w)^2 + b with c = attention^T parts (equations 3 and 4).
 
     Args:
         attention: (I, R, N) weights of the parts for each of N words.
@@ -91,14 +92,14 @@ def project_difference(
         linear: D -> K.
 
     Returns:
-        (I, N, K) float32.
+        (I, N, K), not normalised yet.
     """
     device = parts.device.type
     low = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if low else parts.dtype
     inputs = (attention, parts, words, linear.weight, linear.bias)
     with torch.autocast(device, enabled=False):
-        return l2norm(ProjectDifference.apply(*(x.to(dtype) for x in inputs)))
+        return ProjectDifference.apply(*(x.to(dtype) for x in inputs))
 
 
 class ProjectDifference(torch.autograd.Function):
