@@ -142,22 +142,29 @@ class TwoBranch(Matcher):
         """(N, R) scores of each of N captions with the regions (N, R, D) of its own row."""
         raise NotImplementedError
 
-    def ground(self, images: Images, captions: Captions) -> Tensor:
-        """Scores (B, R) of each phrase with the regions of the image in the same row.
+    def ground(self, images: Images, captions: Captions, image: Tensor | None = None) -> Tensor:
+        """Scores (B, R) of each phrase with the regions of its image.
 
         Padded regions score -inf, so that `argmax(1)` is the region the phrase means.
 
+        Args:
+            images: I images, each encoded once.
+            captions: B phrases.
+            image: (B,) row of each phrase's image; row by row when None.
+
         Raises:
-            ValueError: the counts differ.
+            ValueError: the counts differ and there are no rows.
         """
-        if len(images.regions) != len(captions.lengths):
+        if image is None and len(images.regions) != len(captions.lengths):
             raise ValueError(
                 f"{len(images.regions)} images and {len(captions.lengths)} phrases: ground takes "
-                "them row by row"
+                "them row by row, or needs image=(row of each phrase's image)"
             )
-        regions = self.encode_regions(images)
-        scores = self.region_scores(regions, images.mask, self.encode_captions(captions))
-        return full(scores).masked_fill(~images.mask, float("-inf"))
+        regions, mask = self.encode_regions(images), images.mask
+        if image is not None:
+            regions, mask = regions[image], mask[image]
+        scores = self.region_scores(regions, mask, self.encode_captions(captions))
+        return full(scores).masked_fill(~mask, float("-inf"))
 
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """See `Matcher.losses`; at level "region" with targets those of `ground_losses`."""

@@ -1,0 +1,49 @@
+"""Boxes x1, y1, x2, y2 with y pointing down: overlap, union, pixels and fractions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Box = tuple[float, float, float, float]
+
+
+def overlaps(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Intersection over union: (..., R, 4) with (..., 4) -> (..., R).
+
+    Corners are the edges of a box, so that its width is x2 - x1; `edges` makes such corners of
+    inclusive pixels. A box without area overlaps nothing.
+    """
+    boxes, truth = np.asarray(boxes, np.float64), np.asarray(truth, np.float64)[..., None, :]
+    low, high = (
+        np.maximum(boxes[..., :2], truth[..., :2]),
+        np.minimum(boxes[..., 2:], truth[..., 2:]),
+    )
+    shared = np.clip(high - low, 0, None).prod(-1)
+    union = _area(boxes) + _area(truth) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return np.clip(boxes[..., 2:] - boxes[..., :2], 0, None).prod(-1)
+
+
+def around(boxes: Sequence[Sequence[float]]) -> Box:
+    """The smallest box around all boxes."""
+    x1, y1, x2, y2 = zip(*boxes, strict=True)
+    return min(x1), min(y1), max(x2), max(y2)
+
+
+def in_pixels(boxes: np.ndarray) -> bool:
+    """Whether boxes are pixels; fractions of width and height are at most 1 (2 allows for slack).
+
+    The first images tell: no photograph has all its regions in its first two pixels.
+    """
+    return bool(np.nanmax(np.asarray(boxes[:64], np.float64), initial=0) > 2)
+
+
+def edges(boxes: np.ndarray) -> np.ndarray:
+    """Pixel boxes whose last column and row belong to them, as boxes up to their edges.
+
+    The overlap of the results is the usual one of inclusive pixels, "+ 1" on widths and heights.
+    """
+    return np.asarray(boxes, np.float64) + np.array([0, 0, 1, 1])
