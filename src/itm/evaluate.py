@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 import numpy as np
@@ -16,6 +16,9 @@ from itm.cli import run
 from itm.config import CONF, instantiate
 from itm.layout import Split, read_split
 
+if TYPE_CHECKING:
+    from itm.ranking import Ranks
+
 
 def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
     """Metrics of every matcher and of their ensemble; writes report.json.
@@ -23,7 +26,7 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
     Returns:
         Name of the row -> metrics.
     """
-    from itm.results import environment, metric_table
+    from itm.results import environment, metric_table, write_ranks
 
     out = Path(HydraConfig.get().runtime.output_dir)
     split = find_split(cfg)
@@ -36,14 +39,23 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
         matrices[f"ensemble of {len(matrices)}"] = _mean(list(matrices.values()))
     owner = caption_owner(next(iter(matrices.values())), split)
     relevance = find_relevance(cfg.relevance, split)
-    report = {
-        name: measure(S, owner, protocol, relevance, cfg.eccv) for name, S in matrices.items()
-    }
+    report, ranks = {}, {}
+    for i, (name, S) in enumerate(matrices.items()):
+        report[name], ranks[name] = measure(S, owner, protocol, relevance, cfg.eccv)
+        if cfg.save_ranks:
+            write_ranks(out / f"ranks_{i}.npz", *ranks[name], owner)
     title = f"{split.folder.name} {split.name}, protocol {protocol}"
     print(metric_table(report, title))
-    facts = {"split": split.name, "protocol": protocol, "root": str(split.folder), **environment()}
+    facts = {
+        "split": split.name,
+        "protocol": protocol,
+        "root": str(split.folder),
+        "images": split.num_images,
+        "checkpoints": [str(Path(path).resolve()) for path in names_of(cfg.checkpoint)],
+        **environment(),
+    }
     (out / "report.json").write_text(json.dumps({**facts, "results": report}, indent=1))
-    _keep(cfg, matrices, owner, out)
+    _keep(cfg, matrices, ranks, out)
     print(f"written to {out}")
     return report
 
@@ -63,8 +75,8 @@ def find_split(cfg: DictConfig) -> Split:
 
 
 def names_of(value: Any) -> list[str]:
-    """One or several paths as a list."""
-    return [str(x) for x in value] if isinstance(value, ListConfig) else [str(value)]
+    """No, one or several paths as a list."""
+    return [str(x) for x in (value if isinstance(value, ListConfig) else [value]) if x is not None]
 
 
 def _matrices(cfg: DictConfig, split: Split, out: Path) -> Any:
@@ -151,38 +163,32 @@ def measure(
     protocol: str,
     relevance: np.ndarray | None = None,
     eccv: bool = False,
-) -> dict[str, float]:
-    """All metrics of one matrix."""
+) -> tuple[dict[str, float], Ranks]:
+    """All metrics of one matrix, and the ranks of its queries."""
     from itm import metrics
 
-    results = metrics.evaluate(scores, owner, protocol, relevance)
+    results, ranks = metrics.evaluate_queries(scores, owner, protocol, relevance)
     if eccv:
         from itm.eccv import evaluate_eccv
 
         results |= evaluate_eccv(scores)
-    return results
+    return results, ranks
 
 
-def _keep(cfg: DictConfig, matrices: dict[str, np.ndarray], owner: np.ndarray, out: Path) -> None:
-    """Write matrices, ranks and the plot, as asked."""
-    from itm.metrics import ranks
-
+def _keep(
+    cfg: DictConfig, matrices: dict[str, np.ndarray], ranks: dict[str, Ranks], out: Path
+) -> None:
+    """Write matrices and the plot, as asked."""
     if cfg.save_similarity:
         for i, matrix in enumerate(matrices.values()):
             np.save(out / f"similarity_{i}.npy", matrix)
-    if not (cfg.save_ranks or cfg.plot):
-        return
-    every = {name: ranks(matrix, owner) for name, matrix in matrices.items()}
-    if cfg.save_ranks:
-        for i, (i2t, t2i) in enumerate(every.values()):
-            np.savez(out / f"ranks_{i}.npz", i2t=i2t, t2i=t2i)
     if cfg.plot:
         try:
             from itm.plot import plot_ranks
         except ImportError:
             print("no plot: pip install 'itm-lightning[plot]'")
         else:
-            plot_ranks(every, out / "ranks.png")
+            plot_ranks(ranks, out / "ranks.png")
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")

@@ -18,6 +18,7 @@ from itm.batch import Captions, Encoded, Images, Pairs
 from itm.checkpoint import pack_state, saved_arguments, unpack_state
 from itm.layers import full, full_precision, l2norm, masked_mean
 from itm.metrics import RetrievalMetrics
+from itm.ranking import Ranks
 from itm.similarity import MEMORY_BUDGET, Chunk, map_encoded, similarity_matrix
 from itm.text import Tokens
 from itm.text_encoders import BertText
@@ -43,6 +44,7 @@ class Matcher(pl.LightningModule):
         concepts: the concept vocabulary of CVSE, or None.
         labels: the label vocabulary of CASC and of the multi-label loss, or None.
         memory_budget: bytes that one block of scores may need.
+        ranks: of the queries of the last validation or test, see `itm.metrics.evaluate_queries`.
     """
 
     needs_labels: ClassVar[bool] = False
@@ -65,6 +67,7 @@ class Matcher(pl.LightningModule):
         self._images: list[Chunk] = []
         self._captions: list[Chunk] = []
         self.metrics: RetrievalMetrics | None = None
+        self.ranks: Ranks | None = None
 
     # What a backbone defines ------------------------------------------------------------------
 
@@ -232,6 +235,7 @@ class Matcher(pl.LightningModule):
             scores = self._score([(chunk[0], rows)], captions, len(owner))
             self.metrics.update(torch.from_numpy(scores), chunk[1])
         results = self.metrics.compute()
+        self.ranks = self.metrics.ranks
         self._images, self._captions = [], []
         self.metrics = None
         self.log_dict({f"{stage}/{name}": float(x) for name, x in results.items()}, sync_dist=False)

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from itm.protocols import PROTOCOLS, Protocol, Rows, average_folds, find_protocol
-from itm.ranking import Matrix, caption_rows, ranks, streamed_ranks, to_numpy, topk
+from itm.ranking import Matrix, Ranks, caption_rows, ranks, streamed_ranks, to_numpy, topk
 from itm.semantic import semantic
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Protocol",
     "RetrievalMetrics",
     "evaluate",
+    "evaluate_queries",
     "evaluate_vectors",
     "ranks",
     "recall",
@@ -91,6 +92,16 @@ def evaluate(
     Raises:
         ValueError: unknown protocol, sizes that do not fit it, NaN, a relevance of another shape.
     """
+    return evaluate_queries(scores, caption_image, protocol, relevance)[0]
+
+
+def evaluate_queries(
+    scores: Matrix,
+    caption_image: ArrayLike | Tensor | None = None,
+    protocol: str | Protocol = "full",
+    relevance: np.ndarray | None = None,
+) -> tuple[dict[str, float], Ranks]:
+    """`evaluate`, and the 0-based ranks (N,) and (M,) of all queries, each within its own fold."""
     n, m = _matrix_shape(scores)
     own = caption_rows(caption_image, n, m)
     if relevance is not None and relevance.shape != (m, n):
@@ -99,14 +110,17 @@ def evaluate(
             + (": transpose it" if relevance.shape == (n, m) else "")
         )
 
+    i2t, t2i = np.empty(n, np.int64), np.empty(m, np.int64)
+
     def fold(i: slice, c: Rows, own: np.ndarray) -> dict[str, float]:
         block = scores[i][:, c]
-        result = summary(*ranks(block, own))
+        i2t[i], t2i[c] = ranks(block, own)
+        result = summary(i2t[i], t2i[c])
         if relevance is not None:
             result |= semantic(to_numpy(block), relevance[c][:, i], own)
         return result
 
-    return average_folds(fold, n, own, protocol)
+    return average_folds(fold, n, own, protocol), (i2t, t2i)
 
 
 def evaluate_vectors(
@@ -152,6 +166,9 @@ class RetrievalMetrics(Metric):
         protocol: as in `evaluate`.
         num_images: N; None takes the largest row in `caption_image`.
         relevance: (M, N) semantic relevance, or None, as in `evaluate`.
+
+    Attributes:
+        ranks: of all queries, as `evaluate_queries` gives them; None before `compute`.
     """
 
     is_differentiable = False
@@ -176,6 +193,7 @@ class RetrievalMetrics(Metric):
         self.caption_image = caption_rows(own, self.num_images, len(own))
         self.protocol = protocol
         self.relevance = relevance
+        self.ranks: Ranks | None = None
         self.add_state("rows", default=[], dist_reduce_fx="cat")
         self.add_state("index", default=[], dist_reduce_fx="cat")
 
@@ -215,4 +233,6 @@ class RetrievalMetrics(Metric):
         rows = dim_zero_cat(self.rows)
         scores = rows.new_empty(self.num_images, rows.shape[1])
         scores[index] = rows
-        return evaluate(scores, self.caption_image, self.protocol, self.relevance)
+        own, protocol = self.caption_image, self.protocol
+        results, self.ranks = evaluate_queries(scores, own, protocol, self.relevance)
+        return results

@@ -3,8 +3,10 @@
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +25,22 @@ def environment() -> dict[str, Any]:
         if cuda
         else f"cpu ({torch.get_num_threads()} threads)",
     }
+
+
+def write_ranks(path: Path, i2t: np.ndarray, t2i: np.ndarray, image: np.ndarray) -> None:
+    """Keep the 0-based rank of every query, for curves and for tests of differences.
+
+    Args:
+        path: the .npz file; 60 KB for COCO's 30,000 queries.
+        i2t: (N,) of images.
+        t2i: (M,) of captions.
+        image: (M,) image of each caption.
+    """
+    from itm.durable import replacing  # imports torch
+
+    ranks = {"i2t": i2t, "t2i": t2i, "image": image}
+    with replacing(path) as file:
+        np.savez_compressed(file, **{k: v.astype(np.int32) for k, v in ranks.items()})
 
 
 def rows_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

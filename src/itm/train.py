@@ -27,7 +27,7 @@ def train(cfg: DictConfig) -> float:
     import pytorch_lightning as pl
 
     from itm.durable import write_text
-    from itm.results import environment, result_table
+    from itm.results import environment, result_table, write_ranks
     from itm.resume import find_checkpoint
 
     out = Path(HydraConfig.get().runtime.output_dir)
@@ -60,6 +60,8 @@ def train(cfg: DictConfig) -> float:
     if cfg.test and not trainer.interrupted:
         path = best.best_model_path or None  # None: training ended before its first validation
         results |= trainer.test(matcher, data, ckpt_path=path, verbose=False)[0]
+        if trainer.is_global_zero and matcher.ranks is not None:
+            write_ranks(out / "ranks.npz", *matcher.ranks, data.test_split.caption_image)
     if trainer.is_global_zero:
         write_text(out / "results.json", json.dumps({**results, **record}, indent=1))
         print(result_table(results, f"{cfg_name(cfg)}"))
