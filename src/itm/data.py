@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from itm.batch import Captions, Images, Pairs
 from itm.distributed import rank_and_size
 from itm.layout import Split, read_split
+from itm.phrases import PhraseSource, PhraseSplit
 from itm.sampler import PairLoader, PairSampler
 from itm.text import Tokens, Vocabulary
 from itm.tuples import make_captions, make_images
@@ -78,7 +79,8 @@ class Reader:
         relevance = None
         if self.relevance is not None:
             relevance = torch.from_numpy(self.relevance.batch(np.array(rows), own))
-        return Pairs(self.images(own.tolist()), self.captions(rows, range(len(rows))), relevance)
+        captions = self.captions(rows, range(len(rows)))
+        return Pairs(self.images(own.tolist()), captions, relevance, self.target(rows))
 
     def groups(self, rows: Sequence[int]) -> Pairs:
         """A batch with several captions per image: runs of one image share its row."""
@@ -88,7 +90,13 @@ class Reader:
         relevance = None
         if self.relevance is not None:
             relevance = torch.from_numpy(self.relevance.batch(np.array(rows), own[new]))
-        return Pairs(self.images(own[new].tolist()), self.captions(rows, image.tolist()), relevance)
+        captions = self.captions(rows, image.tolist())
+        return Pairs(self.images(own[new].tolist()), captions, relevance, self.target(rows))
+
+    def target(self, rows: Sequence[int]) -> torch.Tensor | None:
+        """(n, R) which regions some phrases mean; None for captions, which mean whole images."""
+        split = self.split
+        return torch.from_numpy(split.target(rows)) if isinstance(split, PhraseSplit) else None
 
 
 class RegionDataModule(pl.LightningDataModule):
@@ -115,6 +123,7 @@ class RegionDataModule(pl.LightningDataModule):
         num_labels: size of the label vocabulary.
         num_concepts: size of the concept vocabulary.
         vectors: precomputed sentence vectors: read `{split}_caps.npy` (M, F).
+        phrases: train on phrases and the regions they mean, in place of captions.
         eval_batch_size: images or captions encoded at once in evaluation.
         seed: of the order of training, neighbours and noise.
 
@@ -147,6 +156,7 @@ class RegionDataModule(pl.LightningDataModule):
         num_labels: int = 500,
         num_concepts: int = 300,
         vectors: bool = False,
+        phrases: PhraseSource | None = None,
         eval_batch_size: int = 256,
         seed: int = 0,
     ):
@@ -175,6 +185,7 @@ class RegionDataModule(pl.LightningDataModule):
         self.num_labels = num_labels
         self.num_concepts = num_concepts
         self.vectors = vectors
+        self.phrases = phrases
         self.eval_batch_size = eval_batch_size
         self.seed = seed
         self.vocabulary: Tokens | None = None
@@ -194,6 +205,8 @@ class RegionDataModule(pl.LightningDataModule):
             split = split.head(self.limit)
             if stage == "val":
                 split = split.head(self.val_images)
+            if self.phrases is not None:
+                split = self.phrases.split(split, train=stage == "train")
             self._splits[stage] = split
         return self._splits[stage]
 
