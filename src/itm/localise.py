@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ from itm.config import CONF
 from itm.phrases import Phrase, PhraseSplit
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from itm.matcher import Matcher
 
 FOUND = 0.5  # overlap from which a region is right
@@ -61,9 +63,10 @@ def region_scores(
         raise ValueError(f"context={context!r} is none of {', '.join(CONTEXTS)}")
     if vectors is not None and len(vectors) != len(split.phrases):
         raise ValueError(f"{len(vectors)} phrase vectors for {len(split.phrases)} phrases")
+    ground: Callable[..., Tensor] | None = getattr(matcher, "ground", None)
     out = np.empty((len(split.phrases), split.regions), np.float32)
     starts = np.searchsorted(split.caption_image, np.arange(split.num_images + 1))
-    step = batch_size if hasattr(matcher, "ground") else 1
+    step = 1 if ground is None else batch_size
     training = matcher.training
     matcher.eval()
     try:
@@ -73,27 +76,16 @@ def region_scores(
                 rows = slice(starts[images[0]], starts[images[-1] + 1])
                 if rows.start == rows.stop:  # images without phrases
                     continue
-                if hasattr(matcher, "ground"):
-                    out[rows] = _grounded(matcher, split, images, rows, vectors)
-                else:
+                if ground is None:
                     out[rows] = _attended(matcher, split, first, rows, context)
+                    continue
+                captions = split.captions[rows] if vectors is None else vectors[rows]
+                own = (split.caption_image[rows] - first).tolist()
+                pairs = matcher.pairs(split.images(images), captions, own)
+                out[rows] = ground(*pairs[:2], pairs.captions.image).float().cpu().numpy()
     finally:
         matcher.train(training)
     return out
-
-
-def _grounded(
-    matcher: Matcher,
-    split: PhraseSplit,
-    images: np.ndarray,
-    rows: slice,
-    vectors: np.ndarray | None,
-) -> np.ndarray:
-    """Scores (m, R) of the phrases of some images, which are encoded once."""
-    captions = split.captions[rows] if vectors is None else vectors[rows]
-    image = split.caption_image[rows] - images[0]
-    pairs = matcher.pairs(split.images(images), captions, image)
-    return matcher.ground(*pairs[:2], pairs.captions.image).float().cpu().numpy()
 
 
 def _attended(

@@ -1,0 +1,148 @@
+"""`python -m itm.explain`: a page on why an image and a caption score as they do."""
+
+from __future__ import annotations
+
+import sys
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig
+
+from itm.boxes import in_pixels
+from itm.cli import quote_free_text, run
+from itm.config import CONF
+from itm.explanation import Details, Explanation, explain
+from itm.layout import Split
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Details", "Explanation", "explain"]
+
+FREE_TEXT = ("caption", "image")
+ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp")
+
+
+def command(cfg: DictConfig) -> Path:
+    """Explain one pair and write a picture or a page.
+
+    Raises:
+        ValueError: no checkpoint, an image that the split does not have, or another ending.
+    """
+    from itm.checkpoint import load
+    from itm.evaluate import find_split
+    from itm.plot_explanation import draw, save
+
+    if cfg.checkpoint is None:
+        raise ValueError("give checkpoint=RUN, the output folder of a training run")
+    out = Path(cfg.out)
+    if out.suffix not in (".png", ".pdf", ".svg", ".html"):
+        raise ValueError(f"out={out}: expected a .png, .pdf, .svg or .html")
+    split = find_split(cfg)
+    row = find_row(split, cfg.image)
+    caption = cfg.caption or split.captions[int(np.argmax(split.caption_image == row))]
+    found = explain(load(cfg.checkpoint), split.images(np.array([row]))[0], caption)
+    picture = find_picture(split, row, cfg.images)
+    figure = draw(found, picture, fractions(split, row, picture))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".html":
+        out.write_text(report(found, figure, name_of(split, row)), encoding="utf-8")
+    else:
+        save(figure, out)
+    print(f"{name_of(split, row)}: {caption!r} scores {found.score:.4f}\nwritten to {out}")
+    return out
+
+
+def find_row(split: Split, image: str | int | None) -> int:
+    """Row of an image by its id, else by its number; the first one by default.
+
+    Raises:
+        ValueError: neither.
+    """
+    if image is None:
+        return 0
+    if split.ids is not None and str(image) in split.ids:
+        return split.ids.index(str(image))
+    if str(image).isdecimal() and int(image) < split.num_images:
+        return int(image)
+    known = "" if split.ids is None else f"an id such as {split.ids[0]!r} or "
+    raise ValueError(
+        f"image={image} is not in split {split.name} of {split.folder}: give {known}a number from "
+        f"0 to {split.num_images - 1}"
+    )
+
+
+def name_of(split: Split, row: int) -> str:
+    """An image's id, or its number."""
+    return f"image {row}" if split.ids is None else split.ids[row]
+
+
+def find_picture(split: Split, row: int, images: str | None) -> Image | None:
+    """The picture of an image: a file named by its id, or drawn where the split holds scenes.
+
+    Raises:
+        ValueError: a folder of pictures for images without ids.
+        FileNotFoundError: no such picture.
+    """
+    if images is not None:
+        from PIL import Image
+
+        if split.ids is None:
+            raise ValueError(f"images={images} needs {split.name}_ids.txt, the pictures' names")
+        paths = [Path(images).expanduser() / f"{split.ids[row]}{ending}" for ending in ENDINGS]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            raise FileNotFoundError(
+                f"{paths[0]}: no such picture, nor with {', '.join(ENDINGS[1:])}"
+            )
+        return Image.open(path)
+    if (split.folder / f"{split.name}_scenes.jsonl").is_file():
+        from itm.scenes import load_scenes, render
+
+        return render(load_scenes(split.folder, split.name)[row])
+    return None
+
+
+def fractions(split: Split, row: int, picture: Image | None) -> np.ndarray | None:
+    """(R, 4) boxes of an image's regions as fractions of its picture; None without either."""
+    if split.boxes is None or picture is None:
+        return None
+    boxes = np.asarray(split.boxes[split.row[row]], np.float64)
+    width, height = picture.size
+    return boxes / np.array([width, height, width, height]) if in_pixels(split.boxes) else boxes
+
+
+def report(explanation: Explanation, figure, name: str) -> str:
+    """The page: the figure, and the numbers of labels or concepts."""
+    from PIL import Image
+
+    from itm.pages import element, page, section, table, thumbnail
+    from itm.plot_explanation import save
+
+    content = BytesIO()
+    save(figure, content, "png")
+    sheet = thumbnail(Image.open(content), 2000, alt="what the matcher looks at")
+    lines = element("p", f"{name}, score {explanation.score:.4f}", class_="quiet")
+    tables = [
+        section(title, table(["word", "image", "sentence"], rows))
+        for title, rows in explanation.details.names.items()
+    ]
+    return page(explanation.caption, lines, sheet, *tables)
+
+
+@hydra.main(version_base="1.3", config_path=CONF, config_name="explain")
+def _main(cfg: DictConfig) -> None:
+    command(cfg)
+
+
+def main() -> None:
+    """Console entry point."""
+    sys.argv[1:] = quote_free_text(sys.argv[1:], FREE_TEXT)
+    run(_main)
+
+
+if __name__ == "__main__":
+    main()
