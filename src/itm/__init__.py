@@ -7,14 +7,16 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "build", "from_published", "list_models", "load"]
+__all__ = ["Index", "__version__", "build", "from_published", "list_models", "load"]
 
 if TYPE_CHECKING:
     from itm.checkpoint import load
     from itm.config import build, list_models
+    from itm.index import Index
     from itm.published import from_published
 
 _HOME = {
+    "Index": "itm.index",
     "build": "itm.config",
     "list_models": "itm.config",
     "load": "itm.checkpoint",

@@ -121,6 +121,11 @@ class Matcher(pl.LightningModule):
         return 4
 
     @property
+    def ranks_by_vectors(self) -> bool:
+        """Whether `similarity` reads the global vectors alone and orders as their dot products."""
+        return type(self).similarity is Matcher.similarity
+
+    @property
     def label_dim(self) -> int | None:
         """Width of the global vectors for a label head; None when the backbone has its own head."""
         return self.hparams["embed_dim"]

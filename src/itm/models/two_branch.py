@@ -99,6 +99,11 @@ class TwoBranchEmbedding(TwoBranch):
         scores = -distances(images.parts, captions.vector)  # (I, R, C)
         return scores.masked_fill(~images.mask[..., None], float("-inf")).amax(1)
 
+    @property
+    def ranks_by_vectors(self) -> bool:
+        """At level "image": of unit vectors the nearest has the largest product."""
+        return self.level == "image"
+
     def pair_floats(self, regions: int, words: int) -> int:
         """Products, squared distances and their root, for each region."""
         return 4 * regions
