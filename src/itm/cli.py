@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -67,6 +68,8 @@ def _quoted(argument: str, keys: Sequence[str]) -> str:
     key, equals, value = argument.partition("=")
     if not equals or key not in keys:
         return argument
+    # A backslash keeps OmegaConf from reading ${ as the beginning of a reference.
+    value = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", value)
     # Inside single quotes Hydra's grammar knows two escapes, for the quote and for backslashes
     # that stand before it or at the end.
     out, slashes = [], 0
