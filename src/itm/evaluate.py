@@ -26,7 +26,7 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
     Returns:
         Name of the row -> metrics.
     """
-    from itm.results import environment, metric_table, write_ranks
+    from itm.results import environment, metric_table, split_facts, write_ranks
 
     out = Path(HydraConfig.get().runtime.output_dir)
     split = find_split(cfg)
@@ -47,10 +47,7 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
     title = f"{split.folder.name} {split.name}, protocol {protocol}"
     print(metric_table(report, title))
     facts = {
-        "split": split.name,
-        "protocol": protocol,
-        "root": str(split.folder),
-        "images": split.num_images,
+        **split_facts(split, protocol),
         "checkpoints": [str(Path(path).resolve()) for path in names_of(cfg.checkpoint)],
         **environment(),
     }

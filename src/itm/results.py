@@ -1,14 +1,19 @@
 """Results of runs as tables, and what is recorded beside them."""
 
+from __future__ import annotations
+
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from itm.layout import Split
 
 RECALLS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
 
@@ -27,6 +32,16 @@ def environment() -> dict[str, Any]:
     }
 
 
+def split_facts(split: Split, protocol: str) -> dict[str, Any]:
+    """What results were measured on; only results with equal facts can be compared."""
+    return {
+        "split": split.name,
+        "root": str(split.folder.resolve()),
+        "protocol": protocol,
+        "images": split.num_images,
+    }
+
+
 def write_ranks(path: Path, i2t: np.ndarray, t2i: np.ndarray, image: np.ndarray) -> None:
     """Keep the 0-based rank of every query, for curves and for tests of differences.
 
@@ -38,9 +53,9 @@ def write_ranks(path: Path, i2t: np.ndarray, t2i: np.ndarray, image: np.ndarray)
     """
     from itm.durable import replacing  # imports torch
 
-    ranks = {"i2t": i2t, "t2i": t2i, "image": image}
+    small = [x.astype(np.int32) for x in (i2t, t2i, image)]
     with replacing(path) as file:
-        np.savez_compressed(file, **{k: v.astype(np.int32) for k, v in ranks.items()})
+        np.savez_compressed(file, i2t=small[0], t2i=small[1], image=small[2])
 
 
 def rows_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -27,7 +27,7 @@ def train(cfg: DictConfig) -> float:
     import pytorch_lightning as pl
 
     from itm.durable import write_text
-    from itm.results import environment, result_table, write_ranks
+    from itm.results import environment, result_table, split_facts, write_ranks
     from itm.resume import find_checkpoint
 
     out = Path(HydraConfig.get().runtime.output_dir)
@@ -62,6 +62,8 @@ def train(cfg: DictConfig) -> float:
         results |= trainer.test(matcher, data, ckpt_path=path, verbose=False)[0]
         if trainer.is_global_zero and matcher.ranks is not None:
             write_ranks(out / "ranks.npz", *matcher.ranks, data.test_split.caption_image)
+    split = data.test_split if "test/rsum" in results else data.val_split
+    record |= split_facts(split, split.protocol)
     if trainer.is_global_zero:
         write_text(out / "results.json", json.dumps({**results, **record}, indent=1))
         print(result_table(results, f"{cfg_name(cfg)}"))
