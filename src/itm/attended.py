@@ -132,11 +132,21 @@ def attended_cosine(p: Tensor, block: Block) -> Tensor:
 def aggregate(
     r: Tensor, aggregation: str, lambda_lse: float = 1.0, mask: Tensor | None = None
 ) -> Tensor:
-    """One value over all real queries, the last dimension: one of `AGGREGATIONS`."""
+    """One value over all real queries, the last dimension: one of `AGGREGATIONS`.
+
+    Without a real query, as of an image without regions, it is 0.
+    """
     if aggregation in ("Mean", "Sum"):
         if mask is None:
             return r.mean(-1) if aggregation == "Mean" else r.sum(-1)
         total = r.masked_fill(~mask, 0.0).sum(-1)
-        return total / mask.sum(-1) if aggregation == "Mean" else total
-    r = r if mask is None else r.masked_fill(~mask, float("-inf"))
+        return total / mask.sum(-1).clamp_min(1) if aggregation == "Mean" else total
+    if mask is None:
+        return _peak(r, aggregation, lambda_lse)
+    none = ~mask.any(-1, keepdim=True)  # a peak of -inf alone has no gradient
+    r = r.masked_fill(~(mask | none), float("-inf"))
+    return _peak(r, aggregation, lambda_lse).masked_fill(none.squeeze(-1), 0.0)
+
+
+def _peak(r: Tensor, aggregation: str, lambda_lse: float) -> Tensor:
     return r.amax(-1) if aggregation == "Max" else torch.logsumexp(lambda_lse * r, -1) / lambda_lse

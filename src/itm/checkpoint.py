@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,12 +131,15 @@ def load(
 
     Raises:
         FileNotFoundError: nothing to load there; the message lists what was looked for.
-        ValueError: weights and configuration do not fit.
+        ValueError: weights and configuration do not fit, or a file that cannot be read safely.
     """
     path = Path(path)
     config, tensors = _read(path)
-    arguments = _without_pretrained(config["arguments"], tensors)
-    matcher = matcher_class(config["class"], model_class)(**arguments, loss=loss)
+    try:
+        arguments = _without_pretrained(config["arguments"], tensors)
+        matcher = matcher_class(config["class"], model_class)(**arguments, loss=loss)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not the arguments of a matcher ({error!r})") from error
     own = {k: v for k, v in matcher.state_dict().items() if not k.startswith("loss.")}
     missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     shapes = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
@@ -145,19 +149,28 @@ def load(
             f"{unexpected[:5]}, other shapes {shapes[:5]}"
         )
     matcher.load_state_dict(tensors, strict=loss is None)
-    unpack_state(matcher, config)
+    try:
+        unpack_state(matcher, config)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: damaged word lists ({error!r})") from error
     return matcher.to(device).eval()
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Configuration and weights of a folder or a checkpoint; nothing is unpickled but tensors."""
     if (path / "config.json").is_file() and (path / "model.safetensors").is_file():
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        config = _read_json(path / "config.json")
         if (path / "vocab.json").is_file():
-            config["vocab"] = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
-        return config, load_file(path / "model.safetensors")
+            config["vocab"] = _read_json(path / "vocab.json")
+        try:
+            return config, load_file(path / "model.safetensors")
+        except SafetensorError as error:
+            raise ValueError(
+                f"{path / 'model.safetensors'} is damaged or no safetensors file ({error})"
+            ) from error
     candidates = (
         [path]
         if path.suffix == ".ckpt"
@@ -169,14 +182,30 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         raise FileNotFoundError(
             f"nothing to load at {path}; looked for {', '.join(map(str, looked))}"
         )
-    data = torch.load(found, map_location="cpu", weights_only=True)
-    if "itm" not in data:
+    try:
+        data = torch.load(found, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{found} could not be read safely: it is damaged, or holds more than tensors and "
+            f"plain data ({str(error).splitlines()[0]})"
+        ) from error
+    if not isinstance(data, dict) or "itm" not in data:
         raise ValueError(
             f"{found} was not written by itm; for weights of the original code bases use "
             "itm.from_published(path, vocab=...) or `python -m itm.convert`"
         )
     tensors = {k: v for k, v in data["state_dict"].items() if not k.startswith("loss.")}
     return {**data["itm"], "arguments": data["hyper_parameters"]}, tensors
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON file ({error})") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} holds a {type(data).__name__}, expected a JSON object")
+    return data
 
 
 def _without_pretrained(arguments: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:

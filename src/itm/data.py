@@ -167,6 +167,9 @@ class RegionDataModule(pl.LightningDataModule):
             raise ValueError(f"data.noise_ratio={noise_ratio} must be between 0 and 1")
         if batch_size < 1:
             raise ValueError(f"data.batch_size={batch_size} must be at least 1")
+        for name, images in (("limit", limit), ("val_images", val_images)):
+            if images is not None and images < 1:
+                raise ValueError(f"data.{name}={images} must be at least 1, or null for all")
         self.root = Path(root).expanduser()
         self.names = {"train": train, "val": val, "test": test}
         self.protocol = protocol
@@ -207,8 +210,18 @@ class RegionDataModule(pl.LightningDataModule):
                 split = split.head(self.val_images)
             if self.phrases is not None:
                 split = self.phrases.split(split, train=stage == "train")
+            self._check_width(split)
             self._splits[stage] = split
         return self._splits[stage]
+
+    def _check_width(self, split: Split) -> None:
+        """All splits must be features of one kind, which otherwise shows after an epoch."""
+        for other in self._splits.values():
+            if other.width != split.width:
+                raise ValueError(
+                    f"{split.name}_ims.npy of {split.folder} has features of width {split.width}, "
+                    f"{other.name}_ims.npy of width {other.width}: extract both in the same way"
+                )
 
     @property
     def val_split(self) -> Split:

@@ -88,7 +88,9 @@ class CheckpointFiles(TorchCheckpointIO):
                 "make room or the folder writable and continue with resume=RUN_FOLDER"
             ) from error
 
-    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
         """Read a checkpoint.
 
         Raises:
@@ -96,4 +98,6 @@ class CheckpointFiles(TorchCheckpointIO):
         """
         if what := damage(path):
             raise ValueError(f"cannot read the checkpoint {path}: {what}")
-        return super().load_checkpoint(path, *args, **kwargs)
+        # Whatever was asked for: torch before 2.6, and later ones with a variable of the
+        # environment, unpickle anything unless told not to.
+        return super().load_checkpoint(path, map_location, weights_only=True)

@@ -5,10 +5,12 @@ per caption. `{split}_caps.txt`: one caption a line, the captions of an image on
 Optional: `{split}_ids.txt` (one id per image or per row), `{split}_boxes.npy` (rows, R, 4).
 """
 
+from codecs import BOM_UTF8
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,13 @@ def read_captions(path: Path) -> list[str]:
     Raises:
         ValueError: a blank line or bytes that are not UTF-8, with the line's number.
     """
-    lines = path.read_bytes().split(b"\n")
+    lines = path.read_bytes().removeprefix(BOM_UTF8).split(b"\n")
     if lines and not lines[-1].strip():
         lines.pop()
     captions = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
-            raise ValueError(f"{path}:{number}: blank line; every line must hold one caption")
+            raise ValueError(f"{path}:{number}: blank line; every line must hold one entry")
         try:
             captions.append(line.decode("utf-8").strip())
         except UnicodeDecodeError as error:
@@ -153,7 +155,7 @@ def read_array(path: Path) -> np.ndarray:
         ValueError: truncated, or no .npy file.
     """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return open_memmap(path, mode="r")  # unlike np.load it takes no other kind of file
     except (ValueError, EOFError, OSError) as error:
         size = path.stat().st_size
         raise ValueError(
@@ -188,7 +190,7 @@ def read_split(
             "them (see `python -m itm.prepare`)"
         )
     features, captions = read_array(ims), read_captions(caps)
-    if features.ndim not in (2, 3) or features.dtype.kind != "f":
+    if features.ndim not in (2, 3) or features.dtype.kind != "f" or 0 in features.shape[1:]:
         raise ValueError(
             f"{ims}: expected a float array (images, regions, width) or (images, width), found "
             f"{features.dtype} {features.shape}"
@@ -225,7 +227,7 @@ def _assign(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N,) feature row of each image and (M,) image of each caption."""
     rows, lines = len(features), len(captions)
-    if rows == lines and per_image != 1:
+    if rows == lines and per_image != 1 and not lines % (per_image or 1):
         starts = _runs(features, per_image, ids)
         return starts, np.searchsorted(starts, np.arange(lines), side="right") - 1
     found = lines // rows

@@ -56,6 +56,7 @@ class MeanText(nn.Module):
             pretrained vectors near their start (published: 5e-5).
     """
 
+    needs_words = True
     initial: Tensor
 
     def __init__(self, vocab_size: int, word_dim: int = 300, word_reg: float = 0.0):

@@ -29,6 +29,7 @@ class GRUText(nn.Module):
     """
 
     lr_scale = 1.0
+    needs_words = True
 
     def __init__(
         self,
@@ -48,7 +49,16 @@ class GRUText(nn.Module):
         )
 
     def forward(self, captions: Captions) -> tuple[Tensor, Tensor]:
-        """Word states (C, L, D), zero beyond each caption's length, and the mask (C, L)."""
+        """Word states (C, L, D), zero beyond each caption's length, and the mask (C, L).
+
+        Raises:
+            ValueError: a caption of no words at all.
+        """
+        if 0 in captions.lengths:
+            raise ValueError(
+                f"caption {captions.lengths.index(0)} of the batch has no known word, and its "
+                "vocabulary has neither markers nor <unk>; a GRU needs at least one"
+            )
         size = captions.tokens.shape[1]
         words = self.dropout(self.embed(captions.tokens))  # (C, L, word_dim)
         packed = pack_padded_sequence(
@@ -59,6 +69,10 @@ class GRUText(nn.Module):
             forward, backward = states.chunk(2, dim=-1)
             states = (forward + backward) / 2  # (C, L, D)
         return states, length_mask(captions.lengths, size, words.device)
+
+
+# Options of a transformer by which a configuration could name code to download.
+CODE = ("auto_map", "attn_implementation", "_attn_implementation", "custom_pipelines")
 
 
 class BertText(nn.Module):
@@ -74,6 +88,8 @@ class BertText(nn.Module):
         dropout: on the transformer's output, training only.
     """
 
+    needs_words = True
+
     def __init__(
         self,
         embed_dim: int = 1024,
@@ -87,11 +103,12 @@ class BertText(nn.Module):
         from transformers import AutoConfig, AutoModel
 
         if config is not None:
-            options = dict(config)
+            options = {key: value for key, value in config.items() if key not in CODE}
             kind = options.pop("model_type")
-            self.bert = AutoModel.from_config(AutoConfig.for_model(kind, **options))
+            known = AutoConfig.for_model(kind, **options)
+            self.bert = AutoModel.from_config(known, trust_remote_code=False)
         elif path is not None:
-            self.bert = AutoModel.from_pretrained(path)
+            self.bert = AutoModel.from_pretrained(path, trust_remote_code=False)
         else:
             raise ValueError("text=bert needs model.text.path, a local folder or a hub name")
         self.lr_scale = lr_scale

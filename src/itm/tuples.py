@@ -82,9 +82,11 @@ def tokenise(
     """`Captions` of sentences with the matcher's vocabulary, or of sentence vectors (C, F).
 
     Raises:
-        ValueError: no vocabulary, or a text encoder that wants the other kind of caption.
+        ValueError: no vocabulary, no list of sentences, or sentence vectors for a text encoder that
+            reads words.
     """
-    if isinstance(captions, np.ndarray) and captions.ndim == 2:
+    if isinstance(captions, np.ndarray) and captions.dtype.kind in "fiu":
+        _check_vectors(matcher, captions)
         vectors = torch.from_numpy(np.array(captions, np.float32))
         tokens: list[list[int]] = [[0] for _ in captions]
         return make_captions(tokens, index, image, _tensor(labels), _tensor(concepts), vectors)
@@ -93,10 +95,27 @@ def tokenise(
             "this matcher has no vocabulary, so it cannot read sentences; load it from a folder or "
             "checkpoint that holds one, or set matcher.vocab = Vocabulary.load('vocab.json')"
         )
+    if isinstance(captions, str):
+        raise ValueError(f"captions must be a list of sentences, got the string {captions[:40]!r}")
+    for row, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            raise ValueError(f"caption {row} is a {type(caption).__name__}, expected a string")
     tokens = [matcher.vocab.encode(caption) for caption in captions]
     if concepts is None and matcher.concepts is not None:
         concepts = matcher.concepts.label(list(captions))
     return make_captions(tokens, index, image, _tensor(labels), _tensor(concepts))
+
+
+def _check_vectors(matcher: Matcher, vectors: np.ndarray) -> None:
+    text = getattr(matcher, "text", None)
+    if getattr(text, "needs_words", False):
+        raise ValueError(
+            f"captions came as an array {vectors.shape} of numbers, but {type(matcher).__name__}'s "
+            f"text encoder {type(text).__name__} reads words: pass the sentences themselves, or "
+            "build the matcher with text=vectors (two_branch_embedding, two_branch_similarity)"
+        )
+    if vectors.ndim != 2:
+        raise ValueError(f"sentence vectors must be (C, F), got {vectors.shape}")
 
 
 def _tensor(values: Any) -> Tensor | None:
@@ -116,7 +135,8 @@ def make_pairs(
     """`Matcher.pairs`, on the host.
 
     Raises:
-        ValueError: the counts differ and `image` is missing or does not fit.
+        ValueError: the counts differ and `image` is missing or does not fit, or features that are
+            not finite.
     """
     n, m = len(features), len(captions)
     if image is None and n != m:
@@ -126,8 +146,10 @@ def make_pairs(
     image = list(range(m)) if image is None else list(image)
     if len(image) != m or not all(0 <= row < n for row in image):
         raise ValueError(f"image must hold {m} rows from 0 to {n - 1}, one per caption")
+    images = make_images(features, list(range(n)) if ids is None else list(ids))
+    check_regions(images)
     return Pairs(
-        make_images(features, list(range(n)) if ids is None else list(ids)),
+        images,
         tokenise(matcher, captions, list(range(m)), image, labels, concepts),
         _tensor(relevance),
     )
@@ -137,7 +159,20 @@ def image_batches(features: Features, size: int) -> Iterator[Images]:
     """All images in order, `size` at a time; a memory map is read block by block."""
     for start in range(0, len(features), size):
         block = features[start : start + size]
-        yield make_images(block, range(start, start + len(block)))
+        images = make_images(block, range(start, start + len(block)))
+        if not isinstance(features, ImageView):  # which has looked, and names its file
+            check_regions(images)
+        yield images
+
+
+def check_regions(images: Images) -> None:
+    """Raise ValueError unless all features are finite: one NaN would spoil a whole batch."""
+    if not images.regions.isfinite().all():
+        bad = int(images.index[~images.regions.isfinite().all(-1).all(-1)][0])
+        raise ValueError(
+            f"the features of image {bad} hold NaN or infinite values; extract them again or drop "
+            "the image"
+        )
 
 
 def caption_batches(
