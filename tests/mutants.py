@@ -8,13 +8,18 @@ the default run.
 """
 
 import os
+import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,20 +95,37 @@ MUTANTS = {
 }  # fmt: skip
 
 
-def tested(source: Path, tests: str) -> tuple[bool, str]:
-    """Whether the tests pass with the library of a folder, and pytest's last line."""
-    env = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
-    check = f"import itm; assert itm.__file__.startswith({str(source)!r}), itm.__file__"
-    subprocess.run([sys.executable, "-c", check], env=env, check=True)
-    command = f"{sys.executable} -m pytest -x -q -p no:cacheprovider -m 'not slow' {tests}"
-    done = subprocess.run(command, shell=True, cwd=ROOT, env=env, capture_output=True, text=True)
-    if done.returncode not in (0, 1):
-        raise RuntimeError(done.stdout + done.stderr)
-    return done.returncode == 0, done.stdout.strip().splitlines()[-1]
+def tested(source: Path, tests: str, output: Path) -> bool:
+    """Whether the tests pass with the library of a folder, in a process of their own.
+
+    The process is forked from this one, which has imported the slow packages once and never the
+    library.
+    """
+    process = os.fork()
+    if process == 0:
+        file = os.open(output, os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        os.environ["PYTHONPATH"] = str(source)  # of processes that tests start
+        sys.path[:0] = [str(source), str(ROOT / "tests")]
+        os.chdir(ROOT)
+        import itm
+
+        assert itm.__file__.startswith(str(source)), itm.__file__
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *shlex.split(tests)]
+        code = int(pytest.main(arguments))
+        sys.stdout.flush()
+        os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if code not in (0, 1):
+        raise RuntimeError(f"exit code {code}\n{output.read_text()}")
+    return code == 0
 
 
 def main(names: list[str]) -> int:
     survivors = []
+    for slow in ("torch", "pytorch_lightning", "hydra", "scipy.sparse", "hypothesis", "nltk"):
+        import_module(slow)
     for name, mutant in MUTANTS.items():
         if names and name not in names:
             continue
@@ -119,9 +141,12 @@ def main(names: list[str]) -> int:
                 survivors.append(name)
                 continue
             file.write_text(text.replace(mutant.old, mutant.new))
-            passed, line = tested(copy, mutant.tests)
+            output = Path(folder, "output.txt")
+            passed = tested(copy, mutant.tests, output)
+            line = output.read_text().strip().splitlines()[-1]
         print(
-            f"{'SURVIVED' if passed else 'killed':9} {name} ({time.time() - began:.0f} s): {line}"
+            f"{'SURVIVED' if passed else 'killed':9} {name} ({time.time() - began:.0f} s): {line}",
+            flush=True,
         )
         if passed:
             survivors.append(name)
