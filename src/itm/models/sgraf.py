@@ -162,7 +162,7 @@ class SGRAF(Matcher):
         return scores.index_select(1, packed.inverse)
 
     def _nodes(self, images: Encoded, captions: Encoded, packed: Packed) -> Iterator[Tensor]:
-        """Similarity vectors (I, c, 1 + L, K) of a few captions of one length, the global one first.
+        """Similarity vectors (I, c, 1 + L, K) of a few captions of one length, the global first.
 
         Longest captions come first, as in the original's batches: SAF counts them in this order.
         """
