@@ -42,8 +42,8 @@ class Logistic(nn.Module):
     others -1, or as many of them, drawn at random, as `negatives` says.
 
     Args:
-        negatives: negatives per matching pair, drawn from each caption's other images (CITE: 2);
-            None = all.
+        negatives: negatives per matching pair, drawn from each caption's other images, or from the
+            other regions of a phrase's image (CITE: 2); None = all.
         mask_same_image: other rows of a caption's image are not labelled.
         gather: score against the batches of all processes.
     """
@@ -86,6 +86,15 @@ class Logistic(nn.Module):
     def ground(
         self, scores: Tensor, pairs: Pairs, encoded: tuple[Encoded, Encoded]
     ) -> dict[str, Tensor]:
-        """Of phrases (C) and the regions of their images: scores (C, R), `pairs.target` (C, R)."""
-        assert pairs.target is not None
-        return {"ranking": logistic(scores, pairs.target)}
+        """Of phrases (C) and the regions of their images: scores (C, R), `pairs.target` (C, R).
+
+        With `negatives`, a phrase keeps as many of its negative regions for each matching one.
+        """
+        target = pairs.target
+        assert target is not None
+        if self.negatives is not None:
+            kept = self.negatives * (target > 0).sum(1, keepdim=True)  # (C, 1)
+            draw = torch.rand_like(target).masked_fill(target >= 0, -1)
+            place = draw.argsort(1, descending=True).argsort(1)  # (C, R) drawn ones first
+            target = target.masked_fill((target < 0) & (place >= kept), 0)
+        return {"ranking": logistic(scores, target)}
