@@ -67,16 +67,16 @@ MUTANTS = {
     ),
     "padding in the mean": Mutant(
         "layers.py", "weight.sum(dim).clamp_min(1)", "weight.shape[dim]",
-        "tests/test_vsrn.py tests/test_scan.py tests/test_distributed.py -k 'not slow'",
+        "tests/test_two_branch.py -k padding",
     ),
     "padding in the softmax": Mutant(
         "layers.py", 'full(x).masked_fill(~mask, float("-inf"))', "full(x)",
-        "tests/test_scan.py",
+        "tests/test_numbers.py -k layers",
     ),
     "one word too many": Mutant(
         "layers.py", "torch.arange(size, device=device)[None, :] < ends[:, None]",
         "torch.arange(size, device=device)[None, :] <= ends[:, None]",
-        "tests/test_scan.py tests/test_vsrn.py",
+        "tests/test_vsrn.py -k padding",
     ),
     "copies of an image are negatives": Mutant(
         "batch.py", "return index[:, None] == index[pairs.captions.image][None, :]",
@@ -84,6 +84,14 @@ MUTANTS = {
     ),
     "gradients of other processes lost": Mutant(
         "distributed.py", "dist.all_reduce(total)", "pass", "tests/test_distributed.py",
+    ),
+    "images of the second process taken for the first's": Mutant(
+        "distributed.py", "here.image + start[rank_and_size()[0]]", "here.image",
+        "tests/test_distributed.py",
+    ),
+    "padding of a gather kept": Mutant(
+        "distributed.py", "part[: sizes[0]] for part", "part for part",
+        "tests/test_distributed.py",
     ),
     "every epoch the same": Mutant(
         "sampler.py", "if epoch != self.epoch:", "if False:", "tests/test_sampler.py -k order",

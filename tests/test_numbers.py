@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from itm.layers import masked_mean, masked_softmax
 from itm.losses import SAM, Logistic, MultiLabel, Neighborhood, Triplet
 from itm.models import CASC, CVSE, SCAN, SGRAF, VSRN, TwoBranchEmbedding, TwoBranchSimilarity
 from itm.text import SPECIALS, Vocabulary
@@ -169,3 +170,14 @@ def test_sentence_vectors_reach_the_encoder_that_reads_them(cls):
 def test_what_is_no_sentence_is_named(captions, message):
     with pytest.raises(ValueError, match=message):
         built("scan_t2i").score(features(False), captions)
+
+
+def test_masked_layers_equal_those_of_the_real_entries_alone():
+    x = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mask = torch.arange(6) < torch.tensor([6, 3, 1, 0])[:, None]
+    x = x.masked_fill(~mask[..., None], 1e6)  # what stands in the padding must not matter
+    weights, means = masked_softmax(x[..., 0], mask), masked_mean(x, mask)
+    for row, n in enumerate([6, 3, 1]):
+        torch.testing.assert_close(weights[row, :n], x[row, :n, 0].softmax(0))
+        torch.testing.assert_close(means[row], x[row, :n].mean(0))
+    assert not weights[~mask].any() and not means[3].any()
