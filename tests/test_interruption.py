@@ -321,9 +321,9 @@ CVSE = (
 def test_many_kills(folder, more, capsys):
     """Dropout, batch norm, several optimiser groups and loader workers, in the second run."""
     name = f"long{len(more)}"
-    start(folder, f"{name}_whole", *more).done()
+    start(folder, f"{name}_whole", *more).done(900)
     at = killed_at_random(folder, name, 25, *more)
-    start(folder, name, *more).done()
+    start(folder, name, *more).done(900)
     with capsys.disabled():
         print(f"\n{len(at)} kills; steps in last.ckpt after them: {at}")
     assert len(at) >= 20 and len(set(at)) >= 10

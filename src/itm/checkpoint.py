@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +137,7 @@ def load(
     try:
         arguments = _without_pretrained(config["arguments"], tensors)
         matcher = matcher_class(config["class"], model_class)(**arguments, loss=loss)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not the arguments of a matcher ({error!r})") from error
     own = {k: v for k, v in matcher.state_dict().items() if not k.startswith("loss.")}
     missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
@@ -184,10 +183,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         )
     try:
         data = torch.load(found, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged or hostile pickle can raise anything
         raise ValueError(
             f"{found} could not be read safely: it is damaged, or holds more than tensors and "
-            f"plain data ({str(error).splitlines()[0]})"
+            f"plain data ({first_line(error)})"
         ) from error
     if not isinstance(data, dict) or "itm" not in data:
         raise ValueError(
@@ -196,6 +195,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         )
     tensors = {k: v for k, v in data["state_dict"].items() if not k.startswith("loss.")}
     return {**data["itm"], "arguments": data["hyper_parameters"]}, tensors
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the pages that some add."""
+    return (str(error) or repr(error)).splitlines()[0]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

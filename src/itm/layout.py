@@ -2,7 +2,8 @@
 
 `{split}_ims.npy`: (rows, R, F) or (rows, F), float32 or float16, each image once or repeated once
 per caption. `{split}_caps.txt`: one caption a line, the captions of an image on consecutive lines.
-Optional: `{split}_ids.txt` (one id per image or per row), `{split}_boxes.npy` (rows, R, 4).
+Optional: `{split}_ids.txt` (one id per image, per row, or per caption, which tells images with
+unequally many captions apart), `{split}_boxes.npy` (rows, R, 4).
 """
 
 from codecs import BOM_UTF8
@@ -156,7 +157,7 @@ def read_array(path: Path) -> np.ndarray:
     """
     try:
         return open_memmap(path, mode="r")  # unlike np.load it takes no other kind of file
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # a damaged header can raise anything
         size = path.stat().st_size
         raise ValueError(
             f"{path} ({size} bytes) is no complete .npy file ({error}); it may be truncated: "
@@ -201,6 +202,8 @@ def read_split(
         )
     ids = _read_ids(root / f"{name}_ids.txt")
     row, caption_image = _assign(features, captions, captions_per_image, ids, ims, caps)
+    if ids is not None and len(ids) == len(captions) > len(features):
+        ids = [ids[i] for i in _changes(ids)]
     if ids is not None:
         ids = _ids_per_image(ids, row, len(features), root / f"{name}_ids.txt")
     boxes = root / f"{name}_boxes.npy"
@@ -231,6 +234,9 @@ def _assign(
         starts = _runs(features, per_image, ids)
         return starts, np.searchsorted(starts, np.arange(lines), side="right") - 1
     found = lines // rows
+    starts = _changes(ids) if ids is not None and len(ids) == lines else []
+    if len(starts) == rows and per_image is None:
+        return np.arange(rows), np.searchsorted(starts, np.arange(lines), side="right") - 1
     if lines % rows or (per_image is not None and found != per_image):
         expected = f"{per_image or 5} captions per image"
         raise ValueError(
@@ -246,11 +252,15 @@ def _runs(features: np.ndarray, per_image: int | None, ids: list[str] | None) ->
     if per_image is not None:
         return np.arange(0, len(features), per_image)
     if ids is not None and len(ids) == len(features):
-        new = [i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]
-        return np.array(new)
+        return np.array(_changes(ids))
     first = features[:, 0] if features.ndim == 3 else features
     change = np.any(np.asarray(first[1:]) != np.asarray(first[:-1]), axis=-1)
     return np.concatenate([[0], 1 + np.flatnonzero(change)])
+
+
+def _changes(ids: list[str]) -> list[int]:
+    """Where another id begins."""
+    return [i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]
 
 
 def _ids_per_image(ids: list[str], row: np.ndarray, rows: int, path: Path) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import pickle
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from itm.checkpoint import first_line
 from itm.published_vocab import read_vocabulary
 from itm.tensorflow import read_variables
 from itm.text import Vocabulary
@@ -67,16 +67,15 @@ def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return [{name: torch.from_numpy(arrays[name]) for name in arrays.files}], {}
+        return [_read_npz(path)], {}
     try:
         with torch.serialization.safe_globals(SAFE), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             data = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged or hostile pickle can raise anything
         raise ValueError(
             f"{path} could not be read safely: only tensors, plain containers and "
-            f"argparse.Namespace are accepted ({str(error).splitlines()[0]})"
+            f"argparse.Namespace are accepted ({first_line(error)})"
         ) from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds a {type(data).__name__}, not the dict of a checkpoint")
@@ -89,6 +88,17 @@ def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str
             raise ValueError(f"{path}: 'model' holds a {type(state).__name__}, not state dicts")
     # DataParallel prefixes every name with "module."
     return [{k.removeprefix("module."): v for k, v in state.items()} for state in states], options
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except Exception as error:  # a damaged archive can raise anything
+        raise ValueError(
+            f"{path} could not be read safely: an .npz file of plain arrays is expected "
+            f"({first_line(error)})"
+        ) from error
 
 
 def from_published(

@@ -82,7 +82,7 @@ def read_arrays(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             return _ArraysOnly(file, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged or hostile pickle can raise anything
         raise ValueError(f"{path} could not be read safely: {error}") from error
 
 
