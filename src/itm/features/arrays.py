@@ -1,0 +1,63 @@
+"""A folder with one .npy or .npz file per image, named as the image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from itm.features.records import Record
+from itm.layout import read_array
+
+FEATURES = ("features", "feature", "feat", "x", "arr_0")  # of the public extractors
+BOXES = ("boxes", "bbox", "box")
+
+
+def read_arrays(folder: str | Path) -> Iterator[Record]:
+    """Records of the files below a folder, by name; each is opened when its turn comes.
+
+    A .npz may hold the features under any of `FEATURES`, boxes under any of `BOXES`, and image_w
+    and image_h.
+
+    Raises:
+        ValueError: no such file, or one that is broken or holds something else.
+    """
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix in (".npy", ".npz"))
+    if not paths:
+        raise ValueError(f"{folder} holds no .npy or .npz file")
+    for path in paths:
+        if path.suffix == ".npy":
+            yield Record(path.stem, _checked(np.asarray(read_array(path)), path))
+            continue
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                yield _from_npz(path, file)
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"{path}: no complete .npz file ({error})") from error
+
+
+def _from_npz(path: Path, file: Mapping[str, np.ndarray]) -> Record:
+    name = first(file, FEATURES)
+    if name is None:
+        raise ValueError(f"expected one of {', '.join(FEATURES)}, found {', '.join(file)}")
+    boxes = first(file, BOXES)
+    size = None
+    if "image_w" in file and "image_h" in file:
+        size = float(file["image_w"]), float(file["image_h"])
+    features = _checked(file[name], path)
+    return Record(path.stem, features, None if boxes is None else file[boxes], size)
+
+
+def first(file: Mapping[str, object], names: tuple[str, ...]) -> str | None:
+    """The first of the names that a file has."""
+    return next((name for name in names if name in file), None)
+
+
+def _checked(features: np.ndarray, path: Path) -> np.ndarray:
+    if features.ndim not in (1, 2) or features.dtype.kind != "f" or not features.size:
+        raise ValueError(
+            f"{path}: expected floats (regions, width) or (width,), found {features.dtype} "
+            f"{features.shape}"
+        )
+    return features

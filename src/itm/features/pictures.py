@@ -1,0 +1,92 @@
+"""Picture files: which there are, which are broken, and their pixels for a loader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+
+
+def find_pictures(folder: str | Path) -> dict[str, Path]:
+    """Name -> file of all pictures below a folder, by name; names are relative to the folder.
+
+    Raises:
+        FileNotFoundError: no such folder, or no picture in it.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"images={folder}: no such folder")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS)
+    if not paths:
+        raise FileNotFoundError(f"images={folder} holds no picture ({', '.join(ENDINGS)})")
+    return {path.relative_to(folder).as_posix(): path for path in paths}
+
+
+def load(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Pixels (S, S, 3) uint8 of the whole picture, squeezed to a square, and its width and height.
+
+    Raises:
+        OSError: no picture that can be read.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as picture:
+        upright = ImageOps.exif_transpose(picture).convert("RGB")
+        small = upright.resize((size, size), Image.Resampling.BICUBIC)
+        return np.array(small), upright.size  # a copy: tensors want memory they may write to
+
+
+def broken(paths: Sequence[Path], workers: int) -> dict[Path, str]:
+    """Pictures that cannot be read, and why; all are decoded, as coarsely as formats allow."""
+    from PIL import Image
+
+    def problem(path: Path) -> str | None:
+        try:
+            with Image.open(path) as picture:
+                picture.draft("RGB", (32, 32))
+                picture.load()
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return str(error) or type(error).__name__
+        return None
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        return {p: why for p, why in zip(paths, pool.map(problem, paths), strict=True) if why}
+
+
+class Pictures(Dataset):
+    """Row, pixels and boxes of some pictures.
+
+    Args:
+        paths: all pictures of a split.
+        rows: which of them, in order.
+        size: S, pixels of a side.
+        boxes: (R, 4) fractions for all, or one (R, 4) of pixels or fractions for each of `paths`.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], rows: Sequence[int] | np.ndarray, size: int, boxes: Any
+    ):
+        self.paths, self.rows, self.size, self.boxes = paths, rows, size, boxes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: int) -> tuple[int, np.ndarray, np.ndarray]:
+        from itm.features.records import fractions
+
+        row = int(self.rows[at])
+        try:
+            pixels, size = load(self.paths[row], self.size)
+        except OSError as error:
+            raise ValueError(f"{self.paths[row]} cannot be read ({error})") from error
+        if isinstance(self.boxes, np.ndarray):
+            return row, pixels, self.boxes
+        boxes = fractions(self.boxes[row], size)
+        assert boxes is not None
+        return row, pixels, boxes

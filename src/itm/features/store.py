@@ -1,0 +1,154 @@
+"""A folder in the SCAN layout while it is written: captions and ids at once, features row by row.
+
+Features are filled in place through a memory map, so that any number of images fits into any
+memory, and appear under their name when they are complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from itm.durable import write_text
+
+
+class Store:
+    """`{split}_ims.npy` and `{split}_boxes.npy` while they are filled, in any order.
+
+    With `resume`, what was filled before a kill is found again, and `missing` lists the other rows.
+
+    Args:
+        folder: made when missing.
+        split: name of the split.
+        shape: (N, R, F).
+        dtype: "float16" or "float32".
+        boxes: also keep boxes (N, R, 4), fractions of width and height.
+        resume: go on with what is there.
+
+    Raises:
+        ValueError: the folder holds this split already, or with `resume` one of another shape.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str,
+        shape: tuple[int, int, int],
+        dtype: str = "float16",
+        boxes: bool = True,
+        resume: bool = False,
+    ):
+        self.folder, self.split = Path(folder), split
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.complete = self._path("ims").is_file()
+        if self.complete and not resume:
+            raise ValueError(f"{self._path('ims')} is there already; choose another out=")
+        self._arrays: dict[str, np.ndarray] = {}
+        self._written: list[int] = []
+        wanted = {"ims": (shape, dtype), "done": (shape[:1], "bool")}
+        if boxes:
+            wanted["boxes"] = ((*shape[:2], 4), "float32")
+        for name, (size, kind) in wanted.items():
+            if not self.complete:
+                self._arrays[name] = self._open(name, size, kind, resume)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{self.split}_{name}.npy"
+
+    def _open(self, name: str, shape: tuple[int, ...], dtype: str, resume: bool) -> np.ndarray:
+        path = self._path(f"{name}.unfinished")
+        if resume and path.is_file():
+            array = open_memmap(path, mode="r+")
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(
+                    f"{path} is {array.dtype} {array.shape}, now it would be {dtype} {shape}: "
+                    f"delete {self.folder} or choose another out="
+                )
+            return array
+        return open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+    @property
+    def missing(self) -> np.ndarray:
+        """Rows that are not filled yet."""
+        return np.array([], int) if self.complete else np.flatnonzero(~self._arrays["done"])
+
+    def write(
+        self, rows: Sequence[int] | np.ndarray, features: np.ndarray, boxes: np.ndarray | None
+    ) -> None:
+        """Fill rows.
+
+        Args:
+            rows: n rows.
+            features: (n, R, F).
+            boxes: (n, R, 4), or None without boxes.
+
+        Raises:
+            ValueError: values that are not finite in the type of the file.
+        """
+        kept = features.astype(self._arrays["ims"].dtype)
+        if not np.isfinite(kept).all():
+            bad = [r for r, x in zip(rows, kept, strict=True) if not np.isfinite(x).all()]
+            raise ValueError(
+                f"{self.split} row {bad[0]} has NaN, infinite or too large values "
+                f"(largest {np.nanmax(np.abs(features)):.3g}); dtype=float32 holds larger ones"
+            )
+        self._arrays["ims"][rows] = kept
+        if boxes is not None and "boxes" in self._arrays:
+            self._arrays["boxes"][rows] = boxes
+        self._written += [int(row) for row in rows]
+
+    def flush(self) -> None:
+        """Bring what was written to disk; from now on it counts as done."""
+        done = self._arrays.pop("done")
+        for array in self._arrays.values():
+            array.flush()  # type: ignore[attr-defined]
+        done[self._written] = True
+        done.flush()  # type: ignore[attr-defined]
+        self._arrays["done"], self._written = done, []
+
+    def finish(self) -> None:
+        """Give the files their names.
+
+        Raises:
+            ValueError: rows are missing.
+        """
+        if self.complete:
+            return
+        self.flush()
+        if len(self.missing):
+            raise ValueError(f"{self.folder}: {len(self.missing)} rows of {self.split} are missing")
+        names = [name for name in ("boxes", "ims") if name in self._arrays]
+        self._arrays = {}
+        for name in names:
+            self._path(f"{name}.unfinished").replace(self._path(name))
+        self._path("done.unfinished").unlink()
+        self.complete = True
+
+
+def write_captions(
+    folder: str | Path, splits: Mapping[str, Sequence[str]], captions: Mapping[str, Sequence[str]]
+) -> None:
+    """`{split}_caps.txt` and `{split}_ids.txt` of every split.
+
+    Ids are one a picture where all pictures of a split have equally many captions, else one a
+    caption, from which a reader knows where the next picture begins.
+    """
+    folder = Path(folder)
+    for split, names in splits.items():
+        counts = {len(captions[name]) for name in names}
+        ids = [n for n in names for _ in range(1 if len(counts) == 1 else len(captions[n]))]
+        lines = [caption for name in names for caption in captions[name]]
+        write_text(folder / f"{split}_caps.txt", "".join(f"{line}\n" for line in lines))
+        write_text(folder / f"{split}_ids.txt", "".join(f"{name}\n" for name in ids))
+
+
+def fit(array: np.ndarray, regions: int) -> np.ndarray:
+    """(regions, ...) from (n, ...): the first ones, or all of them over and over.
+
+    The layout has one number of regions. Repeating regions changes no mean and no softmax over
+    complete repetitions, where rows of zeros would.
+    """
+    return array[np.arange(regions) % len(array)]

@@ -1,0 +1,68 @@
+"""Regions without a detector: windows over the picture, and pooling of a map over boxes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# Whole picture; halves standing and lying; quarters; small ones: 1 + 3 + 3 + 9 + 20 = 36 regions.
+LEVELS = ((1, 1), (3, 1), (1, 3), (3, 3), (5, 4))
+
+
+def windows(levels: Sequence[Sequence[int]] = LEVELS, overlap: float = 0.5) -> np.ndarray:
+    """Boxes of evenly spread windows.
+
+    Args:
+        levels: (columns, rows) of windows, coarse ones first.
+        overlap: how much of a window's side its neighbour shares; 0 = a grid.
+
+    Returns:
+        (R, 4) float32 x1, y1, x2, y2, fractions of width and height.
+
+    Raises:
+        ValueError: no level, fewer than one window, or an overlap outside [0, 1).
+    """
+    if not levels or min(map(min, levels)) < 1 or not 0 <= overlap < 1:
+        raise ValueError(
+            f"windows={[list(level) for level in levels]}, overlap={overlap}: expected pairs "
+            "[columns, rows] of at least 1, and an overlap from 0 to below 1"
+        )
+    boxes = []
+    for columns, rows in levels:
+        (x1, x2), (y1, y2) = _spans(columns, overlap), _spans(rows, overlap)
+        boxes += [(x1[i], y1[j], x2[i], y2[j]) for j in range(rows) for i in range(columns)]
+    return np.array(boxes, np.float32)
+
+
+def _spans(count: int, overlap: float) -> tuple[np.ndarray, np.ndarray]:
+    size = 1 / (1 + (count - 1) * (1 - overlap))
+    start = np.arange(count) * size * (1 - overlap)
+    return start, start + size
+
+
+def coverage(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Weights that pool a feature map over boxes: the mean of its cells by covered area.
+
+    Args:
+        boxes: (..., R, 4), fractions; one without area takes the cell at its centre.
+        height: H, rows of the map.
+        width: W, columns of the map.
+
+    Returns:
+        (..., R, H * W) float32, rows sum to 1.
+    """
+    boxes = np.asarray(boxes, np.float64)
+    across = _covered(boxes[..., 0], boxes[..., 2], width)  # (..., R, W)
+    down = _covered(boxes[..., 1], boxes[..., 3], height)  # (..., R, H)
+    weights = (down[..., :, None] * across[..., None, :]).reshape(*boxes.shape[:-1], -1)
+    return weights.astype(np.float32)
+
+
+def _covered(low: np.ndarray, high: np.ndarray, cells: int) -> np.ndarray:
+    """(..., cells): the share of [low, high] that lies in each of equal cells of [0, 1]."""
+    edges = np.linspace(0, 1, cells + 1)
+    ends = np.minimum(high[..., None], edges[1:]), np.maximum(low[..., None], edges[:-1])
+    length = np.clip(ends[0] - ends[1], 0, None)
+    total = length.sum(-1, keepdims=True)
+    centre = np.clip(((low + high) / 2 * cells).astype(int), 0, cells - 1)
+    point = np.eye(cells)[centre]
+    return np.where(total > 1e-9, length / np.where(total > 1e-9, total, 1), point)
