@@ -41,9 +41,9 @@ th { color: var(--quiet); font-weight: 500; }
 figure { margin: 0; padding: .75rem; border-radius: .6rem; background: var(--card);
   overflow-wrap: anywhere; }
 figure.good { outline: 2px solid var(--good); }
-figure img { border-radius: .35rem; margin-bottom: .4rem; }
 figcaption small { display: block; font-variant-numeric: tabular-nums; }
-img, svg { display: block; max-width: 100%; height: auto; }
+img, svg { display: block; max-width: 100%; height: auto; margin-bottom: .5rem; }
+img { border-radius: .35rem; }
 a { color: var(--accent); }
 pre, code { font: .9em ui-monospace, monospace; }
 pre { overflow-x: auto; padding: .75rem; border-radius: .6rem; background: var(--card); }
