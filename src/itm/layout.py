@@ -234,9 +234,9 @@ def _assign(
         starts = _runs(features, per_image, ids)
         return starts, np.searchsorted(starts, np.arange(lines), side="right") - 1
     found = lines // rows
-    starts = _changes(ids) if ids is not None and len(ids) == lines else []
-    if len(starts) == rows and per_image is None:
-        return np.arange(rows), np.searchsorted(starts, np.arange(lines), side="right") - 1
+    begins = _changes(ids) if ids is not None and len(ids) == lines else []
+    if len(begins) == rows and per_image is None:
+        return np.arange(rows), np.searchsorted(begins, np.arange(lines), side="right") - 1
     if lines % rows or (per_image is not None and found != per_image):
         expected = f"{per_image or 5} captions per image"
         raise ValueError(
