@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from itm.cli import quote_free_text, run
 from itm.config import CONF
 from itm.evaluate import find_split
-from itm.explain import find_row
 from itm.layout import Split, read_captions
 
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ def search(cfg: DictConfig) -> list[Answer]:
     asked = _queries(cfg)
     if cfg.out is not None and Path(cfg.out).suffix not in (".html", ".json"):
         raise ValueError(f"out={cfg.out} must end in .html or .json")
+    from itm.explain import find_row  # late: what it imports takes seconds, mistakes need not
+
     split = find_split(cfg)
     own = _captions_of(split)
     asked = [
