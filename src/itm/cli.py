@@ -34,7 +34,9 @@ def run(main: Callable[[], Any]) -> None:
 def fail(error: Exception) -> NoReturn:
     """End the process, with one line for an expected error, with the traceback of any other."""
     if isinstance(error, EXPECTED) and not os.environ.get("ITM_TRACEBACK"):
-        print(f"error: {error}\n(set ITM_TRACEBACK=1 for the traceback)", file=sys.stderr)
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        text = str(error) if str(cause) in str(error) else f"{error}: {cause}"
+        print(f"error: {text}\n(set ITM_TRACEBACK=1 for the traceback)", file=sys.stderr)
     else:
         traceback.print_exception(error)
     raise SystemExit(1)
