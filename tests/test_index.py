@@ -193,6 +193,19 @@ def test_without_faiss(cache, monkeypatch, tmp_path):
 # Folders ------------------------------------------------------------------------------------------
 
 
+def test_an_index_is_saved_over_itself(cache, tmp_path):
+    pytest.importorskip("faiss")
+    matcher, split = build("scan_t2i")
+    itm.Index(matcher, split, kind="ivf").save(tmp_path)
+    loaded = itm.Index.load(tmp_path)
+    expected = loaded.search("a dog", k=30)
+    loaded.save(tmp_path)  # what it is mapped from
+    assert loaded.search("a dog", k=30) == expected == itm.Index.load(tmp_path).search("a dog", 30)
+    itm.Index(matcher, split.head(3), kind="flat").save(tmp_path)
+    assert not list(tmp_path.glob("*.faiss")) and len(itm.Index.load(tmp_path).ids) == 3
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
 class Bomb:
     def __reduce__(self):
         return exec, ("raise SystemExit('pickled code ran')",)
@@ -311,6 +324,8 @@ def test_wrong_inputs(cache):
         index.search("  ")
     with pytest.raises(ValueError, match="NaN"):
         index.search(features=np.full((12, 64), np.nan))
+    with pytest.raises(ValueError, match=r"\(12, 5\), expected \(regions, 64\)"):
+        index.search(features=np.zeros((12, 5)))
     with pytest.raises(KeyError, match="no image 'nobody' among 30"):
         index.search(image="nobody")
     with pytest.raises(ValueError, match="recall needs"):

@@ -98,11 +98,18 @@ def test_thumbnails_from_a_folder_and_no_path_from_an_id(data, tmp_path):
 
 
 def test_an_index_is_written_once_and_belongs_to_its_split(data, tmp_path, capsys):
-    root, *_ = data
+    root, matcher, *_ = data
     first = search(configure(root, "query=a dog", f"index={tmp_path}/index"))
     again = search(configure(root, "query=a dog", f"index={tmp_path}/index", "checkpoint=null"))
     assert capsys.readouterr().out.count("index written to") == 1
     assert [x.item for x in first[0].hits] == [x.item for x in again[0].hits]
+    torch.manual_seed(1)
+    other = type(matcher)(**matcher.hparams)
+    other.vocab = matcher.vocab
+    save(other, tmp_path / "other")
+    with pytest.raises(ValueError, match="was made by another matcher"):
+        arguments = ("query=a dog", f"index={tmp_path}/index", f"checkpoint={tmp_path}/other")
+        search(configure(root, *arguments))
     with pytest.raises(ValueError, match="is not of split test"):
         search(configure(root, "query=a dog", f"index={tmp_path}/index", "data.limit=3"))
 

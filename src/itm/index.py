@@ -234,6 +234,9 @@ class Index:
         features = np.atleast_2d(np.asarray(features, np.float32))
         if not np.isfinite(features).all():
             raise ValueError("the image's features hold NaN or infinite values")
+        expected = self.matcher.hparams.get("img_dim", features.shape[-1])
+        if features.ndim != 2 or features.shape[1] != expected:
+            raise ValueError(f"features are {features.shape}, expected (regions, {expected})")
         return self.matcher._encode(image_batches(features[None], 1))[0]
 
     def _stored(self, image: Any) -> Chunk:
@@ -248,6 +251,7 @@ class Index:
     def save(self, folder: str | Path) -> Path:
         """Write the index and its matcher: tensors, FAISS files, JSON; nothing pickled."""
         folder = Path(folder)
+        (folder / "index.json").unlink(missing_ok=True)  # written last: with it all is there
         save(self.matcher, folder / "matcher")
         for name, shelf in self._shelves.items():
             shelf.save(folder / f"{name}.safetensors")

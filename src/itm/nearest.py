@@ -103,9 +103,14 @@ class Nearest:
         return faiss.SearchParametersHNSW(efSearch=max(128, 2 * k))
 
     def save(self, path: Path) -> None:
-        """Write the FAISS index, if there is one."""
-        if self.index is not None:
-            faiss_module().write_index(self.index, str(path))
+        """Write the FAISS index; without one no file is left there."""
+        if self.index is None:
+            path.unlink(missing_ok=True)
+            return
+        # Beside the file first: it may be the one that this index is mapped from.
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        faiss_module().write_index(self.index, str(unfinished))
+        unfinished.replace(path)
 
     @classmethod
     def load(cls, path: Path, vectors: Tensor) -> Nearest:

@@ -17,6 +17,7 @@ from itm.layout import Split, read_captions
 
 if TYPE_CHECKING:
     from itm.index import Hit, Index
+    from itm.matcher import Matcher
 
 Own = dict[str, list[str]]  # id of each image -> its own captions
 
@@ -89,7 +90,7 @@ def _index(cfg: DictConfig, split: Split) -> Index:
     """The index of the split, read from or written to `index` when given.
 
     Raises:
-        ValueError: the saved index is of another split.
+        ValueError: the saved index is of another split or of another matcher.
     """
     import torch
 
@@ -101,6 +102,12 @@ def _index(cfg: DictConfig, split: Split) -> Index:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if cfg.index is not None and Path(cfg.index, "index.json").is_file():
         index = Index.load(cfg.index, device=device)
+        index.shortlist = cfg.shortlist
+        if cfg.checkpoint is not None and not _same(load(cfg.checkpoint), index.matcher):
+            raise ValueError(
+                f"the index {cfg.index} was made by another matcher than {cfg.checkpoint}; choose "
+                "another index= folder, or leave out checkpoint= to search with its own"
+            )
         if index.ids != _ids(split) or index.captions != split.captions:
             raise ValueError(
                 f"the index {cfg.index} is not of split {split.name} in {split.folder} "
@@ -118,6 +125,14 @@ def _index(cfg: DictConfig, split: Split) -> Index:
     if cfg.index is not None:
         print(f"index written to {index.save(cfg.index)}")
     return index
+
+
+def _same(a: Matcher, b: Matcher) -> bool:
+    """Whether two matchers have the same tensors."""
+    mine, other = a.state_dict(), b.state_dict()
+    return mine.keys() == other.keys() and all(
+        mine[k].shape == other[k].shape and bool((mine[k] == other[k].cpu()).all()) for k in mine
+    )
 
 
 def _ids(split: Split) -> list[str]:

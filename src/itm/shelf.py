@@ -71,7 +71,10 @@ class Shelf:
             found = {"rows": rows, "vector": encoded.vector, "parts": encoded.parts}
             found |= {f"aux.{name}": value for name, value in (encoded.aux or {}).items()}
             tensors |= {f"{number}.{k}": v for k, v in found.items() if v is not None}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+        # Beside the file first: it may be the one that these tensors are mapped from.
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished)
+        unfinished.replace(path)
 
     @classmethod
     def load(cls, path: Path, count: int) -> Shelf:
