@@ -16,6 +16,7 @@ from itm.cli import quote_free_text, run
 from itm.config import CONF
 from itm.explanation import Details, Explanation, explain
 from itm.layout import Split
+from itm.pictures import Pictures
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Details", "Explanation", "explain"]
 
 FREE_TEXT = ("caption", "image")
-ENDINGS = ("", ".jpg", ".jpeg", ".png", ".webp")
 
 
 def command(cfg: DictConfig) -> Path:
@@ -45,14 +45,15 @@ def command(cfg: DictConfig) -> Path:
     row = find_row(split, cfg.image)
     caption = cfg.caption or split.captions[int(np.argmax(split.caption_image == row))]
     found = explain(load(cfg.checkpoint), split.images(np.array([row]))[0], caption)
-    picture = find_picture(split, row, cfg.images)
+    name = name_of(split, row)
+    picture = Pictures(split, cfg.images).full(name)
     figure = draw(found, picture, fractions(split, row, picture))
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".html":
-        out.write_text(report(found, figure, name_of(split, row)), encoding="utf-8")
+        out.write_text(report(found, figure, name), encoding="utf-8")
     else:
         save(figure, out)
-    print(f"{name_of(split, row)}: {caption!r} scores {found.score:.4f}\nwritten to {out}")
+    print(f"image {name}: {caption!r} scores {found.score:.4f}\nwritten to {out}")
     return out
 
 
@@ -77,33 +78,7 @@ def find_row(split: Split, image: str | int | None) -> int:
 
 def name_of(split: Split, row: int) -> str:
     """An image's id, or its number."""
-    return f"image {row}" if split.ids is None else split.ids[row]
-
-
-def find_picture(split: Split, row: int, images: str | None) -> Image | None:
-    """The picture of an image: a file named by its id, or drawn where the split holds scenes.
-
-    Raises:
-        ValueError: a folder of pictures for images without ids.
-        FileNotFoundError: no such picture.
-    """
-    if images is not None:
-        from PIL import Image
-
-        if split.ids is None:
-            raise ValueError(f"images={images} needs {split.name}_ids.txt, the pictures' names")
-        paths = [Path(images).expanduser() / f"{split.ids[row]}{ending}" for ending in ENDINGS]
-        path = next((path for path in paths if path.is_file()), None)
-        if path is None:
-            raise FileNotFoundError(
-                f"{paths[0]}: no such picture, nor with {', '.join(ENDINGS[1:])}"
-            )
-        return Image.open(path)
-    if (split.folder / f"{split.name}_scenes.jsonl").is_file():
-        from itm.scenes import load_scenes, render
-
-        return render(load_scenes(split.folder, split.name)[row])
-    return None
+    return str(row) if split.ids is None else split.ids[row]
 
 
 def fractions(split: Split, row: int, picture: Image | None) -> np.ndarray | None:
@@ -125,7 +100,7 @@ def report(explanation: Explanation, figure, name: str) -> str:
     content = BytesIO()
     save(figure, content, "png")
     sheet = thumbnail(Image.open(content), 2000, alt="what the matcher looks at")
-    lines = element("p", f"{name}, score {explanation.score:.4f}", class_="quiet")
+    lines = element("p", f"image {name}, score {explanation.score:.4f}", class_="quiet")
     tables = [
         section(title, table(["word", "image", "sentence"], rows))
         for title, rows in explanation.details.names.items()

@@ -8,6 +8,7 @@ with a box count, and several boxes of a phrase are one box around them.
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from itm.cli import run
+from itm.cli import quote_free_text, run
 from itm.config import CONF
 from itm.phrases import Phrase, PhraseSplit
 
@@ -201,7 +202,11 @@ def localise(
     vectors: np.ndarray | None = None,
 ) -> dict[str, dict[str, float]]:
     """`region_scores` and `evaluate` of a split."""
-    scores = region_scores(matcher, split, context, vectors)
+    return measure(split, region_scores(matcher, split, context, vectors))
+
+
+def measure(split: PhraseSplit, scores: np.ndarray) -> dict[str, dict[str, float]]:
+    """`evaluate` with the split's own boxes and types."""
     overlaps = split.overlaps(range(len(split.phrases)))
     return evaluate(scores, overlaps, [phrase.type for phrase in split.phrases])
 
@@ -227,7 +232,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     split = find_split(cfg)
     phrases = phrase_split(split, read_phrases(cfg.phrases, split))
     vectors = None if cfg.vectors is None else read_array(Path(cfg.vectors))
-    report = localise(matcher, phrases, cfg.context, vectors)
+    scores = region_scores(matcher, phrases, cfg.context, vectors)
+    report = measure(phrases, scores)
     title = f"{type(matcher).__name__}, {split.folder.name} {split.name}, overlap {FOUND}"
     columns = ["type", "phrases", "R@1", "R@5", "R@10", "upper bound", "chance"]
     print(rows_table(title, columns, [[name, *row.values()] for name, row in report.items()]))
@@ -236,7 +242,28 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     path = out / "localisation.json"
     path.write_text(json.dumps({**facts, "results": report}, indent=1), encoding="utf-8")
     print(f"written to {path}")
+    if cfg.image is not None:
+        print(f"drawn in {draw(cfg, phrases, scores, out / 'phrases.png')}")
     return report
+
+
+def draw(cfg: DictConfig, split: PhraseSplit, scores: np.ndarray, path: Path) -> Path:
+    """Draw the phrases of `image=`, in its picture.
+
+    Raises:
+        ValueError: no such image, or no picture of it.
+    """
+    from itm.explain import find_row, name_of
+    from itm.pictures import Pictures
+    from itm.plot_explanation import save
+    from itm.plot_phrases import draw_image
+
+    row = find_row(split, cfg.image)
+    picture = Pictures(split, cfg.images).full(name_of(split, row))
+    if picture is None:
+        raise ValueError(f"image={cfg.image} has no picture; give images=FOLDER with pictures")
+    save(draw_image(picture, split, scores, row), path)
+    return path
 
 
 def find_device(name: str) -> str:
@@ -255,6 +282,7 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Console entry point."""
+    sys.argv[1:] = quote_free_text(sys.argv[1:], ("image",))
     run(_main)
 
 

@@ -1,16 +1,19 @@
-"""Pictures of a split's images for pages: files named as the ids, or drawn scenes."""
+"""Pictures of a split's images: files named as the ids, or drawn scenes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from itm.layout import Split
 from itm.pages import PICTURES, Html, thumbnail
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 
 class Pictures:
-    """Thumbnails by image id.
+    """Pictures and their thumbnails by image id.
 
     Ids are never made into paths: a file is found among those of the folder, by its name with or
     without its ending.
@@ -55,3 +58,23 @@ class Pictures:
             return thumbnail(render(self._scenes[name], size=(size, 3 * size // 4)), size, alt=name)
         except ImportError:  # a page without pictures, where Pillow is missing
             return None
+
+    def full(self, name: str) -> Image | None:
+        """The whole picture of an image, upright, or None when there is none.
+
+        Raises:
+            ValueError: a file that is no picture.
+        """
+        if name in self._files:
+            from PIL import Image, ImageOps, UnidentifiedImageError
+
+            try:
+                with Image.open(self._files[name]) as opened:
+                    return ImageOps.exif_transpose(opened).convert("RGB")
+            except UnidentifiedImageError as error:
+                raise ValueError(f"{self._files[name]} is no picture that can be read") from error
+        if name in self._scenes:
+            from itm.scenes import render
+
+            return render(self._scenes[name])
+        return None

@@ -117,7 +117,7 @@ def words(weights: np.ndarray, tokens: Sequence[str], seen: Seen, title: str) ->
         for axes, token in zip(panels, shown, strict=False):
             column = weights[:, token]
             best = int(column.argmax())
-            axes.imshow(seen.pixels * (0.25 + 0.75 * lit(column, seen)[..., None]))
+            axes.imshow(seen.pixels * (0.35 + 0.65 * lit(column, seen)[..., None]))
             frame(axes, best, seen)
             axes.set_title(f"{tokens[token]}  {column[best]:.2f}", fontsize=10, **PLAIN)
 
@@ -186,7 +186,7 @@ def named(names: list[tuple[str, float, float]], title: str) -> Part:
         axes.barh(places + 0.2, sentence, 0.38, color=QUIET, label="sentence")
         axes.set_yticks(places, words, fontsize=9, **PLAIN)
         axes.invert_yaxis()
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
         axes.spines[["top", "right"]].set_visible(False)
 
     return Part(title, 0.9 + 0.3 * len(names), paint)
