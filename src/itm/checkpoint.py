@@ -70,11 +70,13 @@ def _rebuild(name: str, state: dict[str, Any]) -> Any:
     return (Concepts if name == "concepts" else Labels).from_state(state)
 
 
-def matcher_class(name: str, trusted: str | None = None) -> type[Matcher]:
-    """The class of a saved matcher: one of `itm.models`, or the dotted name the user trusts.
+def matcher_class(name: str, trusted: str | type[Matcher] | None = None) -> type[Matcher]:
+    """The class of a saved matcher: one of `itm.models`, or the class or dotted name to trust.
 
     A class name from a file is only ever looked up among the library's own, never imported.
     """
+    if isinstance(trusted, type):
+        return trusted
     if trusted is not None:
         module, _, attribute = trusted.rpartition(".")
         return getattr(importlib.import_module(module), attribute)
@@ -118,14 +120,17 @@ def save(matcher: Matcher, folder: str | Path, card: str = "") -> Path:
 
 
 def load(
-    path: str | Path, loss: Any = None, model_class: str | None = None, device: str = "cpu"
+    path: str | Path,
+    loss: Any = None,
+    model_class: str | type[Matcher] | None = None,
+    device: str = "cpu",
 ) -> Matcher:
     """A matcher in eval mode with its vocabulary, from a folder, a checkpoint or a run folder.
 
     Args:
         path: folder written by `save`, a `.ckpt` file, or a run folder with checkpoints/best.ckpt.
         loss: a loss object, for further training.
-        model_class: dotted name of your own class, when the file's is not one of `itm.models`.
+        model_class: your own class or its dotted name, when the file's is not one of `itm.models`.
         device: where to put it.
 
     Raises:
@@ -152,7 +157,14 @@ def load(
         unpack_state(matcher, config)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: damaged word lists ({error!r})") from error
+    matcher.record = read_record(path)
     return matcher.to(device).eval()
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The results.json of the run or the saved folder that a matcher comes from, or {}."""
+    file = (path.parent.parent if path.name == "best.ckpt" else path) / "results.json"
+    return _read_json(file) if file.is_file() else {}
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -179,7 +191,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if found is None:
         looked = [path / "config.json", path / "model.safetensors", *candidates]
         raise FileNotFoundError(
-            f"nothing to load at {path}; looked for {', '.join(map(str, looked))}"
+            f"nothing to load at {path}; looked for {', '.join(map(str, looked))}; a matcher on "
+            "the Hugging Face hub is read by Matcher.from_pretrained('user/name')"
         )
     try:
         data = torch.load(found, map_location="cpu", weights_only=True)

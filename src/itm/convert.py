@@ -13,14 +13,13 @@ def convert(cfg: DictConfig) -> None:
     Raises:
         ValueError: published= or out= is missing, or the weights are not what they should be.
     """
-    from itm.checkpoint import save
     from itm.published import from_published
 
     missing = [key for key in ("published", "out") if OmegaConf.is_missing(cfg, key)]
     if missing:
         raise ValueError(f"give {' and '.join(f'{key}=...' for key in missing)}")
     matcher = from_published(cfg.published, cfg.vocab, cfg.concepts, cfg.family, cfg.captioner)
-    folder = save(matcher, cfg.out)
+    folder = matcher.save_pretrained(cfg.out)
     parameters = sum(p.numel() for p in matcher.parameters()) / 1e6
     print(f"{type(matcher).__name__}, {parameters:.2f} M parameters, written to {folder}")
     if matcher.vocab is None:

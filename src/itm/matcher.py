@@ -19,6 +19,7 @@ from itm.checkpoint import pack_state, saved_arguments, unpack_state
 from itm.layers import full, full_precision, l2norm, masked_mean
 from itm.metrics import RetrievalMetrics
 from itm.ranking import Ranks
+from itm.share import Shared
 from itm.similarity import MEMORY_BUDGET, Chunk, map_encoded, similarity_matrix
 from itm.text import Tokens
 from itm.text_encoders import BertText
@@ -31,7 +32,7 @@ Loss = Callable[[Tensor, Pairs, tuple[Encoded, Encoded]], Tensor]
 OBJECTS = ["loss", "optimizer", "scheduler"]
 
 
-class Matcher(pl.LightningModule):
+class Matcher(Shared, pl.LightningModule):
     """Base of all backbones.
 
     Args:
