@@ -82,8 +82,8 @@ def tokenise(
     """`Captions` of sentences with the matcher's vocabulary, or of sentence vectors (C, F).
 
     Raises:
-        ValueError: no vocabulary, no list of sentences, or sentence vectors for a text encoder that
-            reads words.
+        ValueError: no vocabulary or a larger one than the matcher's, no list of sentences, or
+            sentence vectors for a text encoder that reads words.
     """
     if isinstance(captions, np.ndarray) and captions.dtype.kind in "fiu":
         _check_vectors(matcher, captions)
@@ -94,6 +94,12 @@ def tokenise(
         raise ValueError(
             "this matcher has no vocabulary, so it cannot read sentences; load it from a folder or "
             "checkpoint that holds one, or set matcher.vocab = Vocabulary.load('vocab.json')"
+        )
+    size = matcher.hparams.get("vocab_size")
+    if size is not None and len(matcher.vocab) > size:
+        raise ValueError(
+            f"the vocabulary has {len(matcher.vocab)} words, but {type(matcher).__name__} has "
+            f"vectors for {size}: use the vocabulary that it was trained with"
         )
     if isinstance(captions, str):
         raise ValueError(f"captions must be a list of sentences, got the string {captions[:40]!r}")
