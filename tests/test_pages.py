@@ -58,6 +58,17 @@ def test_thumbnails_are_small_pictures_inside_the_page(tmp_path, suffix):
     assert "<img" in pages.thumbnail(Image.new("L", (4, 4)), alt=EVIL)
 
 
+def test_a_photograph_stands_upright(tmp_path):
+    from PIL import Image
+
+    turned = Image.Exif()
+    turned[0x0112] = 6  # orientation: a quarter turn
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=turned)
+    made = pages.thumbnail(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").write_bytes(base64.b64decode(re.search(r"base64,([^\"]+)", made)[1]))
+    assert Image.open(tmp_path / "b.jpg").size == (20, 40)
+
+
 def test_no_picture_is_an_error(tmp_path):
     (tmp_path / "a.png").write_text("no picture")
     (tmp_path / "a.txt").write_text("no picture")

@@ -148,13 +148,13 @@ def thumbnail(source: str | Path | Image, size: int = 320, alt: str = "") -> Htm
         raise ValueError(f"{path} is no picture; expected one of {', '.join(PICTURES)}")
     if kind != "image/svg+xml":
         try:
-            from PIL import Image, UnidentifiedImageError
+            from PIL import Image, ImageOps, UnidentifiedImageError
         except ImportError:
             pass
         else:
             try:
                 with Image.open(path) as opened:
-                    return _image(_jpeg(opened, size), "image/jpeg", alt)
+                    return _image(_jpeg(ImageOps.exif_transpose(opened), size), "image/jpeg", alt)
             except UnidentifiedImageError as error:
                 raise ValueError(f"{path} is no picture that can be read") from error
     return _image(path.read_bytes(), kind, alt)
