@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -33,8 +34,8 @@ def read_arrays(folder: str | Path) -> Iterator[Record]:
         try:
             with np.load(path, allow_pickle=False) as file:
                 yield _from_npz(path, file)
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"{path}: no complete .npz file ({error})") from error
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            raise ValueError(f"{path} cannot be used: {error}") from error
 
 
 def _from_npz(path: Path, file: Mapping[str, np.ndarray]) -> Record:
