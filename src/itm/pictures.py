@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Pictures:
     """Pictures and their thumbnails by image id.
 
-    Ids are never made into paths: a file is found among those of the folder, by its name with or
-    without its ending.
+    Ids are never made into paths: a file is found among those below the folder, by its name with
+    or without its ending, or by its path from the folder.
 
     Args:
         split: where the images come from; scenes it brings are drawn.
@@ -33,8 +33,9 @@ class Pictures:
         if folder is not None:
             if not Path(folder).is_dir():
                 raise FileNotFoundError(f"images={folder} is no folder")
-            found = [p for p in sorted(Path(folder).iterdir()) if p.suffix.lower() in PICTURES]
+            found = [p for p in sorted(Path(folder).rglob("*")) if p.suffix.lower() in PICTURES]
             self._files = {p.stem: p for p in found} | {p.name: p for p in found}
+            self._files |= {p.relative_to(folder).as_posix(): p for p in found}
             ids = split.ids or [str(row) for row in range(split.num_images)]
             if not self._files.keys() & set(ids):
                 raise ValueError(
