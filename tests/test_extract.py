@@ -15,6 +15,7 @@ from transformers import (
     ViTModel,
 )
 
+import cli
 from itm import extract as command
 from itm.config import compose
 from itm.features.backbones import LITE, backbone
@@ -99,6 +100,15 @@ def test_a_folder_of_pictures_becomes_a_data_folder(tmp_path, vit, pictures):
             np.testing.assert_allclose(split.features[row], expected, atol=2e-3)
         names += split.ids
     assert sorted(names) == sorted(find_pictures(pictures))
+
+
+def test_the_command(tmp_path, vit, pictures):
+    given = ["images=pictures", "captions=captions.txt", "out=out", f"backbone={vit}", "workers=0"]
+    text = cli.run("extract", *given, cwd=tmp_path)
+    assert "python -m itm.prepare data=flickr8k data.root=out" in text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["captions.txt", "out", "pictures"]
+    text = cli.run("extract", *given, "overlap=2", "out=b", cwd=tmp_path, fails=True)
+    assert "error: windows=" in text and "Traceback" not in text
 
 
 class Killed(BaseException):

@@ -81,6 +81,14 @@ def test_paths_are_shortened_wherever_they_stand():
     )
 
 
+@pytest.mark.parametrize("record", ["{", "[]", '{"test/rsum": [], "command": 3, "root": null}'])
+def test_a_broken_record_is_no_obstacle(tmp_path, record):
+    small().save_pretrained(tmp_path)
+    (tmp_path / "results.json").write_text(record)
+    matcher = itm.load(tmp_path)
+    assert "## Results" not in (matcher.save_pretrained(tmp_path) / "README.md").read_text()
+
+
 def test_a_matcher_without_record_has_a_card_too(tmp_path):
     folder = make(word_dim=5, embed_dim=8).save_pretrained(tmp_path)
     assert not (folder / "results.json").exists()

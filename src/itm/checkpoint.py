@@ -164,7 +164,10 @@ def load(
 def read_record(path: Path) -> dict[str, Any]:
     """The results.json of the run or the saved folder that a matcher comes from, or {}."""
     file = (path.parent.parent if path.name == "best.ckpt" else path) / "results.json"
-    return _read_json(file) if file.is_file() else {}
+    try:
+        return _read_json(file) if file.is_file() else {}
+    except ValueError:  # a broken record is no reason to refuse the weights
+        return {}
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

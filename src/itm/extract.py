@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from itm.cli import run
 from itm.config import CONF
+from itm.durable import write_text
 from itm.features.partition import Names, partition
 from itm.features.sentences import read_sentences
 from itm.features.store import Store, fit, write_captions
@@ -72,7 +73,7 @@ def plan(cfg: DictConfig, pictures: Mapping[str, Path], out: Path) -> dict[str, 
             )
         return record["splits"]
     splits = _new_plan(cfg, pictures, out)
-    path.write_text(json.dumps({"settings": how, "splits": splits}), encoding="utf-8")
+    write_text(path, json.dumps({"settings": how, "splits": splits}))
     return splits
 
 
@@ -98,7 +99,7 @@ def _new_plan(cfg: DictConfig, pictures: Mapping[str, Path], out: Path) -> dict[
     if captions:
         write_captions(out, splits, captions)
     else:
-        (out / "all_ids.txt").write_text("".join(f"{n}\n" for n in names), encoding="utf-8")
+        write_text(out / "all_ids.txt", "".join(f"{name}\n" for name in names))
     return splits
 
 

@@ -147,7 +147,8 @@ def make_card(matcher: Matcher, record: dict[str, Any]) -> str:
         'scores = matcher.score(features, ["a dog on a beach"])  # (images, captions)\n```\n',
     ]
     stage = "test" if "test/rsum" in record else "val"
-    known = [key for key in [*RECALLS, "rsum"] if f"{stage}/{key}" in record]
+    numbers = {key for key, value in record.items() if isinstance(value, int | float)}
+    known = [key for key in [*RECALLS, "rsum"] if f"{stage}/{key}" in numbers]
     if known:
         facts = {"split": stage, "images": "?", "protocol": "full", "root": "data", **record}
         place = Path(str(facts["root"])).name
