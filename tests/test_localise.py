@@ -20,14 +20,8 @@ from itm.layout import Split
 from itm.localise import command, evaluate, localise, ranks, region_scores, word_positions
 from itm.losses import Logistic
 from itm.models import SCAN, SGRAF, VSRN, TwoBranchEmbedding
-from itm.phrases import (
-    Phrase,
-    PhraseSource,
-    entity_boxes,
-    entity_phrases,
-    phrase_split,
-    read_phrases,
-)
+from itm.phrase_files import entity_boxes, entity_phrases, read_phrases
+from itm.phrases import Phrase, PhraseSource, phrase_split
 from itm.text import BertVocabulary, Vocabulary
 
 HERE = Path(__file__).parent / "phrases"
@@ -146,6 +140,9 @@ def test_entities_by_hand():
     assert found[3].tolist() == [0, 1]
     assert found[6] == pytest.approx([1, 25 / 600])
     assert whole.target([0, 3]).tolist() == [[1, -1], [-1, 1]]
+    first = whole.head(1)
+    assert len(first.phrases) == len(first.captions) == 6 and first.num_images == 1
+    np.testing.assert_array_equal(first.overlaps(range(6)), found[:6])
 
 
 def test_entities_with_boxes_as_fractions():
@@ -354,7 +351,10 @@ def test_matchers_without_regions_say_so(scenes):
     with pytest.raises(ValueError, match="context='sentence'"):
         region_scores(matcher, scenes, "sentence")
     with pytest.raises(ValueError, match="3 phrase vectors for"):
-        region_scores(matcher, scenes, vectors=np.zeros((3, 4)))
+        grounding = small(TwoBranchEmbedding, scenes, hidden_dim=16, level="region")
+        region_scores(grounding, scenes, vectors=np.zeros((3, 4)))
+    with pytest.raises(ValueError, match="VSRN reads words"):
+        region_scores(matcher, scenes, vectors=np.zeros((len(scenes.phrases), 4)))
 
 
 def test_phrase_vectors(scenes):
@@ -400,6 +400,14 @@ def test_logistic_draws_negative_regions():
 
 
 # Training and the command -------------------------------------------------------------------------
+
+
+def test_phrases_of_another_folder(scenes):
+    source = scenes.folder / "test_phrases.jsonl"
+    overrides = [f"data.root={scenes.folder}", f"data.phrases.path={source}", "data.train=test"]
+    data = itm.build("two_branch_embedding", "regions", "phrases", [*overrides, "data.val=test"])
+    split = data.data.split("val")
+    assert split.phrases == scenes.phrases and split.positive_iou == 0.6
 
 
 def test_batches_carry_targets():

@@ -62,6 +62,8 @@ def region_scores(
 
     if context not in CONTEXTS:
         raise ValueError(f"context={context!r} is none of {', '.join(CONTEXTS)}")
+    if vectors is not None and not hasattr(matcher, "ground"):
+        raise ValueError(f"{type(matcher).__name__} reads words, not vectors of phrases")
     if vectors is not None and len(vectors) != len(split.phrases):
         raise ValueError(f"{len(vectors)} phrase vectors for {len(split.phrases)} phrases")
     ground: Callable[..., Tensor] | None = getattr(matcher, "ground", None)
@@ -223,7 +225,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.checkpoint import load
     from itm.evaluate import find_split
     from itm.layout import read_array
-    from itm.phrases import phrase_split, read_phrases
+    from itm.phrase_files import read_phrases
+    from itm.phrases import phrase_split
     from itm.results import environment, rows_table
 
     if cfg.checkpoint is None:
