@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,9 +40,10 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
         matrices[f"ensemble of {len(matrices)}"] = _mean(list(matrices.values()))
     owner = caption_owner(next(iter(matrices.values())), split)
     relevance = find_relevance(cfg.relevance, split)
+    codes = None if cfg.pmrp is None else find_categories(cfg.pmrp, split)
     report, ranks = {}, {}
     for i, (name, S) in enumerate(matrices.items()):
-        report[name], ranks[name] = measure(S, owner, protocol, relevance, cfg.eccv)
+        report[name], ranks[name] = measure(S, owner, protocol, relevance, cfg.eccv, codes)
         if cfg.save_ranks:
             write_ranks(out / f"ranks_{i}.npz", *ranks[name], owner)
     title = f"{split.folder.name} {split.name}, protocol {protocol}"
@@ -51,6 +53,8 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
         "checkpoints": [str(Path(path).resolve()) for path in names_of(cfg.checkpoint)],
         **environment(),
     }
+    if cfg.describe:
+        facts["captioning"] = describe(cfg, split, out)
     (out / "report.json").write_text(json.dumps({**facts, "results": report}, indent=1))
     _keep(cfg, matrices, ranks, out)
     print(f"written to {out}")
@@ -104,13 +108,9 @@ def score_split(
     checkpoint: str, split: Split, device: str, batch_size: int, memory_budget: int
 ) -> np.ndarray:
     """(N, M) scores of a saved matcher on a split; each image and caption is encoded once."""
-    import torch
-
     from itm.checkpoint import load
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    matcher = load(checkpoint, device=device)
+    matcher = load(checkpoint, device=pick_device(device))
     matcher.memory_budget = memory_budget
     text = matcher.hparams.get("text") or {}
     sentences = split.sentence_vectors() if text.get("name") == "vectors" else split.captions
@@ -160,6 +160,7 @@ def measure(
     protocol: str,
     relevance: np.ndarray | None = None,
     eccv: bool = False,
+    codes: np.ndarray | None = None,
 ) -> tuple[dict[str, float], Ranks]:
     """All metrics of one matrix, and the ranks of its queries."""
     from itm import metrics
@@ -169,7 +170,61 @@ def measure(
         from itm.eccv import evaluate_eccv
 
         results |= evaluate_eccv(scores)
+    if codes is not None:
+        from itm.pmrp import pmrp
+
+        results |= pmrp(scores, codes, owner, protocol, annotated=codes.max(1) > 0)
     return results, ranks
+
+
+def find_categories(instances: str, split: Split) -> np.ndarray:
+    """(N, K) object categories of the images of a COCO split, for PMRP.
+
+    Raises:
+        ValueError: the split has no ids, or they hold no COCO image number.
+    """
+    from itm.pmrp import category_codes
+
+    numbers = [re.findall(r"\d+", name)[-1:] for name in split.ids or []]
+    if not numbers or not all(numbers):
+        raise ValueError(
+            f"PMRP needs the COCO number of every image: {split.name}_ids.txt in {split.folder} "
+            "with one per line, such as 391895 or COCO_val2014_000000391895.jpg"
+        )
+    return category_codes(instances, [int(number) for (number,) in numbers])
+
+
+def describe(cfg: DictConfig, split: Split, out: Path) -> dict[str, dict[str, float]]:
+    """Captioning scores of every matcher that writes sentences, which go to described_i.txt.
+
+    Raises:
+        ValueError: none of the matchers can.
+    """
+    from itm.captioning import caption_scores
+    from itm.checkpoint import load
+    from itm.models.vsrn import VSRN
+
+    found = {}
+    for i, path in enumerate(names_of(cfg.checkpoint)):
+        matcher = load(path, device=pick_device(cfg.device))
+        if not isinstance(matcher, VSRN) or matcher.captioner is None:
+            continue
+        sentences = matcher.describe(split.view(), cfg.batch_size)
+        (out / f"described_{i}.txt").write_text("\n".join(sentences) + "\n", encoding="utf-8")
+        found[path] = caption_scores(sentences, split.references())
+        print(f"{path}: " + ", ".join(f"{k} {v:.1f}" for k, v in found[path].items()))
+    if not found:
+        raise ValueError(
+            "describe=true needs a matcher that writes sentences: VSRN with model.caption_weight>0"
+        )
+    return found
+
+
+def pick_device(name: str) -> str:
+    """`auto` is the GPU where there is one."""
+    import torch
+
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _keep(
