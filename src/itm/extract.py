@@ -49,7 +49,8 @@ def extract(cfg: DictConfig) -> Path:
         fill(
             cfg, out, split, [pictures[name] for name in names], network, _boxes(cfg, given, names)
         )
-    print(f"written to {out}; look at it: python -m itm.prepare data=flickr8k data.root={out}")
+    look = f"; look at it: python -m itm.prepare data=flickr8k data.root={out}"
+    print(f"written to {out}{look if cfg.captions else ''}")
     return out
 
 
