@@ -758,7 +758,7 @@ def test_pairs_are_learnt(cls, loss):
 def test_configuration_and_constructor_agree(model, text):
     from itm.config import compose, instantiate
 
-    cfg = compose([f"model={model}", "recipe=null", *([f"text={text}"] if text else [])])
+    cfg = compose([f"model={model}", "~recipe", *([f"text={text}"] if text else [])])
     sizes = {"vocab_size": 9, "img_dim": 5, "sentence_dim": 6 if text == "vectors" else None}
     matcher = instantiate(cfg.model, **sizes)
     cls = type(matcher)
