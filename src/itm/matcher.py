@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.checkpoint import pack_state, saved_arguments, unpack_state
+from itm.gradient_cache import encode_in_chunks
 from itm.layers import full, full_precision, l2norm, masked_mean
 from itm.metrics import RetrievalMetrics
 from itm.ranking import Ranks
@@ -30,6 +31,7 @@ Loss = Callable[[Tensor, Pairs, tuple[Encoded, Encoded]], Tensor]
 # Constructor arguments that are objects: never among the saved hyper-parameters, because a
 # checkpoint that pickles them can be neither loaded safely nor resumed.
 OBJECTS = ["loss", "optimizer", "scheduler"]
+COMPILED = ("encode_images", "similarity", "training_scores")  # by `Matcher.compile`
 
 
 class Matcher(Shared, pl.LightningModule):
@@ -45,6 +47,8 @@ class Matcher(Shared, pl.LightningModule):
         concepts: the concept vocabulary of CVSE, or None.
         labels: the label vocabulary of CASC and of the multi-label loss, or None.
         memory_budget: bytes that one block of scores may need.
+        chunk_size: encode training batches in chunks of so many rows, see `itm.gradient_cache`;
+            None = whole, which needs half the time and the most memory.
         ranks: of the queries of the last validation or test, see `itm.metrics.evaluate_queries`.
     """
 
@@ -65,6 +69,7 @@ class Matcher(Shared, pl.LightningModule):
         self.concepts: Any = None
         self.labels: Any = None
         self.memory_budget = MEMORY_BUDGET
+        self.chunk_size: int | None = None
         self._images: list[Chunk] = []
         self._captions: list[Chunk] = []
         self.metrics: RetrievalMetrics | None = None
@@ -145,7 +150,7 @@ class Matcher(Shared, pl.LightningModule):
         """
         if self.loss is None:
             raise ValueError("this matcher has no loss; build or load it with loss=...")
-        images, captions = self.encode_images(pairs.images), self.encode_captions(pairs.captions)
+        images, captions = self._encode_pairs(pairs)
         terms = self.extra_losses(pairs, images, captions)
         if getattr(self.loss, "gather", False):
             from itm.distributed import gather_batch
@@ -161,6 +166,26 @@ class Matcher(Shared, pl.LightningModule):
             main = next(iter(levels.values()))[1]
             terms |= self.loss.terms(main, pairs, encoded)
         return terms | {"total": torch.stack([full(term) for term in terms.values()]).sum()}
+
+    def _encode_pairs(self, pairs: Pairs) -> tuple[Encoded, Encoded]:
+        if self.chunk_size is None:
+            return self.encode_images(pairs.images), self.encode_captions(pairs.captions)
+        return encode_in_chunks(self, pairs, self.chunk_size)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile what has many small operations; arguments as for `torch.compile`.
+
+        That is encoding images and scoring. Captions are left out: their lengths are plain numbers,
+        different in every batch, each of which would be compiled anew, around a recurrent network
+        that is one kernel already.
+        """
+        for name in COMPILED:
+            setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without compiled methods, which in a copy would still be those of the original."""
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in COMPILED}
 
     def training_step(self, batch: Pairs, batch_idx: int) -> dict[str, Any]:
         """One batch: all terms are logged, and returned for callbacks beside the total."""

@@ -37,6 +37,7 @@ def train(cfg: DictConfig) -> float:
     matcher = build_matcher(cfg, data)
     if cfg.init is not None:
         start_from(matcher, cfg.init)
+    matcher.chunk_size = cfg.chunk_size
     if cfg.compile:
         matcher.compile()
     trainer = build_trainer(cfg)
