@@ -90,6 +90,11 @@ def matcher_class(name: str, trusted: str | type[Matcher] | None = None) -> type
     return getattr(itm.models, name)
 
 
+def find_device(name: str) -> str:
+    """`auto` is the GPU where there is one."""
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def save(matcher: Matcher, folder: str | Path, card: str = "") -> Path:
     """Write model.safetensors, config.json, vocab.json and README.md; no optimiser, no loss.
 
@@ -131,7 +136,7 @@ def load(
         path: folder written by `save`, a `.ckpt` file, or a run folder with checkpoints/best.ckpt.
         loss: a loss object, for further training.
         model_class: your own class or its dotted name, when the file's is not one of `itm.models`.
-        device: where to put it.
+        device: where to put it; "auto" is the GPU where there is one.
 
     Raises:
         FileNotFoundError: nothing to load there; the message lists what was looked for.
@@ -158,7 +163,7 @@ def load(
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: damaged word lists ({error!r})") from error
     matcher.record = read_record(path)
-    return matcher.to(device).eval()
+    return matcher.to(find_device(device)).eval()
 
 
 def read_record(path: Path) -> dict[str, Any]:

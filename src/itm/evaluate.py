@@ -101,16 +101,26 @@ def _matrices(cfg: DictConfig, split: Split, out: Path) -> Any:
         return
     paths = names_of(cfg.checkpoint)
     for path in paths:
-        yield path, score_split(path, split, cfg.device, cfg.batch_size, cfg.memory_budget)
+        yield (
+            path,
+            score_split(
+                path, split, cfg.device, cfg.batch_size, cfg.memory_budget, cfg.model_class
+            ),
+        )
 
 
 def score_split(
-    checkpoint: str, split: Split, device: str, batch_size: int, memory_budget: int
+    checkpoint: str,
+    split: Split,
+    device: str,
+    batch_size: int,
+    memory_budget: int,
+    model_class: str | None = None,
 ) -> np.ndarray:
     """(N, M) scores of a saved matcher on a split; each image and caption is encoded once."""
     from itm.checkpoint import load
 
-    matcher = load(checkpoint, device=pick_device(device))
+    matcher = load(checkpoint, model_class=model_class, device=device)
     matcher.memory_budget = memory_budget
     text = matcher.hparams.get("text") or {}
     sentences = split.sentence_vectors() if text.get("name") == "vectors" else split.captions
@@ -206,7 +216,7 @@ def describe(cfg: DictConfig, split: Split, out: Path) -> dict[str, dict[str, fl
 
     found = {}
     for i, path in enumerate(names_of(cfg.checkpoint)):
-        matcher = load(path, device=pick_device(cfg.device))
+        matcher = load(path, model_class=cfg.model_class, device=cfg.device)
         if not isinstance(matcher, VSRN) or matcher.captioner is None:
             continue
         sentences = matcher.describe(split.view(), cfg.batch_size)
@@ -218,13 +228,6 @@ def describe(cfg: DictConfig, split: Split, out: Path) -> dict[str, dict[str, fl
             "describe=true needs a matcher that writes sentences: VSRN with model.caption_weight>0"
         )
     return found
-
-
-def pick_device(name: str) -> str:
-    """`auto` is the GPU where there is one."""
-    import torch
-
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _keep(

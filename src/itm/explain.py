@@ -44,7 +44,9 @@ def command(cfg: DictConfig) -> Path:
     split = find_split(cfg)
     row = find_row(split, cfg.image)
     caption = cfg.caption or split.captions[int(np.argmax(split.caption_image == row))]
-    found = explain(load(cfg.checkpoint), split.images(np.array([row]))[0], caption)
+    found = explain(
+        load(cfg.checkpoint, model_class=cfg.model_class), split.images(np.array([row]))[0], caption
+    )
     name = name_of(split, row)
     picture = Pictures(split, cfg.images).full(name)
     figure = draw(found, picture, fractions(split, row, picture))

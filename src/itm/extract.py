@@ -184,12 +184,11 @@ def fill(
     from rich.progress import track
     from torch.utils.data import DataLoader
 
+    from itm.checkpoint import find_device
     from itm.features.pictures import Pictures
     from itm.features.windows import coverage
 
-    device = cfg.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device(cfg.device)
     network = network.to(device)
     with torch.inference_mode():
         blank = torch.zeros(1, 3, network.size, network.size, device=device)

@@ -231,7 +231,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
 
     if cfg.checkpoint is None:
         raise ValueError("give checkpoint=RUN, the output folder of a training run")
-    matcher = load(cfg.checkpoint, device=find_device(cfg.device))
+    matcher = load(cfg.checkpoint, model_class=cfg.model_class, device=cfg.device)
     split = find_split(cfg)
     phrases = phrase_split(split, read_phrases(cfg.phrases, split))
     vectors = None if cfg.vectors is None else read_array(Path(cfg.vectors))
@@ -267,15 +267,6 @@ def draw(cfg: DictConfig, split: PhraseSplit, scores: np.ndarray, path: Path) ->
         raise ValueError(f"image={cfg.image} has no picture; give images=FOLDER with pictures")
     save(draw_image(picture, split, scores, row), path)
     return path
-
-
-def find_device(name: str) -> str:
-    """A device; "auto" is the GPU where there is one."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="localise")

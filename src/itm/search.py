@@ -92,18 +92,15 @@ def _index(cfg: DictConfig, split: Split) -> Index:
     Raises:
         ValueError: the saved index is of another split or of another matcher.
     """
-    import torch
-
-    from itm.checkpoint import load
+    from itm.checkpoint import find_device, load
     from itm.index import Index
 
-    device = cfg.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     if cfg.index is not None and Path(cfg.index, "index.json").is_file():
-        index = Index.load(cfg.index, device=device)
+        index = Index.load(cfg.index, device=find_device(cfg.device), model_class=cfg.model_class)
         index.shortlist = cfg.shortlist
-        if cfg.checkpoint is not None and not _same(load(cfg.checkpoint), index.matcher):
+        if cfg.checkpoint is not None and not _same(
+            load(cfg.checkpoint, model_class=cfg.model_class), index.matcher
+        ):
             raise ValueError(
                 f"the index {cfg.index} was made by another matcher than {cfg.checkpoint}; choose "
                 "another index= folder, or leave out checkpoint= to search with its own"
@@ -115,7 +112,7 @@ def _index(cfg: DictConfig, split: Split) -> Index:
             )
         return index
     index = Index(
-        load(cfg.checkpoint, device=device),
+        load(cfg.checkpoint, model_class=cfg.model_class, device=cfg.device),
         split,
         _ids(split),
         kind=cfg.kind,

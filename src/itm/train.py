@@ -109,7 +109,8 @@ def start_from(matcher: Any, source: str) -> None:
     from itm.checkpoint import load, pack_state, unpack_state
     from itm.published import load_strictly
 
-    other = load(source)
+    own = type(matcher).__module__.startswith("itm.models.")
+    other = load(source, model_class=None if own else type(matcher))
     unpack_state(matcher, pack_state(other))
     load_strictly(matcher, other.state_dict(), source)
 
