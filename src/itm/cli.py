@@ -52,6 +52,7 @@ def quiet() -> None:
         ".*lr_scheduler.step.*before.*optimizer.step.*",  # skipped steps of fp16 scaling
         "Checkpoint directory .* exists and is not empty",  # resumed runs write where they were
         "It is recommended to use .*sync_dist=True",  # metrics are of the whole split already
+        "Found .* in eval mode at the start of training",  # a frozen transformer is meant to be
         "The dirpath has changed from",  # resume=X.ckpt starts a folder and a best score of its own
     ):
         warnings.filterwarnings("ignore", message)

@@ -113,7 +113,7 @@ class BertText(nn.Module):
             raise ValueError("text=bert needs model.text.path, a local folder or a hub name")
         self.lr_scale = lr_scale
         self.finetune = finetune
-        self.bert.requires_grad_(finetune)
+        self.bert.requires_grad_(finetune).train(finetune)  # pretrained ones arrive in eval mode
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(self.bert.config.hidden_size, embed_dim)
 
