@@ -241,6 +241,9 @@ def small(seed=0, **options):
 class Letters:
     """A vocabulary of letters, for captions whose length is plain to see."""
 
+    def __len__(self):
+        return 26
+
     def encode(self, caption):
         return [ord(letter) - ord("a") for letter in caption]
 

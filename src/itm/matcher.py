@@ -24,7 +24,7 @@ from itm.share import Shared
 from itm.similarity import MEMORY_BUDGET, Chunk, map_encoded, similarity_matrix
 from itm.text import Tokens
 from itm.text_encoders import BertText
-from itm.tuples import Arrays, Features, caption_batches, image_batches, make_pairs
+from itm.tuples import Arrays, Features, caption_batches, check_images, image_batches, make_pairs
 
 Loss = Callable[[Tensor, Pairs, tuple[Encoded, Encoded]], Tensor]
 
@@ -54,6 +54,7 @@ class Matcher(Shared, pl.LightningModule):
 
     needs_labels: ClassVar[bool] = False
     needs_concepts: ClassVar[bool] = False
+    num_regions: int | None = None  # that every image must have; None = any number
 
     def __init__(
         self,
@@ -137,6 +138,14 @@ class Matcher(Shared, pl.LightningModule):
         return self.hparams["embed_dim"]
 
     # Training ---------------------------------------------------------------------------------
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Check the images while they are on the host, then send the batch."""
+        if isinstance(batch, Images | Pairs):
+            check_images(batch if isinstance(batch, Images) else batch.images, self)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def forward(self, images: Images, captions: Captions) -> Tensor:
         """Scores (I, C) of a batch of images with a batch of captions."""

@@ -82,12 +82,6 @@ class RegionReasoning(nn.Module):
     def forward(self, images: Images) -> tuple[Tensor, Tensor]:
         """Image vectors (I, D) before their norm, and region vectors (I, R, D)."""
         regions, mask, _ = images
-        if regions.shape[-1] != self.project.in_features:
-            raise ValueError(
-                f"region features are {regions.shape[-1]} wide, this matcher reads "
-                f"{self.project.in_features}: use the features it was built for, or build it with "
-                f"img_dim={regions.shape[-1]}"
-            )
         x = full(self.project(regions)).masked_fill(~mask[..., None], 0)  # (I, R, D)
         # Dim 1 is the regions: each column is normalised over the regions of its image, not each
         # region vector. Published weights were trained so.

@@ -181,6 +181,32 @@ def check_regions(images: Images) -> None:
         )
 
 
+def check_images(images: Images, matcher: Matcher) -> None:
+    """Look whether images are such as a matcher was built for.
+
+    Raises:
+        ValueError: features of another width, or another number of regions than `num_regions`.
+    """
+    name, width = type(matcher).__name__, images.regions.shape[-1]
+    known = matcher.hparams.get("img_dim", width)
+    if width != known:
+        raise ValueError(
+            f"the features are {width} wide, but {name} reads {known}: give it the features it was "
+            f"trained on, or build it with img_dim={width}"
+        )
+    if matcher.num_regions is None:
+        return
+    most = images.mask.shape[1]
+    # A device would have to be waited for; what goes there was looked at before it left.
+    fewest = int(images.mask.sum(1).min()) if images.mask.device.type == "cpu" else most
+    if not fewest == most == matcher.num_regions:
+        raise ValueError(
+            f"{name} was built for exactly {matcher.num_regions} regions in every image (its batch "
+            f"norm has a channel for each position), got {fewest} to {most}: give all images as "
+            "many regions, and build with that num_regions"
+        )
+
+
 def caption_batches(
     matcher: Matcher, captions: Sequence[str] | np.ndarray, size: int, concepts: Any = None
 ) -> Iterator[Captions]:

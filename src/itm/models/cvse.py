@@ -25,6 +25,7 @@ from itm.layers import full_precision, l2norm, masked_mean, xavier_
 from itm.matcher import OBJECTS, Matcher
 from itm.models.cvse_weights import published, to_published
 from itm.text_encoders import text_encoder
+from itm.tuples import check_images
 from itm.word_files import word_vectors
 
 __all__ = ["CVSE", "published"]
@@ -110,7 +111,8 @@ class CVSE(Matcher):
                 f"activation={activation!r} must be 'tanh' or 'sigmoid' and fusion={fusion!r} "
                 "'weight_sum' or 'multiple'"
             )
-        self.num_regions = num_regions
+        # Without batch norm nothing knows a region by its position.
+        self.num_regions = num_regions if use_batchnorm else None
         self.use_batchnorm = use_batchnorm
         self.concept_vectors = concept_vectors
         self.concept_ratio = concept_ratio
@@ -179,14 +181,8 @@ class CVSE(Matcher):
 
     def _image(self, images: Images) -> tuple[Tensor, Tensor]:
         """Instance vectors v0 (I, D) and their attention (I, R)."""
-        count, regions = images.regions.shape[:2]
-        if self.use_batchnorm and regions != self.num_regions:
-            raise ValueError(
-                f"CVSE was built for num_regions={self.num_regions} and got {regions}: its batch "
-                "norm acts on the position of a region; build it with num_regions of your features "
-                "or with use_batchnorm=false"
-            )
-        self._check_batch(count)
+        check_images(images, self)
+        self._check_batch(len(images.regions))
         parts = l2norm(self.image(images.regions), eps=EPS)  # (I, R, D)
         return self.image_attention(parts, masked_mean(parts, images.mask), images.mask)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from itm.batch import Captions, Encoded, Images, Pairs
+from itm.batch import Captions, Encoded, Images
 from itm.layers import full, l2norm, xavier_
 from itm.matcher import OBJECTS, Matcher
 from itm.models.sgraf_modules import (
@@ -23,8 +23,12 @@ from itm.models.sgraf_modules import (
     unit_attention,
     word_attention,
 )
+from itm.models.sgraf_weights import published, to_published
 from itm.packing import Packed, pack
 from itm.text_encoders import BertText, text_encoder
+from itm.tuples import check_images
+
+__all__ = ["SGRAF", "published"]
 
 
 class SGRAF(Matcher):
@@ -118,7 +122,7 @@ class SGRAF(Matcher):
         Raises:
             ValueError: another number of regions, or a training batch of one image.
         """
-        self._check(images)
+        check_images(images, self)
         if self.training and len(images.regions) < 2:
             raise ValueError(
                 "SGRAF cannot train on a batch of 1 image, as its batch norm needs at least 2: "
@@ -127,25 +131,6 @@ class SGRAF(Matcher):
         parts = self.image(images.regions)  # (I, R, D)
         parts = full(parts) if self.no_imgnorm else l2norm(parts)
         return Encoded(self.image_global(parts, images.mask), parts, images.mask)
-
-    def _check(self, images: Images) -> None:
-        counts = images.mask.sum(1)
-        # A device would have to be waited for; what goes there was looked at before it left.
-        fewest = int(counts.min()) if counts.device.type == "cpu" else images.mask.shape[1]
-        if not fewest == images.mask.shape[1] == self.num_regions:
-            raise ValueError(
-                f"SGRAF was built for exactly {self.num_regions} regions in every image (its batch "
-                f"norm has a channel for each position), got {fewest} to {images.mask.shape[1]}: "
-                "give all images as many regions, and build with that num_regions"
-            )
-
-    def transfer_batch_to_device(
-        self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> Any:
-        """Look at the regions' mask while it is on the host, then send the batch."""
-        if isinstance(batch, Images | Pairs):
-            self._check(batch if isinstance(batch, Images) else batch.images)
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def encode_captions(self, captions: Captions) -> Encoded:
         """Global vectors (C, D) and word vectors (C, L, D)."""
@@ -236,26 +221,13 @@ class SGRAF(Matcher):
         Raises:
             ValueError: a form that the original code does not have.
         """
-        h = self.hparams
-        if isinstance(self.text, BertText) or h["temperature"] != 9:
+        temperature = self.hparams["temperature"]
+        if isinstance(self.text, BertText) or temperature != 9:
             raise ValueError(
                 "the original SGRAF has a GRU for text and temperature 9; this one has "
-                f"{type(self.text).__name__}, {h['temperature']}"
+                f"{type(self.text).__name__}, {temperature}"
             )
-        own = self.state_dict()
-        states = []
-        for table in original_modules(h["module"], h["sgr_steps"]):
-            back = {new: old for old, new in table.items()}
-            names = {name: name.rpartition(".") for name in own}
-            states.append(
-                {
-                    f"{back[module]}.{leaf}": own[name]
-                    for name, (module, _, leaf) in names.items()
-                    if module in back
-                }
-            )
-        options = {old: h[new] for old, new in OPTIONS.items()}
-        return states, {**options, "vocab_size": h["vocab_size"]}
+        return to_published(self.state_dict(), dict(self.hparams))
 
 
 def blocks(
@@ -278,79 +250,3 @@ def blocks(
 def padded(groups: list[Tensor], size: int, axes: int) -> Tensor:
     """Join along dim 1; the last `axes` axes are padded with zeros to `size`."""
     return torch.cat([pad(x, (0, size - x.shape[-1]) * axes) for x in groups], 1)
-
-
-OPTIONS = {  # original option -> our argument
-    "img_dim": "img_dim",
-    "word_dim": "word_dim",
-    "embed_size": "embed_dim",
-    "num_layers": "num_layers",
-    "bi_gru": "bidirectional",
-    "no_imgnorm": "no_imgnorm",
-    "no_txtnorm": "no_txtnorm",
-    "module_name": "module",
-    "sim_dim": "sim_dim",
-    "sgr_step": "sgr_steps",
-}
-
-
-def original_modules(module: str, sgr_steps: int) -> list[dict[str, str]]:
-    """Original module -> ours, for the image encoder, the text encoder and the similarity."""
-    similarity = {
-        "v_global_w.embedding_local.0": "image_global.part",
-        "v_global_w.embedding_local.1": "image_global.part_norm",
-        "v_global_w.embedding_global.0": "image_global.mean",
-        "v_global_w.embedding_global.1": "image_global.mean_norm",
-        "v_global_w.embedding_common.0": "image_global.score",
-        "t_global_w.embedding_local.0": "text_global.part",
-        "t_global_w.embedding_global.0": "text_global.mean",
-        "t_global_w.embedding_common.0": "text_global.score",
-        "sim_tranloc_w": "local_node",
-        "sim_tranglo_w": "global_node",
-        "sim_eval_w": "head",
-    }
-    if module == "SAF":
-        similarity |= {"SAF_module.attn_sim_w": "reduce.attend", "SAF_module.bn": "reduce.norm"}
-    else:
-        parts = {"graph_query_w": "query", "graph_key_w": "key", "sim_graph_w": "graph"}
-        for k in range(sgr_steps):
-            for old, new in parts.items():
-                similarity[f"SGR_module.{k}.{old}"] = f"reduce.steps.{k}.{new}"
-    return [{"fc": "image"}, {"embed": "text.embed", "cap_rnn": "text.rnn"}, similarity]
-
-
-def published(
-    states: list[dict[str, Tensor]], options: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Arguments and weights from the original's image, text and similarity state dicts."""
-    if len(states) != 3 or "sim_tranloc_w.weight" not in states[2]:
-        return None
-    image, text, similarity = states
-    if "fc.weight" not in image or "cap_rnn.weight_ih_l0" not in text:
-        return None
-    module = "SAF" if "SAF_module.bn.weight" in similarity else "SGR"
-    steps = sum(name.endswith("graph_query_w.weight") for name in similarity)
-    arguments = {
-        "vocab_size": text["embed.weight"].shape[0],
-        "img_dim": image["fc.weight"].shape[1],
-        "module": module,
-        "num_regions": similarity["v_global_w.embedding_local.1.weight"].shape[0],
-        "word_dim": text["embed.weight"].shape[1],
-        "embed_dim": image["fc.weight"].shape[0],
-        "sim_dim": similarity["sim_tranloc_w.weight"].shape[0],
-        "sgr_steps": steps or options.get("sgr_step", 3),
-        "num_layers": sum(
-            name.startswith("cap_rnn.weight_ih_l") and not name.endswith("_reverse")
-            for name in text
-        ),
-        "bidirectional": "cap_rnn.weight_ih_l0_reverse" in text,
-        "no_imgnorm": bool(options.get("no_imgnorm", False)),
-        "no_txtnorm": bool(options.get("no_txtnorm", False)),
-    }
-    tensors = {}
-    for state, table in zip(states, original_modules(module, steps), strict=True):
-        for name, value in state.items():
-            part, _, leaf = name.rpartition(".")
-            # An unknown module keeps its name, so that loading reports it.
-            tensors[f"{table.get(part, part)}.{leaf}"] = value
-    return arguments, tensors
