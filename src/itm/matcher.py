@@ -139,14 +139,6 @@ class Matcher(Shared, pl.LightningModule):
 
     # Training ---------------------------------------------------------------------------------
 
-    def transfer_batch_to_device(
-        self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> Any:
-        """Check the images while they are on the host, then send the batch."""
-        if isinstance(batch, Images | Pairs):
-            check_images(batch if isinstance(batch, Images) else batch.images, self)
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     def forward(self, images: Images, captions: Captions) -> Tensor:
         """Scores (I, C) of a batch of images with a batch of captions."""
         return self.similarity(self.encode_images(images), self.encode_captions(captions))
@@ -159,6 +151,7 @@ class Matcher(Shared, pl.LightningModule):
         """
         if self.loss is None:
             raise ValueError("this matcher has no loss; build or load it with loss=...")
+        check_images(pairs.images, self)
         images, captions = self._encode_pairs(pairs)
         terms = self.extra_losses(pairs, images, captions)
         if getattr(self.loss, "gather", False):
@@ -246,6 +239,7 @@ class Matcher(Shared, pl.LightningModule):
     ) -> None:
         """Encode each image and each caption once; the first loader brings images."""
         if isinstance(batch, Images):
+            check_images(batch, self)
             self._images.append((self.encode_images(batch), batch.index.cpu()))
         else:
             self._captions.append((self.encode_captions(batch), batch.index.cpu()))
@@ -316,6 +310,7 @@ class Matcher(Shared, pl.LightningModule):
             relevance: (I, C) semantic relevance for `loss=sam`.
         """
         pairs = make_pairs(self, features, captions, image, ids, labels, concepts, relevance)
+        check_images(pairs.images, self)
         return self.transfer_batch_to_device(pairs, self.device, 0)
 
     @torch.no_grad()
@@ -379,8 +374,10 @@ class Matcher(Shared, pl.LightningModule):
         chunks = []
         with self._evaluating():
             for batch in batches:
-                batch = self.transfer_batch_to_device(batch, self.device, 0)
                 image = isinstance(batch, Images)
+                if image:
+                    check_images(batch, self)
+                batch = self.transfer_batch_to_device(batch, self.device, 0)
                 encoded = self.encode_images(batch) if image else self.encode_captions(batch)
                 chunks.append((map_encoded(encoded, lambda x: x.cpu()), batch.index.cpu()))
         return chunks
