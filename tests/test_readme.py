@@ -22,10 +22,21 @@ def test_the_two_lines_are_what_ci_runs():
         assert line.startswith("python3 -m venv .venv") and line.count("\n") == 1
 
 
-def test_the_python_example_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", ["README.md", "docs/losses.md", "docs/extend.md"])
+def test_python_examples_run(page, tmp_path, monkeypatch):
+    """Those that bring their own imports; the others are fragments."""
     monkeypatch.chdir(tmp_path)
-    for block in re.findall(r"```python\n(.*?)```", README, re.S):
-        exec(compile(block, "README.md", "exec"), {})
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = [x for x in re.findall(r"```python\n(.*?)```", text, re.S) if "import" in x]
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), {"__name__": "example"})
+
+
+def test_links_lead_somewhere():
+    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_every_named_choice_exists():
