@@ -1,93 +1,86 @@
-"""CIDEr-D as sparse products against pycocoevalcap, on a caption file in SCAN layout.
+"""CIDEr-D as sparse products against pycocoevalcap, which scores one pair after the other.
 
-pycocoevalcap scores one (caption, image) pair after the other; a sample of pairs is timed and its
-numbers are compared with ours. Rates are processor time per pair of one thread, so that other work
-on the machine does not count.
-
-    python benchmarks/cider.py ../shared/data/captions/coco_precomp/testall_caps.txt [--pairs 1000]
+Its time is that of a sample of pairs, and the numbers of these pairs are compared with ours. The
+captions are COCO's where the shared folder has them, else random words with natural frequencies.
 """
 
-import argparse
-import time
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from pycocoevalcap.cider.cider_scorer import CiderScorer
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.measure import Row, timed
 from itm.relevance import CiderIndex, group_captions
 
-
-def timed(function, runs=1):
-    start = time.process_time()
-    for _ in range(runs):
-        result = function()
-    return result, (time.process_time() - start) / runs
+SIZES = {"tiny": (20, 50), "small": (500, 300), "paper": (5000, 1000)}  # images, sample of pairs
+BATCH = 128
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("captions", help="one caption per line, five lines per image")
-    parser.add_argument("--pairs", type=int, default=1000, help="sample for pycocoevalcap")
-    parser.add_argument("--batch", type=int, default=128)
-    options = parser.parse_args()
-
-    with open(options.captions) as file:
-        lines = file.read().lower().splitlines()
+def rows(size: str) -> Iterator[Row]:
+    images, sample = SIZES[size]
+    lines, source = sentences(5 * images)
     image = np.arange(len(lines)) // 5
-    references = group_captions(lines, image)
-    M, N = len(lines), len(references)
     rng = np.random.default_rng(0)
-    c, i = rng.integers(0, M, options.pairs), rng.integers(0, N, options.pairs)
+    c, i = rng.integers(0, len(lines), sample), rng.integers(0, images, sample)
     c[::10] = i[::10] * 5  # some own captions
+    slow, theirs = package(lines, group_captions(lines, image), c, i)
+    every = slow / sample * images * len(lines)
+    for dtype, limit in ((np.float64, 1e-8), (np.float32, 1e-3)):
+        build, index = timed(lambda d=dtype: CiderIndex(lines, image, dtype=d))
+        full, matrix = timed(index.matrix)
+        worst = float(np.abs(matrix[c, i] - theirs).max())
+        if not worst <= limit:
+            raise ValueError(f"CIDEr-D differs from pycocoevalcap by {worst:.2g}")
+        yield Row(
+            f"all {len(lines):,} x {images:,} pairs with the index, {np.dtype(dtype)}",
+            build + full,
+            against="pycocoevalcap (extrapolated)",
+            plain=every,
+            difference=worst,
+            note=source,
+        )
+    some = rng.permutation(images)[:BATCH]
+    batch = some * 5 + rng.integers(0, 5, len(some))
+    seconds = min(timed(lambda: index.batch(batch, some))[0] for _ in range(5))
+    gap = float(np.abs(index.batch(batch, some) - matrix[batch][:, some].T).max())
+    yield Row(
+        f"batch of {len(some)} x {len(some)}", seconds, against="pycocoevalcap (extrapolated)",
+        plain=slow / sample * len(some) ** 2, difference=gap,
+    )  # fmt: skip
+    yield Row("best 30 images of each caption", timed(lambda: index.topk(30))[0])
 
-    # The package counts document frequencies over the sets it is given: all images once, and the
-    # sample's scores are read with these frequencies. Counting is not part of the time.
+
+def sentences(count: int) -> tuple[list[str], str]:
+    shared = Path(os.environ.get("ITM_SHARED", Path(__file__).parents[2] / "shared"))
+    path = shared / "data/captions/coco_precomp/testall_caps.txt"
+    if path.is_file():
+        return path.read_text().lower().splitlines()[:count], "COCO captions"
+    rng = np.random.default_rng(0)
+    words = rng.zipf(1.3, (count, 11)) % 10_000
+    return [" ".join(f"w{word}" for word in row) for row in words], "random words"
+
+
+def package(lines, references, c, i) -> tuple[float, np.ndarray]:
+    """Seconds and scores of the sample.
+
+    The package counts document frequencies over the sets it is given: all images once, and the
+    sample's scores are read with these frequencies. Counting is not part of the time.
+    """
     corpus, sample = CiderScorer(), CiderScorer()
     for group in references:
         corpus += (group[0], group)
     corpus.compute_doc_freq()
 
-    def package():
+    def scores():
         for a, b in zip(c, i, strict=True):
             sample.cook_append(lines[a], references[b])
         sample.document_frequency = corpus.document_frequency
-        sample.crefs, crefs = _Sized(sample.crefs, N), sample.crefs
-        scores = np.array(sample.compute_cider())
-        sample.crefs = crefs
-        return scores
+        sample.crefs = _Sized(sample.crefs, len(references))
+        return np.array(sample.compute_cider())
 
-    theirs, slow = timed(package)
-    slow /= options.pairs
-    index, build = timed(lambda: CiderIndex(lines, image, dtype=np.float64))
-    matrix, full = timed(index.matrix)
-    difference = np.abs(matrix[c, i] - theirs).max()
-    single, build32 = timed(lambda: CiderIndex(lines, image))
-    matrix32, full32 = timed(single.matrix)
-    difference32 = np.abs(matrix32[c, i] - theirs).max()
-    rows = rng.permutation(N)[: options.batch]
-    batch = rows * 5 + rng.integers(0, 5, len(rows))
-    block, step = timed(lambda: single.batch(batch, rows), 20)
-    step_difference = np.abs(block - matrix[batch][:, rows].T).max()
-    _, lists = timed(lambda: single.topk(30))
-
-    title = f"{M} captions x {N} images, processor seconds of one thread"
-    table = Table(
-        "", "seconds", "us per pair", "times pycocoevalcap", "largest difference", title=title
-    )
-
-    def add(name, seconds, pairs, gap):
-        per_pair = seconds / pairs
-        gap = "" if gap is None else f"{gap:.1e}"
-        ratio = f"{slow / per_pair:,.0f}"
-        table.add_row(name, f"{seconds:.3f}", f"{1e6 * per_pair:.3f}", ratio, gap)
-
-    add(f"pycocoevalcap, {options.pairs} pairs", slow * options.pairs, options.pairs, None)
-    add("all pairs, float64, with its index", build + full, M * N, difference)
-    add("all pairs, float32, with its index", build32 + full32, M * N, difference32)
-    add("best 30 images of each caption", lists, M * N, None)
-    add(f"batch of {len(rows)} x {len(rows)}", step, len(rows) ** 2, step_difference)
-    Console(width=120).print(table)
+    return timed(scores)
 
 
 class _Sized(list):
@@ -99,7 +92,3 @@ class _Sized(list):
 
     def __len__(self):
         return self.size
-
-
-if __name__ == "__main__":
-    main()

@@ -1,47 +1,73 @@
 """SCAN's cross attention against the same scores written plainly, and against one matrix product.
 
-Paper sizes (36 regions, D = 1024), lengths distributed as in the published caption files. Variants:
-
-    itm       `itm.cross_attention` as evaluation and training call it
-    lean      a loop over captions on views: products, softmax, attended vectors, cosine
-    original  the original's steps in float32: words repeated for every image, transposed copies
-    product   regions . words of all pairs, nothing else
-
-All must give the same numbers. Times are processor seconds of one thread, so that other work on the
-machine does not count; the best of several alternating runs. Memory is the growth of the peak
-resident size, each variant in a process of its own.
-
-    python benchmarks/cross_attention.py [--direction i2t] [--images 100] [--captions 500]
+lean      a loop over captions on views: products, softmax, attended vectors, cosine
+original  the original's steps in float32: words repeated for every image, transposed copies
+product   regions . words of all pairs, nothing else
 """
 
-import argparse
-import subprocess
-import sys
-import time
-from pathlib import Path
+from collections.abc import Iterator
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
+from benchmarks.measure import (
+    Row,
+    Variant,
+    compare,
+    lengths_of,
+    pairs_of,
+    race,
+    race_steps,
+    training_step,
+)
 from itm.batch import Encoded
 from itm.cross_attention import CrossAttention
-from itm.losses import triplet
+from itm.losses import Triplet, triplet
+from itm.models import SCAN
 from itm.similarity import similarity_matrix, take
 
-R, D = 36, 1024
+SIZES = {  # images, captions of the similarity; batch; width D
+    "tiny": (4, 20, 4, 16),
+    "small": (40, 200, 32, 1024),
+    "paper": (100, 500, 128, 1024),
+}
+I2T = CrossAttention("i2t", temperature=4.0, aggregation="LogSumExp", lambda_lse=5.0)
 
 
-def make_sides(I, C, seed=0):  # noqa: E741
-    """Unit region and word vectors; lengths with mean 14, 99th percentile 26."""
-    torch.manual_seed(seed)
-    lengths = np.random.default_rng(seed).lognormal(np.log(13.4), 0.28, C).round().astype(int)
-    lengths = torch.from_numpy(lengths.clip(5))
+def rows(size: str) -> Iterator[Row]:
+    images, captions, batch, width = SIZES[size]
+    goals = {"lean": {"speed": 4.5, "product": 1.45}, "original": {"speed": 7.0}}
+    for cross in (CrossAttention("t2i"), I2T):
+        sides = make_sides(images, captions, width)
+        task = f"{cross.direction} similarity {images} x {captions}"
+        runs = race(scorers(cross, *sides), rounds=2)
+        yield from against_each(task, runs, goals if cross.direction == "t2i" else {})
+    steps = {"lean": {"speed": 6.0, "memory": 1 / 3}, "original": {"memory": 1 / 3}}
+    for cross in (CrossAttention("t2i"), I2T):
+        sides = make_sides(batch, batch, width)
+        task = f"{cross.direction} similarity, loss, backward, batch {batch}"
+        runs = race(backwards(cross, *sides), rounds=1)
+        yield from against_each(task, runs, steps if cross.direction == "t2i" else {})
+    yield whole_step(batch, width)
+
+
+def against_each(task: str, runs: dict, goals: dict) -> Iterator[Row]:
+    for name in [name for name in runs if name not in ("itm", "product")]:
+        three = {key: runs[key] for key in ("itm", name, "product")}
+        yield compare(task, three, 1e-5, targets=goals.get(name, {}))
+
+
+def make_sides(images: int, captions: int, width: int) -> tuple[Encoded, Encoded]:
+    """Unit region and word vectors."""
+    torch.manual_seed(0)
+    lengths = torch.tensor(lengths_of(captions))
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
-    regions = F.normalize(torch.randn(I, R, D), dim=-1)
-    words = F.normalize(torch.randn(*mask.shape, D), dim=-1) * mask[..., None]
-    images = Encoded(parts=regions, mask=torch.ones(I, R, dtype=torch.bool))
-    return images, Encoded(parts=words, mask=mask, aux={"lengths": lengths})
+    regions = F.normalize(torch.randn(images, 36, width), dim=-1)
+    words = F.normalize(torch.randn(*mask.shape, width), dim=-1) * mask[..., None]
+    real = torch.ones(images, 36, dtype=torch.bool)
+    return Encoded(parts=regions, mask=real), Encoded(
+        parts=words, mask=mask, aux={"lengths": lengths}
+    )
 
 
 def finish(r, cross):
@@ -51,22 +77,25 @@ def finish(r, cross):
     return torch.logsumexp(cross.lambda_lse * r, 1) / cross.lambda_lse
 
 
+def attended(regions, words, cross):
+    """Queries and what they attend to, of all images with one caption."""
+    s = regions @ words.T  # (I, R, L)
+    if cross.direction == "i2t":
+        s = s.mT
+    a = F.leaky_relu(s, 0.1)
+    a = a / (torch.linalg.vector_norm(a, dim=2, keepdim=True) + 1e-8)
+    p = torch.softmax(cross.temperature * a, 1)
+    if cross.direction == "t2i":
+        return words, p.mT @ regions  # (L, D), (I, L, D)
+    return regions, p.mT @ words  # (I, R, D) both
+
+
 def lean(images, captions, cross):
     """One caption at a time on views of the inputs."""
-    regions, columns = images.parts, []
+    columns = []
     for words, n in zip(captions.parts, captions.aux["lengths"].tolist(), strict=True):
-        words = words[:n]  # (L, D)
-        s = regions @ words.T  # (I, R, L)
-        if cross.direction == "i2t":
-            s = s.mT
-        a = F.leaky_relu(s, 0.1)
-        a = a / (torch.linalg.vector_norm(a, dim=2, keepdim=True) + 1e-8)
-        p = torch.softmax(cross.temperature * a, 1)
-        if cross.direction == "t2i":
-            query, attended = words, p.mT @ regions  # (I, L, D)
-        else:
-            query, attended = regions, p.mT @ words  # (I, R, D)
-        columns.append(finish(F.cosine_similarity(query, attended, dim=-1, eps=1e-8), cross))
+        query, found = attended(images.parts, words[:n], cross)
+        columns.append(finish(F.cosine_similarity(query, found, dim=-1, eps=1e-8), cross))
     return torch.stack(columns, 1)
 
 
@@ -91,13 +120,14 @@ def original(images, captions, cross):
     return torch.cat(columns, 1)
 
 
-def product(images, captions, cross):
+def plain(cross):
+    """What to compare with; in one direction with both, which take long."""
+    return {"lean": lean, **({"original": original} if cross.direction == "t2i" else {})}
+
+
+def product(images, captions):
     """The matrix product alone, of true words only."""
     return images.parts.flatten(0, 1) @ captions.parts[captions.mask].T
-
-
-def itm_scores(images, captions, cross):
-    return cross.similarity(images, captions)
 
 
 def chunks(images, captions, cross):
@@ -112,104 +142,56 @@ def chunks(images, captions, cross):
         longest = int(chunk.aux["lengths"].max())
         tight = chunk._replace(parts=chunk.parts[:, :longest].clone(), mask=chunk.mask[:, :longest])
         parts.append((tight, rows))
-    return [
-        (take(images, rows), rows) for rows in torch.arange(len(images.parts)).split(128)
-    ], parts
+    pictures = torch.arange(len(images.parts)).split(128)
+    return [(take(images, rows), rows) for rows in pictures], parts
 
 
-def itm_matrix(images, captions, cross):
-    """The score matrix as evaluation makes it, from chunks."""
-    return torch.from_numpy(
-        similarity_matrix(cross.similarity, images, captions, lambda r, w: 6 * r * w)
-    )
-
-
-VARIANTS = {"itm": itm_scores, "lean": lean, "original": original, "product": product}
-
-
-def evaluate(name, images, captions, cross):
+def scorers(cross, images, captions) -> dict[str, Variant]:
     """Scores of all pairs, no gradients."""
-    if name == "itm":
-        images, captions = chunks(images, captions, cross)
-    with torch.no_grad():
-        start = time.process_time()
-        result = (itm_matrix if name == "itm" else VARIANTS[name])(images, captions, cross)
-        return time.process_time() - start, (result,)
+    blocks = chunks(images, captions, cross)
+
+    def itm():
+        matrix = similarity_matrix(cross.similarity, *blocks, lambda r, w: 6 * r * w)
+        return torch.from_numpy(matrix)
+
+    variants: dict[str, Variant] = {"itm": itm}
+    variants |= {name: lambda f=f: f(images, captions, cross) for name, f in plain(cross).items()}
+    variants["product"] = lambda: [product(images, captions).sum()]
+    return {name: lambda f=f: torch.no_grad()(f)() for name, f in variants.items()}
 
 
-def step(name, images, captions, cross):
+def backwards(cross, images, captions) -> dict[str, Variant]:
     """Scores, hinge and its gradients with respect to both sides."""
     leaves = [x.parts.requires_grad_() for x in (images, captions)]
-    start = time.process_time()
-    scores = VARIANTS[name](images, captions, cross)
-    loss = scores.sum() if name == "product" else triplet(scores)
-    gradients = torch.autograd.grad(loss, leaves)
-    return time.process_time() - start, (loss.detach(), *gradients)
+
+    def run(function):
+        scores = function()
+        loss = scores.sum() if scores.shape[0] != scores.shape[1] else triplet(scores)
+        gradients = torch.autograd.grad(loss, leaves)
+        return [loss.detach(), *(g.flatten()[::97] for g in gradients)]
+
+    def bare():
+        torch.autograd.grad(product(images, captions).sum(), leaves)
+        return []
+
+    variants: dict[str, Variant] = {"itm": lambda: run(lambda: cross.similarity(images, captions))}
+    for name, f in plain(cross).items():
+        variants[name] = lambda f=f: run(lambda: f(images, captions, cross))
+    return {**variants, "product": bare}
 
 
-TASKS = {"evaluate": evaluate, "step": step}
+class Lean(SCAN):
+    def similarity(self, images, captions):
+        return lean(images, captions, self.cross)
 
 
-def report(task, cross, sizes, runs):
-    """Times, memory and agreement of all variants of a task."""
-    images, captions = make_sides(*sizes)
-    seconds = dict.fromkeys(VARIANTS, float("inf"))
-    results = {}
-    for _ in range(runs):
-        for name in VARIANTS:
-            spent, results[name] = TASKS[task](name, images, captions, cross)
-            seconds[name] = min(seconds[name], spent)
-    print(f"{task}: {sizes[0]} images x {sizes[1]} captions, {cross.direction}")
-    peaks = {name: peak(task, name, cross, sizes) for name in VARIANTS}
-    for name in VARIANTS:
-        speed, memory = seconds[name] / seconds["itm"], peaks[name] / peaks["itm"]
-        line = f"  {name:9}{seconds[name]:8.2f} s ({speed:5.2f} x itm)"
-        line += f"{peaks[name] / 2**20:8.0f} MiB ({memory:5.2f} x itm)"
-        if name in ("lean", "original"):
-            pairs = zip(results["itm"], results[name], strict=True)
-            worst = max(float((a - b).abs().max()) for a, b in pairs)
-            line += f"   difference {worst:.1e}"
-            assert worst < 1e-5 * max(1, float(results[name][0].abs().max()))
-        print(line, flush=True)
-
-
-def peak(task, name, cross, sizes):
-    """Bytes by which a variant's peak resident size exceeds that of its inputs."""
-    command = [sys.executable, __file__, "--peak", task, name]
-    command += ["--direction", cross.direction, "--images", str(sizes[0]), "--captions"]
-    return int(subprocess.check_output([*command, str(sizes[1])]))
-
-
-def resident(field):
-    """Bytes under a name of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
-
-
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--direction", default="t2i", choices=("t2i", "i2t"))
-    parser.add_argument("--images", type=int, default=100)
-    parser.add_argument("--captions", type=int, default=500)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    cross = CrossAttention(options.direction)  # t-i AVG; i-t LSE
-    if options.direction == "i2t":
-        cross = CrossAttention("i2t", temperature=4.0, aggregation="LogSumExp", lambda_lse=5.0)
-    if options.peak:
-        task, name = options.peak
-        images, captions = make_sides(options.images, options.captions)
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far (Linux)
-        before = resident("VmRSS")
-        TASKS[task](name, images, captions, cross)
-        print(resident("VmHWM") - before)
-        return
-    report("evaluate", cross, (options.images, options.captions), options.runs)
-    report("step", cross, (options.batch, options.batch), options.runs)
-
-
-if __name__ == "__main__":
-    main()
+def whole_step(batch: int, width: int) -> Row:
+    """Encoders and all, t2i."""
+    vocab = 8481
+    torch.manual_seed(0)
+    ours = SCAN(vocab, embed_dim=width, loss=Triplet())
+    other = Lean(vocab, embed_dim=width, loss=Triplet())
+    other.load_state_dict(ours.state_dict())
+    pairs = pairs_of(batch, vocab)
+    steps = [training_step(matcher, pairs) for matcher in (ours, other)]
+    return race_steps(f"t2i training step, batch {batch}", steps[0], "lean", steps[1], 1)

@@ -1,33 +1,79 @@
-"""Two-branch networks at the paper's widths: a training step, and 1000 images x 5000 captions.
+"""Two-branch networks at the paper's widths: a training step, and scores.
 
 The plain form is the loss as published: every constraint's negatives selected by a mask, both
-distance matrices from squared norms, autograd through all of it. Both must give the same loss.
-Processor seconds of one thread, so that other work on the machine does not count.
-
-    python benchmarks/two_branch.py [--batch 500] [--images 1000] [--similarity]
+distance matrices from squared norms, autograd through all of it. The similarity network's plain
+form makes the (I, C, D) products of all pairs.
 """
 
-import argparse
-import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.measure import Row, alone, compare, products_of, race, race_steps, training_step
 from itm.losses import Logistic, Neighborhood
 from itm.models import TwoBranchEmbedding, TwoBranchSimilarity
 
-IMAGE, SENTENCE = 4096, 6000  # VGG-19, HGLMM
+SIZES = {  # batch of images, images of the scores, input widths, hidden, embedding
+    "tiny": (12, 8, 12, 10, 16, 16),
+    "small": (100, 300, 4096, 6000, 2048, 512),
+    "paper": (128, 1000, 4096, 6000, 2048, 512),  # VGG-19, HGLMM
+}
 
 
-def timed(function, runs):
-    best = float("inf")
-    for _ in range(runs):
-        start = time.process_time()
-        result = function()
-        best = min(best, time.process_time() - start)
-    return result, best
+def rows(size: str) -> Iterator[Row]:
+    batch, images, wide, long, hidden, dim = SIZES[size]
+    rng = np.random.default_rng(0)
+    arguments = {"img_dim": wide, "sentence_dim": long, "hidden_dim": hidden, "embed_dim": dim}
+    arguments |= {"text": {"name": "vectors"}, "dropout": 0.0}
+
+    def features(n, width):
+        return rng.standard_normal((n, width), np.float32)
+
+    matchers = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        matchers.append(TwoBranchEmbedding(**arguments, loss=Neighborhood()).train())
+    ours, other = matchers
+    pairs = ours.pairs(features(batch, wide), features(2 * batch, long), np.arange(batch).repeat(2))
+
+    def plain():
+        v, t = other.encode_images(pairs.images), other.encode_captions(pairs.captions)
+        return plain_loss(v.vector, t.vector)
+
+    steps = training_step(ours, pairs), training_step(other, pairs, plain)
+    task = f"embedding, training step, batch {batch} x 2"
+    yield race_steps(task, steps[0], "plain loss", steps[1], 2)
+
+    v = torch.nn.functional.normalize(torch.randn(batch, dim)).requires_grad_()
+    t = torch.nn.functional.normalize(torch.randn(2 * batch, dim)).requires_grad_()
+    loss, encoded = Neighborhood(), ours.encode_images(pairs.images)
+    both = (encoded._replace(vector=v), encoded._replace(vector=t))
+
+    def gradients(function):
+        value = function()
+        return [value.detach(), *torch.autograd.grad(value, (v, t))]
+
+    alternatives = {
+        "itm": lambda: gradients(lambda: loss(ours.similarity(*both), pairs, both)),
+        "plain loss": lambda: gradients(lambda: plain_loss(v, t)),
+    }
+    yield compare(f"its loss alone, batch {batch} x 2", race(alternatives), 1e-5)
+
+    scored, sentences = features(images, wide), features(5 * images, long)
+    run = alone(lambda: [ours.score(scored, sentences, batch_size=1000).sum()])
+    yield Row(f"embedding, encode and score {images} x {5 * images}", run.seconds, bytes=run.bytes)
+
+    similar = TwoBranchSimilarity(**{**arguments, "embed_dim": dim}, loss=Logistic()).train()
+    few = min(100, images)
+    small = similar.pairs(scored[:few], sentences[:few])
+    step = training_step(similar, small)
+    run = alone(step)
+    task = f"similarity network, step of {few} x {few}"
+    yield Row(task, run.seconds, products_of(step), bytes=run.bytes)
+    run = alone(lambda: [similar.score(scored[:few], sentences[: 5 * few]).sum()])
+    task = f"similarity network, encode and score {few} x {5 * few}"
+    yield Row(task, run.seconds, bytes=run.bytes)
 
 
 def apart(a, b):
@@ -50,70 +96,3 @@ def plain_loss(v, t, k=10, margin=0.05):
     tt = apart(t, t)
     far = tt[same].view(b * s, -1).amax(1, keepdim=True)
     return 1.5 * images + captions + 0.05 * hinge(far, tt[~same].view(b * s, -1))
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--batch", type=int, default=500)
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--similarity", action="store_true", help="add the similarity network")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-
-    def features(n, width):
-        return rng.standard_normal((n, width), np.float32)
-
-    table = Table("", "seconds", title="processor seconds, one thread")
-    arguments = {"img_dim": IMAGE, "sentence_dim": SENTENCE, "text": {"name": "vectors"}}
-    matcher = TwoBranchEmbedding(**arguments, dropout=0.0, loss=Neighborhood()).train()
-    b = options.batch
-    pairs = matcher.pairs(features(b, IMAGE), features(2 * b, SENTENCE), np.arange(b).repeat(2))
-
-    def step(loss):
-        matcher.zero_grad()
-        value = loss()
-        value.backward()
-        return value.item()
-
-    def plain():
-        v, t = matcher.encode_images(pairs.images), matcher.encode_captions(pairs.captions)
-        return plain_loss(v.vector, t.vector)
-
-    ours, seconds = timed(lambda: step(lambda: matcher.losses(pairs)["total"]), options.runs)
-    table.add_row(f"embedding, forward and backward, {b} x 2", f"{seconds:.2f}")
-    theirs, seconds = timed(lambda: step(plain), options.runs)
-    table.add_row("the same with the plain loss", f"{seconds:.2f}")
-    assert abs(ours - theirs) < 1e-5, (ours, theirs)
-
-    v = torch.nn.functional.normalize(torch.randn(b, 512)).requires_grad_()
-    t = torch.nn.functional.normalize(torch.randn(2 * b, 512)).requires_grad_()
-    loss, encoded = Neighborhood(), matcher.encode_images(pairs.images)
-    both = (encoded._replace(vector=v), encoded._replace(vector=t))
-    for name, function in (
-        ("loss alone", lambda: loss(matcher.similarity(*both), pairs, both).backward()),
-        ("plain loss alone", lambda: plain_loss(v, t).backward()),
-    ):
-        table.add_row(name, f"{timed(function, options.runs)[1]:.3f}")
-
-    n = options.images
-    images, captions = features(n, IMAGE), features(5 * n, SENTENCE)
-    _, seconds = timed(lambda: matcher.score(images, captions, batch_size=1000), 1)
-    table.add_row(f"embedding, scores of {n} x {5 * n}", f"{seconds:.2f}")
-    if options.similarity:
-        similar = TwoBranchSimilarity(**arguments, loss=Logistic()).train()
-        small = similar.pairs(features(100, IMAGE), features(100, SENTENCE))
-
-        def train():
-            similar.zero_grad()
-            similar.losses(small)["total"].backward()
-
-        table.add_row("similarity, step of 100 x 100", f"{timed(train, options.runs)[1]:.2f}")
-        _, seconds = timed(lambda: similar.score(images[:100], captions[:500]), 1)
-        table.add_row("similarity, scores of 100 x 500", f"{seconds:.2f}")
-    Console(width=100).print(table)
-
-
-if __name__ == "__main__":
-    main()

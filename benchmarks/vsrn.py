@@ -1,25 +1,34 @@
-"""A VSRN training step with captions against the same step with a plainly written decoder.
+"""VSRN's training step with captions against the same step with a plainly written decoder.
 
-Paper width (2048, 4 graph blocks, 10006 words), small batch. The plain decoder does what the
-published description says, word by word: always 59 steps, the whole attention layer on
-[encoder state; decoder state] at every step, and the word logits of every caption at every step.
-Both must give the same loss. Times are processor seconds of one thread, so that other work on the
-machine does not count; the best of several alternating runs.
-
-    python benchmarks/vsrn.py [--batch 32] [--runs 2]
+The plain decoder does what the published description says, word by word: always 59 steps, the whole
+attention layer on [encoder state; decoder state] at every step, and the word logits of every
+caption at every step.
 """
 
-import argparse
-import time
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 
-from itm.batch import Captions, Images, Pairs
+from benchmarks.measure import Row, pairs_of, race_steps, training_step
 from itm.losses import Triplet
 from itm.models.vsrn import VSRN
 
-VOCAB, MAX_LEN = 10006, 60
+MAX_LEN = 60
+SIZES = {"tiny": (4, 50, 16), "small": (8, 10006, 2048), "paper": (128, 10006, 2048)}
+
+
+def rows(size: str) -> Iterator[Row]:
+    batch, vocab, width = SIZES[size]
+    torch.manual_seed(0)
+    # Without dropout, so that both must give the same number.
+    options = {"embed_dim": width, "caption_dropout": 0.0}
+    ours, plain = (kind(vocab, **options, loss=Triplet()) for kind in (VSRN, Plain))
+    plain.load_state_dict(ours.state_dict())
+    pairs = pairs_of(batch, vocab)
+    steps = [training_step(m, pairs) for m in (ours, plain)]
+    task = f"training step with captions, batch {batch}"
+    yield race_steps(task, steps[0], "plain decoder", steps[1], 1, targets={"speed": 1.3})
 
 
 def plain_caption_loss(captioner, regions, captions):
@@ -48,59 +57,3 @@ def plain_caption_loss(captioner, regions, captions):
 class Plain(VSRN):
     def extra_losses(self, pairs, images, captions):
         return {"caption": plain_caption_loss(self.captioner, images.parts, pairs.captions)}
-
-
-def batch(size: int) -> Pairs:
-    generator = torch.Generator().manual_seed(0)
-    regions = torch.rand(size, 36, 2048, generator=generator)
-    # COCO captions: 12 tokens with markers in the mean
-    lengths = tuple(torch.randint(8, 21, (size,), generator=generator).tolist())
-    tokens = torch.zeros(size, max(lengths), dtype=torch.long)
-    for row, n in zip(tokens, lengths, strict=True):
-        row[:n] = torch.randint(4, VOCAB, (n,), generator=generator)
-        row[0], row[n - 1] = 1, 2
-    rows = torch.arange(size)
-    images = Images(regions, torch.ones(size, 36, dtype=torch.bool), rows)
-    return Pairs(images, Captions(tokens, lengths, rows, rows))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--runs", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    # Without dropout, so that both must give the same number.
-    ours = VSRN(VOCAB, caption_dropout=0.0, loss=Triplet())
-    plain = Plain(VOCAB, caption_dropout=0.0, loss=Triplet())
-    plain.load_state_dict(ours.state_dict())
-    pairs = batch(args.batch)
-
-    def step(matcher, optimizer) -> tuple[float, float]:
-        began = time.process_time()
-        optimizer.zero_grad()
-        loss = matcher.losses(pairs)["total"]
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(matcher.parameters(), 2.0)
-        optimizer.step()
-        return time.process_time() - began, loss.item()
-
-    both = [(m, torch.optim.Adam(m.parameters(), lr=2e-4)) for m in (ours, plain)]
-    times: list[list[float]] = [[], []]
-    for run in range(args.runs + 1):  # the first warms up
-        losses = []
-        for kind, (matcher, optimizer) in enumerate(both):
-            seconds, loss = step(matcher, optimizer)
-            losses.append(loss)
-            if run:
-                times[kind].append(seconds)
-        if not abs(losses[0] - losses[1]) <= 1e-4 * abs(losses[1]):
-            raise SystemExit(f"the losses differ: {losses}")
-    fast, slow = min(times[0]), min(times[1])
-    print(f"training step, batch {args.batch}: itm {fast:.2f} s, plain decoder {slow:.2f} s")
-    print(f"ratio {slow / fast:.2f}")
-
-
-if __name__ == "__main__":
-    main()

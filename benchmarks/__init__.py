@@ -1,0 +1,1 @@
+"""How fast, measured beside plainly written code: `python -m benchmarks`."""

@@ -1,0 +1,255 @@
+"""What a variant of a computation takes: processor seconds, memory, and the numbers it gives.
+
+Each run is a process of its own (a fork, so that it starts with the same inputs), on one thread.
+Seconds are processor time, so that other work on the machine counts little; the best of several
+rounds in which the variants take turns. Memory is the growth of the resident size at its peak.
+"""
+
+import ctypes
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from itm.batch import Captions, Images, Pairs
+
+FORK = multiprocessing.get_context("fork")
+LIBC = ctypes.CDLL(None)
+
+
+class Row(NamedTuple):
+    """One line of the table; None where it has nothing to say.
+
+    Attributes:
+        task: what was done.
+        seconds: itm's.
+        product: seconds of matrix products alone.
+        against: what it is compared with.
+        plain: seconds of that.
+        bytes: memory of itm.
+        plain_bytes: memory of what it is compared with.
+        difference: largest between the numbers of both.
+        note: a rate, or what else is to be known.
+        targets: wanted "speed" (plain / itm, at least), "product" (itm / product, at most),
+            "memory" (itm / plain, at most), "seconds" (at most), "bytes" (at most).
+    """
+
+    task: str
+    seconds: float
+    product: float | None = None
+    against: str = ""
+    plain: float | None = None
+    bytes: int | None = None
+    plain_bytes: int | None = None
+    difference: float | None = None
+    note: str = ""
+    targets: dict[str, float] = {}
+
+    @property
+    def reached(self) -> dict[str, float]:
+        """What the targets are about, as measured."""
+        found: dict[str, float | None] = {"seconds": self.seconds, "bytes": self.bytes}
+        if self.plain is not None:
+            found["speed"] = self.plain / self.seconds
+        if self.product is not None:
+            found["product"] = self.seconds / self.product
+        if self.bytes is not None and self.plain_bytes:
+            found["memory"] = self.bytes / self.plain_bytes
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Run(NamedTuple):
+    """Seconds, bytes and the numbers of a variant."""
+
+    seconds: float
+    bytes: int | None
+    result: list[np.ndarray]
+
+
+Variant = Callable[[], Any]  # -> tensors, or (nested) lists and tuples of them
+
+
+def race(variants: dict[str, Variant], rounds: int = 2) -> dict[str, Run]:
+    """Every variant in turn, `rounds` times."""
+    best: dict[str, Run] = {}
+    for _ in range(rounds):
+        for name, variant in variants.items():
+            run = alone(variant)
+            seconds = min(run.seconds, best.get(name, run).seconds)
+            best[name] = run._replace(seconds=seconds)
+    return best
+
+
+def alone(variant: Variant) -> Run:
+    """Run a variant in a process of its own, a second time there when it is quick."""
+    receive, send = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=_child, args=(variant, send))
+    process.start()
+    send.close()
+    try:
+        return receive.recv()
+    except EOFError:
+        raise RuntimeError("a measured variant failed; its error is above") from None
+    finally:
+        process.join()
+
+
+def _child(variant: Variant, send: Any) -> None:
+    LIBC.malloc_trim(0)  # what the parent has freed would serve the variant unseen
+    before = forget_peak()
+    seconds, result = timed(variant)
+    numbers = [x.detach().numpy().copy() for x in flat(result)]
+    if seconds < 3:  # the first run also fetches its memory from the system
+        seconds = min(seconds, timed(variant)[0])
+    peak = None if before is None else resident("VmHWM") - before
+    send.send(Run(seconds, peak, numbers))
+
+
+def timed(variant: Variant) -> tuple[float, Any]:
+    """Processor seconds and result of one run here."""
+    start = time.process_time()
+    result = variant()
+    return time.process_time() - start, result
+
+
+def flat(values: Any) -> Iterator[torch.Tensor]:
+    """Tensors inside nested lists, tuples and numbers."""
+    if isinstance(values, (list, tuple)):
+        for value in values:
+            yield from flat(value)
+    else:
+        yield torch.as_tensor(values)
+
+
+def resident(field: str) -> int:
+    """Bytes under a name of /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
+def forget_peak() -> int | None:
+    """Begin to measure the peak anew (Linux); the resident size now."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return resident("VmRSS")
+    except OSError:
+        return None
+
+
+def compare(task: str, runs: dict[str, Run], tolerance: float, **columns: Any) -> Row:
+    """One row from "itm", what it is compared with (the other name), and maybe "product".
+
+    Raises:
+        ValueError: the numbers differ by more than `tolerance`, relative to the largest.
+    """
+    ours = runs["itm"]
+    against = next((name for name in runs if name not in ("itm", "product")), "")
+    row = Row(task, ours.seconds, bytes=ours.bytes, against=against, **columns)
+    if "product" in runs:
+        row = row._replace(product=runs["product"].seconds)
+    if not against:
+        return row
+    other = runs[against]
+    worst = 0.0
+    for a, b in zip(ours.result, other.result, strict=True):
+        scale = max(1.0, float(np.abs(b).max(initial=0)))
+        worst = max(worst, float(np.abs(a - b).max(initial=0)) / scale)
+    if not worst <= tolerance:
+        raise ValueError(f"{task}: itm and {against} differ by {worst:.2g}")
+    return row._replace(plain=other.seconds, plain_bytes=other.bytes, difference=worst)
+
+
+class Products(TorchDispatchMode):
+    """Times the matrix products of what runs inside."""
+
+    OPERATIONS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        start = time.process_time()
+        result = function(*args, **(kwargs or {}))
+        if function._schema.name in self.OPERATIONS:
+            self.seconds += time.process_time() - start
+        return result
+
+
+def products_of(variant: Variant) -> float:
+    """Seconds that a variant spends in matrix products."""
+
+    def count() -> torch.Tensor:
+        with Products() as products:
+            variant()
+        return torch.tensor(products.seconds)
+
+    return float(alone(count).result[0])
+
+
+# Inputs of the papers' sizes ----------------------------------------------------------------------
+
+
+def lengths_of(captions: int, seed: int = 0) -> list[int]:
+    """Numbers of tokens as in the published caption files: mean 14, 99th percentile 26."""
+    rng = np.random.default_rng(seed)
+    return rng.lognormal(np.log(13.4), 0.28, captions).round().clip(5).astype(int).tolist()
+
+
+def captions_of(captions: int, vocab: int, width: int = 0) -> Captions:
+    """Random words, longest first; with `width`, as many concept labels for each caption."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = sorted(lengths_of(captions), reverse=True)
+    tokens = torch.randint(4, vocab, (captions, lengths[0]), generator=generator)
+    tokens[torch.arange(lengths[0]) >= torch.tensor(lengths)[:, None]] = 0
+    rows = torch.arange(captions)
+    labels = (torch.rand(captions, width, generator=generator) < 0.04).float() if width else None
+    return Captions(tokens, tuple(lengths), rows, rows, labels, labels)
+
+
+def images_of(images: int, regions: int = 36, width: int = 2048) -> Images:
+    """Random regions."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(images, regions, width, generator=generator)
+    return Images(x, torch.ones(images, regions, dtype=torch.bool), torch.arange(images))
+
+
+def pairs_of(batch: int, vocab: int, width: int = 0) -> Pairs:
+    """A training batch."""
+    return Pairs(images_of(batch), captions_of(batch, vocab, width))
+
+
+def training_step(
+    matcher: Any, pairs: Pairs, loss: Callable[[], torch.Tensor] | None = None
+) -> Variant:
+    """Forward, loss, backward, clipping, update; gives the loss and gradients.
+
+    Of each gradient a thousand values, relative to the largest of all.
+    """
+    optimizer = torch.optim.Adam(matcher.parameters(), lr=2e-4)
+
+    def step() -> list[torch.Tensor]:
+        optimizer.zero_grad()
+        value = matcher.losses(pairs)["total"] if loss is None else loss()
+        value.backward()
+        gradients = [p.grad for p in matcher.parameters() if p.grad is not None]
+        largest = max(float(g.abs().max()) for g in gradients)
+        some = [g.flatten()[:: max(1, g.numel() // 1000)] / largest for g in gradients]
+        torch.nn.utils.clip_grad_norm_(matcher.parameters(), 2.0)
+        optimizer.step()
+        return [value.detach(), *some]
+
+    return step
+
+
+def race_steps(
+    task: str, ours: Variant, against: str, plain: Variant, rounds: int, **columns: Any
+) -> Row:
+    """A row of two training steps, and of the matrix products inside ours."""
+    runs = race({"itm": ours, against: plain}, rounds)
+    return compare(task, runs, 1e-3, product=products_of(ours), **columns)
