@@ -16,6 +16,7 @@ from itm.batch import Captions, Images, Pairs
 from itm.distributed import rank_and_size
 from itm.layout import Split, read_split
 from itm.phrases import PhraseSource, PhraseSplit
+from itm.resident import look_up, read_table, row_numbers
 from itm.sampler import PairLoader, PairSampler
 from itm.text import Tokens, Vocabulary
 from itm.tuples import make_captions, make_images
@@ -31,6 +32,7 @@ class Reader:
         concepts: (M, K) concept labels of the captions, or None.
         relevance: CIDEr-D index with `batch(caption_rows, image_rows)`, or None.
         vectors: (M, F) sentence vectors, or None.
+        features: read the features; False for batches that look them up on the device.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class Reader:
         concepts: np.ndarray | None = None,
         relevance: Any = None,
         vectors: np.ndarray | None = None,
+        features: bool = True,
     ):
         self.split = split
+        self.features = features
         self.tokens = [vocab.encode(caption) for caption in split.captions]
         self.lengths = np.array([len(ids) for ids in self.tokens])
         self.caption_image = split.caption_image
@@ -53,6 +57,8 @@ class Reader:
 
     def images(self, rows: Sequence[int]) -> Images:
         """Some images."""
+        if not self.features:
+            return row_numbers(self.split, list(rows))
         return make_images(self.split.images(np.asarray(rows)), rows)
 
     def captions(self, rows: Sequence[int], image: Sequence[int] | None = None) -> Captions:
@@ -125,6 +131,8 @@ class RegionDataModule(pl.LightningDataModule):
         vectors: precomputed sentence vectors: read `{split}_caps.npy` (M, F).
         phrases: train on phrases and the regions they mean, in place of captions.
         eval_batch_size: images or captions encoded at once in evaluation.
+        resident: keep the features of whole splits on the device, see `itm.resident`: True, as the
+            files have them, or "bfloat16", "float16".
         seed: of the order of training, neighbours and noise.
 
     Attributes:
@@ -158,6 +166,7 @@ class RegionDataModule(pl.LightningDataModule):
         vectors: bool = False,
         phrases: PhraseSource | None = None,
         eval_batch_size: int = 256,
+        resident: bool | str = False,
         seed: int = 0,
     ):
         super().__init__()
@@ -190,6 +199,7 @@ class RegionDataModule(pl.LightningDataModule):
         self.vectors = vectors
         self.phrases = phrases
         self.eval_batch_size = eval_batch_size
+        self.resident = resident
         self.seed = seed
         self.vocabulary: Tokens | None = None
         self.labels: Any = None
@@ -197,6 +207,7 @@ class RegionDataModule(pl.LightningDataModule):
         self.use_labels = self.use_concepts = self.use_relevance = False
         self._splits: dict[str, Split] = {}
         self._readers: dict[str, Reader] = {}
+        self._tables: dict[str, torch.Tensor] = {}
 
     # Splits -----------------------------------------------------------------------------------
 
@@ -275,7 +286,8 @@ class RegionDataModule(pl.LightningDataModule):
                 relevance = self._relevance(split)
             if self.vectors:
                 vectors = split.sentence_vectors()
-            reader = Reader(split, self.vocabulary, labels, concepts, relevance, vectors)
+            options = (labels, concepts, relevance, vectors, not self.resident)
+            reader = Reader(split, self.vocabulary, *options)
             if stage == "train" and self.noise_ratio:
                 reader.caption_image = self._noisy(split)
             self._readers[stage] = reader
@@ -377,6 +389,18 @@ class RegionDataModule(pl.LightningDataModule):
             "pin_memory": self.pin_memory,
             "persistent_workers": self.workers > 0,
         }
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Look up the features of a batch on the device, if they are resident."""
+        if not self.resident or isinstance(batch, Captions):
+            return batch
+        trainer = self.trainer
+        assert trainer is not None
+        stage = "train" if trainer.training else "test" if trainer.testing else "val"
+        if stage not in self._tables:
+            device = (batch.images if isinstance(batch, Pairs) else batch).index.device
+            self._tables[stage] = read_table(self.split(stage), device, self.resident)
+        return look_up(batch, self._tables[stage])
 
     def describe(self) -> str:
         """One line per split: images, captions, regions, width."""

@@ -16,7 +16,8 @@ from itm.results import RECALLS
 
 GROUPS = ("model", "loss", "data", "text")  # config groups whose choice names a run
 # Settings that say where and how fast a run ran, not what was run.
-ASIDE = ("seed", "trainer.", "resume", "test", "compile", "callbacks", "logger", "hydra")
+ASIDE = ("seed", "trainer.", "resume", "test", "compile", "chunk_size", "data.resident",
+         "callbacks", "logger", "hydra")  # fmt: skip
 
 
 @dataclass(frozen=True)
