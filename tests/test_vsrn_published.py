@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_packed_sequence
 
 import itm.checkpoint
 from goldens_path import case
 from itm.batch import Pairs
+from itm.captioner import teacher
 from itm.losses import Triplet
 from itm.metrics import evaluate
 from itm.models import VSRN
@@ -45,8 +47,16 @@ class Golden:
 @pytest.mark.parametrize("name", CASES)
 def test_scores_and_ranks_of_published_weights(name):
     golden = Golden(name)
-    scores = golden.matcher().score(golden.features, golden.captions)
-    np.testing.assert_allclose(scores, golden.expected["sims"], atol=1e-5)
+    matcher, expected = golden.matcher(), golden.expected
+    scores = matcher.score(golden.features, golden.captions)
+    np.testing.assert_allclose(scores, expected["sims"], atol=1e-5)
+    np.testing.assert_allclose(matcher.embed(golden.features), expected["img_emb"], atol=1e-5)
+    found = matcher.embed(captions=golden.captions)
+    np.testing.assert_allclose(found, expected["cap_emb"], atol=1e-5)
+    tokens = [matcher.vocab.encode(caption) for caption in golden.captions]
+    assert [len(ids) for ids in tokens] == expected["cap_len"].tolist()
+    for ids, row in zip(tokens, expected["cap_ids"], strict=True):
+        assert ids == row[: len(ids)].tolist() and not row[len(ids) :].any()
     found = evaluate(scores)
     for way in ("i2t", "t2i"):
         numbers = [found[f"{way}_{k}"] for k in ("r1", "r5", "r10", "medr", "meanr")]
@@ -73,32 +83,70 @@ def test_region_vectors_of_published_weights(name):
     golden = Golden(name)
     matcher, rows = golden.matcher(), golden.features[:2]
     with torch.no_grad():
-        regions = matcher.image(make_images(rows, range(2)))[1]
-    expected = golden.expected["region_feats"]
-    np.testing.assert_allclose(regions, expected, rtol=1e-4, atol=1e-5)
+        images, inner = make_images(rows, range(2)), {}
+        block = matcher.image.blocks[0]
+        matcher.image.project.register_forward_hook(lambda m, x, y: inner.update(fc_out=y))
+        block.register_forward_hook(lambda m, x, y: inner.update(before=x[0], gcn1_out=y))
+        inner["region_feats"] = matcher.image(images)[1]
+        x = inner.pop("before")
+        inner["gcn1_affinity"] = block.theta(x) @ block.phi(x).mT / x.shape[1]
+    for key, found in inner.items():
+        expected = golden.expected[key]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=key)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_five_training_steps_of_published_weights(name):
-    golden = Golden(name)
+def test_training_batch_of_published_weights(name):
+    golden, expected = Golden(name), Golden(name).expected
     matcher = golden.matcher(loss=Triplet(margin=0.2)).train()
-    kind = ""
     if matcher.captioner is not None:
         matcher.captioner.dropout.p = 0.0
-        kind = "_dedup"  # the original lists the captioner's parameters twice; these are clean
+    pairs = golden.pairs(matcher)
+    np.testing.assert_array_equal(pairs.captions.lengths, expected["batch_lengths"])
+    with torch.no_grad():
+        images = matcher.encode_images(pairs.images)
+        captions = matcher.encode_captions(pairs.captions)
+        losses = matcher.losses(pairs)
+    np.testing.assert_allclose(images.vector, expected["batch_img_emb"], atol=1e-5)
+    np.testing.assert_allclose(captions.vector, expected["batch_cap_emb"], atol=1e-5)
+    assert losses["ranking"].item() == pytest.approx(expected["loss_retrieval"], rel=1e-4)
+    assert losses["total"].item() == pytest.approx(expected["loss"], rel=1e-4)
+    if matcher.captioner is not None:
+        assert losses["caption"].item() == pytest.approx(expected["loss_caption"], rel=1e-4)
+        # What is said after what: all that the original's masks let through.
+        labels, masks = expected["batch_caption_labels"], expected["batch_caption_masks"]
+        spoken, targets = teacher(pairs.captions, matcher.captioner.max_len)
+        for c, (row, mask) in enumerate(zip(labels, masks, strict=True)):
+            n = int(mask[1:-1].sum())
+            for found, truth in ((spoken, row[:n]), (targets, row[1 : n + 1])):
+                assert pad_packed_sequence(found)[0][:n, c].tolist() == truth.tolist()
+
+
+@pytest.mark.filterwarnings("ignore:.*duplicate parameters")
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((x, "") for x in CASES), *((x, "_dedup") for x in WITH_CAPTIONS)]
+)
+def test_five_training_steps_of_published_weights(name, kind):
+    """The original lists the captioner's parameters twice; "_dedup": as they should be, once."""
+    golden = Golden(name)
+    matcher = golden.matcher(loss=Triplet(margin=0.2)).train()
+    parameters = list(matcher.parameters())
+    if matcher.captioner is not None:
+        matcher.captioner.dropout.p = 0.0
+        parameters += [] if kind else list(matcher.captioner.parameters())
     pairs, expected = golden.pairs(matcher), golden.expected
-    optimizer = torch.optim.Adam(matcher.parameters(), lr=2e-4)
+    optimizer = torch.optim.Adam(parameters, lr=2e-4)
     for step in range(5):
         losses = {name: value for name, value in matcher.losses(pairs).items()}
         optimizer.zero_grad()
         losses["total"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(matcher.parameters(), 2.0)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 2.0)
         optimizer.step()
         found = {name: value.item() for name, value in losses.items()}
         assert found["total"] == pytest.approx(expected[f"losses{kind}"][step], rel=1e-4)
         assert norm.item() == pytest.approx(expected[f"grad_norms{kind}"][step], rel=1e-3)
-        if kind:
-            ranking, caption = expected["losses_retrieval_dedup"], expected["losses_caption_dedup"]
+        if matcher.captioner is not None:
+            ranking, caption = (expected[f"losses_{x}{kind}"] for x in ("retrieval", "caption"))
             assert found["ranking"] == pytest.approx(ranking[step], rel=1e-4)
             assert found["caption"] == pytest.approx(caption[step], rel=1e-4)
         else:
@@ -163,6 +211,8 @@ def test_only_its_own_weights_are_claimed(tmp_path):
     assert published([plain, text], {}) is None
     assert published([image], {}) is None
     assert published([image, text], {}) is not None
+    with pytest.raises(ValueError, match="measure=order are not supported"):
+        published([image, text], {"measure": "order"})
     with pytest.raises(ValueError, match="unexpected Rs_GCN_1.extra.weight"):
         save_states(tmp_path, [{**image, "Rs_GCN_1.extra.weight": torch.zeros(1)}, text])
     with pytest.raises(ValueError, match="missing image.project.bias"):
