@@ -31,7 +31,6 @@ Loss = Callable[[Tensor, Pairs, tuple[Encoded, Encoded]], Tensor]
 # Constructor arguments that are objects: never among the saved hyper-parameters, because a
 # checkpoint that pickles them can be neither loaded safely nor resumed.
 OBJECTS = ["loss", "optimizer", "scheduler"]
-COMPILED = ("encode_images", "similarity", "training_scores")  # by `Matcher.compile`
 
 
 class Matcher(Shared, pl.LightningModule):
@@ -54,6 +53,7 @@ class Matcher(Shared, pl.LightningModule):
 
     needs_labels: ClassVar[bool] = False
     needs_concepts: ClassVar[bool] = False
+    compiled: ClassVar[tuple[str, ...]] = ("encode_images", "similarity", "training_scores")
     num_regions: int | None = None  # that every image must have; None = any number
 
     def __init__(
@@ -175,19 +175,19 @@ class Matcher(Shared, pl.LightningModule):
         return encode_in_chunks(self, pairs, self.chunk_size)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile what has many small operations; arguments as for `torch.compile`.
+        """Compile the methods that `compiled` names; arguments as for `torch.compile`.
 
-        That is encoding images and scoring. Captions are left out: their lengths are plain numbers,
-        different in every batch, each of which would be compiled anew, around a recurrent network
-        that is one kernel already.
+        They encode images and score, in many small operations. Captions are left out: their lengths
+        are plain numbers, different in every batch, for each of which would be compiled anew,
+        around a recurrent network that is one kernel already.
         """
-        for name in COMPILED:
+        for name in self.compiled:
             setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
 
     def __getstate__(self) -> dict[str, Any]:
         """Without compiled methods, which in a copy would still be those of the original."""
         state = super().__getstate__()
-        return {name: value for name, value in state.items() if name not in COMPILED}
+        return {name: value for name, value in state.items() if name not in self.compiled}
 
     def training_step(self, batch: Pairs, batch_idx: int) -> dict[str, Any]:
         """One batch: all terms are logged, and returned for callbacks beside the total."""

@@ -5,7 +5,7 @@ SAF are trained apart; SGRAF is the mean of their two score matrices.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,9 @@ class SGRAF(Matcher):
     Raises:
         ValueError: an unknown module, or SGR without steps.
     """
+
+    # Its similarity is unrolled over the groups of a batch, which are others in the next one.
+    compiled: ClassVar[tuple[str, ...]] = ("encode_images",)
 
     def __init__(
         self,
