@@ -78,6 +78,10 @@ def test_golden_encodings(name):
     images, captions = golden.encoded(range(10), range(len(golden.captions)))
     close(images.parts, golden.expected["img_emb"])
     close(captions.parts, golden.expected["cap_emb"])
+    np.testing.assert_array_equal(captions.mask.sum(1), golden.expected["cap_len"])
+    for text, row in zip(golden.captions, golden.expected["token_ids"], strict=True):
+        ids = golden.matcher.vocab.encode(text)
+        assert ids == row[: len(ids)].tolist() and not row[len(ids) :].any()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -85,6 +89,8 @@ def test_golden_similarity_and_ranks(name):
     golden = Golden(name)
     found = golden.matcher.score(golden.images, golden.captions)
     close(found, golden.expected["sims"])
+    if not golden.both:  # one direction is the whole score
+        close(found, golden.expected[f"sims_{golden.options['cross_attn']}"])
     i2t, t2i = ranks(found, [c // 5 for c in range(len(golden.captions))])
     report = summary(i2t, t2i)
     for direction in ("i2t", "t2i"):
@@ -122,6 +128,7 @@ def test_golden_training_step(name):
     golden = Golden(name)
     expected, matcher, pairs = golden.expected, golden.matcher.train(), golden.batch
     np.testing.assert_array_equal(pairs.captions.tokens, expected["batch_tokens"])
+    np.testing.assert_array_equal(pairs.captions.lengths, expected["batch_lens"])
     images, captions = matcher.encode_images(pairs.images), matcher.encode_captions(pairs.captions)
     for side, vector in ((matcher.t2i, "image"), (matcher.i2t, "text")):
         if side in matcher._sides:
@@ -133,6 +140,7 @@ def test_golden_training_step(name):
     if golden.both:
         assert losses["ranking"].item() == pytest.approx(float(expected["log_L"]), rel=1e-5)
         assert losses["labels"].item() == pytest.approx(float(expected["log_multi_L"]), rel=1e-5)
+        assert losses["total"].item() == pytest.approx(float(expected["loss"]), rel=1e-5)
         losses["total"].backward()
         prefix = "grad/"
     else:

@@ -18,7 +18,9 @@ from itm.consensus import (
     mixture,
     normalised,
 )
+from itm.layers import l2norm
 from itm.losses import Triplet
+from itm.metrics import evaluate
 from itm.models import CVSE
 from itm.models.cvse_weights import UNUSED, UNUSED_GRAPHS
 from itm.optim import StepLR
@@ -86,6 +88,13 @@ def no_dropout(matcher):
 # Goldens -----------------------------------------------------------------------------------------
 
 
+def check_recalls(expected, scores, suffix=""):
+    report = evaluate(scores)
+    for way in ("i2t", "t2i"):
+        found = [report[f"{way}_{key}"] for key in ("r1", "r5", "r10", "medr", "meanr")]
+        assert np.allclose(found, expected[f"{way}{suffix}"])
+
+
 def test_scores(golden):
     e, matcher = golden.expected, golden.matcher()
     scores = matcher.score(golden.features, golden.captions)
@@ -94,6 +103,8 @@ def test_scores(golden):
         matcher, golden.features, golden.captions, **NEIGHBOURS.get(golden.name, {})
     )
     assert np.abs(completed - e["sims"]).max() < 1e-6
+    check_recalls(e, scores, "_stage1")
+    check_recalls(e, completed)
     matcher.concept_ratio = 0.0
     without = matcher.score(golden.features, golden.captions)
     assert np.abs(without - e["sims_nolabel"]).max() < 1e-6
@@ -111,6 +122,13 @@ def test_label_completion(golden):
     assert np.array_equal(found, e["knn_index"][:, : found.shape[1]])
     completed = complete_labels(images, captions, e["concept_labels"], **options)
     assert np.array_equal(completed, e["concept_labels_completed"])
+    matcher = golden.matcher()
+    image, arguments = golden.image, {"concepts": completed}
+    pairs = matcher.pairs(golden.features, golden.captions, image=image, **arguments)
+    vectors = matcher.encode_captions(pairs.captions).vector.detach().numpy()
+    width = e["cap_fused"].shape[1]
+    assert np.abs(vectors[:, :width] / math.sqrt(0.95) - e["cap_fused"]).max() < 1e-5
+    assert np.abs(vectors[:, width:] / math.sqrt(0.05) - e["cap_consensus"]).max() < 1e-5
 
 
 def test_levels_and_attention(golden):
@@ -130,11 +148,15 @@ def test_levels_and_attention(golden):
         (captions.aux["log_concepts"].exp(), "cap_concept_scores"),
         (matcher.region_scores(pairs.images), "region_attention"),
         (matcher.graph(), "concept_basis"),
+        (matcher.graph.adjacency, "adj_all"),
+        (l2norm(matcher.image(pairs.images.regions[0])), "region_feats_img0"),
         (normalised(matcher.graph.adjacency), "adj_normalised"),
     ]:
         assert np.abs(ours.detach().numpy() - e[name]).max() < 1e-5, name
     # The original lets padding take part in the softmax; among the words nothing changes.
     length = int(e["cap_len"][0])
+    own = l2norm(matcher.text(pairs.captions)[0][0, :length]).detach().numpy()
+    assert np.abs(own - e["word_feats_cap0"][:length]).max() < 1e-5
     words = e["word_attention_cap0"][:length]
     ours = matcher.word_scores(pairs.captions)[0].detach().numpy()
     assert np.abs(ours[:length] - words / words.sum()).max() < 1e-6
@@ -183,6 +205,7 @@ def test_losses_and_five_steps(trained):
     matcher = no_dropout(trained.matcher(loss=Triplet(0.2))).train()
     pairs = trained.batch()
     optimizer = torch.optim.Adam(matcher.parameter_groups(), lr=2e-4)
+    assert e["losses"][0] == e["loss"]
     names = {
         "total": "losses",
         "ranking_fused": "losses_rank_fused",
@@ -206,6 +229,11 @@ def test_losses_and_five_steps(trained):
     matcher.eval()
     scores = matcher.score(trained.features, trained.captions)
     assert np.abs(scores - e["sims_after_stage1"]).max() < 2e-3
+    options = NEIGHBOURS.get(trained.name, {})
+    completed = score_transductive(matcher, trained.features, trained.captions, **options)
+    # Where noise of the five steps does not decide who is whose neighbour.
+    same = np.abs(completed - e["sims_after"]).max(0) < 2e-3
+    assert same.mean() > 0.8
 
 
 # Published weights -------------------------------------------------------------------------------

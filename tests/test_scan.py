@@ -134,7 +134,8 @@ def test_golden_five_steps(name):
         optimizer.step()
         losses.append(loss.item())
         if len(losses) == 1:
-            moved = [float((p.detach() - x).abs().sum()) for p, x in zip(listed, before, strict=True)]
+            both = zip(listed, before, strict=True)
+            moved = [float((p.detach() - x).abs().sum()) for p, x in both]
     np.testing.assert_allclose(moved, expected["params_delta_abs_sum_step1"], rtol=1e-3)
     np.testing.assert_allclose(losses, expected["losses"], rtol=2e-5)
     np.testing.assert_allclose(norms, expected["grad_norms"], rtol=1e-3)

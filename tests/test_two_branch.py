@@ -1,5 +1,6 @@
 """Two-branch networks: numbers of the original code, and properties on small random ones."""
 
+import copy
 import json
 
 import numpy as np
@@ -8,8 +9,10 @@ import torch
 from torch import nn
 
 from goldens_path import case
-from itm.batch import Images
+from itm.batch import Images, positives
+from itm.layers import distances
 from itm.losses import Logistic, Neighborhood, Triplet
+from itm.metrics import evaluate
 from itm.models.two_branch import TwoBranchEmbedding
 from itm.models.two_branch_similarity import CITE, TwoBranchSimilarity, tensorflow_names
 from itm.published import from_published, save_published
@@ -89,16 +92,20 @@ CASES = ["embed_s2", "embed_s5_bigmargin"]
 
 @pytest.mark.parametrize("name", CASES)
 def test_embedding_scores(name):
-    from itm.metrics import evaluate
-
     matcher, expected, _, test = embedding(name)
     scores = matcher.score(test["images"], test["sentences"])
     close(-scores.T, expected["dist"], 2e-6)
     close(matcher.embed(test["images"]), expected["im_embed"], 1e-6)
     close(matcher.embed(captions=test["sentences"]), expected["sent_embed"], 1e-6)
+    check_recalls(scores, expected["recall"])
+    first = torch.from_numpy(matcher.embed(captions=test["sentences"][:10]))
+    close(distances(first, first), expected["sent_sent_dist_first10"], 2e-6)
+
+
+def check_recalls(scores, expected):
     results = evaluate(scores, np.arange(70) // 5)
     recalls = [results[f"{way}_r{k}"] for way in ("i2t", "t2i") for k in (1, 5, 10)]
-    close(recalls, 100 * expected["recall"], 1e-4)
+    close(recalls, 100 * expected, 1e-4)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -107,6 +114,11 @@ def test_embedding_losses_and_gradients(name):
 
     matcher, expected, pairs, _ = embedding(name)
     without_dropout(matcher)
+    np.testing.assert_array_equal(positives(pairs).T, expected["batch_labels"])
+    with torch.no_grad():
+        trained = copy.deepcopy(matcher)
+        close(trained.encode_images(pairs.images).vector, expected["train_im_embed"], 1e-6)
+        close(trained.encode_captions(pairs.captions).vector, expected["train_sent_embed"], 1e-6)
     terms = matcher.losses(pairs)
     terms["total"].backward()
     loss = matcher.loss
@@ -136,7 +148,9 @@ def test_embedding_training(name):
         # Adam turns the rounding of a zero gradient into steps of +-lr, which shift the mean too.
         noise = ours.endswith(("first.linear.bias", "running_mean"))
         close(state[ours], truth.T if truth.ndim == 2 else truth, 5e-4 if noise else 2e-5)
-    close(-matcher.score(test["images"], test["sentences"]).T, expected["dist_after5"], 1e-4)
+    scores = matcher.score(test["images"], test["sentences"])
+    close(-scores.T, expected["dist_after5"], 1e-4)
+    check_recalls(scores, expected["recall_after5"])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -220,8 +234,6 @@ PORTS = ["avg", "attend"]
 
 @pytest.mark.parametrize("name", PORTS)
 def test_port_scores(name):
-    from itm.metrics import evaluate
-
     matcher, expected, _, features, captions = port(name)
     tokens = [matcher.vocab.encode(caption) for caption in captions]
     assert np.array_equal(tokens, expected["test_tokens"])
@@ -229,10 +241,14 @@ def test_port_scores(name):
     close(-scores.T, expected["dist"], 2e-6)
     close(matcher.embed(features), expected["im_embed"], 1e-6)
     close(matcher.embed(captions=captions), expected["sent_embed"], 1e-6)
+    check_port_recalls(scores, expected)
+
+
+def check_port_recalls(scores, expected, suffix=""):
     results = evaluate(scores, expected["test_cap2im"])
     for way, side in (("i2t", "im2sent"), ("t2i", "sent2im")):
         recalls = [results[f"{way}_r{k}"] for k in (1, 5, 10)]
-        close(np.round(recalls, 1), expected[f"recall_{side}"], 1e-4)
+        close(np.round(recalls, 1), expected[f"recall_{side}{suffix}"], 1e-4)
 
 
 @pytest.mark.parametrize("name", PORTS)
@@ -246,7 +262,18 @@ def test_port_training(name):
     train = port_captions(case(f"two_branch_torch/{name}"), "train.txt")
     pairs = matcher.pairs(expected["batch_im_feats"], [train[row] for row in rows], image)
     assert np.array_equal(pairs.captions.tokens, expected["batch_tokens"])
+    for text, row in zip(train, expected["train_tokens"], strict=True):
+        ids = matcher.vocab.encode(text)
+        assert ids == row[: len(ids)].tolist() and not row[len(ids) :].any()
+    with torch.no_grad():
+        trained = copy.deepcopy(matcher)
+        close(trained.encode_images(pairs.images).vector, expected["train_im_embed"], 1e-6)
+        close(trained.encode_captions(pairs.captions).vector, expected["train_sent_embed"], 1e-6)
     terms = matcher.losses(pairs)
+    anchors = options["im_loss_factor"] * expected["im_loss"] + expected["sent_loss"]
+    close(terms["ranking"].item(), anchors, 1e-6)
+    neighbors = options["sent_only_loss_factor"] * expected["sent_only_loss"]
+    close(terms["caption_neighbors"].item(), neighbors, 1e-6)
     terms["total"].backward()
     close(terms["words"].item(), 5e-5 * expected["word_mse"], 1e-10)
     close(terms["total"].item(), expected["loss"], 1e-5 * expected["loss"])
@@ -261,7 +288,9 @@ def test_port_training(name):
     matcher.optimizer = lambda groups: torch.optim.Adam(groups, lr=1e-4, weight_decay=1e-3)
     losses = five_steps(matcher, pairs, matcher.configure_optimizers())
     close([terms["total"] for terms in losses], expected["losses"], 1e-5)
-    close(-matcher.score(features, captions).T, expected["dist_after"], 2e-5)
+    scores = matcher.score(features, captions)
+    close(-scores.T, expected["dist_after"], 2e-5)
+    check_port_recalls(scores, expected, "_after")
 
 
 # CITE ---------------------------------------------------------------------------------------------
@@ -295,6 +324,10 @@ def check_grounding(matcher, data, expected, suffix, tolerance):
     assert np.array_equal(best, expected[f"test_best_region{suffix}"])
     hits = data["test_iou"][np.arange(len(best)), best] >= 0.5
     close(hits.mean(), expected[f"test_accuracy{suffix}"], 1e-12)
+    order = scores.argsort(1, descending=True).numpy()
+    right = np.take_along_axis(data["test_iou"], order, 1) >= 0.5
+    found = [right[:, :k].any(1).mean() for k in (1, 5, 10)]
+    close(found, expected[f"test_recall_1_5_10{suffix}"], 1e-12)
 
 
 @pytest.mark.parametrize("name", SIMILAR)
@@ -302,6 +335,9 @@ def test_cite_scores_and_losses(name):
     matcher, options, data, expected, pairs = cite(name)
     check_grounding(matcher, data, expected, "", 2e-6)
     matcher.train()
+    with torch.no_grad():
+        trained = copy.deepcopy(matcher).ground(pairs.images, pairs.captions)
+    close(trained.sigmoid(), expected["train_prob"], 2e-6)
     terms = matcher.losses(pairs)
     terms["total"].backward()
     close(terms["ranking"].item(), expected["train_region_loss"], 1e-6)
@@ -501,8 +537,6 @@ def test_batch_of_one_and_reduced_precision(cls, options):
 
 
 def test_equal_vectors_in_reduced_precision_have_no_nan():
-    from itm.layers import distances
-
     torch.manual_seed(0)
     x = nn.functional.normalize(torch.randn(200, 512)).bfloat16().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):

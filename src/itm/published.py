@@ -136,7 +136,10 @@ def from_published(
         if name not in FAMILIES:
             raise ValueError(f"unknown family {name!r}; known: {', '.join(FAMILIES)}")
         module, cls = FAMILIES[name]
-        found = importlib.import_module(module).published(states, known)
+        try:
+            found = importlib.import_module(module).published(states, known)
+        except KeyError as error:  # the family is known, but not what its sizes are
+            raise ValueError(f"{checkpoint}: {name} weights without their {error}") from error
         if found is not None:
             break
     else:
@@ -204,8 +207,12 @@ def save_published(matcher: Any, path: str | Path, options: dict[str, Any] | Non
 
     Args:
         matcher: a matcher whose class has `to_published`.
-        path: the file, usually named model_best.pth.tar; .npz for variables of TensorFlow.
+        path: the file, usually named model_best.pth.tar; .npz for variables of TensorFlow, which
+            holds no options.
         options: further options for `opt`; the original's own names.
+
+    Raises:
+        ValueError: a form that the original code does not have, so that scores would be others.
     """
     states, known = matcher.to_published()
     if Path(path).suffix == ".npz":

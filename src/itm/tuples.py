@@ -26,7 +26,8 @@ def make_images(features: Arrays, index: Sequence[int]) -> Images:
         ValueError: another number of dimensions, or widths that differ.
     """
     if isinstance(features, np.ndarray):
-        array = np.asarray(features, np.float32)  # float16 storage and memory maps are widened here
+        # float16 storage and memory maps are widened here; torch has no negative strides.
+        array = np.ascontiguousarray(features, np.float32)
         array = array[:, None] if array.ndim == 2 else array
         if array.ndim != 3:
             raise ValueError(f"features must be (I, R, F) or (I, F), got {features.shape}")

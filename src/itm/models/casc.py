@@ -223,8 +223,13 @@ class CASC(Matcher):
         """State dicts (image, text, label head) and options of the original code.
 
         The positive weights are a file of their own there.
+
+        Raises:
+            ValueError: another alpha than the original's.
         """
         h = self.hparams
+        if self.direction == "both" and h["alpha"] != 0.8:
+            raise ValueError(f"the original CASC has alpha=0.8; this one has {h['alpha']}")
         head = {old: self.head.state_dict()[new] for old, new in HEAD_TENSORS.items()}
         options = {old: h[new] for old, new in OPTIONS.items()}
         options["cross_attn"] = "all" if self.direction == "both" else self.direction

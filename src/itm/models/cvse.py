@@ -24,7 +24,7 @@ from itm.consensus import (
 from itm.layers import full_precision, l2norm, masked_mean, xavier_
 from itm.matcher import OBJECTS, Matcher
 from itm.models.cvse_weights import published, to_published
-from itm.text_encoders import text_encoder
+from itm.text_encoders import BertText, text_encoder
 from itm.tuples import check_images
 from itm.word_files import word_vectors
 
@@ -287,6 +287,14 @@ class CVSE(Matcher):
         """The eight state dicts and the options of the original's checkpoint.
 
         Concept words and their vectors are not part of it.
+
+        Raises:
+            ValueError: a form that the original code does not have.
         """
+        if isinstance(self.text, BertText) or self.consensus_weight != 0.05:
+            raise ValueError(
+                "the original CVSE has a GRU for text and consensus_weight=0.05; this one has "
+                f"{type(self.text).__name__}, {self.consensus_weight}"
+            )
         tensors = {name: value.detach().cpu() for name, value in self.state_dict().items()}
         return to_published(tensors, dict(self.hparams))

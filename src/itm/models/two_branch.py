@@ -112,9 +112,15 @@ class TwoBranchEmbedding(TwoBranch):
         """State dicts under the original names: TensorFlow's for text=vectors, else the port's.
 
         Raises:
-            ValueError: text=gru or bert, which no published code has.
+            ValueError: what no published code has: regions, another eps, or text=gru or bert.
         """
-        state, name = self.state_dict(), (self.hparams["text"] or {"name": "mean"})["name"]
+        h = self.hparams
+        state, name = self.state_dict(), (h["text"] or {"name": "mean"})["name"]
+        if (h["level"], h["bn_eps"]) != ("image", 1e-5):
+            raise ValueError(
+                "the published network has level=image and bn_eps=1e-5; this one has level="
+                f"{h['level']} and bn_eps={h['bn_eps']}"
+            )
         if name == "vectors":
             return [to_tensorflow(state, TENSORFLOW)], {}
         if name not in ("mean", "attend"):

@@ -224,9 +224,12 @@ class TwoBranchSimilarity(TwoBranch):
         Raises:
             ValueError: another text than vectors.
         """
-        if (self.hparams["text"] or {}).get("name") != "vectors":
-            raise ValueError("CITE's weights have no sentence encoder: text=vectors only")
-        names = tensorflow_names(self.hparams["num_experts"])
+        h = self.hparams
+        own = {"level": h["level"], "bn_eps": h["bn_eps"], "text": (h["text"] or {}).get("name")}
+        original = {"level": "region", "bn_eps": 1e-3, "text": "vectors"}
+        if own != original:
+            raise ValueError(f"the original, CITE, has {original}; this one has {own}")
+        names = tensorflow_names(h["num_experts"])
         return [to_tensorflow(self.state_dict(), names)], {"norm_axis": self.norm_axis}
 
 
