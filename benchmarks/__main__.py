@@ -50,14 +50,17 @@ def main() -> None:
     if wrong := set(chosen) - set(PARTS):
         raise SystemExit(f"only= takes {', '.join(PARTS)}; not {', '.join(wrong)}")
     started = time.time()
+    table, failed, done = [], [], []
     with ThreadPoolExecutor(int(options["jobs"])) as pool:
-        found = list(pool.map(lambda part: run(part, options["size"]), chosen))
-    table = [line for lines, _ in found for line in lines]
-    failed = [part for part, (_, code) in zip(chosen, found, strict=True) if code]
-    facts = describe(options, started)
+        found = pool.map(lambda part: run(part, options["size"]), chosen)
+        for part, (lines, code) in zip(chosen, found, strict=True):
+            table += lines
+            failed += [part] if code else []
+            done.append(part)
+            facts = describe(options, started)
+            if options["out"]:  # after each part, so that an interrupted run leaves what it has
+                write(Path(options["out"]), facts, table, failed, set(PARTS) - set(done))
     show(facts, table)
-    if options["out"]:
-        write(Path(options["out"]), facts, table, failed)
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 
@@ -161,7 +164,9 @@ def show(facts: list[str], table: list[list[str]]) -> None:
     Console(width=max(180, Console().width)).print(view)
 
 
-def write(path: Path, facts: list[str], table: list[list[str]], failed: list[str]) -> None:
+def write(
+    path: Path, facts: list[str], table: list[list[str]], failed: list[str], missing: set[str]
+) -> None:
     from itm.results import markdown_table
 
     text = [
@@ -172,6 +177,7 @@ def write(path: Path, facts: list[str], table: list[list[str]], failed: list[str
     ]
     text += [f"- {fact}" for fact in facts]
     text += [f"- failed: {', '.join(failed)}"] if failed else []
+    text += [f"- not measured: {', '.join(sorted(missing))}"] if missing else []
     text += ["", EXPLANATION, "", markdown_table(COLUMNS, table)]
     path.write_text("\n".join(text).rstrip() + "\n")
 

@@ -4,8 +4,8 @@
     python -m benchmarks.gpu device=cpu size=tiny       # that everything in it runs
     python -m benchmarks.gpu only=training compile=true
 
-Seconds are wall time of the second run, the device waited for. "waits": whether a training step
-asks the device for a value, by torch.cuda.set_sync_debug_mode; each such question empties its queue.
+Seconds are wall time of the second run, the device waited for. "waits": how often a training step
+asks the device for a value (torch.cuda.set_sync_debug_mode); each such question empties its queue.
 """
 
 import sys
@@ -67,12 +67,12 @@ def similarities(device: torch.device, size: str, compiled: bool) -> Iterator[li
     """The whole matrix, from encodings on the device."""
     images, _, regions, features, width = SIZES[size]
     lengths = torch.tensor(sorted(lengths_of(5 * images)))
+    sides = random_sides(images, lengths, regions, width, device)
     for name in ("SCAN t2i", "SCAN i2t", "SGR", "SAF"):
         matcher = matchers(features, width)[name]().to(device).eval()
         if compiled:
             matcher.compile()
         for precision, dtype in PRECISIONS.items():
-            sides = random_sides(images, lengths, regions, width, device, dtype)
 
             def run(matcher=matcher, sides=sides, dtype=dtype):
                 with torch.no_grad(), autocast(device, dtype):
@@ -86,12 +86,12 @@ def similarities(device: torch.device, size: str, compiled: bool) -> Iterator[li
             yield [task, precision, f"{seconds:.3g}", rate, memory, ""]
 
 
-def random_sides(images, lengths, regions, width, device, dtype):
-    """Chunks of encodings as evaluation holds them."""
+def random_sides(images, lengths, regions, width, device):
+    """Chunks of encodings as evaluation holds them: unit vectors in float32."""
 
     def unit(*shape):
         x = torch.randn(*shape, device=device)
-        return torch.nn.functional.normalize(x, dim=-1).to(dtype)
+        return torch.nn.functional.normalize(x, dim=-1)
 
     side, texts = [], []
     for rows in torch.arange(images).split(256):

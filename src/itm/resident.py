@@ -30,9 +30,9 @@ def look_up(batch: Pairs | Images, table: Tensor) -> Pairs | Images:
         batch: with images as `row_numbers` makes them, on the table's device.
         table: (N, R, F) features of the split.
     """
-    if isinstance(batch, Pairs):
-        return batch._replace(images=look_up(batch.images, table))
-    return batch._replace(regions=table.index_select(0, batch.index).float())
+    images = batch.images if isinstance(batch, Pairs) else batch
+    images = images._replace(regions=table.index_select(0, images.index).float())
+    return batch._replace(images=images) if isinstance(batch, Pairs) else images
 
 
 def read_table(split: Split, device: torch.device, dtype: bool | str) -> Tensor:
