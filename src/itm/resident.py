@@ -5,6 +5,8 @@ features, and none travel. Under bf16-mixed, bfloat16 changes no number that mat
 first product rounds its input to it anyway.
 """
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from itm.batch import Images, Pairs
 from itm.layout import Split
 
 BLOCK = 256  # images read at once
+Batch = TypeVar("Batch", Pairs, Images)
 
 
 def row_numbers(split: Split, rows: list[int]) -> Images:
@@ -23,16 +26,16 @@ def row_numbers(split: Split, rows: list[int]) -> Images:
     )
 
 
-def look_up(batch: Pairs | Images, table: Tensor) -> Pairs | Images:
+def look_up(batch: Batch, table: Tensor) -> Batch:
     """The batch with its images' regions, float32.
 
     Args:
         batch: with images as `row_numbers` makes them, on the table's device.
         table: (N, R, F) features of the split.
     """
-    images = batch.images if isinstance(batch, Pairs) else batch
-    images = images._replace(regions=table.index_select(0, images.index).float())
-    return batch._replace(images=images) if isinstance(batch, Pairs) else images
+    if isinstance(batch, Pairs):
+        return batch._replace(images=look_up(batch.images, table))
+    return batch._replace(regions=table.index_select(0, batch.index).float())
 
 
 def read_table(split: Split, device: torch.device, dtype: bool | str) -> Tensor:
