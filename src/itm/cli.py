@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 EXPECTED = (ValueError, OSError, HydraException, OmegaConfBaseException)
@@ -28,11 +28,16 @@ def run(main: Callable[[], Any]) -> None:
     try:
         main()
     except Exception as error:
-        fail(error)
+        from itm.overrides import diagnose  # late: what it imports takes a moment
+
+        wrong = None if os.environ.get("ITM_TRACEBACK") else diagnose(error, main, sys.argv[1:])
+        fail(error if wrong is None else ValueError(wrong))
 
 
 def fail(error: Exception) -> NoReturn:
     """End the process, with one line for an expected error, with the traceback of any other."""
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, EXPECTED):
+        error = error.__cause__  # without "Error in call to target", the class says enough
     if isinstance(error, EXPECTED) and not os.environ.get("ITM_TRACEBACK"):
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         text = str(error) if str(cause) in str(error) else f"{error}: {cause}"

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from itm.cli import run
 from itm.config import CONF, instantiate
 from itm.layout import Split, read_split
+from itm.protocols import check_size
 
 if TYPE_CHECKING:
     from itm.ranking import Ranks
@@ -27,11 +28,19 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
     Returns:
         Name of the row -> metrics.
     """
+    from itm.relevance import check_source
     from itm.results import environment, metric_table, split_facts, write_ranks
 
     out = Path(HydraConfig.get().runtime.output_dir)
     split = find_split(cfg)
     protocol = cfg.protocol or split.protocol
+    if cfg.similarity is None:  # before the scores, which take minutes
+        check_size(protocol, split.num_images, len(split.captions))
+    if cfg.relevance is not None:
+        check_source(cfg.relevance)
+    if cfg.batch_size < 1:
+        raise ValueError(f"batch_size={cfg.batch_size}: expected at least 1")
+    captioning = describe(cfg, split, out) if cfg.describe else None
     matrices: dict[str, np.ndarray] = {}
     for name, matrix in _matrices(cfg, split, out):
         # The same file given twice is two members of the ensemble.
@@ -53,8 +62,8 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
         "checkpoints": [str(Path(path).resolve()) for path in names_of(cfg.checkpoint)],
         **environment(),
     }
-    if cfg.describe:
-        facts["captioning"] = describe(cfg, split, out)
+    if captioning is not None:
+        facts["captioning"] = captioning
     (out / "report.json").write_text(json.dumps({**facts, "results": report}, indent=1))
     _keep(cfg, matrices, ranks, out)
     print(f"written to {out}")

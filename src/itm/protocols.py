@@ -44,6 +44,22 @@ def find_protocol(protocol: str | Protocol) -> Protocol:
     return PROTOCOLS[protocol]
 
 
+def check_size(protocol: str | Protocol, images: int, captions: int) -> Protocol:
+    """The protocol, if it is defined on a split of this size.
+
+    Raises:
+        ValueError: unknown protocol, or one defined on another number of images or captions.
+    """
+    wanted = find_protocol(protocol)
+    if wanted.images not in (None, images) or wanted.captions not in (None, captions):
+        raise ValueError(
+            f"protocol {protocol} is defined on {wanted.images} images and {wanted.captions} "
+            f"captions, the split has {images} and {captions}: "
+            "use protocol=full, or the split that the protocol is made for"
+        )
+    return wanted
+
+
 def average_folds(
     measure: Fold, images: int, caption_image: np.ndarray, protocol: str | Protocol
 ) -> dict[str, float]:
@@ -58,13 +74,7 @@ def average_folds(
     Raises:
         ValueError: unknown protocol, or one defined on another number of images or captions.
     """
-    captions, wanted = len(caption_image), find_protocol(protocol)
-    if wanted.images not in (None, images) or wanted.captions not in (None, captions):
-        raise ValueError(
-            f"protocol {protocol} is defined on {wanted.images} images and {wanted.captions} "
-            f"captions, the split has {images} and {captions}: "
-            "use protocol=full, or the split that the protocol is made for"
-        )
+    wanted = check_size(protocol, images, len(caption_image))
     if wanted.folds == 1:
         return measure(slice(None), slice(None), caption_image)
     if images % wanted.folds:

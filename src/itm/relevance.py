@@ -56,23 +56,34 @@ def relevance(
         ValueError: unknown name, or a matrix of another shape.
         FileNotFoundError: no such file.
     """
+    check_source(source)
     if isinstance(source, str) and source == "cider":
         return cider(captions, references, tokens=tokens)
     if isinstance(source, str) and source == "spice":
         return spice(captions, references)
-    if isinstance(source, np.ndarray):
-        matrix = source
-    elif Path(source).suffix == ".npy":
-        matrix = np.load(source, mmap_mode="r")
-    else:
-        raise ValueError(
-            f"unknown relevance {str(source)!r}: choose cider, spice or the path of a .npy file"
-        )
+    matrix = source if isinstance(source, np.ndarray) else np.load(source, mmap_mode="r")
     shape = (len(captions), len(references))
     if matrix.shape != shape:
         hint = ": transpose it" if matrix.shape == shape[::-1] else ""
         raise ValueError(f"relevance must be captions x images, {shape}, got {matrix.shape}{hint}")
     return matrix
+
+
+def check_source(source: str | Path | np.ndarray) -> None:
+    """Say at once that a relevance is unknown or its file missing; scores may take minutes.
+
+    Raises:
+        ValueError: unknown name.
+        FileNotFoundError: no such file.
+    """
+    if isinstance(source, np.ndarray) or source in ("cider", "spice"):
+        return
+    if Path(source).suffix != ".npy":
+        raise ValueError(
+            f"unknown relevance {str(source)!r}: choose cider, spice or the path of a .npy file"
+        )
+    if not Path(source).is_file():
+        raise FileNotFoundError(f"no relevance file {source}")
 
 
 def group_captions(captions: Sequence[str], caption_image: ArrayLike) -> list[list[str]]:

@@ -46,11 +46,14 @@ def search(cfg: DictConfig) -> list[Answer]:
     """Answer the queries; print a table for each, and write `out`.
 
     Raises:
-        ValueError: no checkpoint, no query, an unknown id, or an `out` of another kind.
+        ValueError: no checkpoint, no query, an unknown id, `top` below 1, or an `out` of another
+            kind.
     """
     asked = _queries(cfg)
     if cfg.out is not None and Path(cfg.out).suffix not in (".html", ".json"):
         raise ValueError(f"out={cfg.out} must end in .html or .json")
+    if cfg.top < 1:
+        raise ValueError(f"top={cfg.top}: expected at least 1")
     from itm.explain import find_row  # late: what it imports takes seconds, mistakes need not
 
     split = find_split(cfg)

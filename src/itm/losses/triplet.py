@@ -103,6 +103,8 @@ class Triplet(nn.Module):
         check_choice("reduction", reduction, REDUCTIONS)
         if top_k < 1:
             raise ValueError(f"top_k={top_k}: expected at least 1")
+        if margin < 0:
+            raise ValueError(f"margin={margin}: expected 0 or more")
         self.margin = margin
         self.negatives = negatives
         self.top_k = top_k
