@@ -29,7 +29,7 @@ TINY = {
     "embed_dim": 8,
     "hidden_dim": 8,
     "joint_dims": [8, 4],
-    "sim_dim": 8,
+    "sim_dim": 4,
     "hidden": 4,
     "concept_dim": 4,
     "num_gcn": 2,
@@ -140,7 +140,7 @@ def test_gradients_are_exact_and_reach_every_parameter_that_does_something(name)
 
 
 def test_bfloat16_stays_within_its_precision(name):
-    """Its numbers have 8 bits: roundings by 2^-9, which mostly cancel."""
+    """Its numbers have 8 bits: a few roundings by 2^-9 one after the other."""
     matcher = made(name, embed_dim=32)
     pairs = batch(matcher)
     exact, losses = matcher(*pairs[:2]), matcher.losses(pairs)
@@ -148,7 +148,7 @@ def test_bfloat16_stays_within_its_precision(name):
         rough, reduced = matcher(*pairs[:2]), matcher.losses(pairs)
     assert rough.dtype == torch.float32
     spread = max(1.0, float(exact.detach().abs().max()))
-    torch.testing.assert_close(rough, exact, atol=2 * 2**-9 * spread, rtol=0)
+    torch.testing.assert_close(rough, exact, atol=4 * 2**-9 * spread, rtol=0)
     torch.testing.assert_close(reduced["total"], losses["total"], atol=0, rtol=2 * 2**-9)
     reduced["total"].backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in matcher.parameters())
