@@ -2,7 +2,7 @@
 
 import pytest
 
-from itm import cli, evaluate, search, train
+from itm import cli, evaluate, explain, search, train
 from itm.config import compose
 
 SMALL = "data.root.images=[4,4,4]"
@@ -47,6 +47,15 @@ def test_search(capsys, monkeypatch, tmp_path):
         search, "checkpoint=nowhere", "query=dog", "top=0", **given
     )
     assert "give checkpoint=RUN" in line(search, "query='a dog'", **given)
+
+
+def test_a_file_that_is_no_checkpoint_and_an_empty_caption(capsys, monkeypatch, tmp_path):
+    given = {"capsys": capsys, "monkeypatch": monkeypatch, "cwd": tmp_path}
+    (tmp_path / "weights.pkl").write_bytes(b"")
+    text = line(evaluate, "checkpoint=weights.pkl", SMALL, **given)
+    assert "weights.pkl is no .ckpt; give a run folder" in text
+    text = line(explain, "checkpoint=nowhere", SMALL, "caption=''", "out=a.png", **given)
+    assert "caption= is empty; give a sentence" in text
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         else [path / "checkpoints" / "best.ckpt", path / "best.ckpt"]
     )
     found = next((file for file in candidates if file.is_file()), None)
+    if found is None and path.is_file():
+        raise ValueError(
+            f"{path} is no .ckpt; give a run folder, a saved folder or a .ckpt (weights of an "
+            "original code base: `python -m itm.convert published=FILE vocab=... out=FOLDER`)"
+        )
     if found is None:
         looked = [path / "config.json", path / "model.safetensors", *candidates]
         raise FileNotFoundError(
@@ -219,8 +224,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the pages that some add."""
-    return (str(error) or repr(error)).splitlines()[0]
+    """What an error says, without the pages that some add, and torch's advice to run the file."""
+    return (str(error) or repr(error)).splitlines()[0].partition(" In PyTorch 2.6")[0]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -43,7 +43,11 @@ def command(cfg: DictConfig) -> Path:
         raise ValueError(f"out={out}: expected a .png, .pdf, .svg or .html")
     split = find_split(cfg)
     row = find_row(split, cfg.image)
-    caption = cfg.caption or split.captions[int(np.argmax(split.caption_image == row))]
+    caption = cfg.caption
+    if caption is None:
+        caption = split.captions[int(np.argmax(split.caption_image == row))]
+    if not caption.strip():
+        raise ValueError("caption= is empty; give a sentence, or leave it out for the image's own")
     found = explain(
         load(cfg.checkpoint, model_class=cfg.model_class), split.images(np.array([row]))[0], caption
     )

@@ -146,7 +146,7 @@ def from_published(
         some = sorted(key for state in states for key in state)[:6]
         raise ValueError(
             f"{checkpoint}: its tensors ({', '.join(some)}, ...) are not those of "
-            f"{' or '.join(names)}"
+            f"{' or '.join(names)}; itm.load reads a checkpoint of itm itself"
         )
     arguments, tensors, *classname = found
     matcher_class = getattr(importlib.import_module(module), classname[0] if classname else cls)

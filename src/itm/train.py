@@ -111,6 +111,9 @@ def start_from(matcher: Any, source: str) -> None:
 
     own = type(matcher).__module__.startswith("itm.models.")
     other = load(source, model_class=None if own else type(matcher))
+    if type(other) is not type(matcher):
+        names = type(other).__name__, type(matcher).__name__
+        raise ValueError(f"init={source} holds {names[0]}, but model= builds {names[1]}")
     unpack_state(matcher, pack_state(other))
     load_strictly(matcher, other.state_dict(), source)
 
