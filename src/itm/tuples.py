@@ -26,12 +26,12 @@ def make_images(features: Arrays, index: Sequence[int]) -> Images:
         ValueError: another number of dimensions, or widths that differ.
     """
     if isinstance(features, np.ndarray):
-        # float16 storage and memory maps are widened here; torch has no negative strides.
-        array = np.ascontiguousarray(features, np.float32)
+        array = np.asarray(features, np.float32)  # float16 storage and memory maps are widened here
         array = array[:, None] if array.ndim == 2 else array
         if array.ndim != 3:
             raise ValueError(f"features must be (I, R, F) or (I, F), got {features.shape}")
-        regions = torch.from_numpy(array if array.flags.writeable else array.copy())
+        usable = array.flags.writeable and min(array.strides) >= 0  # by torch
+        regions = torch.from_numpy(array if usable else array.copy())
         mask = torch.ones(regions.shape[:2], dtype=torch.bool)
     else:
         rows = [np.atleast_2d(np.asarray(x, np.float32)) for x in features]
