@@ -73,7 +73,7 @@ def test_the_saved_matcher_needs_no_folder(folder, tmp_path):
         f"model.text.path={folder}", "hydra.run.dir=run", cwd=tmp_path)  # fmt: skip
     matcher = itm.load(tmp_path / "run")
     tokens = matcher.vocab.decode(matcher.vocab.encode("Red dogs"))
-    assert tokens == ["[CLS]", "red", "dog", "##s", "[SEP]"] or "dog" in tokens
+    assert tokens == ["[CLS]", "red", "dog", "##s", "[SEP]"]
     saved = itm.checkpoint.save(matcher, tmp_path / "saved")
     again = itm.load(saved)
     features = np.random.default_rng(0).normal(size=(2, 12, 64)).astype(np.float32)

@@ -40,6 +40,7 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
         check_source(cfg.relevance)
     if cfg.batch_size < 1:
         raise ValueError(f"batch_size={cfg.batch_size}: expected at least 1")
+    codes = None if cfg.pmrp is None else find_categories(cfg.pmrp, split)
     captioning = describe(cfg, split, out) if cfg.describe else None
     matrices: dict[str, np.ndarray] = {}
     for name, matrix in _matrices(cfg, split, out):
@@ -49,7 +50,6 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
         matrices[f"ensemble of {len(matrices)}"] = _mean(list(matrices.values()))
     owner = caption_owner(next(iter(matrices.values())), split)
     relevance = find_relevance(cfg.relevance, split)
-    codes = None if cfg.pmrp is None else find_categories(cfg.pmrp, split)
     report, ranks = {}, {}
     for i, (name, S) in enumerate(matrices.items()):
         report[name], ranks[name] = measure(S, owner, protocol, relevance, cfg.eccv, codes)
