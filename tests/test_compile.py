@@ -1,6 +1,7 @@
 """`compile=true`: the same numbers, from graphs that are made once and used again."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -84,6 +85,20 @@ def test_training_is_that_of_eager_and_settles(name):
     list(steps(compiled, pairs))
     assert backend.runs > runs  # graphs run in every step, not in the first alone
     assert backend.compiled == made[-1]  # nothing is compiled for lengths that were seen before
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("name", ["vsrn"])
+def test_what_torch_makes_of_it_trains_as_eager(name):
+    """With torch's own compiler, and eager nowhere but in the GRU."""
+    eager, compiled = built(name), built(name)
+    torch._dynamo.config.suppress_errors = False
+    compiled.compile()
+    pairs = list(batches(eager, count=2))
+    np.testing.assert_allclose(list(steps(compiled, pairs)), list(steps(eager, pairs)), rtol=1e-5)
+    counters = torch._dynamo.utils.counters
+    assert counters["stats"]["unique_graphs"] > 0 and counters["inductor"]
+    assert all("RNN, GRU" in reason for reason in counters["graph_break"])  # torch's own limit
 
 
 def test_scores_are_those_of_eager():

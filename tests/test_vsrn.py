@@ -4,6 +4,7 @@ import torch
 
 from itm.losses import Triplet
 from itm.models import VSRN
+from itm.reasoning import batch_norm, masked_batch_norm
 from itm.text import Vocabulary
 from itm.tuples import make_captions, make_images
 from vsrn_reference import caption_loss, encode, encode_captions, toy, toy_data, toy_pairs, widen
@@ -169,6 +170,35 @@ def test_fresh_graph_blocks_are_the_identity_and_start_learning():
     for block in matcher.image.blocks:
         for layer in (block.theta, block.phi, block.g, block.out, block.norm):
             assert layer.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("regions", [[7, 3, 0, 5], [1, 0, 0, 0]])
+def test_batch_norm_under_a_mask_is_that_of_the_real_rows(training, regions):
+    torch.manual_seed(11)
+    norm, other = (torch.nn.BatchNorm1d(5).double() for _ in range(2))
+    for module in (norm, other):
+        with torch.no_grad():
+            module.running_mean.copy_(torch.arange(5))
+            module.weight.copy_(torch.linspace(-1, 2, 5))
+            module.bias.fill_(0.3)
+        module.train(training)
+    mask = torch.arange(7) < torch.tensor(regions)[:, None]
+    x = (100 + torch.randn(4, 7, 5)).double().requires_grad_()
+    y = masked_batch_norm(norm, x, mask)
+    expected = torch.zeros_like(x)
+    expected[mask] = batch_norm(other, x[mask])
+    torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
+    for name, buffer in other.named_buffers():
+        torch.testing.assert_close(norm.get_buffer(name), buffer)
+    weights = torch.randn_like(y)
+    inputs = [(x, norm.weight, norm.bias), (x, other.weight, other.bias)]
+    for ours, plain in zip(
+        torch.autograd.grad((y * weights).sum(), inputs[0]),
+        torch.autograd.grad((expected * weights).sum(), inputs[1]),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, plain, rtol=1e-8, atol=1e-8)
 
 
 def test_a_dead_column_gives_zeros_and_no_nan():

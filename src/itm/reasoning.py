@@ -29,6 +29,36 @@ def batch_norm(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
     return norm(x.T[None].contiguous())[0].T
 
 
+@full_precision
+def masked_batch_norm(norm: nn.BatchNorm1d, x: Tensor, mask: Tensor) -> Tensor:
+    """`batch_norm` of the rows of x (I, R, D) where the mask (I, R) is True; zero elsewhere.
+
+    Picking those rows out would wait for the device to count them, and cannot be compiled; only
+    statistics over several processes are left to torch's own layer, which needs it.
+    """
+    x = full(x)
+    if norm.training and isinstance(norm, nn.SyncBatchNorm):
+        y = torch.zeros_like(x)
+        y[mask] = norm(x[mask])
+        return y
+    mean, var, real = norm.running_mean, norm.running_var, mask[..., None]
+    assert mean is not None and var is not None and norm.momentum is not None
+    if norm.training:
+        count = mask.sum()
+        own_mean = x.masked_fill(~real, 0).sum((0, 1)) / count.clamp_min(1)
+        own_var = (x - own_mean).square().masked_fill(~real, 0).sum((0, 1)) / count.clamp_min(1)
+        with torch.no_grad():
+            step = torch.where(count > 1, norm.momentum, 0.0)
+            mean.lerp_(own_mean, step)
+            var.lerp_(own_var * (count / (count - 1).clamp_min(1)), step)
+            assert norm.num_batches_tracked is not None
+            norm.num_batches_tracked += count > 1
+        mean = torch.where(count > 1, own_mean, mean)
+        var = torch.where(count > 1, own_var, var)
+    y = (x - mean) * ((var + norm.eps).rsqrt() * norm.weight) + norm.bias
+    return y.masked_fill(~real, 0)
+
+
 class GraphBlock(nn.Module):
     """Residual graph convolution: x_i + BN(W sum_j A_ij g(x_j)), A_ij = theta(x_i) . phi(x_j) / n.
 
@@ -52,9 +82,7 @@ class GraphBlock(nn.Module):
         affinity = self.theta(x) @ self.phi(x).mT / count  # (I, R, R)
         affinity = affinity.masked_fill(~mask[:, None], 0)  # padding sends nothing
         received = self.out(affinity @ self.g(x))  # (I, R, D)
-        update = torch.zeros_like(x)
-        update[mask] = batch_norm(self.norm, received[mask])
-        return x + update
+        return x + masked_batch_norm(self.norm, received, mask)
 
 
 class RegionReasoning(nn.Module):
