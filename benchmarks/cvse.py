@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from benchmarks.measure import Row, pairs_of, race_steps, training_step
+from benchmarks.measure import PlainGRU, Row, pairs_of, race_steps, training_step
 from itm.consensus import normalised
 from itm.losses import Triplet, triplet
 from itm.models import CVSE
@@ -25,6 +25,7 @@ def rows(size: str) -> Iterator[Row]:
     batch, concepts, vocab, width = SIZES[size]
     pairs = pairs_of(batch, vocab, concepts)
     ours, other = (make(concepts, vocab, width) for _ in range(2))
+    other.text.__class__ = PlainGRU
     steps = training_step(ours, pairs), training_step(other, pairs, lambda: plain(other, pairs))
     yield race_steps(
         f"training step, batch {batch}", steps[0], "plain", steps[1], 2, targets={"speed": 1.5}

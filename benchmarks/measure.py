@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from itm.batch import Captions, Images, Pairs
+from itm.text_encoders import GRUText
 
 FORK = multiprocessing.get_context("fork")
 LIBC = ctypes.CDLL(None)
@@ -223,6 +225,20 @@ def images_of(images: int, regions: int = 36, width: int = 2048) -> Images:
 def pairs_of(batch: int, vocab: int, width: int = 0) -> Pairs:
     """A training batch."""
     return Pairs(images_of(batch), captions_of(batch, vocab, width))
+
+
+class PlainGRU(GRUText):
+    """Words as the originals make them: both directions padded, then averaged."""
+
+    def forward(self, captions: Captions) -> tuple[torch.Tensor, torch.Tensor]:
+        words = self.dropout(self.embed(captions.tokens))
+        lengths = torch.tensor(captions.lengths)
+        states = pad_packed_sequence(
+            self.rnn(pack_padded_sequence(words, lengths, True, False))[0], batch_first=True
+        )[0]
+        if self.rnn.bidirectional:
+            states = (states[..., : self.rnn.hidden_size] + states[..., self.rnn.hidden_size :]) / 2
+        return states, torch.arange(states.shape[1]) < lengths[:, None]
 
 
 def training_step(

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import (
+    PlainGRU,
     Row,
     captions_of,
     compare,
@@ -41,6 +42,7 @@ def rows(size: str) -> Iterator[Row]:
         options = {"embed_dim": width, "module": module, "dropout": 0.0}
         ours = SGRAF(VOCAB, **options, loss=Triplet()).eval()
         plain = Plain(VOCAB, **options, loss=Triplet()).eval()
+        plain.text.__class__ = PlainGRU
         plain.load_state_dict(ours.state_dict())
         with torch.no_grad():
             sides = (

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from benchmarks.measure import Row, pairs_of, race_steps, training_step
+from benchmarks.measure import PlainGRU, Row, pairs_of, race_steps, training_step
 from itm.losses import Triplet
 from itm.models.vsrn import VSRN
 
@@ -24,6 +24,7 @@ def rows(size: str) -> Iterator[Row]:
     # Without dropout, so that both must give the same number.
     options = {"embed_dim": width, "caption_dropout": 0.0}
     ours, plain = (kind(vocab, **options, loss=Triplet()) for kind in (VSRN, Plain))
+    plain.text.__class__ = PlainGRU
     plain.load_state_dict(ours.state_dict())
     pairs = pairs_of(batch, vocab)
     steps = [training_step(m, pairs) for m in (ours, plain)]

@@ -110,6 +110,8 @@ def test_golden_parts_of_the_score(name):
     close(t2i, golden.expected["sims_t2i"])
     close(i2t, golden.expected["sims_i2t"])
     close(same, golden.expected["sims_label"])
+    vector = to_regions[0, 0] @ images.parts[0]
+    close(matcher.head(vector).sigmoid(), golden.expected["label_prob_pair0"])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -136,6 +138,8 @@ def test_golden_training_step(name):
             means = side.matched_means(images, captions, pairs.captions.image)
             close(means, expected[f"train_ctx_{vector}"])
             close(matcher.head(means), expected[f"train_logits_{vector}"])
+    if golden.both:
+        check_meters(expected, pairs.captions.labels > 0)
     losses = matcher.losses(pairs)
     if golden.both:
         assert losses["ranking"].item() == pytest.approx(float(expected["log_L"]), rel=1e-5)
@@ -154,6 +158,19 @@ def test_golden_training_step(name):
         gradient = found[ours(key.removeprefix(prefix))]
         scale = np.abs(expected[key]).max()
         close(gradient, expected[key], atol=1e-5 * scale)
+
+
+def check_meters(expected, present):
+    """What the original logs, from logits that were found equal; its `i` is the text's vector."""
+    logits = {key: torch.tensor(expected[f"train_logits_{key}"]) for key in ("text", "image")}
+    for short, key in (("i", "text"), ("t", "image")):
+        named = logits[key].sigmoid() > 0.5
+        hits = (named & present).sum()
+        close((named == present).float().mean(), expected[f"log_acc_{short}"])
+        close(hits / present.sum(), expected[f"log_recall_{short}"])
+        close(hits / named.sum(), expected[f"log_prec_{short}"])
+    cosine = torch.cosine_similarity(*(x.flatten() for x in logits.values()), dim=0)
+    close(cosine, expected["log_simi"])
 
 
 def ours(name):

@@ -101,6 +101,12 @@ def test_golden_pictures_of_a_pair(name):
         images, captions = golden.encoded(*expected["pair"])
         np.testing.assert_allclose(images.vector[0], expected["pair_img_glo"].ravel(), atol=1e-6)
         np.testing.assert_allclose(captions.vector[0], expected["pair_cap_glo"].ravel(), atol=1e-6)
+        for side, module, key in (
+            (images, matcher.image_global, "pair_vsa_weights"),
+            (captions, matcher.text_global, "pair_tsa_weights"),
+        ):
+            (weights,) = module.weights(side.parts, side.mask)
+            np.testing.assert_allclose(weights, expected[key], atol=1e-6)
         attention = matcher.attention(images, captions)[0, 0]
         np.testing.assert_allclose(attention, expected["pair_attn"], atol=1e-6)
         context = F.normalize(attention.T @ images.parts[0], dim=-1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from itm.batch import Captions
 from itm.layers import length_mask
@@ -64,11 +64,27 @@ class GRUText(nn.Module):
         packed = pack_padded_sequence(
             words, torch.tensor(captions.lengths), batch_first=True, enforce_sorted=False
         )
-        states, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=size)
+        states: PackedSequence = self.rnn(packed)[0]
         if self.rnn.bidirectional:
-            forward, backward = states.chunk(2, dim=-1)
-            states = (forward + backward) / 2  # (C, L, D)
-        return states, length_mask(captions.lengths, size, words.device)
+            forward, backward = states.data.chunk(2, dim=-1)
+            states = states._replace(data=(forward + backward) / 2)
+        return padded(states, size), length_mask(captions.lengths, size, words.device)
+
+
+def padded(states: PackedSequence, size: int) -> Tensor:
+    """(C, L, D) with zeros behind each of C sequences, L = size.
+
+    What `pad_packed_sequence` gives, but its gradient copies the whole tensor again for each step.
+    """
+    assert states.sorted_indices is not None
+    steps = torch.arange(len(states.batch_sizes)).repeat_interleave(states.batch_sizes)  # (W,)
+    starts = states.batch_sizes.cumsum(0) - states.batch_sizes
+    order = torch.arange(len(steps)) - starts[steps]  # which of the sequences, longest first
+    steps, order = (x.to(states.data.device, non_blocking=True) for x in (steps, order))
+    rows = states.sorted_indices[order] * size + steps
+    count, width = len(states.sorted_indices), states.data.shape[1]
+    flat = states.data.new_zeros(count * size, width).index_copy_(0, rows, states.data)
+    return flat.view(count, size, width)
 
 
 # Options of a transformer by which a configuration could name code to download.

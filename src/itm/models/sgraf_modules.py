@@ -42,10 +42,14 @@ class GlobalVector(nn.Module):
 
     def forward(self, parts: Tensor, mask: Tensor) -> Tensor:
         """(N, P, D), (N, P) -> (N, D)."""
+        return weighted_mean(self.weights(parts, mask), parts)
+
+    def weights(self, parts: Tensor, mask: Tensor) -> Tensor:
+        """How much each part counts: (N, P, D), (N, P) -> (N, P), rows sum to 1."""
         part = self.dropout(self.part_norm(self.part(parts)).tanh())  # (N, P, D)
         mean = self.mean_norm(self.mean(masked_mean(parts, mask))).tanh()  # (N, D)
         score = self.score(part * self.dropout(mean)[:, None]).squeeze(-1)  # (N, P)
-        return weighted_mean(masked_softmax(score, mask), parts)
+        return masked_softmax(score, mask)
 
 
 @full_precision
