@@ -65,6 +65,7 @@ def test_a_file_that_is_no_checkpoint_and_an_empty_caption(capsys, monkeypatch, 
         ("protocol=coco5k", "unknown protocol 'coco5k': choose from full"),
         ("relevance=cidr", "unknown relevance 'cidr': choose cider"),
         ("batch_size=0", "batch_size=0: expected at least 1"),
+        ("eccv=true", "5000 images and 25000 captions; split test of"),
         ("relevance=missing.npy", "no relevance file missing.npy"),
     ],
 )
@@ -72,6 +73,13 @@ def test_an_evaluation_finds_mistakes_before_it_scores(option, said, capsys, mon
     monkeypatch.setenv("ITM_CACHE", str(tmp_path))
     given = {"capsys": capsys, "monkeypatch": monkeypatch, "cwd": tmp_path}
     assert said in line(evaluate, "checkpoint=nowhere", SMALL, option, **given)
+
+
+def test_a_memory_budget_is_in_bytes(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("ITM_CACHE", str(tmp_path))
+    given = {"capsys": capsys, "monkeypatch": monkeypatch, "cwd": tmp_path}
+    text = line(evaluate, "checkpoint=nowhere", SMALL, "memory_budget=4", **given)
+    assert "memory_budget=4 is too small: it is a number of bytes" in text
 
 
 def test_the_fast_trainer_takes_epochs():

@@ -74,6 +74,12 @@ def test_a_sweep_becomes_one_page(tmp_path):
     assert {p.name for p in out.glob("*.svg")} == {"recall.svg", "against.svg", "training.svg"}
 
 
+def test_a_setting_that_no_run_has_is_named(tmp_path):
+    make_run(tmp_path / "run", 1.0, 0)
+    with pytest.raises(ValueError, match=r"against=loss.margn is no option.*loss\.margin"):
+        make_report(tmp_path, f"runs={tmp_path / 'run'}", "against=loss.margn")
+
+
 def test_an_evaluation_adds_its_metrics_to_the_run_it_evaluates(tmp_path):
     a, b = tmp_path / "runs" / "a", tmp_path / "runs" / "b"
     metrics = {str(a): make_run(a, 2.0, 0), str(b): make_run(b, 1.0, 0, **{"loss.margin": 0.3})}

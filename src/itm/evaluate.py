@@ -19,7 +19,10 @@ from itm.layout import Split, read_split
 from itm.protocols import check_size
 
 if TYPE_CHECKING:
+    from itm.eccv import Tables
     from itm.ranking import Ranks
+
+LEAST_MEMORY = 2**20  # a block of less is slow, and a number of gigabytes rather than of bytes
 
 
 def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
@@ -40,6 +43,7 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
         check_source(cfg.relevance)
     if cfg.batch_size < 1:
         raise ValueError(f"batch_size={cfg.batch_size}: expected at least 1")
+    tables = find_judgements(split) if cfg.eccv else None
     codes = None if cfg.pmrp is None else find_categories(cfg.pmrp, split)
     captioning = describe(cfg, split, out) if cfg.describe else None
     matrices: dict[str, np.ndarray] = {}
@@ -52,7 +56,7 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
     relevance = find_relevance(cfg.relevance, split)
     report, ranks = {}, {}
     for i, (name, S) in enumerate(matrices.items()):
-        report[name], ranks[name] = measure(S, owner, protocol, relevance, cfg.eccv, codes)
+        report[name], ranks[name] = measure(S, owner, protocol, relevance, tables, codes)
         if cfg.save_ranks:
             write_ranks(out / f"ranks_{i}.npz", *ranks[name], owner)
     title = f"{split.folder.name} {split.name}, protocol {protocol}"
@@ -93,7 +97,8 @@ def _matrices(cfg: DictConfig, split: Split, out: Path) -> Any:
     """(name, (N, M) scores) of every checkpoint or file, one matrix after the other.
 
     Raises:
-        ValueError: neither or both of checkpoint= and similarity=, or a file of the wrong shape.
+        ValueError: neither or both of checkpoint= and similarity=, a file of the wrong shape, or
+            a memory_budget below `LEAST_MEMORY`.
     """
     if (cfg.checkpoint is None) == (cfg.similarity is None):
         raise ValueError("give either checkpoint=FOLDER or similarity=FILE.npy (or a list of them)")
@@ -108,6 +113,11 @@ def _matrices(cfg: DictConfig, split: Split, out: Path) -> Any:
             first = matrix.shape
             yield path, matrix
         return
+    if cfg.memory_budget < LEAST_MEMORY:
+        raise ValueError(
+            f"memory_budget={cfg.memory_budget} is too small: it is a number of bytes, at least "
+            f"{LEAST_MEMORY} (1 MiB); the default is 1073741824 (1 GiB)"
+        )
     paths = names_of(cfg.checkpoint)
     for path in paths:
         yield (
@@ -178,22 +188,44 @@ def measure(
     owner: np.ndarray,
     protocol: str,
     relevance: np.ndarray | None = None,
-    eccv: bool = False,
+    tables: Tables | None = None,
     codes: np.ndarray | None = None,
 ) -> tuple[dict[str, float], Ranks]:
     """All metrics of one matrix, and the ranks of its queries."""
     from itm import metrics
 
     results, ranks = metrics.evaluate_queries(scores, owner, protocol, relevance)
-    if eccv:
+    if tables is not None:
         from itm.eccv import evaluate_eccv
 
-        results |= evaluate_eccv(scores)
+        results |= evaluate_eccv(scores, tables)
     if codes is not None:
         from itm.pmrp import pmrp
 
         results |= pmrp(scores, codes, owner, protocol, annotated=codes.max(1) > 0)
     return results, ranks
+
+
+def find_judgements(split: Split) -> Tables:
+    """The tables of ECCV Caption.
+
+    Raises:
+        FileNotFoundError: they are not installed.
+        ValueError: another split than COCO 5K.
+    """
+    from itm.eccv import load_tables
+
+    tables = load_tables()
+    expected, found = (
+        (len(tables.image_ids), len(tables.caption_ids)),
+        (split.num_images, len(split.captions)),
+    )
+    if found != expected:
+        raise ValueError(
+            f"eccv=true judges COCO's split testall, {expected[0]} images and {expected[1]} "
+            f"captions; split {split.name} of {split.folder} has {found[0]} and {found[1]}"
+        )
+    return tables
 
 
 def find_categories(instances: str, split: Split) -> np.ndarray:

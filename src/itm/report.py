@@ -43,12 +43,19 @@ def report(cfg: DictConfig) -> Path:
         The folder.
 
     Raises:
-        ValueError: no runs= and no outputs in the working folder.
+        ValueError: no runs= and no outputs in the working folder, or an against= that no run has.
         FileNotFoundError: nothing below the given folders.
     """
     out = Path(cfg.out or HydraConfig.get().runtime.output_dir)
     out.mkdir(parents=True, exist_ok=True)
     runs, failed = find_runs(places(cfg.runs))
+    known = {setting for r in runs for setting in r.settings}
+    if (
+        cfg.against not in known and cfg.against != "loss.margin"
+    ):  # the default, which a loss may lack
+        raise ValueError(
+            f"against={cfg.against} is no option of these runs: one of {', '.join(sorted(known))}"
+        )
     blocks: list[Block] = []
     tests = list(dict.fromkeys(r.test for r in runs))
     for number, test in enumerate(tests):
