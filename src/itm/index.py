@@ -21,8 +21,9 @@ import torch
 
 from itm.checkpoint import load, save
 from itm.layout import Split
-from itm.matcher import Matcher, global_vector
+from itm.matcher import Matcher
 from itm.nearest import Nearest, largest
+from itm.scoring import global_vector
 from itm.shelf import Shelf, shelve_captions, shelve_images
 from itm.similarity import Chunk, similarity_matrix
 from itm.tuples import Features, caption_batches, image_batches

@@ -2,11 +2,10 @@
 
 A backbone defines `encode_images`, `encode_captions` and, where it needs to, `similarity`,
 `training_scores`, `extra_losses`, `attention`, `parameter_groups` and `pair_floats`. Training,
-validation, test, optimisers, scoring in blocks and checkpoints are written once, here.
+validation, test, optimisers and checkpoints are written once, here; scoring in `itm.scoring`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,14 +16,15 @@ from torch import Tensor, nn
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.checkpoint import pack_state, saved_arguments, unpack_state
 from itm.gradient_cache import encode_in_chunks
-from itm.layers import full, full_precision, l2norm, masked_mean
+from itm.layers import full, full_precision
 from itm.metrics import RetrievalMetrics
 from itm.ranking import Ranks
+from itm.scoring import Scoring
 from itm.share import Shared
-from itm.similarity import MEMORY_BUDGET, Chunk, map_encoded, similarity_matrix
+from itm.similarity import Chunk
 from itm.text import Tokens
 from itm.text_encoders import BertText
-from itm.tuples import Arrays, Features, caption_batches, check_images, image_batches, make_pairs
+from itm.tuples import check_images
 
 Loss = Callable[[Tensor, Pairs, tuple[Encoded, Encoded]], Tensor]
 
@@ -33,7 +33,7 @@ Loss = Callable[[Tensor, Pairs, tuple[Encoded, Encoded]], Tensor]
 OBJECTS = ["loss", "optimizer", "scheduler"]
 
 
-class Matcher(Shared, pl.LightningModule):
+class Matcher(Shared, Scoring, pl.LightningModule):
     """Base of all backbones.
 
     Args:
@@ -45,7 +45,6 @@ class Matcher(Shared, pl.LightningModule):
         vocab: words or word pieces; filled by the data module, a checkpoint or the user.
         concepts: the concept vocabulary of CVSE, or None.
         labels: the label vocabulary of CASC and of the multi-label loss, or None.
-        memory_budget: bytes that one block of scores may need.
         chunk_size: encode training batches in chunks of so many rows, see `itm.gradient_cache`;
             None = whole, which needs half the time and the most memory.
         ranks: of the queries of the last validation or test, see `itm.metrics.evaluate_queries`.
@@ -69,7 +68,6 @@ class Matcher(Shared, pl.LightningModule):
         self.vocab: Tokens | None = None
         self.concepts: Any = None
         self.labels: Any = None
-        self.memory_budget = MEMORY_BUDGET
         self.chunk_size: int | None = None
         self._images: list[Chunk] = []
         self._captions: list[Chunk] = []
@@ -266,131 +264,14 @@ class Matcher(Shared, pl.LightningModule):
         self.metrics.update(torch.empty(0, len(owner)), torch.empty(0, dtype=torch.long))
         for chunk in self._images:
             rows = torch.arange(len(chunk[1]))
-            scores = self._score([(chunk[0], rows)], captions, len(owner))
+            out = np.empty((len(rows), len(owner)), np.float32)
+            scores = self._matrix([(chunk[0], rows)], captions, out)
             self.metrics.update(torch.from_numpy(scores), chunk[1])
         results = self.metrics.compute()
         self.ranks = self.metrics.ranks
         self._images, self._captions = [], []
         self.metrics = None
         self.log_dict({f"{stage}/{name}": float(x) for name, x in results.items()}, sync_dist=False)
-
-    def _score(self, images: list[Chunk], captions: list[Chunk], columns: int) -> np.ndarray:
-        out = np.empty((sum(len(rows) for _, rows in images), columns), np.float32)
-        return similarity_matrix(
-            self.similarity,
-            images,
-            captions,
-            self.pair_floats,
-            self.device,
-            self.memory_budget,
-            out,
-        )
-
-    # Use --------------------------------------------------------------------------------------
-
-    def pairs(
-        self,
-        features: Arrays,
-        captions: Sequence[str] | np.ndarray,
-        image: Sequence[int] | None = None,
-        ids: Sequence[int] | None = None,
-        labels: np.ndarray | None = None,
-        concepts: np.ndarray | None = None,
-        relevance: np.ndarray | None = None,
-    ) -> Pairs:
-        """A batch from plain data, tokenised with this matcher's own vocabulary.
-
-        Args:
-            features: (I, R, F) or (I, F) array, or a list of (R_i, F).
-            captions: C sentences, or a (C, F) array of sentence vectors for `text=vectors`.
-            image: row of each caption's image; needed when I != C, else 0 to C-1.
-            ids: identity of each image, equal for copies of one image; 0 to I-1 by default.
-            labels: (C, K) labels.
-            concepts: (C, K) concept labels; from the captions' words when the matcher has concepts.
-            relevance: (I, C) semantic relevance for `loss=sam`.
-        """
-        pairs = make_pairs(self, features, captions, image, ids, labels, concepts, relevance)
-        check_images(pairs.images, self)
-        return self.transfer_batch_to_device(pairs, self.device, 0)
-
-    @torch.no_grad()
-    def score(
-        self,
-        features: Features,
-        captions: Sequence[str] | np.ndarray,
-        batch_size: int = 128,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Similarity of every image with every caption, in eval mode.
-
-        Args:
-            features: (N, R, F) array or memory map, (N, F), or a list of (R_i, F).
-            captions: M sentences, or a (M, F) array of sentence vectors for `text=vectors`.
-            batch_size: how many are encoded at once.
-            out: (N, M) float32 array or memory map to fill.
-
-        Returns:
-            (N, M) float32.
-        """
-        images = self._encode(image_batches(features, batch_size))
-        sentences = self._encode(caption_batches(self, captions, batch_size))
-        if out is None:
-            out = np.empty((len(features), len(captions)), np.float32)
-        with self._evaluating():  # SAF's similarity has a batch norm
-            return similarity_matrix(
-                self.similarity,
-                images,
-                sentences,
-                self.pair_floats,
-                self.device,
-                self.memory_budget,
-                out,
-            )
-
-    @torch.no_grad()
-    def embed(
-        self,
-        features: Features | None = None,
-        captions: Sequence[str] | np.ndarray | None = None,
-        batch_size: int = 128,
-    ) -> np.ndarray:
-        """Global vectors (N, D) float32 of images or of captions, in eval mode."""
-        if (features is None) == (captions is None):
-            raise ValueError("embed takes either features=... or captions=...")
-        if features is not None:
-            chunks, size = self._encode(image_batches(features, batch_size)), len(features)
-        else:
-            assert captions is not None
-            chunks = self._encode(caption_batches(self, captions, batch_size))
-            size = len(captions)
-        vectors = [(global_vector(encoded).float().cpu(), rows) for encoded, rows in chunks]
-        out = np.empty((size, vectors[0][0].shape[1] if vectors else 0), np.float32)
-        for vector, rows in vectors:
-            out[rows.numpy()] = vector.numpy()
-        return out
-
-    def _encode(self, batches: Any) -> list[Chunk]:
-        """Encode batches in eval mode, whatever mode the matcher is in; results on the host."""
-        chunks = []
-        with self._evaluating():
-            for batch in batches:
-                image = isinstance(batch, Images)
-                if image:
-                    check_images(batch, self)
-                batch = self.transfer_batch_to_device(batch, self.device, 0)
-                encoded = self.encode_images(batch) if image else self.encode_captions(batch)
-                chunks.append((map_encoded(encoded, lambda x: x.cpu()), batch.index.cpu()))
-        return chunks
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Eval mode, and afterwards the mode there was."""
-        training = self.training
-        self.eval()
-        try:
-            yield
-        finally:
-            self.train(training)
 
     # Checkpoints ------------------------------------------------------------------------------
 
@@ -402,11 +283,3 @@ class Matcher(Shared, pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the word lists over; other ones than this matcher's own are an error."""
         unpack_state(self, checkpoint.get("itm", {}))
-
-
-def global_vector(encoded: Encoded) -> Tensor:
-    """(N, D): the global vector, else the normalised masked mean of the parts."""
-    if encoded.vector is not None:
-        return encoded.vector
-    assert encoded.parts is not None and encoded.mask is not None
-    return l2norm(masked_mean(full(encoded.parts), encoded.mask))

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from itm.batch import Captions, Encoded, Images
-from itm.matcher import Matcher, global_vector
+from itm.matcher import Matcher
+from itm.scoring import global_vector
 from itm.similarity import Chunk, concatenate, map_encoded, parts_of, take
 from itm.tuples import image_batches, take_captions, tokenise
 

@@ -101,7 +101,7 @@ class MultiLabel(nn.Module):
         Raises:
             ValueError: no labels, another number of labels, or vectors of another width.
         """
-        from itm.matcher import global_vector  # late: the other losses do without Lightning
+        from itm.scoring import global_vector  # late: the other losses do without Lightning
 
         if self.dim is None:
             return {}

@@ -226,7 +226,7 @@ class Neighborhood(nn.Module):
         """The part that looks at the distances within one side; 0 where nobody has a neighbour."""
         if pairs is None or encoded is None:
             return {}
-        from itm.matcher import global_vector
+        from itm.scoring import global_vector
 
         row, identity = pairs.captions.image, pairs.images.index
         terms = {}
