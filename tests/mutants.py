@@ -73,6 +73,10 @@ MUTANTS = {
         "layers.py", 'full(x).masked_fill(~mask, float("-inf"))', "full(x)",
         "tests/test_numbers.py -k layers",
     ),
+    "padding in the batch norm": Mutant(
+        "reasoning.py", "own_mean = x.masked_fill(~real, 0).sum", "own_mean = x.sum",
+        "tests/test_vsrn.py -k under_a_mask",
+    ),
     "one word too many": Mutant(
         "layers.py", "torch.arange(size, device=device)[None, :] < ends[:, None]",
         "torch.arange(size, device=device)[None, :] <= ends[:, None]",
