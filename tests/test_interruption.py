@@ -162,14 +162,14 @@ def signal_at_batch(number, batch):
 def signal_in_validation(number, epoch):
     from itm.matcher import Matcher
 
-    score = Matcher._score
+    score = Matcher._matrix
 
     def signal_and_score(self, *arguments):
         if self.trainer.current_epoch == epoch:
             os.kill(os.getpid(), number)
         return score(self, *arguments)
 
-    Matcher._score = signal_and_score
+    Matcher._matrix = signal_and_score
 
 
 def small_disk(size):
