@@ -290,8 +290,8 @@ def test_other_or_damaged_weights_are_refused(tmp_path):
         return from_published(path, concepts=golden.folder / "concepts")
 
     load(states)
-    with pytest.raises(ValueError, match="no_imgnorm.* not supported"):
-        load(states, no_imgnorm=True)
+    with pytest.raises(ValueError, match="no_txtnorm.* not supported"):
+        load(states, no_txtnorm=True)
     with pytest.raises(ValueError, match="are not those of .*cvse"):
         load(states[:2])
     with pytest.raises(ValueError, match="unexpected 6.gc3.weight"):
@@ -416,6 +416,19 @@ def test_self_attention_equals_loops(bounded):
         assert not weights[n, len(w) :].any()
 
 
+def test_regions_without_their_norm(tmp_path):
+    matcher = toy(no_imgnorm=True)
+    regions = torch.from_numpy(features())
+    parts = regions @ matcher.image.weight.T + matcher.image.bias
+    every = torch.ones(3, 4, dtype=torch.bool)
+    expected, _ = matcher.eval().image_attention(parts, parts.mean(1), every)
+    images = matcher.pairs(features(), CORPUS).images
+    assert torch.allclose(matcher.encode_images(images).aux["instance"], expected, atol=1e-6)
+    save_published(matcher, tmp_path / "model.pth.tar")
+    words = Concepts(matcher.concepts.words, vectors=matcher.graph.vectors.numpy())
+    assert from_published(tmp_path / "model.pth.tar", concepts=words).no_imgnorm
+
+
 # The matcher -------------------------------------------------------------------------------------
 
 WORDS = [
@@ -464,7 +477,7 @@ def features(count=3, regions=4, seed=0):
 VARIANTS = [
     {},
     {"fusion": "multiple", "use_batchnorm": False, "bidirectional": False},
-    {"activation": "sigmoid", "num_layers": 2},
+    {"activation": "sigmoid", "num_layers": 2, "no_imgnorm": True},
     {"activation": "sigmoid", "use_batchnorm": False, "embed_dim": 6, "eval_alpha": 0.7},
 ]
 

@@ -76,6 +76,15 @@ def test_finds_what_full_scoring_finds(cache, model, level, tmp_path):
     assert index.recall(split.captions[:3], split.ids[:2], k=5) == 1
 
 
+def test_an_order_embedding_is_searched_by_its_score(cache):
+    matcher, split = build("vsrn", "model.measure=order")
+    assert not matcher.ranks_by_vectors
+    scores = matcher.score(split.view(), split.captions)
+    index = itm.Index(matcher, split, shortlist=10)
+    for column in (0, 7, 149):
+        check(index.search(split.captions[column], 5, exact=True), split.ids, scores[:, column], 5)
+
+
 def test_the_shortlist_is_scored_exactly_and_recall_says_what_it_misses(cache):
     matcher, split = build("scan_t2i")
     scores = matcher.score(split.view(), split.captions)

@@ -14,6 +14,8 @@ FORMS = [
     {"region_norm": "none", "final_bn": True, "use_abs": True},
     {"region_norm": "none", "no_imgnorm": True, "num_gcn": 3},
     {"final_bn": True, "num_gcn": 1, "embed_dim": 4},
+    {"measure": "order"},
+    {"measure": "order", "use_abs": True, "no_imgnorm": True},
 ]
 
 
@@ -26,7 +28,12 @@ def test_scores_are_those_of_the_plain_formulas(options, training):
     with torch.no_grad():
         scores = matcher(pairs.images, pairs.captions)
     vectors, _ = encode(toy(1, **options).double(), images_as_stored(images), training)
-    expected = vectors @ encode_captions(matcher, captions).T
+    sentences = encode_captions(matcher, captions)
+    if options.get("measure") == "order":
+        beyond = [[np.maximum(t - v, 0) for t in sentences] for v in vectors]
+        expected = [[-np.sqrt((x**2).sum()) for x in row] for row in beyond]
+    else:
+        expected = vectors @ sentences.T
     np.testing.assert_allclose(scores, expected, atol=1e-9)
 
 

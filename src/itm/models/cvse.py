@@ -21,7 +21,7 @@ from itm.consensus import (
     mix_labels,
     mixture,
 )
-from itm.layers import full_precision, l2norm, masked_mean, xavier_
+from itm.layers import full, full_precision, l2norm, masked_mean, xavier_
 from itm.matcher import OBJECTS, Matcher
 from itm.models.cvse_weights import published, to_published
 from itm.text_encoders import BertText, text_encoder
@@ -61,6 +61,7 @@ class CVSE(Matcher):
         consensus_weight: weight w of the consensus level in the test score.
         level_weights: of the ranking losses of the fused, instance and consensus level.
         kl_weight: weight of the KL divergence, summed over the batch.
+        no_imgnorm: leave the region vectors unnormalised.
         use_batchnorm: batch norms on the image side and in the consensus level.
         activation: "tanh" or "sigmoid".
         fusion: "weight_sum" (above) or "multiple", v2 = l2(v0 * v1).
@@ -94,6 +95,7 @@ class CVSE(Matcher):
         consensus_weight: float = 0.05,
         level_weights: list[float] | None = None,
         kl_weight: float = 2.0,
+        no_imgnorm: bool = False,
         use_batchnorm: bool = True,
         activation: str = "tanh",
         fusion: str = "weight_sum",
@@ -113,6 +115,7 @@ class CVSE(Matcher):
             )
         # Without batch norm nothing knows a region by its position.
         self.num_regions = num_regions if use_batchnorm else None
+        self.no_imgnorm = no_imgnorm
         self.use_batchnorm = use_batchnorm
         self.concept_vectors = concept_vectors
         self.concept_ratio = concept_ratio
@@ -183,7 +186,8 @@ class CVSE(Matcher):
         """Instance vectors v0 (I, D) and their attention (I, R)."""
         check_images(images, self)
         self._check_batch(len(images.regions))
-        parts = l2norm(self.image(images.regions), eps=EPS)  # (I, R, D)
+        regions = self.image(images.regions)
+        parts = full(regions) if self.no_imgnorm else l2norm(regions, eps=EPS)  # (I, R, D)
         return self.image_attention(parts, masked_mean(parts, images.mask), images.mask)
 
     def encode_captions(self, captions: Captions) -> Encoded:

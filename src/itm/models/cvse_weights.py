@@ -41,10 +41,10 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "activation_type": ("activation", "tanh"),
     "feature_fuse_type": ("fusion", "weight_sum"),
     "dropout_rate": ("dropout", 0.4),
+    "no_imgnorm": ("no_imgnorm", False),
 }
 # What the original can do and this library does not; all at these values in the authors' runs.
 FIXED = {
-    "no_imgnorm": False,
     "no_txtnorm": False,
     "use_abs": False,
     "measure": "cosine",

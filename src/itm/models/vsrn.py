@@ -12,7 +12,7 @@ from torch import Tensor
 
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.captioner import Captioner
-from itm.layers import full, l2norm, last_state, masked_mean
+from itm.layers import full, full_precision, l2norm, last_state, masked_mean
 from itm.matcher import OBJECTS, Matcher
 from itm.models.vsrn_weights import FORMS, OPTIONS, original_modules, published
 from itm.reasoning import EPS, RegionReasoning
@@ -29,7 +29,8 @@ class VSRN(Matcher):
     image:   x = W r + b; `num_gcn` graph blocks; v = last state of a GRU over the regions.
     caption: t = last state of a GRU over the words (with BERT: the mean of its word pieces, whose
              last one is a marker).
-    score:   s = <v, t> of unit vectors.
+    score:   s = <v, t> of unit vectors; with measure="order" s = -||max(0, t - v)||, the order
+             embedding of Vendrov et al. (ICLR 2016).
     loss:    ranking + `caption_weight` x captioning (section 3.4).
 
     Two forms were published: COCO's (region_norm="columns", final_bn=False) and Flickr30K's
@@ -47,6 +48,7 @@ class VSRN(Matcher):
         final_bn: batch norm on the image vector.
         use_abs: absolute values of both vectors.
         no_imgnorm: leave the image vector unnormalised.
+        measure: "cosine" or "order".
         text: word encoder, {"name": "gru"} or {"name": "bert", ...}, see `itm.text_encoders`.
         caption_weight: weight of the captioning loss; 0 builds no captioner.
         caption_dim: width of the captioner's GRUs.
@@ -56,6 +58,9 @@ class VSRN(Matcher):
         loss: see `Matcher`.
         optimizer: see `Matcher`.
         scheduler: see `Matcher`.
+
+    Raises:
+        ValueError: an unknown measure.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class VSRN(Matcher):
         final_bn: bool = False,
         use_abs: bool = False,
         no_imgnorm: bool = False,
+        measure: str = "cosine",
         text: dict[str, Any] | None = None,
         caption_weight: float = 1.0,
         caption_dim: int = 512,
@@ -83,6 +89,9 @@ class VSRN(Matcher):
     ):
         super().__init__(loss, optimizer, scheduler)
         self.save_hyperparameters(ignore=OBJECTS)
+        if measure not in ("cosine", "order"):
+            raise ValueError(f"measure={measure!r} must be 'cosine' or 'order'")
+        self.measure = measure
         self.use_abs = use_abs
         self.no_imgnorm = no_imgnorm
         self.caption_weight = caption_weight
@@ -128,6 +137,24 @@ class VSRN(Matcher):
             vector = last_state(words, mask.sum(1))
         vector = l2norm(vector, eps=EPS)  # (C, D)
         return Encoded(vector.abs() if self.use_abs else vector)
+
+    @full_precision
+    def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
+        """See `Matcher.similarity`; an order embedding counts what a caption adds."""
+        if self.measure == "cosine":
+            return super().similarity(images, captions)
+        assert images.vector is not None and captions.vector is not None
+        beyond = full(captions.vector)[None] - full(images.vector)[:, None]  # (I, C, D)
+        return -torch.linalg.vector_norm(beyond.clamp_min(0), dim=-1)
+
+    @property
+    def ranks_by_vectors(self) -> bool:
+        """Not an order embedding, whose score is no product."""
+        return self.measure == "cosine"
+
+    def pair_floats(self, regions: int, words: int) -> int:
+        """Differences before and after the clamp for each of the D columns, see `Matcher`."""
+        return 4 if self.measure == "cosine" else 3 * self.hparams["embed_dim"]
 
     def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
         """The captioning loss, from the region vectors behind the graph blocks."""

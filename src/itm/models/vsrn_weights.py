@@ -15,6 +15,7 @@ OPTIONS = {  # original option -> our argument
     "num_layers": "num_layers",
     "use_abs": "use_abs",
     "no_imgnorm": "no_imgnorm",
+    "measure": "measure",
     "dim_hidden": "caption_dim",
     "dim_word": "caption_word_dim",
     "max_len": "caption_max_len",
@@ -46,19 +47,12 @@ def published(
     """Arguments and weights from the original's image and text state dicts, and the captioner's.
 
     The form is found from the tensors, not from the options: a final batch norm means Flickr30K's.
-
-    Raises:
-        ValueError: weights of an order embedding, which the authors' code has and their paper not.
     """
     if len(states) not in (2, 3) or "Rs_GCN_1.g.weight" not in states[0]:
         return None
     image, text = states[:2]
     if not {"fc.weight", "img_rnn.weight_ih_l0"} <= image.keys() or "embed.weight" not in text:
         return None
-    if options.get("measure", "cosine") != "cosine":
-        raise ValueError(
-            f"weights trained with measure={options['measure']} are not supported, only cosine"
-        )
     num_gcn = sum(name.startswith("Rs_GCN_") and name.endswith(".g.weight") for name in image)
     final_bn = "bn.weight" in image
     arguments: dict[str, Any] = {
@@ -72,6 +66,7 @@ def published(
         "final_bn": final_bn,
         "use_abs": bool(options.get("use_abs", False)),
         "no_imgnorm": bool(options.get("no_imgnorm", False)),
+        "measure": options.get("measure", "cosine"),
         "caption_weight": 0.0,
     }
     if len(states) == 3:
