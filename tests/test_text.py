@@ -5,12 +5,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from goldens_path import case, shared
 from itm.batch import Captions
 from itm.layout import read_captions
 from itm.text import SPECIALS, UNK, Vocabulary, lower, tokenize, vocabulary_from
-from itm.text_encoders import GRUText, text_encoder
+from itm.text_encoders import GRUText, padded, text_encoder
 
 
 def captions_of(lengths, vocab_size=30, seed=0):
@@ -128,3 +129,21 @@ def test_bert_needs_no_folder_once_saved():
 def test_an_unknown_text_encoder_is_named():
     with pytest.raises(ValueError, match="text=gru or text=bert"):
         text_encoder({"name": "lstm"}, 10, 8)
+
+
+@pytest.mark.parametrize("lengths", [[5, 2, 7, 1], [3], [4, 4], [1, 1, 6]])
+def test_padded_is_torch_s_own_in_values_and_gradients(lengths):
+    torch.manual_seed(0)
+    size = max(lengths) + 2
+    words = torch.randn(len(lengths), size, 3, dtype=torch.double)
+    packed = pack_padded_sequence(
+        words, torch.tensor(lengths), batch_first=True, enforce_sorted=False
+    )
+    data = packed.data.clone().requires_grad_()
+    packed = packed._replace(data=data)
+    ours = padded(packed, size)
+    theirs, _ = pad_packed_sequence(packed, batch_first=True, total_length=size)
+    assert torch.equal(ours, theirs)
+    weights = torch.randn_like(ours)
+    gradients = [torch.autograd.grad((x * weights).sum(), data)[0] for x in (ours, theirs)]
+    assert torch.equal(*gradients)

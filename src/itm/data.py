@@ -16,7 +16,7 @@ from itm.batch import Captions, Pairs
 from itm.distributed import rank_and_size
 from itm.layout import Split, read_split
 from itm.phrases import PhraseSource
-from itm.reader import Reader
+from itm.reader import Reader, caption_concepts, relevance_index, shuffled_images
 from itm.resident import look_up, read_table
 from itm.sampler import PairLoader, PairSampler
 from itm.text import Tokens, Vocabulary
@@ -198,47 +198,17 @@ class RegionDataModule(pl.LightningDataModule):
                     split.captions, split.caption_image, split.num_images
                 )
             if self.concepts is not None and self.use_concepts:
-                concepts = self._concept_labels(split, stage)
+                concepts = caption_concepts(self.concepts, split, stage == "train")
             if stage == "train" and self.use_relevance:
-                relevance = self._relevance(split)
+                relevance = relevance_index(split, self._train_size(split))
             if self.vectors:
                 vectors = split.sentence_vectors()
             options = (labels, concepts, relevance, vectors, not self.resident)
             reader = Reader(split, self.vocabulary, *options)
             if stage == "train" and self.noise_ratio:
-                reader.caption_image = self._noisy(split)
+                reader.caption_image = shuffled_images(split, self.noise_ratio, self.seed)
             self._readers[stage] = reader
         return self._readers[stage]
-
-    def _concept_labels(self, split: Split, stage: str) -> np.ndarray:
-        """(M, K) concepts of each caption; in training, as published, of all captions of its image.
-
-        Never so at test time, where it would tell which captions belong to one image.
-        """
-        if stage != "train":
-            return self.concepts.label(split.captions)
-        of_image = self.concepts.label_images(split.captions, split.caption_image, split.num_images)
-        return of_image.astype(bool)[split.caption_image]
-
-    def _relevance(self, split: Split) -> Any:
-        """CIDEr-D between all training captions and images.
-
-        References are always an image's full list; document frequencies come from the captions
-        that are trained on.
-        """
-        from itm.relevance import CiderIndex
-
-        size = self._train_size(split)
-        df = None if size == len(split.captions) else split.references(size)
-        return CiderIndex(split.captions, split.caption_image, split.num_images, df)
-
-    def _noisy(self, split: Split) -> np.ndarray:
-        """(M,) image of each caption, with `noise_ratio` of the captions shuffled."""
-        rng = np.random.default_rng((self.seed, 1))
-        image = split.caption_image.copy()
-        chosen = rng.permutation(len(image))[: int(len(image) * self.noise_ratio)]
-        image[chosen] = image[rng.permutation(chosen)]
-        return image
 
     @property
     def sentence_dim(self) -> int:

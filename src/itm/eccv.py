@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from itm.layout import Split
 from itm.metrics import evaluate
 from itm.ranking import Matrix, to_numpy, topk
 
@@ -178,3 +179,21 @@ def judge(items: np.ndarray, judged: Judgements) -> dict[str, np.ndarray]:
         "rprecision": inside.sum(1) / judged.size,
         "map_at_r": (inside * precision).sum(1) / judged.size,
     }
+
+
+def split_tables(split: Split) -> Tables:
+    """`load_tables` for the scores of a split.
+
+    Raises:
+        FileNotFoundError: they are not installed.
+        ValueError: another split than COCO 5K.
+    """
+    tables = load_tables()
+    images, captions = len(tables.image_ids), len(tables.caption_ids)
+    if (split.num_images, len(split.captions)) != (images, captions):
+        raise ValueError(
+            f"eccv=true judges COCO's split testall, {images} images and {captions} captions; "
+            f"split {split.name} of {split.folder} has {split.num_images} and "
+            f"{len(split.captions)}"
+        )
+    return tables

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,12 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
 
     Returns:
         Name of the row -> metrics.
+
+    Raises:
+        ValueError: options that contradict each other or the split, before anything is scored.
     """
+    from itm.eccv import split_tables
+    from itm.pmrp import split_codes
     from itm.relevance import check_source
     from itm.results import environment, metric_table, split_facts, write_ranks
 
@@ -43,8 +47,13 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
         check_source(cfg.relevance)
     if cfg.batch_size < 1:
         raise ValueError(f"batch_size={cfg.batch_size}: expected at least 1")
-    tables = find_judgements(split) if cfg.eccv else None
-    codes = None if cfg.pmrp is None else find_categories(cfg.pmrp, split)
+    if cfg.memory_budget < LEAST_MEMORY:
+        raise ValueError(
+            f"memory_budget={cfg.memory_budget} is too small: it is a number of bytes, at least "
+            f"{LEAST_MEMORY} (1 MiB); the default is 1073741824 (1 GiB)"
+        )
+    tables = split_tables(split) if cfg.eccv else None
+    codes = None if cfg.pmrp is None else split_codes(cfg.pmrp, split)
     captioning = describe(cfg, split, out) if cfg.describe else None
     matrices: dict[str, np.ndarray] = {}
     for name, matrix in _matrices(cfg, split, out):
@@ -97,8 +106,7 @@ def _matrices(cfg: DictConfig, split: Split, out: Path) -> Any:
     """(name, (N, M) scores) of every checkpoint or file, one matrix after the other.
 
     Raises:
-        ValueError: neither or both of checkpoint= and similarity=, a file of the wrong shape, or
-            a memory_budget below `LEAST_MEMORY`.
+        ValueError: neither or both of checkpoint= and similarity=, or a file of the wrong shape.
     """
     if (cfg.checkpoint is None) == (cfg.similarity is None):
         raise ValueError("give either checkpoint=FOLDER or similarity=FILE.npy (or a list of them)")
@@ -113,19 +121,9 @@ def _matrices(cfg: DictConfig, split: Split, out: Path) -> Any:
             first = matrix.shape
             yield path, matrix
         return
-    if cfg.memory_budget < LEAST_MEMORY:
-        raise ValueError(
-            f"memory_budget={cfg.memory_budget} is too small: it is a number of bytes, at least "
-            f"{LEAST_MEMORY} (1 MiB); the default is 1073741824 (1 GiB)"
-        )
-    paths = names_of(cfg.checkpoint)
-    for path in paths:
-        yield (
-            path,
-            score_split(
-                path, split, cfg.device, cfg.batch_size, cfg.memory_budget, cfg.model_class
-            ),
-        )
+    settings = (split, cfg.device, cfg.batch_size, cfg.memory_budget, cfg.model_class)
+    for path in names_of(cfg.checkpoint):
+        yield path, score_split(path, *settings)
 
 
 def score_split(
@@ -204,45 +202,6 @@ def measure(
 
         results |= pmrp(scores, codes, owner, protocol, annotated=codes.max(1) > 0)
     return results, ranks
-
-
-def find_judgements(split: Split) -> Tables:
-    """The tables of ECCV Caption.
-
-    Raises:
-        FileNotFoundError: they are not installed.
-        ValueError: another split than COCO 5K.
-    """
-    from itm.eccv import load_tables
-
-    tables = load_tables()
-    expected, found = (
-        (len(tables.image_ids), len(tables.caption_ids)),
-        (split.num_images, len(split.captions)),
-    )
-    if found != expected:
-        raise ValueError(
-            f"eccv=true judges COCO's split testall, {expected[0]} images and {expected[1]} "
-            f"captions; split {split.name} of {split.folder} has {found[0]} and {found[1]}"
-        )
-    return tables
-
-
-def find_categories(instances: str, split: Split) -> np.ndarray:
-    """(N, K) object categories of the images of a COCO split, for PMRP.
-
-    Raises:
-        ValueError: the split has no ids, or they hold no COCO image number.
-    """
-    from itm.pmrp import category_codes
-
-    numbers = [re.findall(r"\d+", name)[-1:] for name in split.ids or []]
-    if not numbers or not all(numbers):
-        raise ValueError(
-            f"PMRP needs the COCO number of every image: {split.name}_ids.txt in {split.folder} "
-            "with one per line, such as 391895 or COCO_val2014_000000391895.jpg"
-        )
-    return category_codes(instances, [int(number) for (number,) in numbers])
 
 
 def describe(cfg: DictConfig, split: Split, out: Path) -> dict[str, dict[str, float]]:

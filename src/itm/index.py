@@ -11,7 +11,6 @@ vectors, and the candidates are scored exactly by the matcher's own `similarity`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from itm.checkpoint import load, save
+from itm.index_files import read_index, write_index
 from itm.layout import Split
 from itm.matcher import Matcher
 from itm.nearest import Nearest, largest
@@ -30,8 +29,6 @@ from itm.tuples import Features, caption_batches, image_batches
 
 if TYPE_CHECKING:
     from itm.data import RegionDataModule
-
-FORMAT = 1
 
 
 class Hit(NamedTuple):
@@ -251,16 +248,8 @@ class Index:
 
     def save(self, folder: str | Path) -> Path:
         """Write the index and its matcher: tensors, FAISS files, JSON; nothing pickled."""
-        folder = Path(folder)
-        (folder / "index.json").unlink(missing_ok=True)  # written last: with it all is there
-        save(self.matcher, folder / "matcher")
-        for name, shelf in self._shelves.items():
-            shelf.save(folder / f"{name}.safetensors")
-            self._nearest[name].save(folder / f"{name}.faiss")
-            _write(folder / f"{name}.json", self._items[name])
-        facts = {"format": FORMAT, "sides": list(self._shelves), "shortlist": self.shortlist}
-        _write(folder / "index.json", facts)
-        return folder
+        sides = {name: (shelf, self._items[name]) for name, shelf in self._shelves.items()}
+        return write_index(Path(folder), self.matcher, sides, self._nearest, self.shortlist)
 
     @classmethod
     def load(
@@ -277,42 +266,6 @@ class Index:
             FileNotFoundError: no index there.
             ValueError: files that are broken or contradict each other.
         """
-        folder = Path(folder)
-        facts = _read(folder / "index.json", dict)
-        sides, shortlist = facts.get("sides"), facts.get("shortlist")
-        if facts.get("format") != FORMAT or sides not in (
-            ["images"],
-            ["captions"],
-            ["images", "captions"],
-        ):
-            raise ValueError(f"{folder / 'index.json'} is no index of this version; build it again")
-        if type(shortlist) is not int or shortlist < 1:
-            raise ValueError(f"{folder / 'index.json'}: shortlist is {shortlist!r}")
-        matcher = load(folder / "matcher", model_class=model_class, device=device)
-        made: dict[str, tuple[Shelf, list[Any]]] = {}
-        nearest = {}
-        for name in sides:
-            items = _read(folder / f"{name}.json", list)
-            if not all(type(item) in (str, int) for item in items):
-                raise ValueError(f"{folder / name}.json must hold strings or whole numbers only")
-            made[name] = Shelf.load(folder / f"{name}.safetensors", len(items)), items
-            nearest[name] = Nearest.load(folder / f"{name}.faiss", made[name][0].vectors)
         index = cls.__new__(cls)
-        index._set(matcher, made, nearest, shortlist)
+        index._set(*read_index(Path(folder), device, model_class))
         return index
-
-
-def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-
-
-def _read(path: Path, kind: type) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"no index at {path.parent}: {path.name} is missing") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON ({error})") from error
-    if not isinstance(content, kind):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected a {kind.__name__}")
-    return content

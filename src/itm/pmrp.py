@@ -4,12 +4,14 @@ Source: Chun et al., "Probabilistic embeddings for cross-modal retrieval" (CVPR 
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from itm.layout import Split
 from itm.protocols import Protocol, Rows, average_folds
 from itm.ranking import caption_rows
 
@@ -35,6 +37,21 @@ def category_codes(instances: str | Path, image_ids: ArrayLike) -> np.ndarray:
         if annotation["image_id"] in row:
             codes[row[annotation["image_id"]], annotation["category_id"] - 1] = 1
     return codes
+
+
+def split_codes(instances: str | Path, split: Split) -> np.ndarray:
+    """`category_codes` of the images of a COCO split, whose ids hold their numbers.
+
+    Raises:
+        ValueError: the split has no ids, or they hold no COCO image number.
+    """
+    numbers = [re.findall(r"\d+", name)[-1:] for name in split.ids or []]
+    if not numbers or not all(numbers):
+        raise ValueError(
+            f"PMRP needs the COCO number of every image: {split.name}_ids.txt in {split.folder} "
+            "with one per line, such as 391895 or COCO_val2014_000000391895.jpg"
+        )
+    return category_codes(instances, [int(number) for (number,) in numbers])
 
 
 def pmrp(

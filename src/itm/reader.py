@@ -1,7 +1,9 @@
 """`Reader`: rows of a split as batches of tensors, for training and for evaluation."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +14,10 @@ from itm.phrases import PhraseSplit
 from itm.resident import row_numbers
 from itm.text import Tokens
 from itm.tuples import make_captions, make_images
+
+if TYPE_CHECKING:
+    from itm.concepts import Concepts
+    from itm.relevance import CiderIndex
 
 
 class Reader:
@@ -95,3 +101,35 @@ class Reader:
         """(n, R) which regions some phrases mean; None for captions, which mean whole images."""
         split = self.split
         return torch.from_numpy(split.target(rows)) if isinstance(split, PhraseSplit) else None
+
+
+def caption_concepts(concepts: Concepts, split: Split, training: bool) -> np.ndarray:
+    """(M, K) concepts of each caption; in training, as published, of all captions of its image.
+
+    Never so at test time, where it would tell which captions belong to one image.
+    """
+    if not training:
+        return concepts.label(split.captions)
+    of_image = concepts.label_images(split.captions, split.caption_image, split.num_images)
+    return of_image.astype(bool)[split.caption_image]
+
+
+def relevance_index(split: Split, size: int) -> CiderIndex:
+    """CIDEr-D between all captions and images of a split.
+
+    References are always an image's full list; document frequencies come from the first `size`
+    captions, those that are trained on.
+    """
+    from itm.relevance import CiderIndex
+
+    df = None if size == len(split.captions) else split.references(size)
+    return CiderIndex(split.captions, split.caption_image, split.num_images, df)
+
+
+def shuffled_images(split: Split, ratio: float, seed: int) -> np.ndarray:
+    """(M,) image of each caption, with a share `ratio` of the captions shuffled."""
+    rng = np.random.default_rng((seed, 1))
+    image = split.caption_image.copy()
+    chosen = rng.permutation(len(image))[: int(len(image) * ratio)]
+    image[chosen] = image[rng.permutation(chosen)]
+    return image

@@ -49,10 +49,9 @@ def report(cfg: DictConfig) -> Path:
     out = Path(cfg.out or HydraConfig.get().runtime.output_dir)
     out.mkdir(parents=True, exist_ok=True)
     runs, failed = find_runs(places(cfg.runs))
-    known = {setting for r in runs for setting in r.settings}
-    if (
-        cfg.against not in known and cfg.against != "loss.margin"
-    ):  # the default, which a loss may lack
+    # The default is known although a loss may have no margin.
+    known = {"loss.margin", *(setting for r in runs for setting in r.settings)}
+    if cfg.against not in known:
         raise ValueError(
             f"against={cfg.against} is no option of these runs: one of {', '.join(sorted(known))}"
         )
