@@ -247,12 +247,15 @@ def test_port_scores(name):
     check_port_recalls(scores, expected)
 
 
-def check_port_recalls(scores, expected, suffix="", ways=("i2t", "t2i")):
-    results = evaluate(scores, expected["test_cap2im"])
-    for way in ways:
-        side = {"i2t": "im2sent", "t2i": "sent2im"}[way]
-        recalls = [results[f"{way}_r{k}"] for k in (1, 5, 10)]
-        close(np.round(recalls, 1), expected[f"recall_{side}{suffix}"], 1e-4)
+def check_port_recalls(scores, expected, suffix="", ties=0.0):
+    """Recalls of the original; scores that differ by less than `ties` may come in any order."""
+    owner = expected["test_cap2im"]
+    own = owner == np.arange(len(scores))[:, None]
+    worst, best = (evaluate(scores + shift * own, owner) for shift in (-ties, ties))
+    for way, side in (("i2t", "im2sent"), ("t2i", "sent2im")):
+        for k, found in zip((1, 5, 10), expected[f"recall_{side}{suffix}"], strict=True):
+            name = f"{way}_r{k}"
+            assert round(worst[name], 1) - 1e-4 <= found <= round(best[name], 1) + 1e-4
 
 
 @pytest.mark.parametrize("name", PORTS)
@@ -294,9 +297,8 @@ def test_port_training(name):
     close([terms["total"] for terms in losses], expected["losses"], 1e-5)
     scores = matcher.score(features, captions)
     close(-scores.T, expected["dist_after"], 2e-5)
-    # With the mean of words some sentences are equal; the original's sort decides R@5 of "avg".
-    ways = ("t2i",) if name == "avg" else ("i2t", "t2i")
-    check_port_recalls(scores, expected, "_after", ways)
+    # With the mean of words some sentences are equal, and the original's sort decides.
+    check_port_recalls(scores, expected, "_after", 1e-5 if name == "avg" else 0.0)
 
 
 # CITE ---------------------------------------------------------------------------------------------
