@@ -17,7 +17,7 @@ from itm.batch import Captions, Images, Pairs
 from itm.checkpoint import load, save
 from itm.config import compose
 from itm.losses import Triplet
-from itm.models import SGRAF, sgraf_modules
+from itm.models import SGRAF, sgraf, sgraf_modules
 from itm.models.sgraf import published
 from itm.models.sgraf_modules import AttentionFiltration, ProjectDifference, unit_attention
 from itm.packing import pack
@@ -311,6 +311,7 @@ def test_equals_the_loop_with_gradients_and_statistics(
     module, options, block, training, monkeypatch
 ):
     monkeypatch.setattr(sgraf_modules, "BLOCK", block)
+    monkeypatch.setattr(sgraf, "CACHE", block)  # captions of one length in one or several blocks
     matchers = [small(module, seed=3, **options).double().train(training) for _ in range(2)]
     pairs = random_pairs(4, num_regions=matchers[0].num_regions)
     pairs = pairs._replace(images=pairs.images._replace(regions=pairs.images.regions.double()))

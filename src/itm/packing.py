@@ -10,7 +10,7 @@ from itm.batch import Encoded
 
 
 class Packed(NamedTuple):
-    """The words of C captions, group after group.
+    """The words of C captions, group after group, the longest first.
 
     Attributes:
         words: (W, D) word vectors; a group of n captions up to L' words has n x L' rows.
@@ -44,7 +44,7 @@ def pack(captions: Encoded, slack: float = 0.0) -> Packed:
     assert words is not None
     lengths = host_lengths(captions)
     groups = group_by_length(lengths, slack)
-    shapes = [(len(rows), lengths[rows[-1]]) for rows in groups]
+    shapes = [(len(rows), lengths[rows[0]]) for rows in groups]
     index = [
         (torch.tensor(rows)[:, None] * words.shape[1] + torch.arange(size)).flatten()
         for rows, (_, size) in zip(groups, shapes, strict=True)
@@ -72,10 +72,13 @@ def host_lengths(captions: Encoded) -> list[int]:
 
 
 def group_by_length(lengths: Sequence[int], slack: float = 0.0) -> list[list[int]]:
-    """Rows by length, cut where a caption has more than (1 + slack) x the words of the shortest."""
+    """Rows, longest first, cut where the longest has more than (1 + slack) x the words of a row.
+
+    Rows of equal length keep their order: SAF's running statistics depend on it.
+    """
     groups: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if groups and lengths[row] <= (1 + slack) * lengths[groups[-1][0]]:
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if groups and lengths[groups[-1][0]] <= (1 + slack) * lengths[row]:
             groups[-1].append(row)
         else:
             groups.append([row])

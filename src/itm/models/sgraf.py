@@ -146,7 +146,7 @@ class SGRAF(Matcher):
         """Scores (I, C) in (0, 1)."""
         packed = pack(captions)
         vectors = [self.reduce(nodes) for nodes in self._nodes(images, captions, packed)]
-        scores = full(self.head(torch.cat(vectors[::-1], 1)).squeeze(-1)).sigmoid()
+        scores = full(self.head(torch.cat(vectors, 1)).squeeze(-1)).sigmoid()
         return scores.index_select(1, packed.inverse)
 
     def _nodes(self, images: Encoded, captions: Encoded, packed: Packed) -> Iterator[Tensor]:
@@ -167,7 +167,7 @@ class SGRAF(Matcher):
         shapes = blocks(packed.shapes, len(images.vector) * overall.shape[-1], images.vector.device)
         first = overall.split([count for count, _ in shapes], 1)
         rest = local.split([count * size for count, size in shapes], 1)
-        for x, y, shape in reversed(list(zip(first, rest, shapes, strict=True))):
+        for x, y, shape in zip(first, rest, shapes, strict=True):
             yield l2norm(torch.cat([x[:, :, None], y.unflatten(1, shape)], 2))
 
     def _attention(self, images: Encoded, packed: Packed) -> Tensor:
@@ -210,7 +210,7 @@ class SGRAF(Matcher):
         """`look` at each group's nodes; its last `axes` axes run over nodes."""
         assert captions.parts is not None
         packed = pack(captions)
-        found = [look(nodes) for nodes in self._nodes(images, captions, packed)][::-1]
+        found = [look(nodes) for nodes in self._nodes(images, captions, packed)]
         return padded(found, 1 + captions.parts.shape[1], axes).index_select(1, packed.inverse)
 
     def pair_floats(self, regions: int, words: int) -> int:
