@@ -423,3 +423,23 @@ def test_configurations_list_the_arguments_in_order(name, chosen):
     given = {"vocab_size": None, "img_dim": None, "text": {"name": "gru"}}
     lse = {"lambda_lse": 5.0} if name.startswith("scan_i2t") else {}
     assert config == {**defaults, **given, **lse, **chosen}
+
+
+@pytest.mark.parametrize("size", [1.0, 0.03, 0.003])
+@pytest.mark.parametrize("temperature", [4.0, 9.0, 20.0])
+@pytest.mark.parametrize("direction", ["t2i", "i2t"])
+def test_what_points_away_is_not_taken_for_zero(direction, temperature, size):
+    """Attention to opposed vectors is e^-temperature before it is scaled, not nothing."""
+    torch.manual_seed(0)
+    query = torch.nn.functional.normalize(torch.randn(1, 8), dim=-1)
+    context = size * torch.nn.functional.normalize(0.3 * torch.randn(3, 8) - query, dim=-1)
+    parts = (size * query, context) if direction == "i2t" else (context, size * query)
+    images, captions = (
+        Encoded(None, x[None], torch.ones(1, len(x), dtype=torch.bool)) for x in parts
+    )
+    options = (direction, "l2norm", temperature, "Mean", 6.0)
+    attention = CrossAttention(*options)
+    found = attention.similarity(attention.prepare(images), captions)
+    torch.testing.assert_close(
+        found, oracle.scores(parts[:1], parts[1:], *options), atol=1e-5, rtol=0
+    )

@@ -3,6 +3,7 @@
 Shapes are those of a `Block`: N contexts of P parts with M groups of Q queries.
 """
 
+import math
 from collections.abc import Iterator
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -109,24 +110,30 @@ def attend(
     return masked_softmax(x, context_mask[:, :, None, None].expand_as(x), 1)
 
 
-def attend_unscaled(block: Block, raw_norm: str, temperature: float) -> Tensor:
-    """Attention (N, P, M, Q) up to a positive factor per query, which is all that a cosine needs.
+def attend_unscaled(block: Block, raw_norm: str, temperature: float) -> tuple[Tensor, float]:
+    """Attention up to a positive factor per query, which is all that a cosine needs.
 
     The exponential will do where it cannot overflow; that spares the softmax its other passes.
+
+    Returns:
+        (N, P, M, Q), and the least that one real entry and with it a query's sum can be.
     """
     options = (raw_norm, temperature, block.context_mask, block.query_mask)
-    if raw_norm in UNBOUNDED or temperature > SAFE_EXPONENT:
-        return attend(block.products, *options)
-    return logits(block.products, *options).exp()
+    if raw_norm in UNBOUNDED or abs(temperature) > SAFE_EXPONENT:
+        return attend(block.products, *options), 1.0
+    return logits(block.products, *options).exp(), math.exp(-abs(temperature))
 
 
-def attended_cosine(p: Tensor, block: Block) -> Tensor:
-    """Relevance r = cos(q, sum_k p_k context_k), (N, M, Q); zero where either is zero."""
+def attended_cosine(p: Tensor, block: Block, least: float = 1.0) -> Tensor:
+    """Relevance r = cos(q, sum_k p_k context_k), (N, M, Q); zero where either is zero.
+
+    `least` is the least that the sum of p over a context can be: below it a vector counts as zero.
+    """
     dot = (p * block.products).sum(1)
     spread = torch.bmm(block.gram, p.flatten(2)).view_as(p)  # G p
     square = (p * spread).sum(1)  # |c|^2
     lengths = block.length.square() * square  # |q|^2 |c|^2
-    return dot * lengths.masked_fill(lengths <= EPS**2, float("inf")).rsqrt()
+    return dot * lengths.masked_fill(lengths <= (EPS * least) ** 2, float("inf")).rsqrt()
 
 
 def aggregate(

@@ -92,7 +92,8 @@ class CrossAttention:
         """Scores (I, C) from region vectors (I, R, D) and word vectors (C, L, D)."""
 
         def score(block: Block) -> Tensor:
-            return self._score(attend_unscaled(block, self.raw_norm, self.temperature), block)
+            p, least = attend_unscaled(block, self.raw_norm, self.temperature)
+            return self._score(p, block, least)
 
         return self.all_pairs(score, images, captions)
 
@@ -151,9 +152,9 @@ class CrossAttention:
         masks = block.context_mask, block.query_mask
         return attend(block.products, self.raw_norm, self.temperature, *masks)
 
-    def _score(self, p: Tensor, block: Block) -> Tensor:
+    def _score(self, p: Tensor, block: Block, least: float = 1.0) -> Tensor:
         """Scores (N, M) of a block's pairs from their attention, whatever its scale."""
-        r = attended_cosine(p, block)
+        r = attended_cosine(p, block, least)
         return aggregate(r, self.aggregation, self.lambda_lse, block.query_mask)
 
     @torch.compiler.disable(recursive=False)
