@@ -1,9 +1,10 @@
-"""Compare a score matrix with the ranks and recalls that the original computed from its own."""
+"""Compare with what the originals computed and wrote: ranks and recalls, options."""
 
 import numpy as np
 import pytest
 
 from itm.metrics import ranks, summary
+from itm.published import TRAINING
 
 
 def check_metrics(expected, scores, prefix=""):
@@ -18,3 +19,10 @@ def check_metrics(expected, scores, prefix=""):
         found = [report[f"{way}_{key}"] for key in ("r1", "r5", "r10", "medr", "meanr")]
         np.testing.assert_allclose(found, expected[f"{prefix}{way}_metrics"])
     assert report["rsum"] == pytest.approx(float(expected[f"{prefix}rsum"]))
+
+
+def check_options(original, written, rest=()):
+    """The original finds all its options; those that weights depend on are those it had."""
+    assert original.keys() <= written.keys()
+    told = original.keys() - TRAINING.keys() - set(rest)
+    assert {name: written[name] for name in told} == {name: original[name] for name in told}

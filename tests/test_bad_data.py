@@ -245,7 +245,7 @@ def test_a_batch_of_one(folder):
     assert matcher.losses(one)["total"].isfinite()
     fixed = SGRAF(len(data.vocabulary), 4, num_regions=3, word_dim=3, embed_dim=4, sim_dim=4)
     fixed.loss = Triplet()
-    with pytest.raises(ValueError, match="drop a last batch of one"):
+    with pytest.raises(ValueError, match="use data.drop_last=true"):
         fixed.losses(one)
 
 

@@ -12,13 +12,16 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 
 import attention_oracle as oracle
+from golden_metrics import check_options
 from goldens_path import SHARED, case
-from itm.losses import Triplet
+from itm.labels import Labels
+from itm.losses import MultiLabel, Triplet
 from itm.metrics import ranks, summary
 from itm.models import CASC
 from itm.models.label_head import LabelHead
 from itm.optim import StepLR
 from itm.published import from_published, read_checkpoint, save_published
+from itm.word_files import positive_weights
 
 CASES = [
     "all_bigru_maxviol",
@@ -231,7 +234,7 @@ def test_published_round_trip(name, tmp_path):
     for before, after in zip(states, again, strict=True):
         assert before.keys() == after.keys()
         assert all(torch.equal(before[key], after[key]) for key in before)
-    assert {key: options[key] for key in written} == written
+    check_options(options, written)
     matcher = from_published(tmp_path / "again.pth.tar")  # the family is found
     assert type(matcher) is CASC and matcher.hparams == golden.matcher.hparams
     matcher.vocab = golden.matcher.vocab
@@ -466,6 +469,69 @@ def test_positive_weights():
         matcher.set_labels(Counted([1, 2, 3]))
     with pytest.raises(ValueError, match="2 positive weights, num_labels=5"):
         small(pos_weight=[1.0, 1.0])
+
+
+@pytest.mark.parametrize("name", CASES[:2])
+def test_published_weights_train_on_with_the_positive_weights_of_a_file(name, tmp_path):
+    from itm.checkpoint import load, save
+    from itm.train import start_from
+
+    golden = Golden(name)
+    save(from_published(golden.path), tmp_path)  # its positive weights are 1
+    file = golden.path.parent / "caption_np.npy"
+    matcher = CASC(**{**golden.matcher.hparams, "pos_weight": str(file)}, loss=Triplet())
+    matcher.labels = Labels([f"label {k}" for k in range(20)])
+    matcher.set_labels(Counted([9] * 20))  # the file wins
+    start_from(matcher, str(tmp_path))
+    losses = matcher.train().losses(golden.batch)
+    assert losses["labels"].item() == pytest.approx(float(golden.expected["log_multi_L"]), rel=1e-5)
+    save(matcher, tmp_path / "next")  # with the numbers, not the path
+    again = load(tmp_path / "next")
+    assert again.hparams["pos_weight"] == again.head.pos_weight.tolist() == np.load(file).tolist()
+
+
+def test_init_takes_the_same_labels_only(tmp_path):
+    from itm.checkpoint import save
+    from itm.train import start_from
+
+    source, *_ = small(seed=1)
+    source.labels, source.vocab = Labels(list("abcde"), [1] * 5, 2), None
+    source.set_labels(source.labels)
+    save(source, tmp_path)
+    matcher, *_ = small()
+    matcher.vocab = None
+    matcher.labels = Labels(list("abcde"), [1, 1, 2, 2, 4], 8)
+    matcher.set_labels(matcher.labels)
+    start_from(matcher, str(tmp_path))
+    assert matcher.head.pos_weight.tolist() == [7, 7, 3, 3, 1]  # of its own counts
+    assert torch.equal(matcher.head.second.weight, source.head.second.weight)
+    for words in (list("abced"), list("abcdef")):
+        matcher.labels = Labels(words)
+        with pytest.raises(ValueError, match=f"has 5 labels, the data has {len(words)}, and"):
+            start_from(matcher, str(tmp_path))
+
+
+def test_positive_weights_as_a_configuration_gives_them(tmp_path):
+    file = tmp_path / "weights.npy"
+    np.save(file, np.array([3, 1, 4, 1, 5], np.float32))
+    for given, expected in ((file, [3, 1, 4, 1, 5]), (2, [2] * 5), ([1, 2, 3, 4, 5.5], None)):
+        assert positive_weights(given, 5) == (expected or given)
+    assert positive_weights("auto", 5) is None and positive_weights(None, 5) is None
+    automatic, *_ = small(pos_weight="auto")
+    automatic.set_labels(Counted([1, 2, 3, 4, 5]))
+    assert automatic.head.pos_weight.tolist() == [1, 2, 3, 4, 5]
+    loss = MultiLabel(dim=4, num_labels=5, pos_weight=str(file))
+    loss.set_labels(Counted([9] * 5))
+    assert loss.pos_weight.tolist() == [3, 1, 4, 1, 5]
+    with pytest.raises(ValueError, match=r"weights.npy: 5 positive weights, num_labels=7"):
+        small(num_labels=7, pos_weight=str(file))
+    with pytest.raises(FileNotFoundError, match="pos_weight=none: no such file; give a .npy"):
+        small(pos_weight="none")
+    with pytest.raises(ValueError, match="finite and at least 0"):
+        small(pos_weight=[1, 1, float("inf"), 1, 1])
+    file.write_text("3 1 4 1 5")
+    with pytest.raises(ValueError, match="weights.npy: expected 5 plain numbers"):
+        small(pos_weight=str(file))
 
 
 def test_missing_labels():

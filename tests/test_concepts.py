@@ -1,8 +1,11 @@
 import json
 import pickle
+import re
+import shutil
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -10,9 +13,9 @@ import pytest
 from goldens_path import case, shared
 from itm.concepts import Concepts, Labels
 from itm.tagger import LexiconTagger, PerceptronTagger, default_tagger, tag, tagger_name
-from itm.text import tokenize
+from itm.text import Vocabulary, tokenize
 from itm.word_files import pack, read_arrays, unpack, word_vectors
-from itm.word_lists import co_occurrence, noun_lemma
+from itm.word_lists import STOP_WORDS, co_occurrence, noun_lemma
 
 CVSE = ["f30k", "f30k_variant", "coco", "coco_to_f30k"]
 
@@ -191,10 +194,54 @@ def test_image_labels_are_the_union_of_exact_words():
 
 
 def test_lemmas():
-    pairs = "dogs:dog boxes:box ladies:lady women:woman men:men firemen:fireman glass:glass has:ha"
+    pairs = (
+        "dogs:dog boxes:box ladies:lady women:woman men:men firemen:fireman glass:glass has:ha "
+        "glasses:glass is:is was:wa grass:grass bus:bus buses:bus busses:bus skis:ski taxis:taxi "
+        "potatoes:potato tomatoes:tomato heroes:hero goes:go does:doe shoes:shoe movies:movie "
+        "cookies:cookie zombies:zombie ties:tie pies:pie menus:menu lens:lens lenses:lens gas:gas "
+        "canvas:canvas series:series mustaches:mustache shoed:shoed bookshelves:bookshelf this:this"
+    )
     for pair in pairs.split():
         word, lemma = pair.split(":")
         assert noun_lemma(word) == lemma
+
+
+def wordnet():
+    """The words of WordNet 3 and its irregular forms, as METEOR brings them."""
+    import pycocoevalcap
+
+    with ZipFile(Path(pycocoevalcap.__path__[0], "meteor/meteor-1.5.jar")) as jar:
+        words, forms = (
+            jar.read(f"synonym/english.{name}").decode("utf-8").split("\n")
+            for name in ("synsets", "exceptions")
+        )
+    irregular = dict(zip(forms[::2], forms[1::2], strict=False))
+    return set(words[::2]), {x: word for word, xs in irregular.items() for x in xs.split()}
+
+
+def test_plurals_that_wordnet_knows_become_words_that_it_knows():
+    known, irregular = wordnet()
+    rules = [
+        "ses:s",
+        "ves:f",
+        "xes:x",
+        "zes:z",
+        "ches:ch",
+        "shes:sh",
+        "ies:y",
+        "s:",
+    ]  # WordNet's, of nouns
+    endings = [rule.split(":") for rule in rules]
+    seen, wrong = 0, []
+    for name in ("coco", "f30k"):
+        for word in Vocabulary.load(shared(f"data/vocab/{name}_precomp_vocab.json")).words:
+            stems = [word.removesuffix(a) + b for a, b in endings if word.endswith(a)]
+            stems = {irregular.get(word), *stems} & known
+            plural = word.isalpha() and word.endswith("s") and len(word) > 2
+            if plural and stems and word not in known and word not in STOP_WORDS:
+                seen += 1
+                wrong += [] if noun_lemma(word) in stems else [(word, noun_lemma(word), stems)]
+    assert seen > 2000 and not wrong
 
 
 def test_state_and_files_round_trip(tmp_path):
@@ -220,6 +267,25 @@ def test_word_vectors(tmp_path):
     (tmp_path / "words.json").write_text('{"dog": 0, "snow": 1, "x": 2}')
     loaded = Concepts.load(tmp_path / "words.json", vectors=tmp_path / "v.npy")
     assert np.array_equal(loaded.vectors, vectors)
+
+
+def test_missing_words_get_the_vector_of_a_simpler_form(tmp_path):
+    file = tmp_path / "vectors.txt"  # with a header, and a second line of "dog"
+    file.write_text("2 3\ndog 1 2 3\ntshirt 3 4 5\nshirt 0 2 0\nman 5 6 7\ndog food 9 9 9\n")
+    words = ["dog", "dog's", "t-shirt", "man/boy", "polo-shirt", "2", "-"]
+    expected = [[1, 2, 3], None, [3, 4, 5], [5, 6, 7], [0, 2, 0], None, None]
+    for vector, truth in zip(word_vectors(words, file), expected, strict=True):
+        assert vector.tolist() == truth if truth else 0 < abs(vector).max() < 4
+    with pytest.raises(ValueError, match="none of the 1 words; expected lines 'word 0.1 0.2'"):
+        word_vectors(["<pad>"], file)
+    file.write_text("dog 1 2\ncat 1 2 3\n")
+    with pytest.raises(ValueError, match=r"vectors.txt has vectors of widths \[2, 3\]"):
+        word_vectors(["dog", "cat"], file)
+    file.write_text("dog name@domain.com 7 8\ndog 1 2\n")  # GloVe 840B has words with blanks
+    assert word_vectors(["dog"], file).tolist() == [[1, 2]]
+    file.write_text("dog runs fast\n")
+    with pytest.raises(ValueError, match="vectors.txt has a vector for none of the 1 words"):
+        word_vectors(["dog"], file)
 
 
 def test_wrong_concepts_say_what_is_wrong(tmp_path):
@@ -312,6 +378,12 @@ def test_labels_round_trip(tmp_path):
     (tmp_path / "other.json").write_text('{"a": 1}')
     with pytest.raises(ValueError, match="is no word list"):
         Labels.load(tmp_path / "other.json")
+    Concepts(["a"]).save(tmp_path / "concepts.json")
+    with pytest.raises(ValueError, match="concepts.json is no label list, but another"):
+        Labels.load(tmp_path / "concepts.json")
+    Vocabulary.build(["a dog"], 1).save(tmp_path / "vocab.json")
+    with pytest.raises(ValueError, match="is the vocabulary of 6 words that captions are read"):
+        Labels.load(tmp_path / "vocab.json")
 
 
 def test_stop_words_and_signs_are_no_labels():
@@ -340,3 +412,28 @@ def test_training_labels_are_those_of_the_image_and_test_labels_those_of_the_cap
     val = data.reader("val").captions([0, 1, 2, 3]).concepts
     assert val.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0], [1, 1, 0]]
     assert data.labels.images == 2 and data.labels.positives == [2, 1, 1]
+
+
+def test_a_published_label_list_and_the_counts_of_the_training_captions(tmp_path):
+    from itm.data import RegionDataModule
+
+    folder = case("labels")
+    captions = lines(folder / "train_caps.txt")
+    images = len(captions) // 5
+    for name in ("train", "dev", "test"):
+        np.save(tmp_path / f"{name}_ims.npy", np.zeros((images, 3, 4), np.float32))
+        shutil.copy(folder / "train_caps.txt", tmp_path / f"{name}_caps.txt")
+    index = json.loads((folder / "vocab_tag.json").read_text())["word2idx"]
+    words = sorted(index, key=index.get)[1:]
+    Labels(words, [1] * len(words), 2).save(tmp_path / "labels.json")  # counts of other captions
+    texts = [" ".join(captions[k : k + 5]).lower() for k in range(0, 5 * images, 5)]
+    count = [sum(word in re.findall("[a-z]+", text) for text in texts) for word in words]
+    for file in (folder / "vocab_tag.json", tmp_path / "labels.json"):
+        data = RegionDataModule(tmp_path, labels=file, num_labels=7)
+        data.use_labels = True
+        data.setup()
+        assert data.labels.words == words and data.labels.positives == count
+        assert np.allclose(data.labels.pos_weight(1e9), [(images - n) / max(n, 1) for n in count])
+        expected = np.load(folder / "expected.npz")
+        found = data.reader("train").captions(5 * expected["batch_images"]).labels
+        assert np.array_equal(found, expected["derived_batch_tags_spacejoin"])

@@ -1,6 +1,8 @@
+import json
 from pathlib import Path
 
 import hydra
+import numpy as np
 import pytest
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
@@ -67,6 +69,29 @@ def test_the_recipe_reaches_the_trainer(overrides, epochs, clip):
     assert cfg.trainer.max_epochs == epochs and cfg.trainer.gradient_clip_val == clip
 
 
+@pytest.mark.parametrize("data", ["f30k", "coco"])
+def test_the_rate_of_the_label_head_is_the_published_one(data):
+    cfg = compose(["model=casc", f"data={data}"])
+    assert cfg.optimizer.lr * cfg.model.head_lr_scale == pytest.approx(0.01)
+
+
+def test_label_list_and_positive_weights_from_files(tmp_path):
+    words = ["dog", "cat", "ball"]
+    index = {"word2idx": {"<unk>": 0, "dog": 1, "cat": 2, "ball": 3}}
+    (tmp_path / "vocab_tag.json").write_text(json.dumps(index))
+    np.save(tmp_path / "caption_np.npy", np.array([2, 3, 4], np.float32))
+    small = ["data.limit=20", "model.embed_dim=16", f"data.labels={tmp_path}/vocab_tag.json"]
+    file = f"pos_weight={tmp_path}/caption_np.npy"
+    casc = build("casc", overrides=[*small, f"model.{file}"])
+    scan = build("scan_t2i", "multilabel", overrides=[*small, f"loss.{file}"])
+    assert casc.labels.words == scan.labels.words == words
+    assert casc.head.pos_weight.tolist() == scan.loss.pos_weight.tolist() == [2, 3, 4]
+    with pytest.raises(Exception, match=r"caption_np.npy: 3 positive weights, num_labels=\d\d"):
+        build("casc", overrides=["data.limit=20", f"model.{file}"])
+    with pytest.raises(ValueError, match="model.num_labels=500, but the data has 3"):
+        build("casc", overrides=[*small, "model.num_labels=500"])
+
+
 def test_the_command_line_wins_over_the_recipe():
     cfg = compose(["model=vsrn", "data=f30k", "trainer.max_epochs=3", "model.final_bn=false"])
     assert cfg.trainer.max_epochs == 3 and cfg.model.final_bn is False
@@ -96,6 +121,34 @@ def test_sizes_come_from_the_data_and_conflicts_are_errors():
     assert matcher.hparams["vocab_size"] == len(matcher.vocab) and matcher.hparams["img_dim"] == 64
     with pytest.raises(ValueError, match="model.img_dim=2048, but the data has 64"):
         build("vsrn", overrides=[*small, "model.img_dim=2048"])
+
+
+WIDE = ["data.limit=20", "model.word_dim=3", "model.embed_dim=16"]
+
+
+@pytest.mark.parametrize("model", ["scan_t2i", "vsrn", "sgr", "cvse", "casc"])
+def test_words_start_from_a_file_of_vectors(tmp_path, model):
+    check_words(tmp_path, model, WIDE)
+
+
+@pytest.mark.parametrize("model", ["two_branch_embedding", "two_branch_similarity"])
+@pytest.mark.parametrize("text", ["gru", "mean", "attend"])
+def test_sentences_start_from_a_file_of_vectors(tmp_path, model, text):
+    check_words(tmp_path, model, [*WIDE, f"text={text}"])
+
+
+def check_words(folder, model, overrides):
+    words = build(model, overrides=overrides).vocab.words
+    file, rng = folder / "vectors.txt", np.random.default_rng(0)
+    known = {word: rng.integers(9, 99, 3).tolist() for word in words[5::2]}
+    file.write_text("".join(f"{word} {a} {b} {c}\n" for word, (a, b, c) in known.items()))
+    matcher = build(model, overrides=[*overrides, f"word_vectors={file}"])
+    rows = dict(zip(words, matcher.text.embed.weight.tolist(), strict=True))
+    assert {word: rows.pop(word) for word in known} == known
+    noise = np.array(list(rows.values()))
+    assert abs(noise.mean()) < 0.2 and abs(noise.std() - 1) < 0.2
+    with pytest.raises(ValueError, match="is 3 wide, but model.word_dim=4; set model.word_dim=3"):
+        build(model, overrides=[*overrides, "model.word_dim=4", f"word_vectors={file}"])
 
 
 def test_missing_root_says_what_to_give():

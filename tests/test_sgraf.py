@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from golden_metrics import check_metrics
+from golden_metrics import check_metrics, check_options
 from goldens_path import SHARED, case, shared
 from itm.batch import Captions, Images, Pairs
 from itm.checkpoint import load, save
@@ -196,7 +196,7 @@ def test_published_round_trip(name, tmp_path):
     for before, after in zip(states, again, strict=True):
         assert before.keys() == after.keys()
         assert all(torch.equal(before[key], after[key]) for key in before)
-    assert {key: options[key] for key in written} == written
+    check_options(options, written)
     again = from_published(tmp_path / "again.pth.tar")
     assert again.hparams == golden.matcher.hparams
     again.vocab = golden.matcher.vocab

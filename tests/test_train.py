@@ -132,3 +132,4 @@ def test_prepare_checks_a_folder_and_writes_its_files(tmp_path):
     assert "40 images, 200 captions" in text
     for name in ("vocab.json", "concepts.json", "labels.json", "cider.npz"):
         assert (tmp_path / "made" / name).stat().st_size > 0
+    assert json.loads((tmp_path / "made/labels.json").read_text())["images"] == 40

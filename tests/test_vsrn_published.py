@@ -4,6 +4,7 @@ import torch
 from torch.nn.utils.rnn import pad_packed_sequence
 
 import itm.checkpoint
+from golden_metrics import check_options
 from goldens_path import case
 from itm.batch import Pairs
 from itm.captioner import teacher
@@ -11,6 +12,7 @@ from itm.losses import Triplet
 from itm.metrics import evaluate
 from itm.models import VSRN
 from itm.models.vsrn import published
+from itm.models.vsrn_weights import REST
 from itm.published import from_published, read_checkpoint, save_published
 from itm.tuples import make_images
 from vsrn_reference import toy
@@ -200,6 +202,8 @@ def test_published_weights_survive_both_directions(name, tmp_path):
         assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
         assert all(torch.equal(before[k], after[k]) for k in before)
     assert options["data_name"] == name.split("_")[0] + "_precomp"
+    _, original = read_checkpoint(golden.folder / "checkpoint.pth.tar")
+    check_options(original, options, REST)
     itm.checkpoint.save(matcher, tmp_path / "folder")
     loaded = itm.checkpoint.load(tmp_path / "folder")
     np.testing.assert_array_equal(loaded.score(golden.features, golden.captions), scores[0])

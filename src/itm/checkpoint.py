@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,8 +225,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the pages that some add, and torch's advice to run the file."""
-    return (str(error) or repr(error)).splitlines()[0].partition(" In PyTorch 2.6")[0]
+    """What an error says, without the pages that some add, and torch's advice to run the file.
+
+    Of torch's refusals that is the class or function which the pickle asked for.
+    """
+    text = str(error) or repr(error)
+    refused = re.search(r"Unsupported (?:global: GLOBAL \S+|operand \d+|class \S+)", text)
+    return refused[0] if refused else text.splitlines()[0].partition(" In PyTorch 2.6")[0]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -98,13 +98,15 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
     """Loss and matcher of a configuration, sizes filled from the data.
 
     Raises:
-        ValueError: an explicit size that contradicts the data.
+        ValueError: an explicit size that contradicts the data, or word vectors that do not fit.
     """
     sizes = _sizes(datamodule)
     optimizer, scheduler = instantiate(cfg.optimizer), instantiate(cfg.scheduler)
     model = _fill(cfg.model, sizes, "model")
     matcher = instantiate(model, optimizer=optimizer, scheduler=scheduler)
     matcher.vocab = datamodule.vocabulary
+    if cfg.word_vectors is not None:
+        start_words(matcher, cfg.word_vectors)
     for name in ("labels", "concepts"):
         words = getattr(datamodule, name)
         setattr(matcher, name, words)
@@ -113,6 +115,32 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
     matcher.loss = build_loss(cfg, datamodule, matcher)
     object.__setattr__(matcher, "data", datamodule)  # not a sub-module, not in checkpoints
     return matcher
+
+
+def start_words(matcher: Matcher, path: str) -> None:
+    """Start the word embedding from a file of word vectors (`word_vectors=`).
+
+    Raises:
+        ValueError: a text encoder without a word embedding, or vectors of another width.
+    """
+    import torch
+
+    from itm.word_files import word_vectors
+
+    text, vocab = cast(Any, (getattr(matcher, "text", None), matcher.vocab))
+    if not hasattr(text, "start_from"):
+        raise ValueError(
+            f"word_vectors={path} belongs to text=gru, mean or attend, which learn an embedding of "
+            f"words; this matcher encodes text with {type(text).__name__}: leave word_vectors out"
+        )
+    vectors = torch.from_numpy(word_vectors(vocab.words, path))
+    given, expected = vectors.shape[1], text.embed.embedding_dim
+    if given != expected:
+        raise ValueError(
+            f"word_vectors={path} is {given} wide, but model.word_dim={expected}; set "
+            f"model.word_dim={given}"
+        )
+    text.start_from(vectors)
 
 
 def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) -> Any:
@@ -161,6 +189,6 @@ def _fill(node: DictConfig, sizes: dict[str, Any], group: str) -> DictConfig:
         elif given != sizes[name] and sizes[name] is not None:
             raise ValueError(
                 f"{group}.{name}={given}, but the data has {sizes[name]}; leave it out, or point "
-                "data.root and data.vocab at the data this value belongs to"
+                "data.root, data.vocab and data.labels at the data this value belongs to"
             )
     return node

@@ -18,7 +18,15 @@ def convert(cfg: DictConfig) -> None:
     missing = [key for key in ("published", "out") if OmegaConf.is_missing(cfg, key)]
     if missing:
         raise ValueError(f"give {' and '.join(f'{key}=...' for key in missing)}")
-    matcher = from_published(cfg.published, cfg.vocab, cfg.concepts, cfg.family, cfg.captioner)
+    matcher = from_published(
+        cfg.published,
+        cfg.vocab,
+        cfg.concepts,
+        cfg.family,
+        cfg.captioner,
+        options=OmegaConf.to_container(cfg.options),  # type: ignore[arg-type]
+        tokenizer=cfg.tokenizer,
+    )
     folder = matcher.save_pretrained(cfg.out)
     parameters = sum(p.numel() for p in matcher.parameters()) / 1e6
     print(f"{type(matcher).__name__}, {parameters:.2f} M parameters, written to {folder}")

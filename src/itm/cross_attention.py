@@ -64,7 +64,7 @@ class CrossAttention:
         lambda_lse: sharpness of LogSumExp.
 
     Raises:
-        ValueError: an unknown option.
+        ValueError: an unknown option, or lambda_lse not above 0.
     """
 
     direction: str = "t2i"
@@ -81,6 +81,8 @@ class CrossAttention:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(known)}")
+        if self.lambda_lse <= 0:
+            raise ValueError(f"lambda_lse={self.lambda_lse} must be above 0: it is divided by")
 
     def prepare(self, images: Encoded) -> Encoded:
         """Images with what every block of captions would compute again: `aux["gram"]` in "t2i"."""

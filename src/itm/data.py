@@ -43,7 +43,9 @@ class RegionDataModule(pl.LightningDataModule):
         limit: at most this many images of every split.
         val_images: at most this many images in validation.
         drop_last: leave out the last incomplete training batch.
-        num_labels: size of the label vocabulary.
+        labels: file of the label vocabulary, such as the original's vocab_tag.json, or None to
+            build one; either way its counts are those of the training captions.
+        num_labels: size of a built label vocabulary.
         num_concepts: size of the concept vocabulary.
         vectors: precomputed sentence vectors: read `{split}_caps.npy` (M, F).
         phrases: train on phrases and the regions they mean, in place of captions.
@@ -78,6 +80,7 @@ class RegionDataModule(pl.LightningDataModule):
         limit: int | None = None,
         val_images: int | None = None,
         drop_last: bool = False,
+        labels: str | Path | None = None,
         num_labels: int = 500,
         num_concepts: int = 300,
         vectors: bool = False,
@@ -111,6 +114,7 @@ class RegionDataModule(pl.LightningDataModule):
         self.limit = limit
         self.val_images = val_images
         self.drop_last = drop_last
+        self.labels_path = labels
         self.num_labels = num_labels
         self.num_concepts = num_concepts
         self.vectors = vectors
@@ -173,7 +177,11 @@ class RegionDataModule(pl.LightningDataModule):
 
             captions = self._train_captions()
             image = self.split("train").caption_image[: len(captions)]
-            self.labels = Labels.build(captions, self.num_labels, caption_image=image)
+            if self.labels_path is not None:
+                self.labels = Labels.load(self.labels_path)
+                self.labels.count(captions, image)
+            else:
+                self.labels = Labels.build(captions, self.num_labels, caption_image=image)
         if self.use_concepts and self.concepts is None:
             from itm.concepts import Concepts
 

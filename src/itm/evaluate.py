@@ -37,6 +37,7 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.pmrp import split_codes
     from itm.relevance import check_source
     from itm.results import environment, metric_table, split_facts, write_ranks
+    from itm.transductive import PUBLISHED
 
     out = Path(HydraConfig.get().runtime.output_dir)
     split = find_split(cfg)
@@ -52,6 +53,10 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
             f"memory_budget={cfg.memory_budget} is too small: it is a number of bytes, at least "
             f"{LEAST_MEMORY} (1 MiB); the default is 1073741824 (1 GiB)"
         )
+    if cfg.transductive is not None and cfg.transductive not in PUBLISHED:
+        raise ValueError(
+            f"transductive={cfg.transductive} must be {' or '.join(PUBLISHED)}, whose rule to use"
+        )
     tables = split_tables(split) if cfg.eccv else None
     codes = None if cfg.pmrp is None else split_codes(cfg.pmrp, split)
     captioning = describe(cfg, split, out) if cfg.describe else None
@@ -61,6 +66,8 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
         matrices[f"{name} #{len(matrices) + 1}" if name in matrices else name] = matrix
     if len(matrices) > 1:
         matrices[f"ensemble of {len(matrices)}"] = _mean(list(matrices.values()))
+    if cfg.transductive is not None:
+        matrices |= complete(cfg, split)
     owner = caption_owner(next(iter(matrices.values())), split)
     relevance = find_relevance(cfg.relevance, split)
     report, ranks = {}, {}
@@ -142,6 +149,28 @@ def score_split(
     text = matcher.hparams.get("text") or {}
     sentences = split.sentence_vectors() if text.get("name") == "vectors" else split.captions
     return matcher.score(split.view(), sentences, batch_size)
+
+
+def complete(cfg: DictConfig, split: Split) -> dict[str, np.ndarray]:
+    """Scores of every CVSE with concept labels that captions of the test set lend each other.
+
+    Raises:
+        ValueError: none of the matchers is a CVSE.
+    """
+    from itm.checkpoint import load
+    from itm.models.cvse import CVSE
+    from itm.transductive import PUBLISHED, score_transductive
+
+    found = {}
+    for path in names_of(cfg.checkpoint):
+        matcher = load(path, model_class=cfg.model_class, device=cfg.device)
+        if isinstance(matcher, CVSE):
+            found[f"{path} (transductive)"] = score_transductive(
+                matcher, split.view(), split.captions, *PUBLISHED[cfg.transductive], cfg.batch_size
+            )
+    if not found:
+        raise ValueError("transductive= completes the concept labels of CVSE; give its checkpoint=")
+    return found
 
 
 def _mean(matrices: Sequence[np.ndarray]) -> np.ndarray:

@@ -69,11 +69,20 @@ class Labels:
             frequent_nouns((tokenize(caption) for caption in captions), size, tagger),
             source=tagger_name(tagger),
         )
-        rows = np.arange(len(captions)) if caption_image is None else np.asarray(caption_image)
-        labels.images = len(np.unique(rows))
-        table = labels.label_images(captions, rows, int(rows.max(initial=-1)) + 1)
-        labels.positives = table.sum(0).astype(int).tolist()
+        labels.count(captions, np.arange(len(captions)) if caption_image is None else caption_image)
         return labels
+
+    def count(self, captions: Sequence[str], caption_image: Sequence[int] | np.ndarray) -> None:
+        """Count the images that hold each label, for `pos_weight`; earlier counts are forgotten.
+
+        Args:
+            captions: of the training split.
+            caption_image: row of each caption's image.
+        """
+        rows = np.asarray(caption_image)
+        table = self.label_images(captions, rows, int(rows.max(initial=-1)) + 1)
+        self.positives = table.sum(0).astype(int).tolist()
+        self.images = len(np.unique(rows))
 
     def label_images(
         self,
@@ -138,6 +147,14 @@ class Labels:
         """
         data = read_json(Path(path))
         if "words" in data:
-            return cls.from_state(data)
+            try:
+                return cls.from_state(data)
+            except TypeError as error:
+                raise ValueError(f"{path} is no label list, but another word list") from error
         words = words_of(data.get("word2idx"), Path(path))
+        if "<start>" in words:
+            raise ValueError(
+                f"{path} is the vocabulary of {len(words)} words that captions are read with; "
+                "expected the label list, such as the original's vocab_tag.json"
+            )
         return cls(words[1:] if words[:1] == ["<unk>"] else words, source=Path(path).name)

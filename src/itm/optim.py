@@ -1,7 +1,10 @@
-"""The step schedule of the published systems, per parameter group."""
+"""The step schedule of the published systems, per parameter group; TensorFlow's Adam."""
+
+from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 
@@ -23,3 +26,26 @@ class StepLR(LRScheduler):
             ** (self.last_epoch // group.get("step_size", self.step_size))
             for base, group in zip(self.base_lrs, self.optimizer.param_groups, strict=True)
         ]
+
+
+class TensorflowAdam(Adam):
+    """Adam as TensorFlow computes it, with which the two-branch networks and CITE were trained.
+
+    p_t = p_{t-1} - lr * sqrt(1 - beta2^t) / (1 - beta1^t) * m_t / (sqrt(v_t) + eps)
+
+    with the moments m and v of the gradient. Torch divides by sqrt(v_t / (1 - beta2^t)) + eps: its
+    eps counts less, above all in the first steps. This is `tf.compat.v1.train.AdamOptimizer`, the
+    "epsilon hat" of Kingma and Ba, ICLR 2015, end of section 2. Arguments: `torch.optim.Adam`'s.
+    """
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step, with torch's eps set to what makes the two equal."""
+        given = [group["eps"] for group in self.param_groups]
+        for group in self.param_groups:
+            done = [int(self.state[p]["step"]) for p in group["params"] if p in self.state]
+            group["eps"] /= (1 - group["betas"][1] ** (1 + max(done, default=0))) ** 0.5
+        try:
+            return super().step(closure)
+        finally:
+            for group, eps in zip(self.param_groups, given, strict=True):
+                group["eps"] = eps

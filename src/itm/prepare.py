@@ -87,7 +87,7 @@ def write(what: str, train: Split, data: DictConfig, out: Path) -> Path:
         from itm.concepts import Labels
 
         path = out / "labels.json"
-        Labels.build(train.captions, data.num_labels).save(path)
+        Labels.build(train.captions, data.num_labels, caption_image=train.caption_image).save(path)
     elif what == "cider":
         from itm.relevance import CiderIndex
 

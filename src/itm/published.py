@@ -2,29 +2,26 @@
 
 Every model file offers `published(states, options)`: the list of state dicts and the options of an
 original checkpoint -> (constructor arguments, state dict), or None when the tensor names are those
-of another family. Here the file is read, the family found, and the vocabulary checked.
+of another family. Here the family is found, and options, vocabulary and concepts are checked.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import warnings
-from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from itm.checkpoint import first_line
+from itm.original_files import read_checkpoint, write_checkpoint
 from itm.published_vocab import read_vocabulary
-from itm.tensorflow import read_variables
 from itm.text import Vocabulary
 
 if TYPE_CHECKING:
     from itm.matcher import Matcher
+
+__all__ = ["FAMILIES", "from_published", "load_strictly", "read_checkpoint", "save_published"]
 
 # More specific families first: a SCAN checkpoint's tensors are a part of CASC's.
 FAMILIES = {
@@ -37,68 +34,41 @@ FAMILIES = {
     "two_branch_similarity": ("itm.models.two_branch_similarity", "TwoBranchSimilarity"),
 }
 
-# What a torch file may hold beside tensors and plain containers: options, and best results that
-# were kept as numpy scalars (under the module's old and new name).
-_SCALAR = np.float64(0).__reduce__()[0]
-SAFE: list[Any] = [
-    argparse.Namespace,
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    np.dtypes.Float32DType,
-    np.dtypes.Float64DType,
-]
+# Options that say what tensors say too: theirs -> our argument.
+STATED = {
+    "vocab_size": "vocab_size",
+    "img_dim": "img_dim",
+    "word_dim": "word_dim",
+    "embed_size": "embed_dim",
+    "num_layers": "num_layers",
+    "bi_gru": "bidirectional",
+    "module_name": "module",
+    "sim_dim": "sim_dim",
+    "sgr_step": "sgr_steps",
+    "num_attribute": "num_concepts",
+    "input_channel": "concept_dim",
+    "use_BatchNorm": "use_batchnorm",
+}
 
-
-def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
-    """State dicts and options of an original checkpoint.
-
-    A torch file, zip or legacy format (only tensors, plain containers, numpy scalars and
-    `argparse.Namespace` are unpickled), an .npz file of named arrays, or the prefix of a TensorFlow
-    checkpoint.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: foreign classes in the pickle, or no checkpoint.
-    """
-    path = Path(path)
-    if Path(f"{path}.index").is_file():
-        return [read_variables(path)], {}
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    if path.suffix == ".npz":
-        return [_read_npz(path)], {}
-    try:
-        with torch.serialization.safe_globals(SAFE), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            data = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile pickle can raise anything
-        raise ValueError(
-            f"{path} could not be read safely: only tensors, plain containers and "
-            f"argparse.Namespace are accepted ({first_line(error)})"
-        ) from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} holds a {type(data).__name__}, not the dict of a checkpoint")
-    opt: Any = data.get("opt") or {}
-    options: dict[str, Any] = vars(opt) if isinstance(opt, argparse.Namespace) else dict(opt)
-    model: Any = data.get("model", data.get("state_dict", data))
-    states = list(model) if isinstance(model, (list, tuple)) else [model]
-    for state in states:
-        if not isinstance(state, (dict, OrderedDict)):
-            raise ValueError(f"{path}: 'model' holds a {type(state).__name__}, not state dicts")
-    # DataParallel prefixes every name with "module."
-    return [{k.removeprefix("module."): v for k, v in state.items()} for state in states], options
-
-
-def _read_npz(path: Path) -> dict[str, Tensor]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except Exception as error:  # a damaged archive can raise anything
-        raise ValueError(
-            f"{path} could not be read safely: an .npz file of plain arrays is expected "
-            f"({first_line(error)})"
-        ) from error
+# What every original command line sets and its model or evaluation reads, at its defaults.
+TRAINING = {
+    "data_path": "./data/",
+    "data_name": "f30k_precomp",
+    "vocab_path": "./vocab/",
+    "logger_name": "./runs/runX/log",
+    "model_name": "./runs/runX/checkpoint",
+    "resume": "",
+    "margin": 0.2,
+    "max_violation": True,
+    "num_epochs": 30,
+    "batch_size": 128,
+    "learning_rate": 2e-4,
+    "lr_update": 15,
+    "grad_clip": 2.0,
+    "workers": 10,
+    "log_step": 10,
+    "val_step": 500,
+}
 
 
 def from_published(
@@ -109,6 +79,7 @@ def from_published(
     captioner: str | Path | None = None,
     loss: Any = None,
     options: dict[str, Any] | None = None,
+    tokenizer: str | None = None,
 ) -> Matcher:
     """A matcher with the weights of an original checkpoint, in eval mode.
 
@@ -122,38 +93,30 @@ def from_published(
         captioner: VSRN's captioning branch, which the original saves nowhere.
         loss: a loss object, for further training.
         options: the original's options where the checkpoint does not hold them (or to correct it).
+        tokenizer: how captions were split in training, where the vocabulary file does not tell, see
+            `itm.text.Vocabulary`: "bytes_repr" for the authors' CVSE.
 
     Raises:
         ValueError: tensors of no known family, missing or unexpected tensors, shapes that do not
-            fit, a vocabulary of another size than the embedding table, or concepts missing.
+            fit, options that contradict the tensors, a vocabulary of another size than the
+            embedding table, or concepts that are missing or of other weights.
     """
     states, known = read_checkpoint(checkpoint)
-    known |= options or {}
+    known = {**known, **(options or {})}
     if captioner is not None:
-        states = [*states, *read_checkpoint(captioner)[0]]
-    names = [family] if family is not None else list(FAMILIES)
-    for name in names:
-        if name not in FAMILIES:
-            raise ValueError(f"unknown family {name!r}; known: {', '.join(FAMILIES)}")
-        module, cls = FAMILIES[name]
-        try:
-            found = importlib.import_module(module).published(states, known)
-        except KeyError as error:  # the family is known, but not what its sizes are
-            raise ValueError(f"{checkpoint}: {name} weights without their {error}") from error
-        if found is not None:
-            break
-    else:
-        some = sorted(key for state in states for key in state)[:6]
-        raise ValueError(
-            f"{checkpoint}: its tensors ({', '.join(some)}, ...) are not those of "
-            f"{' or '.join(names)}; itm.load reads a checkpoint of itm itself"
-        )
-    arguments, tensors, *classname = found
+        states = [*states, _read_captioner(captioner)]
+    source = str(checkpoint)
+    name, (arguments, tensors, *classname) = _find_family(states, known, family, source)
+    _check_options(arguments, known, source)
+    for given, what, owner in ((concepts, "concepts", "cvse"), (captioner, "captioner", "vsrn")):
+        if given is not None and name != owner:
+            raise ValueError(f"{what}= belongs to {owner}; {source} holds weights of {name}")
+    module, cls = FAMILIES[name]
     matcher_class = getattr(importlib.import_module(module), classname[0] if classname else cls)
     matcher = matcher_class(**arguments, loss=loss)
     if matcher.needs_concepts:
-        tensors = {**_take_concepts(matcher, concepts, str(checkpoint)), **tensors}
-    load_strictly(matcher, tensors, str(checkpoint))
+        tensors = {**_take_concepts(matcher, concepts, tensors, source), **tensors}
+    load_strictly(matcher, tensors, source)
     if vocab is not None:
         words = read_vocabulary(vocab) if isinstance(vocab, (str, Path)) else vocab
         size = arguments.get("vocab_size")
@@ -162,32 +125,91 @@ def from_published(
                 f"the vocabulary has {len(words)} words but the embedding table of {checkpoint} "
                 f"has {size} rows: use the vocabulary file these weights were trained with"
             )
+        if tokenizer is not None:
+            words = Vocabulary(words.words, words.markers, tokenizer, words.pad_to)
         matcher.vocab = words
     return matcher.eval()
 
 
-def _take_concepts(matcher: Any, concepts: Any, source: str) -> dict[str, Tensor]:
+def _find_family(
+    states: list[dict[str, Tensor]], options: dict[str, Any], family: str | None, source: str
+) -> tuple[str, tuple[Any, ...]]:
+    """The family whose tensor names these are, and what its `published` returns."""
+    names = [family] if family is not None else list(FAMILIES)
+    for name in names:
+        if name not in FAMILIES:
+            raise ValueError(f"unknown family {name!r}; known: {', '.join(FAMILIES)}")
+        try:
+            found = importlib.import_module(FAMILIES[name][0]).published(states, options)
+        except KeyError as error:  # the family is known, but not what its sizes are
+            raise ValueError(f"{source}: {name} weights without their {error}") from error
+        if found is not None:
+            return name, found
+    some = sorted(key for state in states for key in state)[:6]
+    raise ValueError(
+        f"{source}: its tensors ({', '.join(some)}, ...) are not those of "
+        f"{' or '.join(names)}; itm.load reads a checkpoint of itm itself"
+    )
+
+
+def _check_options(arguments: dict[str, Any], options: dict[str, Any], source: str) -> None:
+    """Where tensors are missing as a whole, of a layer or a direction, only the options tell."""
+    for theirs, ours in STATED.items():
+        if theirs == "sgr_step" and arguments.get("module") != "SGR":
+            continue
+        if theirs in options and ours in arguments and options[theirs] != arguments[ours]:
+            raise ValueError(
+                f"{source}: its options say {theirs}={options[theirs]}, its tensors "
+                f"{arguments[ours]}: tensors are missing, or these are the options of other weights"
+            )
+
+
+def _read_captioner(path: str | Path) -> dict[str, Tensor]:
+    """The captioning branch's state dict."""
+    states, _ = read_checkpoint(path)
+    names = [name for state in states for name in state]
+    if len(states) != 1 or not any(name.startswith("encoder.vid2hid") for name in names):
+        raise ValueError(
+            f"captioner={path} holds {', '.join(sorted(names)[:4])}, ...: expected the tensors of "
+            "VSRN's captioning branch, encoder.vid2hid... and decoder..."
+        )
+    return states[0]
+
+
+def _take_concepts(
+    matcher: Any, concepts: Any, tensors: dict[str, Tensor], source: str
+) -> dict[str, Tensor]:
     """Concept words and the tensors that come with them: no checkpoint holds either."""
     from itm.concepts import Concepts
 
     if isinstance(concepts, (str, Path)):
         concepts = Concepts.load(concepts)
-    if concepts is None or concepts.vectors is None:
+    if not isinstance(concepts, Concepts) or concepts.vectors is None:
         raise ValueError(
             f"{source} holds neither the concept words nor their word vectors: give concepts=, the "
-            "folder of category_concepts.json and its pickles, or a Concepts with vectors"
+            "folder of category_concepts.json and its pickles, or a Concepts with vectors, not a "
+            f"{type(concepts).__name__}"
         )
     matcher.set_concepts(concepts)
+    counted = concepts.counts is not None and concepts.adjacency is not None
+    mine, theirs = matcher.graph.adjacency, tensors.get("graph.adjacency", torch.empty(0))
+    if counted and mine.shape == theirs.shape and not torch.allclose(mine, theirs, atol=1e-4):
+        raise ValueError(
+            f"these {len(concepts)} concepts ({', '.join(concepts.words[:4])}, ...) are not "
+            f"those that {source} was trained with: the graph of their counts is another"
+        )
     return {"graph.vectors": matcher.graph.vectors}
 
 
 def load_strictly(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> None:
-    """Load weights; every tensor must be there, known, and of the right shape.
+    """Load weights; every tensor must be there, known, of the right shape, and of numbers.
 
     Raises:
-        ValueError: with the names that are missing, unexpected or misshapen.
+        ValueError: with the names that are missing, unexpected, misshapen or not finite.
     """
     own = {k: v for k, v in matcher.state_dict().items() if not k.startswith("loss.")}
+    counts = {k: torch.tensor(0) for k in own if k.endswith("num_batches_tracked")}
+    tensors = {**counts, **tensors}  # PyTorch before 0.4.1 did not count them
     problems = [f"missing {k} {tuple(own[k].shape)}" for k in own if k not in tensors]
     problems += [f"unexpected {k} {tuple(tensors[k].shape)}" for k in tensors if k not in own]
     problems += [
@@ -195,6 +217,7 @@ def load_strictly(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> 
         for k in own
         if k in tensors and own[k].shape != tensors[k].shape
     ]
+    problems += [f"{k} holds NaN or infinity" for k in tensors if not tensors[k].isfinite().all()]
     if problems:
         raise ValueError(
             f"{source}: weights do not fit {type(matcher).__name__}:\n  " + "\n  ".join(problems)
@@ -207,19 +230,19 @@ def save_published(matcher: Any, path: str | Path, options: dict[str, Any] | Non
 
     Args:
         matcher: a matcher whose class has `to_published`.
-        path: the file, usually named model_best.pth.tar; .npz for variables of TensorFlow, which
-            holds no options.
-        options: further options for `opt`; the original's own names.
+        path: the file, usually named model_best.pth.tar; .npz for variables of TensorFlow.
+        options: further options for `opt`; the original's own names. What neither they nor the
+            matcher tell, such as the learning rate, is at its published default.
 
     Raises:
         ValueError: a form that the original code does not have, so that scores would be others.
     """
+    from itm.losses import Triplet
+
     states, known = matcher.to_published()
-    if Path(path).suffix == ".npz":
-        np.savez(path, **{name: value.numpy() for name, value in states[0].items()})
-        return
-    opt = argparse.Namespace(**{**known, **(options or {})})
-    data = {"epoch": 0, "model": states, "best_rsum": 0.0, "opt": opt, "Eiters": 0}
-    if len(states) == 1:  # the names of the two-branch networks' PyTorch port
-        data |= {"state_dict": states[0], "best_acc": 0.0}
-    torch.save(data, path)
+    loss = getattr(matcher.loss, "ranking", matcher.loss)
+    if isinstance(loss, Triplet):
+        known = {"margin": loss.margin, "max_violation": loss.negatives == "hardest", **known}
+    if len(states) > 1:
+        known = {**TRAINING, **known}
+    write_checkpoint(path, states, {**known, **(options or {})})

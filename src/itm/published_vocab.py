@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+from itm.checkpoint import first_line
 from itm.text import Vocabulary
 
 
@@ -52,5 +53,5 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
     except Exception as error:  # a damaged or hostile pickle can raise anything
         raise ValueError(
             f"{path} is no vocabulary pickle: expected an object of class Vocabulary with "
-            f"'word2idx': {{word: id}} and nothing else ({error!r})"
+            f"'word2idx': {{word: id}} and nothing else ({first_line(error)})"
         ) from error

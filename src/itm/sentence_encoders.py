@@ -70,7 +70,7 @@ class MeanText(nn.Module):
             self.register_buffer("initial", self.embed.weight.detach().clone())
 
     def start_from(self, vectors: Tensor) -> None:
-        """Take pretrained word vectors (V, word_dim), see `read_word_vectors`."""
+        """Take pretrained word vectors (V, word_dim), see `itm.word_files.word_vectors`."""
         with torch.no_grad():
             self.embed.weight.copy_(vectors)
             if self.word_reg:
@@ -83,7 +83,7 @@ class MeanText(nn.Module):
         return {"words": self.word_reg * (self.embed.weight - self.initial).square().mean()}
 
     def forward(self, captions: Captions) -> Tensor:
-        """(C, word_dim); a caption without known words gives zeros."""
+        """(C, word_dim); a caption of no known word gives its padding's sum: 0 without `pad_to`."""
         words, mask = self.words(captions)
         return self.mean(words, mask, captions.tokens)
 
@@ -205,34 +205,3 @@ def sentence_encoder(
     if name == "gru":
         return GRUSentence(vocab_size, word_dim, sentence_dim or 1024)
     return (MeanText if name == "mean" else AttendText)(vocab_size, word_dim, **options)
-
-
-def read_word_vectors(path: str, words: list[str]) -> Tensor:
-    """Pretrained vectors of a vocabulary from a text file of lines "word x1 x2 ...".
-
-    Args:
-        path: the file (GloVe, fastText, GrOVLE and others); lines of another width, such as a
-            header, are skipped.
-        words: the vocabulary in id order.
-
-    Returns:
-        (V, word_dim) float32; words without a vector are zero.
-
-    Raises:
-        ValueError: the file has a vector for none of the words.
-    """
-    rows = {word: row for row, word in enumerate(words)}
-    found: dict[int, list[str]] = {}
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            word, *values = line.rstrip().split(" ")
-            if word.lower() in rows and len(values) > 1:
-                found[rows[word.lower()]] = values
-    if not found:
-        raise ValueError(f"{path} has a vector for none of the {len(words)} words")
-    width = len(next(iter(found.values())))
-    vectors = torch.zeros(len(words), width)
-    for row, values in found.items():
-        if len(values) == width:
-            vectors[row] = torch.tensor([float(x) for x in values])
-    return vectors

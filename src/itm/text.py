@@ -6,6 +6,7 @@ wrapped in <start> and <end>, and unknown words become <unk>.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
@@ -42,7 +43,28 @@ def split_blanks(caption: str) -> list[str]:
     return lower(caption).split()
 
 
-TOKENIZERS = {"treebank": tokenize, "whitespace": split_blanks}
+def bytes_repr(caption: str) -> str:
+    """A caption as Python 3 prints its bytes: b'...', all in lower case."""
+    return str(caption.encode("utf-8").strip()).lower()
+
+
+def tokenize_bytes_repr(caption: str) -> list[str]:
+    """Words of `bytes_repr`: CVSE's loader took this text for the caption, in training and test.
+
+    With the rule of nltk 3.4.5 to 3.9.1 that parts a quote from a single letter behind it.
+
+    >>> tokenize_bytes_repr("A dog runs.")
+    ['b', "'", 'a', 'dog', 'runs', '.', "'"]
+    """
+    text = re.sub(r"(')(?!re|ve|ll|m|t|s|d|n)(\w)\b", r"\1 \2", bytes_repr(caption))
+    return _treebank().tokenize(text)
+
+
+TOKENIZERS = {
+    "treebank": tokenize,
+    "whitespace": split_blanks,
+    "bytes_repr": tokenize_bytes_repr,
+}
 
 
 class Tokens(Protocol):
@@ -72,7 +94,8 @@ class Vocabulary:
         words: the words in id order, the four specials first. Without markers <pad> is enough: a
             vocabulary without <unk> drops the words it does not know.
         markers: wrap each caption in <start> and <end>.
-        tokenizer: "treebank", or "whitespace" to split the lower-cased caption at blanks.
+        tokenizer: "treebank", "whitespace" to split the lower-cased caption at blanks, or
+            "bytes_repr" for CVSE's own weights, see `tokenize_bytes_repr`.
         pad_to: fill (and cut) every caption to this many ids, and count the padding as words. Only
             for published weights that were trained so (two-branch networks in PyTorch: the vector
             of id 0 was learnt and belongs to every caption).
@@ -121,6 +144,10 @@ class Vocabulary:
         if self.pad_to is not None:
             ids = (ids + [PAD] * self.pad_to)[: self.pad_to]
         return ids
+
+    def as_read(self, caption: str) -> str:
+        """The text whose words `encode` looks up; concepts are found in the same text."""
+        return bytes_repr(caption) if self.tokenizer == "bytes_repr" else caption
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """The word of each id."""
@@ -183,7 +210,8 @@ class Vocabulary:
             dense = [index[word] for word in words] == list(range(len(words)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path} is no vocabulary: expected JSON with 'word2idx': {{word: id}} ({error!r})"
+                f"{path} is no vocabulary: expected JSON with 'word2idx': {{word: id}} "
+                f"({type(error).__name__}: {error})"
             ) from error
         if not dense:
             raise ValueError(f"{path}: word2idx must hold each id from 0 to {len(words) - 1} once")

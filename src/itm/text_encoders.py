@@ -48,6 +48,11 @@ class GRUText(nn.Module):
             word_dim, embed_dim, num_layers, batch_first=True, bidirectional=bidirectional
         )
 
+    def start_from(self, vectors: Tensor) -> None:
+        """Take pretrained word vectors (V, word_dim), see `itm.word_files.word_vectors`."""
+        with torch.no_grad():
+            self.embed.weight.copy_(vectors)
+
     def forward(self, captions: Captions) -> tuple[Tensor, Tensor]:
         """Word states (C, L, D), zero beyond each caption's length, and the mask (C, L).
 

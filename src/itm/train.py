@@ -105,7 +105,13 @@ def build_trainer(cfg: DictConfig) -> Any:
 
 
 def start_from(matcher: Any, source: str) -> None:
-    """Take the weights of another matcher of the same shape and vocabulary (`init=`)."""
+    """Take the weights of another matcher of the same shape, vocabulary and labels (`init=`).
+
+    Positive weights of labels are not learned: they stay those of this training's data.
+
+    Raises:
+        ValueError: the other matcher is of another class, or knows other words or labels.
+    """
     from itm.checkpoint import load, pack_state, unpack_state
     from itm.published import load_strictly
 
@@ -114,8 +120,20 @@ def start_from(matcher: Any, source: str) -> None:
     if type(other) is not type(matcher):
         names = type(other).__name__, type(matcher).__name__
         raise ValueError(f"init={source} holds {names[0]}, but model= builds {names[1]}")
-    unpack_state(matcher, pack_state(other))
-    load_strictly(matcher, other.state_dict(), source)
+    state = pack_state(other)
+    if matcher.labels is not None and other.labels is not None:
+        there, here = other.labels.words, matcher.labels.words
+        if matcher.needs_labels and there != here:
+            raise ValueError(
+                f"init={source} has {len(there)} labels, the data has {len(here)}, and they differ "
+                "or stand in another order: rows of its label head would mean other labels; write "
+                "its list by itm.load(...).labels.save(FILE) and train with data.labels=FILE"
+            )
+        del state["labels"]  # the same words, but counts of other captions
+    unpack_state(matcher, state)
+    tensors, mine = other.state_dict(), matcher.state_dict()
+    tensors |= {k: mine[k] for k in tensors if k.endswith("pos_weight")}
+    load_strictly(matcher, tensors, source)
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")

@@ -15,6 +15,9 @@ from itm.layers import l2norm
 from itm.models.cvse import CVSE
 from itm.tuples import Features, caption_batches
 
+# How many neighbours of each kind the original takes for each data set, see `complete_labels`.
+PUBLISHED = {"f30k": (3, 3), "coco": (2, 1)}
+
 
 @torch.no_grad()
 def score_transductive(
@@ -43,7 +46,8 @@ def score_transductive(
     if labels is None:
         if matcher.concepts is None:
             raise ValueError("this matcher has no concept words; set them with set_concepts(...)")
-        labels = matcher.concepts.label(captions)
+        as_read = getattr(matcher.vocab, "as_read", str)
+        labels = matcher.concepts.label([as_read(caption) for caption in captions])
     images = torch.from_numpy(matcher.embed(features, batch_size=batch_size))
     width = images.shape[1] // 2  # the fused level comes first
 

@@ -92,6 +92,10 @@ def tokenise(
         tokens: list[list[int]] = [[0] for _ in captions]
         return make_captions(tokens, index, image, _tensor(labels), _tensor(concepts), vectors)
     if matcher.vocab is None:
+        if (matcher.hparams.get("text") or {}).get("name") == "vectors":
+            raise ValueError(
+                "this matcher reads sentence vectors: pass captions as a (C, F) array of numbers"
+            )
         raise ValueError(
             "this matcher has no vocabulary, so it cannot read sentences; load it from a folder or "
             "checkpoint that holds one, or set matcher.vocab = Vocabulary.load('vocab.json')"
@@ -109,7 +113,8 @@ def tokenise(
             raise ValueError(f"caption {row} is a {type(caption).__name__}, expected a string")
     tokens = [matcher.vocab.encode(caption) for caption in captions]
     if concepts is None and matcher.concepts is not None:
-        concepts = matcher.concepts.label(list(captions))
+        as_read = getattr(matcher.vocab, "as_read", str)
+        concepts = matcher.concepts.label([as_read(caption) for caption in captions])
     return make_captions(tokens, index, image, _tensor(labels), _tensor(concepts))
 
 

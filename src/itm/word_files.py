@@ -1,9 +1,10 @@
-"""Files of word lists: arrays in JSON, the original's concept files, word vectors."""
+"""Files of word lists: arrays in JSON, the original's concept files, weights, word vectors."""
 
 import base64
 import io
 import json
 import pickle
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,15 +113,61 @@ def read_original(path: Path) -> dict[str, Any]:
     return found
 
 
-def word_vectors(words: Sequence[str], path: str | Path, seed: int = 0) -> np.ndarray:
-    """(K, G) float32 vectors of the words, from a .npy file or a text file as GloVe's.
+def positive_weights(
+    given: Sequence[float] | float | str | Path | None, num_labels: int
+) -> list[float] | None:
+    """Weights of labels that are present, as a configuration gives them.
 
-    A text file has one word and its numbers a line. A hyphenated word that is not in it gets the
-    mean of its parts; any other missing word gets seeded N(0, 1) numbers.
+    Args:
+        given: K numbers; one for all labels (1 = unweighted); a .npy file of K numbers, such as the
+            original's caption_np.npy; or None or "auto".
+        num_labels: number K of labels.
+
+    Returns:
+        K numbers; None, where they are to come from the label vocabulary.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a .npy file with another number of rows, or lines of different lengths.
+        ValueError: no such numbers, or another number of them than of labels.
+    """
+    if given is None or str(given) == "auto":
+        return None
+    name = "pos_weight"
+    if isinstance(given, (str, Path)):
+        name = f"pos_weight={given}"
+        if not Path(given).is_file():
+            raise FileNotFoundError(
+                f"{name}: no such file; give a .npy file of {num_labels} numbers, the numbers, one "
+                "for all labels (1 = unweighted), or auto = from the label vocabulary"
+            )
+    try:
+        read = np.load(given, allow_pickle=False) if isinstance(given, (str, Path)) else given
+        weights = np.asarray(read, np.float32)
+    except Exception as error:  # a damaged file can raise anything
+        raise ValueError(f"{name}: expected {num_labels} plain numbers ({error})") from error
+    weights = np.ravel(weights if weights.ndim else np.full(num_labels, weights))
+    if len(weights) != num_labels:
+        raise ValueError(
+            f"{name}: {len(weights)} positive weights, num_labels={num_labels}; give the weights "
+            "and the label vocabulary (data.labels=FILE) that belong together"
+        )
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(f"{name}: weights must be finite and at least 0")
+    return weights.tolist()
+
+
+def word_vectors(words: Sequence[str], path: str | Path, seed: int = 0) -> np.ndarray:
+    """(V, G) float32 vectors of the words, from a .npy file or a text file as GloVe's.
+
+    A text file has one word and its numbers a line; the first line of a word counts, a line with
+    one number only (a header) does not. A word that is not in it is looked up without '-', '.' and
+    apostrophes, up to a '/', as CVSE does; then a hyphenated one gets the mean of its parts, any
+    other seeded N(0, 1) numbers.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a .npy file with another number of rows; a text file with none of the words,
+            or without equally many numbers behind them.
     """
     path = Path(path)
     if not path.is_file():
@@ -130,21 +177,30 @@ def word_vectors(words: Sequence[str], path: str | Path, seed: int = 0) -> np.nd
         if table.ndim != 2 or len(table) != len(words):
             raise ValueError(f"{path} is {table.shape}, expected ({len(words)}, G)")
         return table.astype(np.float32)
-    wanted = {part for word in words for part in (word, *word.split("-"))}
+    bare = [re.sub("[-.']", "", word).split("/")[0] for word in words]
+    wanted = {*words, *bare, *(part for word in words for part in word.split("-"))} - {""}
     found: dict[str, np.ndarray] = {}
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             word, _, numbers = line.rstrip().partition(" ")
-            if word in wanted:
-                found[word] = np.array(numbers.split(" "), np.float32)
+            if word in wanted and word not in found and " " in numbers:
+                try:
+                    found[word] = np.array(numbers.split(" "), np.float32)
+                except ValueError:  # GloVe 840B has words with blanks: "at name@domain.com"
+                    continue
+    if not found:
+        raise ValueError(
+            f"{path} has a vector for none of the {len(words)} words; expected lines 'word 0.1 0.2'"
+        )
     widths = {len(vector) for vector in found.values()}
     if len(widths) != 1:
         raise ValueError(f"{path} has vectors of widths {sorted(widths)} for these words")
     out = np.random.default_rng(seed).standard_normal((len(words), widths.pop()))
     for k, word in enumerate(words):
         parts = [found[part] for part in word.split("-") if part in found]
-        if word in found:
-            out[k] = found[word]
+        vector = found.get(word, found.get(bare[k]))
+        if vector is not None:
+            out[k] = vector
         elif parts:
             out[k] = np.mean(parts, 0)
     return out.astype(np.float32)

@@ -22,13 +22,26 @@ only own same s t d m o y don n't 's
 """
 STOP_WORDS = frozenset(_STOP.split())
 
-# WordNet has "men" and "clothes" as words of their own.
+# Plurals that their endings do not tell. WordNet has "men" and "clothes" as words of their own.
 PLURALS = {
     "men": "men", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth",
     "geese": "goose", "mice": "mouse", "knives": "knife", "wives": "wife", "lives": "life",
     "leaves": "leaf", "loaves": "loaf", "halves": "half", "calves": "calf", "wolves": "wolf",
     "shelves": "shelf", "scarves": "scarf", "hooves": "hoof", "clothes": "clothes",
+    "bookshelves": "bookshelf", "headscarves": "headscarf", "busses": "bus",
 }  # fmt: skip
+# No plurals, though they look like it; theirs is in -es (lenses).
+_WHOLE = """
+atlas canvas chaos christmas focus gas gps iris lens octopus rhinoceros series species texas thermos
+"""
+# Plural in -s alone, though it looks like one in -ies, -oes or -ches, or like no plural (skis).
+_WITH_S = """
+bowtie brownie calorie collie cookie hoodie movie necktie ollie selfie twinkie veggie zombie
+canoe doe hoe horseshoe shoe snowshoe tiptoe toe moustache mustache posse
+bikini capri khaki kiwi lei menu pepperoni sari semi ski taxi tutu waterski
+"""
+ES = ("sses", "shes", "ches", "xes", "zzes", "oes", "buses")
+WHOLE, WITH_S = frozenset(_WHOLE.split()), frozenset(_WITH_S.split())
 
 
 def noun_lemma(word: str) -> str:
@@ -41,11 +54,15 @@ def noun_lemma(word: str) -> str:
     """
     if word in PLURALS:
         return PLURALS[word]
+    if word in WHOLE:
+        return word
+    if word.endswith("s") and word[:-1] in WITH_S:
+        return word[:-1]
     if word.endswith("men") and len(word) > 5:
         return word[:-3] + "man"
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
-    if word.endswith(("sses", "shes", "ches", "xes", "zzes", "buses")):
+    if word.endswith(ES) or (word.endswith("es") and word[:-2] in WHOLE):
         return word[:-2]
     if word.endswith("s") and not word.endswith(("ss", "us", "is", "'s")) and len(word) > 2:
         return word[:-1]

@@ -9,6 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from itm.batch import Encoded, Pairs
 from itm.layers import full, full_precision
 from itm.losses.triplet import Triplet
+from itm.word_files import positive_weights
 
 
 class MultiLabel(nn.Module):
@@ -25,8 +26,8 @@ class MultiLabel(nn.Module):
             label head and loss (CASC), and nothing is added here.
         num_labels: number K of labels; needed with `dim`.
         hidden: width of the head's hidden layer.
-        pos_weight: weight of a label that is present: K numbers, one for all, or None = from
-            `set_labels`, and 1 without it.
+        pos_weight: weight of a label that is present: K numbers, one for all, or a .npy file of
+            them; None or "auto" = from `set_labels`, and 1 without it.
         negatives: of the ranking loss: "hardest", "all" or "top".
         warmup_steps: of the ranking loss: first training batches with all negatives.
         mask_same_image: captions of the same image are no negatives of each other.
@@ -43,7 +44,7 @@ class MultiLabel(nn.Module):
         dim: int | None = None,
         num_labels: int | None = None,
         hidden: int = 512,
-        pos_weight: list[float] | float | None = None,
+        pos_weight: list[float] | float | str | None = None,
         negatives: str = "hardest",
         warmup_steps: int = 0,
         mask_same_image: bool = False,
@@ -59,15 +60,16 @@ class MultiLabel(nn.Module):
             warmup_steps=warmup_steps,
             mask_same_image=mask_same_image,
         )
-        self._given = pos_weight is not None
         if dim is None:
             return
         if num_labels is None:
             raise ValueError(f"MultiLabel(dim={dim}) needs num_labels, the number of labels")
         self.head = nn.Sequential(nn.Linear(dim, hidden), nn.Tanh(), nn.Linear(hidden, num_labels))
         self.register_buffer("pos_weight", torch.ones(num_labels))
-        if pos_weight is not None:
-            self._set_pos_weight(pos_weight)
+        weights = positive_weights(pos_weight, num_labels)
+        self._given = weights is not None
+        if weights is not None:
+            self._set_pos_weight(weights)
 
     def set_labels(self, labels: Any) -> None:
         """Take the positive weights of a label vocabulary, unless some were given.
@@ -83,7 +85,7 @@ class MultiLabel(nn.Module):
 
     def _set_pos_weight(self, values: Any) -> None:
         weight = torch.as_tensor(values, dtype=torch.float32)
-        if weight.ndim and weight.shape != self.pos_weight.shape:
+        if weight.shape != self.pos_weight.shape:
             raise ValueError(f"{len(weight)} positive weights for {len(self.pos_weight)} labels")
         self.pos_weight.copy_(weight)
 

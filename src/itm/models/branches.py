@@ -248,6 +248,9 @@ def dense(ours: str, theirs: str) -> dict[str, str]:
     }
 
 
+OPTIMISER = ("Adam", "Adam_1", "Variable", "global_step")
+
+
 def from_tensorflow(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
     """Our tensors; matrices are transposed, the optimiser's variables left out.
 
@@ -257,7 +260,7 @@ def from_tensorflow(state: dict[str, Tensor], names: dict[str, str]) -> dict[str
     tensors = {
         ours.get(name, name): value.T.contiguous() if value.dim() == 2 else value
         for name, value in state.items()
-        if not (name.split("/")[-1] in ("Adam", "Adam_1", "Variable") or name.endswith("_power"))
+        if name.split("/")[-1] not in OPTIMISER and not name.endswith("_power")
     }
     counts = [name for name in tensors if name.endswith(".running_mean")]
     return tensors | {

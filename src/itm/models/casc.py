@@ -23,6 +23,7 @@ from itm.models.scan import (
     region_projection,
 )
 from itm.text_encoders import text_encoder
+from itm.word_files import positive_weights
 
 
 class CASC(Matcher):
@@ -55,8 +56,8 @@ class CASC(Matcher):
         num_labels: number K of labels.
         hidden: width of the label head's hidden layer.
         label_weight: weight of the label loss; 0 leaves it out.
-        pos_weight: weight of a label that is present, K numbers; None = from `set_labels`, and 1
-            without it.
+        pos_weight: weight of a label that is present: K numbers, one for all, or a .npy file of
+            them; None or "auto" = from `set_labels`, and 1 without it.
         head_lr_scale: learning rate of the label head relative to the rest (0.01 against 2e-4).
         alpha: share of the local score.
         weight_norm: the region projection as one gain times a direction.
@@ -91,7 +92,7 @@ class CASC(Matcher):
         num_labels: int = 500,
         hidden: int = 512,
         label_weight: float = 10.0,
-        pos_weight: list[float] | None = None,
+        pos_weight: list[float] | float | str | None = None,
         head_lr_scale: float = 50.0,
         alpha: float = 0.8,
         weight_norm: bool = False,
@@ -104,6 +105,8 @@ class CASC(Matcher):
         scheduler=None,
     ):
         super().__init__(loss, optimizer, scheduler)
+        # The numbers, so that a checkpoint does without the file.
+        pos_weight = positive_weights(pos_weight, num_labels)
         self.save_hyperparameters(ignore=OBJECTS)
         if direction not in ("both", "t2i", "i2t"):
             raise ValueError(f"direction={direction!r} is none of both, t2i, i2t")
@@ -233,7 +236,8 @@ class CASC(Matcher):
         head = {old: self.head.state_dict()[new] for old, new in HEAD_TENSORS.items()}
         options = {old: h[new] for old, new in OPTIONS.items()}
         options["cross_attn"] = "all" if self.direction == "both" else self.direction
-        options["caption_vocab"] = self.hparams["num_labels"]
+        options |= {"caption_vocab": h["num_labels"], "fc_hidden": h["hidden"]}
+        options["caption_np"] = "./vocab/"  # of the positive weights, which only training reads
         return [*published_encoders(self), head], {**options, **encoder_options(self)}
 
 
@@ -262,7 +266,7 @@ def published(states: list[State], options: dict[str, Any]) -> tuple[dict[str, A
     are the published model's where no options were saved. Positive weights are 1: the original
     keeps them in a file of their own, and only training needs them.
     """
-    if len(states) != 3 or not has_encoders(states) or set(states[2]) != set(HEAD_TENSORS):
+    if len(states) != 3 or not has_encoders(states) or not set(states[2]) & set(HEAD_TENSORS):
         return None
     arguments, tensors = from_encoders(states, options)
     head = states[2]
@@ -271,5 +275,5 @@ def published(states: list[State], options: dict[str, Any]) -> tuple[dict[str, A
     cross = options.get("cross_attn", "all")
     arguments |= {"direction": "both" if cross == "all" else cross, **own}
     arguments |= {"num_labels": num_labels, "hidden": hidden}
-    tensors |= {f"head.{new}": head[old] for old, new in HEAD_TENSORS.items()}
+    tensors |= {f"head.{HEAD_TENSORS.get(old, old)}": value for old, value in head.items()}
     return arguments, {**tensors, "head.pos_weight": torch.ones(num_labels)}

@@ -51,6 +51,21 @@ FIXED = {
     "precomp_enc_type": "basic",
 }
 
+# Options that nothing here depends on; the original reads them when it builds the model.
+REST = {
+    "orig_img_path": "./data/",
+    "orig_data_name": "f30k",
+    "use_restval": True,
+    "attribute_path": "./concepts/",
+    "inp_name": "./concepts/concepts_emb.pkl",
+    "adj_file": "./concepts/adj_concepts.pkl",
+    "concept_name": "./concepts/category_concepts.json",
+    "learning_rate_MLGCN": 2e-4,
+    "lr_MLGCN_update": 10,
+    "norm_func_type": "sigmoid",
+    "wemb_type": "random_init",  # needs no file of word vectors, which the weights replace
+}
+
 
 def published(
     states: list[dict[str, Tensor]], options: dict[str, Any]
@@ -62,8 +77,10 @@ def published(
     Raises:
         ValueError: options of the original that were never published and are not supported.
     """
-    if len(states) != 8 or "gc1.weight" not in states[6] or "fc.weight" not in states[0]:
+    if not any({"gc1.weight", "gc2.weight", "adj_all"} & state.keys() for state in states):
         return None
+    if len(states) != len(TABLES):
+        raise ValueError(f"CVSE weights are {len(TABLES)} state dicts, here are {len(states)}")
     other = {k: options[k] for k, v in FIXED.items() if options.get(k, v) != v}
     if other:
         raise ValueError(f"weights trained with {other} are not supported, only with {FIXED}")
@@ -133,7 +150,9 @@ def to_published(
         "eval_alpha": "eval_alpha",
     }
     options |= {theirs: arguments[ours] for theirs, ours in sizes.items()}
-    return states, {**options, **FIXED}
+    # The original sets the weight of the consensus at test time by this name.
+    name = "coco_precomp" if arguments["eval_alpha"] == 0.9 else "f30k_precomp"
+    return states, {**REST, **options, **FIXED, "data_name": name}
 
 
 def _add_unused(states: list[dict[str, Tensor]], arguments: dict[str, Any]) -> None:

@@ -145,9 +145,13 @@ def published(states: list[State], options: dict[str, Any]) -> tuple[dict[str, A
     The weights tell nothing about direction and aggregation: they are read from the options, and
     are the defaults of the original's command line where no options were saved.
     """
-    # VSE++ has the same tensors, but none of the options of the attention.
-    if len(states) != 2 or not has_encoders(states) or (options and "cross_attn" not in options):
+    if len(states) != 2 or not has_encoders(states):
         return None
+    # VSE++ has the same tensors, an option of its own, and none of those of the attention.
+    if "measure" in options and "cross_attn" not in options:
+        return None
+    if options.get("cross_attn") == "all":
+        raise ValueError("weights of CASC (cross_attn=all) without the third part, its label head")
     arguments, tensors = from_encoders(states, options)
     defaults = {"cross_attn": "t2i", "raw_feature_norm": "clipped_l2norm", "lambda_softmax": 9.0}
     defaults |= {"agg_func": "LogSumExp", "lambda_lse": 6.0}
@@ -157,12 +161,11 @@ def published(states: list[State], options: dict[str, Any]) -> tuple[dict[str, A
 
 def has_encoders(states: list[State]) -> bool:
     """The first two state dicts are this file's region projection and a GRU."""
-    images = ({"fc.weight", "fc.bias"}, {"fc.weight_g", "fc.weight_v", "fc.bias"})
-    text = states[1].keys()
+    image, text = states[:2]
     return (
-        set(states[0]) in images
-        and {"embed.weight", "rnn.weight_ih_l0"} <= text
-        and all(name.startswith(("embed.", "rnn.")) for name in text)
+        any(name.startswith("fc.") for name in image)
+        and not any(name.startswith(("Rs_GCN_", "img_rnn.")) for name in image)  # VSRN
+        and any(name.startswith("rnn.") for name in text)
     )
 
 
@@ -183,7 +186,8 @@ def from_encoders(states: list[State], options: dict[str, Any]) -> tuple[dict[st
         "normalize_images": not options.get("no_imgnorm", False),
         "normalize_words": not options.get("no_txtnorm", False),
     }
-    tensors = {IMAGE_TENSORS[name]: value for name, value in image.items()}
+    # An unknown name is kept, so that loading reports it.
+    tensors = {IMAGE_TENSORS.get(name, name): value for name, value in image.items()}
     if weight_norm:  # old versions of PyTorch stored the gain with shape (1,)
         gain = IMAGE_TENSORS["fc.weight_g"]
         tensors[gain] = tensors[gain].reshape(())

@@ -129,7 +129,7 @@ class SGRAF(Matcher):
         if self.training and len(images.regions) < 2:
             raise ValueError(
                 "SGRAF cannot train on a batch of 1 image, as its batch norm needs at least 2: "
-                "use a larger batch_size and drop a last batch of one"
+                "use data.drop_last=true or another data.batch_size"
             )
         parts = self.image(images.regions)  # (I, R, D)
         parts = full(parts) if self.no_imgnorm else l2norm(parts)

@@ -47,13 +47,12 @@ def published(
     states: list[dict[str, Tensor]], options: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Arguments and weights from the original's image, text and similarity state dicts."""
-    if len(states) != 3 or "sim_tranloc_w.weight" not in states[2]:
+    own = ("sim_tran", "SAF_module.", "SGR_module.")
+    if len(states) != 3 or not any(name.startswith(own) for name in states[2]):
         return None
     image, text, similarity = states
-    if "fc.weight" not in image or "cap_rnn.weight_ih_l0" not in text:
-        return None
-    module = "SAF" if "SAF_module.bn.weight" in similarity else "SGR"
-    steps = sum(name.endswith("graph_query_w.weight") for name in similarity)
+    module = "SAF" if any(name.startswith("SAF_module.") for name in similarity) else "SGR"
+    steps = len({name.split(".")[1] for name in similarity if name.startswith("SGR_module.")})
     arguments = {
         "vocab_size": text["embed.weight"].shape[0],
         "img_dim": image["fc.weight"].shape[1],

@@ -125,7 +125,8 @@ class TwoBranchEmbedding(TwoBranch):
             return [to_tensorflow(state, TENSORFLOW)], {}
         if name not in ("mean", "attend"):
             raise ValueError(f"no published two-branch network has text={name}")
-        return [{theirs: state[ours] for theirs, ours in PORT.items() if ours in state}], {}
+        options = {"word_embedding_reg": (h["text"] or {}).get("word_reg", 0.0)}
+        return [{theirs: state[ours] for theirs, ours in PORT.items() if ours in state}], options
 
 
 TENSORFLOW = {

@@ -230,7 +230,8 @@ class TwoBranchSimilarity(TwoBranch):
         if own != original:
             raise ValueError(f"the original, CITE, has {original}; this one has {own}")
         names = tensorflow_names(h["num_experts"])
-        return [to_tensorflow(self.state_dict(), names)], {"norm_axis": self.norm_axis}
+        options = {"norm_axis": self.norm_axis, "embed_l1": h["concept_l1"]}
+        return [to_tensorflow(self.state_dict(), names)], options
 
 
 def tensorflow_names(experts: int) -> dict[str, str]:

@@ -14,7 +14,7 @@ from itm.batch import Captions, Encoded, Images, Pairs
 from itm.captioner import Captioner
 from itm.layers import full, full_precision, l2norm, last_state, masked_mean
 from itm.matcher import OBJECTS, Matcher
-from itm.models.vsrn_weights import FORMS, OPTIONS, original_modules, published
+from itm.models.vsrn_weights import FORMS, OPTIONS, REST, original_modules, published
 from itm.reasoning import EPS, RegionReasoning
 from itm.text import PAD, START
 from itm.text_encoders import BertText, text_encoder
@@ -239,4 +239,4 @@ class VSRN(Matcher):
                     state[f"{back[module]}.{leaf}"] = value.unsqueeze(-1) if conv else value
             states.append(state)
         options = {old: h[new] for old, new in OPTIONS.items()}
-        return states, {**options, "data_name": FORMS[form], "dim_vid": h["embed_dim"]}
+        return states, {**REST, **options, "data_name": FORMS[form], "dim_vid": h["embed_dim"]}

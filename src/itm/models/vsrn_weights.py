@@ -22,6 +22,18 @@ OPTIONS = {  # original option -> our argument
     "input_dropout_p": "caption_dropout",
 }
 
+# Options of the original that nothing here depends on; it reads them when it builds the model.
+REST = {
+    "crop_size": 224,
+    "finetune": False,
+    "cnn_type": "vgg19",
+    "use_restval": False,
+    "reset_train": False,
+    "bidirectional": 0,
+    "rnn_type": "gru",
+    "rnn_dropout_p": 0.5,
+}
+
 
 def original_modules(num_gcn: int) -> list[dict[str, str]]:
     """Original module -> ours, for the image encoder, the text encoder and the captioner."""
@@ -48,12 +60,10 @@ def published(
 
     The form is found from the tensors, not from the options: a final batch norm means Flickr30K's.
     """
-    if len(states) not in (2, 3) or "Rs_GCN_1.g.weight" not in states[0]:
+    if len(states) not in (2, 3) or not any(name.startswith("Rs_GCN_") for name in states[0]):
         return None
     image, text = states[:2]
-    if not {"fc.weight", "img_rnn.weight_ih_l0"} <= image.keys() or "embed.weight" not in text:
-        return None
-    num_gcn = sum(name.startswith("Rs_GCN_") and name.endswith(".g.weight") for name in image)
+    num_gcn = len({name.split(".")[0] for name in image if name.startswith("Rs_GCN_")})
     final_bn = "bn.weight" in image
     arguments: dict[str, Any] = {
         "vocab_size": text["embed.weight"].shape[0],
@@ -68,14 +78,16 @@ def published(
         "no_imgnorm": bool(options.get("no_imgnorm", False)),
         "measure": options.get("measure", "cosine"),
         "caption_weight": 0.0,
+        "caption_dim": options.get("dim_hidden", 512),
+        "caption_word_dim": options.get("dim_word", 300),
+        "caption_max_len": options.get("max_len", 60),
+        "caption_dropout": options.get("input_dropout_p", 0.2),
     }
     if len(states) == 3:
         arguments |= {
             "caption_weight": 1.0,
             "caption_dim": states[2]["encoder.vid2hid.weight"].shape[0],
             "caption_word_dim": states[2]["decoder.embedding.weight"].shape[1],
-            "caption_max_len": options.get("max_len", 60),
-            "caption_dropout": options.get("input_dropout_p", 0.2),
         }
     tensors = {}
     for state, table in zip(states, original_modules(num_gcn), strict=False):

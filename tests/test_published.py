@@ -1,0 +1,183 @@
+"""What `from_published` refuses and completes, and what `save_published` and `convert` write."""
+
+import argparse
+import json
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+
+import itm
+from cli import run
+from goldens_path import case
+from itm.concepts import Concepts
+from itm.models import CASC, SCAN
+from itm.published import from_published, read_checkpoint, save_published
+
+
+def rewrite(tmp_path, name, change, **options):
+    """A golden checkpoint whose state dicts `change` has edited."""
+    states, opt = read_checkpoint(case(name) / "checkpoint.pth.tar")
+    states = [OrderedDict(state) for state in states]
+    change(states)
+    path = tmp_path / "model_best.pth.tar"
+    torch.save({"model": states, "opt": argparse.Namespace(**{**opt, **options})}, path)
+    return path
+
+
+def without(state, *parts):
+    for name in [name for name in state if any(part in name for part in parts)]:
+        del state[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("scan/t2i_lse", lambda s: without(s[1], "_reverse"), "bi_gru=True, its tensors False"),
+        (
+            "scan/t2i_lse_weightnorm_nonorm_2layer",
+            lambda s: without(s[1], "_l1"),
+            "num_layers=2, its tensors 1",
+        ),
+        ("sgraf/sgr", lambda s: without(s[2], "SGR_module.2."), "sgr_step=3, its tensors 2"),
+        ("scan/t2i_lse", lambda s: without(s[0], "fc.bias"), "missing image.bias"),
+        ("scan/t2i_lse", lambda s: without(s[1], "embed"), "scan weights without their 'embed"),
+        ("scan/t2i_lse", lambda s: s[0].update(x=torch.ones(2)), r"unexpected x \(2,\)"),
+        ("sgraf/saf", lambda s: without(s[2], "SAF_module.bn.weight"), "missing reduce.norm.w"),
+        ("sgraf/saf", lambda s: without(s[2], "sim_tranloc_w"), "sgraf weights without their"),
+        ("casc/all_bigru_maxviol", lambda s: without(s[2], "fc2.bias"), "missing head.second.bias"),
+        ("casc/all_bigru_maxviol", lambda s: s.pop(), "CASC .* without the third part"),
+        ("vsrn/f30k_caption", lambda s: without(s[0], "Rs_GCN_1.g"), r"missing image.blocks.0.g"),
+        ("cvse/f30k", lambda s: s.pop(), "8 state dicts, here are 7"),
+        ("scan/t2i_lse", lambda s: s[0]["fc.bias"].fill_(np.nan), "image.bias holds NaN"),
+        ("scan/t2i_lse", lambda s: s[0].update({"fc.bias": 5}), "fc.bias is a int, not a tensor"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_named(tmp_path, name, change, message):
+    path = rewrite(tmp_path, name, change)
+    with pytest.raises(ValueError, match=message):
+        from_published(path)
+
+
+def test_batches_that_old_versions_did_not_count(tmp_path):
+    def change(states):
+        without(states[2], "num_batches_tracked")
+
+    matcher = from_published(rewrite(tmp_path, "sgraf/saf", change))
+    whole = from_published(case("sgraf/saf") / "checkpoint.pth.tar").state_dict()
+    for name, value in matcher.state_dict().items():
+        expected = torch.tensor(0) if name.endswith("num_batches_tracked") else whole[name]
+        assert torch.equal(value, expected), name
+
+
+def test_some_options_for_a_checkpoint_without_any(tmp_path):
+    states, _ = read_checkpoint(case("scan/i2t_lse") / "checkpoint.pth.tar")
+    torch.save({"model": states}, tmp_path / "m.pth.tar")
+    matcher = from_published(tmp_path / "m.pth.tar", options={"lambda_softmax": 4.0})
+    assert type(matcher) is SCAN and matcher.hparams["temperature"] == 4.0
+    assert matcher.hparams["direction"] == "t2i"
+    options = {"cross_attn": "i2t", "no_imgnorm": True}
+    matcher = from_published(tmp_path / "m.pth.tar", options=options)
+    assert (matcher.hparams["direction"], matcher.hparams["normalize_images"]) == ("i2t", False)
+    with pytest.raises(ValueError, match="options say embed_size=1024, its tensors 24"):
+        from_published(tmp_path / "m.pth.tar", options={"embed_size": 1024})
+
+
+def test_a_foreign_class_is_named(tmp_path):
+    torch.save({"model": [], "extra": zipfile.ZipInfo("x")}, tmp_path / "m.pth.tar")
+    with pytest.raises(ValueError, match=r"GLOBAL zipfile\.\S*ZipInfo") as found:
+        from_published(tmp_path / "m.pth.tar")
+    assert "weights_only" not in str(found.value)
+
+
+def test_reading_leaves_the_caller_s_safe_classes_alone():
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        read_checkpoint(case("scan/t2i_lse") / "checkpoint.pth.tar")
+        assert argparse.Namespace in torch.serialization.get_safe_globals()
+
+
+def test_parts_of_other_weights(tmp_path):
+    vsrn, scan = (case(x) / "checkpoint.pth.tar" for x in ("vsrn/f30k_caption", "scan/t2i_lse"))
+    with pytest.raises(ValueError, match="captioner=.*scan.* expected the tensors of VSRN's"):
+        from_published(vsrn, captioner=scan)
+    with pytest.raises(ValueError, match="concepts= belongs to cvse; .* weights of scan"):
+        from_published(scan, concepts=case("cvse/f30k") / "concepts")
+
+
+def test_concepts_of_other_weights():
+    checkpoint = case("cvse/coco") / "checkpoint.pth.tar"
+    with pytest.raises(ValueError, match="these 20 concepts .* are not those"):
+        from_published(checkpoint, concepts=case("cvse/f30k") / "concepts")
+    own = Concepts.load(case("cvse/coco") / "concepts")
+    turned = Concepts(
+        own.words[::-1],
+        counts=own.counts[::-1].copy(),
+        adjacency=own.adjacency[::-1, ::-1].copy(),
+        vectors=own.vectors[::-1].copy(),
+    )
+    with pytest.raises(ValueError, match="are not those"):
+        from_published(checkpoint, concepts=turned)
+    with pytest.raises(ValueError, match="not a list"):
+        from_published(checkpoint, concepts=own.words)
+
+
+def test_files_are_legacy_and_hold_all_parts(tmp_path):
+    scan = from_published(case("scan/t2i_lse") / "checkpoint.pth.tar")
+    save_published(scan, tmp_path / "m.pth.tar", {"margin": 0.3})
+    assert not zipfile.is_zipfile(tmp_path / "m.pth.tar")  # which old versions cannot read
+    _, options = read_checkpoint(tmp_path / "m.pth.tar")
+    assert (options["margin"], options["grad_clip"], options["max_violation"]) == (0.3, 2.0, True)
+    casc = from_published(case("casc/all_bigru_maxviol") / "checkpoint.pth.tar")
+    assert type(casc) is CASC
+    with pytest.raises(ValueError, match="3 state dicts, write them to a .pth.tar"):
+        save_published(casc, tmp_path / "m.npz")
+
+
+@pytest.mark.parametrize("axis", ["features", "regions"])
+def test_an_npz_file_keeps_its_options(tmp_path, axis):
+    matcher = from_published(
+        case("two_branch_similarity/cite_k3_verbatim") / "weights_init.npz",
+        options={"norm_axis": axis, "embed_l1": 2e-4},
+    )
+    save_published(matcher, tmp_path / "m.npz")
+    assert from_published(tmp_path / "m.npz").hparams == matcher.hparams
+
+
+def test_convert_takes_options_and_a_tokenizer(tmp_path):
+    folder = case("cvse/f30k")
+    states, _ = read_checkpoint(case("scan/i2t_lse") / "checkpoint.pth.tar")
+    torch.save({"model": states}, tmp_path / "m.pth.tar")
+    run("convert", "published=m.pth.tar", "out=scan", "+options.cross_attn=i2t", cwd=tmp_path)
+    assert itm.load(tmp_path / "scan").hparams["direction"] == "i2t"
+    files = [f"vocab={folder / 'vocab.json'}", f"concepts={folder / 'concepts'}", "out=cvse"]
+    published = f"published={folder / 'checkpoint.pth.tar'}"
+    run("convert", published, *files, "tokenizer=bytes_repr", cwd=tmp_path)
+    expected = np.load(folder / "expected.npz")
+    matcher = itm.load(tmp_path / "cvse")
+    captions = next(folder.glob("data/*/test_caps.txt")).read_text().splitlines()
+    for caption, ids, length in zip(
+        captions, expected["cap_ids_pyrepr"], expected["cap_len_pyrepr"], strict=True
+    ):
+        assert matcher.vocab.encode(caption) == ids[:length].tolist()
+
+
+def test_evaluation_with_completed_labels(tmp_path):
+    folder = case("cvse/f30k")
+    expected = np.load(folder / "expected.npz")
+    matcher = from_published(
+        folder / "checkpoint.pth.tar", folder / "vocab.json", folder / "concepts"
+    )
+    matcher.save_pretrained(tmp_path / "cvse")
+    data = next(folder.glob("data/*/test_caps.txt")).parent
+    options = ["checkpoint=cvse", "data=f30k", f"data.root={data}", "protocol=full", "plot=false"]
+    run("evaluate", *options, "transductive=f30k", "hydra.run.dir=out", cwd=tmp_path)
+    results = json.loads((tmp_path / "out" / "report.json").read_text())["results"]
+    for name, suffix in (("cvse", "_stage1"), ("cvse (transductive)", "")):
+        for way in ("i2t", "t2i"):
+            keys = ("r1", "r5", "r10", "medr", "meanr")
+            found = [results[name][f"{way}_{key}"] for key in keys]
+            np.testing.assert_allclose(found, expected[f"{way}{suffix}"])
+    said = run("evaluate", *options, "transductive=flickr", cwd=tmp_path, fails=True)
+    assert "transductive=flickr must be f30k or coco" in said
