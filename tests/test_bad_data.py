@@ -9,6 +9,7 @@ import pytest
 import itm
 from itm.check import caption_problems
 from itm.data import RegionDataModule
+from itm.labels import Labels
 from itm.layout import read_captions, read_split
 from itm.losses import Triplet
 from itm.models import CVSE, SGRAF, TwoBranchEmbedding
@@ -250,6 +251,18 @@ def test_a_batch_of_one(folder):
 
 
 # Vocabularies -------------------------------------------------------------------------------------
+
+
+def test_a_label_list_under_another_name_is_the_same():
+    matcher, same, other = (MeanMatcher(5, 4) for _ in range(3))
+    matcher.labels = Labels(["dog", "cat"], source="a.json")
+    same.labels = Labels(["dog", "cat"], source="b.json")
+    other.labels = Labels(["cat", "dog"], source="a.json")
+    checkpoint = {}
+    matcher.on_save_checkpoint(checkpoint)
+    same.on_load_checkpoint(checkpoint)
+    with pytest.raises(ValueError, match="the checkpoint's labels differs from the data's"):
+        other.on_load_checkpoint(checkpoint)
 
 
 def test_a_vocabulary_from_elsewhere(folder, tmp_path):

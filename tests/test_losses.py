@@ -510,6 +510,8 @@ def test_multilabel_leaves_a_backbone_with_its_own_head_alone():
     loss.set_labels(SimpleNamespace(pos_weight=lambda: np.ones(2)))
     assert loss.terms(scores, pairs, encoded) == {} and not list(loss.parameters())
     assert torch.equal(loss(scores, pairs, encoded), triplet(scores))
+    with pytest.raises(ValueError, match="pos_weight=2.0 without dim.* set model.pos_weight"):
+        MultiLabel(pos_weight=2.0)
 
 
 def test_multilabel_names_what_is_wrong():

@@ -56,11 +56,16 @@ def unpack_state(matcher: Matcher, state: dict[str, Any]) -> None:
         mine = getattr(matcher, name)
         if mine is None:
             setattr(matcher, name, _rebuild(name, state[name]))
-        elif mine.state() != state[name]:
+        elif _words(mine.state()) != _words(state[name]):
             raise ValueError(
                 f"the checkpoint's {name} differs from the data's: its weights only make sense "
                 "with its own words; use the same training captions, or load it with itm.load"
             )
+
+
+def _words(state: dict[str, Any]) -> dict[str, Any]:
+    """The content without the name of the file or tagger that it came from."""
+    return {key: value for key, value in state.items() if key != "source"}
 
 
 def _rebuild(name: str, state: dict[str, Any]) -> Any:

@@ -61,6 +61,11 @@ class MultiLabel(nn.Module):
             mask_same_image=mask_same_image,
         )
         if dim is None:
+            if pos_weight not in (None, "auto"):
+                raise ValueError(
+                    f"pos_weight={pos_weight} without dim: this matcher has a label head and loss "
+                    "of its own; set model.pos_weight"
+                )
             return
         if num_labels is None:
             raise ValueError(f"MultiLabel(dim={dim}) needs num_labels, the number of labels")
