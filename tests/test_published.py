@@ -102,6 +102,13 @@ def test_parts_of_other_weights(tmp_path):
     vsrn, scan = (case(x) / "checkpoint.pth.tar" for x in ("vsrn/f30k_caption", "scan/t2i_lse"))
     with pytest.raises(ValueError, match="captioner=.*scan.* expected the tensors of VSRN's"):
         from_published(vsrn, captioner=scan)
+    with pytest.raises(ValueError, match="give vocab= too"):
+        from_published(scan, tokenizer="treebank")
+    for file in ("m.index", "m.data-00000-of-00001"):
+        with pytest.raises(
+            ValueError, match=r"one of a TensorFlow checkpoint's files: give \S+/m$"
+        ):
+            from_published(tmp_path / file)
     with pytest.raises(ValueError, match="concepts= belongs to cvse; .* weights of scan"):
         from_published(scan, concepts=case("cvse/f30k") / "concepts")
 

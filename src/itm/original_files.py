@@ -1,6 +1,7 @@
 """Files of the original code bases: state dicts and options, read safely and written."""
 
 import argparse
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,14 @@ def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: foreign classes in the pickle, or no checkpoint.
+        ValueError: foreign classes in the pickle, no checkpoint, or one part of one.
     """
     path = Path(path)
     if Path(f"{path}.index").is_file():
         return [read_variables(path)], {}
+    prefix = re.sub(r"\.(index|data-\d+-of-\d+)$", "", str(path))
+    if prefix != str(path):
+        raise ValueError(f"{path} is one of a TensorFlow checkpoint's files: give {prefix}")
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     if path.suffix == ".npz":

@@ -101,6 +101,8 @@ def from_published(
             fit, options that contradict the tensors, a vocabulary of another size than the
             embedding table, or concepts that are missing or of other weights.
     """
+    if tokenizer is not None and vocab is None:
+        raise ValueError(f"tokenizer={tokenizer} finds the words of a vocabulary: give vocab= too")
     states, known = read_checkpoint(checkpoint)
     known = {**known, **(options or {})}
     if captioner is not None:
