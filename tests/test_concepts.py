@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from zipfile import ZipFile
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 
 from goldens_path import case, shared
 from itm.concepts import Concepts, Labels
+from itm.reader import caption_concepts
 from itm.tagger import LexiconTagger, PerceptronTagger, default_tagger, tag, tagger_name
-from itm.text import Vocabulary, tokenize
+from itm.text import SPECIALS, Vocabulary, tokenize
 from itm.word_files import pack, read_arrays, unpack, word_vectors
 from itm.word_lists import STOP_WORDS, co_occurrence, noun_lemma
 
@@ -437,3 +439,11 @@ def test_a_published_label_list_and_the_counts_of_the_training_captions(tmp_path
         expected = np.load(folder / "expected.npz")
         found = data.reader("train").captions(5 * expected["batch_images"]).labels
         assert np.array_equal(found, expected["derived_batch_tags_spacejoin"])
+
+
+def test_evaluation_finds_concepts_in_the_text_that_is_read():
+    split = SimpleNamespace(captions=["Dogs in a park", "a dog in a park"])
+    concepts = Concepts(["dogs", "park"])
+    for tokenizer, expected in (("treebank", [[1, 1], [0, 1]]), ("bytes_repr", [[0, 1], [0, 1]])):
+        vocab = Vocabulary([*SPECIALS, "park"], tokenizer=tokenizer)
+        assert caption_concepts(concepts, split, vocab, training=False).tolist() == expected

@@ -242,6 +242,7 @@ def test_published_round_trip(golden, tmp_path):
             if name not in skipped and name.rpartition(".")[0] not in skipped:
                 assert torch.equal(after[name], value), name
     check_options(options, written, REST)
+    assert written["data_name"] == {0.9: "coco_precomp"}.get(matcher.eval_alpha, "f30k_precomp")
     other = from_published(
         tmp_path / "model_best.pth.tar",
         golden.folder / "vocab.json",

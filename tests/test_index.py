@@ -82,6 +82,8 @@ def test_an_order_embedding_is_searched_by_its_score(cache):
     scores = matcher.score(split.view(), split.captions)
     index = itm.Index(matcher, split, shortlist=10)
     for column in (0, 7, 149):
+        whole = itm.Index(matcher, split, shortlist=len(split.ids))
+        check(whole.search(split.captions[column], 5), split.ids, scores[:, column], 5)
         check(index.search(split.captions[column], 5, exact=True), split.ids, scores[:, column], 5)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import zipfile
 from collections import OrderedDict
 
@@ -85,9 +86,17 @@ def test_some_options_for_a_checkpoint_without_any(tmp_path):
         from_published(tmp_path / "m.pth.tar", options={"embed_size": 1024})
 
 
-def test_a_foreign_class_is_named(tmp_path):
-    torch.save({"model": [], "extra": zipfile.ZipInfo("x")}, tmp_path / "m.pth.tar")
-    with pytest.raises(ValueError, match=r"GLOBAL zipfile\.\S*ZipInfo") as found:
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+@pytest.mark.parametrize(
+    ("extra", "name"), [(zipfile.ZipInfo("x"), r"zipfile\.\S*ZipInfo"), (Hostile(), r"\w+\.system")]
+)
+def test_a_foreign_class_is_named(tmp_path, extra, name):
+    torch.save({"model": [], "extra": extra}, tmp_path / "m.pth.tar")
+    with pytest.raises(ValueError, match=f"GLOBAL {name}") as found:
         from_published(tmp_path / "m.pth.tar")
     assert "weights_only" not in str(found.value)
 
@@ -102,6 +111,9 @@ def test_parts_of_other_weights(tmp_path):
     vsrn, scan = (case(x) / "checkpoint.pth.tar" for x in ("vsrn/f30k_caption", "scan/t2i_lse"))
     with pytest.raises(ValueError, match="captioner=.*scan.* expected the tensors of VSRN's"):
         from_published(vsrn, captioner=scan)
+    branch = case("vsrn/f30k_caption") / "caption_model.pth.tar"
+    with pytest.raises(ValueError, match="captioner= belongs to vsrn; .* weights of scan"):
+        from_published(scan, captioner=branch)
     with pytest.raises(ValueError, match="give vocab= too"):
         from_published(scan, tokenizer="treebank")
     for file in ("m.index", "m.data-00000-of-00001"):
@@ -126,7 +138,7 @@ def test_concepts_of_other_weights():
     )
     with pytest.raises(ValueError, match="are not those"):
         from_published(checkpoint, concepts=turned)
-    with pytest.raises(ValueError, match="not a list"):
+    with pytest.raises(ValueError, match="given was a list"):
         from_published(checkpoint, concepts=own.words)
 
 
@@ -142,6 +154,20 @@ def test_files_are_legacy_and_hold_all_parts(tmp_path):
         save_published(casc, tmp_path / "m.npz")
 
 
+def test_strings_of_python_2(tmp_path):
+    states, options = read_checkpoint(case("scan/t2i_lse") / "checkpoint.pth.tar")
+    opt = argparse.Namespace(**{**options, "data_path": "cafes"})
+    file = tmp_path / "m.pth.tar"
+    torch.save({"model": states, "opt": opt}, file, _use_new_zipfile_serialization=False)
+    text = file.read_bytes()
+    assert text.count(b"X\x05\x00\x00\x00cafes") == 1
+    # As Python 2 pickles a string of bytes, which need not be UTF-8.
+    file.write_bytes(text.replace(b"X\x05\x00\x00\x00cafes", b"U\x05caf\xe9s"))
+    again, found = read_checkpoint(file)
+    assert found == {**options, "data_path": "caf\u00e9s"}
+    assert all(torch.equal(again[0][name], value) for name, value in states[0].items())
+
+
 @pytest.mark.parametrize("axis", ["features", "regions"])
 def test_an_npz_file_keeps_its_options(tmp_path, axis):
     matcher = from_published(
@@ -150,6 +176,8 @@ def test_an_npz_file_keeps_its_options(tmp_path, axis):
     )
     save_published(matcher, tmp_path / "m.npz")
     assert from_published(tmp_path / "m.npz").hparams == matcher.hparams
+    with pytest.raises(ValueError, match=r"option dims=\[1\] must be a number"):
+        save_published(matcher, tmp_path / "m.npz", {"dims": [1]})
 
 
 def test_convert_takes_options_and_a_tokenizer(tmp_path):

@@ -436,9 +436,11 @@ def test_what_points_away_is_not_taken_for_zero(direction, temperature, size):
     images, captions = (
         Encoded(None, x[None], torch.ones(1, len(x), dtype=torch.bool)) for x in parts
     )
+    images.parts.requires_grad_()
     options = (direction, "l2norm", temperature, "Mean", 6.0)
     attention = CrossAttention(*options)
     found = attention.similarity(attention.prepare(images), captions)
+    assert torch.autograd.grad(found.sum(), images.parts)[0].isfinite().all()
     torch.testing.assert_close(
         found, oracle.scores(parts[:1], parts[1:], *options), atol=1e-5, rtol=0
     )

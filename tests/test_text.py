@@ -147,3 +147,13 @@ def test_padded_is_torch_s_own_in_values_and_gradients(lengths):
     weights = torch.randn_like(ours)
     gradients = [torch.autograd.grad((x * weights).sum(), data)[0] for x in (ours, theirs)]
     assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("pad_to", [None, 4])
+@pytest.mark.parametrize("tokenizer", ["treebank", "whitespace", "bytes_repr"])
+def test_saved_vocabularies_keep_their_tokenizer(tokenizer, pad_to, tmp_path):
+    words = [*SPECIALS, "dog", "b"] if pad_to is None else ["<pad>", "dog", "b"]
+    vocab = Vocabulary(words, pad_to is None, tokenizer, pad_to)
+    vocab.save(tmp_path / "vocab.json")
+    assert Vocabulary.load(tmp_path / "vocab.json") == vocab
+    assert vocab.as_read("A dog") == ("b'a dog'" if tokenizer == "bytes_repr" else "A dog")

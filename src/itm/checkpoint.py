@@ -235,7 +235,7 @@ def first_line(error: Exception) -> str:
     Of torch's refusals that is the class or function which the pickle asked for.
     """
     text = str(error) or repr(error)
-    refused = re.search(r"Unsupported (?:global: GLOBAL \S+|operand \d+|class \S+)", text)
+    refused = re.search(r"[Uu]nsupported (?:(?:global: )?GLOBAL \S+|operand \d+|class \S+)", text)
     return refused[0] if refused else text.splitlines()[0].partition(" In PyTorch 2.6")[0]
 
 

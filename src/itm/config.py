@@ -106,7 +106,7 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
     matcher = instantiate(model, optimizer=optimizer, scheduler=scheduler)
     matcher.vocab = datamodule.vocabulary
     if cfg.word_vectors is not None:
-        start_words(matcher, cfg.word_vectors)
+        start_words(matcher, cfg.word_vectors, cfg.seed)
     for name in ("labels", "concepts"):
         words = getattr(datamodule, name)
         setattr(matcher, name, words)
@@ -117,14 +117,18 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
     return matcher
 
 
-def start_words(matcher: Matcher, path: str) -> None:
+def start_words(matcher: Matcher, path: str, seed: int = 0) -> None:
     """Start the word embedding from a file of word vectors (`word_vectors=`).
+
+    Words that the file lacks start from N(0, 1) before a GRU (CVSE); in a mean of words, which
+    they would outweigh, they stay as they are.
 
     Raises:
         ValueError: a text encoder without a word embedding, or vectors of another width.
     """
     import torch
 
+    from itm.text_encoders import GRUText
     from itm.word_files import word_vectors
 
     text, vocab = cast(Any, (getattr(matcher, "text", None), matcher.vocab))
@@ -133,7 +137,8 @@ def start_words(matcher: Matcher, path: str) -> None:
             f"word_vectors={path} belongs to text=gru, mean or attend, which learn an embedding of "
             f"words; this matcher encodes text with {type(text).__name__}: leave word_vectors out"
         )
-    vectors = torch.from_numpy(word_vectors(vocab.words, path))
+    own = None if isinstance(text, GRUText) else text.embed.weight.detach().numpy()
+    vectors = torch.from_numpy(word_vectors(vocab.words, path, seed, own))
     given, expected = vectors.shape[1], text.embed.embedding_dim
     if given != expected:
         raise ValueError(

@@ -206,7 +206,7 @@ class RegionDataModule(pl.LightningDataModule):
                     split.captions, split.caption_image, split.num_images
                 )
             if self.concepts is not None and self.use_concepts:
-                concepts = caption_concepts(self.concepts, split, stage == "train")
+                concepts = caption_concepts(self.concepts, split, self.vocabulary, stage == "train")
             if stage == "train" and self.use_relevance:
                 relevance = relevance_index(split, self._train_size(split))
             if self.vectors:

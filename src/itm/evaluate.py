@@ -57,6 +57,7 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
         raise ValueError(
             f"transductive={cfg.transductive} must be {' or '.join(PUBLISHED)}, whose rule to use"
         )
+    completed = {} if cfg.transductive is None else complete(cfg, split)
     tables = split_tables(split) if cfg.eccv else None
     codes = None if cfg.pmrp is None else split_codes(cfg.pmrp, split)
     captioning = describe(cfg, split, out) if cfg.describe else None
@@ -66,8 +67,7 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
         matrices[f"{name} #{len(matrices) + 1}" if name in matrices else name] = matrix
     if len(matrices) > 1:
         matrices[f"ensemble of {len(matrices)}"] = _mean(list(matrices.values()))
-    if cfg.transductive is not None:
-        matrices |= complete(cfg, split)
+    matrices |= completed
     owner = caption_owner(next(iter(matrices.values())), split)
     relevance = find_relevance(cfg.relevance, split)
     report, ranks = {}, {}

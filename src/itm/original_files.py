@@ -108,6 +108,9 @@ def write_checkpoint(
                 f"{len(states)} state dicts, write them to a .pth.tar"
             )
         arrays: dict[str, Any] = {name: value.numpy() for name, value in states[0].items()}
+        for name, x in options.items():
+            if not isinstance(x, (str, int, float)):
+                raise ValueError(f"{path}: option {name}={x!r} must be a number, a word or a bool")
         arrays |= {OPT + name: np.array(x) for name, x in options.items()}
         np.savez(path, **arrays)
         return

@@ -105,14 +105,15 @@ def from_published(
         raise ValueError(f"tokenizer={tokenizer} finds the words of a vocabulary: give vocab= too")
     states, known = read_checkpoint(checkpoint)
     known = {**known, **(options or {})}
-    if captioner is not None:
-        states = [*states, _read_captioner(captioner)]
     source = str(checkpoint)
-    name, (arguments, tensors, *classname) = _find_family(states, known, family, source)
-    _check_options(arguments, known, source)
+    name, found = _find_family(states, known, family, source)
     for given, what, owner in ((concepts, "concepts", "cvse"), (captioner, "captioner", "vsrn")):
         if given is not None and name != owner:
             raise ValueError(f"{what}= belongs to {owner}; {source} holds weights of {name}")
+    if captioner is not None:
+        _, found = _find_family([*states, _read_captioner(captioner)], known, name, source)
+    arguments, tensors, *classname = found
+    _check_options(arguments, known, source)
     module, cls = FAMILIES[name]
     matcher_class = getattr(importlib.import_module(module), classname[0] if classname else cls)
     matcher = matcher_class(**arguments, loss=loss)
@@ -187,10 +188,11 @@ def _take_concepts(
     if isinstance(concepts, (str, Path)):
         concepts = Concepts.load(concepts)
     if not isinstance(concepts, Concepts) or concepts.vectors is None:
+        given = f"a {type(concepts).__name__} without them" if concepts is not None else "nothing"
         raise ValueError(
             f"{source} holds neither the concept words nor their word vectors: give concepts=, the "
-            "folder of category_concepts.json and its pickles, or a Concepts with vectors, not a "
-            f"{type(concepts).__name__}"
+            "folder of category_concepts.json and its pickles, or a Concepts with vectors; given "
+            f"was {given}"
         )
     matcher.set_concepts(concepts)
     counted = concepts.counts is not None and concepts.adjacency is not None

@@ -53,5 +53,6 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
     except Exception as error:  # a damaged or hostile pickle can raise anything
         raise ValueError(
             f"{path} is no vocabulary pickle: expected an object of class Vocabulary with "
-            f"'word2idx': {{word: id}} and nothing else ({first_line(error)})"
+            f"'word2idx': {{word: id}} and nothing else "
+            f"({type(error).__name__}: {first_line(error)})"
         ) from error

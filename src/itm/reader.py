@@ -103,13 +103,13 @@ class Reader:
         return torch.from_numpy(split.target(rows)) if isinstance(split, PhraseSplit) else None
 
 
-def caption_concepts(concepts: Concepts, split: Split, training: bool) -> np.ndarray:
+def caption_concepts(concepts: Concepts, split: Split, vocab: Tokens, training: bool) -> np.ndarray:
     """(M, K) concepts of each caption; in training, as published, of all captions of its image.
 
     Never so at test time, where it would tell which captions belong to one image.
     """
     if not training:
-        return concepts.label(split.captions)
+        return concepts.label([vocab.as_read(caption) for caption in split.captions])
     of_image = concepts.label_images(split.captions, split.caption_image, split.num_images)
     return of_image.astype(bool)[split.caption_image]
 

@@ -78,6 +78,10 @@ class Tokens(Protocol):
         """Ids of a caption, markers included."""
         ...
 
+    def as_read(self, caption: str) -> str:
+        """The text whose words `encode` looks up; concepts are found in the same text."""
+        ...
+
     def decode(self, ids: Iterable[int]) -> list[str]:
         """The word of each id."""
         ...
@@ -146,7 +150,7 @@ class Vocabulary:
         return ids
 
     def as_read(self, caption: str) -> str:
-        """The text whose words `encode` looks up; concepts are found in the same text."""
+        """See `Tokens.as_read`."""
         return bytes_repr(caption) if self.tokenizer == "bytes_repr" else caption
 
     def decode(self, ids: Iterable[int]) -> list[str]:
@@ -182,6 +186,8 @@ class Vocabulary:
         if self.pad_to is not None:  # the other published format, see `load`
             words = {word: i for word, i in self.ids.items() if i != PAD}
             data = {"tok2idx": words, "max_length": self.pad_to}
+        if self.tokenizer != ("treebank" if self.pad_to is None else "whitespace"):
+            data["tokenizer"] = self.tokenizer  # neither format tells; read by `load` alone
         Path(path).write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
@@ -204,7 +210,9 @@ class Vocabulary:
                     "tokenizer": "whitespace",
                     "pad_to": data["max_length"],
                 }
-                data = {"word2idx": {SPECIALS[PAD]: PAD, **data["tok2idx"]}}
+                data = {**data, "word2idx": {SPECIALS[PAD]: PAD, **data["tok2idx"]}}
+            if "tokenizer" in data:
+                options["tokenizer"] = data["tokenizer"]
             index = data["word2idx"]
             words = sorted(index, key=index.__getitem__)
             dense = [index[word] for word in words] == list(range(len(words)))
@@ -249,6 +257,10 @@ class BertVocabulary:
     def encode(self, caption: str) -> list[int]:
         """Ids of a caption with the transformer's own markers."""
         return self._tokenizer.encode(caption.strip()).ids
+
+    def as_read(self, caption: str) -> str:
+        """See `Tokens.as_read`."""
+        return caption
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """The word piece of each id."""

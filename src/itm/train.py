@@ -32,6 +32,8 @@ def train(cfg: DictConfig) -> float:
 
     out = Path(HydraConfig.get().runtime.output_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    if cfg.word_vectors is not None and cfg.init is not None:
+        raise ValueError(f"init={cfg.init} brings its own word vectors: leave word_vectors out")
     checkpoint = find_checkpoint(cfg.resume, out)
     data = build_data(cfg)
     matcher = build_matcher(cfg, data)
@@ -129,7 +131,7 @@ def start_from(matcher: Any, source: str) -> None:
                 "or stand in another order: rows of its label head would mean other labels; write "
                 "its list by itm.load(...).labels.save(FILE) and train with data.labels=FILE"
             )
-        del state["labels"]  # the same words, but counts of other captions
+        del state["labels"]  # the data's stay: they are counted in its own captions
     unpack_state(matcher, state)
     tensors, mine = other.state_dict(), matcher.state_dict()
     tensors |= {k: mine[k] for k in tensors if k.endswith("pos_weight")}

@@ -44,10 +44,12 @@ def score_transductive(
         ValueError: the matcher has no concept words to label captions with.
     """
     if labels is None:
-        if matcher.concepts is None:
-            raise ValueError("this matcher has no concept words; set them with set_concepts(...)")
-        as_read = getattr(matcher.vocab, "as_read", str)
-        labels = matcher.concepts.label([as_read(caption) for caption in captions])
+        if matcher.concepts is None or matcher.vocab is None:
+            raise ValueError(
+                "this matcher has no concept words, or no vocabulary to read captions with; set "
+                "them with set_concepts(...) and vocab=..."
+            )
+        labels = matcher.concepts.label([matcher.vocab.as_read(caption) for caption in captions])
     images = torch.from_numpy(matcher.embed(features, batch_size=batch_size))
     width = images.shape[1] // 2  # the fused level comes first
 

@@ -113,8 +113,7 @@ def tokenise(
             raise ValueError(f"caption {row} is a {type(caption).__name__}, expected a string")
     tokens = [matcher.vocab.encode(caption) for caption in captions]
     if concepts is None and matcher.concepts is not None:
-        as_read = getattr(matcher.vocab, "as_read", str)
-        concepts = matcher.concepts.label([as_read(caption) for caption in captions])
+        concepts = matcher.concepts.label([matcher.vocab.as_read(caption) for caption in captions])
     return make_captions(tokens, index, image, _tensor(labels), _tensor(concepts))
 
 

@@ -156,13 +156,15 @@ def positive_weights(
     return weights.tolist()
 
 
-def word_vectors(words: Sequence[str], path: str | Path, seed: int = 0) -> np.ndarray:
+def word_vectors(
+    words: Sequence[str], path: str | Path, seed: int = 0, missing: np.ndarray | None = None
+) -> np.ndarray:
     """(V, G) float32 vectors of the words, from a .npy file or a text file as GloVe's.
 
     A text file has one word and its numbers a line; the first line of a word counts, a line with
     one number only (a header) does not. A word that is not in it is looked up without '-', '.' and
     apostrophes, up to a '/', as CVSE does; then a hyphenated one gets the mean of its parts, any
-    other seeded N(0, 1) numbers.
+    other its row of `missing`, by default seeded N(0, 1) numbers (CVSE). Upper case is not lowered.
 
     Raises:
         FileNotFoundError: no such file.
@@ -195,7 +197,10 @@ def word_vectors(words: Sequence[str], path: str | Path, seed: int = 0) -> np.nd
     widths = {len(vector) for vector in found.values()}
     if len(widths) != 1:
         raise ValueError(f"{path} has vectors of widths {sorted(widths)} for these words")
-    out = np.random.default_rng(seed).standard_normal((len(words), widths.pop()))
+    size = (len(words), widths.pop())
+    if missing is None or missing.shape != size:
+        missing = np.random.default_rng(seed).standard_normal(size)
+    out = missing.copy()
     for k, word in enumerate(words):
         parts = [found[part] for part in word.split("-") if part in found]
         vector = found.get(word, found.get(bare[k]))
