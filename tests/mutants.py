@@ -104,6 +104,18 @@ MUTANTS = {
         "sampler.py", "yield self._with_neighbours(anchors[self.rank], batch)",
         "yield self._with_neighbours(anchors[0], batch)", "tests/test_data.py",
     ),
+    "captions of one length counted backwards": Mutant(
+        "packing.py", "key=lengths.__getitem__, reverse=True)", "key=lengths.__getitem__)[::-1]",
+        "tests/test_sgraf.py -k loop_with_gradients",
+    ),
+    "opposed vectors taken for zero": Mutant(
+        "attended.py", "(EPS * least) ** 2", "(EPS * 1e3) ** 2",
+        "tests/test_scan.py -k points_away",
+    ),
+    "options of other weights": Mutant(
+        "published.py", "options[theirs] != arguments[ours]", "False",
+        "tests/test_published.py -k missing_or_wrong",
+    ),
 }  # fmt: skip
 
 
