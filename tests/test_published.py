@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import warnings
 import zipfile
 from collections import OrderedDict
 
@@ -16,6 +17,7 @@ from goldens_path import case
 from itm.concepts import Concepts
 from itm.models import CASC, SCAN
 from itm.published import from_published, read_checkpoint, save_published
+from itm.train import start_from
 
 
 def rewrite(tmp_path, name, change, **options):
@@ -216,3 +218,52 @@ def test_evaluation_with_completed_labels(tmp_path):
             np.testing.assert_allclose(found, expected[f"{way}{suffix}"])
     said = run("evaluate", *options, "transductive=flickr", cwd=tmp_path, fails=True)
     assert "transductive=flickr must be f30k or coco" in said
+
+
+def toy_data(name, **files):
+    data = next(case(name).glob("data/*/test_caps.txt")).parent
+    options = [f"data.{key}={case(name) / value}" for key, value in files.items()]
+    names = ["data.train=test", "data.val=test", "data.test=test", "data.drop_last=false"]
+    return ["data=f30k", f"data.root={data}", "data.protocol=full", *names, *options]
+
+
+def init(model, source, *overrides):
+    matcher = itm.build(model=model, data="f30k", overrides=list(overrides))
+    start_from(matcher, str(source))
+    return matcher.eval()
+
+
+def test_training_goes_on_from_converted_weights(tmp_path):
+    name = "scan/t2i_lse"
+    scan = from_published(case(name) / "checkpoint.pth.tar", case(name) / "vocab.json")
+    scan.save_pretrained(tmp_path / "scan")
+    scan.vocab.save(tmp_path / "words.json")
+    data = toy_data(name)[1:]
+    small = ["model.word_dim=12", "model.embed_dim=24"]
+    own = f"data.vocab={tmp_path / 'scan' / 'vocab.json'}"  # as `save` wrote it
+    with pytest.raises(
+        ValueError, match=r"vocab differs .*\(79 words against \d+\).* data.vocab=FILE"
+    ):
+        init("scan_t2i_lse", tmp_path / "scan", *data, *small)
+    with pytest.raises(ValueError, match=r"was built with model.embed_dim=24 .*model.word_dim=12"):
+        init("scan_t2i_lse", tmp_path / "scan", *data, own)
+    with pytest.warns(UserWarning, match="built with model.aggregation=LogSumExp, which differ"):
+        init("scan_t2i", tmp_path / "scan", *data, *small, own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        again = init("scan_t2i_lse", tmp_path / "scan", *data, *small, own)
+    captions = ["a man in a red shirt", "two dogs"]
+    features = np.random.default_rng(0).standard_normal((3, 36, 48)).astype(np.float32)
+    np.testing.assert_array_equal(again.score(features, captions), scan.score(features, captions))
+
+
+def test_training_goes_on_from_a_converted_cvse(tmp_path):
+    folder = case("cvse/f30k")
+    cvse = from_published(folder / "checkpoint.pth.tar", folder / "vocab.json", folder / "concepts")
+    cvse.save_pretrained(tmp_path / "cvse")
+    data = toy_data("cvse/f30k", vocab="vocab.json", concepts="concepts")[1:]
+    small = ["model.word_dim=12", "model.embed_dim=24", "model.concept_dim=10"]
+    again = init("cvse", tmp_path / "cvse", *data, *small)
+    assert again.concepts.words == cvse.concepts.words
+    for key, value in cvse.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key

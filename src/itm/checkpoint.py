@@ -57,9 +57,11 @@ def unpack_state(matcher: Matcher, state: dict[str, Any]) -> None:
         if mine is None:
             setattr(matcher, name, _rebuild(name, state[name]))
         elif _words(mine.state()) != _words(state[name]):
+            there = len(_rebuild(name, state[name]))
             raise ValueError(
-                f"the checkpoint's {name} differs from the data's: its weights only make sense "
-                "with its own words; use the same training captions, or load it with itm.load"
+                f"the checkpoint's {name} differs from the data's ({there} words against "
+                f"{len(mine)}): its weights only make sense with its own words; use the same "
+                f"training captions, or data.{name}=FILE with those of the checkpoint"
             )
 
 

@@ -46,7 +46,8 @@ class RegionDataModule(pl.LightningDataModule):
         labels: file of the label vocabulary, such as the original's vocab_tag.json, or None to
             build one; either way its counts are those of the training captions.
         num_labels: size of a built label vocabulary.
-        num_concepts: size of the concept vocabulary.
+        concepts: file or folder of the concept vocabulary (`Concepts.load`), or None to build one.
+        num_concepts: size of a built concept vocabulary.
         vectors: precomputed sentence vectors: read `{split}_caps.npy` (M, F).
         phrases: train on phrases and the regions they mean, in place of captions.
         eval_batch_size: images or captions encoded at once in evaluation.
@@ -82,6 +83,7 @@ class RegionDataModule(pl.LightningDataModule):
         drop_last: bool = False,
         labels: str | Path | None = None,
         num_labels: int = 500,
+        concepts: str | Path | None = None,
         num_concepts: int = 300,
         vectors: bool = False,
         phrases: PhraseSource | None = None,
@@ -116,6 +118,7 @@ class RegionDataModule(pl.LightningDataModule):
         self.drop_last = drop_last
         self.labels_path = labels
         self.num_labels = num_labels
+        self.concepts_path = concepts
         self.num_concepts = num_concepts
         self.vectors = vectors
         self.phrases = phrases
@@ -185,7 +188,10 @@ class RegionDataModule(pl.LightningDataModule):
         if self.use_concepts and self.concepts is None:
             from itm.concepts import Concepts
 
-            self.concepts = Concepts.build(self._train_captions(), self.num_concepts)
+            if self.concepts_path is not None:
+                self.concepts = Concepts.load(self.concepts_path)
+            else:
+                self.concepts = Concepts.build(self._train_captions(), self.num_concepts)
 
     def _train_captions(self) -> list[str]:
         split = self.split("train")

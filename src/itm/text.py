@@ -192,7 +192,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """Read a published JSON format: 'word2idx', or the two-branch networks' 'tok2idx'.
+        """Read a published JSON format, 'word2idx' or the two-branch 'tok2idx', or our own.
 
         'tok2idx' numbers the words from 1 (0 pads every caption to 'max_length'); its captions are
         split at blanks and their unknown words, stop words among them, dropped.
@@ -204,6 +204,8 @@ class Vocabulary:
         options: dict[str, Any] = {}
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
+            if data.get("kind") == "words":  # of a folder that `itm.checkpoint.save` wrote
+                return cls(**{name: value for name, value in data.items() if name != "kind"})
             if "tok2idx" in data:
                 options = {
                     "markers": False,

@@ -106,14 +106,26 @@ def build_trainer(cfg: DictConfig) -> Any:
     )
 
 
+# Arguments that change no score of the weights that `init=` takes over, or are no single values.
+NOT_SCORED = {
+    "text", "pos_weight", "dropout", "caption_dropout", "caption_weight", "concept_vectors",
+    "level_weights", "kl_weight", "label_weight", "head_lr_scale", "text_lr_scale",
+    "weight_penalty",
+}  # fmt: skip
+
+
 def start_from(matcher: Any, source: str) -> None:
     """Take the weights of another matcher of the same shape, vocabulary and labels (`init=`).
 
     Positive weights of labels are not learned: they stay those of this training's data.
 
+    Where it was built with other arguments, such as another aggregation, a warning names them.
+
     Raises:
-        ValueError: the other matcher is of another class, or knows other words or labels.
+        ValueError: the other matcher is of another class or size, or knows other words or labels.
     """
+    from pytorch_lightning.utilities import rank_zero_warn
+
     from itm.checkpoint import load, pack_state, unpack_state
     from itm.published import load_strictly
 
@@ -135,7 +147,17 @@ def start_from(matcher: Any, source: str) -> None:
     unpack_state(matcher, state)
     tensors, mine = other.state_dict(), matcher.state_dict()
     tensors |= {k: mine[k] for k in tensors if k.endswith("pos_weight")}
-    load_strictly(matcher, tensors, source)
+    built, here = other.hparams, matcher.hparams
+    differing = sorted(k for k in built.keys() & here.keys() - NOT_SCORED if built[k] != here[k])
+    overrides = " ".join(f"model.{name}={built[name]}" for name in differing)
+    try:
+        load_strictly(matcher, tensors, source)
+    except ValueError as error:
+        raise ValueError(f"{error}\ninit={source} was built with {overrides}") from error
+    if differing:
+        rank_zero_warn(
+            f"init={source} was built with {overrides}, which differ here: it scores anew"
+        )
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")

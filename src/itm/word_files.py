@@ -177,7 +177,9 @@ def word_vectors(
     if path.suffix == ".npy":
         table = np.load(path, allow_pickle=False)
         if table.ndim != 2 or len(table) != len(words):
-            raise ValueError(f"{path} is {table.shape}, expected ({len(words)}, G)")
+            raise ValueError(
+                f"{path} is {table.shape}, expected a row for each of the {len(words)} words"
+            )
         return table.astype(np.float32)
     bare = [re.sub("[-.']", "", word).split("/")[0] for word in words]
     wanted = {*words, *bare, *(part for word in words for part in word.split("-"))} - {""}
