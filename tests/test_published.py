@@ -265,5 +265,8 @@ def test_training_goes_on_from_a_converted_cvse(tmp_path):
     small = ["model.word_dim=12", "model.embed_dim=24", "model.concept_dim=10"]
     again = init("cvse", tmp_path / "cvse", *data, *small)
     assert again.concepts.words == cvse.concepts.words
+    Concepts(cvse.concepts.words, vectors=cvse.concepts.vectors).save(tmp_path / "words.json")
+    with pytest.raises(ValueError, match="words.json holds no counts.* give the original's folder"):
+        init("cvse", tmp_path / "cvse", *data, *small, f"data.concepts={tmp_path / 'words.json'}")
     for key, value in cvse.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key

@@ -190,6 +190,11 @@ class RegionDataModule(pl.LightningDataModule):
 
             if self.concepts_path is not None:
                 self.concepts = Concepts.load(self.concepts_path)
+                if self.concepts.adjacency is None:
+                    raise ValueError(
+                        f"data.concepts={self.concepts_path} holds no counts, which the concepts' "
+                        "graph is made of: give the original's folder, or what itm.prepare writes"
+                    )
             else:
                 self.concepts = Concepts.build(self._train_captions(), self.num_concepts)
 

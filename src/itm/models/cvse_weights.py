@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from itm.published import STATED
+
 ATTENTION = {
     "embedding_1.0": "part",
     "embedding_1.1": "part_norm",
@@ -137,19 +139,8 @@ def to_published(
         states.append(state)
     _add_unused(states, arguments)
     options = {theirs: arguments[ours] for theirs, (ours, _) in OPTIONS.items()}
-    sizes = {
-        "vocab_size": "vocab_size",
-        "img_dim": "img_dim",
-        "word_dim": "word_dim",
-        "embed_size": "embed_dim",
-        "num_layers": "num_layers",
-        "bi_gru": "bidirectional",
-        "num_attribute": "num_concepts",
-        "input_channel": "concept_dim",
-        "use_BatchNorm": "use_batchnorm",
-        "eval_alpha": "eval_alpha",
-    }
-    options |= {theirs: arguments[ours] for theirs, ours in sizes.items()}
+    options |= {theirs: arguments[ours] for theirs, ours in STATED.items() if ours in arguments}
+    options["eval_alpha"] = arguments["eval_alpha"]
     # The original sets the weight of the consensus at test time by this name.
     name = "coco_precomp" if arguments["eval_alpha"] == 0.9 else "f30k_precomp"
     return states, {**REST, **options, **FIXED, "data_name": name}
