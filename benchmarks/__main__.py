@@ -167,7 +167,7 @@ def show(facts: list[str], table: list[list[str]]) -> None:
 def write(
     path: Path, facts: list[str], table: list[list[str]], failed: list[str], missing: set[str]
 ) -> None:
-    from itm.results import markdown_table
+    from itm.runs.tables import markdown_table
 
     text = [
         "# Speed and memory",

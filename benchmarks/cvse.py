@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import PlainGRU, Row, pairs_of, race_steps, training_step
-from itm.consensus import normalised
 from itm.losses import Triplet, triplet
 from itm.models import CVSE
+from itm.models.cvse.consensus import normalised
 
 SIZES = {  # batch, concepts, words, width
     "tiny": (4, 5, 50, 16),

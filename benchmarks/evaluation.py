@@ -16,11 +16,11 @@ from numpy.lib.format import open_memmap
 
 from benchmarks.measure import Row, alone, lengths_of, resident
 from itm.batch import Encoded
-from itm.layout import read_split
-from itm.metrics import evaluate_vectors, ranks
+from itm.data.layout import read_split
+from itm.matcher.blocks import similarity_matrix
+from itm.metrics.retrieval import evaluate_vectors, ranks
 from itm.models import SCAN, TwoBranchEmbedding
-from itm.similarity import similarity_matrix
-from itm.text import SPECIALS, Vocabulary
+from itm.text.vocabulary import SPECIALS, Vocabulary
 
 SIZES = {"tiny": (20, 8, 4), "small": (500, 1024, 1), "paper": (5000, 1024, 2)}
 # images, width D, blocks of 128 x 128 that are scored

@@ -20,9 +20,9 @@ from rich.table import Table
 from benchmarks.measure import captions_of, images_of, lengths_of
 from itm.batch import Encoded, Pairs
 from itm.losses import Triplet
-from itm.matcher import Matcher
+from itm.matcher.blocks import similarity_matrix
+from itm.matcher.matcher import Matcher
 from itm.models import CASC, CVSE, SCAN, SGRAF, VSRN
-from itm.similarity import similarity_matrix
 
 VOCAB = 10_000
 SIZES = {  # images of the similarity, batch, regions, feature width, D

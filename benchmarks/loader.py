@@ -17,8 +17,8 @@ from numpy.lib.format import open_memmap
 from torch.utils.data import DataLoader
 
 from benchmarks.measure import Row
-from itm.data import RegionDataModule
-from itm.resident import look_up, read_table
+from itm.data.module import RegionDataModule
+from itm.data.resident import look_up, read_table
 
 SIZES = {"tiny": (12, 4, 32), "small": (300, 36, 2048), "paper": (1000, 36, 2048)}
 BATCH = 128

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from itm.batch import Captions, Images, Pairs
-from itm.text_encoders import GRUText
+from itm.layers.text import GRUText
 
 FORK = multiprocessing.get_context("fork")
 LIBC = ctypes.CDLL(None)

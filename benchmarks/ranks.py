@@ -13,7 +13,7 @@ import torch
 from torchmetrics.retrieval import RetrievalHitRate
 
 from benchmarks.measure import Row, alone
-from itm.metrics import evaluate, evaluate_vectors, ranks, recall
+from itm.metrics.retrieval import evaluate, evaluate_vectors, ranks, recall
 
 SIZES = {"tiny": (50, 50), "small": (300, 2000), "paper": (1000, 5000)}  # compared, full
 

@@ -20,11 +20,11 @@ from benchmarks.measure import (
     race_steps,
     training_step,
 )
-from itm.batch import Encoded
-from itm.cross_attention import CrossAttention
+from itm.batch import Encoded, take
+from itm.layers.cross_attention import CrossAttention
 from itm.losses import Triplet, triplet
+from itm.matcher.blocks import similarity_matrix
 from itm.models import SCAN
-from itm.similarity import similarity_matrix, take
 
 SIZES = {  # images, captions of the similarity; batch; width D
     "tiny": (4, 20, 4, 16),

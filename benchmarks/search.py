@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import torch
 
 from benchmarks.measure import Row, timed
-from itm.nearest import Nearest
+from itm.index.nearest import Nearest
 
 WIDTH, K, QUERIES, NOISE = 256, 10, 100, 0.5
 SIZES = {"tiny": (2000, 400), "small": (20_000, 4000), "paper": (1_000_000, 20_000)}

@@ -23,7 +23,7 @@ from benchmarks.measure import (
 )
 from itm.batch import Encoded
 from itm.losses import Triplet
-from itm.models.sgraf import SGRAF
+from itm.models.sgraf.sgraf import SGRAF
 
 VOCAB = 11353
 SIZES = {  # images, captions of the similarity; batch; width D

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from benchmarks.measure import PlainGRU, Row, pairs_of, race_steps, training_step
 from itm.losses import Triplet
-from itm.models.vsrn import VSRN
+from itm.models.vsrn.vsrn import VSRN
 
 MAX_LEN = 60
 SIZES = {"tiny": (4, 50, 16), "small": (8, 10006, 2048), "paper": (128, 10006, 2048)}

@@ -4,29 +4,26 @@
 `from_published` reads weights of the original code bases, `list_models` lists the choices.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader  # `import itm` costs milliseconds; a name is imported when it is first used
 
 __version__ = "0.1.0"
-__all__ = ["Index", "__version__", "build", "from_published", "list_models", "load"]
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "app.build": ["build", "list_models"],
+        "checkpoints.folder": ["load"],
+        "index": ["Index"],
+        "published": ["from_published"],
+    },
+)
+__all__ += ["__version__"]
 
 if TYPE_CHECKING:
-    from itm.checkpoint import load
-    from itm.config import build, list_models
-    from itm.index import Index
-    from itm.published import from_published
-
-_HOME = {
-    "Index": "itm.index",
-    "build": "itm.config",
-    "list_models": "itm.config",
-    "load": "itm.checkpoint",
-    "from_published": "itm.published",
-}
-
-
-def __getattr__(name: str) -> Any:  # late, so that `import itm` costs milliseconds
-    if name in _HOME:
-        from importlib import import_module
-
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'itm' has no attribute {name!r}")
+    from itm.app.build import build as build
+    from itm.app.build import list_models as list_models
+    from itm.checkpoints.folder import load as load
+    from itm.index import Index as Index
+    from itm.published import from_published as from_published

@@ -5,6 +5,7 @@ F feature width, D embedding width, V vocabulary size, K concepts or labels. Mas
 True = real.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -91,3 +92,49 @@ def same_image(pairs: Pairs) -> Tensor:
     """(I, C) bool: caption c was written for the image of row i, in whichever row that image is."""
     index = pairs.images.index
     return index[:, None] == index[pairs.captions.image][None, :]
+
+
+Chunk = tuple[Encoded, Tensor]  # encodings of n images or captions, and their n rows in the split
+
+
+def map_encoded(encoded: Encoded, function: Callable[[Tensor], Tensor]) -> Encoded:
+    """Apply a function to every tensor of an `Encoded`."""
+    aux = encoded.aux and {name: function(value) for name, value in encoded.aux.items()}
+    vector, parts, mask = (None if x is None else function(x) for x in encoded[:3])
+    return Encoded(vector, parts, mask, aux)
+
+
+def take(encoded: Encoded, rows: slice | Tensor) -> Encoded:
+    """The given rows of an `Encoded`."""
+    return map_encoded(encoded, lambda x: x[rows])
+
+
+def concatenate(encodings: Sequence[Encoded]) -> Encoded:
+    """One `Encoded` from several; parts are padded to the longest."""
+    size = max((e.parts.shape[1] for e in encodings if e.parts is not None), default=0)
+
+    def join(tensors: list[Tensor], padded: bool) -> Tensor:
+        if padded:
+            tensors = [
+                torch.cat([x, x.new_zeros(x.shape[0], size - x.shape[1], *x.shape[2:])], 1)
+                for x in tensors
+            ]
+        return torch.cat(tensors)
+
+    def field(name: str, padded: bool) -> Tensor | None:
+        values = [getattr(e, name) for e in encodings]
+        return None if values[0] is None else join(values, padded)
+
+    first = encodings[0].aux
+    aux = first and {k: torch.cat([e.aux[k] for e in encodings if e.aux]) for k in first}
+    return Encoded(field("vector", False), field("parts", True), field("mask", True), aux)
+
+
+def parts_of(encoded: Encoded) -> int:
+    """How many parts (regions or words) each row is padded to; 1 for a global vector."""
+    return 1 if encoded.parts is None else encoded.parts.shape[1]
+
+
+def rows_of(encoded: Encoded) -> int:
+    """How many images or captions an `Encoded` holds."""
+    return next(len(x) for x in (encoded.vector, encoded.parts) if x is not None)

@@ -3,8 +3,8 @@
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from itm.cli import run
-from itm.config import CONF
+from itm.app.config import CONF
+from itm.app.entry import run
 
 
 def convert(cfg: DictConfig) -> None:
@@ -13,7 +13,7 @@ def convert(cfg: DictConfig) -> None:
     Raises:
         ValueError: published= or out= is missing, or the weights are not what they should be.
     """
-    from itm.published import from_published
+    from itm.published.convert import from_published
 
     missing = [key for key in ("published", "out") if OmegaConf.is_missing(cfg, key)]
     if missing:

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import hydra
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
-from itm.cli import run
-from itm.config import CONF, instantiate
-from itm.layout import Split, read_split
-from itm.protocols import check_size
+from itm.app.config import CONF
+from itm.app.entry import run
+from itm.app.splits import find_split
+from itm.data.layout import Split
+from itm.metrics.protocols import check_size
 
 if TYPE_CHECKING:
-    from itm.eccv import Tables
-    from itm.ranking import Ranks
+    from itm.metrics.eccv import Tables
+    from itm.metrics.ranking import Ranks
 
 LEAST_MEMORY = 2**20  # a block of less is slow, and a number of gigabytes rather than of bytes
 
@@ -33,11 +34,11 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
     Raises:
         ValueError: options that contradict each other or the split, before anything is scored.
     """
-    from itm.eccv import split_tables
-    from itm.pmrp import split_codes
-    from itm.relevance import check_source
-    from itm.results import environment, metric_table, split_facts, write_ranks
-    from itm.transductive import PUBLISHED
+    from itm.app.splits import split_codes, split_tables
+    from itm.models.cvse.transductive import PUBLISHED
+    from itm.relevance.sources import check_source
+    from itm.runs.record import environment, split_facts, write_ranks
+    from itm.runs.tables import metric_table
 
     out = Path(HydraConfig.get().runtime.output_dir)
     split = find_split(cfg)
@@ -90,20 +91,6 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
     return report
 
 
-def find_split(cfg: DictConfig) -> Split:
-    """The split to score.
-
-    Raises:
-        ValueError: no data.root.
-    """
-    if OmegaConf.is_missing(cfg.data, "root"):
-        raise ValueError("this data set needs data.root=DIR, the folder with its test split")
-    root = instantiate(cfg.data.root) if isinstance(cfg.data.root, DictConfig) else cfg.data.root
-    name = cfg.data.split or cfg.data.test
-    split = read_split(root, name, cfg.data.captions_per_image, cfg.data.protocol)
-    return split.head(cfg.data.limit)
-
-
 def names_of(value: Any) -> list[str]:
     """No, one or several paths as a list."""
     return [str(x) for x in (value if isinstance(value, ListConfig) else [value]) if x is not None]
@@ -142,7 +129,7 @@ def score_split(
     model_class: str | None = None,
 ) -> np.ndarray:
     """(N, M) scores of a saved matcher on a split; each image and caption is encoded once."""
-    from itm.checkpoint import load
+    from itm.checkpoints.folder import load
 
     matcher = load(checkpoint, model_class=model_class, device=device)
     matcher.memory_budget = memory_budget
@@ -157,9 +144,9 @@ def complete(cfg: DictConfig, split: Split) -> dict[str, np.ndarray]:
     Raises:
         ValueError: none of the matchers is a CVSE.
     """
-    from itm.checkpoint import load
-    from itm.models.cvse import CVSE
-    from itm.transductive import PUBLISHED, score_transductive
+    from itm.checkpoints.folder import load
+    from itm.models.cvse.cvse import CVSE
+    from itm.models.cvse.transductive import PUBLISHED, score_transductive
 
     found = {}
     for path in names_of(cfg.checkpoint):
@@ -205,7 +192,7 @@ def find_relevance(name: str | None, split: Split) -> np.ndarray | None:
     """(M, N) semantic relevance: CIDEr-D of the split, or a file."""
     if name is None:
         return None
-    from itm.relevance import relevance
+    from itm.relevance.sources import relevance
 
     return relevance(name, split.captions, split.references())
 
@@ -223,11 +210,11 @@ def measure(
 
     results, ranks = metrics.evaluate_queries(scores, owner, protocol, relevance)
     if tables is not None:
-        from itm.eccv import evaluate_eccv
+        from itm.metrics.eccv import evaluate_eccv
 
         results |= evaluate_eccv(scores, tables)
     if codes is not None:
-        from itm.pmrp import pmrp
+        from itm.metrics.pmrp import pmrp
 
         results |= pmrp(scores, codes, owner, protocol, annotated=codes.max(1) > 0)
     return results, ranks
@@ -239,9 +226,9 @@ def describe(cfg: DictConfig, split: Split, out: Path) -> dict[str, dict[str, fl
     Raises:
         ValueError: none of the matchers can.
     """
-    from itm.captioning import caption_scores
-    from itm.checkpoint import load
-    from itm.models.vsrn import VSRN
+    from itm.checkpoints.folder import load
+    from itm.metrics.captioning import caption_scores
+    from itm.models.vsrn.vsrn import VSRN
 
     found = {}
     for i, path in enumerate(names_of(cfg.checkpoint)):
@@ -268,7 +255,7 @@ def _keep(
             np.save(out / f"similarity_{i}.npy", matrix)
     if cfg.plot:
         try:
-            from itm.plot import plot_ranks
+            from itm.visual.ranks_figure import plot_ranks
         except ImportError:
             print("no plot: pip install 'itm-lightning[plot]'")
         else:

@@ -11,12 +11,13 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig
 
-from itm.boxes import in_pixels
-from itm.cli import quote_free_text, run
-from itm.config import CONF
-from itm.explanation import Details, Explanation, explain
-from itm.layout import Split
-from itm.pictures import Pictures
+from itm.app.arguments import quote_free_text
+from itm.app.config import CONF
+from itm.app.entry import run
+from itm.data.layout import Split, find_row, name_of
+from itm.data.pictures import Pictures
+from itm.matcher.explanation import Details, Explanation, explain
+from itm.phrases.boxes import in_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,9 +33,9 @@ def command(cfg: DictConfig) -> Path:
     Raises:
         ValueError: no checkpoint, an image that the split does not have, or another ending.
     """
-    from itm.checkpoint import load
-    from itm.evaluate import find_split
-    from itm.plot_explanation import draw, save
+    from itm.app.splits import find_split
+    from itm.checkpoints.folder import load
+    from itm.visual.explanation_figure import draw, save
 
     if cfg.checkpoint is None:
         raise ValueError("give checkpoint=RUN, the output folder of a training run")
@@ -63,30 +64,6 @@ def command(cfg: DictConfig) -> Path:
     return out
 
 
-def find_row(split: Split, image: str | int | None) -> int:
-    """Row of an image by its id, else by its number; the first one by default.
-
-    Raises:
-        ValueError: neither.
-    """
-    if image is None:
-        return 0
-    if split.ids is not None and str(image) in split.ids:
-        return split.ids.index(str(image))
-    if str(image).isdecimal() and int(image) < split.num_images:
-        return int(image)
-    known = "" if split.ids is None else f"an id such as {split.ids[0]!r} or "
-    raise ValueError(
-        f"image={image} is not in split {split.name} of {split.folder}: give {known}a number from "
-        f"0 to {split.num_images - 1}"
-    )
-
-
-def name_of(split: Split, row: int) -> str:
-    """An image's id, or its number."""
-    return str(row) if split.ids is None else split.ids[row]
-
-
 def fractions(split: Split, row: int, picture: Image | None) -> np.ndarray | None:
     """(R, 4) boxes of an image's regions as fractions of its picture; None without either."""
     if split.boxes is None or picture is None:
@@ -100,8 +77,8 @@ def report(explanation: Explanation, figure, name: str) -> str:
     """The page: the figure, and the numbers of labels or concepts."""
     from PIL import Image
 
-    from itm.pages import element, page, section, table, thumbnail
-    from itm.plot_explanation import save
+    from itm.visual.explanation_figure import save
+    from itm.visual.html import element, page, section, table, thumbnail
 
     content = BytesIO()
     save(figure, content, "png")

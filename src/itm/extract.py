@@ -12,13 +12,13 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from itm.cli import run
-from itm.config import CONF
-from itm.durable import write_text
+from itm.app.config import CONF
+from itm.app.entry import run
+from itm.data.layout import read_split
 from itm.features.partition import Names, partition
 from itm.features.sentences import read_sentences
 from itm.features.store import Store, fit, write_captions
-from itm.layout import read_split
+from itm.utils.files import write_text
 
 RECORD = "extract.json"  # in the folder: what it was made of, by which a killed run goes on
 HOW = ("backbone", "size", "windows", "overlap", "regions", "dtype", "seed", "fractions")
@@ -184,9 +184,9 @@ def fill(
     from rich.progress import track
     from torch.utils.data import DataLoader
 
-    from itm.checkpoint import find_device
     from itm.features.pictures import Pictures
     from itm.features.windows import coverage
+    from itm.utils.devices import find_device
 
     device = find_device(cfg.device)
     network = network.to(device)

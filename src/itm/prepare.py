@@ -7,11 +7,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from itm import check
-from itm.cli import run
-from itm.config import CONF, instantiate
-from itm.layout import Split, read_split
-from itm.text import Vocabulary
+from itm.app.config import CONF, instantiate
+from itm.app.entry import run
+from itm.data import check
+from itm.data.layout import Split, read_split
+from itm.text.vocabulary import Vocabulary
 
 
 def prepare(cfg: DictConfig) -> None:
@@ -79,17 +79,17 @@ def write(what: str, train: Split, data: DictConfig, out: Path) -> Path:
         path = out / "vocab.json"
         Vocabulary.build(train.captions, data.min_count).save(path)
     elif what == "concepts":
-        from itm.concepts import Concepts
+        from itm.text.concepts import Concepts
 
         path = out / "concepts.json"
         Concepts.build(train.captions, data.num_concepts).save(path)
     elif what == "labels":
-        from itm.concepts import Labels
+        from itm.text.concepts import Labels
 
         path = out / "labels.json"
         Labels.build(train.captions, data.num_labels, caption_image=train.caption_image).save(path)
     elif what == "cider":
-        from itm.relevance import CiderIndex
+        from itm.relevance.sources import CiderIndex
 
         path = out / "cider.npz"
         CiderIndex(train.captions, train.caption_image).save(path)

@@ -12,11 +12,12 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
-from itm import pages, significance
-from itm.cli import run
-from itm.config import CONF
-from itm.results import RECALLS, markdown_table
-from itm.runs import Run, deviation, find_runs, group_seeds, mean
+from itm.app.config import CONF
+from itm.app.entry import run
+from itm.metrics import significance
+from itm.runs.history import Run, deviation, find_runs, group_seeds, mean
+from itm.runs.tables import RECALLS, markdown_table
+from itm.visual import html as pages
 
 EXTRA = ("i2t_ncs_10", "t2i_ncs_10")  # shown beside the recalls where runs have them
 CURVES = ("train/loss", "val/rsum")
@@ -97,7 +98,7 @@ def compare(runs: Sequence[Run], cfg: DictConfig, out: Path, suffix: str) -> lis
     if len(ranked) > 1:
         blocks.append(differences(ranked, cfg.samples))
     try:
-        from itm import report_plots
+        from itm.visual import report_figures as report_plots
     except ImportError:
         print("no plots: pip install 'itm-lightning[plot]'")
         return blocks

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import hydra
 from omegaconf import DictConfig
 
-from itm.cli import quote_free_text, run
-from itm.config import CONF
-from itm.evaluate import find_split
-from itm.layout import Split, read_captions
+from itm.app.arguments import quote_free_text
+from itm.app.config import CONF
+from itm.app.entry import run
+from itm.app.splits import find_split
+from itm.data.layout import Split, read_captions
 
 if TYPE_CHECKING:
-    from itm.index import Hit, Index
-    from itm.matcher import Matcher
+    from itm.index.index import Hit, Index
+    from itm.matcher.matcher import Matcher
 
 Own = dict[str, list[str]]  # id of each image -> its own captions
 
@@ -54,7 +55,7 @@ def search(cfg: DictConfig) -> list[Answer]:
         raise ValueError(f"out={cfg.out} must end in .html or .json")
     if cfg.top < 1:
         raise ValueError(f"top={cfg.top}: expected at least 1")
-    from itm.explain import find_row  # late: what it imports takes seconds, mistakes need not
+    from itm.data.layout import find_row  # late: what it imports takes seconds, mistakes need not
 
     split = find_split(cfg)
     own = _captions_of(split)
@@ -95,8 +96,9 @@ def _index(cfg: DictConfig, split: Split) -> Index:
     Raises:
         ValueError: the saved index is of another split or of another matcher.
     """
-    from itm.checkpoint import find_device, load
-    from itm.index import Index
+    from itm.checkpoints.folder import load
+    from itm.index.index import Index
+    from itm.utils.devices import find_device
 
     if cfg.index is not None and Path(cfg.index, "index.json").is_file():
         index = Index.load(cfg.index, device=find_device(cfg.device), model_class=cfg.model_class)
@@ -141,7 +143,8 @@ def _ids(split: Split) -> list[str]:
 
 def _mention_unknown(index: Index, to: str, query: str) -> None:
     """Say which words of a sentence the matcher has never seen."""
-    from itm.text import TOKENIZERS, Vocabulary
+    from itm.text.tokenizers import TOKENIZERS
+    from itm.text.vocabulary import Vocabulary
 
     vocab = index.matcher.vocab
     if to == "images" and isinstance(vocab, Vocabulary):
@@ -164,7 +167,7 @@ def _captions_of(split: Split) -> Own:
 
 
 def _table(answer: Answer, own: Own) -> str:
-    from itm.results import rows_table
+    from itm.runs.tables import rows_table
 
     if answer.to == "images":
         title, columns = answer.query, ["", "image", "score", "one of its captions"]
@@ -209,8 +212,8 @@ def _json(cfg: DictConfig, split: Split, own: Own, answers: list[Answer]) -> str
 
 
 def _page(cfg: DictConfig, split: Split, own: Own, answers: list[Answer]) -> str:
-    from itm import pages
-    from itm.pictures import Pictures
+    from itm.data.pictures import Pictures
+    from itm.visual import html as pages
 
     pictures = Pictures(split, cfg.images)
     sections = []

@@ -13,9 +13,12 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from itm.cli import fail, resume_arguments, run
-from itm.config import CONF, build_data, build_matcher, instantiate
-from itm.distributed import rank_and_size
+from itm.app.arguments import resume_arguments
+from itm.app.build import build_data, build_matcher
+from itm.app.config import CONF, instantiate
+from itm.app.entry import fail, run
+from itm.checkpoints.initialise import start_from
+from itm.utils.distributed import rank_and_size
 
 
 def train(cfg: DictConfig) -> float:
@@ -26,9 +29,10 @@ def train(cfg: DictConfig) -> float:
     """
     import pytorch_lightning as pl
 
-    from itm.durable import write_text
-    from itm.results import environment, result_table, split_facts, write_ranks
-    from itm.resume import find_checkpoint
+    from itm.runs.record import environment, split_facts, write_ranks
+    from itm.runs.tables import result_table
+    from itm.training.resume import find_checkpoint
+    from itm.utils.files import write_text
 
     out = Path(HydraConfig.get().runtime.output_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -89,7 +93,7 @@ def build_trainer(cfg: DictConfig) -> Any:
     """The Lightning trainer with its callbacks and loggers."""
     import torch
 
-    from itm.callbacks import SameConfiguration
+    from itm.training.callbacks import SameConfiguration
 
     precision = cfg.trainer.precision
     if precision == "auto":
@@ -104,60 +108,6 @@ def build_trainer(cfg: DictConfig) -> Any:
         ],
         logger=list(instantiate(cfg.logger).values()),
     )
-
-
-# Arguments that change no score of the weights that `init=` takes over, or are no single values.
-NOT_SCORED = {
-    "text", "pos_weight", "dropout", "caption_dropout", "caption_weight", "concept_vectors",
-    "level_weights", "kl_weight", "label_weight", "head_lr_scale", "text_lr_scale",
-    "weight_penalty",
-}  # fmt: skip
-
-
-def start_from(matcher: Any, source: str) -> None:
-    """Take the weights of another matcher of the same shape, vocabulary and labels (`init=`).
-
-    Positive weights of labels are not learned: they stay those of this training's data.
-
-    Where it was built with other arguments, such as another aggregation, a warning names them.
-
-    Raises:
-        ValueError: the other matcher is of another class or size, or knows other words or labels.
-    """
-    from pytorch_lightning.utilities import rank_zero_warn
-
-    from itm.checkpoint import load, pack_state, unpack_state
-    from itm.published import load_strictly
-
-    own = type(matcher).__module__.startswith("itm.models.")
-    other = load(source, model_class=None if own else type(matcher))
-    if type(other) is not type(matcher):
-        names = type(other).__name__, type(matcher).__name__
-        raise ValueError(f"init={source} holds {names[0]}, but model= builds {names[1]}")
-    state = pack_state(other)
-    if matcher.labels is not None and other.labels is not None:
-        there, here = other.labels.words, matcher.labels.words
-        if matcher.needs_labels and there != here:
-            raise ValueError(
-                f"init={source} has {len(there)} labels, the data has {len(here)}, and they differ "
-                "or stand in another order: rows of its label head would mean other labels; write "
-                "its list by itm.load(...).labels.save(FILE) and train with data.labels=FILE"
-            )
-        del state["labels"]  # the data's stay: they are counted in its own captions
-    unpack_state(matcher, state)
-    tensors, mine = other.state_dict(), matcher.state_dict()
-    tensors |= {k: mine[k] for k in tensors if k.endswith("pos_weight")}
-    built, here = other.hparams, matcher.hparams
-    differing = sorted(k for k in built.keys() & here.keys() - NOT_SCORED if built[k] != here[k])
-    overrides = " ".join(f"model.{name}={built[name]}" for name in differing)
-    try:
-        load_strictly(matcher, tensors, source)
-    except ValueError as error:
-        raise ValueError(f"{error}\ninit={source} was built with {overrides}") from error
-    if differing:
-        rank_zero_warn(
-            f"init={source} was built with {overrides}, which differ here: it scores anew"
-        )
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")

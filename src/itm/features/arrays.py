@@ -8,8 +8,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from itm.data.layout import read_array
 from itm.features.records import Record
-from itm.layout import read_array
 
 FEATURES = ("features", "feature", "feat", "x", "arr_0")  # of the public extractors
 BOXES = ("boxes", "bbox", "box")

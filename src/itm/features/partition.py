@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from itm.layout import read_captions
+from itm.data.layout import read_captions
 
 NAMES = ("train", "dev", "test")
 

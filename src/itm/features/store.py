@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from itm.durable import write_text
+from itm.utils.files import write_text
 
 
 class Store:

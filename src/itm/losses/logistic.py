@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from itm.batch import Encoded, Pairs, same_image
-from itm.layers import full, full_precision
+from itm.layers.functional import full, full_precision
 from itm.losses.shared import anchors
 
 

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from itm.batch import Encoded, Pairs
-from itm.layers import full, full_precision
+from itm.layers.functional import full, full_precision
 from itm.losses.triplet import Triplet
-from itm.word_files import positive_weights
+from itm.text.labels import positive_weights
 
 
 class MultiLabel(nn.Module):
@@ -108,7 +108,9 @@ class MultiLabel(nn.Module):
         Raises:
             ValueError: no labels, another number of labels, or vectors of another width.
         """
-        from itm.scoring import global_vector  # late: the other losses do without Lightning
+        from itm.layers.functional import (
+            global_vector,  # late: the other losses do without Lightning
+        )
 
         if self.dim is None:
             return {}

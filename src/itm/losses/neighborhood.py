@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from itm.batch import Encoded, Pairs, same_image
-from itm.layers import distances, full, full_precision
+from itm.layers.functional import distances, full, full_precision
 from itm.losses.shared import anchors
 
 
@@ -226,7 +226,7 @@ class Neighborhood(nn.Module):
         """The part that looks at the distances within one side; 0 where nobody has a neighbour."""
         if pairs is None or encoded is None:
             return {}
-        from itm.scoring import global_vector
+        from itm.layers.functional import global_vector
 
         row, identity = pairs.captions.image, pairs.images.index
         terms = {}

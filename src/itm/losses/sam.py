@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from itm.batch import Encoded, Pairs, same_image
-from itm.distributed import gather_rows, rank_and_size
-from itm.layers import full, full_precision
+from itm.layers.functional import full, full_precision
 from itm.losses.sam_released import released_sam
-from itm.losses.shared import REDUCTIONS, anchors, check_choice, check_relevance, reduced
+from itm.losses.shared import REDUCTIONS, anchors, check_relevance, reduced
 from itm.losses.triplet import Triplet
+from itm.utils.checks import check_choice
+from itm.utils.distributed import gather_rows, rank_and_size
 
 SAMPLING = ("random", "hardest", "easiest", "mixed", "all")
 

@@ -9,7 +9,7 @@ from row j's pick in the *other* direction, not the margin of the triplet itself
 import torch
 from torch import Tensor
 
-from itm.layers import full, full_precision
+from itm.layers.functional import full, full_precision
 from itm.losses.shared import check_relevance, reduced
 
 

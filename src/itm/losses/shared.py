@@ -58,12 +58,6 @@ def reduced(total: Tensor, terms: int, reduction: str) -> Tensor:
     return total if reduction == "sum" else total / max(terms, 1)
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise ValueError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}")
-
-
 def check_relevance(relevance: Tensor, scores: Tensor) -> None:
     """Raise ValueError unless there is a relevance for each score; this waits for the device."""
     if relevance.shape != scores.shape:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from itm.batch import Encoded, Pairs, same_image
-from itm.layers import full, full_precision
-from itm.losses.shared import REDUCTIONS, anchors, check_choice, reduced
+from itm.layers.functional import full, full_precision
+from itm.losses.shared import REDUCTIONS, anchors, reduced
+from itm.utils.checks import check_choice
 
 NEGATIVES = ("hardest", "all", "top")
 

@@ -1,21 +1,26 @@
 """The backbones; each file reads from images and captions to scores and losses."""
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOME = {
-    "SCAN": "scan",
-    "VSRN": "vsrn",
-    "SGRAF": "sgraf",
-    "CVSE": "cvse",
-    "CASC": "casc",
-    "TwoBranchEmbedding": "two_branch",
-    "TwoBranchSimilarity": "two_branch_similarity",
-}
-__all__ = list(_HOME)
+import lazy_loader
 
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "casc": ["CASC"],
+        "cvse": ["CVSE"],
+        "scan": ["SCAN"],
+        "sgraf": ["SGRAF"],
+        "two_branch": ["TwoBranchEmbedding", "TwoBranchSimilarity"],
+        "vsrn": ["VSRN"],
+    },
+)
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"itm.models.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if TYPE_CHECKING:
+    from itm.models.casc import CASC as CASC
+    from itm.models.cvse import CVSE as CVSE
+    from itm.models.scan import SCAN as SCAN
+    from itm.models.sgraf import SGRAF as SGRAF
+    from itm.models.two_branch import TwoBranchEmbedding as TwoBranchEmbedding
+    from itm.models.two_branch import TwoBranchSimilarity as TwoBranchSimilarity
+    from itm.models.vsrn import VSRN as VSRN

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from itm.batch import Captions, Encoded, Images
-from itm.cross_attention import CrossAttention
-from itm.layers import l2norm, xavier_
-from itm.matcher import OBJECTS, Matcher
-from itm.text_encoders import BertText, text_encoder
+from itm.layers.cross_attention import CrossAttention
+from itm.layers.functional import l2norm, xavier_
+from itm.layers.text import BertText, text_encoder
+from itm.matcher.matcher import OBJECTS, Matcher
 
 State = dict[str, Tensor]
 
@@ -23,7 +23,7 @@ class SCAN(Matcher):
     image:   regions v = W x + b of unit length.
     caption: words w = mean of the two directions of a GRU, of unit length.
     score:   each query (t2i: word, i2t: region) is compared with what it attends to on the other
-             side, and the comparisons are aggregated; see `itm.cross_attention`.
+             side, and the comparisons are aggregated; see `itm.layers.cross_attention`.
 
     The defaults are the published "t-i AVG" model.
 
@@ -43,7 +43,7 @@ class SCAN(Matcher):
         weight_norm: the region projection as one gain times a direction.
         normalize_images: unit region vectors.
         normalize_words: unit word vectors.
-        text: word encoder, {"name": "gru"} or {"name": "bert", ...}, see `itm.text_encoders`.
+        text: word encoder, {"name": "gru"} or {"name": "bert", ...}, see `itm.layers.text`.
         loss: see `Matcher`.
         optimizer: see `Matcher`.
         scheduler: see `Matcher`.

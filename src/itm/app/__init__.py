@@ -1,0 +1,1 @@
+"""Where Hydra stops: `conf/`, building objects, arguments, messages about wrong options."""

@@ -1,0 +1,184 @@
+"""Between Hydra and the library: find conf/, compose, and build data, loss and matcher.
+
+Nothing else in the library sees a configuration object. Constructor signatures are the schema: what
+a constructor does not take fails when it is built, with the class's name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from itm.app.config import CONF, compose, instantiate
+
+if TYPE_CHECKING:
+    from itm.data.module import RegionDataModule
+    from itm.matcher.matcher import Matcher
+
+
+def list_models() -> list[str]:
+    """Names that `model=` takes."""
+    return sorted(path.stem for path in Path(CONF, "model").glob("*.yaml"))
+
+
+def build(
+    model: str = "vsrn",
+    loss: str = "triplet",
+    data: str = "scenes",
+    overrides: Sequence[str] = (),
+) -> Matcher:
+    """A fresh matcher from the same YAML as the command line, for notebooks.
+
+    Args:
+        model: one of `list_models()`.
+        loss: "triplet", "sam", "neighborhood", "multilabel", "logistic".
+        data: "scenes", "coco", "f30k", "flickr8k"; its sizes and vocabulary fill the model's.
+        overrides: further command-line overrides such as "model.embed_dim=256".
+
+    Returns:
+        The matcher; `matcher.data` is its data module, ready to fit.
+    """
+    cfg = compose([f"model={model}", f"loss={loss}", f"data={data}", *overrides])
+    datamodule = build_data(cfg)
+    return build_matcher(cfg, datamodule)
+
+
+def build_data(cfg: DictConfig) -> RegionDataModule:
+    """The data module of a configuration, set up with what model and loss need.
+
+    Raises:
+        ValueError: `data.root` is missing.
+    """
+    if OmegaConf.is_missing(cfg.data, "root"):
+        raise ValueError(
+            "this data set needs data.root=DIR, the folder with train_ims.npy, train_caps.txt, "
+            "dev_... and test_...; `python -m itm.prepare data.root=DIR` checks such a folder"
+        )
+    model, loss = _target(cfg.model), _target(cfg.loss)
+    sentences = cfg.data.get("sentences") or cfg.loss.get("sentences") or 1
+    datamodule = instantiate(cfg.data, sentences=sentences)
+    datamodule.use_labels = any(getattr(x, "needs_labels", False) for x in (model, loss))
+    datamodule.use_concepts = getattr(model, "needs_concepts", False)
+    datamodule.use_relevance = getattr(loss, "needs_relevance", False)
+    text = cfg.model.get("text") or {}
+    if text.get("name") == "bert":
+        from itm.text.vocabulary import BertVocabulary
+
+        path = text.get("path")
+        if not path:
+            raise ValueError("text=bert needs model.text.path=FOLDER_OR_HUB_NAME")
+        datamodule.vocabulary = BertVocabulary.from_pretrained(path)
+    if text.get("name") == "vectors":
+        datamodule.vectors = True
+    datamodule.setup()
+    return datamodule
+
+
+def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
+    """Loss and matcher of a configuration, sizes filled from the data.
+
+    Raises:
+        ValueError: an explicit size that contradicts the data, or word vectors that do not fit.
+    """
+    sizes = _sizes(datamodule)
+    optimizer, scheduler = instantiate(cfg.optimizer), instantiate(cfg.scheduler)
+    model = _fill(cfg.model, sizes, "model")
+    matcher = instantiate(model, optimizer=optimizer, scheduler=scheduler)
+    matcher.vocab = datamodule.vocabulary
+    if cfg.word_vectors is not None:
+        start_words(matcher, cfg.word_vectors, cfg.seed)
+    for name in ("labels", "concepts"):
+        words = getattr(datamodule, name)
+        setattr(matcher, name, words)
+        if words is not None and hasattr(matcher, f"set_{name}"):
+            getattr(matcher, f"set_{name}")(words)
+    matcher.loss = build_loss(cfg, datamodule, matcher)
+    object.__setattr__(matcher, "data", datamodule)  # not a sub-module, not in checkpoints
+    return matcher
+
+
+def start_words(matcher: Matcher, path: str, seed: int = 0) -> None:
+    """Start the word embedding from a file of word vectors (`word_vectors=`).
+
+    Words that the file lacks start from N(0, 1) before a GRU (CVSE); in a mean of words, which
+    they would outweigh, they stay as they are.
+
+    Raises:
+        ValueError: a text encoder without a word embedding, or vectors of another width.
+    """
+    import torch
+
+    from itm.layers.text import GRUText
+    from itm.text.word_vectors import word_vectors
+
+    text, vocab = cast(Any, (getattr(matcher, "text", None), matcher.vocab))
+    if not hasattr(text, "start_from"):
+        raise ValueError(
+            f"word_vectors={path} belongs to text=gru, mean or attend, which learn an embedding of "
+            f"words; this matcher encodes text with {type(text).__name__}: leave word_vectors out"
+        )
+    own = None if isinstance(text, GRUText) else text.embed.weight.detach().numpy()
+    vectors = torch.from_numpy(word_vectors(vocab.words, path, seed, own))
+    given, expected = vectors.shape[1], text.embed.embedding_dim
+    if given != expected:
+        raise ValueError(
+            f"word_vectors={path} is {given} wide, but model.word_dim={expected}; set "
+            f"model.word_dim={given}"
+        )
+    text.start_from(vectors)
+
+
+def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) -> Any:
+    """The loss of a configuration, sizes filled from the matcher and the data."""
+    sizes = _sizes(datamodule)
+    if "dim" in inspect.signature(_target(cfg.loss)).parameters:
+        sizes["dim"] = matcher.label_dim
+    loss = instantiate(_fill(cfg.loss, sizes, "loss"))
+    if datamodule.labels is not None and hasattr(loss, "set_labels"):
+        loss.set_labels(datamodule.labels)
+    if datamodule.use_relevance and getattr(loss, "gather", False):
+        # A batch knows the relevance of its own pairs only; gathered pairs are looked up.
+        loss.relevance_index = datamodule.reader("train").relevance
+    return loss
+
+
+def _target(node: DictConfig) -> Any:
+    return hydra.utils.get_object(node._target_)
+
+
+def _sizes(datamodule: RegionDataModule) -> dict[str, Any]:
+    """What the data determines."""
+    split = datamodule.split("train")
+    assert datamodule.vocabulary is not None
+    sizes: dict[str, Any] = {
+        "vocab_size": len(datamodule.vocabulary),
+        "img_dim": split.width,
+        "num_regions": split.regions,
+    }
+    if datamodule.labels is not None:
+        sizes["num_labels"] = len(datamodule.labels.words)
+    if datamodule.concepts is not None:
+        sizes["num_concepts"] = len(datamodule.concepts.words)
+    if datamodule.vectors:
+        sizes["sentence_dim"] = datamodule.sentence_dim
+    return sizes
+
+
+def _fill(node: DictConfig, sizes: dict[str, Any], group: str) -> DictConfig:
+    """Set the sizes that the target takes and the configuration leaves open."""
+    node = OmegaConf.create(OmegaConf.to_container(node, resolve=True))  # type: ignore[assignment]
+    for name in inspect.signature(_target(node)).parameters.keys() & sizes.keys():
+        given = node.get(name)
+        if given is None:
+            node[name] = sizes[name]
+        elif given != sizes[name] and sizes[name] is not None:
+            raise ValueError(
+                f"{group}.{name}={given}, but the data has {sizes[name]}; leave it out, or point "
+                "data.root, data.vocab and data.labels at the data this value belongs to"
+            )
+    return node

@@ -1,0 +1,101 @@
+"""What is wrong with the options a command was given: a name it does not have, a word for a number.
+
+Asked only when a command has failed. Hydra's own messages say "to append to your config use +key",
+which lets a misspelt option do nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from itm.app.config import compose
+
+GROUPS = ("model", "loss", "data", "text", "trainer", "callbacks", "logger")
+
+
+def diagnose(error: Exception, main: Callable[[], Any], arguments: Sequence[str]) -> str | None:
+    """One line about the option that made a command fail; None if no option explains it.
+
+    Args:
+        error: what the command ended with.
+        main: its Hydra main, in the file that is named as its configuration.
+        arguments: the command line.
+    """
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, given = str(error.missing_cfg_file).rpartition("/")
+        return f"there is no {group}={given}; {_choose(given, error.options)}"
+    name = Path(inspect.getfile(inspect.unwrap(main))).stem
+    try:
+        options = OverridesParser.create().parse_overrides(
+            [a for a in arguments if "=" in a and a[0] not in "-+~"]
+        )
+        choices = [str(o.input_line) for o in options if _is_choice(o)]
+        default = _flat(OmegaConf.to_container(compose(choices, name)))  # type: ignore[arg-type]
+    except (HydraException, OmegaConfBaseException):
+        return None
+    for option in options:
+        key = option.get_key_element()
+        if key.startswith("hydra"):
+            continue
+        found = _unknown(default, key) if isinstance(error, ConfigCompositionException) else None
+        found = found or _no_number(default, option)
+        if found:
+            return found
+    return None
+
+
+def _is_choice(option: Override) -> bool:
+    """Whether an option picks a file of a group, such as model=scan; these bring other options."""
+    return option.key_or_group in GROUPS and not option.is_sweep_override()
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options by their full names, loss and loss.margin; a nested one first, private ones out."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if not str(key).startswith("_"):
+            flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {}
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _unknown(default: dict[str, Any], key: str) -> str | None:
+    """A name that the configuration does not have."""
+    if key in ("recipe", "sweep", *default):
+        return None
+    group, _, last = key.rpartition(".")
+    same = [name for name in default if name.rpartition(".")[2] == last]
+    near = same or get_close_matches(key, list(default), n=1, cutoff=0.7)
+    if near:
+        return f"there is no option {key}; did you mean {near[0]}?"
+    prefix = f"{group}." if isinstance(default.get(group), dict) else ""
+    listed = [name.removeprefix(prefix) for name in default if name.startswith(prefix)]
+    options = ", ".join(name for name in listed if "." not in name)
+    return f"there is no option {key}; {prefix[:-1] or 'options'}: {options}"
+
+
+def _no_number(default: dict[str, Any], option: Override) -> str | None:
+    """A word where the default is a number."""
+    key = option.get_key_element()
+    usual = default.get(key)
+    if isinstance(usual, bool) or not isinstance(usual, int | float) or option.is_sweep_override():
+        return None
+    given = option.value()
+    if given is None or isinstance(given, int | float) or "${" in str(given):
+        return None
+    return f"{key}={option.get_value_element_as_str()}: expected a number, such as {usual}"
+
+
+def _choose(given: str, options: Sequence[str]) -> str:
+    near = get_close_matches(given, options, n=1)
+    return f"{f'did you mean {near[0]}? ' if near else ''}choose from {', '.join(options)}"

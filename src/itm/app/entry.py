@@ -1,0 +1,60 @@
+"""What all commands share before Hydra starts: free text, resumed runs, readable errors."""
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from hydra.errors import HydraException, InstantiationException
+from omegaconf.errors import OmegaConfBaseException
+
+EXPECTED = (ValueError, OSError, HydraException, OmegaConfBaseException)
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Call a Hydra main; expected mistakes end with one clear line instead of a traceback.
+
+    These are a `ValueError` and an `OSError` (a file that is missing, a full disk), and what Hydra
+    finds wrong with the configuration.
+    """
+    quiet()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints and exits by itself
+    try:
+        main()
+    except Exception as error:
+        from itm.app.diagnose import diagnose  # late: what it imports takes a moment
+
+        wrong = None if os.environ.get("ITM_TRACEBACK") else diagnose(error, main, sys.argv[1:])
+        fail(error if wrong is None else ValueError(wrong))
+
+
+def fail(error: Exception) -> NoReturn:
+    """End the process, with one line for an expected error, with the traceback of any other."""
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, EXPECTED):
+        error = error.__cause__  # without "Error in call to target", the class says enough
+    if isinstance(error, EXPECTED) and not os.environ.get("ITM_TRACEBACK"):
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        text = str(error) if str(cause) in str(error) else f"{error}: {cause}"
+        print(f"error: {text}\n(set ITM_TRACEBACK=1 for the traceback)", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    raise SystemExit(1)
+
+
+def quiet() -> None:
+    """Leave out notices of the packages below that a user can do nothing about."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    for message in (
+        ".*isinstance.treespec, LeafSpec.*",  # Lightning on recent torch
+        ".*does not have many workers.*",  # data.workers is the user's choice
+        ".*lr_scheduler.step.*before.*optimizer.step.*",  # skipped steps of fp16 scaling
+        "Checkpoint directory .* exists and is not empty",  # resumed runs write where they were
+        "It is recommended to use .*sync_dist=True",  # metrics are of the whole split already
+        "Found .* in eval mode at the start of training",  # a frozen transformer is meant to be
+        "The dirpath has changed from",  # resume=X.ckpt starts a folder and a best score of its own
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,1 @@
+"""Saved folders and checkpoints: strict loading, starting from other weights, the hub."""

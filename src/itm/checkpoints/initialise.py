@@ -1,0 +1,59 @@
+"""`init=`: start training from the weights of another matcher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Arguments that change no score of the weights that `init=` takes over, or are no single values.
+NOT_SCORED = {
+    "text", "pos_weight", "dropout", "caption_dropout", "caption_weight", "concept_vectors",
+    "level_weights", "kl_weight", "label_weight", "head_lr_scale", "text_lr_scale",
+    "weight_penalty",
+}  # fmt: skip
+
+
+def start_from(matcher: Any, source: str) -> None:
+    """Take the weights of another matcher of the same shape, vocabulary and labels (`init=`).
+
+    Positive weights of labels are not learned: they stay those of this training's data.
+
+    Where it was built with other arguments, such as another aggregation, a warning names them.
+
+    Raises:
+        ValueError: the other matcher is of another class or size, or knows other words or labels.
+    """
+    from pytorch_lightning.utilities import rank_zero_warn
+
+    from itm.checkpoints.folder import load
+    from itm.checkpoints.strict import load_strictly
+    from itm.matcher.state import pack_state, unpack_state
+
+    own = type(matcher).__module__.startswith("itm.models.")
+    other = load(source, model_class=None if own else type(matcher))
+    if type(other) is not type(matcher):
+        names = type(other).__name__, type(matcher).__name__
+        raise ValueError(f"init={source} holds {names[0]}, but model= builds {names[1]}")
+    state = pack_state(other)
+    if matcher.labels is not None and other.labels is not None:
+        there, here = other.labels.words, matcher.labels.words
+        if matcher.needs_labels and there != here:
+            raise ValueError(
+                f"init={source} has {len(there)} labels, the data has {len(here)}, and they differ "
+                "or stand in another order: rows of its label head would mean other labels; write "
+                "its list by itm.load(...).labels.save(FILE) and train with data.labels=FILE"
+            )
+        del state["labels"]  # the data's stay: they are counted in its own captions
+    unpack_state(matcher, state)
+    tensors, mine = other.state_dict(), matcher.state_dict()
+    tensors |= {k: mine[k] for k in tensors if k.endswith("pos_weight")}
+    built, here = other.hparams, matcher.hparams
+    differing = sorted(k for k in built.keys() & here.keys() - NOT_SCORED if built[k] != here[k])
+    overrides = " ".join(f"model.{name}={built[name]}" for name in differing)
+    try:
+        load_strictly(matcher, tensors, source)
+    except ValueError as error:
+        raise ValueError(f"{error}\ninit={source} was built with {overrides}") from error
+    if differing:
+        rank_zero_warn(
+            f"init={source} was built with {overrides}, which differ here: it scores anew"
+        )

@@ -1,0 +1,136 @@
+"""What a data folder holds, what is missing, and which captions look broken, on one page.
+
+Reads what a training run would refuse, so that all problems of a folder show at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from itm.data.layout import Split, read_array, read_split
+from itm.text.tokenizers import tokenize
+
+SPLITS = ("train", "dev", "val", "test", "testall")
+OPTIONAL = ("vocab.json", "concepts.json", "labels.json", "cider.npz")
+LONG, SHORT = 100, 3  # words; a caption outside is worth a look
+
+
+def page(root: str | Path, captions_per_image: int | None = None, names: Sequence[str] = ()) -> str:
+    """The page on a folder.
+
+    Args:
+        root: the folder.
+        captions_per_image: as in `itm.data.layout.read_split`.
+        names: splits that are wanted, beside the usual ones that are there.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"data.root={root}: no such folder")
+    found = [name for name in SPLITS if any(root.glob(f"{name}_*"))]
+    lines, splits = [f"{root}"], []
+    for name in dict.fromkeys([*names, *found]):
+        caps = root / f"{name}_caps.txt"
+        try:
+            splits.append(read_split(root, name, captions_per_image))
+            lines.append(describe(splits[-1]))
+        except (ValueError, OSError) as error:
+            lines.append(f"{name}: CANNOT BE USED: {error}")
+            if (root / f"{name}_ims.npy").is_file():
+                lines.append(f"  {_shape(root / f'{name}_ims.npy')}")
+        if caps.is_file():
+            lines += [f"  {caps.name}: {problem}" for problem in caption_problems(caps)]
+    lines += [f"LEAK: {text}" for text in shared_images(splits)]
+    made = [name for name in OPTIONAL if (root / name).is_file()]
+    lines.append(f"also there: {', '.join(made) or 'nothing'}")
+    return "\n".join(lines)
+
+
+def describe(split: Split, sample: int = 200) -> str:
+    """What one split holds: counts, shapes, statistics of some images' features."""
+    rows = np.linspace(0, split.num_images - 1, min(sample, split.num_images)).astype(int)
+    block = split.images(np.unique(rows))
+    norms = np.linalg.norm(block, axis=-1)
+    words = np.array([len(tokenize(caption)) for caption in split.captions])
+    per_image = Counter(np.bincount(split.caption_image, minlength=split.num_images).tolist())
+    counts = ", ".join(f"{n} images with {k}" for k, n in sorted(per_image.items()))
+    zero, ids, boxes = (norms == 0).mean(), split.ids is not None, split.boxes is not None
+    return "\n".join(
+        [
+            f"{split.name}: {split.num_images} images, {len(split.captions)} captions ({counts})",
+            f"  features {split.features.dtype} {split.features.shape}, region norm mean "
+            f"{norms.mean():.2f}, {zero:.1%} zero regions ({len(block)} images read)",
+            f"  caption length mean {words.mean():.1f}, max {words.max()} words; "
+            f"ids {'yes' if ids else 'no'}, boxes {'yes' if boxes else 'no'}",
+        ]
+    )
+
+
+def _shape(path: Path) -> str:
+    try:
+        array = read_array(path)
+    except ValueError as error:
+        return str(error)
+    return f"{path.name} is {array.dtype} {array.shape}"
+
+
+def caption_problems(path: Path, most: int = 3) -> list[str]:
+    """What looks broken in a caption file, each kind with its count and first line numbers."""
+    found: dict[str, list[int]] = {}
+    first: dict[str, int] = {}
+    again = 0
+    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    if not lines[-1].strip():
+        lines.pop()
+    for number, line in enumerate(lines, 1):
+        for kind in _kinds(line):
+            found.setdefault(kind, []).append(number)
+        text = line.decode("utf-8", "replace").strip().lower()
+        again += text in first
+        first.setdefault(text, number)
+    texts = []
+    for kind, numbers in found.items():
+        more = ", ..." if len(numbers) > most else ""
+        where = ", ".join(map(str, numbers[:most])) + more
+        texts.append(f"{len(numbers)} {kind} (line {where})")
+    if again:
+        texts.append(f"{again} of {len(lines)} captions occurred before in the same words")
+    return texts
+
+
+def _kinds(line: bytes) -> list[str]:
+    """What is wrong with one line."""
+    if not line.strip():
+        return ["empty"]
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        return ["not UTF-8"]
+    words = len(tokenize(text))
+    checks = {
+        "Python bytes literals": text.startswith(("b'", 'b"')),
+        "with a replacement character": "\ufffd" in text,
+        "with control characters": any(ord(c) < 32 and c not in "\t\r" for c in text),
+        f"of fewer than {SHORT} words": words < SHORT,
+        f"of more than {LONG} words": words > LONG,
+    }
+    return [kind for kind, wrong in checks.items() if wrong]
+
+
+def shared_images(splits: Sequence[Split]) -> list[str]:
+    """Images that two splits share by their ids; test contains testall's first part by design."""
+    texts = []
+    for i, a in enumerate(splits):
+        for b in splits[i + 1 :]:
+            if a.ids is None or b.ids is None or {a.name, b.name} == {"test", "testall"}:
+                continue
+            both = sorted(set(a.ids) & set(b.ids))
+            if both:
+                texts.append(f"{a.name} and {b.name} share {len(both)} ids, such as {both[0]!r}")
+    return texts

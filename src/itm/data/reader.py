@@ -1,0 +1,135 @@
+"""`Reader`: rows of a split as batches of tensors, for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from itm.batch import Captions, Images, Pairs
+from itm.data.batches import make_captions, make_images
+from itm.data.layout import Split
+from itm.data.resident import row_numbers
+from itm.phrases.split import PhraseSplit
+from itm.text.vocabulary import Tokens
+
+if TYPE_CHECKING:
+    from itm.relevance.sources import CiderIndex
+    from itm.text.concepts import Concepts
+
+
+class Reader:
+    """Reads rows of a split into tensors; one per split, shared by training and evaluation.
+
+    Args:
+        split: the files.
+        vocab: tokens of the captions.
+        labels: (N, K) labels of the images, or None.
+        concepts: (M, K) concept labels of the captions, or None.
+        relevance: CIDEr-D index with `batch(caption_rows, image_rows)`, or None.
+        vectors: (M, F) sentence vectors, or None.
+        features: read the features; False for batches that look them up on the device.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        vocab: Tokens,
+        labels: np.ndarray | None = None,
+        concepts: np.ndarray | None = None,
+        relevance: Any = None,
+        vectors: np.ndarray | None = None,
+        features: bool = True,
+    ):
+        self.split = split
+        self.features = features
+        self.tokens = [vocab.encode(caption) for caption in split.captions]
+        self.lengths = np.array([len(ids) for ids in self.tokens])
+        self.caption_image = split.caption_image
+        self.labels = labels
+        self.concepts = concepts
+        self.relevance = relevance
+        self.vectors = vectors
+
+    def images(self, rows: Sequence[int]) -> Images:
+        """Some images."""
+        if not self.features:
+            return row_numbers(self.split, list(rows))
+        return make_images(self.split.images(np.asarray(rows)), rows)
+
+    def captions(self, rows: Sequence[int], image: Sequence[int] | None = None) -> Captions:
+        """Some captions; `image` is the row of each one's image in the batch, else in the split."""
+        index = np.asarray(rows)
+        own = self.caption_image[index]
+
+        def pick(table: np.ndarray | None, at: np.ndarray) -> torch.Tensor | None:
+            return None if table is None else torch.from_numpy(np.array(table[at], np.float32))
+
+        return make_captions(
+            [self.tokens[row] for row in rows],
+            index.tolist(),
+            own.tolist() if image is None else image,
+            pick(self.labels, own),
+            pick(self.concepts, index),
+            pick(self.vectors, index),
+        )
+
+    def pairs(self, rows: Sequence[int]) -> Pairs:
+        """A training batch of captions, longest first, each with its image."""
+        rows = sorted(rows, key=lambda row: -self.lengths[row])
+        own = self.caption_image[rows]
+        relevance = None
+        if self.relevance is not None:
+            relevance = torch.from_numpy(self.relevance.batch(np.array(rows), own))
+        captions = self.captions(rows, range(len(rows)))
+        return Pairs(self.images(own.tolist()), captions, relevance, self.target(rows))
+
+    def groups(self, rows: Sequence[int]) -> Pairs:
+        """A batch with several captions per image: runs of one image share its row."""
+        own = self.caption_image[list(rows)]
+        new = np.concatenate([[True], own[1:] != own[:-1]])
+        image = np.cumsum(new) - 1
+        relevance = None
+        if self.relevance is not None:
+            relevance = torch.from_numpy(self.relevance.batch(np.array(rows), own[new]))
+        captions = self.captions(rows, image.tolist())
+        return Pairs(self.images(own[new].tolist()), captions, relevance, self.target(rows))
+
+    def target(self, rows: Sequence[int]) -> torch.Tensor | None:
+        """(n, R) which regions some phrases mean; None for captions, which mean whole images."""
+        split = self.split
+        return torch.from_numpy(split.target(rows)) if isinstance(split, PhraseSplit) else None
+
+
+def caption_concepts(concepts: Concepts, split: Split, vocab: Tokens, training: bool) -> np.ndarray:
+    """(M, K) concepts of each caption; in training, as published, of all captions of its image.
+
+    Never so at test time, where it would tell which captions belong to one image.
+    """
+    if not training:
+        return concepts.label([vocab.as_read(caption) for caption in split.captions])
+    of_image = concepts.label_images(split.captions, split.caption_image, split.num_images)
+    return of_image.astype(bool)[split.caption_image]
+
+
+def relevance_index(split: Split, size: int) -> CiderIndex:
+    """CIDEr-D between all captions and images of a split.
+
+    References are always an image's full list; document frequencies come from the first `size`
+    captions, those that are trained on.
+    """
+    from itm.relevance.sources import CiderIndex
+
+    df = None if size == len(split.captions) else split.references(size)
+    return CiderIndex(split.captions, split.caption_image, split.num_images, df)
+
+
+def shuffled_images(split: Split, ratio: float, seed: int) -> np.ndarray:
+    """(M,) image of each caption, with a share `ratio` of the captions shuffled."""
+    rng = np.random.default_rng((seed, 1))
+    image = split.caption_image.copy()
+    chosen = rng.permutation(len(image))[: int(len(image) * ratio)]
+    image[chosen] = image[rng.permutation(chosen)]
+    return image

@@ -1,0 +1,272 @@
+"""`Index`: a sentence -> images, an image -> captions, one query at a time.
+
+Every image and caption is encoded once. A query finds candidates by the dot product of global
+vectors, and the candidates are scored exactly by the matcher's own `similarity`:
+
+- matchers that rank by vectors (VSRN, CVSE, the embedding network) need no more than k candidates,
+  found among all vectors or, where there are many, by FAISS;
+- the others (SCAN, SGRAF, CASC, the similarity network) score all items, or where there are many
+  the `shortlist` nearest by the global vector, else by the normalised mean of regions and words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from itm.batch import Chunk
+from itm.data.layout import Features, Split
+from itm.index.encodings import Shelf, shelve_captions, shelve_images
+from itm.index.files import read_index, write_index
+from itm.index.nearest import Nearest, largest
+from itm.layers.functional import global_vector
+from itm.matcher.blocks import similarity_matrix
+from itm.matcher.inputs import caption_batches, image_batches
+from itm.matcher.matcher import Matcher
+
+if TYPE_CHECKING:
+    from itm.data.module import RegionDataModule
+
+
+class Hit(NamedTuple):
+    """One result.
+
+    Attributes:
+        item: the image's id, or the caption.
+        score: the matcher's similarity, larger = better.
+    """
+
+    item: Any
+    score: float
+
+
+class Index:
+    """Images and captions ready for single queries.
+
+    Args:
+        matcher: any matcher; it encodes and scores in eval mode.
+        features: (N, R, F) or (N, F) array or memory map, a list of (R_i, F), or a `Split` or data
+            module (its test split), which brings ids and captions; None for captions alone.
+        ids: N different names or numbers of the images; 0 to N-1 when None.
+        captions: M sentences, or an (M, F) array of sentence vectors for `text=vectors`; None for
+            images alone.
+        kind: how vectors are searched: "flat" exactly, "ivf" or "hnsw" approximately with FAISS;
+            by their number when None.
+        shortlist: how many candidates a matcher that does not rank by vectors scores per query;
+            all, where there are no more.
+        batch_size: how many are encoded at once.
+
+    Raises:
+        ValueError: nothing to index, or ids that do not fit.
+        ImportError: `kind` needs FAISS and it is not installed.
+    """
+
+    def __init__(
+        self,
+        matcher: Matcher,
+        features: Features | Split | RegionDataModule | None = None,
+        ids: Sequence[str | int] | None = None,
+        captions: Sequence[str] | np.ndarray | None = None,
+        *,
+        kind: str | None = None,
+        shortlist: int = 2000,
+        batch_size: int = 128,
+    ):
+        split = getattr(features, "test_split", features)
+        texts = captions
+        if isinstance(split, Split):
+            features, ids = split.view(), split.ids if ids is None else ids
+            captions = split.captions if captions is None else captions
+            texts = captions
+            if (matcher.hparams.get("text") or {}).get("name") == "vectors":
+                captions = split.sentence_vectors()
+        if features is None and captions is None:
+            raise ValueError("give images (features=...), captions, or both: nothing to index")
+        if shortlist < 1:
+            raise ValueError(f"shortlist={shortlist} must be at least 1")
+        sides: dict[str, tuple[Shelf, list[Any]]] = {}
+        if features is not None:
+            names = list(range(len(features)) if ids is None else ids)  # type: ignore[arg-type]
+            sides["images"] = shelve_images(matcher, features, batch_size), names  # type: ignore
+        if captions is not None:
+            items = range(len(captions)) if isinstance(texts, np.ndarray) else texts
+            sides["captions"] = shelve_captions(matcher, captions, batch_size), list(items or ())
+        nearest = {name: Nearest(shelf.vectors, kind) for name, (shelf, _) in sides.items()}
+        self._set(matcher, sides, nearest, shortlist)
+
+    def _set(
+        self,
+        matcher: Matcher,
+        sides: dict[str, tuple[Shelf, list[Any]]],
+        nearest: dict[str, Nearest],
+        shortlist: int,
+    ) -> None:
+        self.matcher = matcher
+        self.shortlist = shortlist
+        self._shelves = {name: shelf for name, (shelf, _) in sides.items()}
+        self._items = {name: items for name, (_, items) in sides.items()}
+        self._nearest = nearest
+        self._row = {name: row for row, name in enumerate(self.ids)}
+        if len(self._row) != len(self._shelves.get("images", ())):
+            count = len(self._shelves.get("images", ()))
+            raise ValueError(
+                f"{len(self.ids)} ids, {len(self._row)} of them different, for {count} images"
+            )
+
+    @property
+    def ids(self) -> list[Any]:
+        """Ids of the images."""
+        return self._items.get("images", [])
+
+    @property
+    def captions(self) -> list[Any]:
+        """The captions; row numbers where sentence vectors were given."""
+        return self._items.get("captions", [])
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """How the vectors of each side are searched: "flat", "ivf" or "hnsw"."""
+        return {name: nearest.kind for name, nearest in self._nearest.items()}
+
+    # Queries ----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def search(
+        self,
+        sentence: str | np.ndarray | None = None,
+        k: int = 10,
+        *,
+        image: Any = None,
+        features: np.ndarray | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """The k best images for a sentence, or the k best captions for an image.
+
+        Args:
+            sentence: a sentence, or its vector (F,) for `text=vectors`.
+            k: how many; all, where there are no more.
+            image: instead, the id of an indexed image.
+            features: instead, the features (R, F) of any image.
+            exact: score everything, without shortlist and approximate index.
+
+        Returns:
+            Best first; of equal scores the first row first.
+
+        Raises:
+            ValueError: none or several queries, no word that the matcher knows, or a side that is
+                not indexed.
+            KeyError: no such id.
+        """
+        given = [x is not None for x in (sentence, image, features)]
+        if sum(given) != 1 or k < 1:
+            raise ValueError("give one of sentence, image=ID and features=..., and k of at least 1")
+        if sentence is not None:
+            return self._find("images", self._encode_sentence(sentence), k, exact)
+        query = self._stored(image) if features is None else self._encode_features(features)
+        return self._find("captions", query, k, exact)
+
+    def recall(
+        self, sentences: Sequence[str] = (), images: Sequence[Any] = (), k: int = 10
+    ) -> float:
+        """Share of the exact k best that `search` finds, averaged over queries.
+
+        1 where nothing is approximate; what FAISS or the shortlist miss lowers it.
+        """
+        queries = [{"sentence": x} for x in sentences] + [{"image": x} for x in images]
+        if not queries:
+            raise ValueError("recall needs sentences or ids of images to ask for")
+        found = []
+        for query in queries:
+            best = self.search(**query, k=k, exact=True)
+            # By score, since captions may repeat and equal scores may come in any order.
+            least = best[-1].score - 1e-5 * max(1.0, abs(best[-1].score))
+            mine = self.search(**query, k=k)
+            found.append(sum(hit.score >= least for hit in mine) / len(best))
+        return float(np.mean(found))
+
+    def _find(self, side: str, query: Chunk, k: int, exact: bool) -> list[Hit]:
+        """Candidates by their vectors, then exact scores."""
+        if side not in self._shelves:
+            raise ValueError(f"this index holds no {side}; build it with them")
+        shelf, nearest = self._shelves[side], self._nearest[side]
+        vector = global_vector(query[0]).float()[0]
+        if not torch.isfinite(vector).all():
+            raise ValueError("the query's encoding holds NaN or infinite values: broken weights?")
+        count = k if self.matcher.ranks_by_vectors else max(k, self.shortlist)
+        rows = None
+        if self.matcher.ranks_by_vectors or (len(shelf) > count and not exact):
+            rows = nearest.find(vector, count, exact)
+        scores = self._score(
+            side, list(shelf.take(rows)), query, len(shelf) if rows is None else len(rows)
+        )
+        return [
+            Hit(self._items[side][int(i if rows is None else rows[i])], float(scores[i]))
+            for i in largest(scores, k)
+        ]
+
+    def _score(self, side: str, items: list[Chunk], query: Chunk, count: int) -> torch.Tensor:
+        """(count,) exact scores of items with the query."""
+        m, images = self.matcher, side == "images"
+        left, right = (items, [query]) if images else ([query], items)
+        out = np.empty((count, 1) if images else (1, count), np.float32)
+        with m._evaluating():
+            similarity_matrix(
+                m.similarity, left, right, m.pair_floats, m.device, m.memory_budget, out
+            )
+        return torch.from_numpy(out).flatten()
+
+    def _encode_sentence(self, sentence: str | np.ndarray) -> Chunk:
+        if isinstance(sentence, np.ndarray):
+            return self.matcher._encode(caption_batches(self.matcher, sentence[None], 1))[0]
+        if not sentence.strip():
+            raise ValueError("the query is empty; give a sentence such as 'a red ball'")
+        batch = next(caption_batches(self.matcher, [sentence], 1))
+        if not batch.lengths[0]:
+            raise ValueError(f"the matcher knows no word of {sentence!r}")
+        return self.matcher._encode([batch])[0]
+
+    def _encode_features(self, features: np.ndarray) -> Chunk:
+        features = np.atleast_2d(np.asarray(features, np.float32))
+        if not np.isfinite(features).all():
+            raise ValueError("the image's features hold NaN or infinite values")
+        expected = self.matcher.hparams.get("img_dim", features.shape[-1])
+        if features.ndim != 2 or features.shape[1] != expected:
+            raise ValueError(f"features are {features.shape}, expected (regions, {expected})")
+        return self.matcher._encode(image_batches(features[None], 1))[0]
+
+    def _stored(self, image: Any) -> Chunk:
+        """The encoding of an indexed image."""
+        if image not in self._row:
+            some = ", ".join(map(repr, self.ids[:3]))
+            raise KeyError(f"no image {image!r} among {len(self.ids)} ({some}, ...)")
+        return next(self._shelves["images"].take(torch.tensor([self._row[image]])))
+
+    # Folders ----------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the index and its matcher: tensors, FAISS files, JSON; nothing pickled."""
+        sides = {name: (shelf, self._items[name]) for name, shelf in self._shelves.items()}
+        return write_index(Path(folder), self.matcher, sides, self._nearest, self.shortlist)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, *, device: str = "cpu", model_class: str | None = None
+    ) -> Index:
+        """The index that `save` wrote, its encodings memory-mapped.
+
+        Args:
+            folder: where it was saved.
+            device: of the matcher.
+            model_class: dotted name of your own matcher, as in `itm.load`.
+
+        Raises:
+            FileNotFoundError: no index there.
+            ValueError: files that are broken or contradict each other.
+        """
+        index = cls.__new__(cls)
+        index._set(*read_index(Path(folder), device, model_class))
+        return index

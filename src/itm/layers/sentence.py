@@ -1,0 +1,214 @@
+"""One vector per sentence: what the text branch of the two-branch networks starts from.
+
+Every encoder here is called with `Captions`, returns (C, dim) and has the attribute `dim`.
+`sentence_encoder` picks one from the `text` option of a matcher.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from itm.batch import Captions
+from itm.layers.functional import (
+    full,
+    full_precision,
+    l2norm,
+    length_mask,
+    masked_mean,
+    masked_softmax,
+)
+from itm.layers.text import BertText, GRUText
+
+
+class SentenceVectors(nn.Module):
+    """Precomputed vectors, `Captions.vectors`; the paper's are HGLMM Fisher vectors (6000).
+
+    Args:
+        dim: their width.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, captions: Captions) -> Tensor:
+        """(C, dim), as given.
+
+        Raises:
+            ValueError: captions without vectors, or vectors of another width.
+        """
+        vectors = captions.vectors
+        if vectors is None:
+            raise ValueError(
+                "text=vectors reads precomputed sentence vectors: pass captions as a (C, F) array, "
+                "or use text=gru, bert, mean or attend for sentences"
+            )
+        if vectors.shape[1] != self.dim:
+            raise ValueError(f"sentence vectors are {vectors.shape[1]} wide, expected {self.dim}")
+        return vectors
+
+
+class MeanText(nn.Module):
+    """The mean of learnt word vectors.
+
+    The mean counts the ids other than 0. Only a vocabulary with `pad_to` has zeros among a
+    caption's words: there the vector of id 0 is added, but not counted, as the published weights
+    were trained.
+
+    Args:
+        vocab_size: rows V of the embedding table.
+        word_dim: width of the word vectors, and of the result.
+        word_reg: weight of the mean squared difference to the initial word vectors, which keeps
+            pretrained vectors near their start (published: 5e-5).
+    """
+
+    needs_words = True
+    initial: Tensor
+
+    def __init__(self, vocab_size: int, word_dim: int = 300, word_reg: float = 0.0):
+        super().__init__()
+        self.dim = word_dim
+        self.word_reg = word_reg
+        self.embed = nn.Embedding(vocab_size, word_dim)
+        # The scale of usual pretrained word vectors; batch norm follows, so it hardly matters.
+        nn.init.normal_(self.embed.weight, std=0.4)
+        if word_reg:
+            self.register_buffer("initial", self.embed.weight.detach().clone())
+
+    def start_from(self, vectors: Tensor) -> None:
+        """Take pretrained word vectors (V, word_dim), see `itm.text.word_vectors.word_vectors`."""
+        with torch.no_grad():
+            self.embed.weight.copy_(vectors)
+            if self.word_reg:
+                self.initial.copy_(vectors)
+
+    def penalty(self) -> dict[str, Tensor]:
+        """The pull towards the initial word vectors, when it has a weight."""
+        if not self.word_reg:
+            return {}
+        return {"words": self.word_reg * (self.embed.weight - self.initial).square().mean()}
+
+    def forward(self, captions: Captions) -> Tensor:
+        """(C, word_dim); a caption of no known word gives its padding's sum: 0 without `pad_to`."""
+        words, mask = self.words(captions)
+        return self.mean(words, mask, captions.tokens)
+
+    def words(self, captions: Captions) -> tuple[Tensor, Tensor]:
+        """Word vectors (C, L, word_dim) and their mask (C, L)."""
+        tokens = captions.tokens
+        return self.embed(tokens), length_mask(captions.lengths, tokens.shape[1], tokens.device)
+
+    def mean(self, words: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
+        """(C, word_dim): sum over the mask / number of ids other than 0."""
+        known = (mask & (tokens != 0)).sum(1, keepdim=True).clamp_min(1)
+        return (words * mask[..., None]).sum(1) / known
+
+
+class AttendText(MeanText):
+    """Word vectors weighted by a softmax over relu(w . [mean; word] + b), normalised.
+
+    Args:
+        vocab_size: rows V of the embedding table.
+        word_dim: width of the word vectors, and of the result.
+        word_reg: see `MeanText`.
+    """
+
+    def __init__(self, vocab_size: int, word_dim: int = 300, word_reg: float = 0.0):
+        super().__init__(vocab_size, word_dim, word_reg)
+        self.weigh = nn.Linear(2 * word_dim, 1)
+
+    def forward(self, captions: Captions) -> Tensor:
+        """(C, word_dim), unit length."""
+        words, mask = self.words(captions)
+        context = self.mean(words, mask, captions.tokens)[:, None].expand_as(words)
+        score = self.weigh(torch.cat([context, words], -1)).relu().squeeze(-1)  # (C, L)
+        return self.pool(score, words, mask)
+
+    @full_precision
+    def pool(self, score: Tensor, words: Tensor, mask: Tensor) -> Tensor:
+        """The attended sum, in float32."""
+        weight = masked_softmax(score, mask)  # (C, L)
+        return l2norm((full(words) * weight[..., None]).sum(1), eps=1e-12)
+
+
+class GRUSentence(GRUText):
+    """The mean over the states of a bidirectional GRU.
+
+    Args:
+        vocab_size: rows V of the embedding table.
+        word_dim: width of the word embedding.
+        dim: width of the states, and of the result.
+    """
+
+    def __init__(self, vocab_size: int, word_dim: int = 300, dim: int = 1024):
+        super().__init__(vocab_size, word_dim, dim)
+        self.dim = dim
+
+    def forward(self, captions: Captions) -> Tensor:  # type: ignore[override]
+        """(C, dim)."""
+        return masked_mean(*super().forward(captions))
+
+
+class BertSentence(BertText):
+    """The mean over the word pieces of a pretrained transformer, mapped to `dim`.
+
+    Args:
+        dim: width of the result.
+        path: see `BertText`, as all that follow.
+        finetune: train the transformer too.
+        lr_scale: learning rate of the transformer relative to the rest.
+        config: the transformer's configuration.
+        dropout: on the transformer's output.
+    """
+
+    def __init__(
+        self,
+        dim: int = 1024,
+        path: str | None = None,
+        finetune: bool = False,
+        lr_scale: float = 0.1,
+        config: dict[str, Any] | None = None,
+        dropout: float = 0.0,
+    ):
+        super().__init__(dim, path, finetune, lr_scale, config, dropout)
+        self.dim = dim
+
+    def forward(self, captions: Captions) -> Tensor:  # type: ignore[override]
+        """(C, dim)."""
+        return masked_mean(*super().forward(captions))
+
+
+SentenceEncoder = SentenceVectors | MeanText | GRUSentence | BertSentence
+
+
+def sentence_encoder(
+    text: dict[str, Any], vocab_size: int | None, word_dim: int, sentence_dim: int | None
+) -> SentenceEncoder:
+    """The encoder that `text["name"]` asks for.
+
+    Args:
+        text: "name" is "vectors", "mean", "attend", "gru" or "bert"; the other keys are options of
+            `MeanText`, `AttendText` or `BertText`.
+        vocab_size: V; needed for all but "vectors" and "bert".
+        word_dim: width of the word vectors.
+        sentence_dim: width of precomputed vectors, or of the GRU's and BERT's states (1024).
+
+    Raises:
+        ValueError: another name, or a missing size.
+    """
+    options = {key: value for key, value in text.items() if key != "name"}
+    name = text["name"]
+    if name == "vectors":
+        if sentence_dim is None:
+            raise ValueError("text=vectors needs sentence_dim, the width of the sentence vectors")
+        return SentenceVectors(sentence_dim)
+    if name == "bert":
+        return BertSentence(sentence_dim or 1024, **options)
+    if name not in ("mean", "attend", "gru"):
+        raise ValueError(f"text={name!r} is none of vectors, mean, attend, gru, bert")
+    if vocab_size is None:
+        raise ValueError(f"text={name} needs vocab_size, the number of words")
+    if name == "gru":
+        return GRUSentence(vocab_size, word_dim, sentence_dim or 1024)
+    return (MeanText if name == "mean" else AttendText)(vocab_size, word_dim, **options)

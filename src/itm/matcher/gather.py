@@ -1,0 +1,69 @@
+"""What several processes exchange: encodings of an evaluation, batches of a gathered loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from itm.batch import Captions, Chunk, Encoded, Images, Pairs, map_encoded
+from itm.utils.distributed import gather_rows, rank_and_size
+
+
+def gather_chunks(chunks: list[Chunk]) -> list[Chunk]:
+    """The chunks of all processes, in rank order; a row may come twice and then counts once."""
+    _, processes = rank_and_size()
+    if processes == 1:
+        return chunks
+    device = next(
+        (x.device for c, _ in chunks for x in c[:3] if x is not None), torch.device("cpu")
+    )
+    host = [(map_encoded(c, lambda x: x.cpu()), rows) for c, rows in chunks]
+    every: list[Any] = [None] * processes
+    dist.all_gather_object(every, host)
+    return [(map_encoded(c, lambda x: x.to(device)), rows) for part in every for c, rows in part]
+
+
+def gather_batch(
+    pairs: Pairs, images: Encoded, captions: Encoded
+) -> tuple[Pairs, Encoded, Encoded]:
+    """The batch of all processes, with gradients; features and tokens are left out.
+
+    Every process then computes the loss of the global batch. The gather's backward sums the
+    gradients that all processes send to one process's encodings, and DDP averages the parameter
+    gradients over processes: together exactly the gradient of the global loss.
+
+    A relevance matrix covers the pairs of one process only and is dropped: a loss that needs one
+    must find it from `images.index` and `captions.index`, as `itm.losses.SAM` does.
+
+    Raises:
+        ValueError: the batch has a target matrix, which knows nothing of other processes' pairs.
+    """
+    if rank_and_size()[1] == 1:
+        return pairs, images, captions
+    if pairs.target is not None:
+        raise ValueError(
+            "gather=true with labelled pairs: their target matrix covers the pairs of one process "
+            "only, so there is nothing to gather; set loss.gather=false"
+        )
+    here, device = pairs.captions, pairs.captions.image.device
+    counts = gather_rows(torch.tensor([len(pairs.images.index)], device=device))  # (processes,)
+    start = counts.cumsum(0) - counts  # first global row of each process's images
+    index, rows = gather_rows(pairs.images.index), gather_rows(here.index)
+    image = gather_rows(here.image + start[rank_and_size()[0]])
+    lengths = gather_rows(torch.tensor(here.lengths, device=device)).tolist()
+    labels, concepts, vectors = (
+        None if x is None else gather_rows(x) for x in (here.labels, here.concepts, here.vectors)
+    )
+    regions = pairs.images.regions.new_zeros(len(index), 0, pairs.images.regions.shape[2])
+    mask = pairs.images.mask.new_zeros(len(index), 0)
+    tokens = here.tokens.new_zeros(len(rows), 0)
+    return (
+        Pairs(
+            Images(regions, mask, index),
+            Captions(tokens, tuple(lengths), rows, image, labels, concepts, vectors),
+        ),
+        map_encoded(images, gather_rows),
+        map_encoded(captions, gather_rows),
+    )

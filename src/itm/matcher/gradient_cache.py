@@ -1,0 +1,69 @@
+"""Gradient caching: training batches larger than the memory of their encoders' graphs.
+
+Gao, Zhang, Han, Callan: Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup,
+RepL4NLP 2021. A loss compares all pairs of a batch, but an encoder looks at each row alone. So the
+rows are encoded chunk by chunk without a graph; the loss gives the gradient of every encoding; then
+each chunk is encoded once more, with a graph, that takes its share of the gradient and is freed.
+`torch.utils.checkpoint` is these two passes of one chunk; it gives the second the random state
+(dropout) and the precision of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from itm.batch import Captions, Encoded, Images, Pairs, concatenate
+
+if TYPE_CHECKING:
+    from itm.matcher.matcher import Matcher
+
+
+def encode_in_chunks(matcher: Matcher, pairs: Pairs, size: int) -> tuple[Encoded, Encoded]:
+    """Both sides of a batch, with the graphs of `size` rows at a time in memory.
+
+    Gradients are those of the whole batch; each encoder runs twice.
+
+    Raises:
+        ValueError: a size below 1, or a matcher whose encodings depend on the other rows.
+    """
+    if size < 1:
+        raise ValueError(f"chunk_size={size} must be at least 1, or null for whole batches")
+    _check_rows_alone(matcher)
+    sides: list[tuple[Callable[[Any], Encoded], Iterator[Any]]] = [
+        (matcher.encode_images, image_chunks(pairs.images, size)),
+        (matcher.encode_captions, caption_chunks(pairs.captions, size)),
+    ]
+    images, captions = (
+        concatenate([checkpoint(encode, chunk, use_reentrant=False) for chunk in chunks])
+        for encode, chunks in sides
+    )
+    return images, captions
+
+
+def _check_rows_alone(matcher: Matcher) -> None:
+    for name, module in matcher.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            raise ValueError(
+                f"chunk_size encodes a batch in chunks, but {type(matcher).__name__} has a batch "
+                f"norm ({name}), whose statistics are those of the whole batch: leave chunk_size "
+                "out (SCAN, CASC and matchers without batch norm train with it)"
+            )
+
+
+def image_chunks(images: Images, size: int) -> Iterator[Images]:
+    """`size` images at a time, in order."""
+    for chunk in zip(*(x.split(size) for x in images), strict=True):
+        yield Images(*chunk)
+
+
+def caption_chunks(captions: Captions, size: int) -> Iterator[Captions]:
+    """`size` captions at a time, in order, each chunk padded to its own longest."""
+    for start in range(0, len(captions.lengths), size):
+        rows = slice(start, start + size)
+        lengths = captions.lengths[rows]
+        tensors = (None if x is None else x[rows] for x in captions[2:])
+        yield Captions(captions.tokens[rows, : max(lengths)], lengths, *tensors)  # type: ignore[arg-type]

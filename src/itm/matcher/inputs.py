@@ -1,0 +1,160 @@
+"""From plain arrays and sentences to `Images`, `Captions` and `Pairs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from itm.batch import Captions, Images, Pairs
+from itm.data.batches import (
+    Arrays,
+    _tensor,
+    check_regions,
+    make_captions,
+    make_images,
+    take_captions,
+)
+from itm.data.layout import Features, ImageView
+
+if TYPE_CHECKING:
+    from itm.matcher.matcher import Matcher
+
+
+def tokenise(
+    matcher: Matcher,
+    captions: Sequence[str] | np.ndarray,
+    index: Sequence[int],
+    image: Sequence[int],
+    labels: Any = None,
+    concepts: Any = None,
+) -> Captions:
+    """`Captions` of sentences with the matcher's vocabulary, or of sentence vectors (C, F).
+
+    Raises:
+        ValueError: no vocabulary or a larger one than the matcher's, no list of sentences, or
+            sentence vectors for a text encoder that reads words.
+    """
+    if isinstance(captions, np.ndarray) and captions.dtype.kind in "fiu":
+        _check_vectors(matcher, captions)
+        vectors = torch.from_numpy(np.array(captions, np.float32))
+        tokens: list[list[int]] = [[0] for _ in captions]
+        return make_captions(tokens, index, image, _tensor(labels), _tensor(concepts), vectors)
+    if matcher.vocab is None:
+        if (matcher.hparams.get("text") or {}).get("name") == "vectors":
+            raise ValueError(
+                "this matcher reads sentence vectors: pass captions as a (C, F) array of numbers"
+            )
+        raise ValueError(
+            "this matcher has no vocabulary, so it cannot read sentences; load it from a folder or "
+            "checkpoint that holds one, or set matcher.vocab = Vocabulary.load('vocab.json')"
+        )
+    size = matcher.hparams.get("vocab_size")
+    if size is not None and len(matcher.vocab) > size:
+        raise ValueError(
+            f"the vocabulary has {len(matcher.vocab)} words, but {type(matcher).__name__} has "
+            f"vectors for {size}: use the vocabulary that it was trained with"
+        )
+    if isinstance(captions, str):
+        raise ValueError(f"captions must be a list of sentences, got the string {captions[:40]!r}")
+    for row, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            raise ValueError(f"caption {row} is a {type(caption).__name__}, expected a string")
+    tokens = [matcher.vocab.encode(caption) for caption in captions]
+    if concepts is None and matcher.concepts is not None:
+        concepts = matcher.concepts.label([matcher.vocab.as_read(caption) for caption in captions])
+    return make_captions(tokens, index, image, _tensor(labels), _tensor(concepts))
+
+
+def _check_vectors(matcher: Matcher, vectors: np.ndarray) -> None:
+    text = getattr(matcher, "text", None)
+    if getattr(text, "needs_words", False):
+        raise ValueError(
+            f"captions came as an array {vectors.shape} of numbers, but {type(matcher).__name__}'s "
+            f"text encoder {type(text).__name__} reads words: pass the sentences themselves, or "
+            "build the matcher with text=vectors (two_branch_embedding, two_branch_similarity)"
+        )
+    if vectors.ndim != 2:
+        raise ValueError(f"sentence vectors must be (C, F), got {vectors.shape}")
+
+
+def make_pairs(
+    matcher: Matcher,
+    features: Arrays,
+    captions: Sequence[str] | np.ndarray,
+    image: Sequence[int] | None,
+    ids: Sequence[int] | None,
+    labels: Any,
+    concepts: Any,
+    relevance: Any,
+) -> Pairs:
+    """`Matcher.pairs`, on the host.
+
+    Raises:
+        ValueError: the counts differ and `image` is missing or does not fit, or features that are
+            not finite.
+    """
+    n, m = len(features), len(captions)
+    if image is None and n != m:
+        raise ValueError(
+            f"{n} images and {m} captions: give image=[row of each caption's image, ...]"
+        )
+    image = list(range(m)) if image is None else list(image)
+    if len(image) != m or not all(0 <= row < n for row in image):
+        raise ValueError(f"image must hold {m} rows from 0 to {n - 1}, one per caption")
+    images = make_images(features, list(range(n)) if ids is None else list(ids))
+    check_regions(images)
+    return Pairs(
+        images,
+        tokenise(matcher, captions, list(range(m)), image, labels, concepts),
+        _tensor(relevance),
+    )
+
+
+def image_batches(features: Features, size: int) -> Iterator[Images]:
+    """All images in order, `size` at a time; a memory map is read block by block."""
+    for start in range(0, len(features), size):
+        block = features[start : start + size]
+        images = make_images(block, range(start, start + len(block)))
+        if not isinstance(features, ImageView):  # which has looked, and names its file
+            check_regions(images)
+        yield images
+
+
+def check_images(images: Images, matcher: Matcher) -> None:
+    """Look whether images are such as a matcher was built for.
+
+    Raises:
+        ValueError: features of another width, or another number of regions than `num_regions`.
+    """
+    name, width = type(matcher).__name__, images.regions.shape[-1]
+    known = matcher.hparams.get("img_dim", width)
+    if width != known:
+        raise ValueError(
+            f"the features are {width} wide, but {name} reads {known}: give it the features it was "
+            f"trained on, or build it with img_dim={width}"
+        )
+    if matcher.num_regions is None:
+        return
+    most = images.mask.shape[1]
+    # A device would have to be waited for; what goes there was looked at before it left.
+    fewest = int(images.mask.sum(1).min()) if images.mask.device.type == "cpu" else most
+    if not fewest == most == matcher.num_regions:
+        raise ValueError(
+            f"{name} was built for exactly {matcher.num_regions} regions in every image (its batch "
+            f"norm has a channel for each position), got {fewest} to {most}: give all images as "
+            "many regions, and build with that num_regions"
+        )
+
+
+def caption_batches(
+    matcher: Matcher, captions: Sequence[str] | np.ndarray, size: int, concepts: Any = None
+) -> Iterator[Captions]:
+    """All captions sorted by length, `size` at a time, so that a batch has little padding."""
+    rows = range(len(captions))
+    every = tokenise(matcher, captions, rows, [0] * len(captions), concepts=concepts)
+    order = np.argsort(every.lengths, kind="stable")
+    for start in range(0, len(order), size):
+        yield take_captions(every, order[start : start + size])

@@ -1,0 +1,73 @@
+"""What a saved matcher holds beside weights: class, arguments, word lists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from itm import __version__
+from itm.layers.text import BertText
+from itm.text.vocabulary import vocabulary_from
+
+if TYPE_CHECKING:
+    from itm.matcher.matcher import Matcher
+
+
+FORMAT = 1
+
+
+def pack_state(matcher: Matcher) -> dict[str, Any]:
+    """Class name, version and word lists, as plain data."""
+    words = {
+        name: getattr(matcher, name).state()
+        for name in ("vocab", "concepts", "labels")
+        if getattr(matcher, name) is not None
+    }
+    return {"format": FORMAT, "class": type(matcher).__name__, "version": __version__, **words}
+
+
+def saved_arguments(matcher: Matcher) -> dict[str, Any]:
+    """Constructor arguments; a pretrained text encoder adds its configuration.
+
+    With it the encoder is rebuilt on loading without the folder or hub it once came from.
+    """
+    arguments = dict(matcher.hparams)
+    text = getattr(matcher, "text", None)
+    if isinstance(text, BertText):
+        arguments["text"] = {**arguments["text"], "config": text.config}
+    return arguments
+
+
+def unpack_state(matcher: Matcher, state: dict[str, Any]) -> None:
+    """Restore the word lists into a matcher.
+
+    Raises:
+        ValueError: the matcher already has other words, or the format is newer than this version.
+    """
+    if state.get("format", FORMAT) > FORMAT:
+        raise ValueError(f"written by a newer itm {state.get('version')}; please upgrade")
+    for name in ("vocab", "concepts", "labels"):
+        if name not in state:
+            continue
+        mine = getattr(matcher, name)
+        if mine is None:
+            setattr(matcher, name, _rebuild(name, state[name]))
+        elif _words(mine.state()) != _words(state[name]):
+            there = len(_rebuild(name, state[name]))
+            raise ValueError(
+                f"the checkpoint's {name} differs from the data's ({there} words against "
+                f"{len(mine)}): its weights only make sense with its own words; use the same "
+                f"training captions, or data.{name}=FILE with those of the checkpoint"
+            )
+
+
+def _words(state: dict[str, Any]) -> dict[str, Any]:
+    """The content without the name of the file or tagger that it came from."""
+    return {key: value for key, value in state.items() if key != "source"}
+
+
+def _rebuild(name: str, state: dict[str, Any]) -> Any:
+    if name == "vocab":
+        return vocabulary_from(state)
+    from itm.text.concepts import Concepts, Labels
+
+    return (Concepts if name == "concepts" else Labels).from_state(state)

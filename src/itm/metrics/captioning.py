@@ -1,0 +1,54 @@
+"""How good are written sentences: the scores of the COCO caption evaluation."""
+
+import shutil
+import string
+from collections.abc import Sequence
+
+from itm.text.tokenizers import tokenize
+
+_PUNCTUATION = {*string.punctuation, "``", "''", "...", "--"}
+
+
+def caption_scores(
+    sentences: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """BLEU-1 to 4, ROUGE-L, CIDEr-D and, where Java is installed, METEOR, through pycocoevalcap.
+
+    Both sides are tokenised by this library and stripped of punctuation. The COCO evaluation
+    server uses the PTB tokeniser, a Java program; on hyphens and contractions they may differ.
+
+    Args:
+        sentences: N written sentences, one per image.
+        references: N lists of human captions.
+
+    Returns:
+        Name -> score in percent (CIDEr x 100, as is customary).
+
+    Raises:
+        ValueError: no sentences, another number of reference lists, or a list without references.
+    """
+    if not sentences or len(sentences) != len(references) or not all(references):
+        raise ValueError(
+            f"{len(sentences)} sentences and {len(references)} lists of references "
+            f"({sum(not x for x in references)} empty): every sentence needs at least one reference"
+        )
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    written = {i: [plain(sentence)] for i, sentence in enumerate(sentences)}
+    human = {i: [plain(line) for line in lines] for i, lines in enumerate(references)}
+    bleu, _ = Bleu(4).compute_score(human, written, verbose=0)
+    scores = {f"bleu_{n}": value for n, value in enumerate(bleu, 1)}
+    scores["rouge_l"] = Rouge().compute_score(human, written)[0]
+    scores["cider_d"] = Cider().compute_score(human, written)[0]
+    if shutil.which("java") is not None:
+        from pycocoevalcap.meteor.meteor import Meteor
+
+        scores["meteor"] = Meteor().compute_score(human, written)[0]
+    return {name: 100 * float(value) for name, value in scores.items()}
+
+
+def plain(sentence: str) -> str:
+    """Lower-case tokens without punctuation, joined by blanks."""
+    return " ".join(token for token in tokenize(sentence) if token not in _PUNCTUATION)

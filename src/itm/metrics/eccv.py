@@ -1,0 +1,180 @@
+"""ECCV Caption, CxC and COCO on the COCO 5K test split, from human judgements beyond the own pair.
+
+Sources: Chun et al., "ECCV Caption" (ECCV 2022) and Parekh et al., "Crisscrossed captions" (EACL
+2021). The judgements are JSON tables in the `eccv-caption` package (MIT), read without its code.
+"""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from itm.metrics.ranking import Matrix, to_numpy, topk
+from itm.metrics.retrieval import evaluate
+
+KS = (1, 5, 10)
+
+
+class Judgements(NamedTuple):
+    """The right items of Q queries in one direction.
+
+    Attributes:
+        queries: (Q,) rows of the queries.
+        positives: (P, 2) pairs (position in `queries`, gallery row); unreachable items are absent.
+        size: (Q,) number of right items R of each query, the unreachable ones included.
+    """
+
+    queries: np.ndarray
+    positives: np.ndarray
+    size: np.ndarray
+
+
+class Tables(NamedTuple):
+    """Ids of the split in row order, and the judgements by name and direction.
+
+    Attributes:
+        image_ids: (5000,) COCO image ids.
+        caption_ids: (25000,) COCO caption ids.
+        caption_image: (25000,) row of each caption's image.
+        judgements: `cxc` and `eccv` -> `i2t` and `t2i` -> Judgements.
+    """
+
+    image_ids: np.ndarray
+    caption_ids: np.ndarray
+    caption_image: np.ndarray
+    judgements: dict[str, dict[str, Judgements]]
+
+
+def load_tables(folder: str | Path | None = None, caption_ids: ArrayLike | None = None) -> Tables:
+    """Read the JSON tables.
+
+    Args:
+        folder: where `eccv_image_to_caption.json` and its siblings are; None finds the installed
+            `eccv-caption` package.
+        caption_ids: COCO caption ids in the order of the matrix's columns; its rows are the images
+            in the order in which their captions first appear. None is the Karpathy order of SCAN's
+            `testall` split.
+
+    Raises:
+        FileNotFoundError: the tables are not there.
+        ValueError: a caption id that is not in the split.
+    """
+    if folder is None:
+        package = find_spec("eccv_caption")
+        if package is None or package.origin is None:
+            raise FileNotFoundError(
+                "the ECCV Caption tables are in the package eccv-caption: `pip install "
+                "eccv-caption`, or give the folder that holds its JSON files"
+            )
+        folder = Path(package.origin).parent / "data"
+    folder = Path(folder)
+
+    def read(name: str) -> dict[int, list[int]]:
+        path = folder / f"{name}.json"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing: give the data folder of eccv-caption")
+        table = json.loads(path.read_text())
+        return {int(key): [int(value) for value in values] for key, values in table.items()}
+
+    own = {caption: images[0] for caption, images in read("original_caption_to_image").items()}
+    ids = np.load(folder / "coco_test_ids.npy") if caption_ids is None else np.asarray(caption_ids)
+    unknown = [caption for caption in ids.tolist() if caption not in own]
+    if unknown:
+        raise ValueError(f"{len(unknown)} caption ids are not in COCO 5K test, first {unknown[0]}")
+    image_row: dict[int, int] = {}
+    for caption in ids.tolist():
+        image_row.setdefault(own[caption], len(image_row))
+    caption_row = {caption: row for row, caption in enumerate(ids.tolist())}
+    rows = {"image": image_row, "caption": caption_row}
+
+    def judgements(name: str, query: str, item: str) -> Judgements:
+        table = {q: set(items) for q, items in read(f"{name}_{query}_to_{item}").items()}
+        table = {q: items for q, items in table.items() if q in rows[query]}
+        positives = [
+            (place, rows[item][i])
+            for place, items in enumerate(table.values())
+            for i in items
+            if i in rows[item]
+        ]
+        return Judgements(
+            np.array([rows[query][q] for q in table], np.int64),
+            np.array(positives, np.int64).reshape(-1, 2),
+            np.array([len(items) for items in table.values()], np.int64),
+        )
+
+    return Tables(
+        np.array(list(image_row), np.int64),
+        ids.astype(np.int64),
+        np.array([image_row[own[caption]] for caption in ids.tolist()], np.int64),
+        {
+            name: {
+                "i2t": judgements(name, "image", "caption"),
+                "t2i": judgements(name, "caption", "image"),
+            }
+            for name in ("cxc", "eccv")
+        },
+    )
+
+
+def evaluate_eccv(scores: Matrix, tables: Tables | None = None) -> dict[str, float]:
+    """ECCV Caption, CxC and COCO metrics of a COCO 5K similarity matrix.
+
+    Args:
+        scores: (5000, 25000) similarity, rows and columns in the order of the tables.
+        tables: see `load_tables`; None reads them for SCAN's `testall` order.
+
+    Returns:
+        Percentages for both directions: `i2t_eccv_map_at_r`, `i2t_eccv_rprecision`, `i2t_eccv_r1`,
+        `r5`, `r10`, the same for `cxc`, and the recalls of `coco_1k` (mean of five folds) and
+        `coco_5k`.
+
+    Raises:
+        ValueError: a matrix of another size.
+    """
+    tables = load_tables() if tables is None else tables
+    shape = (len(tables.image_ids), len(tables.caption_ids))
+    if tuple(scores.shape) != shape:
+        raise ValueError(
+            f"ECCV Caption is defined on the COCO 5K test split, {shape[0]} images x {shape[1]} "
+            f"captions, got {tuple(scores.shape)}"
+        )
+    array, result = to_numpy(scores), {}
+    for direction, values in (("i2t", array), ("t2i", array.T)):
+        judgements = {name: sides[direction] for name, sides in tables.judgements.items()}
+        lists = topk(values, max(*KS, *(j.size.max(initial=0) for j in judgements.values())))
+        for name, judged in judgements.items():
+            for key, value in judge(lists[judged.queries], judged).items():
+                result[f"{direction}_{name}_{key}"] = 100 * float(value.mean())
+    for name in ("coco_1k", "coco_5k"):
+        recalls = evaluate(array, tables.caption_image, name)
+        for direction in ("i2t", "t2i"):
+            result |= {f"{direction}_{name}_r{k}": recalls[f"{direction}_r{k}"] for k in KS}
+    return result
+
+
+def judge(items: np.ndarray, judged: Judgements) -> dict[str, np.ndarray]:
+    """Metrics of every query, as fractions.
+
+    With R right items and precision P@r after place r:
+    R-precision = P@R, and AP@R = 1/R sum over the right places r <= R of P@r.
+
+    Args:
+        items: (Q, T) ranked gallery rows of each query, best first, T >= the largest R.
+        judged: the right items of these queries.
+
+    Returns:
+        `r1`, `r5`, `r10`, `rprecision` and `map_at_r`, each (Q,).
+    """
+    gallery = max(items.max(initial=0), judged.positives[:, 1].max(initial=0)) + 1
+    query = np.arange(len(items))[:, None]
+    right = np.isin(query * gallery + items, judged.positives @ [gallery, 1])
+    place = np.arange(items.shape[1])
+    precision = right.cumsum(1) / (place + 1)
+    inside = right & (place < judged.size[:, None])
+    return {f"r{k}": right[:, :k].any(1).astype(float) for k in KS} | {
+        "rprecision": inside.sum(1) / judged.size,
+        "map_at_r": (inside * precision).sum(1) / judged.size,
+    }

@@ -1,0 +1,134 @@
+"""PMRP, plausible-match R-precision: relevance from the object categories of the images.
+
+Source: Chun et al., "Probabilistic embeddings for cross-modal retrieval" (CVPR 2021).
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from itm.metrics.protocols import Protocol, Rows, average_folds
+from itm.metrics.ranking import caption_rows
+
+
+def category_codes(instances: str | Path, image_ids: ArrayLike) -> np.ndarray:
+    """Which object categories COCO's instance annotations find in each image.
+
+    Args:
+        instances: path of `instances_val2014.json`.
+        image_ids: (N,) COCO image ids in the order of the similarity matrix; for SCAN's `testall`
+            split `itm.metrics.eccv.load_tables().image_ids`.
+
+    Returns:
+        (N, K) float32, place = category id - 1. A row of zeros is an image without annotations:
+        pass `annotated=codes.any(1)` to `pmrp`.
+    """
+    annotations = json.loads(Path(instances).read_text())["annotations"]
+    row = {image: i for i, image in enumerate(np.asarray(image_ids).tolist())}
+    codes = np.zeros(
+        (len(row), max((a["category_id"] for a in annotations), default=0)), np.float32
+    )
+    for annotation in annotations:
+        if annotation["image_id"] in row:
+            codes[row[annotation["image_id"]], annotation["category_id"] - 1] = 1
+    return codes
+
+
+def pmrp(
+    scores: np.ndarray,
+    codes: np.ndarray,
+    caption_image: ArrayLike | None = None,
+    protocol: str | Protocol = "full",
+    annotated: np.ndarray | None = None,
+    thresholds: Sequence[int] = (0, 1, 2),
+    own_is_positive: bool = True,
+) -> dict[str, float]:
+    """Plausible-match R-precision, from the object categories of the images.
+
+    An item is plausible if the codes of its image and of the query's image differ in at most z
+    places. With R plausible items the score is the share of plausible ones among the first R,
+    averaged over thresholds z and queries; a query without a plausible item is left out.
+
+    Args:
+        scores: (N, M) similarity.
+        codes: (N, K) 0/1 categories present in each image. An image whose code is NaN stays in
+            the galleries and is plausible for nothing, as in the eccv_caption package.
+        caption_image: (M,) row of each caption's image; None means five captions per image.
+        protocol: as in `itm.metrics.evaluate`; the published value uses `coco_1k`.
+        annotated: (N,) bool; images that are False are neither queries nor in a gallery.
+        thresholds: the values of z.
+        own_is_positive: False does not count the own items as plausible.
+
+    Returns:
+        `i2t_pmrp`, `t2i_pmrp`, and `pmr1`, whether the first item is plausible.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    n, m = scores.shape
+    own = caption_rows(caption_image, n, m)
+    codes = np.asarray(codes, np.float32)
+    real = np.ones(n, bool) if annotated is None else np.asarray(annotated, bool)
+    if codes.ndim != 2 or len(codes) != n or real.shape != (n,):
+        raise ValueError(
+            f"need one code and one annotated flag per image ({n}), "
+            f"got codes {codes.shape} and annotated {real.shape}"
+        )
+
+    def measure(i: slice, c: Rows, own: np.ndarray) -> dict[str, float]:
+        images, captions = np.flatnonzero(real[i]), np.flatnonzero(real[i][own])
+        own = np.searchsorted(images, own[captions])
+        block, code = scores[i][images][:, c][:, captions], codes[i][images]
+        distance = code.sum(1)[:, None] + code.sum(1) - 2 * code @ code.T  # (N, N)
+        rows = np.arange(len(images))
+        result = {}
+        for name, values, query, item in (("i2t", block, rows, own), ("t2i", block.T, own, rows)):
+            terms = [*_plausible(values, distance, query, item, thresholds, own_is_positive)]
+            precision, first = np.concatenate(terms, 1)
+            result[f"{name}_pmrp"] = 100 * float(np.nanmean(precision))
+            result[f"{name}_pmr1"] = 100 * float(np.nanmean(first))
+        return result
+
+    return average_folds(measure, n, own, protocol)
+
+
+def _plausible(
+    scores: np.ndarray,
+    distance: np.ndarray,
+    query_image: np.ndarray,
+    item_image: np.ndarray,
+    thresholds: Sequence[int],
+    own_is_positive: bool,
+) -> Iterator[np.ndarray]:
+    """R-precision and first hit, (2, q) per threshold and block of q queries; NaN: no positive.
+
+    The first R of a list are found by the value at place R: sorting values is many times faster
+    than sorting places.
+    """
+    gallery = len(item_image)
+    step = max(1, 2**20 // max(gallery, 1))
+    for start in range(0, len(query_image) if gallery else 0, step):
+        query = query_image[start : start + step]
+        values = np.ascontiguousarray(scores[start : start + step])
+        ordered, first = np.sort(values, axis=1), values.argmax(1)
+        if np.isnan(ordered[:, -1]).any():  # sorted last
+            raise ValueError("cannot rank scores that hold NaN")
+        apart = distance[query].take(item_image, axis=1)
+        for z in thresholds:
+            positive = apart <= z
+            if not own_is_positive:
+                positive &= item_image != query[:, None]
+            size = positive.sum(1)
+            cut = np.take_along_axis(ordered, gallery - np.maximum(size, 1)[:, None], 1)
+            inside = values >= cut
+            surplus = inside.sum(1) - size
+            for row in np.flatnonzero((surplus > 0) & (size > 0)):  # ties: the lower index is first
+                tied = np.flatnonzero(values[row] == cut[row])
+                inside[row, tied[len(tied) - surplus[row] :]] = False
+            found = (positive & inside).sum(1)
+            asked = np.where(size > 0, 1.0, np.nan)
+            hit = positive[np.arange(len(query)), first]
+            yield np.stack([found / np.maximum(size, 1) * asked, hit * asked])

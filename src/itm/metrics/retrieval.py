@@ -1,0 +1,238 @@
+"""Retrieval metrics of a similarity matrix: ranks, recalls, named protocols, a torchmetrics Metric.
+
+Recall@K is the field's own: the share of queries with at least one right item among the first K.
+For an image with five captions one of them suffices; it is a hit rate, not a true recall.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from itm.metrics.protocols import PROTOCOLS, Protocol, Rows, average_folds, find_protocol
+from itm.metrics.ranking import Matrix, Ranks, caption_rows, ranks, streamed_ranks, to_numpy, topk
+from itm.metrics.semantic import semantic
+
+__all__ = [
+    "PROTOCOLS",
+    "Protocol",
+    "RetrievalMetrics",
+    "evaluate",
+    "evaluate_queries",
+    "evaluate_vectors",
+    "ranks",
+    "recall",
+    "streamed_ranks",
+    "summary",
+    "topk",
+]
+
+
+def recall(ranks: ArrayLike, k: int) -> float:
+    """Percentage of queries whose right item is among the first k.
+
+    Args:
+        ranks: 0-based ranks; negative ones (an image without captions) are no queries.
+        k: length of the list.
+
+    Raises:
+        ValueError: no query is left.
+    """
+    return 100 * float(np.mean(_queries(ranks) < k))
+
+
+def summary(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, float]:
+    """Recalls, median and mean rank of both directions, from 0-based ranks.
+
+    Returns:
+        `i2t_r1`, `i2t_r5`, `i2t_r10`, `i2t_medr`, `i2t_meanr`, the same for `t2i`, and `rsum`, the
+        sum of the six recalls. Recalls in percent; median (rounded down) and mean rank from 1.
+    """
+    result: dict[str, float] = {}
+    for name, values in (("i2t", i2t), ("t2i", t2i)):
+        result |= {f"{name}_r{k}": recall(values, k) for k in (1, 5, 10)}
+        result[f"{name}_medr"] = float(np.floor(np.median(_queries(values))) + 1)
+        result[f"{name}_meanr"] = float(np.mean(_queries(values)) + 1)
+    result["rsum"] = sum(result[f"{d}_r{k}"] for d in ("i2t", "t2i") for k in (1, 5, 10))
+    return result
+
+
+def _queries(ranks: ArrayLike) -> np.ndarray:
+    ranks = np.asarray(ranks)
+    ranks = ranks[ranks >= 0]
+    if not len(ranks):
+        raise ValueError("there is no query to average over: the split has no image-caption pair")
+    return ranks
+
+
+def evaluate(
+    scores: Matrix,
+    caption_image: ArrayLike | Tensor | None = None,
+    protocol: str | Protocol = "full",
+    relevance: np.ndarray | None = None,
+) -> dict[str, float]:
+    """Metrics of a similarity matrix under a named protocol.
+
+    Args:
+        scores: (N, M) similarity of N distinct images and M captions, larger is better.
+        caption_image: (M,) row of each caption's image; None means five captions per image.
+        protocol: `full` (any size), `f30k_1k`, `coco_1k` (the mean over five consecutive folds of
+            1000 images), `coco_5k`, or a `Protocol` of one's own.
+        relevance: (M, N) semantic relevance such as `itm.relevance.cider`, or None. Each fold uses
+            its own block.
+
+    Returns:
+        The keys of `summary`. With a relevance also, for both directions and k = 1, 5, 10 in
+        percent: `i2t_ncs_10` (normalised cumulative semantic score with the own captions in the
+        gallery), `i2t_ncs_out_10` (own captions removed), `i2t_sr_out_10` (semantic recall of the
+        most related other image) and `i2t_ndcg_10` (linear gain).
+
+    Raises:
+        ValueError: unknown protocol, sizes that do not fit it, NaN, a relevance of another shape.
+    """
+    return evaluate_queries(scores, caption_image, protocol, relevance)[0]
+
+
+def evaluate_queries(
+    scores: Matrix,
+    caption_image: ArrayLike | Tensor | None = None,
+    protocol: str | Protocol = "full",
+    relevance: np.ndarray | None = None,
+) -> tuple[dict[str, float], Ranks]:
+    """`evaluate`, and the 0-based ranks (N,) and (M,) of all queries, each within its own fold."""
+    n, m = _matrix_shape(scores)
+    own = caption_rows(caption_image, n, m)
+    if relevance is not None and relevance.shape != (m, n):
+        raise ValueError(
+            f"relevance must be captions x images, {(m, n)}, got {relevance.shape}"
+            + (": transpose it" if relevance.shape == (n, m) else "")
+        )
+
+    i2t, t2i = np.empty(n, np.int64), np.empty(m, np.int64)
+
+    def fold(i: slice, c: Rows, own: np.ndarray) -> dict[str, float]:
+        block = scores[i][:, c]
+        i2t[i], t2i[c] = ranks(block, own)
+        result = summary(i2t[i], t2i[c])
+        if relevance is not None:
+            result |= semantic(to_numpy(block), relevance[c][:, i], own)
+        return result
+
+    return average_folds(fold, n, own, protocol), (i2t, t2i)
+
+
+def evaluate_vectors(
+    image_vectors: Matrix,
+    caption_vectors: Matrix,
+    caption_image: ArrayLike | Tensor | None = None,
+    protocol: str | Protocol = "full",
+) -> dict[str, float]:
+    """`evaluate` of `image_vectors @ caption_vectors.T` without holding that matrix.
+
+    Args:
+        image_vectors: (N, D).
+        caption_vectors: (M, D).
+        caption_image: as in `evaluate`.
+        protocol: as in `evaluate`.
+
+    Returns:
+        The keys of `summary`.
+    """
+    own = caption_rows(caption_image, len(image_vectors), len(caption_vectors))
+
+    def fold(i: slice, c: Rows, own: np.ndarray) -> dict[str, float]:
+        return summary(*streamed_ranks(image_vectors[i], caption_vectors[c], own))
+
+    return average_folds(fold, len(image_vectors), own, protocol)
+
+
+def _matrix_shape(scores: Matrix) -> tuple[int, int]:
+    if scores.ndim != 2:
+        raise ValueError(f"scores must be an images x captions matrix, got {tuple(scores.shape)}")
+    return scores.shape[0], scores.shape[1]
+
+
+class RetrievalMetrics(Metric):
+    """Collects the rows of a similarity matrix by image index and evaluates the whole of it.
+
+    Rows may come in any order, from several processes, and more than once: a distributed sampler
+    repeats samples to fill the last round, and a repeated row still counts once. With several
+    processes each must add at least one row.
+
+    Args:
+        caption_image: (M,) row of each caption's image.
+        protocol: as in `evaluate`.
+        num_images: N; None takes the largest row in `caption_image`.
+        relevance: (M, N) semantic relevance, or None, as in `evaluate`.
+
+    Attributes:
+        ranks: of all queries, as `evaluate_queries` gives them; None before `compute`.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    rows: list[Tensor]
+    index: list[Tensor]
+
+    def __init__(
+        self,
+        caption_image: ArrayLike | Tensor,
+        protocol: str | Protocol = "full",
+        num_images: int | None = None,
+        relevance: np.ndarray | None = None,
+    ):
+        super().__init__()
+        find_protocol(protocol)  # a misspelt name fails here, not after an epoch
+        own = np.asarray(
+            caption_image.cpu() if isinstance(caption_image, Tensor) else caption_image
+        )
+        self.num_images = int(own.max(initial=-1)) + 1 if num_images is None else num_images
+        self.caption_image = caption_rows(own, self.num_images, len(own))
+        self.protocol = protocol
+        self.relevance = relevance
+        self.ranks: Ranks | None = None
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+        self.add_state("index", default=[], dist_reduce_fx="cat")
+
+    def update(self, rows: Tensor, image_index: Tensor) -> None:
+        """Add the scores of I images.
+
+        Args:
+            rows: (I, M) similarity of these images with all captions.
+            image_index: (I,) row of each image in the split.
+
+        Raises:
+            ValueError: shapes or indices that do not fit the split.
+        """
+        expected = (len(image_index), len(self.caption_image))
+        if tuple(rows.shape) != expected:
+            raise ValueError(f"rows must be images x captions, {expected}, got {tuple(rows.shape)}")
+        if len(image_index) and not 0 <= image_index.min() <= image_index.max() < self.num_images:
+            raise ValueError(f"image_index must lie in 0..{self.num_images - 1}, got {image_index}")
+        self.rows.append(rows.detach().to(self.device))
+        self.index.append(image_index.to(self.device))
+
+    def compute(self) -> dict[str, float]:
+        """The result of `evaluate` on the collected matrix.
+
+        Raises:
+            ValueError: rows of some images are missing.
+        """
+        index = dim_zero_cat(self.index) if len(self.index) else torch.empty(0, dtype=torch.long)
+        seen = torch.bincount(index, minlength=self.num_images) > 0
+        if not seen.all():
+            missing = (~seen).nonzero()[:, 0].tolist()
+            raise ValueError(
+                f"scores of {len(missing)} of {self.num_images} images are missing "
+                f"(rows {', '.join(map(str, missing[:5]))}{', ...' if missing[5:] else ''}): "
+                "every image of the split must be updated before compute"
+            )
+        rows = dim_zero_cat(self.rows)
+        scores = rows.new_empty(self.num_images, rows.shape[1])
+        scores[index] = rows
+        own, protocol = self.caption_image, self.protocol
+        results, self.ranks = evaluate_queries(scores, own, protocol, self.relevance)
+        return results

@@ -1,0 +1,292 @@
+"""Metrics of graded relevance: NCS, semantic recall and nDCG.
+
+Recall knows one right image per caption. These metrics ask how relevant everything retrieved is,
+given a matrix of semantic relevances (`itm.relevance`). All of them are percent, averaged over the
+queries of a direction; keys are `i2t_<name>_<k>` and `t2i_<name>_<k>`.
+
+Sources: Biten et al., "Is an image worth five sentences?" (WACV 2022) for NCS and semantic recall;
+Messina et al., "Transformer reasoning network for image-text matching" (ICPR 2020) for nDCG.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.sparse import coo_array
+
+from itm.metrics.protocols import Rows
+from itm.metrics.ranking import caption_rows, expand, topk
+
+KS = (1, 5, 10)
+
+
+class _Lists(NamedTuple):
+    """Ranked lists of one direction, best first: Q queries, T places."""
+
+    direction: str
+    relevance: np.ndarray  # (Q, G) a view of the given matrix
+    query_image: np.ndarray  # (Q,) image of each query
+    item_image: np.ndarray  # (G,) image of each gallery item
+    items: np.ndarray  # (Q, T) gallery items in the order of the scores
+    ideal: np.ndarray  # (Q, T) gallery items in the order of their relevance
+
+    def gain(self, items: np.ndarray) -> np.ndarray:
+        return self.relevance[np.arange(len(items))[:, None], items]
+
+    def own(self, items: np.ndarray) -> np.ndarray:
+        return self.item_image[items] == self.query_image[:, None]
+
+    def cut(self, items: np.ndarray, k: int, include_own: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The first k places (Q, k) and which of them are taken, own items removed on request."""
+        own = self.own(items)
+        if include_own:
+            return items[:, :k], np.ones_like(own[:, :k])
+        order = np.argsort(own, axis=1, kind="stable")[:, :k]  # foreign items first
+        return np.take_along_axis(items, order, 1), ~np.take_along_axis(own, order, 1)
+
+
+def _lists(
+    scores: np.ndarray, relevance: np.ndarray, caption_image: ArrayLike | None, k: int
+) -> tuple[_Lists, _Lists]:
+    """Lists deep enough for k places after the own items are gone."""
+    n, m = scores.shape
+    if relevance.shape != (m, n):
+        raise ValueError(f"relevance must be captions x images, {(m, n)}, got {relevance.shape}")
+    own = caption_rows(caption_image, n, m)
+    per_image = np.bincount(own, minlength=n)
+    queries: Rows = slice(None) if per_image.all() else np.flatnonzero(per_image)
+    images = np.arange(n)
+
+    i2t, i2t_relevance, depth = scores[queries], relevance.T[queries], k + int(per_image.max())
+    return (
+        _Lists(
+            "i2t",
+            i2t_relevance,
+            images[queries],
+            own,
+            topk(i2t, depth),
+            topk(i2t_relevance, depth),
+        ),
+        _Lists("t2i", relevance, own, images, topk(scores.T, k + 1), topk(relevance, k + 1)),
+    )
+
+
+def semantic(
+    scores: np.ndarray, relevance: np.ndarray, caption_image: ArrayLike | None = None
+) -> dict[str, float]:
+    """The graded metrics that `itm.metrics.evaluate` reports, from one set of ranked lists.
+
+    Args:
+        scores: (N, M) similarity.
+        relevance: (M, N) relevance of caption m for image n, >= 0.
+        caption_image: (M,) row of each caption's image; None means five captions per image.
+
+    Returns:
+        For both directions and k = 1, 5, 10: `ncs` and `ncs_out` (own items kept or removed),
+        `sr_out` (semantic recall of the most related other image), `ndcg` (linear gain).
+    """
+    lists = _lists(scores, relevance, caption_image, max(KS))
+    others = related_images(relevance, caption_image, include_own=False)
+    return {
+        **_ncs(lists, KS, True, False),
+        **_ncs(lists, KS, False, False),
+        **_semantic_recall(lists, others, KS, False, "recall"),
+        **_ndcg(lists, KS, "linear"),
+    }
+
+
+def ncs(
+    scores: np.ndarray,
+    relevance: np.ndarray,
+    caption_image: ArrayLike | None = None,
+    ks: Sequence[int] = KS,
+    include_own: bool = True,
+    weighted: bool = False,
+) -> dict[str, float]:
+    """Normalised cumulative semantic score.
+
+    NCS@k = sum of the relevance of the k retrieved items / sum of the k highest relevances.
+    A query to which nothing is relevant scores 0.
+
+    Args:
+        scores: (N, M) similarity.
+        relevance: (M, N) relevance of caption m for image n, >= 0.
+        caption_image: (M,) row of each caption's image; None means five captions per image.
+        ks: lengths of the list.
+        include_own: False removes the own captions or image from both lists.
+        weighted: weight the place r = 0, ..., k-1 of both lists by log2(k - r + 1).
+
+    Returns:
+        `i2t_ncs_<k>` and `t2i_ncs_<k>`; `ncs_out` instead of `ncs` without the own items.
+    """
+    return _ncs(_lists(scores, relevance, caption_image, max(ks)), ks, include_own, weighted)
+
+
+def _ncs(
+    lists: Sequence[_Lists], ks: Sequence[int], include_own: bool, weighted: bool
+) -> dict[str, float]:
+    result, name = {}, "ncs" if include_own else "ncs_out"
+    for d in lists:
+        for k in ks:
+            mean = []
+            for ranked in (d.items, d.ideal):
+                items, taken = d.cut(ranked, k, include_own)
+                place = np.arange(items.shape[1])
+                weight = np.log2(k - place + 1) if weighted else np.ones(len(place))
+                total = (d.gain(items) * taken * weight).sum(1, dtype=np.float64)
+                mean.append(total / np.maximum(taken.sum(1), 1))
+            result[f"{d.direction}_{name}_{k}"] = 100 * float(np.mean(mean[0] / (mean[1] + 1e-10)))
+    return result
+
+
+def related_images(
+    relevance: np.ndarray,
+    caption_image: ArrayLike | None = None,
+    related: int = 1,
+    depth: int = 30,
+    include_own: bool = True,
+) -> np.ndarray:
+    """The images most related to each image, by the relevance of its captions.
+
+    Every caption votes for its `depth` most relevant images with their relevance; votes are summed
+    over the captions of an image.
+
+    Args:
+        relevance: (M, N).
+        caption_image: (M,) row of each caption's image; None means five captions per image.
+        related: images to return per image, the published M.
+        depth: images a caption votes for (the published evaluation: 30).
+        include_own: False leaves out the image itself.
+
+    Returns:
+        (N, related) image rows, best first, padded with -1.
+    """
+    m, n = relevance.shape
+    own = caption_rows(caption_image, n, m)
+    items = topk(relevance, depth)
+    voter, image = np.repeat(own, items.shape[1]), items.ravel()
+    votes = np.take_along_axis(relevance, items, 1).ravel().astype(np.float64)
+    if not include_own:
+        other = voter != image
+        voter, image, votes = voter[other], image[other], votes[other]
+    summed = coo_array((votes, (voter, image)), shape=(n, n))
+    summed.sum_duplicates()
+    order = np.lexsort((summed.col, -summed.data, summed.row))
+    row, image = summed.row[order], summed.col[order]
+    place = np.arange(len(row)) - np.searchsorted(row, row)
+    result = np.full((n, related), -1)
+    result[row[place < related], place[place < related]] = image[place < related]
+    return result
+
+
+def semantic_recall(
+    scores: np.ndarray,
+    relevance: np.ndarray,
+    caption_image: ArrayLike | None = None,
+    ks: Sequence[int] = KS,
+    related: int = 1,
+    include_own: bool = True,
+    kind: str = "recall",
+    depth: int = 30,
+) -> dict[str, float]:
+    """Semantic recall: how much of what belongs to the most related images is retrieved.
+
+    Relevant to a query are the captions of (or: the) `related_images` of its image.
+
+    Args:
+        scores: (N, M) similarity.
+        relevance: (M, N) relevance of caption m for image n, >= 0.
+        caption_image: (M,) row of each caption's image; None means five captions per image.
+        ks: lengths of the list.
+        related: related images per query, the published M.
+        include_own: False removes the own items from the lists and from what is relevant.
+        kind: `recall`, the share of the relevant items that is retrieved; `any`, whether at least
+            one is (the published "vse_recall"); `soft`, as `recall` with items weighted by their
+            relevance. The published soft score divides by the number of relevant items once more.
+        depth: see `related_images`.
+
+    Returns:
+        `i2t_sr_<k>` and `t2i_sr_<k>`; `sr_out` instead of `sr` without the own items. A query
+        to which nothing is relevant scores 0.
+
+    Raises:
+        ValueError: unknown kind.
+    """
+    if kind not in ("recall", "any", "soft"):
+        raise ValueError(f"kind must be recall, any or soft, got {kind!r}")
+    lists = _lists(scores, relevance, caption_image, max(ks))
+    targets = related_images(relevance, caption_image, related, depth, include_own)
+    return _semantic_recall(lists, targets, ks, include_own, kind)
+
+
+def _semantic_recall(
+    lists: Sequence[_Lists], related: np.ndarray, ks: Sequence[int], include_own: bool, kind: str
+) -> dict[str, float]:
+    result, name = {}, "sr" if include_own else "sr_out"
+    for d in lists:
+        targets = related[d.query_image]  # (Q, related)
+        members = np.argsort(d.item_image, kind="stable")
+        count = np.bincount(d.item_image, minlength=len(related))
+        size = np.where(targets >= 0, count[targets], 0)
+        query = np.repeat(np.arange(len(targets)), size.sum(1))
+        relevant = members[expand((np.cumsum(count) - count)[targets].ravel(), size.ravel())]
+        soft = kind == "soft"
+        weight = d.relevance[query, relevant] if soft else np.ones(len(query))
+        total = np.bincount(query, weight, minlength=len(targets))
+        for k in ks:
+            items, taken = d.cut(d.items, k, include_own)
+            hit = taken & (d.item_image[items][:, :, None] == targets[:, None, :]).any(2)
+            found = (hit * d.gain(items) if soft else hit).sum(1, dtype=np.float64)
+            value = found > 0 if kind == "any" else _ratio(found, total)
+            result[f"{d.direction}_{name}_{k}"] = 100 * float(value.mean())
+    return result
+
+
+def ndcg(
+    scores: np.ndarray,
+    relevance: np.ndarray,
+    caption_image: ArrayLike | None = None,
+    ks: Sequence[int] = KS,
+    gain: str = "linear",
+) -> dict[str, float]:
+    """Normalised discounted cumulative gain, own items included.
+
+    nDCG@k = sum_r g(relevance of the item at r) / log2(r + 2), r = 0..k-1, over the same sum of the
+    ideal order; 0 where nothing is relevant.
+
+    Args:
+        scores: (N, M) similarity.
+        relevance: (M, N) relevance of caption m for image n, >= 0.
+        caption_image: (M,) row of each caption's image; None means five captions per image.
+        ks: lengths of the list (published: 25).
+        gain: `linear`, g(x) = x, or `exponential`, g(x) = 2^x - 1, which is made for relevances in
+            0..1: with CIDEr (0..10) the own pair would outweigh everything, so rescale first.
+
+    Returns:
+        `i2t_ndcg_<k>` and `t2i_ndcg_<k>`.
+
+    Raises:
+        ValueError: unknown gain.
+    """
+    if gain not in ("linear", "exponential"):
+        raise ValueError(f"gain must be linear or exponential, got {gain!r}")
+    return _ndcg(_lists(scores, relevance, caption_image, max(ks)), ks, gain)
+
+
+def _ndcg(lists: Sequence[_Lists], ks: Sequence[int], gain: str) -> dict[str, float]:
+    result = {}
+    for d in lists:
+        for k in ks:
+            totals = []
+            for ranked in (d.items, d.ideal):
+                value = d.gain(ranked[:, :k]).astype(np.float64)
+                value = np.exp2(value) - 1 if gain == "exponential" else value
+                totals.append((value / np.log2(np.arange(value.shape[1]) + 2)).sum(1))
+            result[f"{d.direction}_ndcg_{k}"] = 100 * float(_ratio(*totals).mean())
+    return result
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Part / whole, 0 where the whole is 0."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

@@ -1,0 +1,113 @@
+"""Is a difference between two matchers more than the luck of the test queries?
+
+A paired bootstrap over images: images are drawn with replacement, each with all its captions,
+because the captions of one image are no independent queries. Both matchers answer the same drawn
+queries. It measures the luck of the test set, not that of training: several seeds do that.
+
+Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+KS = (1, 5, 10)
+Ranks = dict[str, np.ndarray]  # "i2t" (N,), "t2i" (M,), "image" (M,)
+
+
+class Difference(NamedTuple):
+    """A difference of rsum: its value, the bounds of its 95 % interval, and the p value."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def compare(
+    first: Sequence[Ranks], second: Sequence[Ranks], samples: int = 2000, seed: int = 0
+) -> Difference:
+    """Difference of the rsum of two matchers, first minus second, on the same queries.
+
+    Args:
+        first: ranks of one run, or of several seeds, whose recalls are averaged.
+        second: the same.
+        samples: bootstrap samples; the smallest possible p is 2 / (samples + 1).
+        seed: of the samples.
+
+    Returns:
+        The difference with its percentile interval. p is two-sided: twice the share of samples on
+        the other side of zero (or on it), counting one more as is usual.
+
+    Raises:
+        ValueError: the queries differ.
+    """
+    every = [*first, *second]
+    if not all(same_queries(every[0], ranks) for ranks in every):
+        raise ValueError("these runs answered different queries, their differences mean nothing")
+    a, b = (np.mean([hits(ranks) for ranks in side], axis=0) for side in (first, second))
+    queries = query_counts(every[0])
+    value = float((100 * (a - b).sum(0) / queries.sum(0)).sum())
+    drawn = resample(a - b, queries, samples, seed)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
+    return Difference(value, float(low), float(high), float(min(1, 2 * (tail + 1) / (samples + 1))))
+
+
+def interval(runs: Sequence[Ranks], samples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the rsum of one matcher over other test images of the same kind."""
+    mean = np.mean([hits(ranks) for ranks in runs], axis=0)
+    low, high = np.percentile(resample(mean, query_counts(runs[0]), samples, seed), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def hits(ranks: Ranks) -> np.ndarray:
+    """(N, 6) float: how many queries of each image are answered within 1, 5, 10; i2t, then t2i."""
+    images = len(ranks["i2t"])
+    out = np.empty((images, 2 * len(KS)))
+    for column, k in enumerate(KS):
+        out[:, column] = (ranks["i2t"] >= 0) & (ranks["i2t"] < k)
+        found = np.bincount(ranks["image"], ranks["t2i"] < k, images)
+        out[:, len(KS) + column] = found
+    return out
+
+
+def query_counts(ranks: Ranks) -> np.ndarray:
+    """(N, 6) float: how many queries each image has: one, and one for each of its captions."""
+    images = len(ranks["i2t"])
+    captions = np.bincount(ranks["image"], minlength=images)
+    return np.repeat(np.stack([ranks["i2t"] >= 0, captions], 1).astype(float), len(KS), axis=1)
+
+
+def resample(hits: np.ndarray, queries: np.ndarray, samples: int, seed: int) -> np.ndarray:
+    """(samples,) rsum over drawn images, in percent.
+
+    Args:
+        hits: (N, 6) answered queries of each image, or differences of two matchers' ones.
+        queries: (N, 6) queries of each image.
+        samples: how many times N images are drawn.
+        seed: of the draws.
+    """
+    rng, images = np.random.default_rng(seed), len(hits)
+    out = np.empty(samples)
+    for i in range(samples):
+        times = np.bincount(rng.integers(images, size=images), minlength=images)  # (N,)
+        asked = times @ queries
+        out[i] = 100 * np.sum((times @ hits) / np.maximum(asked, 1))
+    return out
+
+
+def same_queries(a: Ranks, b: Ranks) -> bool:
+    """Whether two runs were tested on equally many images and captions, arranged the same way."""
+    return len(a["i2t"]) == len(b["i2t"]) and np.array_equal(a["image"], b["image"])
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Correct p values for their number (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    order = np.argsort(values, kind="stable")
+    corrected, largest = [0.0] * len(values), 0.0
+    for place, at in enumerate(order):
+        largest = max(largest, min(1.0, (len(values) - place) * values[at]))
+        corrected[at] = largest
+    return corrected

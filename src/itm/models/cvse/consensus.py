@@ -1,0 +1,183 @@
+"""Parts of CVSE: pooling by self-attention, the concept graph, and mixtures of its concepts.
+
+Wang, Zhang, Ji, Pang, Ma: Consensus-Aware Visual-Semantic Embedding for Image-Text Matching,
+ECCV 2020.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from itm.layers.functional import full, full_precision, l2norm, masked_softmax
+
+EPS = 1e-12  # added to norms
+SHARPNESS = 10.0  # of the softmax over concepts
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+
+
+class SelfAttention(nn.Module):
+    """One vector from parts: v = l2(sum_p w_p x_p), w = softmax_p(f3(f1(x_p) * f2(m))).
+
+    f1 and f2 are linear maps with activation and dropout, m is the mean of the parts.
+
+    Args:
+        embed_dim: width D.
+        activation: "tanh" or "sigmoid".
+        dropout: behind the activations.
+        num_parts: R, for a batch norm over the position of a part and one over the D columns of
+            the query; None for no batch norms.
+        bounded: activation and dropout behind f3 as well.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        activation: str = "tanh",
+        dropout: float = 0.4,
+        num_parts: int | None = None,
+        bounded: bool = False,
+    ):
+        super().__init__()
+        self.part = nn.Linear(embed_dim, embed_dim)
+        self.part_norm = nn.Identity() if num_parts is None else nn.BatchNorm1d(num_parts)
+        self.query = nn.Linear(embed_dim, embed_dim)
+        self.query_norm = nn.Identity() if num_parts is None else nn.BatchNorm1d(embed_dim)
+        self.score = nn.Linear(embed_dim, 1)
+        self.gate = nn.Sequential(ACTIVATIONS[activation](), nn.Dropout(dropout))
+        self.bounded = bounded
+
+    def forward(self, parts: Tensor, mean: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Vector (N, D) and weights (N, P) of parts (N, P, D), their mean (N, D), mask (N, P)."""
+        part = self.gate(self.part_norm(self.part(parts)))  # (N, P, D)
+        query = self.gate(self.query_norm(self.query(mean)))  # (N, D)
+        # The product with the query folded into the score's weight: no second (N, P, D).
+        score = (part @ (query * self.score.weight).unsqueeze(-1)).squeeze(-1) + self.score.bias
+        if self.bounded:
+            score = self.gate(score)
+        return self._pool(parts, score, mask)
+
+    @staticmethod
+    @full_precision
+    def _pool(parts: Tensor, score: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        weights = masked_softmax(score, mask)  # (N, P)
+        pooled = (weights.unsqueeze(1) @ full(parts)).squeeze(1)  # (N, D)
+        return l2norm(pooled, eps=EPS), weights
+
+
+class ConceptGraph(nn.Module):
+    """Concept vectors by graph convolution: X = l2(A' leaky(A' Z W1) W2).
+
+    Z are word vectors of the concepts and A' the normalised graph; both are buffers, set from a
+    `itm.text.concepts.Concepts` by the matcher.
+
+    Args:
+        num_concepts: K.
+        concept_dim: width G of the word vectors.
+        embed_dim: width D.
+    """
+
+    def __init__(self, num_concepts: int, concept_dim: int, embed_dim: int):
+        super().__init__()
+        self.first = _weight(concept_dim, embed_dim // 2)
+        self.second = _weight(embed_dim // 2, embed_dim)
+        # Without word vectors concepts start from fixed random ones, the same in every run.
+        noise = np.random.default_rng(0).standard_normal((num_concepts, concept_dim))
+        self.register_buffer("vectors", torch.from_numpy(noise).float())
+        self.register_buffer("adjacency", torch.eye(num_concepts))
+
+    vectors: Tensor
+    adjacency: Tensor
+
+    def forward(self) -> Tensor:
+        """X (K, D), unit rows."""
+        graph = normalised(self.adjacency)
+        hidden = nn.functional.leaky_relu(graph @ (self.vectors @ self.first), 0.2)  # (K, D / 2)
+        return l2norm(graph @ (hidden @ self.second), eps=EPS)
+
+
+class Consensus(nn.Module):
+    """A vector's distribution over concepts: p = softmax_c(10 f3(f1(X_c) * f2(v))).
+
+    Args:
+        embed_dim: width D.
+        activation: "tanh" or "sigmoid".
+        dropout: only used by "sigmoid" without batch norm, see below.
+        use_batchnorm: batch norms over the D columns in f1 and f2.
+    """
+
+    def __init__(self, embed_dim: int, activation: str, dropout: float, use_batchnorm: bool):
+        super().__init__()
+        self.concept = nn.Linear(embed_dim, embed_dim)
+        self.concept_norm = nn.BatchNorm1d(embed_dim) if use_batchnorm else nn.Identity()
+        self.query = nn.Linear(embed_dim, embed_dim)
+        self.query_norm = nn.BatchNorm1d(embed_dim) if use_batchnorm else nn.Identity()
+        self.score = nn.Linear(embed_dim, 1)
+        # The released code has dropout in place of the activation in this one combination.
+        linear = activation == "sigmoid" and not use_batchnorm
+        self.gate = nn.Dropout(dropout) if linear else ACTIVATIONS[activation]()
+
+    def forward(self, vectors: Tensor, concepts: Tensor) -> Tensor:
+        """Log-probabilities (N, K) of vectors (N, D) over concepts (K, D)."""
+        concept = self.gate(self.concept_norm(self.concept(concepts)))  # (K, D)
+        query = self.gate(self.query_norm(self.query(vectors)))  # (N, D)
+        return self._log_softmax(concept, query)
+
+    @full_precision
+    def _log_softmax(self, concept: Tensor, query: Tensor) -> Tensor:
+        # sum_d w_d q_nd s_kd as one matrix product instead of an (N, K, D) tensor
+        scores = (full(query) * self.score.weight) @ full(concept).T + self.score.bias  # (N, K)
+        return (SHARPNESS * scores).log_softmax(-1)
+
+
+@full_precision
+def mix_labels(log_probabilities: Tensor, labels: Tensor | None, ratio: float) -> Tensor:
+    """Log of ratio softmax(10 labels) + (1 - ratio) p; (N, K) log p and labels -> (N, K).
+
+    In log space, where neither a zero probability nor a zero ratio gives -inf times 0. Without
+    labels their share is uniform, as for a caption that names no concept.
+    """
+    if labels is None:
+        labels = torch.zeros_like(log_probabilities)
+    given = (SHARPNESS * labels).log_softmax(-1)
+    return torch.logaddexp(given + _log(ratio), log_probabilities + _log(1 - ratio))
+
+
+@full_precision
+def mixture(log_probabilities: Tensor, concepts: Tensor) -> Tensor:
+    """Unit vectors l2(sum_c p_c X_c), (N, D), from log p (N, K) and unit concepts (K, D)."""
+    return l2norm(log_probabilities.exp() @ full(concepts), eps=EPS)
+
+
+def graph_from_counts(counts: Tensor, together: Tensor) -> Tensor:
+    """A (K, K) from word counts and co-occurrence (paper, section 3.1, equations 1 to 3).
+
+    P = together / counts row by row, scaled to E = 5^(P - 0.02) - 5^(-0.02), binarised at 0.3, and
+    re-weighted: A = 0.25 B / (column sums of B) + I.
+
+    Args:
+        counts: (K,) occurrences of each concept.
+        together: (K, K) captions with both concepts, zero diagonal.
+    """
+    likely = together.double() / counts.double().clamp_min(1)[:, None]
+    scaled = 5 ** (likely - 0.02) - 5**-0.02
+    edges = (scaled >= 0.3).double()
+    shared = 0.25 * edges / (edges.sum(0) + 1e-6)
+    return shared + torch.eye(len(counts), dtype=torch.double, device=counts.device)
+
+
+def normalised(adjacency: Tensor) -> Tensor:
+    """A' (K, K): A'_ij = d_i A_ji d_j with d = (row sums of A)^(-1/2); note the transpose."""
+    scale = adjacency.sum(1).rsqrt()
+    return scale[:, None] * adjacency.T * scale[None, :]
+
+
+def _weight(rows: int, columns: int) -> nn.Parameter:
+    """Uniform in +-1 / sqrt(columns)."""
+    bound = 1 / math.sqrt(columns)
+    return nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound))
+
+
+def _log(x: float) -> float:
+    return math.log(x) if x > 0 else -math.inf

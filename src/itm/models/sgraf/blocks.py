@@ -1,0 +1,261 @@
+"""The parts of SGRAF: global vectors, similarity vectors, and the two ways to reduce them to one.
+
+Diao, Zhang, Ma, Lu: Similarity Reasoning and Filtration for Image-Text Matching, AAAI 2021. A pair
+of an image and a caption of L words is a set of n = L + 1 nodes, each a similarity vector of width
+K; node 0 compares the global vectors. Captions of one length are scored together, so nothing here
+knows of padding.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from itm.layers.functional import full, full_precision, l2norm, masked_mean, masked_softmax, xavier_
+from itm.layers.packing import Packed
+
+BLOCK = 1 << 22  # values of one (images, words, D) block
+CACHE = 1 << 20  # values of the nodes that a processor takes at once
+
+
+class GlobalVector(nn.Module):
+    """The parts' weighted mean, each part weighed by itself and the plain mean (section 3.1).
+
+    a_p = tanh(BN(W_a x_p)), b = tanh(BN(W_b mean(x))), e_p = w . (a_p * b),
+    vector = l2norm(sum_p softmax(e)_p x_p); the batch norms on the image side only.
+
+    Args:
+        embed_dim: width D.
+        positions: parts of every input; gives batch norms, one of them over the part's position.
+            None: none, and inputs may differ in length.
+        dropout: on a and b, training only.
+    """
+
+    def __init__(self, embed_dim: int, positions: int | None = None, dropout: float = 0.4):
+        super().__init__()
+        self.part = xavier_(nn.Linear(embed_dim, embed_dim))
+        self.mean = xavier_(nn.Linear(embed_dim, embed_dim))
+        self.score = xavier_(nn.Linear(embed_dim, 1))
+        norms = positions is not None
+        self.part_norm = nn.BatchNorm1d(positions) if positions is not None else nn.Identity()
+        self.mean_norm = nn.BatchNorm1d(embed_dim) if norms else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, parts: Tensor, mask: Tensor) -> Tensor:
+        """(N, P, D), (N, P) -> (N, D)."""
+        return weighted_mean(self.weights(parts, mask), parts)
+
+    def weights(self, parts: Tensor, mask: Tensor) -> Tensor:
+        """How much each part counts: (N, P, D), (N, P) -> (N, P), rows sum to 1."""
+        part = self.dropout(self.part_norm(self.part(parts)).tanh())  # (N, P, D)
+        mean = self.mean_norm(self.mean(masked_mean(parts, mask))).tanh()  # (N, D)
+        score = self.score(part * self.dropout(mean)[:, None]).squeeze(-1)  # (N, P)
+        return masked_softmax(score, mask)
+
+
+@full_precision
+def weighted_mean(weights: Tensor, x: Tensor) -> Tensor:
+    """l2norm(sum_p weights_p x_p): (..., P), (..., P, D) -> (..., D)."""
+    return l2norm((weights[..., None, :] @ full(x)).squeeze(-2))
+
+
+@full_precision
+def word_attention(scores: Tensor, packed: Packed, temperature: float) -> Tensor:
+    """Attention of each word over the regions (equation 2): inner products (I, R, W) -> the same.
+
+    Leaky products are normalised over the words of their caption, then softmax over the regions.
+    """
+    leaky = nn.functional.leaky_relu(full(scores), 0.1)
+    groups = zip(leaky.split(packed.sizes, -1), packed.shapes, strict=True)
+    unit = [l2norm(x.unflatten(-1, shape)).flatten(-2) for x, shape in groups]
+    return torch.softmax(temperature * torch.cat(unit, -1), dim=1)
+
+
+@full_precision
+def unit_attention(attention: Tensor, parts: Tensor) -> Tensor:
+    """Attention scaled so that the attended vectors have unit norm: (I, R, W), (I, R, D).
+
+    |sum_r a_r v_r|^2 = a^T G a with the Gram matrix G of the regions, so that the D-wide vectors
+    need no norm of their own.
+    """
+    gram = parts @ parts.mT  # (I, R, R)
+    squares = (attention * (gram @ attention)).sum(1, keepdim=True)  # (I, 1, W)
+    positive = squares > 0  # rounding may leave a zero vector's square below zero
+    norm = squares.where(positive, 1.0).sqrt()
+    return attention * (positive / (norm + 1e-8))
+
+
+def project_difference(
+    attention: Tensor, parts: Tensor, words: Tensor, linear: nn.Linear
+) -> Tensor:
+    """Similarity vectors W (c - w)^2 + b with c = attention^T parts (equations 3 and 4).
+
+    Args:
+        attention: (I, R, N) weights of the parts for each of N words.
+        parts: (I, R, D).
+        words: (N, D).
+        linear: D -> K.
+
+    Returns:
+        (I, N, K), not normalised yet.
+    """
+    device = parts.device.type
+    low = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if low else parts.dtype
+    inputs = (attention, parts, words, linear.weight, linear.bias)
+    with torch.autocast(device, enabled=False):
+        return ProjectDifference.apply(*(x.to(dtype) for x in inputs))
+
+
+class ProjectDifference(torch.autograd.Function):
+    """W (attention^T parts - words)^2 + b without keeping any (I, N, D) tensor.
+
+    The square is quadratic in the attention, so D-wide differences cannot be avoided; they are made
+    in blocks of images, and made again for the gradient. Three times less work than storing them.
+    """
+
+    @staticmethod
+    def forward(ctx, attention, parts, words, weight, bias):
+        """Inputs as in `project_difference`, all of one type -> (I, N, K)."""
+        ctx.save_for_backward(attention, parts, words, weight)
+        out = attention.new_empty(len(parts), len(words), len(weight))
+        for block in _blocks(parts, words):
+            square = _difference(attention[block], parts[block], words).square_()
+            torch.addmm(bias, square.flatten(0, 1), weight.T, out=out[block].flatten(0, 1))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        """Gradients of all five inputs; sums over images run in float32."""
+        attention, parts, words, weight = ctx.saved_tensors
+        by_attention, by_parts = torch.empty_like(attention), torch.empty_like(parts)
+        by_words, by_weight = torch.zeros_like(full(words)), torch.zeros_like(full(weight))
+        for block in _blocks(parts, words):
+            difference = _difference(attention[block], parts[block], words)
+            above = gradient[block].flatten(0, 1)  # (i N, K)
+            by_weight += above.T @ difference.square().flatten(0, 1)
+            difference *= (above @ (2 * weight)).view_as(difference)  # gradient of the difference
+            by_attention[block] = parts[block] @ difference.mT
+            by_parts[block] = attention[block] @ difference
+            by_words -= difference.sum(0, dtype=by_words.dtype)
+        by_bias = full(gradient).sum((0, 1))
+        return by_attention, by_parts, *(x.to(words.dtype) for x in (by_words, by_weight, by_bias))
+
+
+def _blocks(parts: Tensor, words: Tensor) -> list[slice]:
+    """Slices of images of about `BLOCK` values (i, N, D) each."""
+    step = max(1, BLOCK // max(1, words.numel()))
+    return [slice(start, start + step) for start in range(0, len(parts), step)]
+
+
+def _difference(attention: Tensor, parts: Tensor, words: Tensor) -> Tensor:
+    """attention^T parts - words: (i, R, N), (i, R, D), (N, D) -> (i, N, D)."""
+    return torch.baddbmm(words.expand(len(parts), -1, -1), attention.mT, parts, beta=-1)
+
+
+class GraphStep(nn.Module):
+    """One step of graph reasoning: E = softmax((Wq X)(Wk X)^T), X <- relu(Wg E X) (equation 6).
+
+    No 1/sqrt(K), no residual. The softmax over the second node ignores what depends on the first
+    one only, so that Wq and Wk act as one matrix: E = softmax((X M + u) X^T) with M = Wq^T Wk and
+    u = bq^T Wk. The key's bias has no effect at all.
+    """
+
+    def __init__(self, sim_dim: int):
+        super().__init__()
+        self.query = xavier_(nn.Linear(sim_dim, sim_dim))
+        self.key = xavier_(nn.Linear(sim_dim, sim_dim))
+        self.graph = xavier_(nn.Linear(sim_dim, sim_dim))
+        self.key.bias.requires_grad_(False)  # without effect; here so that published weights load
+
+    def edges(self, x: Tensor, nodes: int | None = None) -> Tensor:
+        """Weights (P, m, n) of all n nodes for the first m = `nodes`; rows sum to 1."""
+        key = self.key.weight.T
+        query = nn.functional.linear(
+            x[:, :nodes], key @ self.query.weight, key @ self.query.bias
+        )  # (P, m, K)
+        return torch.softmax(full(query @ x.mT), dim=-1)
+
+    def forward(self, x: Tensor, nodes: int | None = None) -> Tensor:
+        """(P, n, K) -> the first `nodes` nodes after the step, (P, m, K)."""
+        return self.graph(self.edges(x, nodes).to(x.dtype) @ x).relu()
+
+
+class GraphReasoning(nn.Module):
+    """SGR (section 3.3): `sgr_steps` steps over the fully connected nodes; the result is node 0.
+
+    Args:
+        sim_dim: width K.
+        sgr_steps: steps, each with weights of its own.
+    """
+
+    def __init__(self, sim_dim: int, sgr_steps: int = 3):
+        super().__init__()
+        self.steps = nn.ModuleList(GraphStep(sim_dim) for _ in range(sgr_steps))
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        """(I, C, n, K) -> (I, C, K)."""
+        x = nodes.flatten(0, 1)  # (P, n, K)
+        for step in self.steps[:-1]:
+            x = step(x)
+        return self.steps[-1](x, nodes=1).view(*nodes.shape[:2], -1)
+
+    def edges(self, nodes: Tensor) -> Tensor:
+        """Weights of all steps: (I, C, n, K) -> (I, C, steps, n, n), each row sums to 1."""
+        x, found = nodes.flatten(0, 1), []
+        for step in self.steps:
+            found.append(step.edges(x))  # type: ignore[operator]
+            x = step(x)
+        return torch.stack(found, 1).unflatten(0, nodes.shape[:2])
+
+
+class AttentionFiltration(nn.Module):
+    """SAF (section 3.4): t = BN(w . x + b), weights = sigmoid(t) / sum(sigmoid(t)), weighted mean.
+
+    In training every caption is normalised by the mean and variance over its own nodes with all
+    images of the batch, and moves the running statistics once, longest caption first.
+
+    Args:
+        sim_dim: width K.
+    """
+
+    def __init__(self, sim_dim: int):
+        super().__init__()
+        self.attend = xavier_(nn.Linear(sim_dim, 1))
+        self.norm = nn.BatchNorm1d(1)
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        """(I, C, n, K) -> (I, C, K)."""
+        return weighted_mean(self.weights(nodes, self.training), nodes)
+
+    def weights(self, nodes: Tensor, training: bool = False) -> Tensor:
+        """How much each node counts: (I, C, n, K) -> (I, C, n), sums to 1."""
+        return self._weights(self.attend(nodes).squeeze(-1), training)
+
+    @full_precision
+    def _weights(self, raw: Tensor, training: bool) -> Tensor:
+        raw, norm = full(raw), self.norm  # (I, C, n)
+        mean, variance = norm.running_mean, norm.running_var
+        assert mean is not None and variance is not None  # the norm tracks them
+        if training:
+            variance, mean = torch.var_mean(raw, (0, 2), correction=0, keepdim=True)  # (1, C, 1)
+            self._track(mean.flatten(), variance.flatten(), raw.numel() // max(1, raw.shape[1]))
+        scaled = (raw - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
+        gate = scaled.sigmoid()
+        return gate / (gate.sum(-1, keepdim=True) + 1e-8)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """C updates r <- (1 - m) r + m s in row order, in closed form; s of (C,), m = 0.1.
+
+        r_C = (1 - m)^C r_0 + sum_c m (1 - m)^(C - 1 - c) s_c, with the unbiased variance.
+        """
+        keep, size = 1 - (self.norm.momentum or 0.0), len(mean)
+        later = torch.arange(size - 1, -1, -1, dtype=mean.dtype, device=mean.device)
+        share = (1 - keep) * keep**later
+        statistics = {"running_mean": mean, "running_var": variance * count / (count - 1)}
+        for name, values in statistics.items():
+            running = getattr(self.norm, name)
+            running.mul_(keep**size).add_((share * values).sum())
+        assert self.norm.num_batches_tracked is not None
+        self.norm.num_batches_tracked += size

@@ -1,0 +1,255 @@
+"""SGRAF: vectors of local and global similarity, reasoned over (SGR) or filtered (SAF).
+
+Diao, Zhang, Ma, Lu: Similarity Reasoning and Filtration for Image-Text Matching, AAAI 2021. SGR and
+SAF are trained apart; SGRAF is the mean of their two score matrices.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from itm.batch import Captions, Encoded, Images
+from itm.layers.functional import full, l2norm, xavier_
+from itm.layers.packing import Packed, pack
+from itm.layers.text import BertText, text_encoder
+from itm.matcher.inputs import check_images
+from itm.matcher.matcher import OBJECTS, Matcher
+from itm.models.sgraf.blocks import (
+    CACHE,
+    AttentionFiltration,
+    GlobalVector,
+    GraphReasoning,
+    project_difference,
+    unit_attention,
+    word_attention,
+)
+from itm.published.sgraf import published, to_published
+
+__all__ = ["SGRAF", "published"]
+
+
+class SGRAF(Matcher):
+    """Similarity graph reasoning (module="SGR") or similarity attention filtration ("SAF").
+
+    image:   v_r = l2norm(W x_r + b); global vector from all regions.
+    caption: w_l = l2norm of the GRU's states; global vector from all words.
+    nodes:   l2norm(W_g (v - w)^2) of the global vectors, for each word l2norm(W_l (c_l - w_l)^2)
+             with the regions c_l = l2norm(sum_r attention v_r) that it attends to.
+    score:   sigmoid(w . reduce(nodes)), in (0, 1), where reduce is SGR or SAF.
+
+    In training a pair's score depends on the other images of the batch, through batch norm.
+
+    Args:
+        vocab_size: words V.
+        img_dim: width F of the region features.
+        module: "SGR" or "SAF".
+        num_regions: regions R of every image; the batch norm has one channel for each position.
+        word_dim: width of the word embedding.
+        embed_dim: width D of the joint space.
+        sim_dim: width K of a similarity vector.
+        sgr_steps: reasoning steps of SGR.
+        num_layers: layers of the text GRU.
+        bidirectional: average a forward and a backward GRU.
+        no_imgnorm: leave the region vectors unnormalised.
+        no_txtnorm: leave the word vectors unnormalised.
+        temperature: of the attention over regions (a constant in the original).
+        dropout: on the word embeddings and in both global vectors.
+        text: word encoder, {"name": "gru"} or {"name": "bert", ...}, see `itm.layers.text`.
+        loss: see `Matcher`.
+        optimizer: see `Matcher`.
+        scheduler: see `Matcher`.
+
+    Raises:
+        ValueError: an unknown module, or SGR without steps.
+    """
+
+    # Its similarity is unrolled over the groups of a batch, which are others in the next one.
+    compiled: ClassVar[tuple[str, ...]] = ("encode_images",)
+
+    def __init__(
+        self,
+        vocab_size: int,
+        img_dim: int = 2048,
+        module: str = "SGR",
+        num_regions: int = 36,
+        word_dim: int = 300,
+        embed_dim: int = 1024,
+        sim_dim: int = 256,
+        sgr_steps: int = 3,
+        num_layers: int = 1,
+        bidirectional: bool = True,
+        no_imgnorm: bool = False,
+        no_txtnorm: bool = False,
+        temperature: float = 9.0,
+        dropout: float = 0.4,
+        text: dict[str, Any] | None = None,
+        *,
+        loss=None,
+        optimizer=None,
+        scheduler=None,
+    ):
+        super().__init__(loss, optimizer, scheduler)
+        self.save_hyperparameters(ignore=OBJECTS)
+        if module not in ("SGR", "SAF"):
+            raise ValueError(f"module must be 'SGR' or 'SAF', got {module!r}")
+        if module == "SGR" and sgr_steps < 1:
+            raise ValueError(f"SGR needs at least one step, got sgr_steps={sgr_steps}")
+        self.num_regions = num_regions
+        self.no_imgnorm, self.no_txtnorm = no_imgnorm, no_txtnorm
+        self.temperature = temperature
+        self.image = xavier_(nn.Linear(img_dim, embed_dim))
+        self.image_global = GlobalVector(embed_dim, num_regions, dropout)
+        self.text = text_encoder(
+            text or {"name": "gru"},
+            vocab_size,
+            embed_dim,
+            word_dim,
+            num_layers,
+            bidirectional,
+            dropout,
+        )
+        self.text_global = GlobalVector(embed_dim, None, dropout)
+        self.local_node = xavier_(nn.Linear(embed_dim, sim_dim))
+        self.global_node = xavier_(nn.Linear(embed_dim, sim_dim))
+        self.reduce: GraphReasoning | AttentionFiltration = (
+            GraphReasoning(sim_dim, sgr_steps) if module == "SGR" else AttentionFiltration(sim_dim)
+        )
+        self.head = xavier_(nn.Linear(sim_dim, 1))
+
+    def encode_images(self, images: Images) -> Encoded:
+        """Global vectors (I, D) and region vectors (I, R, D).
+
+        Raises:
+            ValueError: another number of regions, or a training batch of one image.
+        """
+        check_images(images, self)
+        if self.training and len(images.regions) < 2:
+            raise ValueError(
+                "SGRAF cannot train on a batch of 1 image, as its batch norm needs at least 2: "
+                "use data.drop_last=true or another data.batch_size"
+            )
+        parts = self.image(images.regions)  # (I, R, D)
+        parts = full(parts) if self.no_imgnorm else l2norm(parts)
+        return Encoded(self.image_global(parts, images.mask), parts, images.mask)
+
+    def encode_captions(self, captions: Captions) -> Encoded:
+        """Global vectors (C, D) and word vectors (C, L, D)."""
+        words, mask = self.text(captions)  # (C, L, D)
+        words = full(words) if self.no_txtnorm else l2norm(words)
+        lengths = torch.tensor(captions.lengths)  # stays on the host
+        return Encoded(self.text_global(words, mask), words, mask, {"lengths": lengths})
+
+    def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
+        """Scores (I, C) in (0, 1)."""
+        packed = pack(captions)
+        vectors = [self.reduce(nodes) for nodes in self._nodes(images, captions, packed)]
+        scores = full(self.head(torch.cat(vectors, 1)).squeeze(-1)).sigmoid()
+        return scores.index_select(1, packed.inverse)
+
+    def _nodes(self, images: Encoded, captions: Encoded, packed: Packed) -> Iterator[Tensor]:
+        """Similarity vectors (I, c, 1 + L, K) of a few captions of one length, the global first.
+
+        Longest captions come first, as in the original's batches: SAF counts them in this order.
+        """
+        assert images.vector is not None and images.parts is not None
+        assert captions.vector is not None
+        attention = unit_attention(self._attention(images, packed), images.parts)  # (I, R, W)
+        local = project_difference(attention, images.parts, packed.words, self.local_node)
+        # A global vector is the one part of its image, with weight 1.
+        vectors = captions.vector.index_select(0, packed.inverse.argsort())
+        whole = torch.ones_like(images.vector[:, :1, None]).expand(-1, 1, len(vectors))
+        overall = project_difference(
+            whole, images.vector[:, None], vectors, self.global_node
+        )  # (I, C, K)
+        shapes = blocks(packed.shapes, len(images.vector) * overall.shape[-1], images.vector.device)
+        first = overall.split([count for count, _ in shapes], 1)
+        rest = local.split([count * size for count, size in shapes], 1)
+        for x, y, shape in zip(first, rest, shapes, strict=True):
+            yield l2norm(torch.cat([x[:, :, None], y.unflatten(1, shape)], 2))
+
+    def _attention(self, images: Encoded, packed: Packed) -> Tensor:
+        """Weights (I, R, W) of the regions for each word."""
+        assert images.parts is not None
+        return word_attention(images.parts @ packed.words.T, packed, self.temperature)
+
+    def attention(self, images: Encoded, captions: Encoded) -> Tensor:
+        """Weights (I, C, R, L) of the regions for each word: they sum to 1 over R, 0 at padding."""
+        assert captions.parts is not None
+        packed = pack(captions)
+        weights = self._attention(images, packed).split(packed.sizes, -1)  # (I, R, c L) each
+        groups = zip(weights, packed.shapes, strict=True)
+        found = [x.unflatten(-1, shape).transpose(1, 2) for x, shape in groups]  # (I, c, R, L)
+        return padded(found, captions.parts.shape[1], 1).index_select(1, packed.inverse)
+
+    def node_weights(self, images: Encoded, captions: Encoded) -> Tensor:
+        """SAF's weights (I, C, 1 + L): first the global node, then the words; 0 at padding.
+
+        Raises:
+            ValueError: an SGR matcher.
+        """
+        if not isinstance(self.reduce, AttentionFiltration):
+            raise ValueError("node weights belong to module='SAF'; this is SGR, which has edges()")
+        return self._look(images, captions, self.reduce.weights, 1)
+
+    def edges(self, images: Encoded, captions: Encoded) -> Tensor:
+        """SGR's edges (I, C, steps, 1 + L, 1 + L); rows sum to 1, node 0 is the global one.
+
+        Raises:
+            ValueError: a SAF matcher.
+        """
+        if not isinstance(self.reduce, GraphReasoning):
+            raise ValueError("edges belong to module='SGR'; this is SAF, which has node_weights()")
+        return self._look(images, captions, self.reduce.edges, 2)
+
+    def _look(
+        self, images: Encoded, captions: Encoded, look: Callable[[Tensor], Tensor], axes: int
+    ) -> Tensor:
+        """`look` at each group's nodes; its last `axes` axes run over nodes."""
+        assert captions.parts is not None
+        packed = pack(captions)
+        found = [look(nodes) for nodes in self._nodes(images, captions, packed)]
+        return padded(found, 1 + captions.parts.shape[1], axes).index_select(1, packed.inverse)
+
+    def pair_floats(self, regions: int, words: int) -> int:
+        """Float32 values of one pair: attention, similarity vectors and, for SGR, edges."""
+        nodes, copies = words + 1, 6 if isinstance(self.reduce, GraphReasoning) else 4
+        return 3 * regions * words + copies * nodes * self.hparams["sim_dim"] + 2 * nodes**2
+
+    def to_published(self) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
+        """State dicts and options of the original code: image, text and similarity.
+
+        Raises:
+            ValueError: a form that the original code does not have.
+        """
+        temperature = self.hparams["temperature"]
+        if isinstance(self.text, BertText) or temperature != 9:
+            raise ValueError(
+                "the original SGRAF has a GRU for text and temperature 9; this one has "
+                f"{type(self.text).__name__}, {temperature}"
+            )
+        return to_published(self.state_dict(), dict(self.hparams))
+
+
+def blocks(
+    shapes: list[tuple[int, int]], width: int, device: torch.device
+) -> list[tuple[int, int]]:
+    """Groups (captions, words) cut, on a processor, into blocks that stay in its cache.
+
+    Args:
+        shapes: captions and words of each group.
+        width: values of each node of all images.
+        device: a GPU prefers few large blocks and gets the groups whole.
+    """
+    found = []
+    for count, size in shapes:
+        step = max(1, CACHE // (width * (size + 1))) if device.type == "cpu" else count
+        found += [(min(step, count - start), size) for start in range(0, count, step)]
+    return found
+
+
+def padded(groups: list[Tensor], size: int, axes: int) -> Tensor:
+    """Join along dim 1; the last `axes` axes are padded with zeros to `size`."""
+    return torch.cat([pad(x, (0, size - x.shape[-1]) * axes) for x in groups], 1)

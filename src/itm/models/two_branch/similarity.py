@@ -1,0 +1,276 @@
+"""Similarity network: two branches, their product, and a small network that scores it.
+
+Wang, Li, Huang, Lazebnik: Learning Two-Branch Neural Networks for Image-Text Matching Tasks,
+TPAMI 41(2), 2019. The authors published no code; sizes and layers are those of its descendant CITE
+(Plummer et al.: Conditional Image-Text Embedding Networks, ECCV 2018), whose weights load here.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from itm.batch import Captions, Encoded, Images, Pairs
+from itm.layers.functional import full, l2norm
+from itm.layers.sentence import sentence_encoder
+from itm.matcher.matcher import OBJECTS
+from itm.models.two_branch.branches import (
+    EPS,
+    LEVELS,
+    Branch,
+    Dense,
+    TwoBranch,
+    dense,
+    from_tensorflow,
+    linear,
+    to_tensorflow,
+)
+from itm.utils.checks import check_choice
+
+CITE = {
+    "hidden_dim": 1024,
+    "embed_dim": 1024,
+    "joint_dims": [1024, 256],
+    "dropout": 0.0,
+    "bn_momentum": 0.01,
+    "bn_eps": 1e-3,
+    "norm_axis": "regions",
+    "num_experts": 4,
+    "weight_penalty": [5e-4, 1e-3, 5e-3],
+    "level": "region",
+}
+"""Arguments of CITE on Flickr30K Entities (ReferIt: 12 experts)."""
+
+
+class TwoBranchSimilarity(TwoBranch):
+    """Similarity network.
+
+    branch: x -> linear -> batch norm -> ReLU -> dropout -> linear -> unit length, per side.
+    score:  s = w . h2(h1(v * t)) + b, a logit; h1, h2: linear -> batch norm -> ReLU.
+    CITE:   h2 = sum_k p_k(t) h2_k, a mixture of `num_experts` parallel layers with weights
+            p = softmax(concept branch of the sentence).
+
+    Args:
+        vocab_size: words V; not needed for text=vectors.
+        img_dim: width F of the image or region features.
+        word_dim: width of the word vectors (text=mean, attend, gru).
+        sentence_dim: width of the sentence vectors: precomputed ones, or the GRU's or BERT's.
+        hidden_dim: width between the two linear maps of a branch.
+        embed_dim: width D of the product.
+        joint_dims: widths of h1 and h2.
+        dropout: in the branches, training only.
+        bn_momentum: weight of the batch in the running statistics (1 - TensorFlow's decay).
+        bn_eps: added to the variance.
+        bn_biased: the running variances of regions and products take the biased variance of a
+            batch, as in CITE; those of sentences always the unbiased one (TensorFlow keeps either,
+            depending on the rank of a tensor).
+        norm_axis: unit length over the "features" of each region (the paper), or of each feature
+            over the "regions" of an image, as CITE's weights were trained; level "region" only.
+            CITE pads images with zero regions that count as real: for its exact numbers give
+            equally many regions per image, zeros included.
+        num_experts: parallel layers h2 of CITE; 0 = one, and no concept branch.
+        concept_l1: weight of the mean L1 norm of the concept logits (CITE).
+        weight_penalty: L2 weights c of 0.5 c |W|^2 for linear maps before a batch norm, for the
+            branches' second ones, and for the last one (CITE: 5e-4, 1e-3, 5e-3); None = none.
+        text: sentence encoder, see `itm.layers.sentence`; {"name": "mean"} when None.
+        text_lr_scale: learning rate of the sentence branch relative to the rest.
+        level: what a caption is compared with: the "image", by the mean of its regions; or, for
+            phrases, each "region", an image then scores as its best region.
+        loss: see `Matcher`.
+        optimizer: see `Matcher`.
+        scheduler: see `Matcher`.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int | None = None,
+        img_dim: int = 2048,
+        word_dim: int = 300,
+        sentence_dim: int | None = None,
+        hidden_dim: int = 2048,
+        embed_dim: int = 512,
+        joint_dims: list[int] | None = None,
+        dropout: float = 0.5,
+        bn_momentum: float = 0.9,
+        bn_eps: float = 1e-5,
+        bn_biased: bool = True,
+        norm_axis: str = "features",
+        num_experts: int = 0,
+        concept_l1: float = 5e-5,
+        weight_penalty: list[float] | None = None,
+        text: dict[str, Any] | None = None,
+        text_lr_scale: float = 1.0,
+        level: str = "image",
+        *,
+        loss=None,
+        optimizer=None,
+        scheduler=None,
+    ):
+        super().__init__(loss, optimizer, scheduler)
+        self.save_hyperparameters(ignore=OBJECTS)
+        check_choice("level", level, LEVELS)
+        check_choice("norm_axis", norm_axis, ("features", "regions"))
+        if norm_axis == "regions" and level == "image":
+            raise ValueError(
+                "norm_axis=regions needs level=region: one vector has no other regions"
+            )
+        norm = {"momentum": bn_momentum, "eps": bn_eps, "biased": bn_biased}
+        plain = {**norm, "biased": False}
+        first, second = joint_dims or [512, 256]
+        self.level = level
+        self.norm_axis = norm_axis
+        self.concept_l1 = concept_l1
+        self.weight_penalty = weight_penalty
+        self.text_lr_scale = text_lr_scale
+        self.text = sentence_encoder(text or {"name": "mean"}, vocab_size, word_dim, sentence_dim)
+        self.image = Branch(img_dim, hidden_dim, embed_dim, dropout, norm)
+        self.sentence = Branch(self.text.dim, hidden_dim, embed_dim, dropout, plain)
+        self.concept = (
+            Branch(self.text.dim, hidden_dim, num_experts, dropout, plain) if num_experts else None
+        )
+        self.joint = Dense(embed_dim, first, norm)
+        self.experts = nn.ModuleList(Dense(first, second, norm) for _ in range(num_experts or 1))
+        self.last = nn.Linear(second, 1)
+
+    def encode_regions(self, images: Images) -> Tensor:
+        """Region vectors (I, R, D), zero beyond the mask."""
+        regions = self.branch_regions(images)
+        return l2norm(regions, dim=1 if self.norm_axis == "regions" else -1, eps=EPS)
+
+    def encode_captions(self, captions: Captions) -> Encoded:
+        """Vectors (C, D), and with experts their logits (C, K)."""
+        sentences = self.text(captions)
+        aux = None if self.concept is None else {"concepts": full(self.concept(sentences))}
+        return Encoded(l2norm(self.sentence(sentences), eps=EPS), aux=aux)
+
+    def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
+        """(I, C) logits; at level "region" of the best region."""
+        assert captions.vector is not None
+        vectors, logits = captions.vector, (captions.aux or {}).get("concepts")  # (C, D), (C, K)
+        if images.vector is not None:
+            return self.logit(images.vector[:, None] * vectors, logits)  # (I, C, D) -> (I, C)
+        assert images.parts is not None and images.mask is not None
+        mask = images.mask[:, None].expand(-1, len(vectors), -1)  # (I, C, R)
+        products = images.parts[:, None] * vectors[:, None]  # (I, C, R, D)
+        if logits is not None:
+            logits = logits[:, None]  # (C, 1, K), the same for all regions
+        return self.masked_logit(products, mask, logits).amax(-1)
+
+    def region_scores(self, regions: Tensor, mask: Tensor, captions: Encoded) -> Tensor:
+        """(N, R) logits of each caption with the regions (N, R, D) of its row."""
+        assert captions.vector is not None
+        logits = (captions.aux or {}).get("concepts")
+        products = regions * captions.vector[:, None]
+        return self.masked_logit(products, mask, None if logits is None else logits[:, None])
+
+    def masked_logit(self, products: Tensor, mask: Tensor, concepts: Tensor | None) -> Tensor:
+        """`logit` of the real regions, whose statistics the batch norms see; -inf elsewhere.
+
+        Args:
+            products: (..., R, D).
+            mask: (..., R).
+            concepts: logits (..., 1, K), or None.
+        """
+        if concepts is not None:
+            concepts = concepts.expand(*mask.shape, -1)[mask]
+        scores = self.logit(products[mask], concepts)  # (n, D) -> (n,)
+        return scores.new_full(mask.shape, float("-inf")).masked_scatter(mask, scores)
+
+    def logit(self, products: Tensor, concepts: Tensor | None) -> Tensor:
+        """The joint network: (..., D) -> (...), in float32.
+
+        Args:
+            products: v * t.
+            concepts: logits (..., K) of the experts, broadcast over the products, or None.
+        """
+        rows = self.joint(products.reshape(-1, products.shape[-1]))  # (n, first)
+        if concepts is None:
+            mixed = self.experts[0](rows)  # (n, second)
+        else:
+            weight = concepts.softmax(-1).expand(*products.shape[:-1], -1)
+            weight = weight.reshape(len(rows), -1, 1)  # (n, K, 1)
+            mixed = sum(expert(rows) * weight[:, k] for k, expert in enumerate(self.experts))
+        return full(self.last(mixed)).reshape(products.shape[:-1])
+
+    def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
+        """Sparse experts and small weights, where they are asked for."""
+        terms = super().extra_losses(pairs, images, captions)
+        if captions.aux is not None:
+            concepts = captions.aux["concepts"]
+            terms["concepts"] = self.concept_l1 * concepts.abs().sum(1).mean()
+        if self.weight_penalty is not None:
+            branches = [b for b in (self.image, self.sentence, self.concept) if b is not None]
+            layers = (
+                [m.linear for m in self.modules() if isinstance(m, Dense)],
+                [branch.second for branch in branches],
+                [self.last],
+            )
+            squares = [torch.stack([x.weight.square().sum() for x in group]) for group in layers]
+            penalties = [
+                0.5 * c * x.sum() for c, x in zip(self.weight_penalty, squares, strict=True)
+            ]
+            terms["weights"] = torch.stack(penalties).sum()
+        return terms
+
+    def pair_floats(self, regions: int, words: int) -> int:
+        """The product and every layer's values before and after its batch norm, per region."""
+        layers = [self.joint, *self.experts]
+        width = sum(2 * layer.linear.out_features for layer in layers)
+        return regions * (self.hparams["embed_dim"] + width)
+
+    def to_published(self) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
+        """CITE's variables.
+
+        Raises:
+            ValueError: another text than vectors.
+        """
+        h = self.hparams
+        own = {"level": h["level"], "bn_eps": h["bn_eps"], "text": (h["text"] or {}).get("name")}
+        original = {"level": "region", "bn_eps": 1e-3, "text": "vectors"}
+        if own != original:
+            raise ValueError(f"the original, CITE, has {original}; this one has {own}")
+        names = tensorflow_names(h["num_experts"])
+        options = {"norm_axis": self.norm_axis, "embed_l1": h["concept_l1"]}
+        return [to_tensorflow(self.state_dict(), names)], options
+
+
+def tensorflow_names(experts: int) -> dict[str, str]:
+    """Our tensor name -> the variable of CITE (BryanPlummer/cite, commit dd92c5c)."""
+    branches = {"image": "region", "sentence": "phrase"}
+    if experts:
+        branches["concept"] = "concept_weight"
+    names = dense("joint", "joint_embed_1") | linear("last", "joint_embed_3")
+    for ours, theirs in branches.items():
+        names |= dense(f"{ours}.first", f"{theirs}_embed_1")
+        names |= linear(f"{ours}.second", f"{theirs}_embed_2")
+    for k in range(experts or 1):
+        names |= dense(f"experts.{k}", f"concept_{k + 1}")
+    return names
+
+
+def published(
+    states: list[dict[str, Tensor]], options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Constructor arguments and weights of a CITE checkpoint, or None if it is none.
+
+    The weights do not tell `norm_axis`: "regions", as in CITE's code, unless `options` says
+    otherwise; nor "embed_l1", the weight of the concept logits.
+    """
+    if len(states) != 1 or "joint_embed_1/fc/weights" not in states[0]:
+        return None
+    state = states[0]
+    experts = len(state.get("concept_weight_embed_2/biases", ()))
+    tensors = from_tensorflow(state, tensorflow_names(experts))
+    hidden, img_dim = tensors["image.first.linear.weight"].shape
+    arguments = CITE | {
+        "img_dim": img_dim,
+        "sentence_dim": tensors["sentence.first.linear.weight"].shape[1],
+        "hidden_dim": hidden,
+        "embed_dim": len(tensors["image.second.bias"]),
+        "joint_dims": [len(tensors["joint.linear.bias"]), len(tensors["experts.0.linear.bias"])],
+        "norm_axis": options.get("norm_axis", "regions"),
+        "num_experts": experts,
+        "concept_l1": options.get("embed_l1", 5e-5),
+        "text": {"name": "vectors"},
+    }
+    return arguments, tensors

@@ -1,0 +1,243 @@
+"""VSRN: relations between regions by graph convolutions, a GRU over the regions, and captioning.
+
+Li, Zhang, Li, Li, Fu: Visual Semantic Reasoning for Image-Text Matching, ICCV 2019. One vector per
+image and one per caption, so that similarity is a dot product.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from itm.batch import Captions, Encoded, Images, Pairs
+from itm.data.layout import Features
+from itm.layers.functional import full, full_precision, l2norm, last_state, masked_mean
+from itm.layers.text import BertText, text_encoder
+from itm.matcher.inputs import image_batches
+from itm.matcher.matcher import OBJECTS, Matcher
+from itm.models.vsrn.captioner import Captioner
+from itm.models.vsrn.reasoning import EPS, RegionReasoning
+from itm.published.vsrn import FORMS, OPTIONS, REST, original_modules, published
+from itm.text.vocabulary import PAD, START
+
+__all__ = ["VSRN", "published"]
+
+
+class VSRN(Matcher):
+    """Visual semantic reasoning network.
+
+    image:   x = W r + b; `num_gcn` graph blocks; v = last state of a GRU over the regions.
+    caption: t = last state of a GRU over the words (with BERT: the mean of its word pieces, whose
+             last one is a marker).
+    score:   s = <v, t> of unit vectors; with measure="order" s = -||max(0, t - v)||, the order
+             embedding of Vendrov et al. (ICLR 2016).
+    loss:    ranking + `caption_weight` x captioning (section 3.4).
+
+    Two forms were published: COCO's (region_norm="columns", final_bn=False) and Flickr30K's
+    (region_norm="none", final_bn=True).
+
+    Args:
+        vocab_size: words V.
+        img_dim: width F of the region features.
+        word_dim: width of the word embedding.
+        embed_dim: width D of the joint space.
+        num_layers: layers of the text GRU.
+        num_gcn: graph blocks.
+        region_norm: "columns" divides each of the D columns by its norm over the regions, before
+            the graph blocks; "none" does not.
+        final_bn: batch norm on the image vector.
+        use_abs: absolute values of both vectors.
+        no_imgnorm: leave the image vector unnormalised.
+        measure: "cosine" or "order".
+        text: word encoder, {"name": "gru"} or {"name": "bert", ...}, see `itm.layers.text`.
+        caption_weight: weight of the captioning loss; 0 builds no captioner.
+        caption_dim: width of the captioner's GRUs.
+        caption_word_dim: width of the captioner's word embedding.
+        caption_max_len: tokens after which the captioner cuts a caption.
+        caption_dropout: dropout of the captioner.
+        loss: see `Matcher`.
+        optimizer: see `Matcher`.
+        scheduler: see `Matcher`.
+
+    Raises:
+        ValueError: an unknown measure.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        img_dim: int = 2048,
+        word_dim: int = 300,
+        embed_dim: int = 2048,
+        num_layers: int = 1,
+        num_gcn: int = 4,
+        region_norm: str = "columns",
+        final_bn: bool = False,
+        use_abs: bool = False,
+        no_imgnorm: bool = False,
+        measure: str = "cosine",
+        text: dict[str, Any] | None = None,
+        caption_weight: float = 1.0,
+        caption_dim: int = 512,
+        caption_word_dim: int = 300,
+        caption_max_len: int = 60,
+        caption_dropout: float = 0.2,
+        *,
+        loss=None,
+        optimizer=None,
+        scheduler=None,
+    ):
+        super().__init__(loss, optimizer, scheduler)
+        self.save_hyperparameters(ignore=OBJECTS)
+        if measure not in ("cosine", "order"):
+            raise ValueError(f"measure={measure!r} must be 'cosine' or 'order'")
+        self.measure = measure
+        self.use_abs = use_abs
+        self.no_imgnorm = no_imgnorm
+        self.caption_weight = caption_weight
+        self.image = RegionReasoning(img_dim, embed_dim, num_gcn, region_norm, final_bn)
+        self.text = text_encoder(
+            text or {"name": "gru"}, vocab_size, embed_dim, word_dim, num_layers, False
+        )
+        self.captioner = (
+            Captioner(
+                vocab_size,
+                embed_dim,
+                caption_dim,
+                caption_word_dim,
+                caption_max_len,
+                caption_dropout,
+            )
+            if caption_weight
+            else None
+        )
+
+    def encode_images(self, images: Images) -> Encoded:
+        """Vectors (I, D); in training also the region vectors, which the captioner reads.
+
+        Evaluation holds the encodings of a whole split, where regions would need R times the room.
+        """
+        vector, regions = self._image(images)
+        if self.training and self.captioner is not None:
+            return Encoded(vector, regions, images.mask)
+        return Encoded(vector)
+
+    def _image(self, images: Images) -> tuple[Tensor, Tensor]:
+        """Vectors (I, D) and region vectors (I, R, D)."""
+        vector, regions = self.image(images)
+        vector = vector if self.no_imgnorm else l2norm(vector, eps=EPS)
+        return vector.abs() if self.use_abs else vector, regions
+
+    def encode_captions(self, captions: Captions) -> Encoded:
+        """Vectors (C, D)."""
+        words, mask = self.text(captions)  # (C, L, D)
+        if isinstance(self.text, BertText):
+            vector = masked_mean(full(words), mask)
+        else:
+            vector = last_state(words, mask.sum(1))
+        vector = l2norm(vector, eps=EPS)  # (C, D)
+        return Encoded(vector.abs() if self.use_abs else vector)
+
+    @full_precision
+    def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
+        """See `Matcher.similarity`; an order embedding counts what a caption adds."""
+        if self.measure == "cosine":
+            return super().similarity(images, captions)
+        assert images.vector is not None and captions.vector is not None
+        beyond = full(captions.vector)[None] - full(images.vector)[:, None]  # (I, C, D)
+        return -torch.linalg.vector_norm(beyond.clamp_min(0), dim=-1)
+
+    @property
+    def ranks_by_vectors(self) -> bool:
+        """Not an order embedding, whose score is no product."""
+        return self.measure == "cosine"
+
+    def pair_floats(self, regions: int, words: int) -> int:
+        """Differences before and after the clamp for each of the D columns, see `Matcher`."""
+        return 4 if self.measure == "cosine" else 3 * self.hparams["embed_dim"]
+
+    def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
+        """The captioning loss, from the region vectors behind the graph blocks."""
+        if self.captioner is None:
+            return {}
+        regions = self.image(pairs.images)[1] if images.parts is None else images.parts
+        loss = self.captioner(regions, pairs.images.mask, pairs.captions)
+        return {"caption": self.caption_weight * loss}
+
+    def region_scores(self, images: Images) -> Tensor:
+        """How much each region makes up its image's vector: <x_i, v>, (I, R); 0 at padding.
+
+        This is the paper's attention picture (section 4.5): regions are ranked by it.
+        """
+        vector, regions = self._image(images)
+        return (regions * full(vector)[:, None]).sum(-1)
+
+    @torch.no_grad()
+    def greedy(self, images: Images, start: int = START) -> tuple[Tensor, Tensor]:
+        """Ids and log-probabilities (I, caption_max_len - 2) of the most likely words, one by one.
+
+        Raises:
+            ValueError: this matcher has no captioner.
+        """
+        if self.captioner is None:
+            raise ValueError(
+                "this matcher has no captioner: train it with caption_weight > 0, or load its "
+                "weights with from_published(..., captioner=...)"
+            )
+        training = self.training
+        self.eval()
+        try:
+            return self.captioner.greedy(self.image(images)[1], images.mask, start)
+        finally:
+            self.train(training)
+
+    def describe(self, features: Features, batch_size: int = 128) -> list[str]:
+        """A sentence for each image, in eval mode.
+
+        Args:
+            features: (N, R, F) array or memory map, or a list of (R_i, F).
+            batch_size: how many are described at once.
+
+        Raises:
+            ValueError: no captioner, or no vocabulary with start and end markers.
+        """
+        markers = [] if self.vocab is None else self.vocab.encode("")
+        if self.vocab is None or len(markers) != 2:
+            raise ValueError("describing images needs a vocabulary with start and end markers")
+        sentences = []
+        for images in image_batches(features, batch_size):
+            images = self.transfer_batch_to_device(images, self.device, 0)
+            for ids in self.greedy(images, markers[0])[0].cpu().numpy():
+                over = np.isin(ids, [markers[1], PAD])
+                words = self.vocab.decode(ids[: over.argmax() if over.any() else None].tolist())
+                sentences.append(" ".join(words).replace(" ##", ""))  # ## continues a word piece
+        return sentences
+
+    def to_published(self) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
+        """State dicts and options of the original code: image, text and, if any, captioner.
+
+        Raises:
+            ValueError: a form that the original code does not have.
+        """
+        h = self.hparams
+        form = (h["region_norm"], h["final_bn"])
+        if form not in FORMS or isinstance(self.text, BertText):
+            raise ValueError(
+                f"the original VSRN has a GRU for text and (region_norm, final_bn) = "
+                f"{' or '.join(map(str, FORMS))}; this one has {type(self.text).__name__}, {form}"
+            )
+        states: list[dict[str, Tensor]] = []
+        own = self.state_dict()
+        for table in original_modules(h["num_gcn"])[: 2 if self.captioner is None else 3]:
+            back = {new: old for old, new in table.items()}
+            state = {}
+            for name, value in own.items():
+                module, _, leaf = name.rpartition(".")
+                if module in back:
+                    conv = module.startswith("image.blocks") and value.dim() == 2
+                    leaf = f"{leaf}_l0" if module == "captioner.decoder" else leaf
+                    state[f"{back[module]}.{leaf}"] = value.unsqueeze(-1) if conv else value
+            states.append(state)
+        options = {old: h[new] for old, new in OPTIONS.items()}
+        return states, {**REST, **options, "data_name": FORMS[form], "dim_vid": h["embed_dim"]}

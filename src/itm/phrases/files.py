@@ -1,0 +1,194 @@
+"""Files of phrases and boxes: Flickr30K Entities, ReferIt and its relatives, a plain file.
+
+* `Sentences/ID.txt` and `Annotations/ID.xml` of Flickr30K Entities (Plummer et al., IJCV 2017);
+* `instances.json` and `refs(NAME).p` of the REFER toolkit: ReferIt, RefCOCO, RefCOCO+, RefCOCOg;
+* `{split}_phrases.jsonl`: one JSON object a line with "image" (row), "phrase", "boxes" (one or
+  several, in the units of the region boxes) and, if known, "type", "caption" (row) and "span"
+  ([start, stop] in the words of the caption split at blanks).
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from itm.data.layout import Split
+from itm.phrases.boxes import Box, around, edges, in_pixels
+from itm.phrases.split import Phrase
+from itm.utils.safe_pickle import read_arrays
+
+
+def read_phrases(path: str | Path | None, split: Split) -> list[Phrase]:
+    """The phrases of a split's images.
+
+    Args:
+        path: folder of Flickr30K Entities or of REFER, or a phrases file; None = the file
+            `{split}_phrases.jsonl` in the split's own folder.
+        split: its images' ids name the files; its boxes tell the units.
+
+    Raises:
+        FileNotFoundError: nothing of the kind there.
+        ValueError: a broken file; the message names it.
+    """
+    path = split.folder / f"{split.name}_phrases.jsonl" if path is None else Path(path).expanduser()
+    if (path / "Sentences").is_dir() and (path / "Annotations").is_dir():
+        return list(_entities(path, split))
+    if (path / "instances.json").is_file() or path.suffix == ".p":
+        return list(_refer(path, split))
+    if path.is_file():
+        return list(_lines(path, split))
+    raise FileNotFoundError(
+        f"{path}: no phrases there; expected a folder with Sentences/ and Annotations/ (Flickr30K "
+        "Entities), one with instances.json and refs(NAME).p (ReferIt, RefCOCO), or a file "
+        f"{split.name}_phrases.jsonl"
+    )
+
+
+def _lines(path: Path, split: Split) -> Iterator[Phrase]:
+    pixels = split.boxes is not None and in_pixels(split.boxes)
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            image, caption = int(entry["image"]), entry.get("caption")
+            box = around(entry["boxes"])
+            kind, span = entry.get("type", ""), tuple(entry.get("span", (0, 0)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}:{number}: expected a JSON object with image, phrase and boxes ({error!r})"
+            ) from error
+        if image < split.num_images:  # a split may be cut to its first images
+            words = () if caption is None else tuple(split.captions[caption].split())
+            box = _box(edges(np.array(box))) if pixels else box
+            yield Phrase(image, entry["phrase"], box, kind, words, span)
+
+
+def _entities(folder: Path, split: Split) -> Iterator[Phrase]:
+    """Phrases with a box; those of one chain of references share the union of its boxes."""
+    for image, name in enumerate(_names(split)):
+        sentences = folder / "Sentences" / f"{name}.txt"
+        annotations = folder / "Annotations" / f"{name}.xml"
+        size, boxes = entity_boxes(annotations)
+        for line in _text(sentences).splitlines():
+            words, found = entity_phrases(line)
+            for chain, types, start, stop in found:
+                if chain in boxes:
+                    box = _in_units(around(boxes[chain]), size, split)
+                    yield Phrase(
+                        image, " ".join(words[start:stop]), box, types, words, (start, stop)
+                    )
+
+
+def entity_phrases(line: str) -> tuple[tuple[str, ...], list[tuple[str, str, int, int]]]:
+    """Words of one line of Sentences/ID.txt, and its phrases as (chain, types, start, stop).
+
+    >>> entity_phrases("[/EN#1/people A man] runs .")
+    (('A', 'man', 'runs', '.'), [('1', 'people', 0, 2)])
+
+    Raises:
+        ValueError: a bracket that is not closed.
+    """
+    words: list[str] = []
+    found = []
+    chain, types, start = "", "", -1
+    for token in line.split():
+        if token.startswith("[/EN#"):
+            chain, _, types = token.removeprefix("[/EN#").partition("/")
+            start = len(words)
+            continue
+        closed = start >= 0 and token.endswith("]")
+        words.append(token[:-1] if closed else token)
+        if closed:
+            found.append((chain, types, start, len(words)))
+            start = -1
+    if start >= 0:
+        raise ValueError(f"a phrase of {line!r} has no closing bracket")
+    return tuple(words), found
+
+
+def entity_boxes(path: Path) -> tuple[tuple[int, int], dict[str, list[Box]]]:
+    """Width and height of an image, and the boxes of its chains, from Annotations/ID.xml.
+
+    Columns and rows count from 1 in the file, from 0 here; the last ones belong to the box.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a file.
+    """
+    boxes: dict[str, list[Box]] = defaultdict(list)
+    try:
+        root = ElementTree.fromstring(_text(path))
+        width, height = (int(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
+        for thing in root.iter("object"):
+            corners = thing.find("bndbox")
+            if corners is None:  # nobndbox or scene
+                continue
+            x1, y1, x2, y2 = (
+                int(corners.findtext(key, "")) - 1 for key in ("xmin", "ymin", "xmax", "ymax")
+            )
+            for name in thing.iter("name"):
+                boxes[name.text or ""].append((x1, y1, x2, y2))
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ValueError(f"{path} is no annotation of Flickr30K Entities: {error}") from error
+    return (width, height), dict(boxes)
+
+
+def _refer(path: Path, split: Split) -> Iterator[Phrase]:
+    """Every expression about every object that is referred to."""
+    folder = path if path.is_dir() else path.parent
+    files = sorted(folder.glob("refs*.p")) if path.is_dir() else [path]
+    if len(files) != 1:
+        raise ValueError(
+            f"{folder} has {len(files)} files refs(NAME).p: give the path of one of them, such as "
+            f"{files[0] if files else folder / 'refs(unc).p'}"
+        )
+    instances = json.loads(_text(folder / "instances.json"))
+    try:
+        boxes = {int(a["id"]): a["bbox"] for a in instances["annotations"]}
+        pictures = {int(image["id"]): image for image in instances["images"]}
+        rows = {name: row for row, name in enumerate(_names(split))}
+        for ref in read_arrays(files[0]):
+            picture = pictures[int(ref["image_id"])]
+            names = (Path(picture["file_name"]).stem, str(ref["image_id"]))
+            image = next((rows[name] for name in names if name in rows), None)
+            if image is None:
+                continue
+            x, y, w, h = boxes[int(ref["ann_id"])]
+            size = (int(picture["width"]), int(picture["height"]))
+            box = _in_units((x, y, x + w, y + h), size, split)
+            for sentence in ref["sentences"]:
+                yield Phrase(image, str(sentence["sent"]), box)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{files[0]} and instances.json do not fit together: {error!r}") from error
+
+
+def _names(split: Split) -> list[str]:
+    """The images' ids without the endings of picture files."""
+    if split.ids is None:
+        raise ValueError(
+            f"{split.folder} has no {split.name}_ids.txt, so that nothing says which image a "
+            "phrase belongs to"
+        )
+    return [name.removesuffix(".jpg").removesuffix(".png") for name in split.ids]
+
+
+def _in_units(box: Box, size: tuple[int, int], split: Split) -> Box:
+    """An inclusive pixel box up to its edges, as fractions where the regions' boxes are."""
+    found = edges(np.array(box))
+    if split.boxes is not None and not in_pixels(split.boxes):
+        found = (found / np.array([*size, *size])).clip(0, 1)
+    return _box(found)
+
+
+def _box(values: Any) -> Box:
+    x1, y1, x2, y2 = (float(value) for value in values)
+    return x1, y1, x2, y2
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; download it, or leave its image out")
+    return path.read_text(encoding="utf-8")

@@ -1,0 +1,200 @@
+"""Which region of an image a phrase means: scores, ranks, accuracy."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from itm.phrases.split import Phrase, PhraseSplit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from itm.matcher.matcher import Matcher
+
+
+FOUND = 0.5  # overlap from which a region is right
+
+
+CONTEXTS = ("caption", "phrase")
+
+
+def region_scores(
+    matcher: Matcher,
+    split: PhraseSplit,
+    context: str = "caption",
+    vectors: np.ndarray | None = None,
+    batch_size: int = 16,
+) -> np.ndarray:
+    """How well each region of its image fits each phrase.
+
+    A matcher with `ground` (the two-branch networks) compares the phrase with every region. Of a
+    cross-attention model a region's score is its attention to the phrase's words, their mean.
+
+    Args:
+        matcher: any of these.
+        split: M phrases.
+        context: for attention, the words of a phrase are read in their "caption", where there is
+            one, or the "phrase" is read alone.
+        vectors: (M, F) vectors of the phrases for matchers with text=vectors.
+        batch_size: images at once.
+
+    Returns:
+        (M, R) float32, larger = better.
+
+    Raises:
+        ValueError: a matcher that does not look at single regions, or an unknown context.
+    """
+    import torch
+
+    if context not in CONTEXTS:
+        raise ValueError(f"context={context!r} is none of {', '.join(CONTEXTS)}")
+    if vectors is not None and not hasattr(matcher, "ground"):
+        raise ValueError(f"{type(matcher).__name__} reads words, not vectors of phrases")
+    if vectors is not None and len(vectors) != len(split.phrases):
+        raise ValueError(f"{len(vectors)} phrase vectors for {len(split.phrases)} phrases")
+    ground: Callable[..., Tensor] | None = getattr(matcher, "ground", None)
+    out = np.empty((len(split.phrases), split.regions), np.float32)
+    starts = np.searchsorted(split.caption_image, np.arange(split.num_images + 1))
+    step = 1 if ground is None else batch_size
+    training = matcher.training
+    matcher.eval()
+    try:
+        with torch.no_grad():
+            for first in range(0, split.num_images, step):
+                images = np.arange(first, min(first + step, split.num_images))
+                rows = slice(starts[images[0]], starts[images[-1] + 1])
+                if rows.start == rows.stop:  # images without phrases
+                    continue
+                if ground is None:
+                    out[rows] = _attended(matcher, split, first, rows, context)
+                    continue
+                captions = split.captions[rows] if vectors is None else vectors[rows]
+                own = (split.caption_image[rows] - first).tolist()
+                pairs = matcher.pairs(split.images(images), captions, own)
+                out[rows] = ground(*pairs[:2], pairs.captions.image).float().cpu().numpy()
+    finally:
+        matcher.train(training)
+    return out
+
+
+def _attended(
+    matcher: Matcher, split: PhraseSplit, image: int, rows: slice, context: str
+) -> np.ndarray:
+    """Attention (m, R) of one image's regions to its phrases."""
+    phrases = split.phrases[rows]
+    alone = context == "phrase"
+    texts = [" ".join(p.caption) if p.caption and not alone else p.text for p in phrases]
+    once = list(dict.fromkeys(texts))
+    pairs = matcher.pairs(split.images(np.array([image])), once, [0] * len(once))
+    encoded = matcher.encode_images(pairs.images), matcher.encode_captions(pairs.captions)
+    try:
+        attention = matcher.attention(*encoded)[0].float().cpu().numpy()  # (c, R, L)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"{type(matcher).__name__} compares whole images with whole sentences, so it points at "
+            "no region; localise with a two-branch network (model.level=region) or with a model "
+            "that has region-word attention (scan, sgr, saf, casc)"
+        ) from error
+    found = []
+    for phrase, text in zip(phrases, texts, strict=True):
+        start, stop = word_positions(matcher, text.split(), None if alone else phrase)
+        found.append(attention[once.index(text), :, start:stop].mean(-1))
+    return np.stack(found)
+
+
+def word_positions(
+    matcher: Matcher, words: Sequence[str], phrase: Phrase | None = None
+) -> tuple[int, int]:
+    """Where the tokens of a phrase stand among those of its caption; of all words without one.
+
+    A tokeniser may cut words; counting the tokens in front of the phrase finds it nevertheless.
+    """
+    assert matcher.vocab is not None
+    markers = len(matcher.vocab.encode(""))  # one in front, one behind
+    start, stop = (0, len(words)) if phrase is None or not phrase.caption else phrase.span
+    first = markers // 2
+    ends = [
+        len(matcher.vocab.encode(" ".join(words[:end]))) - markers + first for end in (start, stop)
+    ]
+    return ends[0], max(ends[1], ends[0] + 1)
+
+
+def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """0-based rank of the best right region of each phrase; -1 where no region is right.
+
+    A wrong region with the same score comes first, so that constant scores find nothing.
+
+    Args:
+        scores: (M, R), -inf for padding.
+        right: (M, R) bool.
+
+    Raises:
+        ValueError: NaN among the scores, or other shapes.
+    """
+    if scores.shape != right.shape:
+        raise ValueError(f"scores are {scores.shape}, the overlaps {right.shape}")
+    if np.isnan(scores).any():
+        raise ValueError(f"{int(np.isnan(scores).any(1).sum())} phrases have scores that are NaN")
+    right = right & (scores > -np.inf)
+    best = np.where(right, scores, -np.inf).max(1, keepdims=True, initial=-np.inf)
+    found = ((scores >= best) & ~right & (scores > -np.inf)).sum(1)
+    return np.where(right.any(1), found, -1)
+
+
+def evaluate(
+    scores: np.ndarray, overlaps: np.ndarray, types: Sequence[str] | None = None
+) -> dict[str, dict[str, float]]:
+    """Localisation accuracy in percent, of all phrases and of each type.
+
+    Args:
+        scores: (M, R) of each phrase with the regions of its image, -inf for padding.
+        overlaps: (M, R) overlap of those regions with the phrase's box.
+        types: of each phrase; "a/b" counts as either.
+
+    Returns:
+        "all" and the types -> "phrases", their number; "r1" (the accuracy), "r5", "r10": a region
+        that overlaps by 0.5 is among the best K; "bound": it is among all; "chance": r1 of a
+        region drawn at random.
+    """
+    right = overlaps >= FOUND
+    place = ranks(scores, right)
+    real = scores > -np.inf
+    chance = (right & real).sum(1) / real.sum(1).clip(1)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(types or ()):
+        for part in filter(None, name.split("/")):
+            groups[part].append(row)
+    every = {"all": np.arange(len(place))} | {k: np.array(groups[k]) for k in sorted(groups)}
+    return {
+        name: {
+            "phrases": len(rows),
+            **{f"r{k}": _percent((place[rows] >= 0) & (place[rows] < k)) for k in (1, 5, 10)},
+            "bound": _percent(place[rows] >= 0),
+            "chance": _percent(chance[rows]),
+        }
+        for name, rows in every.items()
+    }
+
+
+def _percent(values: np.ndarray) -> float:
+    return 100 * float(values.mean()) if len(values) else 0.0
+
+
+def localise(
+    matcher: Matcher,
+    split: PhraseSplit,
+    context: str = "caption",
+    vectors: np.ndarray | None = None,
+) -> dict[str, dict[str, float]]:
+    """`region_scores` and `evaluate` of a split."""
+    return measure(split, region_scores(matcher, split, context, vectors))
+
+
+def measure(split: PhraseSplit, scores: np.ndarray) -> dict[str, dict[str, float]]:
+    """`evaluate` with the split's own boxes and types."""
+    overlaps = split.overlaps(range(len(split.phrases)))
+    return evaluate(scores, overlaps, [phrase.type for phrase in split.phrases])

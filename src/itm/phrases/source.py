@@ -1,0 +1,53 @@
+"""Where phrases come from, and which regions count as theirs in training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from itm.data.layout import Split
+from itm.phrases.split import PhraseSplit, phrase_split
+
+
+@dataclass(frozen=True)
+class PhraseSource:
+    """Where phrases come from, and which regions count as theirs in training.
+
+    Args:
+        path: folder or file, see `itm.phrases.files.read_phrases`; None = the file beside the
+            features.
+        positive_iou: see `PhraseSplit` (CITE: 0.6; 0.5 is what counts as found).
+        negative_iou: see `PhraseSplit` (CITE: 0.3).
+    """
+
+    path: str | Path | None = None
+    positive_iou: float = 0.6
+    negative_iou: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.negative_iou <= self.positive_iou <= 1:
+            raise ValueError(
+                f"negative_iou={self.negative_iou}, positive_iou={self.positive_iou}: expected "
+                "0 < negative_iou <= positive_iou <= 1"
+            )
+
+    def split(self, split: Split, train: bool = False) -> PhraseSplit:
+        """The phrases of a split; in training those that a region matches, which others teach not.
+
+        Raises:
+            ValueError: no phrase of any image, or in training none that a region matches.
+        """
+        from itm.phrases.files import read_phrases
+
+        phrases = read_phrases(self.path, split)
+        whole = phrase_split(split, phrases, self.positive_iou, self.negative_iou)
+        if not train:
+            return whole
+        best = whole.overlaps(range(len(phrases))).max(1, initial=0)
+        kept = [p for p, found in zip(phrases, best, strict=True) if found >= self.positive_iou]
+        if not kept:
+            raise ValueError(
+                f"no region of {split.folder} {split.name} overlaps its phrase's box by "
+                f"{self.positive_iou}; do boxes and phrases belong to the same images?"
+            )
+        return phrase_split(split, kept, self.positive_iou, self.negative_iou)

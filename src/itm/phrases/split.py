@@ -1,0 +1,100 @@
+"""Phrases and the boxes of what they refer to.
+
+A split of images with region boxes and the phrases of its images make a `PhraseSplit`, whose
+captions are the phrases.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from itm.data.layout import Split
+from itm.phrases.boxes import Box, edges, in_pixels, overlaps
+
+
+class Phrase(NamedTuple):
+    """Some words about an image, and where in it they are true.
+
+    Attributes:
+        image: row of the image in its split.
+        text: the words.
+        box: box up to its edges, in the units of the split's region boxes; the union of several.
+        type: such as "people"; several are joined by "/"; empty where nothing is known.
+        caption: the sentence around the phrase, split at blanks; empty where there is none.
+        span: the phrase is words[start:stop] of the caption.
+    """
+
+    image: int
+    text: str
+    box: Box
+    type: str = ""
+    caption: tuple[str, ...] = ()
+    span: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class PhraseSplit(Split):
+    """A split whose captions are phrases, each with a box.
+
+    Attributes:
+        phrases: M phrases; `captions` are their words.
+        positive_iou: overlap from which a region is what a phrase means.
+        negative_iou: overlap below which a region is something else; what lies between is ignored
+            in training.
+    """
+
+    phrases: tuple[Phrase, ...] = ()
+    positive_iou: float = 0.5
+    negative_iou: float = 0.5
+
+    def head(self, images: int | None) -> "PhraseSplit":
+        """The first `images` images with their phrases."""
+        cut = super().head(images)
+        assert isinstance(cut, PhraseSplit)
+        return replace(cut, phrases=self.phrases[: len(cut.captions)])
+
+    def region_boxes(self, images: np.ndarray) -> np.ndarray:
+        """(n, R, 4) boxes of the regions of some images, up to their edges."""
+        assert self.boxes is not None
+        boxes = np.asarray(self.boxes[self.row[images]], np.float64)
+        return edges(boxes) if in_pixels(self.boxes) else boxes
+
+    def overlaps(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(n, R) overlap of the boxes of some phrases with the regions of their images."""
+        truth = np.array([self.phrases[row].box for row in rows]).reshape(-1, 4)
+        return overlaps(self.region_boxes(self.caption_image[rows]), truth)
+
+    def target(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(n, R) float32: 1 where a region is what a phrase means, -1 where not, 0 = ignored."""
+        found = self.overlaps(rows)
+        wrong = np.where(found < self.negative_iou, -1.0, 0.0)
+        return np.where(found >= self.positive_iou, 1.0, wrong).astype(np.float32)
+
+
+def phrase_split(
+    split: Split, phrases: Sequence[Phrase], positive_iou: float = 0.5, negative_iou: float = 0.5
+) -> PhraseSplit:
+    """A split with phrases for captions, in the order of its images.
+
+    Raises:
+        ValueError: no phrases, or no boxes of regions.
+    """
+    if split.boxes is None:
+        raise ValueError(
+            f"{split.folder} has no {split.name}_boxes.npy, the (images, regions, 4) boxes of its "
+            "regions; the features published with SCAN come without, extract features with boxes"
+        )
+    if not phrases:
+        raise ValueError(f"no phrase belongs to an image of {split.folder} {split.name}")
+    phrases = sorted(phrases, key=lambda phrase: phrase.image)
+    own = {field.name: getattr(split, field.name) for field in fields(Split)}
+    own |= {
+        "captions": [phrase.text for phrase in phrases],
+        "caption_image": np.array([phrase.image for phrase in phrases]),
+        "protocol": "full",
+    }
+    return PhraseSplit(
+        **own, phrases=tuple(phrases), positive_iou=positive_iou, negative_iou=negative_iou
+    )

@@ -1,0 +1,153 @@
+"""Semantic relevance of captions for images: CIDEr-D, SPICE, or a matrix of one's own.
+
+A relevance is a (captions, images) matrix; larger is more relevant. `itm.metrics.evaluate` scores
+retrieval with it, and the SAM loss makes its margins from CIDEr-D inside a batch
+(`CiderIndex.batch`).
+"""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from itm.relevance.cider_d import CiderIndex, cider
+from itm.relevance.ngrams import (
+    DocumentFrequencies,
+    Tokens,
+    coco_tokens,
+    document_frequencies,
+    whitespace_tokens,
+)
+
+__all__ = [
+    "CiderIndex",
+    "DocumentFrequencies",
+    "cider",
+    "coco_tokens",
+    "document_frequencies",
+    "group_captions",
+    "relevance",
+    "spice",
+    "whitespace_tokens",
+]
+
+
+def relevance(
+    source: str | Path | np.ndarray,
+    captions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    tokens: Tokens = whitespace_tokens,
+) -> np.ndarray:
+    """A relevance matrix by name, from a file or as given.
+
+    Args:
+        source: `cider`, `spice`, the path of a .npy file (memory-mapped), or a matrix.
+        captions: M captions.
+        references: N lists of reference captions.
+        tokens: caption -> words, for CIDEr-D.
+
+    Returns:
+        (M, N) relevance of each caption for each image.
+
+    Raises:
+        ValueError: unknown name, or a matrix of another shape.
+        FileNotFoundError: no such file.
+    """
+    check_source(source)
+    if isinstance(source, str) and source == "cider":
+        return cider(captions, references, tokens=tokens)
+    if isinstance(source, str) and source == "spice":
+        return spice(captions, references)
+    matrix = source if isinstance(source, np.ndarray) else np.load(source, mmap_mode="r")
+    shape = (len(captions), len(references))
+    if matrix.shape != shape:
+        hint = ": transpose it" if matrix.shape == shape[::-1] else ""
+        raise ValueError(f"relevance must be captions x images, {shape}, got {matrix.shape}{hint}")
+    return matrix
+
+
+def check_source(source: str | Path | np.ndarray) -> None:
+    """Say at once that a relevance is unknown or its file missing; scores may take minutes.
+
+    Raises:
+        ValueError: unknown name.
+        FileNotFoundError: no such file.
+    """
+    if isinstance(source, np.ndarray) or source in ("cider", "spice"):
+        return
+    if Path(source).suffix != ".npy":
+        raise ValueError(
+            f"unknown relevance {str(source)!r}: choose cider, spice or the path of a .npy file"
+        )
+    if not Path(source).is_file():
+        raise FileNotFoundError(f"no relevance file {source}")
+
+
+def group_captions(captions: Sequence[str], caption_image: ArrayLike) -> list[list[str]]:
+    """The captions of each image: lines of a caption file -> `references`.
+
+    Args:
+        captions: M captions.
+        caption_image: (M,) row of each caption's image.
+
+    Returns:
+        max(caption_image) + 1 lists.
+    """
+    rows = np.asarray(caption_image)
+    references: list[list[str]] = [[] for _ in range(int(rows.max(initial=-1)) + 1)]
+    for caption, row in zip(captions, rows.tolist(), strict=True):
+        references[row].append(caption)
+    return references
+
+
+def spice(
+    captions: Sequence[str], references: Sequence[Sequence[str]], block: int = 20000
+) -> np.ndarray:
+    """SPICE F-score (0..1) of every caption against the references of every image.
+
+    Runs the Java program that `pycocoevalcap` packages, which downloads its parser on first use.
+    Each pair is a comparison of scene graphs: meant for thousands of pairs, not for a whole split.
+
+    Args:
+        captions: M captions.
+        references: N lists of reference captions, none of them empty.
+        block: pairs per Java process.
+
+    Returns:
+        (M, N) float64; NaN from SPICE (no scene graph on either side) counts as 0.
+
+    Raises:
+        RuntimeError: Java is missing or fails, or the parser cannot be downloaded.
+    """
+    if shutil.which("java") is None:
+        raise RuntimeError(
+            "SPICE needs Java, and there is no `java` on the PATH: install a Java 8 runtime, use "
+            "relevance=cider, or bring a matrix of precomputed scores (.npy)"
+        )
+    from pycocoevalcap.spice.spice import Spice  # slow to import, and rarely used
+
+    result = np.zeros((len(captions), len(references)))
+    pairs = [(c, i) for c in range(len(captions)) for i in range(len(references))]
+    for start in range(0, len(pairs), block):
+        part = pairs[start : start + block]
+        try:
+            _, scores = Spice().compute_score(
+                {p: list(references[i]) for p, (_, i) in enumerate(part)},
+                {p: [captions[c]] for p, (c, _) in enumerate(part)},
+            )
+        except OSError as error:  # URLError among them
+            raise RuntimeError(
+                "SPICE could not download its parser (stanford-corenlp 3.6.0); put its two jar "
+                "files into pycocoevalcap/spice/lib or connect to the internet"
+            ) from error
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(
+                f"SPICE's Java program failed (exit code {error.returncode}); it was written for "
+                "Java 8 and needs 8 GB of memory"
+            ) from error
+        for (c, i), score in zip(part, scores, strict=True):
+            result[c, i] = np.nan_to_num(score["All"]["f"])
+    return result

@@ -1,0 +1,181 @@
+"""The concept vocabulary of CVSE (Wang et al., ECCV 2020, section 3.1).
+
+The most frequent nouns, adjectives and verbs of the training captions, and how often they occur
+together.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from itm.text.labels import Labels
+from itm.text.tagger import Tagger, default_tagger, tagger_name
+from itm.text.tokenizers import tokenize
+from itm.text.word_list_files import pack, read_json, read_original, unpack
+from itm.text.word_lists import (
+    any_of_image,
+    choose,
+    co_occurrence,
+    count_tags,
+    multi_hot,
+    noun_lemma,
+)
+from itm.text.word_vectors import word_vectors
+
+__all__ = ["Concepts", "Labels"]
+
+
+class Concepts:
+    """Concept words, their groups, counts, co-occurrence and optional word vectors.
+
+    Args:
+        words: K concept words; the order is that of the labels.
+        groups: "OBJ", "PROP" or "MOT" for each word.
+        counts: (K,) how often each word occurs in the corpus.
+        adjacency: (K, K) how many captions hold both words; symmetric, zero diagonal.
+        vectors: (K, G) word vectors, or None.
+        matching: how captions are labelled: "exact" words, or noun "lemma" (the published test
+            rule: of concepts with the same lemma only the first is ever set).
+        source: which tagger made the groups.
+
+    Raises:
+        ValueError: a word twice, shapes that do not fit, or an unknown matching.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        groups: Sequence[str] | None = None,
+        counts: np.ndarray | None = None,
+        adjacency: np.ndarray | None = None,
+        vectors: np.ndarray | None = None,
+        matching: str = "exact",
+        source: str = "given",
+    ):
+        size = len(words)
+        if len(set(words)) != size:
+            raise ValueError("concepts has words more than once")
+        if matching not in ("exact", "lemma"):
+            raise ValueError(f"matching {matching!r} is neither 'exact' nor 'lemma'")
+        self.words = list(words)
+        self.groups = list(groups) if groups is not None else None
+        self.counts = None if counts is None else np.asarray(counts, np.int32)
+        self.adjacency = None if adjacency is None else np.asarray(adjacency, np.int32)
+        self.vectors = None if vectors is None else np.asarray(vectors, np.float32)
+        self.matching = matching
+        self.source = source
+        shapes = {"counts": (size,), "adjacency": (size, size)}
+        for name, shape in shapes.items():
+            value = getattr(self, name)
+            if value is not None and value.shape != shape:
+                raise ValueError(f"{name} is {value.shape} for {size} concepts, expected {shape}")
+        if self.vectors is not None and (self.vectors.ndim != 2 or len(self.vectors) != size):
+            raise ValueError(f"vectors are {self.vectors.shape}, expected ({size}, G)")
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @classmethod
+    def build(
+        cls,
+        captions: Iterable[str],
+        size: int = 300,
+        tagger: Tagger | None = None,
+        vectors: str | Path | None = None,
+    ) -> "Concepts":
+        """The most frequent words of each group: 70 % objects, 20 % properties, 10 % motions.
+
+        A word's group is that of its most frequent tag in context; words are compared as they
+        stand, without stop list or lemmas (man and men are two concepts). Of words equally
+        frequent the one that occurs first is taken. A group with too few words leaves its places
+        to objects, then to the others; a small corpus gives fewer than `size` concepts.
+
+        Args:
+            captions: of the training split only.
+            size: K (paper: 300).
+            tagger: tokens -> Penn tags; `itm.text.tagger.default_tagger` when None.
+            vectors: file of word vectors in GloVe's text format.
+        """
+        tagger = tagger or default_tagger()
+        sentences = [tokenize(caption) for caption in captions]
+        counts, tags = count_tags(sentences, tagger)
+        groups = choose(counts, tags, size)
+        words = list(groups)
+        return cls(
+            words,
+            list(groups.values()),
+            np.array([counts[word] for word in words], np.int32),
+            co_occurrence(sentences, words),
+            None if vectors is None else word_vectors(words, vectors),
+            source=tagger_name(tagger),
+        )
+
+    def label(self, captions: Iterable[str], matching: str | None = None) -> np.ndarray:
+        """(C, K) float32, 1 where a caption holds a concept; `matching` overrides its own."""
+        return self._find(captions, matching or self.matching).toarray().astype(np.float32)
+
+    def label_images(
+        self, captions: Sequence[str], caption_image: Sequence[int] | np.ndarray, num_images: int
+    ) -> np.ndarray:
+        """(N, K) float32 training labels: exact words of any caption of the image.
+
+        For training only: at test time they would tell captions of one image from the others.
+        """
+        return any_of_image(self._find(captions, "exact"), caption_image, num_images)
+
+    def _find(self, captions: Iterable[str], matching: str) -> csr_matrix:
+        form = noun_lemma if matching == "lemma" else str
+        column: dict[str, int] = {}
+        for k, word in enumerate(self.words):
+            column.setdefault(form(word), k)
+        return multi_hot(captions, column, form, len(self.words))
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able content, read back by `from_state`."""
+        arrays = {"counts": self.counts, "adjacency": self.adjacency, "vectors": self.vectors}
+        packed = {name: pack(x) for name, x in arrays.items() if x is not None}
+        plain = {"words": self.words, "groups": self.groups}
+        return {**plain, "matching": self.matching, "source": self.source, **packed}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Concepts":
+        """Rebuild from `state()`."""
+        arrays = ("counts", "adjacency", "vectors")
+        options: dict[str, Any] = {k: unpack(v) if k in arrays else v for k, v in state.items()}
+        return cls(**options)
+
+    def save(self, path: str | Path) -> None:
+        """Write `state()` as JSON."""
+        Path(path).write_text(json.dumps(self.state(), ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path, vectors: str | Path | None = None) -> "Concepts":
+        """Read a file of `save`, or the original's files.
+
+        The original keeps category_concepts.json ({word: index}) beside pickles of counts and word
+        vectors, which are read too. Captions are then labelled by lemma, as the published
+        evaluation does.
+
+        Args:
+            path: JSON file, or the folder of category_concepts.json.
+            vectors: file of word vectors: GloVe's text format or .npy; instead of the stored ones.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not such a file.
+        """
+        path = Path(path)
+        path = path / "category_concepts.json" if path.is_dir() else path
+        data = read_json(path)
+        if "words" in data and isinstance(data["words"], list):
+            concepts = cls.from_state(data)
+        else:
+            found: dict[str, Any] = read_original(path)
+            concepts = cls(**found, matching="lemma", source=path.name)
+        if vectors is not None:
+            concepts.vectors = word_vectors(concepts.words, vectors)
+        return concepts

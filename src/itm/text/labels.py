@@ -1,0 +1,203 @@
+"""The label vocabulary of CASC and of the multi-label loss (Xu et al., TNNLS 2020).
+
+The most frequent nouns of the training captions; an image has the labels that any of its captions
+names.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from itm.text.tagger import Tagger, default_tagger, tagger_name
+from itm.text.tokenizers import tokenize
+from itm.text.word_list_files import read_json, words_of
+from itm.text.word_lists import any_of_image, frequent_nouns, multi_hot
+
+
+class Labels:
+    """Label words of CASC and of the multi-label loss.
+
+    Args:
+        words: K label words.
+        positives: (K,) how many images hold each label, or None.
+        images: how many images were counted.
+        source: which tagger chose the words.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        positives: Sequence[int] | None = None,
+        images: int = 0,
+        source: str = "given",
+    ):
+        if len(set(words)) != len(words):
+            raise ValueError("labels has words more than once")
+        if positives is not None and len(positives) != len(words):
+            raise ValueError(f"{len(positives)} counts for {len(words)} labels")
+        self.words = list(words)
+        self.positives = None if positives is None else [int(n) for n in positives]
+        self.images = images
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @classmethod
+    def build(
+        cls,
+        captions: Sequence[str],
+        size: int = 500,
+        tagger: Tagger | None = None,
+        caption_image: Sequence[int] | np.ndarray | None = None,
+    ) -> "Labels":
+        """The most frequent nouns without stop words; counted where they are tagged as nouns.
+
+        Args:
+            captions: of the training split only (published: training and validation).
+            size: K (paper: 500); fewer when the corpus has fewer nouns.
+            tagger: tokens -> Penn tags; `itm.text.tagger.default_tagger` when None.
+            caption_image: row of each caption's image, for `pos_weight`; without it every caption
+                counts as an image of its own.
+        """
+        tagger = tagger or default_tagger()
+        labels = cls(
+            frequent_nouns((tokenize(caption) for caption in captions), size, tagger),
+            source=tagger_name(tagger),
+        )
+        labels.count(captions, np.arange(len(captions)) if caption_image is None else caption_image)
+        return labels
+
+    def count(self, captions: Sequence[str], caption_image: Sequence[int] | np.ndarray) -> None:
+        """Count the images that hold each label, for `pos_weight`; earlier counts are forgotten.
+
+        Args:
+            captions: of the training split.
+            caption_image: row of each caption's image.
+        """
+        rows = np.asarray(caption_image)
+        table = self.label_images(captions, rows, int(rows.max(initial=-1)) + 1)
+        self.positives = table.sum(0).astype(int).tolist()
+        self.images = len(np.unique(rows))
+
+    def label_images(
+        self,
+        captions: Sequence[str],
+        caption_image: Sequence[int] | np.ndarray,
+        num_images: int,
+        legacy_join: bool = False,
+    ) -> np.ndarray:
+        """(N, K) float32, 1 where any caption of the image holds the word, whatever its tag.
+
+        Args:
+            captions: C captions.
+            caption_image: (C,) row of each caption's image.
+            num_images: N.
+            legacy_join: glue an image's captions together without a space first, as the original
+                did, which loses labels where two captions meet.
+        """
+        if legacy_join:
+            glued: defaultdict[int, str] = defaultdict(str)
+            for caption, row in zip(captions, caption_image, strict=True):
+                glued[int(row)] += caption.strip()
+            captions, caption_image = list(glued.values()), list(glued)
+        column = {word: k for k, word in enumerate(self.words)}
+        found = multi_hot(captions, column)
+        return any_of_image(found, caption_image, num_images)
+
+    def pos_weight(self, cap: float = 100.0) -> np.ndarray:
+        """(K,) float32 weights of positive labels: images without / images with, at most `cap`.
+
+        Raises:
+            ValueError: the list was read from a file that holds no counts.
+        """
+        if self.positives is None:
+            raise ValueError(
+                "this label list has no counts; build it with Labels.build(captions, ...) or give "
+                "the weights themselves"
+            )
+        found = np.array(self.positives, np.float64)
+        return np.minimum((self.images - found) / np.maximum(found, 1), cap).astype(np.float32)
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able content, read back by `from_state`."""
+        counts = {"positives": self.positives, "images": self.images}
+        return {"words": self.words, **counts, "source": self.source}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Labels":
+        """Rebuild from `state()`."""
+        return cls(**state)
+
+    def save(self, path: str | Path) -> None:
+        """Write `state()` as JSON."""
+        Path(path).write_text(json.dumps(self.state(), ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Labels":
+        """Read a file of `save`, or the original's vocab_tag.json (<unk> at 0, label k at k + 1).
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: neither of the two.
+        """
+        data = read_json(Path(path))
+        if "words" in data:
+            try:
+                return cls.from_state(data)
+            except TypeError as error:
+                raise ValueError(f"{path} is no label list, but another word list") from error
+        words = words_of(data.get("word2idx"), Path(path))
+        if "<start>" in words:
+            raise ValueError(
+                f"{path} is the vocabulary of {len(words)} words that captions are read with; "
+                "expected the label list, such as the original's vocab_tag.json"
+            )
+        return cls(words[1:] if words[:1] == ["<unk>"] else words, source=Path(path).name)
+
+
+def positive_weights(
+    given: Sequence[float] | float | str | Path | None, num_labels: int
+) -> list[float] | None:
+    """Weights of labels that are present, as a configuration gives them.
+
+    Args:
+        given: K numbers; one for all labels (1 = unweighted); a .npy file of K numbers, such as the
+            original's caption_np.npy; or None or "auto".
+        num_labels: number K of labels.
+
+    Returns:
+        K numbers; None, where they are to come from the label vocabulary.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no such numbers, or another number of them than of labels.
+    """
+    if given is None or str(given) == "auto":
+        return None
+    name = "pos_weight"
+    if isinstance(given, (str, Path)):
+        name = f"pos_weight={given}"
+        if not Path(given).is_file():
+            raise FileNotFoundError(
+                f"{name}: no such file; give a .npy file of {num_labels} numbers, the numbers, one "
+                "for all labels (1 = unweighted), or auto = from the label vocabulary"
+            )
+    try:
+        read = np.load(given, allow_pickle=False) if isinstance(given, (str, Path)) else given
+        weights = np.asarray(read, np.float32)
+    except Exception as error:  # a damaged file can raise anything
+        raise ValueError(f"{name}: expected {num_labels} plain numbers ({error})") from error
+    weights = np.ravel(weights if weights.ndim else np.full(num_labels, weights))
+    if len(weights) != num_labels:
+        raise ValueError(
+            f"{name}: {len(weights)} positive weights, num_labels={num_labels}; give the weights "
+            "and the label vocabulary (data.labels=FILE) that belong together"
+        )
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(f"{name}: weights must be finite and at least 0")
+    return weights.tolist()

@@ -1,0 +1,133 @@
+"""Part-of-speech tags of captions without downloads.
+
+`default_tagger` is nltk's averaged perceptron where its data is installed. Elsewhere it is
+`LexiconTagger`: a list of the words that captions are made of (lexicon.txt), suffix rules for the
+rest, and a few rules on neighbours for words that can be noun or verb ("a walk", "they walk").
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from importlib.resources import files
+
+Tagger = Callable[[Sequence[str]], list[str]]
+
+BASE_S = {"NN": "NNS", "VB": "VBZ", "NNP": "NNPS"}  # tag of the -s form, by tag of the base form
+VERBAL = {"TO", "MD", "PRP", "WP", "WDT"}  # tags after which a verb is expected
+SUFFIXES = (
+    (re.compile(r"[^\w]+$"), "."),
+    (re.compile(r"\d[\d.,:/]*(st|nd|rd|th)?$"), "CD"),
+    # "long-sleeved", "red-haired", "black-and-white", but "t-shirt", "merry-go-round"
+    (re.compile(r".+-(.*ed|sleeve|and-\w+|free|like|sized?|color|colour)$"), "JJ"),
+    (re.compile(r".*-"), "NN"),
+    (re.compile(r"\w{2,}ing$"), "VBG"),
+    (re.compile(r"\w+[^e]ed$"), "VBN"),
+    (re.compile(r"\w{2,}ly$"), "RB"),
+    (re.compile(r"\w{3,}(ful|ous|less|tive|able|ible|ical|ish|like)$"), "JJ"),
+    (re.compile(r"\w+[^su]s$"), "NNS"),
+)
+
+
+def lexicon() -> dict[str, tuple[str, ...]]:
+    """Word -> its possible tags, the default first."""
+    words: dict[str, tuple[str, ...]] = {}
+
+    def add(word: str, tags: Sequence[str]) -> None:
+        words[word] = tuple(dict.fromkeys([*words.get(word, ()), *tags]))
+
+    lines = files("itm.text").joinpath("lexicon.txt").read_text(encoding="utf-8").splitlines()
+    entries = [line.split() for line in lines if line and not line.startswith("#")]
+    for tags, *listed in entries:
+        for word in listed:
+            add(word, tags.split("|"))
+    for word, options in list(words.items()):
+        plural = [BASE_S[tag] for tag in options if tag in BASE_S]
+        if plural and (third := add_s(word)) not in words:
+            add(third, plural)
+    return words
+
+
+def add_s(word: str) -> str:
+    """The -s form of a noun or a verb: walk -> walks, catch -> catches, carry -> carries."""
+    if re.search(r"(s|x|z|ch|sh|do|go)$", word):
+        return word + "es"
+    if re.search(r"[^aeiou]y$", word):
+        return word[:-1] + "ies"
+    return word + "s"
+
+
+class LexiconTagger:
+    """Lexicon, suffix rules, and the neighbours of words with several tags."""
+
+    name = "lexicon"
+
+    def __init__(self) -> None:
+        self.words = lexicon()
+
+    def __call__(self, tokens: Sequence[str]) -> list[str]:
+        """Penn tags of the lower-cased tokens of one sentence."""
+        choices = [self.words.get(token) or (self._guess(token),) for token in tokens]
+        tags: list[str] = []
+        for i, options in enumerate(choices):
+            following = choices[i + 1][0] if i + 1 < len(choices) else ""
+            tags.append(options[0] if len(options) == 1 else _choose(options, tags, following))
+        return tags
+
+    @staticmethod
+    def _guess(token: str) -> str:
+        return next((tag for pattern, tag in SUFFIXES if pattern.match(token)), "NN")
+
+
+def _choose(options: tuple[str, ...], before: list[str], following: str) -> str:
+    """One of several tags, from the tags before the word and the likeliest tag after it."""
+    previous = before[-1] if before else ""
+    verb = next((tag for tag in options if tag.startswith("VB")), None)
+    if verb is not None:
+        agrees = previous == ("NN" if verb == "VBZ" else "NNS")
+        joined = previous == "CC" and any(tag.startswith("VB") for tag in before)
+        adverb = previous == "RB" and "JJ" not in options  # "very clean" is no verb
+        if agrees or joined or adverb or previous in VERBAL:
+            return verb
+        if previous in {"DT", "PRP$", "CD", "POS"} or previous.startswith("JJ"):
+            options = tuple(tag for tag in options if tag != verb)
+    if "JJ" in options and "NN" in options:
+        return "JJ" if following.startswith(("NN", "JJ")) else "NN"
+    return options[0]
+
+
+class PerceptronTagger:
+    """The averaged perceptron of nltk.
+
+    Raises:
+        LookupError: its data is not installed.
+    """
+
+    name = "nltk perceptron"
+
+    def __init__(self) -> None:
+        from nltk.tag import PerceptronTagger as Perceptron
+
+        self._tagger = Perceptron()
+
+    def __call__(self, tokens: Sequence[str]) -> list[str]:
+        """Penn tags of the tokens of one sentence."""
+        return [tag for _, tag in self._tagger.tag(list(tokens))]
+
+
+@lru_cache(maxsize=1)
+def default_tagger() -> LexiconTagger | PerceptronTagger:
+    """The tagger of nltk where its data is installed, the lexicon elsewhere."""
+    try:
+        return PerceptronTagger()
+    except LookupError:
+        return LexiconTagger()
+
+
+def tagger_name(tagger: Tagger) -> str:
+    """What a word list records about the tagger that made it."""
+    return str(getattr(tagger, "name", getattr(tagger, "__name__", type(tagger).__name__)))
+
+
+def tag(tokens: Sequence[str]) -> list[str]:
+    """Penn tags of the tokens of one sentence, by `default_tagger`."""
+    return default_tagger()(tokens)

@@ -1,0 +1,56 @@
+"""How a caption is split into words."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+
+def lower(caption: str) -> str:
+    """Strip and lower-case ASCII characters only, as the published pipelines did on raw bytes."""
+    return caption.encode("utf-8").strip().lower().decode("utf-8")
+
+
+@lru_cache(maxsize=1)
+def _treebank():
+    from nltk.tokenize import NLTKWordTokenizer  # imported late: nltk costs half a second
+
+    return NLTKWordTokenizer()
+
+
+def tokenize(caption: str) -> list[str]:
+    """Words of one caption: lower-cased, Treebank style, the whole line as one sentence.
+
+    >>> tokenize("A man's dog isn't running.")
+    ['a', 'man', "'s", 'dog', 'is', "n't", 'running', '.']
+    """
+    return _treebank().tokenize(lower(caption))
+
+
+def split_blanks(caption: str) -> list[str]:
+    """Words of one caption: lower-cased, split at blanks."""
+    return lower(caption).split()
+
+
+def bytes_repr(caption: str) -> str:
+    """A caption as Python 3 prints its bytes: b'...', all in lower case."""
+    return str(caption.encode("utf-8").strip()).lower()
+
+
+def tokenize_bytes_repr(caption: str) -> list[str]:
+    """Words of `bytes_repr`: CVSE's loader took this text for the caption, in training and test.
+
+    With the rule of nltk 3.4.5 to 3.9.1 that parts a quote from a single letter behind it.
+
+    >>> tokenize_bytes_repr("A dog runs.")
+    ['b', "'", 'a', 'dog', 'runs', '.', "'"]
+    """
+    text = re.sub(r"(')(?!re|ve|ll|m|t|s|d|n)(\w)\b", r"\1 \2", bytes_repr(caption))
+    return _treebank().tokenize(text)
+
+
+TOKENIZERS = {
+    "treebank": tokenize,
+    "whitespace": split_blanks,
+    "bytes_repr": tokenize_bytes_repr,
+}

@@ -1,0 +1,234 @@
+"""Captions to token ids: the tokeniser, the vocabulary and its published JSON format.
+
+The pipeline is that of the systems whose weights are loaded here: a caption is stripped and
+lower-cased as ASCII bytes, split by the Penn-Treebank style tokeniser of nltk (no data download),
+wrapped in <start> and <end>, and unknown words become <unk>.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from itm.text.tokenizers import TOKENIZERS, bytes_repr, tokenize
+
+SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
+PAD, START, END, UNK = range(4)
+
+
+class Tokens(Protocol):
+    """What a matcher needs of a vocabulary; `Vocabulary` and `BertVocabulary` both fit."""
+
+    def __len__(self) -> int:
+        """Number of ids, the rows of the embedding table."""
+        ...
+
+    def encode(self, caption: str) -> list[int]:
+        """Ids of a caption, markers included."""
+        ...
+
+    def as_read(self, caption: str) -> str:
+        """The text whose words `encode` looks up; concepts are found in the same text."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """The word of each id."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to rebuild it, as JSON-able data."""
+        ...
+
+
+class Vocabulary:
+    """Words and their ids; ids 0 to 3 are <pad>, <start>, <end>, <unk>.
+
+    Args:
+        words: the words in id order, the four specials first. Without markers <pad> is enough: a
+            vocabulary without <unk> drops the words it does not know.
+        markers: wrap each caption in <start> and <end>.
+        tokenizer: "treebank", "whitespace" to split the lower-cased caption at blanks, or
+            "bytes_repr" for CVSE's own weights, see `tokenize_bytes_repr`.
+        pad_to: fill (and cut) every caption to this many ids, and count the padding as words. Only
+            for published weights that were trained so (two-branch networks in PyTorch: the vector
+            of id 0 was learnt and belongs to every caption).
+
+    Raises:
+        ValueError: a word occurs twice, the specials are missing, or an unknown tokeniser.
+    """
+
+    def __init__(
+        self,
+        words: list[str],
+        markers: bool = True,
+        tokenizer: str = "treebank",
+        pad_to: int | None = None,
+    ):
+        first = len(SPECIALS) if markers else 1
+        if tuple(words[:first]) != SPECIALS[:first]:
+            raise ValueError(
+                f"a vocabulary starts with {', '.join(SPECIALS[:first])}, this one with {words[:4]}"
+            )
+        if tokenizer not in TOKENIZERS:
+            raise ValueError(f"tokenizer {tokenizer!r} is none of {', '.join(TOKENIZERS)}")
+        self.words = list(words)
+        self.markers = markers
+        self.tokenizer = tokenizer
+        self.pad_to = pad_to
+        self.ids = {word: i for i, word in enumerate(self.words)}
+        if len(self.ids) != len(self.words):
+            twice = [word for word, n in Counter(self.words).items() if n > 1]
+            raise ValueError(f"vocabulary has words more than once: {twice[:5]}")
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.state() == other.state()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def encode(self, caption: str) -> list[int]:
+        """Ids of a caption: <start>, words (unknown -> <unk>), <end>."""
+        unknown = self.ids.get("<unk>")
+        found = [self.ids.get(word, unknown) for word in TOKENIZERS[self.tokenizer](caption)]
+        ids = [word for word in found if word is not None]
+        ids = [START, *ids, END] if self.markers else ids
+        if self.pad_to is not None:
+            ids = (ids + [PAD] * self.pad_to)[: self.pad_to]
+        return ids
+
+    def as_read(self, caption: str) -> str:
+        """See `Tokens.as_read`."""
+        return bytes_repr(caption) if self.tokenizer == "bytes_repr" else caption
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """The word of each id."""
+        return [self.words[i] for i in ids]
+
+    @classmethod
+    def build(cls, captions: Iterable[str], min_count: int = 4) -> "Vocabulary":
+        """Words that occur at least `min_count` times, in order of first appearance."""
+        counts: Counter[str] = Counter()
+        for caption in captions:
+            counts.update(tokenize(caption))
+        kept = [word for word, n in counts.items() if n >= min_count and word not in SPECIALS]
+        return cls([*SPECIALS, *kept])
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able content, read back by `vocabulary_from`."""
+        return {
+            "kind": "words",
+            "words": self.words,
+            "markers": self.markers,
+            "tokenizer": self.tokenizer,
+            "pad_to": self.pad_to,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the published JSON format: word2idx, idx2word (string keys), idx."""
+        data: dict[str, Any] = {
+            "word2idx": self.ids,
+            "idx2word": {str(i): word for i, word in enumerate(self.words)},
+            "idx": len(self.words),
+        }
+        if self.pad_to is not None:  # the other published format, see `load`
+            words = {word: i for word, i in self.ids.items() if i != PAD}
+            data = {"tok2idx": words, "max_length": self.pad_to}
+        if self.tokenizer != ("treebank" if self.pad_to is None else "whitespace"):
+            data["tokenizer"] = self.tokenizer  # neither format tells; read by `load` alone
+        Path(path).write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Vocabulary":
+        """Read a published JSON format, 'word2idx' or the two-branch 'tok2idx', or our own.
+
+        'tok2idx' numbers the words from 1 (0 pads every caption to 'max_length'); its captions are
+        split at blanks and their unknown words, stop words among them, dropped.
+
+        Raises:
+            ValueError: the file is not such a vocabulary, or its ids are not 0 to n-1.
+        """
+        path = Path(path)
+        options: dict[str, Any] = {}
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data.get("kind") == "words":  # of a folder that `itm.checkpoints.folder.save` wrote
+                return cls(**{name: value for name, value in data.items() if name != "kind"})
+            if "tok2idx" in data:
+                options = {
+                    "markers": False,
+                    "tokenizer": "whitespace",
+                    "pad_to": data["max_length"],
+                }
+                data = {**data, "word2idx": {SPECIALS[PAD]: PAD, **data["tok2idx"]}}
+            if "tokenizer" in data:
+                options["tokenizer"] = data["tokenizer"]
+            index = data["word2idx"]
+            words = sorted(index, key=index.__getitem__)
+            dense = [index[word] for word in words] == list(range(len(words)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} is no vocabulary: expected JSON with 'word2idx': {{word: id}} "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        if not dense:
+            raise ValueError(f"{path}: word2idx must hold each id from 0 to {len(words) - 1} once")
+        return cls(words, **options)
+
+
+class BertVocabulary:
+    """Word pieces of a pretrained transformer, with its own markers.
+
+    Args:
+        tokenizer: the tokeniser as the JSON text of the `tokenizers` package, so that a saved
+            matcher needs no hub and no folder.
+        max_length: longer captions are cut here.
+    """
+
+    def __init__(self, tokenizer: str, max_length: int = 128):
+        from tokenizers import Tokenizer
+
+        self.json = tokenizer
+        self.max_length = max_length
+        self._tokenizer = Tokenizer.from_str(tokenizer)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length)
+
+    @classmethod
+    def from_pretrained(cls, path: str, max_length: int = 128) -> "BertVocabulary":
+        """From a local folder or a hub name."""
+        from transformers import AutoTokenizer
+
+        return cls(AutoTokenizer.from_pretrained(path).backend_tokenizer.to_str(), max_length)
+
+    def __len__(self) -> int:
+        return self._tokenizer.get_vocab_size()
+
+    def encode(self, caption: str) -> list[int]:
+        """Ids of a caption with the transformer's own markers."""
+        return self._tokenizer.encode(caption.strip()).ids
+
+    def as_read(self, caption: str) -> str:
+        """See `Tokens.as_read`."""
+        return caption
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """The word piece of each id."""
+        return [cast(str, self._tokenizer.id_to_token(int(i))) for i in ids]
+
+    def state(self) -> dict[str, Any]:
+        """JSON-able content, read back by `vocabulary_from`."""
+        return {"kind": "bert", "tokenizer": self.json, "max_length": self.max_length}
+
+
+def vocabulary_from(state: dict[str, Any]) -> Vocabulary | BertVocabulary:
+    """Rebuild a vocabulary from its `state()`."""
+    state = dict(state)
+    kind = state.pop("kind", None)
+    if kind == "words":
+        return Vocabulary(**state)
+    if kind == "bert":
+        return BertVocabulary(**state)
+    raise ValueError(f"unknown kind of vocabulary {kind!r}; expected 'words' or 'bert'")

@@ -1,0 +1,153 @@
+"""How concept and label words are counted, chosen and found in captions."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from itm.text.tagger import Tagger
+from itm.text.tokenizers import tokenize
+
+GROUPS = {"NN": "OBJ", "JJ": "PROP", "VB": "MOT"}  # concept group by the first letters of the tag
+QUOTAS = {"OBJ": 0.7, "PROP": 0.2, "MOT": 0.1}
+
+# Nouns to some taggers, but never labels.
+_STOP = """
+a an the and or but if of at by for with about to from up down in out on off over under i me my we
+us our you your he him his she her it its they them their what which who this that these those am
+is are was were be been being have has had having do does did doing not no nor so than too very can
+will just now then here there when where why how all any both each few more most other some such
+only own same s t d m o y don n't 's
+"""
+STOP_WORDS = frozenset(_STOP.split())
+
+# Plurals that their endings do not tell. WordNet has "men" and "clothes" as words of their own.
+PLURALS = {
+    "men": "men", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth",
+    "geese": "goose", "mice": "mouse", "knives": "knife", "wives": "wife", "lives": "life",
+    "leaves": "leaf", "loaves": "loaf", "halves": "half", "calves": "calf", "wolves": "wolf",
+    "shelves": "shelf", "scarves": "scarf", "hooves": "hoof", "clothes": "clothes",
+    "bookshelves": "bookshelf", "headscarves": "headscarf", "busses": "bus",
+}  # fmt: skip
+# No plurals, though they look like it; theirs is in -es (lenses).
+_WHOLE = """
+atlas canvas chaos christmas focus gas gps iris lens octopus rhinoceros series species texas thermos
+"""
+# Plural in -s alone, though it looks like one in -ies, -oes or -ches, or like no plural (skis).
+_WITH_S = """
+bowtie brownie calorie collie cookie hoodie movie necktie ollie selfie twinkie veggie zombie
+canoe doe hoe horseshoe shoe snowshoe tiptoe toe moustache mustache posse
+bikini capri khaki kiwi lei menu pepperoni sari semi ski taxi tutu waterski
+"""
+ES = ("sses", "shes", "ches", "xes", "zzes", "oes", "buses")
+WHOLE, WITH_S = frozenset(_WHOLE.split()), frozenset(_WITH_S.split())
+
+
+def noun_lemma(word: str) -> str:
+    """Singular of a noun by ending, as WordNet's morphy would give for the words of captions.
+
+    Like the published evaluation it is applied to every word, verbs too ("has" becomes "ha").
+
+    >>> [noun_lemma(word) for word in "dogs boxes ladies women glass buses is".split()]
+    ['dog', 'box', 'lady', 'woman', 'glass', 'bus', 'is']
+    """
+    if word in PLURALS:
+        return PLURALS[word]
+    if word in WHOLE:
+        return word
+    if word.endswith("s") and word[:-1] in WITH_S:
+        return word[:-1]
+    if word.endswith("men") and len(word) > 5:
+        return word[:-3] + "man"
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith(ES) or (word.endswith("es") and word[:-2] in WHOLE):
+        return word[:-2]
+    if word.endswith("s") and not word.endswith(("ss", "us", "is", "'s")) and len(word) > 2:
+        return word[:-1]
+    return word
+
+
+def count_tags(
+    sentences: Iterable[Sequence[str]], tagger: Tagger
+) -> tuple[Counter[str], dict[str, str]]:
+    """Occurrences of every token, in order of first appearance, and its most frequent tag."""
+    counts: Counter[str] = Counter()
+    tags: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for tokens in sentences:
+        counts.update(tokens)
+        for token, tag in zip(tokens, tagger(tokens), strict=True):
+            tags[token][tag] += 1
+    return counts, {word: tags[word].most_common(1)[0][0] for word in counts}
+
+
+def choose(counts: Counter[str], tags: dict[str, str], size: int) -> dict[str, str]:
+    """The `size` concept words and their groups: objects, properties, motions by frequency.
+
+    A group with fewer words than its quota leaves the rest to objects, then to the others.
+    """
+    ranked: dict[str, list[str]] = {group: [] for group in QUOTAS}
+    for word, _ in counts.most_common():
+        group = GROUPS.get(tags[word][:2])
+        if group is not None and is_word(word):
+            ranked[group].append(word)
+    properties, motions = (round(size * QUOTAS[group]) for group in ("PROP", "MOT"))
+    quota = {"OBJ": size - properties - motions, "PROP": properties, "MOT": motions}
+    take = {group: min(quota[group], len(words)) for group, words in ranked.items()}
+    for group, words in ranked.items():
+        take[group] += min(size - sum(take.values()), len(words) - take[group])
+    return {word: group for group, words in ranked.items() for word in words[: take[group]]}
+
+
+def frequent_nouns(sentences: Iterable[Sequence[str]], size: int, tagger: Tagger) -> list[str]:
+    """The `size` words most often tagged as nouns, without stop words; ties by first occurrence."""
+    counts: Counter[str] = Counter()
+    for tokens in sentences:
+        tagged = zip(tokens, tagger(tokens), strict=True)
+        counts.update(word for word, tag in tagged if tag.startswith("NN"))
+    usable = [w for w, _ in counts.most_common() if is_word(w) and w not in STOP_WORDS]
+    return usable[:size]
+
+
+def is_word(token: str) -> bool:
+    """Whether a token starts with a letter; taggers call some quotes and numbers nouns."""
+    return token[:1].isalpha()
+
+
+def co_occurrence(sentences: Sequence[Sequence[str]], words: Sequence[str]) -> np.ndarray:
+    """(K, K) int32: in how many sentences two words occur together; zero diagonal."""
+    column = {word: k for k, word in enumerate(words)}
+    present = _incidence(sentences, column, len(words))
+    together = (present.T @ present).toarray()
+    np.fill_diagonal(together, 0)
+    return together
+
+
+def multi_hot(
+    captions: Iterable[str],
+    column: dict[str, int],
+    form: Callable[[str], str] = str,
+    size: int | None = None,
+) -> csr_matrix:
+    """(C, K) sparse: 1 where the `form` of a caption's token is the word of a column."""
+    sentences = [[form(token) for token in tokenize(caption)] for caption in captions]
+    return _incidence(sentences, column, len(column) if size is None else size)
+
+
+def any_of_image(
+    labels: csr_matrix, caption_image: Sequence[int] | np.ndarray, num_images: int
+) -> np.ndarray:
+    """(N, K) float32 from (C, K): 1 where any caption of the image has the label."""
+    rows = np.asarray(caption_image, np.int64)
+    ones = np.ones(len(rows), np.int32)
+    belongs = csr_matrix((ones, (rows, np.arange(len(rows)))), shape=(num_images, len(rows)))
+    return (belongs @ labels).toarray().clip(max=1).astype(np.float32)
+
+
+def _incidence(sentences: Sequence[Sequence[str]], column: dict[str, int], size: int) -> csr_matrix:
+    """(C, K) int32 sparse: 1 where a sentence holds the word of a column."""
+    found = [sorted({column[token] for token in tokens if token in column}) for tokens in sentences]
+    ends = np.cumsum([0, *(len(columns) for columns in found)])
+    indices = np.array([k for columns in found for k in columns], np.int32)
+    return csr_matrix((np.ones(len(indices), np.int32), indices, ends), shape=(len(found), size))

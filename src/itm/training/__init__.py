@@ -1,0 +1,1 @@
+"""Lightning hooks: callbacks, resuming, checkpoint files, optimisers."""

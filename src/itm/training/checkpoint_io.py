@@ -1,0 +1,52 @@
+"""Lightning's checkpoint files, written whole and read safely."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from itm.utils.archive import damage
+from itm.utils.files import replacing
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Lightning plugin: checkpoints are written by `replacing`, and checked before they are read.
+
+    Lightning's own way writes to the system's folder for temporary files, often on another disk,
+    and moves the file from there, which a kill can cut in two.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            OSError: it cannot be written; the previous file is untouched.
+        """
+        try:
+            with replacing(path) as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:  # torch adds a RuntimeError to a failed write
+            first = error.__context__ if isinstance(error.__context__, OSError) else error
+            raise OSError(
+                f"cannot write {path}: {first}; the previous checkpoint there, if any, is whole: "
+                "make room or the folder writable and continue with resume=RUN_FOLDER"
+            ) from error
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        if what := damage(path):
+            raise ValueError(f"cannot read the checkpoint {path}: {what}")
+        # Whatever was asked for: torch before 2.6, and later ones with a variable of the
+        # environment, unpickle anything unless told not to.
+        return super().load_checkpoint(path, map_location, weights_only=True)

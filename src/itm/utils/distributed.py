@@ -1,0 +1,52 @@
+"""What several processes exchange: encodings of an evaluation, batches of a gathered loss."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank_and_size() -> tuple[int, int]:
+    """This process's number and how many there are."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """The rows of all processes in rank order, differentiable; (n, ...) -> (sum of n, ...).
+
+    Processes may differ in every dimension: rows are cut to their true number, and the others (the
+    number of regions or words) are padded with zeros to the largest.
+    """
+    _, processes = rank_and_size()
+    if processes == 1:
+        return x
+    shape = torch.tensor(x.shape, device=x.device)
+    shapes = [torch.empty_like(shape) for _ in range(processes)]
+    dist.all_gather(shapes, shape)
+    every = torch.stack(shapes).tolist()
+    largest = [max(sizes) for sizes in zip(*every, strict=True)]
+    padding = [n for a, b in zip(x.shape, largest, strict=True) for n in (b - a, 0)]
+    padded = torch.nn.functional.pad(x, padding[::-1])  # from the last dimension, (before, after)
+    parts = _AllGather.apply(padded)
+    return torch.cat([part[: sizes[0]] for part, sizes in zip(parts, every, strict=True)])
+
+
+class _AllGather(torch.autograd.Function):
+    """Equal shapes from all processes; backward sums what they send to this process's part."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:
+        x = x.contiguous()
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x)
+        return tuple(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # Every process takes part in the sum, or the others would wait for it forever.
+        total = torch.stack(gradients)
+        dist.all_reduce(total)
+        return total[dist.get_rank()]

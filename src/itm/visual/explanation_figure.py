@@ -1,0 +1,220 @@
+"""Pictures of explanations; importing this module needs matplotlib."""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from itm.matcher.explanation import Explanation
+from itm.text.word_lists import STOP_WORDS, is_word
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ACCENT, QUIET = "#f26b1d", "#8a9099"
+WIDTH = 9  # inches
+ACROSS = 4  # pictures in a row
+TOP = 5  # boxes that are drawn of a ranking
+PLAIN: dict[str, Any] = {"parse_math": False}  # a dollar sign in a caption is a dollar sign
+SLANTED: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+
+
+class Part(NamedTuple):
+    """One row of a sheet: its title, its height in inches, and what draws it."""
+
+    title: str
+    height: float
+    paint: Callable[[Any], None]
+
+
+class Seen(NamedTuple):
+    """A picture (height, width, 3) in 0 to 1, and the boxes (R, 4) of its regions as fractions."""
+
+    pixels: np.ndarray
+    boxes: np.ndarray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def corners(self) -> np.ndarray:
+        """(R, 4) boxes in pixels."""
+        height, width = self.size
+        return self.boxes * np.array([width, height, width, height])
+
+
+def draw(
+    explanation: Explanation, picture: Image | None = None, boxes: np.ndarray | None = None
+) -> Figure:
+    """Everything an explanation tells, on one sheet.
+
+    Args:
+        explanation: from `itm.matcher.explanation.explain`.
+        picture: of the image; without it, or without boxes, attention is a grid of regions by
+            words.
+        boxes: (R, 4) of the regions, as fractions of width and height.
+
+    Returns:
+        A matplotlib figure; `save` writes it.
+    """
+    details, tokens = explanation.details, explanation.tokens
+    seen = None
+    if picture is not None and boxes is not None:
+        seen = Seen(np.asarray(picture.convert("RGB")) / 255, np.asarray(boxes, float).clip(0, 1))
+    parts: list[Part] = []
+    for title, weights in details.attention.items():
+        parts.append(words(weights, tokens, seen, title) if seen else grid(weights, tokens, title))
+    for title, scores in details.regions.items():
+        parts.append(ranking(scores, seen, title) if seen else bars(scores, None, title))
+    for title, scores in details.words.items():
+        parts.append(bars(scores, tokens, title))
+    for title, edges in details.edges.items():
+        parts.append(grid(edges, ["(whole)", *tokens], title, square=True))
+    for title, names in details.names.items():
+        parts.append(named(names, title))
+    heights = [part.height for part in parts]
+    caption = textwrap.fill(explanation.caption, 90)
+    above = 0.35 + 0.2 * caption.count("\n")
+    figure = Figure(figsize=(WIDTH, sum(heights) + above), layout="constrained")
+    figure.suptitle(f"{caption}   ({explanation.score:.3f})", fontsize=12, **PLAIN)
+    sheets = figure.subfigures(len(parts), 1, height_ratios=heights, squeeze=False)
+    for sheet, part in zip(sheets[:, 0], parts, strict=True):
+        sheet.suptitle(part.title, fontsize=10, color=QUIET, x=0.01, ha="left")
+        part.paint(sheet)
+    return figure
+
+
+def save(figure: Figure, path: str | Path | BytesIO, kind: str | None = None) -> None:
+    """Write a figure; characters that the font lacks show as boxes, without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*Glyph .* missing")
+        figure.savefig(path, dpi=110, format=kind)
+
+
+# Parts of the sheet -------------------------------------------------------------------------------
+
+
+def words(weights: np.ndarray, tokens: Sequence[str], seen: Seen, title: str) -> Part:
+    """The picture once per word, lit where the word's attention is, its best region framed."""
+    shown = content(tokens)
+    rows = -(-len(shown) // ACROSS)
+
+    def paint(sheet: Any) -> None:
+        panels = sheet.subplots(rows, ACROSS, squeeze=False).ravel()
+        for axes in panels:
+            axes.axis("off")
+        for axes, token in zip(panels, shown, strict=False):
+            column = weights[:, token]
+            best = int(column.argmax())
+            axes.imshow(seen.pixels * (0.35 + 0.65 * lit(column, seen)[..., None]))
+            frame(axes, best, seen)
+            axes.set_title(f"{tokens[token]}  {column[best]:.2f}", fontsize=10, **PLAIN)
+
+    tall = WIDTH / ACROSS * seen.size[0] / seen.size[1] + 0.3
+    return Part(title, 0.35 + rows * tall, paint)
+
+
+def ranking(scores: np.ndarray, seen: Seen, title: str) -> Part:
+    """The picture with its best regions framed and numbered, and the scores of all."""
+    real = [
+        int(region) for region in np.argsort(-scores, kind="stable") if np.isfinite(scores[region])
+    ]
+
+    def paint(sheet: Any) -> None:
+        left, right = sheet.subplots(1, 2, width_ratios=(3, 2))
+        left.imshow(seen.pixels)
+        left.axis("off")
+        for place in range(min(TOP, len(real)), 0, -1):  # the best one on top
+            frame(left, real[place - 1], seen, str(place), 1 - 0.75 * (place - 1) / TOP)
+        colours = [ACCENT if place < TOP else QUIET for place in range(len(real))]
+        right.barh(range(1, len(real) + 1), scores[real], color=colours)
+        right.set(ylim=(len(real) + 0.5, 0.5), ylabel="rank of the region")
+        right.spines[["top", "right"]].set_visible(False)
+
+    return Part(title, 4.2, paint)
+
+
+def grid(weights: np.ndarray, tokens: Sequence[str], title: str, square: bool = False) -> Part:
+    """A heat map with one column per token; one row per region, or if `square` per token."""
+
+    def paint(sheet: Any) -> None:
+        axes = sheet.subplots()
+        image = axes.imshow(weights, aspect="auto", cmap="magma", vmin=0)
+        axes.set_xticks(range(len(tokens)), tokens, fontsize=9, **SLANTED, **PLAIN)
+        if square:
+            axes.set_yticks(range(len(tokens)), tokens, fontsize=9, **PLAIN)
+        else:
+            axes.set_ylabel("region")
+        sheet.colorbar(image, ax=axes, fraction=0.03, pad=0.01)
+
+    return Part(title, 1.3 + 0.22 * len(weights), paint)
+
+
+def bars(scores: np.ndarray, tokens: Sequence[str] | None, title: str) -> Part:
+    """One bar per token, or without tokens per region."""
+
+    def paint(sheet: Any) -> None:
+        axes = sheet.subplots()
+        axes.bar(range(len(scores)), np.where(np.isfinite(scores), scores, 0), color=ACCENT)
+        if tokens is None:
+            axes.set_xlabel("region")
+        else:
+            axes.set_xticks(range(len(tokens)), tokens, fontsize=9, **SLANTED, **PLAIN)
+        axes.spines[["top", "right"]].set_visible(False)
+
+    return Part(title, 2.2, paint)
+
+
+def named(names: list[tuple[str, float, float]], title: str) -> Part:
+    """Labels or concepts: one bar for the image, one for the sentence."""
+
+    def paint(sheet: Any) -> None:
+        axes, places = sheet.subplots(), np.arange(len(names))
+        words, image, sentence = zip(*names, strict=True)
+        axes.barh(places - 0.2, image, 0.38, color=ACCENT, label="image")
+        axes.barh(places + 0.2, sentence, 0.38, color=QUIET, label="sentence")
+        axes.set_yticks(places, words, fontsize=9, **PLAIN)
+        axes.invert_yaxis()
+        axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+        axes.spines[["top", "right"]].set_visible(False)
+
+    return Part(title, 0.9 + 0.3 * len(names), paint)
+
+
+# Pieces -------------------------------------------------------------------------------------------
+
+
+def content(tokens: Sequence[str]) -> list[int]:
+    """Positions of the words with a meaning of their own; of all words where none has."""
+    real = [i for i, token in enumerate(tokens) if is_word(token.removeprefix("##"))]
+    return [i for i in real if tokens[i] not in STOP_WORDS] or real or list(range(len(tokens)))
+
+
+def lit(weights: np.ndarray, seen: Seen) -> np.ndarray:
+    """(height, width) in 0 to 1: the attention that falls on each pixel, relative to the most."""
+    light = np.zeros(seen.size)
+    for weight, (x1, y1, x2, y2) in zip(weights, seen.corners, strict=True):
+        light[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))] += max(float(weight), 0)
+    return light / (light.max() or 1)
+
+
+def frame(axes: Axes, region: int, seen: Seen, name: str = "", strength: float = 1.0) -> None:
+    """Draw the box of one region, with a name in its corner."""
+    x1, y1, x2, y2 = seen.corners[region]
+    box = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=ACCENT, linewidth=2.2)
+    box.set_alpha(strength)
+    axes.add_patch(box)
+    if name:
+        tag = {"facecolor": ACCENT, "edgecolor": "none", "pad": 1.5, "alpha": strength}
+        axes.text(x1, y1, name, color="white", fontsize=9, va="top", bbox=tag)

@@ -1,0 +1,83 @@
+"""Pictures of localised phrases; importing this module needs matplotlib."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from itm.phrases.boxes import in_pixels
+from itm.phrases.split import PhraseSplit
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+COLOURS = ("#f26b1d", "#2a62d6", "#d62a8a", "#16a34a", "#7c3aed", "#0891b2", "#ca8a04", "#64748b")
+
+
+def draw_phrases(
+    picture: Image, phrases: Sequence[str], found: np.ndarray, truth: np.ndarray | None = None
+) -> Figure:
+    """The picture with one box per phrase in a colour of its own.
+
+    Args:
+        picture: of the image.
+        phrases: n phrases.
+        found: (n, 4) boxes as fractions of width and height, drawn solid.
+        truth: (n, 4) boxes they should have, drawn dotted.
+
+    Returns:
+        A matplotlib figure; `itm.visual.explanation_figure.save` writes it.
+    """
+    width, height = picture.size
+    figure = Figure(figsize=(6, 6 * height / width), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(np.asarray(picture.convert("RGB")))
+    axes.axis("off")
+    scale = np.array([width, height, width, height])
+    handles = []
+    for i in range(len(phrases)):
+        colour = COLOURS[i % len(COLOURS)]
+        handles.append(Line2D([], [], color=colour, linewidth=3))
+        for boxes, style in ((found, "-"), (truth, ":")):
+            if boxes is not None:
+                x1, y1, x2, y2 = np.asarray(boxes[i], float).clip(0, 1) * scale
+                box = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour)
+                box.set(linewidth=2.5, linestyle=style)
+                axes.add_patch(box)
+    # Below the picture, so that no phrase hides what it means.
+    legend = figure.legend(handles, phrases, loc="outside lower center", ncols=3, frameon=False)
+    for line in legend.get_texts():
+        line.set_parse_math(False)
+    return figure
+
+
+def draw_image(picture: Image, split: PhraseSplit, scores: np.ndarray, image: int) -> Figure:
+    """The phrases of one sentence about an image, or where phrases stand alone the first ones.
+
+    Args:
+        picture: of the image.
+        split: M phrases.
+        scores: (M, R) from `itm.phrases.localisation.region_scores`.
+        image: row of the image; its sentence with the most phrases is drawn.
+
+    Raises:
+        ValueError: no phrase of this image.
+    """
+    own = np.flatnonzero(split.caption_image == image)
+    if not len(own):
+        raise ValueError(f"no phrase belongs to image {image}")
+    sentence, _ = Counter(split.phrases[row].caption for row in own).most_common(1)[0]
+    rows = [row for row in own if split.phrases[row].caption == sentence][: len(COLOURS)]
+    assert split.boxes is not None
+    units = 1 if not in_pixels(split.boxes) else np.array([*picture.size, *picture.size])
+    found = split.region_boxes(np.array([image]))[0][scores[rows].argmax(1)]
+    truth = np.array([split.phrases[row].box for row in rows])
+    return draw_phrases(
+        picture, [split.captions[row] for row in rows], found / units, truth / units
+    )

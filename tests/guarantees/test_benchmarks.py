@@ -1,0 +1,88 @@
+"""The benchmarks run, and say so when numbers differ."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+if not (ROOT / "benchmarks").is_dir():
+    pytest.skip("benchmarks come with the repository only", allow_module_level=True)
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from benchmarks.measure import Products, Row, alone, compare, race  # noqa: E402
+from benchmarks.scan import rows  # noqa: E402
+
+
+def command(module, *arguments, fails=False):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment,
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_one_table_and_a_file(tmp_path):
+    out = tmp_path / "RESULTS.md"
+    text = command("benchmarks", "size=tiny", "only=ranks", f"out={out}")
+    assert "numpy loop" in text and "peak resident size" in text
+    lines = out.read_text().splitlines()
+    assert any(line.startswith("| ranks | ranks of 50 x 250") for line in lines)
+    assert any("torch" in line for line in lines) and any("size=tiny" in line for line in lines)
+
+
+def test_a_wrong_choice_says_what_there_is():
+    assert "only= takes scan, casc" in command("benchmarks", "only=bert", fails=True)
+    assert "size must be small or paper" in command("benchmarks", "size=huge", fails=True)
+    assert "unknown repeats" in command("benchmarks", "repeats=3", fails=True)
+
+
+def test_rows_of_scan_agree_with_both_plain_forms():
+    found = list(rows("tiny"))
+    assert {row.against for row in found} == {"lean", "original"}
+    for row in found:
+        assert row.difference < 1e-5 and row.seconds > 0 and row.product > 0
+    json.dumps(found)
+
+
+def test_other_numbers_are_an_error():
+    runs = race({"itm": lambda: torch.ones(3), "plain": lambda: torch.tensor([1, 1, 1.1])}, 1)
+    with pytest.raises(ValueError, match="ones: itm and plain differ by 0.09"):
+        compare("ones", runs, 1e-5)
+    nan = race({"itm": lambda: torch.ones(1), "plain": lambda: torch.tensor([torch.nan])}, 1)
+    with pytest.raises(ValueError, match="differ by nan"):
+        compare("nan", nan, 1e-5)
+
+
+def test_memory_is_what_a_run_adds_at_its_peak():
+    held = torch.ones(1 << 24)  # 64 MB that were there before
+    run = alone(lambda: torch.ones(1 << 24).sum() + torch.ones(1 << 24).sum() + held[0])
+    assert 60 << 20 < run.bytes < 110 << 20  # one after the other
+
+
+def test_products_are_counted_and_nothing_else():
+    a = torch.rand(300, 300)
+    with Products() as none:
+        (a + a).sum()
+    with Products() as some:
+        a @ a
+    assert none.seconds == 0 < some.seconds
+
+
+def test_targets():
+    row = Row("x", 1.0, product=0.5, plain=6.0, bytes=10, plain_bytes=40)
+    assert row.reached == {"seconds": 1, "bytes": 10, "speed": 6, "product": 2, "memory": 0.25}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["benchmarks", "benchmarks.gpu"])
+def test_everything_in_it_runs(module):
+    more = ["device=cpu"] if module.endswith("gpu") else []
+    text = command(module, "size=tiny", *more)
+    assert ("loader" in text or "SAF training step" in text) and "failed" not in text

@@ -1,0 +1,158 @@
+"""Two processes on this machine against one: numbers, stopping, dying, resuming, sweeps."""
+
+import csv
+import json
+import os
+import re
+import signal
+import socket
+import time
+from functools import partial
+
+import pytest
+import torch
+from cli import run
+from interruption import checkpoint, signal_at_batch
+from processes import Run
+
+# SGD: Adam makes steps of one size out of gradients that are zero but for rounding.
+ARGUMENTS = (
+    "model=scan", "model.embed_dim=16", "model.word_dim=8", "loss.gather=true",
+    "data.root.images=[65,21,21]", "trainer.max_epochs=1", "trainer.log_every_n_steps=1",
+    "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
+    "callbacks.last.every_n_train_steps=2", "optimizer._target_=torch.optim.SGD",
+    "optimizer.lr=0.002",
+)  # fmt: skip
+
+
+def be_rank(rank, port, then=None):
+    """What a launcher such as torchrun tells each process."""
+    os.environ |= {
+        "LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    if then is not None:
+        then()
+
+
+def pair(folder, name, *more, then=(None, None)):
+    """Two processes that train together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [
+        Run(
+            *ARGUMENTS, "trainer=ddp", f"hydra.run.dir={name}", "resume=true", *more, cwd=folder,
+            name=f"{name}_{rank}", before=partial(be_rank, rank, port, then[rank]),
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+
+
+def metrics(run):
+    with (run / "csv/metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """With a run of one process, 10 steps of 32 pairs and one of 5."""
+    folder = tmp_path_factory.mktemp("runs")
+    Run(*ARGUMENTS, "data.batch_size=32", "hydra.run.dir=one", cwd=folder).done()
+    return folder
+
+
+def test_two_processes_are_one_with_their_batches_joined(folder):
+    """21 images and 105 captions in validation and test: one process has one more."""
+    first, second = pair(folder, "two", "data.batch_size=16")
+    first.done(), second.done()
+    ours, theirs = metrics(folder / "two"), metrics(folder / "one")
+    assert len(ours) == len(theirs) == 11 + 3
+    for a, b in zip(ours, theirs, strict=True):
+        assert {name for name in a if a[name]} == {name for name in b if b[name]}
+        for name in a:
+            if a[name]:
+                assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-5), name
+    ours, theirs = (
+        checkpoint(folder / "two")["state_dict"],
+        checkpoint(folder / "one")["state_dict"],
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_signal_to_one_stops_both_and_one_goes_on_alone(folder):
+    """With twice the batch it continues at the same caption."""
+    stop = partial(signal_at_batch, signal.SIGTERM, 2)
+    first, second = pair(folder, "stop", "data.batch_size=16", then=(None, stop))
+    assert (first.wait(), second.wait()) == (128 + signal.SIGTERM, 0)
+    assert checkpoint(folder / "stop")["global_step"] == 5  # processes ask each other now and then
+    assert "step 5 is saved; continue with" in first.text
+    Run(
+        *ARGUMENTS, "hydra.run.dir=stop", "resume=true", "data.batch_size=32", cwd=folder, name="on"
+    ).done()
+    last = checkpoint(folder / "stop")
+    assert (last["epoch"], last["global_step"]) == (0, 11)
+    for name, x in checkpoint(folder / "one")["state_dict"].items():
+        torch.testing.assert_close(last["state_dict"][name], x, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dies", [0, 1])
+def test_a_dying_process_ends_the_other_with_a_message(folder, dies):
+    name = f"dies{dies}"
+    then = [None, None]
+    then[dies] = partial(signal_at_batch, signal.SIGKILL, 3)
+    runs = pair(folder, name, "data.batch_size=16", then=then)
+    assert runs[dies].wait() == -signal.SIGKILL
+    other = runs[1 - dies]
+    assert other.wait(60) == 1
+    assert "another one failed first" in other.text and "RuntimeError" in other.text
+
+
+def hang(batch):
+    from itm.training.callbacks import StepSeed
+
+    def sleep(self, trainer, *arguments):
+        if trainer.fit_loop.total_batch_idx == batch:
+            time.sleep(1000)
+
+    StepSeed.on_train_batch_start = sleep
+
+
+def test_a_hanging_process_ends_the_other_after_the_timeout(folder):
+    timeout = ("trainer.strategy.timeout.minutes=0", "+trainer.strategy.timeout.seconds=4")
+    first, second = pair(
+        folder, "hang", *timeout, "data.batch_size=16", then=(None, partial(hang, 3))
+    )
+    assert first.wait(60) == 1
+    assert re.search("[Tt]imed out", first.text)
+    os.kill(second.pid, signal.SIGKILL)
+    second.wait()
+
+
+def test_processes_with_different_configurations_do_not_start(folder):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    runs = [
+        Run(
+            *ARGUMENTS, "trainer=ddp", "hydra.run.dir=differ", f"loss.margin=0.{rank}", cwd=folder,
+            name=f"differ_{rank}", before=partial(be_rank, rank, port),
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    assert [r.wait() for r in runs] == [1, 1]
+    assert "error: process 1 and process 0 have different configurations" in runs[1].text
+    assert "margin: 0.1 / margin: 0.0" in runs[1].text
+
+
+def test_a_sweep_of_jobs_with_two_processes_each(tmp_path):
+    """Launched by Lightning, as on the command line."""
+    text = run(
+        "train", "-m", "trainer=ddp", *ARGUMENTS, "data.root.images=[13,5,5]",
+        "loss.margin=0.1,0.3", "data.batch_size=16", "hydra.sweep.dir=sweep", cwd=tmp_path,
+    )  # fmt: skip
+    assert "2 jobs" in text
+    for job, margin in ((0, 0.1), (1, 0.3)):
+        results = json.loads((tmp_path / f"sweep/{job}/results.json").read_text())
+        assert f"loss.margin={margin}" in results["command"] and "test/rsum" in results
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep"]

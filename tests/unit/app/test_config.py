@@ -1,0 +1,170 @@
+import json
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+
+import itm
+from itm.app.build import build
+from itm.app.config import CONF, compose, instantiate
+
+GROUPS = {
+    group: sorted(path.stem for path in Path(CONF, group).glob("*.yaml"))
+    for group in ("model", "loss", "data", "text", "trainer", "callbacks", "logger", "recipe")
+}
+
+
+@pytest.mark.parametrize(
+    "group, option", [(g, o) for g in ("model", "loss", "data", "text") for o in GROUPS[g]]
+)
+def test_every_option_composes(group, option):
+    if option == "base":
+        return
+    cfg = compose([f"{group}={option}"])
+    node = cfg.model.text if group == "text" else cfg[group]
+    assert node
+
+
+def chosen_recipe(model, data):
+    with hydra.initialize_config_dir(CONF, version_base="1.3"):
+        overrides = [f"model={model}", f"data={data}"]
+        cfg = hydra.compose("train", overrides, return_hydra_config=True)
+    return cfg.hydra.runtime.choices.recipe
+
+
+@pytest.mark.parametrize("option", GROUPS["recipe"])
+def test_every_recipe_is_picked_by_model_and_data(option):
+    model, data = option.rsplit("_", 1)
+    with_recipe = compose([f"model={model}", f"data={data}"])
+    bare = compose([f"model={model}", f"data={data}", "~recipe"])
+    assert chosen_recipe(model, data) == option
+    # A recipe may only set what the constructors take, and nothing of the loss.
+    assert set(with_recipe.model) == set(bare.model)
+    assert OmegaConf.to_container(with_recipe)["loss"] == OmegaConf.to_container(bare)["loss"]
+
+
+@pytest.mark.parametrize("alias, model", [("scan", "scan_t2i"), ("sgraf", "sgr")])
+@pytest.mark.parametrize("data", ["coco", "f30k", "scenes", "flickr8k"])
+def test_an_alias_is_the_model_it_stands_for(alias, model, data):
+    assert compose([f"model={alias}", f"data={data}"]) == compose(
+        [f"model={model}", f"data={data}"]
+    )
+
+
+@pytest.mark.parametrize(
+    "overrides, epochs, clip",
+    [
+        (["model=vsrn", "data=scenes"], 10, 2.0),
+        (["model=saf", "data=coco"], 20, 2.0),
+        (["model=sgr", "data=f30k"], 40, 2.0),
+        (["model=two_branch_embedding", "data=f30k"], 20, 0.0),
+        (["model=vsrn", "data=scenes", "trainer=fast"], 1, 2.0),
+        (["model=vsrn", "data=scenes", "trainer.max_epochs=3"], 3, 2.0),
+    ],
+)
+def test_the_recipe_reaches_the_trainer(overrides, epochs, clip):
+    cfg = compose(overrides)
+    assert cfg.trainer.max_epochs == epochs and cfg.trainer.gradient_clip_val == clip
+
+
+@pytest.mark.parametrize("data", ["f30k", "coco"])
+def test_the_rate_of_the_label_head_is_the_published_one(data):
+    cfg = compose(["model=casc", f"data={data}"])
+    assert cfg.optimizer.lr * cfg.model.head_lr_scale == pytest.approx(0.01)
+
+
+def test_label_list_and_positive_weights_from_files(tmp_path):
+    words = ["dog", "cat", "ball"]
+    index = {"word2idx": {"<unk>": 0, "dog": 1, "cat": 2, "ball": 3}}
+    (tmp_path / "vocab_tag.json").write_text(json.dumps(index))
+    np.save(tmp_path / "caption_np.npy", np.array([2, 3, 4], np.float32))
+    small = ["data.limit=20", "model.embed_dim=16", f"data.labels={tmp_path}/vocab_tag.json"]
+    file = f"pos_weight={tmp_path}/caption_np.npy"
+    casc = build("casc", overrides=[*small, f"model.{file}"])
+    scan = build("scan_t2i", "multilabel", overrides=[*small, f"loss.{file}"])
+    assert casc.labels.words == scan.labels.words == words
+    assert casc.head.pos_weight.tolist() == scan.loss.pos_weight.tolist() == [2, 3, 4]
+    with pytest.raises(Exception, match=r"caption_np.npy: 3 positive weights, num_labels=\d\d"):
+        build("casc", overrides=["data.limit=20", f"model.{file}"])
+    with pytest.raises(ValueError, match="model.num_labels=500, but the data has 3"):
+        build("casc", overrides=[*small, "model.num_labels=500"])
+
+
+def test_the_command_line_wins_over_the_recipe():
+    cfg = compose(["model=vsrn", "data=f30k", "trainer.max_epochs=3", "model.final_bn=false"])
+    assert cfg.trainer.max_epochs == 3 and cfg.model.final_bn is False
+    assert cfg.scheduler.step_size == 10  # the rest of the recipe stays
+
+
+@pytest.mark.parametrize("override", ["model=vsnr", "model.embed_dims=3", "los=sam"])
+def test_typos_fail_at_once(override):
+    with pytest.raises(ConfigCompositionException, match="vsnr|embed_dims|los"):
+        compose([override])
+
+
+def test_a_wrong_constructor_argument_names_the_class():
+    cfg = compose(["+loss.marge=1"])
+    with pytest.raises(Exception, match="Triplet"):
+        instantiate(cfg.loss)
+
+
+def test_models_are_listed():
+    for name in ("scan_t2i", "scan_i2t", "vsrn", "sgr", "saf", "cvse", "casc"):
+        assert name in itm.list_models()
+
+
+def test_sizes_come_from_the_data_and_conflicts_are_errors():
+    small = ["data.limit=20", "model.embed_dim=16", "model.word_dim=8", "model.caption_dim=8"]
+    matcher = build("vsrn", overrides=small)
+    assert matcher.hparams["vocab_size"] == len(matcher.vocab) and matcher.hparams["img_dim"] == 64
+    with pytest.raises(ValueError, match="model.img_dim=2048, but the data has 64"):
+        build("vsrn", overrides=[*small, "model.img_dim=2048"])
+
+
+WIDE = ["data.limit=20", "model.word_dim=3", "model.embed_dim=16"]
+
+
+@pytest.mark.parametrize("model", ["scan_t2i", "vsrn", "sgr", "cvse", "casc"])
+def test_words_start_from_a_file_of_vectors(tmp_path, model):
+    check_words(tmp_path, model, WIDE)
+
+
+@pytest.mark.parametrize("model", ["two_branch_embedding", "two_branch_similarity"])
+@pytest.mark.parametrize("text", ["gru", "mean", "attend"])
+def test_sentences_start_from_a_file_of_vectors(tmp_path, model, text):
+    # In a mean unknown words keep the small start of that encoder.
+    check_words(tmp_path, model, [*WIDE, f"text={text}"], 1.0 if text == "gru" else 0.4)
+
+
+def check_words(folder, model, overrides, spread=1.0):
+    words = build(model, overrides=overrides).vocab.words
+    file, rng = folder / "vectors.txt", np.random.default_rng(0)
+    known = {word: rng.integers(9, 99, 3).tolist() for word in words[5::2]}
+    file.write_text("".join(f"{word} {a} {b} {c}\n" for word, (a, b, c) in known.items()))
+    matcher = build(model, overrides=[*overrides, f"word_vectors={file}"])
+    rows = dict(zip(words, matcher.text.embed.weight.tolist(), strict=True))
+    assert {word: rows.pop(word) for word in known} == known
+    noise = np.array(list(rows.values()))
+    assert abs(noise.mean()) < 0.2 and abs(noise.std() - spread) < 0.2
+    with pytest.raises(ValueError, match="is 3 wide, but model.word_dim=4; set model.word_dim=3"):
+        build(model, overrides=[*overrides, "model.word_dim=4", f"word_vectors={file}"])
+
+
+def test_missing_root_says_what_to_give():
+    with pytest.raises(ValueError, match="data.root=DIR"):
+        build("vsrn", data="coco")
+
+
+@pytest.mark.parametrize("option", GROUPS["trainer"])
+def test_trainers_pass_only_what_lightning_takes(option):
+    import inspect
+
+    import pytorch_lightning as pl
+
+    cfg = compose([f"trainer={option}"])
+    known = set(inspect.signature(pl.Trainer).parameters)
+    assert set(cfg.trainer) - {"_target_"} <= known
+    assert OmegaConf.to_container(cfg, resolve=False)

@@ -1,0 +1,88 @@
+"""A wrong option ends in one line that says what was meant."""
+
+import pytest
+
+from itm import evaluate, explain, search, train
+from itm.app import entry as cli
+from itm.app.config import compose
+
+SMALL = "data.root.images=[4,4,4]"
+
+
+def line(module, *arguments, capsys, monkeypatch, cwd):
+    """What a command prints when it fails, run in this process."""
+    monkeypatch.chdir(cwd)
+    monkeypatch.setattr("sys.argv", [module.__name__, *arguments])
+    monkeypatch.delenv("ITM_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit):
+        cli.run(module._main)
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["model=vrsn"], "there is no model=vrsn; did you mean vsrn? choose from casc, cvse"),
+        (["loss=xyz"], "there is no loss=xyz; choose from logistic, multilabel"),
+        (["loss.margn=0.1"], "there is no option loss.margn; did you mean loss.margin?"),
+        (["batch_size=8"], "there is no option batch_size; did you mean data.batch_size?"),
+        (["loss=sam", "loss.wibble=1"], "there is no option loss.wibble; loss: margin"),
+        (["data.batch_size=0", SMALL], "error: data.batch_size=0 must be at least 1\n"),
+        (["loss.margin=-1", SMALL], "error: margin=-1: expected 0 or more\n"),
+        (["loss.margin=wide", SMALL], "loss.margin=wide: expected a number, such as 0.2"),
+        (["seed=abc"], "seed=abc: expected a number, such as 0"),
+    ],
+)
+def test_training(arguments, said, capsys, monkeypatch, tmp_path):
+    text = line(train, *arguments, capsys=capsys, monkeypatch=monkeypatch, cwd=tmp_path)
+    assert said in text
+
+
+def test_search(capsys, monkeypatch, tmp_path):
+    given = {"capsys": capsys, "monkeypatch": monkeypatch, "cwd": tmp_path}
+    assert "there is no option qery; did you mean query?" in line(search, "qery=dog", **given)
+    assert "top=ten: expected a number, such as 10" in line(search, "top=ten", **given)
+    assert "top=0: expected at least 1" in line(
+        search, "checkpoint=nowhere", "query=dog", "top=0", **given
+    )
+    assert "give checkpoint=RUN" in line(search, "query='a dog'", **given)
+
+
+def test_a_file_that_is_no_checkpoint_and_an_empty_caption(capsys, monkeypatch, tmp_path):
+    given = {"capsys": capsys, "monkeypatch": monkeypatch, "cwd": tmp_path}
+    (tmp_path / "weights.pkl").write_bytes(b"")
+    text = line(evaluate, "checkpoint=weights.pkl", SMALL, **given)
+    assert "weights.pkl is no .ckpt; give a run folder" in text
+    text = line(explain, "checkpoint=nowhere", SMALL, "caption=''", "out=a.png", **given)
+    assert "caption= is empty; give a sentence" in text
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("protocol=coco_5k", "defined on 5000 images and 25000 captions, the split has 4 and 20"),
+        ("protocol=coco5k", "unknown protocol 'coco5k': choose from full"),
+        ("relevance=cidr", "unknown relevance 'cidr': choose cider"),
+        ("batch_size=0", "batch_size=0: expected at least 1"),
+        ("eccv=true", "5000 images and 25000 captions; split test of"),
+        ("relevance=missing.npy", "no relevance file missing.npy"),
+    ],
+)
+def test_an_evaluation_finds_mistakes_before_it_scores(option, said, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("ITM_CACHE", str(tmp_path))
+    given = {"capsys": capsys, "monkeypatch": monkeypatch, "cwd": tmp_path}
+    assert said in line(evaluate, "checkpoint=nowhere", SMALL, option, **given)
+
+
+def test_a_memory_budget_is_in_bytes(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("ITM_CACHE", str(tmp_path))
+    given = {"capsys": capsys, "monkeypatch": monkeypatch, "cwd": tmp_path}
+    text = line(evaluate, "checkpoint=nowhere", SMALL, "memory_budget=4", **given)
+    assert "memory_budget=4 is too small: it is a number of bytes" in text
+
+
+def test_the_fast_trainer_takes_epochs():
+    assert compose(["trainer=fast"]).trainer.max_epochs == 1
+    assert compose(["trainer=fast", "max_epochs=3"]).trainer.max_epochs == 3

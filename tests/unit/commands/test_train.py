@@ -1,0 +1,135 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from cli import run
+from fast import FAST
+
+import itm
+
+VSRN = (*FAST, "model=vsrn", "model.caption_dim=16", "model.caption_word_dim=16")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """One run of a few seconds that several tests look at."""
+    folder = tmp_path_factory.mktemp("runs")
+    text = run("train", *VSRN, "hydra.run.dir=run", cwd=folder)
+    return folder, text
+
+
+def test_a_run_leaves_everything_behind(trained):
+    folder, text = trained
+    results = json.loads((folder / "run/results.json").read_text())
+    assert 0 < results["test/rsum"] <= 600
+    assert results["versions"]["torch"] == torch.__version__
+    assert f"{results['test/rsum']:.1f}" in text
+    assert (folder / "run/checkpoints/best.ckpt").is_file()
+    assert (folder / "run/.hydra/overrides.yaml").is_file()
+    header = (folder / "run/csv/metrics.csv").read_text().splitlines()[0]
+    for name in ("train/loss", "train/ranking", "val/rsum", "val/i2t_r1", "lr-Adam"):
+        assert name in header
+
+
+def test_a_checkpoint_is_a_matcher_with_its_words(trained):
+    folder, _ = trained
+    matcher = itm.load(folder / "run")
+    assert not matcher.training and "red" in matcher.vocab.words
+    scores = matcher.score(np.zeros((2, 12, 64), np.float32), ["a red ball", "a dog", "two cats"])
+    assert scores.shape == (2, 3) and np.isfinite(scores).all()
+
+
+def test_resume_continues_epochs_and_optimiser(trained, tmp_path):
+    folder, _ = trained
+    whole = run("train", *VSRN, "hydra.run.dir=whole", "trainer.max_epochs=2", cwd=tmp_path)
+    run("train", *VSRN, "hydra.run.dir=part", "trainer.max_epochs=1", cwd=tmp_path)
+    run("train", "resume=part", "trainer.max_epochs=2", cwd=tmp_path)
+    a, b = (
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)
+        for name in ("whole", "part")
+    )
+    assert "rsum" in whole and a["epoch"] == b["epoch"]
+    for key, value in a["state_dict"].items():
+        torch.testing.assert_close(value, b["state_dict"][key], rtol=0, atol=0)
+
+
+def test_init_takes_weights_only(trained, tmp_path):
+    folder, _ = trained
+    run("train", *VSRN, f"init={folder}/run", "optimizer.lr=0", "hydra.run.dir=next", cwd=tmp_path)
+    old, new = itm.load(folder / "run").state_dict(), itm.load(tmp_path / "next").state_dict()
+    assert torch.equal(old["text.embed.weight"], new["text.embed.weight"])
+
+
+def test_a_sweep_ends_with_one_table(tmp_path):
+    text = run(
+        "train", "-m", "trainer=fast", "model=scan,vsrn", "loss.margin=0.1,0.3",
+        "model.embed_dim=16", "model.word_dim=8", "hydra.sweep.dir=sweep", cwd=tmp_path,
+    )  # fmt: skip
+    with (tmp_path / "sweep/summary.csv").open() as file:
+        header, *rows = csv.reader(file)
+    assert len(rows) == 4 and header[:3] == ["job", "model", "loss.margin"]
+    assert {tuple(row[1:3]) for row in rows} == {
+        (model, margin) for model in ("scan", "vsrn") for margin in ("0.1", "0.3")
+    }
+    assert "4 jobs" in text
+    assert (tmp_path / "sweep/summary.md").read_text().count("\n") == 6
+    assert (tmp_path / "sweep/summary.png").stat().st_size > 1000
+
+
+def test_evaluate_one_and_an_ensemble(trained, tmp_path):
+    folder, _ = trained
+    run("evaluate", f"checkpoint={folder}/run", "data.limit=64", "save_similarity=true",
+        "hydra.run.dir=one", cwd=tmp_path)  # fmt: skip
+    one = json.loads((tmp_path / "one/report.json").read_text())["results"]
+    trained_results = json.loads((folder / "run/results.json").read_text())
+    assert one[f"{folder}/run"]["rsum"] == pytest.approx(trained_results["test/rsum"])
+    run("evaluate", f"checkpoint=[{folder}/run,{folder}/run]", "data.limit=64",
+        "hydra.run.dir=two", cwd=tmp_path)  # fmt: skip
+    two = json.loads((tmp_path / "two/report.json").read_text())["results"]
+    assert two["ensemble of 2"]["rsum"] == pytest.approx(one[f"{folder}/run"]["rsum"])
+    run("evaluate", "similarity=one/similarity_0.npy", "data.limit=64", "relevance=cider",
+        "hydra.run.dir=three", cwd=tmp_path)  # fmt: skip
+    three = json.loads((tmp_path / "three/report.json").read_text())["results"]
+    assert three["one/similarity_0.npy"]["rsum"] == pytest.approx(one[f"{folder}/run"]["rsum"])
+    assert three["one/similarity_0.npy"]["i2t_ncs_10"] > 0
+
+
+@pytest.mark.parametrize(
+    "module, arguments, message",
+    [
+        ("train", ("data=coco",), "error: this data set needs data.root=DIR"),
+        ("train", ("data=coco", "data.root=nowhere"), "no such folder"),
+        ("train", ("resume=nowhere",), "no checkpoint at nowhere/checkpoints/last.ckpt"),
+        ("evaluate", (), "error: give either checkpoint=FOLDER or similarity=FILE.npy"),
+        ("evaluate", ("checkpoint=nowhere",), "nothing to load at nowhere; looked for"),
+        ("convert", (), "error: give published=... and out=..."),
+        ("convert", ("published=nowhere", "out=x"), "no checkpoint at nowhere"),
+    ],
+)
+def test_mistakes_end_in_one_clear_line(module, arguments, message, tmp_path):
+    text = run(module, *arguments, cwd=tmp_path, fails=True)
+    assert message in text and "Traceback" not in text
+
+
+def test_own_model_and_loss_from_a_config_folder(tmp_path):
+    (tmp_path / "conf/model").mkdir(parents=True)
+    (tmp_path / "conf/loss").mkdir()
+    (tmp_path / "conf/model/mean.yaml").write_text(
+        "_target_: toy.MeanMatcher\nvocab_size: null\nimg_dim: null\nembed_dim: 32\n"
+    )
+    (tmp_path / "conf/loss/mine.yaml").write_text("_target_: itm.losses.Triplet\nmargin: 0.1\n")
+    text = run(
+        "train", "--config-dir", "conf", "model=mean", "loss=mine", "trainer=fast", cwd=tmp_path
+    )
+    assert "mean mine scenes" in text
+
+
+def test_prepare_checks_a_folder_and_writes_its_files(tmp_path):
+    text = run("prepare", "data.root.images=[40,20,20]", "out=made", cwd=tmp_path,
+               ITM_CACHE=str(tmp_path / "cache"))  # fmt: skip
+    assert "40 images, 200 captions" in text
+    for name in ("vocab.json", "concepts.json", "labels.json", "cider.npz"):
+        assert (tmp_path / "made" / name).stat().st_size > 0
+    assert json.loads((tmp_path / "made/labels.json").read_text())["images"] == 40

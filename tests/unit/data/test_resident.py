@@ -1,0 +1,95 @@
+"""Features on the device: batches are those of the loader, and no feature is read for them."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from cli import run
+from corpus import write
+from fast import FAST
+
+from itm.batch import Captions, Images
+from itm.data.layout import read_split
+from itm.data.module import RegionDataModule
+from itm.data.resident import read_table
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, repeat in (("train", 5), ("dev", 1), ("test", 1)):
+        write(tmp_path, name, images=7, repeat=repeat, dtype=np.float16)
+    return tmp_path
+
+
+def module(folder, **options):
+    data = RegionDataModule(folder, batch_size=8, eval_batch_size=4, seed=3, **options)
+    data.setup()
+    return data
+
+
+def every(data, **stage):
+    """All batches of a stage as a trainer hands them out."""
+    data.trainer = SimpleNamespace(**{"training": False, "testing": False, **stage})
+    loaders = [data.train_dataloader()] if data.trainer.training else data.val_dataloader()
+    loaders = data.test_dataloader() if data.trainer.testing else loaders
+    return [data.on_after_batch_transfer(batch, 0) for loader in loaders for batch in loader]
+
+
+def assert_equal(a, b):
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    elif isinstance(a, tuple):
+        assert type(a) is type(b) and len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_equal(x, y)
+    else:
+        assert a == b
+
+
+@pytest.mark.parametrize("sentences", [1, 3])
+@pytest.mark.parametrize("stage", ["training", "validating", "testing"])
+def test_batches_are_those_of_the_loader(folder, stage, sentences):
+    stage = {stage: True}
+    read = every(module(folder, sentences=sentences), **stage)
+    found = every(module(folder, sentences=sentences, resident=True), **stage)
+    assert len(read) == len(found) > 1
+    for a, b in zip(read, found, strict=True):
+        assert_equal(a, b)
+
+
+def test_loaders_bring_no_features(folder):
+    data = module(folder, resident=True)
+    pairs = next(iter(data.train_dataloader()))
+    assert pairs.images.regions.numel() == 0
+    images, captions = (next(iter(loader)) for loader in data.val_dataloader())
+    assert isinstance(images, Images) and images.regions.numel() == 0
+    assert isinstance(captions, Captions)
+
+
+@pytest.mark.parametrize("dtype", [True, "float32", "float16", "bfloat16"])
+def test_the_table_has_the_type_that_was_asked_for(folder, dtype):
+    split = read_split(folder, "train")
+    table = read_table(split, torch.device("cpu"), dtype)
+    wanted = torch.float16 if dtype is True else getattr(torch, dtype)
+    assert table.dtype == wanted and table.shape == (7, 3, 4)
+    expected = torch.from_numpy(split.images(np.arange(7))).to(wanted)
+    torch.testing.assert_close(table, expected, rtol=0, atol=0)
+
+
+def test_another_type_is_refused(folder):
+    with pytest.raises(ValueError, match="data.resident=int8 must be true, false or one of"):
+        read_table(read_split(folder, "train"), torch.device("cpu"), "int8")
+
+
+def test_a_run_is_the_same_with_resident_features(tmp_path):
+    small = (*FAST, "model=scan", "trainer.log_every_n_steps=2")
+    for name, more in (("read", ()), ("resident", ("data.resident=true",))):
+        run("train", *small, *more, f"hydra.run.dir={name}", cwd=tmp_path)
+    a, b = (
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)
+        for name in ("read", "resident")
+    )
+    for key, value in a["state_dict"].items():
+        torch.testing.assert_close(value, b["state_dict"][key], rtol=0, atol=0)

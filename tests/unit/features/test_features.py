@@ -1,0 +1,360 @@
+import base64
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from itm.app.config import compose
+from itm.data import check
+from itm.data.layout import read_split
+from itm.features.arrays import read_arrays
+from itm.features.convert import convert_features
+from itm.features.hdf5 import read_hdf5
+from itm.features.partition import Names, partition
+from itm.features.records import Record, fractions
+from itm.features.sentences import read_sentences
+from itm.features.store import Store, fit, write_captions
+from itm.features.tsv import read_tsv
+from itm.prepare import prepare
+
+NAMES = [f"COCO_val2014_{i:012d}.jpg" for i in (7, 12, 391895, 5)]
+CAPTIONS = {name: [f"caption {i} of {name[-5]}" for i in range(3)] for name in NAMES}
+RNG = np.random.default_rng(0)
+FEATURES = {name: RNG.normal(size=(4, 6)).astype(np.float32) for name in NAMES}
+PIXELS = {name: np.sort(RNG.uniform(0, 200, (4, 4)).astype(np.float32)) for name in NAMES}
+
+
+def cell(array):
+    return base64.b64encode(np.ascontiguousarray(array, np.float32).tobytes()).decode()
+
+
+def write_tsv(path, names=NAMES, wide=False, header=False):
+    lines = []
+    if header:
+        lines.append("image_id\timage_w\timage_h\tnum_boxes\tboxes\tfeatures")
+    for name in names:
+        number = str(int(name[-16:-4]))
+        arrays = ["4", cell(PIXELS[name]), cell(FEATURES[name])]
+        row = [number, "400", "200", *arrays]
+        if wide:
+            row = [number, "200", "400", "x", "x", "x", "x", *arrays]
+        lines.append("\t".join(row))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def expect(folder, boxes=True, dtype=np.float16):
+    """The folder holds every image's own features, boxes and captions, in one split or another."""
+    seen = []
+    for name in ("train", "dev", "test"):
+        split = read_split(folder, name)
+        for row, image in enumerate(split.ids):
+            np.testing.assert_array_equal(split.features[row], FEATURES[image].astype(dtype))
+            if boxes:
+                wanted = PIXELS[image] / [400, 200, 400, 200]
+                np.testing.assert_allclose(split.boxes[row], wanted, rtol=1e-6)
+            assert split.references()[row] == CAPTIONS[image]
+        seen += split.ids
+    assert sorted(seen) == sorted(NAMES)
+
+
+THREE = [0.5, 0.25, 0.25]
+
+
+def splits():
+    return partition(NAMES, fractions=THREE)
+
+
+@pytest.mark.parametrize("options", [{}, {"wide": True}, {"header": True}])
+def test_bottom_up_attention_files(tmp_path, options):
+    records = read_tsv(write_tsv(tmp_path / "a.tsv", NAMES[::-1], **options))
+    expect(convert_features(records, splits(), CAPTIONS, tmp_path / "out"))
+
+
+def test_arrays_one_per_image(tmp_path):
+    folder = tmp_path / "arrays" / "val2014"
+    folder.mkdir(parents=True)
+    for i, name in enumerate(NAMES):
+        if i % 2:
+            np.save(folder / f"{name}.npy", FEATURES[name])
+        else:
+            size = {"image_w": 400, "image_h": 200}
+            np.savez(folder / f"{name[:-4]}.npz", x=FEATURES[name], bbox=PIXELS[name], **size)
+    out = convert_features(
+        read_arrays(tmp_path / "arrays"), splits(), CAPTIONS, tmp_path / "out", dtype="float32"
+    )
+    expect(out, boxes=False, dtype=np.float32)
+
+
+@pytest.mark.parametrize("kind", ["rows", "groups", "arrays"])
+def test_hdf5(tmp_path, kind):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        if kind == "rows":
+            file["image_features"] = np.stack([FEATURES[n] for n in NAMES])
+            file["image_bb"] = np.stack([PIXELS[n] / [400, 200, 400, 200] for n in NAMES])
+            file["ids"] = [n[:-4] for n in NAMES]
+        for name in NAMES if kind == "groups" else []:
+            group = file.create_group(name)
+            group["features"], group["boxes"] = FEATURES[name], PIXELS[name]
+            group.attrs["image_w"], group.attrs["image_h"] = 400, 200
+        for name in NAMES if kind == "arrays" else []:
+            file[name] = FEATURES[name]
+    out = convert_features(read_hdf5(tmp_path / "a.h5"), splits(), CAPTIONS, tmp_path / "out")
+    expect(out, boxes=kind != "arrays")
+
+
+def test_prepare_converts_and_checks(tmp_path, capsys):
+    write_tsv(tmp_path / "a.tsv")
+    lines = [f"{name}#{i}\t{text}\n" for name in NAMES for i, text in enumerate(CAPTIONS[name])]
+    (tmp_path / "captions.txt").write_text("".join(lines))
+    given = {"source": "a.tsv", "captions": "captions.txt", "out": "out"}
+    paths = [f"{key}={tmp_path / name}" for key, name in given.items()]
+    prepare(compose(["from=tsv", *paths, f"fractions={THREE}", "write=[vocab]"], "prepare"))
+    expect(tmp_path / "out")
+    text = capsys.readouterr().out
+    assert "train: 2 images, 6 captions (2 images with 3)" in text and "boxes yes" in text
+    assert (tmp_path / "out" / "vocab.json").is_file()
+    with pytest.raises(ValueError, match=r"missing: source, captions, out"):
+        prepare(compose(["from=tsv"], "prepare"))
+    with pytest.raises(ValueError, match="choose from tsv, arrays, hdf5"):
+        prepare(compose(["from=csv", *paths], "prepare"))
+
+
+# Regions, stores ------------------------------------------------------------------------------
+
+
+def ragged(*counts):
+    return [Record(n, np.full((k, 2), k, np.float32)) for n, k in zip(NAMES, counts, strict=True)]
+
+
+def test_other_numbers_of_regions_need_a_number(tmp_path):
+    with pytest.raises(ValueError, match=r"\(5, 2\).*regions=36"):
+        convert_features(ragged(4, 4, 5, 4), splits(), CAPTIONS, tmp_path / "a")
+    out = convert_features(ragged(4, 2, 5, 1), splits(), CAPTIONS, tmp_path / "b", regions=4)
+    assert {read_split(out, s).features.shape[1:] for s in ("train", "dev", "test")} == {(4, 2)}
+
+
+def test_missing_regions_are_repeated():
+    array = np.array([[1.0], [2], [3]])
+    assert fit(array, 2)[:, 0].tolist() == [1, 2]
+    assert fit(array, 7)[:, 0].tolist() == [1, 2, 3, 1, 2, 3, 1]
+
+
+def test_images_without_features_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"1 of 4 images.*000000000005"):
+        convert_features(ragged(4, 4, 4, 4)[:3], splits(), CAPTIONS, tmp_path / "a")
+    assert not list((tmp_path / "a").glob("*_ims.npy"))
+    with pytest.raises(ValueError, match="no image of the captions"):
+        convert_features([Record("z", np.ones((1, 2)))], splits(), CAPTIONS, tmp_path / "b")
+    convert_features(ragged(4, 4, 4, 4), splits(), CAPTIONS, tmp_path / "a")  # over the unfinished
+    with pytest.raises(ValueError, match="there already"):
+        convert_features(ragged(4, 4, 4, 4), splits(), CAPTIONS, tmp_path / "a")
+
+
+def test_boxes():
+    box = np.array([[10, 20, 30, 50.0]])
+    np.testing.assert_allclose(fractions(box, (100, 100)), box / 100)
+    np.testing.assert_array_equal(fractions(box / 100, None), (box / 100).astype(np.float32))
+    assert fractions(box, None) is None
+    assert fractions(box, (20, 100)).max() == 1  # detectors overshoot by a pixel
+
+
+def test_a_store_goes_on_where_it_was(tmp_path):
+    first = Store(tmp_path, "train", (5, 2, 3), resume=True)
+    first.write([0, 3], np.ones((2, 2, 3)), np.zeros((2, 2, 4)))
+    first.flush()
+    first.write([1], np.ones((1, 2, 3)), np.zeros((1, 2, 4)))  # not flushed: not done
+    again = Store(tmp_path, "train", (5, 2, 3), resume=True)
+    assert again.missing.tolist() == [1, 2, 4]
+    with pytest.raises(ValueError, match="3 rows of train are missing"):
+        again.finish()
+    with pytest.raises(ValueError, match=r"\(5, 2, 3\).*another out="):
+        Store(tmp_path, "train", (5, 2, 4), resume=True)
+    again.write([1, 2, 4], np.full((3, 2, 3), 2.0), np.zeros((3, 2, 4)))
+    again.finish()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["train_boxes.npy", "train_ims.npy"]
+    assert np.load(tmp_path / "train_ims.npy")[:, 0, 0].tolist() == [1, 2, 2, 1, 2]
+    assert len(Store(tmp_path, "train", (5, 2, 3), resume=True).missing) == 0
+
+
+def test_values_that_do_not_fit_are_refused(tmp_path):
+    store = Store(tmp_path, "train", (2, 1, 1))
+    with (
+        pytest.raises(ValueError, match=r"row 1 .*largest 7e\+04.*float32"),
+        np.errstate(all="ignore"),
+    ):
+        store.write([0, 1], np.array([[[1.0]], [[7e4]]]), None)
+
+
+# Captions and names ---------------------------------------------------------------------------
+
+WANTED = {"a.jpg": ["A dog, running", "Two dogs"], "b.jpg": ["A cat"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "a.jpg\tA dog, running\r\nb.jpg\tA  cat\na.jpg\t Two dogs \n\n"),
+        ("a.token", "a.jpg#0\tA dog, running\na.jpg#1\tTwo dogs\nb.jpg#0\tA cat"),
+        ("a.csv", 'image,caption\na.jpg,"A dog,\nrunning"\na.jpg,Two dogs\nb.jpg,A cat\n'),
+        ("a.csv", 'id,caption,image\n1,"A dog, running",a.jpg\n2,Two dogs,a.jpg\n3,A cat,b.jpg\n'),
+        ("a.csv", 'a.jpg,"A dog, running"\na.jpg,Two dogs\nb.jpg,A cat\n'),
+    ],
+)
+def test_formats_of_captions(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_sentences(path).captions == WANTED
+
+
+def test_karpathys_format_brings_splits(tmp_path):
+    images = [
+        {"filename": n, "split": s, "sentences": [{"raw": f"{n} {s}"}]}
+        for n, s in zip("abcd", ["restval", "val", "test", "train"], strict=True)
+    ]
+    (tmp_path / "a.json").write_text(json.dumps({"images": images}))
+    found = read_sentences(tmp_path / "a.json")
+    assert partition(list(found.captions), known=found.splits) == {
+        "train": ["a", "d"],
+        "dev": ["b"],
+        "test": ["c"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"a.jpg a dog\n", r"a.txt:1: no TAB"),
+        ("a.txt", b"a.jpg\tdog\nb.jpg\tcaf\xe9\n", r"a.txt:2: not UTF-8.*iconv"),
+        ("a.txt", b"\n\n", "holds no caption"),
+        ("a.csv", b"image,caption\na.jpg\n", "row 2.*no column 2"),
+        ("a.json", b'{"pictures": []}', "expected .*images"),
+        ("a.json", b"[", "expected .*images"),
+    ],
+)
+def test_broken_caption_files(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_sentences(tmp_path / name)
+
+
+def test_names_are_found_under_other_forms():
+    names = Names(["x/a.jpg", "COCO_000012.png", "img_3.jpg", "other_3.jpg", "y/b.jpg", "z/b.jpg"])
+    assert names.find("x/a.jpg") == names.find("a") == names.find("elsewhere/a.npy") == "x/a.jpg"
+    assert names.find("12") == names.find(12) == "COCO_000012.png"
+    assert names.find("3") is None and names.find("b") is None  # two have it
+    assert names.find("other_3") == "other_3.jpg" and names.find("c") is None
+
+
+def test_fractions_are_kept_and_repeatable():
+    names = [f"{i}.jpg" for i in range(101)]
+    drawn = partition(names, fractions=[0.8, 0.1, 0.1], seed=3)
+    assert [len(drawn[s]) for s in ("train", "dev", "test")] == [81, 10, 10]
+    assert sorted(sum(drawn.values(), [])) == sorted(names)
+    assert drawn == partition(names[::-1], fractions=[0.8, 0.1, 0.1], seed=3)
+    assert drawn != partition(names, fractions=[0.8, 0.1, 0.1], seed=4)
+    assert list(partition(names, fractions=[0.9, 0, 0.1])) == ["train", "test"]
+    for wrong in ([0.5, 0.1, 0.1], [1.2, -0.1, -0.1], [1]):
+        with pytest.raises(ValueError, match="sum to 1"):
+            partition(names, fractions=wrong)
+    with pytest.raises(ValueError, match="too few"):
+        partition(["a", "b"], fractions=[0.8, 0.1, 0.1])
+
+
+def test_lists_make_the_splits(tmp_path):
+    (tmp_path / "train").write_text("b\na.jpg\nunknown.jpg\n")
+    (tmp_path / "test").write_text("c.jpg\n")
+    lists = {"train": tmp_path / "train", "dev": None, "test": str(tmp_path / "test")}
+    found = partition(["a.jpg", "b.jpg", "c.jpg", "d.jpg"], lists)
+    assert found == {"train": ["b.jpg", "a.jpg"], "test": ["c.jpg"]}
+    (tmp_path / "test").write_text("a.jpg\n")
+    with pytest.raises(ValueError, match="both train and test"):
+        partition(["a.jpg", "b.jpg"], lists)
+    with pytest.raises(ValueError, match="no picture of"):
+        partition(["e.jpg"], lists)
+
+
+def test_unequally_many_captions_are_read_back(tmp_path):
+    captions = {"a": ["1 x", "2 x"], "b": ["3 x"], "c": ["4 x", "5 x", "6 x"]}
+    write_captions(tmp_path, {"train": ["b", "a", "c"], "dev": ["b"]}, captions)
+    np.save(tmp_path / "train_ims.npy", np.ones((3, 2, 2), np.float32))
+    split = read_split(tmp_path, "train")
+    assert split.ids == ["b", "a", "c"] and split.references() == [captions[n] for n in "bac"]
+    assert (tmp_path / "dev_ids.txt").read_text() == "b\n"
+
+
+# The page on a folder -------------------------------------------------------------------------
+
+
+def folder_with(tmp_path, captions, images=2, name="train"):
+    (tmp_path / f"{name}_caps.txt").write_bytes(captions)
+    np.save(tmp_path / f"{name}_ims.npy", np.ones((images, 2, 3), np.float32))
+    return tmp_path
+
+
+def test_the_page_shows_all_problems_at_once(tmp_path):
+    bad = (
+        b"a dog runs\nA dog runs\nb'a cat sleeps'\nhi\ncaf\xe9 is open\n\n" + b"word " * 101 + b"\n"
+    )
+    text = check.page(folder_with(tmp_path, bad), names=["train", "dev"])
+    assert "train: CANNOT BE USED" in text and "train_ims.npy is float32 (2, 2, 3)" in text
+    assert "dev: CANNOT BE USED" in text and "dev_ims.npy" in text
+    for line in (
+        "1 Python bytes literals (line 3)",
+        "1 of fewer than 3 words (line 4)",
+        "1 not UTF-8 (line 5)",
+        "1 empty (line 6)",
+        "1 of more than 100 words (line 7)",
+        "1 of 7 captions occurred before",
+    ):
+        assert line in text, text
+
+
+def test_a_wrong_count_of_captions_is_told(tmp_path):
+    text = check.page(folder_with(tmp_path, b"a b c\n" * 9))
+    assert "9 captions" in text and "2 images" in text and "missing or too many" in text
+
+
+def test_images_in_two_splits_are_a_leak(tmp_path):
+    for name in ("train", "test"):
+        folder_with(tmp_path, b"a b c\n" * 4, name=name)
+        (tmp_path / f"{name}_ids.txt").write_text(f"x\n{name}\n")
+    assert "LEAK: train and test share 1 ids, such as 'x'" in check.page(tmp_path)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        check.page(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1\t2\t3", "3 columns"),
+        ("1\t400\t200\t4\t!!\tAAAA", "a.tsv:1: not a line"),
+        (f"1\t400\t200\t3\t{cell(np.ones((4, 4)))}\t{cell(np.ones((4, 6)))}", "a.tsv:1"),
+    ],
+)
+def test_broken_tsv(tmp_path, line, message):
+    (tmp_path / "a.tsv").write_text(line + "\n")
+    with pytest.raises(ValueError, match=message):
+        list(read_tsv(tmp_path / "a.tsv"))
+
+
+def test_broken_arrays(tmp_path):
+    with pytest.raises(ValueError, match="no .npy or .npz"):
+        list(read_arrays(tmp_path))
+    np.savez(tmp_path / "a.npz", other=np.ones(2))
+    with pytest.raises(ValueError, match=r"a.npz.*expected one of features.*found other"):
+        list(read_arrays(tmp_path))
+    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ValueError, match=r"a.npz"):
+        list(read_arrays(tmp_path))
+
+
+def test_broken_hdf5(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"] = np.ones((2, 3, 4))
+    with pytest.raises(ValueError, match="one name per image"):
+        list(read_hdf5(tmp_path / "a.h5"))

@@ -1,0 +1,347 @@
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import torch
+from toy import MeanMatcher
+
+import itm
+from itm.index.index import Hit
+from itm.index.nearest import Nearest, choose, largest
+
+SMALL = [
+    "data.root.images=[40,20,30]",
+    "data.min_count=1",
+    "data.num_concepts=20",
+    "data.num_labels=20",
+    "model.embed_dim=16",
+]
+FAMILIES = {
+    "vsrn": ["model.word_dim=8", "model.caption_dim=8", "model.caption_word_dim=8"],
+    "cvse": ["model.word_dim=8"],
+    "scan_t2i": ["model.word_dim=8"],
+    "scan_i2t": ["model.word_dim=8"],
+    "sgr": ["model.word_dim=8", "model.sim_dim=8"],
+    "saf": ["model.word_dim=8", "model.sim_dim=8"],
+    "casc": ["model.word_dim=8"],
+    "two_branch_embedding": ["model.word_dim=8", "model.hidden_dim=16"],
+    "two_branch_similarity": ["model.word_dim=8", "model.hidden_dim=16"],
+}
+CASES = [(model, "image") for model in FAMILIES]
+CASES += [(model, "region") for model in FAMILIES if "two_branch" in model]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ITM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def build(model, *overrides):
+    torch.manual_seed(0)
+    matcher = itm.build(model=model, overrides=[*SMALL, *FAMILIES[model], *overrides])
+    return matcher.eval(), matcher.data.test_split
+
+
+def check(hits, items, scores, k):
+    """Hits are k best of the scores, in order, whichever of equal ones."""
+    best = np.sort(scores)[::-1][:k]
+    np.testing.assert_allclose([hit.score for hit in hits], best, atol=1e-5)
+    own = {}
+    for item, score in zip(items, scores, strict=True):
+        own.setdefault(item, []).append(score)
+    assert all(np.abs(np.array(own[hit.item]) - hit.score).min() < 1e-5 for hit in hits)
+
+
+@pytest.mark.parametrize("model, level", CASES)
+def test_finds_what_full_scoring_finds(cache, model, level, tmp_path):
+    matcher, split = build(model, *([f"model.level={level}"] if "two_branch" in model else []))
+    scores = matcher.score(split.view(), split.captions)
+    index = itm.Index(matcher, split)
+    assert index.ids == split.ids and index.captions == split.captions
+    assert matcher.ranks_by_vectors == (
+        model in ("vsrn", "cvse") or (model, level) == ("two_branch_embedding", "image")
+    )
+    index.save(tmp_path / "index")
+    for found in (index, itm.Index.load(tmp_path / "index")):
+        for column in (0, 7, 149):
+            check(found.search(split.captions[column], k=5), split.ids, scores[:, column], 5)
+        for row in (0, 29):
+            check(found.search(image=split.ids[row], k=7), split.captions, scores[row], 7)
+            features = split.images([row])[0]
+            check(found.search(features=features, k=200), split.captions, scores[row], 150)
+    assert index.recall(split.captions[:3], split.ids[:2], k=5) == 1
+
+
+def test_an_order_embedding_is_searched_by_its_score(cache):
+    matcher, split = build("vsrn", "model.measure=order")
+    assert not matcher.ranks_by_vectors
+    scores = matcher.score(split.view(), split.captions)
+    index = itm.Index(matcher, split, shortlist=10)
+    for column in (0, 7, 149):
+        whole = itm.Index(matcher, split, shortlist=len(split.ids))
+        check(whole.search(split.captions[column], 5), split.ids, scores[:, column], 5)
+        check(index.search(split.captions[column], 5, exact=True), split.ids, scores[:, column], 5)
+
+
+def test_the_shortlist_is_scored_exactly_and_recall_says_what_it_misses(cache):
+    matcher, split = build("scan_t2i")
+    scores = matcher.score(split.view(), split.captions)
+    index = itm.Index(matcher, split, shortlist=6)
+    vectors = matcher.embed(split.view()), matcher.embed(captions=split.captions)
+    shares = []
+    for column in range(10):
+        near = np.argsort(-vectors[0] @ vectors[1][column])[:6]
+        hits = index.search(split.captions[column], k=4)
+        check(hits, [split.ids[i] for i in near], scores[near, column], 4)
+        check(index.search(split.captions[column], 4, exact=True), split.ids, scores[:, column], 4)
+        best = np.sort(scores[:, column])[-4]
+        shares.append(np.mean([hit.score > best - 1e-5 for hit in hits]))
+    assert index.recall(split.captions[:10], k=4) == pytest.approx(np.mean(shares))
+    assert 0 < np.mean(shares) < 1
+
+
+def test_images_with_different_numbers_of_regions_and_captions_alone(cache, tmp_path):
+    matcher, split = build("scan_t2i")
+    rng = np.random.default_rng(0)
+    features = [rng.normal(size=(r, 64)).astype(np.float32) for r in (3, 12, 3, 5, 1, 12)]
+    index = itm.Index(matcher, features, captions=split.captions[:9], batch_size=2)
+    scores = matcher.score(features, split.captions[:9])
+    index.save(tmp_path)
+    for found in (index, itm.Index.load(tmp_path)):
+        check(found.search(split.captions[3], k=6), range(6), scores[:, 3], 6)
+        check(found.search(image=4, k=9), split.captions[:9], scores[4], 9)
+    alone = itm.Index(matcher, captions=split.captions[:9])
+    check(alone.search(features=features[3], k=2), split.captions[:9], scores[3], 2)
+    with pytest.raises(ValueError, match="holds no images"):
+        alone.search("a dog")
+
+
+def test_sentence_vectors(cache):
+    torch.manual_seed(0)
+    from itm.models import TwoBranchEmbedding
+
+    matcher = TwoBranchEmbedding(
+        img_dim=6, sentence_dim=5, hidden_dim=8, embed_dim=4, text={"name": "vectors"}
+    )
+    rng = np.random.default_rng(0)
+    features, sentences = rng.normal(size=(9, 6)), rng.normal(size=(12, 5)).astype(np.float32)
+    index = itm.Index(matcher, features, captions=sentences)
+    scores = matcher.score(features, sentences)
+    check(index.search(sentences[2], k=3), range(9), scores[:, 2], 3)
+    check(index.search(image=8, k=3), range(12), scores[8], 3)
+
+
+def test_arrays_data_modules_and_a_matcher_in_training(cache):
+    torch.manual_seed(0)
+    data = itm.build(model="vsrn", overrides=[*SMALL, *FAMILIES["vsrn"]]).data
+    matcher = MeanMatcher(len(data.vocabulary), 64, 8)
+    matcher.vocab = data.vocabulary
+    matcher.train()
+    split = data.test_split
+    features = split.images(np.arange(30))
+    one, two = itm.Index(matcher, data), itm.Index(matcher, features, split.ids)
+    hits = one.search("two dogs", k=3)
+    assert hits == two.search("two dogs", k=3) and matcher.training
+    assert isinstance(hits[0], Hit) and hits[0].item in split.ids
+
+
+# Nearest vectors ----------------------------------------------------------------------------------
+
+
+def clusters(count, width, seed=0):
+    torch.manual_seed(seed)
+    x = torch.randn(count // 20, width).repeat(20, 1) + 0.3 * torch.randn(count // 20 * 20, width)
+    return torch.nn.functional.normalize(x, dim=1)
+
+
+def test_largest_takes_the_first_of_equal_scores():
+    assert largest(torch.tensor([1.0, 3, 2, 3, 1, 1]), 4).tolist() == [1, 3, 2, 0]
+    assert largest(torch.zeros(5), 3).tolist() == [0, 1, 2]
+    assert largest(torch.zeros(0), 3).tolist() == [] == largest(torch.zeros(3), 0).tolist()
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+def test_nearest_against_all_products(kind, tmp_path):
+    pytest.importorskip("faiss")
+    vectors = clusters(3000, 16)
+    made = Nearest(vectors, kind)
+    made.save(tmp_path / "x.faiss")
+    for nearest in (made, Nearest.load(tmp_path / "x.faiss", vectors)):
+        assert nearest.kind == kind
+        hit = 0
+        for query in clusters(200, 16, seed=1)[:50]:
+            truth = np.argsort(-(vectors @ query).numpy(), kind="stable")[:10]
+            assert nearest.find(query, 10, exact=True).tolist() == truth.tolist()
+            hit += len(set(nearest.find(query, 10).tolist()) & set(truth.tolist()))
+        assert hit >= (500 if kind == "flat" else 450)
+    assert sorted(made.find(vectors[0], 9999).tolist()) == list(range(3000))
+
+
+def test_the_size_chooses_the_kind():
+    pytest.importorskip("faiss")
+    assert [choose(n) for n in (1, 50_000, 50_001, 10**6)] == ["flat", "flat", "ivf", "ivf"]
+
+
+def test_without_faiss(cache, monkeypatch, tmp_path):
+    matcher, split = build("vsrn")
+    index = itm.Index(matcher, split, kind="ivf")
+    index.save(tmp_path)
+    expected = index.search(split.captions[0], exact=True)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert choose(10**6) == "flat"
+    with pytest.raises(ImportError, match=r"pip install 'itm-lightning\[search\]'"):
+        itm.Index(matcher, split, kind="hnsw")
+    with pytest.warns(UserWarning, match=r"s.faiss is not used.*itm-lightning\[search\]"):
+        found = itm.Index.load(tmp_path)
+    assert found.kinds == {"images": "flat", "captions": "flat"}
+    assert found.search(split.captions[0]) == expected
+
+
+# Folders ------------------------------------------------------------------------------------------
+
+
+def test_an_index_is_saved_over_itself(cache, tmp_path):
+    pytest.importorskip("faiss")
+    matcher, split = build("scan_t2i")
+    itm.Index(matcher, split, kind="ivf").save(tmp_path)
+    loaded = itm.Index.load(tmp_path)
+    expected = loaded.search("a dog", k=30)
+    loaded.save(tmp_path)  # what it is mapped from
+    assert loaded.search("a dog", k=30) == expected == itm.Index.load(tmp_path).search("a dog", 30)
+    itm.Index(matcher, split.head(3), kind="flat").save(tmp_path)
+    assert not list(tmp_path.glob("*.faiss")) and len(itm.Index.load(tmp_path).ids) == 3
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+class Bomb:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('pickled code ran')",)
+
+
+@pytest.fixture(scope="module")
+def saved(cache, tmp_path_factory):
+    matcher, split = build("scan_t2i")
+    folder = tmp_path_factory.mktemp("saved") / "index"
+    itm.Index(matcher, split, kind="ivf").save(folder)
+    return folder
+
+
+def tensors(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "images.safetensors")
+
+
+def rewrite(folder, **changes):
+    from safetensors.torch import save_file
+
+    kept = {k: v.clone() for k, v in tensors(folder).items()} | changes
+    (folder / "images.safetensors").unlink()
+    save_file({k: v for k, v in kept.items() if v is not None}, folder / "images.safetensors")
+
+
+def replace(folder, name, content):
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def facts(**changes):
+    return json.dumps({"format": 1, "sides": ["images", "captions"], "shortlist": 5} | changes)
+
+
+HOSTILE = {
+    "pickled tensors": lambda f: replace(f, "images.safetensors", pickle.dumps(Bomb())),
+    "pickled array": lambda f: np.save(f / "x.npy", np.array([Bomb()]), allow_pickle=True)
+    or (f / "x.npy").rename(f / "images.safetensors"),
+    "torch pickle": lambda f: torch.save(Bomb(), f / "images.safetensors"),
+    "truncated": lambda f: replace(
+        f, "images.safetensors", (f / "images.safetensors").read_bytes()[:-9]
+    ),
+    "too few vectors": lambda f: rewrite(f, vectors=torch.zeros(7, 16)),
+    "double vectors": lambda f: rewrite(f, vectors=torch.zeros(30, 16, dtype=torch.double)),
+    "no vectors": lambda f: rewrite(f, vectors=None),
+    "path as a name": lambda f: rewrite(f, **{"../../x": torch.zeros(3)}),
+    "rows beyond": lambda f: rewrite(f, **{"0.rows": torch.arange(30) + 1}),
+    "negative rows": lambda f: rewrite(f, **{"0.rows": torch.arange(30) - 1}),
+    "rows twice": lambda f: rewrite(f, **{"0.rows": torch.zeros(30, dtype=torch.long)}),
+    "rows of another length": lambda f: rewrite(f, **{"0.rows": torch.arange(29)}),
+    "no rows": lambda f: rewrite(f, **{"0.rows": None}),
+    "flat parts": lambda f: rewrite(f, **{"0.parts": torch.zeros(30, 4)}),
+    "nothing": lambda f: rewrite(f, **{"0.parts": None}),
+    "path as a side": lambda f: replace(f, "index.json", facts(sides=["../../images"])),
+    "a side that is a list": lambda f: replace(f, "index.json", facts(sides=[["images"]])),
+    "another version": lambda f: replace(f, "index.json", facts(format=99)),
+    "shortlist": lambda f: replace(f, "index.json", facts(shortlist="9")),
+    "no JSON": lambda f: replace(f, "index.json", "{"),
+    "a list": lambda f: replace(f, "index.json", "[]"),
+    "ids": lambda f: replace(f, "images.json", json.dumps([[1]] * 30)),
+    "equal ids": lambda f: replace(f, "images.json", json.dumps(["a"] * 30)),
+    "fewer ids": lambda f: replace(f, "images.json", json.dumps(list(range(29)))),
+    "deep JSON": lambda f: replace(f, "images.json", "[" * 200_000),
+    "other FAISS index": lambda f: replace(f, "images.faiss", b"IxFI" + bytes(80)),
+    "pickled FAISS index": lambda f: replace(f, "images.faiss", pickle.dumps(Bomb())),
+    "truncated FAISS index": lambda f: replace(
+        f, "images.faiss", (f / "images.faiss").read_bytes()[:-50]
+    ),
+    "FAISS index of others": lambda f: Nearest(clusters(200, 8), "ivf").save(f / "images.faiss"),
+    "other class": lambda f: replace(
+        f, "matcher/config.json",
+        (f / "matcher/config.json").read_text().replace('"SCAN"', '"os.system"'),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_and_broken_folders_are_errors(saved, tmp_path, name):
+    if "FAISS" in name:
+        pytest.importorskip("faiss")
+    import shutil
+
+    folder = shutil.copytree(saved, tmp_path / "index")
+    assert itm.Index.load(folder).search("a dog")
+    HOSTILE[name](folder)
+    with pytest.raises(ValueError) as error:
+        itm.Index.load(folder)
+    assert "pickled code ran" not in str(error.value)
+
+
+def test_no_folder_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no index at .*index.json is missing"):
+        itm.Index.load(tmp_path)
+
+
+# Wrong inputs -------------------------------------------------------------------------------------
+
+
+def test_wrong_inputs(cache):
+    matcher, split = build("vsrn")
+    for arguments, message in (
+        ({}, "nothing to index"),
+        ({"features": split, "shortlist": 0}, "shortlist=0"),
+        ({"features": split, "kind": "annoy"}, "kind='annoy' is none of flat, ivf, hnsw"),
+        ({"features": split, "ids": ["a"] * 30}, "30 ids, 1 of them different, for 30 images"),
+        ({"features": split, "ids": ["a"]}, "1 ids, 1 of them different, for 30 images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            itm.Index(matcher, **arguments)
+    index = itm.Index(matcher, split)
+    for arguments in ({}, {"sentence": "a", "image": "b"}, {"sentence": "a", "k": 0}):
+        with pytest.raises(ValueError, match="give one of sentence"):
+            index.search(**arguments)
+    with pytest.raises(ValueError, match="the query is empty"):
+        index.search("  ")
+    with pytest.raises(ValueError, match="NaN"):
+        index.search(features=np.full((12, 64), np.nan))
+    with pytest.raises(ValueError, match=r"\(12, 5\), expected \(regions, 64\)"):
+        index.search(features=np.zeros((12, 5)))
+    with pytest.raises(KeyError, match="no image 'nobody' among 30"):
+        index.search(image="nobody")
+    with pytest.raises(ValueError, match="recall needs"):
+        index.recall()
+    with torch.no_grad():
+        matcher.text.embed.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="broken weights"):
+        index.search("a dog")

@@ -1,0 +1,272 @@
+"""What `from_published` refuses and completes, and what `save_published` and `convert` write."""
+
+import argparse
+import json
+import os
+import warnings
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from cli import run
+from goldens_path import case
+
+import itm
+from itm.checkpoints.initialise import start_from
+from itm.models import CASC, SCAN
+from itm.published.convert import from_published, read_checkpoint, save_published
+from itm.text.concepts import Concepts
+
+
+def rewrite(tmp_path, name, change, **options):
+    """A golden checkpoint whose state dicts `change` has edited."""
+    states, opt = read_checkpoint(case(name) / "checkpoint.pth.tar")
+    states = [OrderedDict(state) for state in states]
+    change(states)
+    path = tmp_path / "model_best.pth.tar"
+    torch.save({"model": states, "opt": argparse.Namespace(**{**opt, **options})}, path)
+    return path
+
+
+def without(state, *parts):
+    for name in [name for name in state if any(part in name for part in parts)]:
+        del state[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("scan/t2i_lse", lambda s: without(s[1], "_reverse"), "bi_gru=True, its tensors False"),
+        (
+            "scan/t2i_lse_weightnorm_nonorm_2layer",
+            lambda s: without(s[1], "_l1"),
+            "num_layers=2, its tensors 1",
+        ),
+        ("sgraf/sgr", lambda s: without(s[2], "SGR_module.2."), "sgr_step=3, its tensors 2"),
+        ("scan/t2i_lse", lambda s: without(s[0], "fc.bias"), "missing image.bias"),
+        ("scan/t2i_lse", lambda s: without(s[1], "embed"), "scan weights without their 'embed"),
+        ("scan/t2i_lse", lambda s: s[0].update(x=torch.ones(2)), r"unexpected x \(2,\)"),
+        ("sgraf/saf", lambda s: without(s[2], "SAF_module.bn.weight"), "missing reduce.norm.w"),
+        ("sgraf/saf", lambda s: without(s[2], "sim_tranloc_w"), "sgraf weights without their"),
+        ("casc/all_bigru_maxviol", lambda s: without(s[2], "fc2.bias"), "missing head.second.bias"),
+        ("casc/all_bigru_maxviol", lambda s: s.pop(), "CASC .* without the third part"),
+        ("vsrn/f30k_caption", lambda s: without(s[0], "Rs_GCN_1.g"), r"missing image.blocks.0.g"),
+        ("cvse/f30k", lambda s: s.pop(), "8 state dicts, here are 7"),
+        ("scan/t2i_lse", lambda s: s[0]["fc.bias"].fill_(np.nan), "image.bias holds NaN"),
+        ("scan/t2i_lse", lambda s: s[0].update({"fc.bias": 5}), "fc.bias is a int, not a tensor"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_named(tmp_path, name, change, message):
+    path = rewrite(tmp_path, name, change)
+    with pytest.raises(ValueError, match=message):
+        from_published(path)
+
+
+def test_batches_that_old_versions_did_not_count(tmp_path):
+    def change(states):
+        without(states[2], "num_batches_tracked")
+
+    matcher = from_published(rewrite(tmp_path, "sgraf/saf", change))
+    whole = from_published(case("sgraf/saf") / "checkpoint.pth.tar").state_dict()
+    for name, value in matcher.state_dict().items():
+        expected = torch.tensor(0) if name.endswith("num_batches_tracked") else whole[name]
+        assert torch.equal(value, expected), name
+
+
+def test_some_options_for_a_checkpoint_without_any(tmp_path):
+    states, _ = read_checkpoint(case("scan/i2t_lse") / "checkpoint.pth.tar")
+    torch.save({"model": states}, tmp_path / "m.pth.tar")
+    matcher = from_published(tmp_path / "m.pth.tar", options={"lambda_softmax": 4.0})
+    assert type(matcher) is SCAN and matcher.hparams["temperature"] == 4.0
+    assert matcher.hparams["direction"] == "t2i"
+    options = {"cross_attn": "i2t", "no_imgnorm": True}
+    matcher = from_published(tmp_path / "m.pth.tar", options=options)
+    assert (matcher.hparams["direction"], matcher.hparams["normalize_images"]) == ("i2t", False)
+    with pytest.raises(ValueError, match="options say embed_size=1024, its tensors 24"):
+        from_published(tmp_path / "m.pth.tar", options={"embed_size": 1024})
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+@pytest.mark.parametrize(
+    ("extra", "name"), [(zipfile.ZipInfo("x"), r"zipfile\.\S*ZipInfo"), (Hostile(), r"\w+\.system")]
+)
+def test_a_foreign_class_is_named(tmp_path, extra, name):
+    torch.save({"model": [], "extra": extra}, tmp_path / "m.pth.tar")
+    with pytest.raises(ValueError, match=f"GLOBAL {name}") as found:
+        from_published(tmp_path / "m.pth.tar")
+    assert "weights_only" not in str(found.value)
+
+
+def test_reading_leaves_the_caller_s_safe_classes_alone():
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        read_checkpoint(case("scan/t2i_lse") / "checkpoint.pth.tar")
+        assert argparse.Namespace in torch.serialization.get_safe_globals()
+
+
+def test_parts_of_other_weights(tmp_path):
+    vsrn, scan = (case(x) / "checkpoint.pth.tar" for x in ("vsrn/f30k_caption", "scan/t2i_lse"))
+    with pytest.raises(ValueError, match="captioner=.*scan.* expected the tensors of VSRN's"):
+        from_published(vsrn, captioner=scan)
+    branch = case("vsrn/f30k_caption") / "caption_model.pth.tar"
+    with pytest.raises(ValueError, match="captioner= belongs to vsrn; .* weights of scan"):
+        from_published(scan, captioner=branch)
+    with pytest.raises(ValueError, match="give vocab= too"):
+        from_published(scan, tokenizer="treebank")
+    for file in ("m.index", "m.data-00000-of-00001"):
+        with pytest.raises(
+            ValueError, match=r"one of a TensorFlow checkpoint's files: give \S+/m$"
+        ):
+            from_published(tmp_path / file)
+    with pytest.raises(ValueError, match="concepts= belongs to cvse; .* weights of scan"):
+        from_published(scan, concepts=case("cvse/f30k") / "concepts")
+
+
+def test_concepts_of_other_weights():
+    checkpoint = case("cvse/coco") / "checkpoint.pth.tar"
+    with pytest.raises(ValueError, match="these 20 concepts .* are not those"):
+        from_published(checkpoint, concepts=case("cvse/f30k") / "concepts")
+    own = Concepts.load(case("cvse/coco") / "concepts")
+    turned = Concepts(
+        own.words[::-1],
+        counts=own.counts[::-1].copy(),
+        adjacency=own.adjacency[::-1, ::-1].copy(),
+        vectors=own.vectors[::-1].copy(),
+    )
+    with pytest.raises(ValueError, match="are not those"):
+        from_published(checkpoint, concepts=turned)
+    with pytest.raises(ValueError, match="given was a list"):
+        from_published(checkpoint, concepts=own.words)
+
+
+def test_files_are_legacy_and_hold_all_parts(tmp_path):
+    scan = from_published(case("scan/t2i_lse") / "checkpoint.pth.tar")
+    save_published(scan, tmp_path / "m.pth.tar", {"margin": 0.3})
+    assert not zipfile.is_zipfile(tmp_path / "m.pth.tar")  # which old versions cannot read
+    _, options = read_checkpoint(tmp_path / "m.pth.tar")
+    assert (options["margin"], options["grad_clip"], options["max_violation"]) == (0.3, 2.0, True)
+    casc = from_published(case("casc/all_bigru_maxviol") / "checkpoint.pth.tar")
+    assert type(casc) is CASC
+    with pytest.raises(ValueError, match="3 state dicts, write them to a .pth.tar"):
+        save_published(casc, tmp_path / "m.npz")
+
+
+def test_strings_of_python_2(tmp_path):
+    states, options = read_checkpoint(case("scan/t2i_lse") / "checkpoint.pth.tar")
+    opt = argparse.Namespace(**{**options, "data_path": "cafes"})
+    file = tmp_path / "m.pth.tar"
+    torch.save({"model": states, "opt": opt}, file, _use_new_zipfile_serialization=False)
+    text = file.read_bytes()
+    assert text.count(b"X\x05\x00\x00\x00cafes") == 1
+    # As Python 2 pickles a string of bytes, which need not be UTF-8.
+    file.write_bytes(text.replace(b"X\x05\x00\x00\x00cafes", b"U\x05caf\xe9s"))
+    again, found = read_checkpoint(file)
+    assert found == {**options, "data_path": "caf\u00e9s"}
+    assert all(torch.equal(again[0][name], value) for name, value in states[0].items())
+
+
+@pytest.mark.parametrize("axis", ["features", "regions"])
+def test_an_npz_file_keeps_its_options(tmp_path, axis):
+    matcher = from_published(
+        case("two_branch_similarity/cite_k3_verbatim") / "weights_init.npz",
+        options={"norm_axis": axis, "embed_l1": 2e-4},
+    )
+    save_published(matcher, tmp_path / "m.npz")
+    assert from_published(tmp_path / "m.npz").hparams == matcher.hparams
+    with pytest.raises(ValueError, match=r"option dims=\[1\] must be a number"):
+        save_published(matcher, tmp_path / "m.npz", {"dims": [1]})
+
+
+def test_convert_takes_options_and_a_tokenizer(tmp_path):
+    folder = case("cvse/f30k")
+    states, _ = read_checkpoint(case("scan/i2t_lse") / "checkpoint.pth.tar")
+    torch.save({"model": states}, tmp_path / "m.pth.tar")
+    run("convert", "published=m.pth.tar", "out=scan", "+options.cross_attn=i2t", cwd=tmp_path)
+    assert itm.load(tmp_path / "scan").hparams["direction"] == "i2t"
+    files = [f"vocab={folder / 'vocab.json'}", f"concepts={folder / 'concepts'}", "out=cvse"]
+    published = f"published={folder / 'checkpoint.pth.tar'}"
+    run("convert", published, *files, "tokenizer=bytes_repr", cwd=tmp_path)
+    expected = np.load(folder / "expected.npz")
+    matcher = itm.load(tmp_path / "cvse")
+    captions = next(folder.glob("data/*/test_caps.txt")).read_text().splitlines()
+    for caption, ids, length in zip(
+        captions, expected["cap_ids_pyrepr"], expected["cap_len_pyrepr"], strict=True
+    ):
+        assert matcher.vocab.encode(caption) == ids[:length].tolist()
+
+
+def test_evaluation_with_completed_labels(tmp_path):
+    folder = case("cvse/f30k")
+    expected = np.load(folder / "expected.npz")
+    matcher = from_published(
+        folder / "checkpoint.pth.tar", folder / "vocab.json", folder / "concepts"
+    )
+    matcher.save_pretrained(tmp_path / "cvse")
+    data = next(folder.glob("data/*/test_caps.txt")).parent
+    options = ["checkpoint=cvse", "data=f30k", f"data.root={data}", "protocol=full", "plot=false"]
+    run("evaluate", *options, "transductive=f30k", "hydra.run.dir=out", cwd=tmp_path)
+    results = json.loads((tmp_path / "out" / "report.json").read_text())["results"]
+    for name, suffix in (("cvse", "_stage1"), ("cvse (transductive)", "")):
+        for way in ("i2t", "t2i"):
+            keys = ("r1", "r5", "r10", "medr", "meanr")
+            found = [results[name][f"{way}_{key}"] for key in keys]
+            np.testing.assert_allclose(found, expected[f"{way}{suffix}"])
+    said = run("evaluate", *options, "transductive=flickr", cwd=tmp_path, fails=True)
+    assert "transductive=flickr must be f30k or coco" in said
+
+
+def toy_data(name, **files):
+    data = next(case(name).glob("data/*/test_caps.txt")).parent
+    options = [f"data.{key}={case(name) / value}" for key, value in files.items()]
+    names = ["data.train=test", "data.val=test", "data.test=test", "data.drop_last=false"]
+    return ["data=f30k", f"data.root={data}", "data.protocol=full", *names, *options]
+
+
+def init(model, source, *overrides):
+    matcher = itm.build(model=model, data="f30k", overrides=list(overrides))
+    start_from(matcher, str(source))
+    return matcher.eval()
+
+
+def test_training_goes_on_from_converted_weights(tmp_path):
+    name = "scan/t2i_lse"
+    scan = from_published(case(name) / "checkpoint.pth.tar", case(name) / "vocab.json")
+    scan.save_pretrained(tmp_path / "scan")
+    scan.vocab.save(tmp_path / "words.json")
+    data = toy_data(name)[1:]
+    small = ["model.word_dim=12", "model.embed_dim=24"]
+    own = f"data.vocab={tmp_path / 'scan' / 'vocab.json'}"  # as `save` wrote it
+    with pytest.raises(
+        ValueError, match=r"vocab differs .*\(79 words against \d+\).* data.vocab=FILE"
+    ):
+        init("scan_t2i_lse", tmp_path / "scan", *data, *small)
+    with pytest.raises(ValueError, match=r"was built with model.embed_dim=24 .*model.word_dim=12"):
+        init("scan_t2i_lse", tmp_path / "scan", *data, own)
+    with pytest.warns(UserWarning, match="built with model.aggregation=LogSumExp, which differ"):
+        init("scan_t2i", tmp_path / "scan", *data, *small, own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        again = init("scan_t2i_lse", tmp_path / "scan", *data, *small, own)
+    captions = ["a man in a red shirt", "two dogs"]
+    features = np.random.default_rng(0).standard_normal((3, 36, 48)).astype(np.float32)
+    np.testing.assert_array_equal(again.score(features, captions), scan.score(features, captions))
+
+
+def test_training_goes_on_from_a_converted_cvse(tmp_path):
+    folder = case("cvse/f30k")
+    cvse = from_published(folder / "checkpoint.pth.tar", folder / "vocab.json", folder / "concepts")
+    cvse.save_pretrained(tmp_path / "cvse")
+    data = toy_data("cvse/f30k", vocab="vocab.json", concepts="concepts")[1:]
+    small = ["model.word_dim=12", "model.embed_dim=24", "model.concept_dim=10"]
+    again = init("cvse", tmp_path / "cvse", *data, *small)
+    assert again.concepts.words == cvse.concepts.words
+    Concepts(cvse.concepts.words, vectors=cvse.concepts.vectors).save(tmp_path / "words.json")
+    with pytest.raises(ValueError, match="words.json holds no counts.* give the original's folder"):
+        init("cvse", tmp_path / "cvse", *data, *small, f"data.concepts={tmp_path / 'words.json'}")
+    for key, value in cvse.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key

@@ -1,0 +1,237 @@
+import json
+import re
+
+import cli
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from itm.app.config import compose
+from itm.metrics.protocols import Protocol
+from itm.metrics.retrieval import evaluate, evaluate_queries, ranks
+from itm.metrics.significance import compare, hits, holm, interval, query_counts, resample
+from itm.report import html, markdown, places, report
+from itm.runs.history import differing, find_runs, group_seeds
+from itm.runs.record import write_ranks
+from itm.runs.tables import RECALLS
+
+IMAGES = 40
+IMAGE = np.repeat(np.arange(IMAGES), 5)
+FACTS = {"split": "test", "root": "/d", "protocol": "full", "images": IMAGES}
+
+
+def make_ranks(quality, seed):
+    scores = np.random.default_rng(seed).normal(size=(IMAGES, 5 * IMAGES))
+    scores[IMAGE, np.arange(5 * IMAGES)] += quality
+    return evaluate_queries(scores, IMAGE)
+
+
+def make_run(folder, quality, seed, model="vsrn", **settings):
+    """What itm.train leaves behind, without training."""
+    folder.mkdir(parents=True)
+    metrics, (i2t, t2i) = make_ranks(quality, seed)
+    test = {f"test/{name}": value for name, value in metrics.items()}
+    (folder / "run.json").write_text("{}")
+    (folder / "results.json").write_text(json.dumps({"val/rsum": 1.0, **test, **FACTS}))
+    write_ranks(folder / "ranks.npz", i2t, t2i, IMAGE)
+    config = OmegaConf.create({"seed": seed, "data": {"seed": "${seed}"}})
+    for key, value in {"loss.margin": 0.2, "model.embed_dim": 8, **settings}.items():
+        OmegaConf.update(config, key, value)
+    choices = {"model": model, "loss": "triplet", "data": "scenes"}
+    (folder / ".hydra").mkdir()
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+    runtime = {"hydra": {"runtime": {"choices": choices}}}
+    OmegaConf.save(OmegaConf.create(runtime), folder / ".hydra" / "hydra.yaml")
+    (folder / "csv").mkdir()
+    table = "step,train/loss,val/rsum\n1,9.5,\n2,,30.0\n3,8.5,\n4,,50.0\n"
+    (folder / "csv" / "metrics.csv").write_text(table)
+    return metrics
+
+
+def make_report(tmp_path, *overrides):
+    cfg = compose([f"out={tmp_path / 'page'}", "samples=200", *overrides], "report")
+    return report(cfg)
+
+
+def test_a_sweep_becomes_one_page(tmp_path):
+    measured = {}
+    for i, (margin, seed) in enumerate([(0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1)]):
+        run = tmp_path / "sweep" / str(i)
+        measured[i] = make_run(run, 2.5 if margin == 0.1 else 1.0, seed, **{"loss.margin": margin})
+    (tmp_path / "sweep" / "4").mkdir()
+    (tmp_path / "sweep" / "4" / "run.json").write_text("{}")
+    out = make_report(tmp_path, f"runs={tmp_path / 'sweep'}")
+    text = (out / "report.md").read_text()
+    rows = re.findall(r"^\| (loss\.margin=0\.[12]) \| 2 \| ([\d.]+) ± ([\d.]+) \| .*$", text, re.M)
+    assert [name for name, *_ in rows] == ["loss.margin=0.1", "loss.margin=0.2"]
+    for (_, mean, deviation), (a, b) in zip(rows, [(0, 1), (2, 3)], strict=True):
+        pair = measured[a]["rsum"], measured[b]["rsum"]
+        assert float(mean) == pytest.approx(sum(pair) / 2, abs=0.051)
+        assert float(deviation) == pytest.approx(abs(pair[0] - pair[1]) / 2**0.5, abs=0.051)
+    assert "| different |" in text and "1 runs without results" in text and "sweep/4" in text
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/svg+xml") == 3  # recall, margin, training
+    assert "<script" not in page and "http-equiv" in page
+    assert {p.name for p in out.glob("*.svg")} == {"recall.svg", "against.svg", "training.svg"}
+
+
+def test_a_setting_that_no_run_has_is_named(tmp_path):
+    make_run(tmp_path / "run", 1.0, 0)
+    with pytest.raises(ValueError, match=r"against=loss.margn is no option.*loss\.margin"):
+        make_report(tmp_path, f"runs={tmp_path / 'run'}", "against=loss.margn")
+
+
+def test_an_evaluation_adds_its_metrics_to_the_run_it_evaluates(tmp_path):
+    a, b = tmp_path / "runs" / "a", tmp_path / "runs" / "b"
+    metrics = {str(a): make_run(a, 2.0, 0), str(b): make_run(b, 1.0, 0, **{"loss.margin": 0.3})}
+    both = tmp_path / "runs" / "evaluation"
+    both.mkdir()
+    rows = {name: {**values, "i2t_ncs_10": 50.0} for name, values in metrics.items()}
+    rows["ensemble of 2"] = {**metrics[str(a)], "i2t_ncs_10": 55.0}
+    other = {**FACTS, "checkpoints": [str(a), str(b / "checkpoints" / "last.ckpt")]}
+    (both / "report.json").write_text(json.dumps({**other, "results": rows}))
+    runs, failed = find_runs([tmp_path / "runs"])
+    assert not failed and len(runs) == 4
+    by_name = {run.name: run for run in runs}
+    assert by_name["runs/a"].metrics["i2t_ncs_10"] == 50.0
+    assert "i2t_ncs_10" not in by_name["runs/b"].metrics  # another checkpoint than its best
+    labels = list(group_seeds(runs))
+    assert len(labels) == 4 and any("checkpoint=last.ckpt" in label for label in labels)
+    assert "runs/evaluation: ensemble of 2" in labels
+
+
+def test_what_follows_from_a_choice_is_not_listed(tmp_path):
+    make_run(tmp_path / "a", 1, 0, model="vsrn", **{"optimizer.lr": 1e-3})
+    make_run(tmp_path / "b", 1, 0, model="scan", **{"optimizer.lr": 1e-4})
+    make_run(tmp_path / "c", 1, 1, model="scan", **{"optimizer.lr": 1e-4})
+    runs, _ = find_runs([tmp_path])
+    assert "optimizer.lr" not in differing(runs)
+    assert {name: len(g) for name, g in group_seeds(runs).items()} == {"vsrn": 1, "scan": 2}
+
+
+def test_unusual_names_stay_text(tmp_path):
+    make_run(tmp_path / "a|<b>&", 1, 0)
+    runs, _ = find_runs([tmp_path / "a|<b>&"])
+    from itm.report import every_run
+
+    block = every_run(runs)
+    assert "&lt;b&gt;&amp;" in html("x", [block]) and r"a\|<b>" in markdown("x", [block])
+
+
+def test_places_without_runs_say_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="itm.train"):
+        places(None)
+    (tmp_path / "outputs").mkdir()
+    assert places(None) == ["outputs"]
+    with pytest.raises(FileNotFoundError, match=r"no finished run.*results\.json"):
+        find_runs(["outputs"])
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        find_runs([tmp_path / "nowhere"])
+
+
+def test_training_and_evaluation_keep_the_ranks(tmp_path):
+    data = ["data.root.images=[40,20,20]"]
+    small = [
+        "trainer=fast",
+        "trainer.log_every_n_steps=5",
+        "model=scan",
+        "model.embed_dim=8",
+        "model.word_dim=8",
+        *data,
+    ]
+    cli.run("train", *small, "hydra.run.dir=run", cwd=tmp_path)
+    cli.run(
+        "evaluate", "checkpoint=run", *data, "relevance=cider", "hydra.run.dir=ev", cwd=tmp_path
+    )
+    cli.run("report", "runs=[run,ev]", "hydra.run.dir=page", cwd=tmp_path)
+    runs, _ = find_runs([tmp_path / "run", tmp_path / "ev"])
+    (run,) = runs  # the evaluation measured the run's best checkpoint on the run's own test
+    assert run.ranks is not None and "i2t_ncs_10" in run.metrics
+    totals = 100 * hits(run.ranks).sum(0) / query_counts(run.ranks).sum(0)
+    np.testing.assert_allclose(totals, [run.metrics[name] for name in RECALLS], atol=1e-4)
+    assert (tmp_path / "run" / "ranks.npz").stat().st_size < 3000
+    assert (tmp_path / "page" / "report.html").is_file()
+
+
+# Ranks and the bootstrap ----------------------------------------------------------------------
+
+
+def test_ranks_of_folds_are_within_folds():
+    scores = np.random.default_rng(0).normal(size=(20, 60)).astype(np.float32)
+    own = np.random.default_rng(1).permutation(np.repeat(np.arange(20), 3))
+    protocol = Protocol(folds=4)
+    values, (i2t, t2i) = evaluate_queries(scores, own, protocol)
+    for start in range(0, 20, 5):
+        rows = np.arange(start, start + 5)
+        columns = np.flatnonzero(np.isin(own, rows))
+        expected = ranks(scores[np.ix_(rows, columns)], own[columns] - start)
+        np.testing.assert_array_equal(i2t[rows], expected[0])
+        np.testing.assert_array_equal(t2i[columns], expected[1])
+    assert values == evaluate(scores, own, protocol)
+
+
+def test_hits_against_a_loop():
+    rng = np.random.default_rng(3)
+    image = np.sort(rng.integers(0, 7, 20))
+    found = {"i2t": rng.integers(0, 15, 7), "t2i": rng.integers(0, 15, 20), "image": image}
+    expected = np.zeros((7, 6))
+    for column, k in enumerate((1, 5, 10)):
+        for i in range(7):
+            expected[i, column] = found["i2t"][i] < k
+            for c in range(20):
+                expected[i, 3 + column] += image[c] == i and found["t2i"][c] < k
+    np.testing.assert_array_equal(hits(found), expected)
+
+
+def as_ranks(quality, seed):
+    _, (i2t, t2i) = make_ranks(quality, seed)
+    return {"i2t": i2t, "t2i": t2i, "image": IMAGE}
+
+
+def test_a_matcher_does_not_differ_from_itself():
+    same = as_ranks(1, 0)
+    difference = compare([same], [same], 200)
+    assert difference == (0, 0, 0, 1)
+
+
+def test_a_difference_has_a_sign_and_an_interval_around_it():
+    good, bad = as_ranks(3, 0), as_ranks(1, 1)
+    there, back = compare([good], [bad], 500), compare([bad], [good], 500)
+    rsum = [(100 * hits(r).sum(0) / query_counts(r).sum(0)).sum() for r in (good, bad)]
+    assert there.value == pytest.approx(rsum[0] - rsum[1]) and there.value == -back.value
+    assert 0 < there.low < there.value < there.high and there.p == pytest.approx(2 / 501)
+    assert back.high < 0
+    low, high = interval([good], 500)
+    assert low < rsum[0] < high
+
+
+def test_the_bootstrap_has_the_spread_of_a_binomial():
+    # One query an image, 30 % answered, in the first column only: rsum is a mean of coin tosses.
+    images = 400
+    answered = np.zeros((images, 6))
+    answered[: int(0.3 * images), 0] = 1
+    drawn = resample(answered, np.ones((images, 6)), 4000, seed=0)
+    assert drawn.mean() == pytest.approx(30, abs=0.2)
+    assert drawn.std() == pytest.approx(100 * (0.3 * 0.7 / images) ** 0.5, rel=0.05)
+
+
+def test_captions_of_one_image_are_drawn_together():
+    # Five captions that always agree tell no more than one: the spread is that of images.
+    images = 400
+    answered, asked = np.zeros((images, 6)), np.ones((images, 6))
+    answered[: images // 2, 3], asked[:, 3] = 5, 5
+    drawn = resample(answered, asked, 4000, seed=0)
+    assert drawn.std() == pytest.approx(100 * 0.5 / images**0.5, rel=0.05)
+
+
+def test_other_queries_are_refused():
+    first, second = as_ranks(1, 0), as_ranks(1, 0)
+    second["image"] = second["image"][::-1]
+    with pytest.raises(ValueError, match="different queries"):
+        compare([first], [second])
+
+
+def test_holm_as_in_its_paper():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []

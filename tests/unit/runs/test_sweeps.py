@@ -1,0 +1,68 @@
+"""Launchers and sweepers that are plugins of Hydra; each test is left out where its plugin is."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+from cli import run
+from omegaconf import OmegaConf
+
+from itm.app.config import CONF
+
+SMALL = (
+    "trainer=fast", "model=two_branch_embedding", "model.embed_dim=8", "model.hidden_dim=8",
+    "model.word_dim=8", "data.root.images=[40,20,20]", "hydra.sweep.dir=sweep",
+)  # fmt: skip
+
+
+def results(folder, jobs):
+    found = [json.loads((folder / f"sweep/{job}/results.json").read_text()) for job in range(jobs)]
+    assert (folder / "sweep/summary.csv").read_text().count("\n") == jobs + 1
+    return found
+
+
+@pytest.mark.skipif(not find_spec("hydra_plugins.hydra_joblib_launcher"), reason="no plugin")
+def test_joblib_runs_jobs_side_by_side(tmp_path):
+    text = run("train", "-m", *SMALL, "sweep=joblib", "loss.margin=0.1,0.3", cwd=tmp_path)
+    assert "2 jobs in sweep" in text
+    a, b = results(tmp_path, 2)
+    assert a["test/rsum"] > 0 and b["test/rsum"] > 0
+    margins = {
+        OmegaConf.load(tmp_path / f"sweep/{job}/.hydra/config.yaml").loss.margin for job in range(2)
+    }
+    assert margins == {0.1, 0.3}
+
+
+@pytest.mark.skipif(not find_spec("hydra_plugins.hydra_optuna_sweeper"), reason="no plugin")
+def test_optuna_maximises_and_draws_from_its_seed(tmp_path):
+    values = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        command = [sys.executable, "-m", "itm.train", *SMALL, "sweep=optuna"]  # optuna 2.10 warns
+        done = subprocess.run(
+            [*command, "hydra.sweeper.n_trials=2"], cwd=folder, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = results(folder, 2)
+        best = OmegaConf.load(folder / "sweep/optimization_results.yaml")
+        assert best.best_value == pytest.approx(max(x["val/rsum"] for x in found))
+        values.append(
+            [OmegaConf.load(folder / f"sweep/{job}/.hydra/overrides.yaml") for job in range(2)]
+        )
+    assert values[0] == values[1]
+
+
+def test_slurm_has_the_launcher_and_its_options():
+    """As written, since the plugin that it composes with need not be installed."""
+    cfg = OmegaConf.load(f"{CONF}/sweep/slurm.yaml")
+    assert cfg.defaults == [{"override /hydra/launcher": "submitit_slurm"}]
+    assert cfg.hydra.launcher.timeout_min > 0
+
+
+@pytest.mark.skipif(not find_spec("hydra_plugins.hydra_submitit_launcher"), reason="no plugin")
+def test_slurm_composes(tmp_path):
+    text = run("train", "-m", "sweep=slurm", "--cfg", "hydra", cwd=tmp_path)
+    assert "submitit" in text
