@@ -13,7 +13,8 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["itm.train", "itm.models.scan", "itm.losses", "itm.relevance",
-                                "itm.training.callbacks", "itm.training.resume", "itm.training.csv_logger", "itm.runs.record",
+                                "itm.training.callbacks", "itm.training.resume",
+                                "itm.training.csv_logger", "itm.runs.record",
                                 "itm.scenes", "transformers"])  # fmt: skip
 
 

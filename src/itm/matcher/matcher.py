@@ -46,7 +46,7 @@ class Matcher(Shared, Scoring, pl.LightningModule):
         concepts: the concept vocabulary of CVSE, or None.
         labels: the label vocabulary of CASC and of the multi-label loss, or None.
         chunk_size: encode training batches in chunks of so many rows, see
-            `itm.matcher.gradient_cache`; None = whole, which needs half the time and the most memory.
+            `itm.matcher.gradient_cache`; None = whole, which needs half the time and most memory.
         ranks: of the queries of the last validation or test, see `itm.metrics.evaluate_queries`.
     """
 

@@ -61,7 +61,8 @@ class LastCheckpoint(Checkpoint):
     when Ctrl-C, SIGTERM or SIGUSR1 asks to stop: after the step (a validation is broken off). A
     second Ctrl-C does not wait. Several processes agree on stopping at every tenth step. With the
     place of `itm.data.sampler.PairLoader`, the seeds of `itm.training.callbacks.StepSeed` and what
-    Lightning restores, a run that continues from it computes what it would have computed uninterrupted.
+    Lightning restores, a run that continues from it computes what it would have computed
+    uninterrupted.
 
     Args:
         dirpath: folder of `last.ckpt`; its parent is the run folder.
