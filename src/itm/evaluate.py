@@ -255,7 +255,7 @@ def _keep(
             np.save(out / f"similarity_{i}.npy", matrix)
     if cfg.plot:
         try:
-            from itm.visual.ranks_figure import plot_ranks
+            from itm.visual.report_figures import plot_ranks
         except ImportError:
             print("no plot: pip install 'itm-lightning[plot]'")
         else:
