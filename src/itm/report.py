@@ -15,7 +15,8 @@ from omegaconf import DictConfig, ListConfig
 from itm.app.config import CONF
 from itm.app.entry import run
 from itm.metrics import significance
-from itm.runs.history import Run, deviation, find_runs, group_seeds, mean
+from itm.runs.groups import deviation, group_seeds, mean
+from itm.runs.history import Run, find_runs
 from itm.runs.tables import RECALLS, markdown_table
 from itm.visual import html as pages
 

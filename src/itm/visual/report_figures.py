@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from itm.runs.history import Run, deviation, mean
+from itm.runs.groups import deviation, mean
+from itm.runs.history import Run
 
 WAYS = {"i2t": "image to text", "t2i": "text to image"}
 Groups = dict[str, list[Run]]  # what sets runs apart -> its runs, one a seed
