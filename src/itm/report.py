@@ -13,7 +13,8 @@ from omegaconf import DictConfig, ListConfig
 
 from itm.app.config import CONF
 from itm.app.entry import run
-from itm.runs.history import Run, find_runs, group_seeds
+from itm.runs.groups import group_seeds
+from itm.runs.history import Run, find_runs
 from itm.runs.report import Section, differences, every_run, markdown, results
 from itm.visual.report_page import report_page
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from itm.metrics.significance import compare, holm, interval, same_queries
-from itm.runs.history import Run, deviation, mean
+from itm.runs.groups import deviation, mean
+from itm.runs.history import Run
 from itm.runs.tables import RECALLS, markdown_table
 
 NCS = ("i2t_ncs_10", "t2i_ncs_10")  # shown beside the recalls where runs have them

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from itm.metrics.significance import QueryRanks
-from itm.runs.history import Run, deviation, mean
+from itm.runs.groups import deviation, mean
+from itm.runs.history import Run
 from itm.runs.report import NCS, Groups, Section
 from itm.visual.figure_files import save
 

@@ -11,7 +11,8 @@ from itm.metrics.protocols import Protocol
 from itm.metrics.retrieval import evaluate, evaluate_queries, ranks
 from itm.metrics.significance import compare, hits, holm, interval, query_counts, resample
 from itm.report import places, report
-from itm.runs.history import differing, find_runs, group_seeds
+from itm.runs.groups import differing, group_seeds
+from itm.runs.history import find_runs
 from itm.runs.record import write_ranks
 from itm.runs.report import every_run, markdown
 from itm.runs.tables import RECALLS
