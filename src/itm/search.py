@@ -17,7 +17,6 @@ from itm.app.splits import find_split
 from itm.data.layout import Split, find_row, name_of, read_captions
 from itm.index.answers import (
     Answer,
-    Captions,
     answer_data,
     answer_table,
     captions_by_id,
@@ -27,6 +26,8 @@ from itm.index.answers import (
 
 if TYPE_CHECKING:
     from itm.index.index import Index
+
+Own = dict[str, list[str]]  # id of each image -> its own captions
 
 FREE_TEXT = ("query", "image", "queries", "checkpoint", "index", "out", "images")
 HOW = (
@@ -78,26 +79,18 @@ def _queries(cfg: DictConfig) -> list[tuple[str, str]]:
 
 
 def _index(cfg: DictConfig, split: Split) -> Index:
-    """Read the index in `index=` if there is one; else build it and write it there, if given."""
-    # Late: the models take seconds to import, and mistakes are found by now.
-    from itm.checkpoints.folder import load
-    from itm.index.index import Index
-    from itm.index.stored import read_index_of
+    """The index in `index=`, which is built and written when it is not there."""
+    from itm.index.stored import index_of  # late: imports the models, and takes seconds
 
-    matcher = {"model_class": cfg.model_class, "device": cfg.device}
-    if cfg.index is not None and Path(cfg.index, "index.json").is_file():
-        index = read_index_of(split, cfg.index, cfg.checkpoint, **matcher)
-        index.shortlist = cfg.shortlist
-        return index
-    names = [name_of(split, row) for row in range(split.num_images)]
-    options = {"kind": cfg.kind, "shortlist": cfg.shortlist, "batch_size": cfg.batch_size}
-    index = Index(load(cfg.checkpoint, **matcher), split, names, **options)
-    if cfg.index is not None:
-        print(f"index written to {index.save(cfg.index)}")
+    keys = ("model_class", "device", "kind", "shortlist", "batch_size")
+    is_new = cfg.index is not None and not Path(cfg.index, "index.json").is_file()
+    index = index_of(split, cfg.checkpoint, cfg.index, **{key: cfg[key] for key in keys})
+    if is_new:
+        print(f"index written to {cfg.index}")
     return index
 
 
-def _write(cfg: DictConfig, split: Split, captions: Captions, answers: list[Answer]) -> None:
+def _write(cfg: DictConfig, split: Split, captions: Own, answers: list[Answer]) -> None:
     """Write the page or the JSON file."""
     out = Path(cfg.out)
     if out.suffix == ".html":

@@ -1,4 +1,4 @@
-"""Reading a saved index for a split and a matcher that it must belong to."""
+"""The index of a split in a folder: read when it is there, else built and written."""
 
 from __future__ import annotations
 
@@ -11,40 +11,56 @@ from itm.matcher.matcher import Matcher
 from itm.utils.devices import find_device
 
 
-def read_index_of(
+def index_of(
     split: Split,
-    folder: str | Path,
-    checkpoint: str | None = None,
+    checkpoint: str | None,
+    folder: str | Path | None = None,
     *,
     model_class: str | None = None,
     device: str = "auto",
+    kind: str | None = None,
+    shortlist: int = 2000,
+    batch_size: int = 128,
 ) -> Index:
-    """Read the index in a folder and check that it is of this split and this matcher.
+    """Read the index of a split from a folder, or build it and write it there.
 
     Args:
         split: to search.
-        folder: that `Index.save` wrote.
-        checkpoint: of the matcher to search with; None = the index's own.
+        checkpoint: of the matcher; None = the one that a saved index brings.
+        folder: of the index; None = build it and write nothing.
         model_class: "module.Class" of a matcher of your own.
-        device: to score on; "auto" = a GPU where there is one.
+        device: to encode and score on; "auto" = a GPU where there is one.
+        kind: of `Index`, when it is built.
+        shortlist: of `Index`.
+        batch_size: of `Index`, when it is built.
 
     Raises:
-        ValueError: the index is of another split or of another matcher.
+        ValueError: the saved index is of another split or of another matcher.
+        FileNotFoundError: neither a saved index nor a checkpoint.
     """
-    index = Index.load(folder, device=find_device(device), model_class=model_class)
-    if checkpoint is not None:
-        matcher = load(checkpoint, model_class=model_class)
-        if not _same_tensors(matcher, index.matcher):
-            raise ValueError(
-                f"the index {folder} was made by another matcher than {checkpoint}; choose "
-                "another index= folder, or leave out checkpoint= to search with its own"
-            )
     names = [name_of(split, row) for row in range(split.num_images)]
-    if index.ids != names or index.captions != split.captions:
-        raise ValueError(
-            f"the index {folder} is not of split {split.name} in {split.folder} "
-            f"({len(index.ids)} and {split.num_images} images); choose another index= folder"
-        )
+    if folder is not None and Path(folder, "index.json").is_file():
+        index = Index.load(folder, device=find_device(device), model_class=model_class)
+        if checkpoint is not None:
+            matcher = load(checkpoint, model_class=model_class)
+            if not _same_tensors(matcher, index.matcher):
+                raise ValueError(
+                    f"the index {folder} was made by another matcher than {checkpoint}; choose "
+                    "another index= folder, or leave out checkpoint= to search with its own"
+                )
+        if index.ids != names or index.captions != split.captions:
+            raise ValueError(
+                f"the index {folder} is not of split {split.name} in {split.folder} "
+                f"({len(index.ids)} and {split.num_images} images); choose another index= folder"
+            )
+        index.shortlist = shortlist
+        return index
+    if checkpoint is None:
+        raise FileNotFoundError(f"no index in {folder}, and no checkpoint to build one with")
+    matcher = load(checkpoint, model_class=model_class, device=device)
+    index = Index(matcher, split, names, kind=kind, shortlist=shortlist, batch_size=batch_size)
+    if folder is not None:
+        index.save(folder)
     return index
 
 
