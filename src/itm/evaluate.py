@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-import numpy as np
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
-from itm.app.config import CONF
+from itm.app.config import CONF, listed, output_folder
 from itm.app.entry import run
-from itm.app.splits import find_split
-from itm.data.layout import Split
-from itm.metrics.protocols import check_size
+from itm.app.evaluation import check_options
 
 if TYPE_CHECKING:
-    from itm.metrics.eccv import Tables
+    import numpy as np
+
+    from itm.data.layout import Split
+    from itm.matcher.matcher import Matcher
     from itm.metrics.ranking import Ranks
 
-LEAST_MEMORY = 2**20  # a block of less is slow, and a number of gigabytes rather than of bytes
 
-
-def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
-    """Metrics of every matcher and of their ensemble; writes report.json.
+def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
+    """Measure every matcher and their ensemble; write report.json.
 
     Returns:
         Name of the row -> metrics.
@@ -34,228 +29,100 @@ def evaluate(cfg: DictConfig) -> dict[str, dict[str, float]]:
     Raises:
         ValueError: options that contradict each other or the split, before anything is scored.
     """
-    from itm.app.splits import split_codes, split_tables
-    from itm.models.cvse.transductive import PUBLISHED
-    from itm.relevance.sources import check_source
-    from itm.runs.record import environment, split_facts, write_ranks
+    # Late, since they bring torch, which `--help` need not wait for.
+    from itm.app.splits import find_split, split_codes, split_tables
+    from itm.checkpoints.folder import load
+    from itm.metrics.combined import evaluate_all
+    from itm.relevance.sources import relevance
+    from itm.runs.matrices import caption_owner, fits_split
+    from itm.runs.record import environment, split_facts, write_json
     from itm.runs.tables import metric_table
 
-    out = Path(HydraConfig.get().runtime.output_dir)
-    split = find_split(cfg)
-    protocol = cfg.protocol or split.protocol
-    if cfg.similarity is None:  # before the scores, which take minutes
-        check_size(protocol, split.num_images, len(split.captions))
-    if cfg.relevance is not None:
-        check_source(cfg.relevance)
-    if cfg.batch_size < 1:
-        raise ValueError(f"batch_size={cfg.batch_size}: expected at least 1")
-    if cfg.memory_budget < LEAST_MEMORY:
-        raise ValueError(
-            f"memory_budget={cfg.memory_budget} is too small: it is a number of bytes, at least "
-            f"{LEAST_MEMORY} (1 MiB); the default is 1073741824 (1 GiB)"
-        )
-    if cfg.transductive is not None and cfg.transductive not in PUBLISHED:
-        raise ValueError(
-            f"transductive={cfg.transductive} must be {' or '.join(PUBLISHED)}, whose rule to use"
-        )
-    completed = {} if cfg.transductive is None else complete(cfg, split)
+    out, split = output_folder(), find_split(cfg)
+    protocol = check_options(cfg, split)
     tables = split_tables(split) if cfg.eccv else None
     codes = None if cfg.pmrp is None else split_codes(cfg.pmrp, split)
-    captioning = describe(cfg, split, out) if cfg.describe else None
-    matrices: dict[str, np.ndarray] = {}
-    for name, matrix in _matrices(cfg, split, out):
-        # The same file given twice is two members of the ensemble.
-        matrices[f"{name} #{len(matrices) + 1}" if name in matrices else name] = matrix
-    if len(matrices) > 1:
-        matrices[f"ensemble of {len(matrices)}"] = _mean(list(matrices.values()))
-    matrices |= completed
-    owner = caption_owner(next(iter(matrices.values())), split)
-    relevance = find_relevance(cfg.relevance, split)
-    report, ranks = {}, {}
-    for i, (name, S) in enumerate(matrices.items()):
-        report[name], ranks[name] = measure(S, owner, protocol, relevance, tables, codes)
-        if cfg.save_ranks:
-            write_ranks(out / f"ranks_{i}.npz", *ranks[name], owner)
-    title = f"{split.folder.name} {split.name}, protocol {protocol}"
-    print(metric_table(report, title))
-    facts = {
+    checkpoints = listed(cfg.checkpoint)
+    matchers = {path: load(path, None, cfg.model_class, cfg.device) for path in checkpoints}
+    facts: dict[str, Any] = {
         **split_facts(split, protocol),
-        "checkpoints": [str(Path(path).resolve()) for path in names_of(cfg.checkpoint)],
+        "checkpoints": [str(Path(path).resolve()) for path in checkpoints],
         **environment(),
     }
-    if captioning is not None:
-        facts["captioning"] = captioning
-    (out / "report.json").write_text(json.dumps({**facts, "results": report}, indent=1))
-    _keep(cfg, matrices, ranks, out)
+    if cfg.describe:
+        facts["captioning"] = describe(cfg, matchers, split, out)
+    matrices = score(cfg, matchers, split)
+    first = next(iter(matrices.values()))
+    owner = caption_owner(first, split)
+    if not fits_split(first, split):
+        print(
+            f"matrix {first.shape} is not from split {split.name}: five captions per image assumed"
+        )
+    relevant = None
+    if cfg.relevance is not None:
+        relevant = relevance(cfg.relevance, split.captions, split.references())
+    report, ranks = {}, {}
+    for name, matrix in matrices.items():
+        report[name], ranks[name] = evaluate_all(matrix, owner, protocol, relevant, tables, codes)
+    print(metric_table(report, f"{split.folder.name} {split.name}, protocol {protocol}"))
+    write_json(out / "report.json", {**facts, "results": report})
+    keep(cfg, matrices, ranks, owner, out)
     print(f"written to {out}")
     return report
 
 
-def names_of(value: Any) -> list[str]:
-    """No, one or several paths as a list."""
-    return [str(x) for x in (value if isinstance(value, ListConfig) else [value]) if x is not None]
+def describe(
+    cfg: DictConfig, matchers: dict[str, Matcher], split: Split, out: Path
+) -> dict[str, dict[str, float]]:
+    """Print and return the scores of written sentences, which go to described_i.txt."""
+    from itm.checkpoints.evaluation import write_sentences
+
+    found = {}
+    for path, (sentences, scores) in write_sentences(matchers, split, cfg.batch_size).items():
+        file = out / f"described_{listed(cfg.checkpoint).index(path)}.txt"
+        file.write_text("\n".join(sentences) + "\n", encoding="utf-8")
+        print(f"{path}: " + ", ".join(f"{k} {v:.1f}" for k, v in scores.items()))
+        found[path] = scores
+    return found
 
 
-def _matrices(cfg: DictConfig, split: Split, out: Path) -> Any:
-    """(name, (N, M) scores) of every checkpoint or file, one matrix after the other.
+def score(cfg: DictConfig, matchers: dict[str, Matcher], split: Split) -> dict[str, np.ndarray]:
+    """Name the score matrices: of each matcher or file, of their ensemble, of completed labels."""
+    from itm.checkpoints.evaluation import score_completed, score_split
+    from itm.runs.matrices import read_matrices, with_ensemble
 
-    Raises:
-        ValueError: neither or both of checkpoint= and similarity=, or a file of the wrong shape.
-    """
-    if (cfg.checkpoint is None) == (cfg.similarity is None):
-        raise ValueError("give either checkpoint=FOLDER or similarity=FILE.npy (or a list of them)")
+    completed = {}
+    if cfg.transductive is not None:  # first, since it fails where no matcher has labels
+        completed = score_completed(matchers, split, cfg.transductive, cfg.batch_size)
     if cfg.similarity is not None:
-        first: tuple[int, ...] | None = None
-        for path in names_of(cfg.similarity):
-            matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-            if matrix.ndim != 2 or (first is not None and matrix.shape != first):
-                raise ValueError(
-                    f"{path} is {matrix.shape}, expected (images, captions) {first or ''}"
-                )
-            first = matrix.shape
-            yield path, matrix
-        return
-    settings = (split, cfg.device, cfg.batch_size, cfg.memory_budget, cfg.model_class)
-    for path in names_of(cfg.checkpoint):
-        yield path, score_split(path, *settings)
+        names = listed(cfg.similarity)
+        return with_ensemble(names, read_matrices(names)) | completed
+    names = listed(cfg.checkpoint)
+    for matcher in matchers.values():
+        matcher.memory_budget = cfg.memory_budget
+    scores = [score_split(matchers[path], split, cfg.batch_size) for path in names]
+    return with_ensemble(names, scores) | completed
 
 
-def score_split(
-    checkpoint: str,
-    split: Split,
-    device: str,
-    batch_size: int,
-    memory_budget: int,
-    model_class: str | None = None,
-) -> np.ndarray:
-    """(N, M) scores of a saved matcher on a split; each image and caption is encoded once."""
-    from itm.checkpoints.folder import load
-
-    matcher = load(checkpoint, model_class=model_class, device=device)
-    matcher.memory_budget = memory_budget
-    text = matcher.hparams.get("text") or {}
-    sentences = split.sentence_vectors() if text.get("name") == "vectors" else split.captions
-    return matcher.score(split.view(), sentences, batch_size)
-
-
-def complete(cfg: DictConfig, split: Split) -> dict[str, np.ndarray]:
-    """Scores of every CVSE with concept labels that captions of the test set lend each other.
-
-    Raises:
-        ValueError: none of the matchers is a CVSE.
-    """
-    from itm.checkpoints.folder import load
-    from itm.models.cvse.cvse import CVSE
-    from itm.models.cvse.transductive import PUBLISHED, score_transductive
-
-    found = {}
-    for path in names_of(cfg.checkpoint):
-        matcher = load(path, model_class=cfg.model_class, device=cfg.device)
-        if isinstance(matcher, CVSE):
-            found[f"{path} (transductive)"] = score_transductive(
-                matcher, split.view(), split.captions, *PUBLISHED[cfg.transductive], cfg.batch_size
-            )
-    if not found:
-        raise ValueError("transductive= completes the concept labels of CVSE; give its checkpoint=")
-    return found
-
-
-def _mean(matrices: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean similarity of an ensemble."""
-    total = np.array(matrices[0], np.float32)
-    for matrix in matrices[1:]:
-        total += matrix
-    return total / len(matrices)
-
-
-def caption_owner(matrix: np.ndarray, split: Split) -> np.ndarray:
-    """(M,) image of each caption, from the split, or five per image for a matrix of another size.
-
-    Raises:
-        ValueError: the matrix fits neither.
-    """
-    images, captions = matrix.shape
-    if (images, captions) == (split.num_images, len(split.captions)):
-        return split.caption_image
-    if captions == 5 * images:
-        print(
-            f"matrix {matrix.shape} is not from split {split.name}: five captions per image assumed"
-        )
-        return np.arange(captions) // 5
-    raise ValueError(
-        f"the matrix is {matrix.shape}, but {split.folder} {split.name} has {split.num_images} "
-        f"images and {len(split.captions)} captions; choose data= and data.split= of the matrix"
-    )
-
-
-def find_relevance(name: str | None, split: Split) -> np.ndarray | None:
-    """(M, N) semantic relevance: CIDEr-D of the split, or a file."""
-    if name is None:
-        return None
-    from itm.relevance.sources import relevance
-
-    return relevance(name, split.captions, split.references())
-
-
-def measure(
-    scores: np.ndarray,
+def keep(
+    cfg: DictConfig,
+    matrices: dict[str, np.ndarray],
+    ranks: dict[str, Ranks],
     owner: np.ndarray,
-    protocol: str,
-    relevance: np.ndarray | None = None,
-    tables: Tables | None = None,
-    codes: np.ndarray | None = None,
-) -> tuple[dict[str, float], Ranks]:
-    """All metrics of one matrix, and the ranks of its queries."""
-    from itm import metrics
-
-    results, ranks = metrics.evaluate_queries(scores, owner, protocol, relevance)
-    if tables is not None:
-        from itm.metrics.eccv import evaluate_eccv
-
-        results |= evaluate_eccv(scores, tables)
-    if codes is not None:
-        from itm.metrics.pmrp import pmrp
-
-        results |= pmrp(scores, codes, owner, protocol, annotated=codes.max(1) > 0)
-    return results, ranks
-
-
-def describe(cfg: DictConfig, split: Split, out: Path) -> dict[str, dict[str, float]]:
-    """Captioning scores of every matcher that writes sentences, which go to described_i.txt.
-
-    Raises:
-        ValueError: none of the matchers can.
-    """
-    from itm.checkpoints.folder import load
-    from itm.metrics.captioning import caption_scores
-    from itm.models.vsrn.vsrn import VSRN
-
-    found = {}
-    for i, path in enumerate(names_of(cfg.checkpoint)):
-        matcher = load(path, model_class=cfg.model_class, device=cfg.device)
-        if not isinstance(matcher, VSRN) or matcher.captioner is None:
-            continue
-        sentences = matcher.describe(split.view(), cfg.batch_size)
-        (out / f"described_{i}.txt").write_text("\n".join(sentences) + "\n", encoding="utf-8")
-        found[path] = caption_scores(sentences, split.references())
-        print(f"{path}: " + ", ".join(f"{k} {v:.1f}" for k, v in found[path].items()))
-    if not found:
-        raise ValueError(
-            "describe=true needs a matcher that writes sentences: VSRN with model.caption_weight>0"
-        )
-    return found
-
-
-def _keep(
-    cfg: DictConfig, matrices: dict[str, np.ndarray], ranks: dict[str, Ranks], out: Path
+    out: Path,
 ) -> None:
-    """Write matrices and the plot, as asked."""
+    """Write the ranks, the matrices and the plot that were asked for."""
+    from itm.runs.matrices import write_matrices
+    from itm.runs.record import write_ranks
+
+    if cfg.save_ranks:
+        for i, both in enumerate(ranks.values()):
+            write_ranks(out / f"ranks_{i}.npz", *both, owner)
     if cfg.save_similarity:
-        for i, matrix in enumerate(matrices.values()):
-            np.save(out / f"similarity_{i}.npy", matrix)
+        write_matrices(out, matrices.values())
     if cfg.plot:
         try:
-            from itm.visual.ranks_figure import plot_ranks
+            from itm.visual.report_figures import plot_ranks
         except ImportError:
             print("no plot: pip install 'itm-lightning[plot]'")
         else:
@@ -264,7 +131,7 @@ def _keep(
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")
 def _main(cfg: DictConfig) -> None:
-    evaluate(cfg)
+    command(cfg)
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hydra
 import numpy as np
@@ -20,16 +19,14 @@ from omegaconf import DictConfig
 from itm.app.arguments import quote_free_text
 from itm.app.config import CONF
 from itm.app.entry import run
-from itm.phrases.localisation import FOUND, measure, region_scores
+from itm.app.splits import find_split
+from itm.data.layout import find_row, name_of, read_array
+from itm.phrases.localisation import FOUND, localise, measure, region_scores
 from itm.phrases.split import PhraseSplit
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["localise", "measure", "region_scores"]
 
-# Evaluation ---------------------------------------------------------------------------------------
-
-
-# Command ------------------------------------------------------------------------------------------
+COLUMNS = ("type", "phrases", "R@1", "R@5", "R@10", "upper bound", "chance")
 
 
 def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
@@ -38,9 +35,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     Raises:
         ValueError: no checkpoint.
     """
-    from itm.app.splits import find_split
+    # Late: importing this module for `localise` needs nothing of this.
     from itm.checkpoints.folder import load
-    from itm.data.layout import read_array
     from itm.phrases.files import read_phrases
     from itm.phrases.split import phrase_split
     from itm.runs.record import environment
@@ -55,28 +51,25 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     scores = region_scores(matcher, phrases, cfg.context, vectors)
     report = measure(phrases, scores)
     title = f"{type(matcher).__name__}, {split.folder.name} {split.name}, overlap {FOUND}"
-    columns = ["type", "phrases", "R@1", "R@5", "R@10", "upper bound", "chance"]
-    print(rows_table(title, columns, [[name, *row.values()] for name, row in report.items()]))
+    print(rows_table(title, COLUMNS, [[name, *row.values()] for name, row in report.items()]))
     out = Path(HydraConfig.get().runtime.output_dir)
     facts = {"checkpoint": str(cfg.checkpoint), "split": split.name, **environment()}
     path = out / "localisation.json"
     path.write_text(json.dumps({**facts, "results": report}, indent=1), encoding="utf-8")
     print(f"written to {path}")
     if cfg.image is not None:
-        print(f"drawn in {draw(cfg, phrases, scores, out / 'phrases.png')}")
+        print(f"drawn in {_draw(cfg, phrases, scores, out / 'phrases.png')}")
     return report
 
 
-def draw(cfg: DictConfig, split: PhraseSplit, scores: np.ndarray, path: Path) -> Path:
-    """Draw the phrases of `image=`, in its picture.
+def _draw(cfg: DictConfig, split: PhraseSplit, scores: np.ndarray, path: Path) -> Path:
+    """Draw the phrases of `image=` in its picture.
 
     Raises:
         ValueError: no such image, or no picture of it.
     """
-    from itm.data.layout import find_row, name_of
-    from itm.data.pictures import Pictures
-    from itm.visual.explanation_figure import save
-    from itm.visual.phrase_figure import draw_image
+    from itm.data.pictures import Pictures  # late: Pillow and matplotlib are optional
+    from itm.visual import draw_image, save
 
     row = find_row(split, cfg.image)
     picture = Pictures(split, cfg.images).full(name_of(split, row))

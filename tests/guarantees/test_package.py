@@ -25,11 +25,14 @@ def installed(tmp_path_factory):
     return folder / "site"
 
 
-def test_it_holds_the_configuration_the_types_and_the_licence(installed):
+def test_it_holds_the_configuration_the_templates_the_types_and_the_licence(installed):
     ours = {path.relative_to(ROOT / "conf") for path in ROOT.glob("conf/**/*.yaml")}
     there = {p.relative_to(installed / "itm/conf") for p in installed.glob("itm/conf/**/*.yaml")}
     assert ours == there and ours
     assert (installed / "itm/py.typed").is_file()
+    templates = {path.name for path in ROOT.glob("src/itm/visual/templates/*")}
+    there = {path.name for path in installed.glob("itm/visual/templates/*")}
+    assert templates == there and "layout.html" in there
     (metadata,) = installed.glob("*.dist-info")
     assert (metadata / "licenses/LICENSE").is_file()
     scripts = (metadata / "entry_points.txt").read_text()

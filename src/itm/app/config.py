@@ -1,4 +1,4 @@
-"""Where `conf/` is, and Hydra's compose and instantiate."""
+"""Find `conf/`, compose it, build what it describes, and read what Hydra knows about a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig
 
 _PACKAGED = Path(__file__).parents[1] / "conf"
 
@@ -21,9 +22,25 @@ def instantiate(node: Any, **arguments: Any) -> Any:
 
 
 def compose(overrides: Sequence[str] = (), name: str = "train") -> DictConfig:
-    """The configuration of an entry point, as the command line would make it."""
+    """Compose the configuration of a command, as the command line would."""
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(CONF, version_base="1.3"):
         return hydra.compose(name, list(overrides))
+
+
+def listed(value: Any) -> list[str]:
+    """Make a list of an option that holds nothing, one path or a list of paths."""
+    return [str(x) for x in (value if isinstance(value, ListConfig) else [value]) if x is not None]
+
+
+def output_folder() -> Path:
+    """Find the folder that Hydra made for this run."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def run_name() -> str:
+    """Name a training run by its choices, such as "vsrn triplet scenes"."""
+    choices = HydraConfig.get().runtime.choices
+    return " ".join(str(choices[group]) for group in ("model", "loss", "data"))

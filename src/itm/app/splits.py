@@ -1,40 +1,63 @@
-"""The split that a command works on, and what is read from its folder."""
+"""Find the data folder and the split that a command works on, and the judgements of its images."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from itm.app.config import instantiate
-from itm.data.layout import Split, read_split
-from itm.metrics.eccv import Tables, load_tables
-from itm.metrics.pmrp import category_codes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from itm.data.layout import Split
+    from itm.metrics.eccv import Tables
+
+# Imports are late where they bring torch, which `--help` need not wait for.
 
 
-def find_split(cfg: DictConfig) -> Split:
-    """The split to score.
+def find_root(data: DictConfig, what: str) -> Path:
+    """Find the folder of a data set; generated data is written first.
+
+    Args:
+        data: the group `data` of a configuration.
+        what: what to look for in the folder, for the message.
 
     Raises:
         ValueError: no data.root.
     """
-    if OmegaConf.is_missing(cfg.data, "root"):
-        raise ValueError("this data set needs data.root=DIR, the folder with its test split")
-    root = instantiate(cfg.data.root) if isinstance(cfg.data.root, DictConfig) else cfg.data.root
+    if OmegaConf.is_missing(data, "root"):
+        raise ValueError(f"this data set needs data.root=DIR, {what}")
+    root = instantiate(data.root) if isinstance(data.root, DictConfig) else data.root
+    return Path(root).expanduser()
+
+
+def find_split(cfg: DictConfig) -> Split:
+    """Read the split to score: `data.split`, or the data set's test split.
+
+    Raises:
+        ValueError: no data.root.
+    """
+    from itm.data.layout import read_split
+
+    root = find_root(cfg.data, "the folder with its test split")
     name = cfg.data.split or cfg.data.test
     split = read_split(root, name, cfg.data.captions_per_image, cfg.data.protocol)
     return split.head(cfg.data.limit)
 
 
 def split_tables(split: Split) -> Tables:
-    """`load_tables` for the scores of a split.
+    """Load the ECCV Caption tables for the scores of a split (`eccv=true`).
 
     Raises:
         FileNotFoundError: they are not installed.
-        ValueError: another split than COCO 5K.
+        ValueError: the split is not COCO 5K.
     """
+    from itm.metrics.eccv import load_tables
+
     tables = load_tables()
     images, captions = len(tables.image_ids), len(tables.caption_ids)
     if (split.num_images, len(split.captions)) != (images, captions):
@@ -47,11 +70,13 @@ def split_tables(split: Split) -> Tables:
 
 
 def split_codes(instances: str | Path, split: Split) -> np.ndarray:
-    """`category_codes` of the images of a COCO split, whose ids hold their numbers.
+    """Read the (N, K) object categories of a COCO split, whose ids hold image numbers (`pmrp=`).
 
     Raises:
-        ValueError: the split has no ids, or they hold no COCO image number.
+        ValueError: the split has no ids, or an id without a number.
     """
+    from itm.metrics.pmrp import category_codes
+
     numbers = [re.findall(r"\d+", name)[-1:] for name in split.ids or []]
     if not numbers or not all(numbers):
         raise ValueError(

@@ -1,26 +1,34 @@
-"""Pictures of a split's images: files named as the ids, or drawn scenes."""
+"""Pictures of a split's images: files named by the ids, or drawn scenes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itm.data.layout import Split
-from itm.visual.html import PICTURES, Html, thumbnail
-
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from itm.data.layout import Split
+
+FORMATS = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+    ".svg": "image/svg+xml",  # inside <img> a browser runs none of its scripts
+}
+
 
 class Pictures:
-    """Pictures and their thumbnails by image id.
+    """Find the picture of an image by the image's id.
 
-    Ids are never made into paths: a file is found among those below the folder, by its name with
-    or without its ending, or by its path from the folder.
+    Ids never become paths: a file is looked up among those below the folder, by its name with or
+    without its ending, or by its path from the folder.
 
     Args:
-        split: where the images come from; scenes it brings are drawn.
-        folder: of picture files, instead.
+        split: where the images come from; its scenes, if it has any, are drawn.
+        folder: of picture files, in place of scenes.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -32,8 +40,8 @@ class Pictures:
         self._scenes: dict[str, Any] = {}
         if folder is not None:
             if not Path(folder).is_dir():
-                raise FileNotFoundError(f"images={folder} is no folder")
-            found = [p for p in sorted(Path(folder).rglob("*")) if p.suffix.lower() in PICTURES]
+                raise FileNotFoundError(f"images={folder} is not a folder")
+            found = [p for p in sorted(Path(folder).rglob("*")) if p.suffix.lower() in FORMATS]
             self._files = {p.stem: p for p in found} | {p.name: p for p in found}
             self._files |= {p.relative_to(folder).as_posix(): p for p in found}
             ids = split.ids or [str(row) for row in range(split.num_images)]
@@ -43,39 +51,50 @@ class Pictures:
                     f"{split.name}, such as {ids[0]!r} or '{ids[0]}.jpg'"
                 )
         elif (split.folder / f"{split.name}_scenes.jsonl").is_file():
-            from itm.scenes import load_scenes
+            from itm.scenes import load_scenes  # late: most splits have no scenes
 
             self._scenes = {scene.id: scene for scene in load_scenes(split.folder, split.name)}
 
-    def thumbnail(self, name: str, size: int = 320) -> Html | None:
-        """The picture of an image, or None when there is none."""
-        if name in self._files:
-            return thumbnail(self._files[name], size, alt=name)
-        if name not in self._scenes:
-            return None
-        from itm.scenes import render
+    def find(self, name: str, width: int = 480) -> Path | Image | None:
+        """Find the file of an image, or draw its scene `width` pixels wide.
 
-        try:
-            return thumbnail(render(self._scenes[name], size=(size, 3 * size // 4)), size, alt=name)
-        except ImportError:  # a page without pictures, where Pillow is missing
-            return None
-
-    def full(self, name: str) -> Image | None:
-        """The whole picture of an image, upright, or None when there is none.
+        Returns:
+            A file, a drawn scene, or None where the image has no picture.
 
         Raises:
-            ValueError: a file that is no picture.
+            ImportError: drawing needs Pillow.
         """
         if name in self._files:
-            from PIL import Image, ImageOps, UnidentifiedImageError
+            return self._files[name]
+        if name not in self._scenes:
+            return None
+        from itm.scenes import render  # late: most splits have no scenes
 
-            try:
-                with Image.open(self._files[name]) as opened:
-                    return ImageOps.exif_transpose(opened).convert("RGB")
-            except UnidentifiedImageError as error:
-                raise ValueError(f"{self._files[name]} is no picture that can be read") from error
-        if name in self._scenes:
-            from itm.scenes import render
+        return render(self._scenes[name], size=(width, 3 * width // 4))
 
-            return render(self._scenes[name])
-        return None
+    def full(self, name: str) -> Image | None:
+        """Read the whole picture of an image, upright; None where it has no picture.
+
+        Raises:
+            ValueError: a file that is not a picture.
+            ImportError: Pillow is missing.
+        """
+        found = self.find(name)
+        return open_upright(found) if isinstance(found, Path) else found
+
+
+def open_upright(path: Path) -> Image:
+    """Read a picture file as RGB, turned as its camera was held.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a picture.
+        ImportError: Pillow is missing.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError  # late: Pillow is optional
+
+    try:
+        with Image.open(path) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} is not a picture that can be read") from error

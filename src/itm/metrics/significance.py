@@ -1,8 +1,9 @@
-"""Is a difference between two matchers more than the luck of the test queries?
+"""Whether two matchers differ by more than the choice of test queries explains.
 
 A paired bootstrap over images: images are drawn with replacement, each with all its captions,
-because the captions of one image are no independent queries. Both matchers answer the same drawn
-queries. It measures the luck of the test set, not that of training: several seeds do that.
+because the captions of one image are not independent queries. Both matchers answer the same drawn
+queries. The bootstrap measures the variance of the test set; several seeds measure that of
+training.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13.
 """
@@ -13,7 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 KS = (1, 5, 10)
-Ranks = dict[str, np.ndarray]  # "i2t" (N,), "t2i" (M,), "image" (M,)
+QueryRanks = dict[
+    str, np.ndarray
+]  # 0-based "i2t" (I,) and "t2i" (C,), -1 = no answer; "image" (C,)
 
 
 class Difference(NamedTuple):
@@ -26,9 +29,9 @@ class Difference(NamedTuple):
 
 
 def compare(
-    first: Sequence[Ranks], second: Sequence[Ranks], samples: int = 2000, seed: int = 0
+    first: Sequence[QueryRanks], second: Sequence[QueryRanks], samples: int = 2000, seed: int = 0
 ) -> Difference:
-    """Difference of the rsum of two matchers, first minus second, on the same queries.
+    """Compare the rsum of two matchers, first minus second, on the same queries.
 
     Args:
         first: ranks of one run, or of several seeds, whose recalls are averaged.
@@ -37,15 +40,18 @@ def compare(
         seed: of the samples.
 
     Returns:
-        The difference with its percentile interval. p is two-sided: twice the share of samples on
-        the other side of zero (or on it), counting one more as is usual.
+        The difference with its percentile interval and its two-sided p: twice the share of samples
+        on the other side of zero or on it, where one sample is added as usual.
 
     Raises:
         ValueError: the queries differ.
     """
     every = [*first, *second]
     if not all(same_queries(every[0], ranks) for ranks in every):
-        raise ValueError("these runs answered different queries, their differences mean nothing")
+        raise ValueError(
+            "these runs answered different queries, so their difference means nothing; compare "
+            "runs on the same split"
+        )
     a, b = (np.mean([hits(ranks) for ranks in side], axis=0) for side in (first, second))
     queries = query_counts(every[0])
     value = float((100 * (a - b).sum(0) / queries.sum(0)).sum())
@@ -55,15 +61,15 @@ def compare(
     return Difference(value, float(low), float(high), float(min(1, 2 * (tail + 1) / (samples + 1))))
 
 
-def interval(runs: Sequence[Ranks], samples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the rsum of one matcher over other test images of the same kind."""
+def interval(runs: Sequence[QueryRanks], samples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Estimate the 95 % interval of a matcher's rsum on other test images of the same kind."""
     mean = np.mean([hits(ranks) for ranks in runs], axis=0)
     low, high = np.percentile(resample(mean, query_counts(runs[0]), samples, seed), [2.5, 97.5])
     return float(low), float(high)
 
 
-def hits(ranks: Ranks) -> np.ndarray:
-    """(N, 6) float: how many queries of each image are answered within 1, 5, 10; i2t, then t2i."""
+def hits(ranks: QueryRanks) -> np.ndarray:
+    """Count each image's queries answered within 1, 5, 10: (I, 6) float, i2t before t2i."""
     images = len(ranks["i2t"])
     out = np.empty((images, 2 * len(KS)))
     for column, k in enumerate(KS):
@@ -73,33 +79,33 @@ def hits(ranks: Ranks) -> np.ndarray:
     return out
 
 
-def query_counts(ranks: Ranks) -> np.ndarray:
-    """(N, 6) float: how many queries each image has: one, and one for each of its captions."""
+def query_counts(ranks: QueryRanks) -> np.ndarray:
+    """Count each image's queries, itself and its captions: (I, 6) float, as `hits`."""
     images = len(ranks["i2t"])
     captions = np.bincount(ranks["image"], minlength=images)
     return np.repeat(np.stack([ranks["i2t"] >= 0, captions], 1).astype(float), len(KS), axis=1)
 
 
 def resample(hits: np.ndarray, queries: np.ndarray, samples: int, seed: int) -> np.ndarray:
-    """(samples,) rsum over drawn images, in percent.
+    """Draw images with replacement and sum their recalls: (samples,) rsum in percent.
 
     Args:
-        hits: (N, 6) answered queries of each image, or differences of two matchers' ones.
-        queries: (N, 6) queries of each image.
-        samples: how many times N images are drawn.
+        hits: (I, 6) answered queries of each image, or the differences of two matchers.
+        queries: (I, 6) queries of each image.
+        samples: how many times I images are drawn.
         seed: of the draws.
     """
     rng, images = np.random.default_rng(seed), len(hits)
     out = np.empty(samples)
     for i in range(samples):
-        times = np.bincount(rng.integers(images, size=images), minlength=images)  # (N,)
+        times = np.bincount(rng.integers(images, size=images), minlength=images)  # (I,)
         asked = times @ queries
         out[i] = 100 * np.sum((times @ hits) / np.maximum(asked, 1))
     return out
 
 
-def same_queries(a: Ranks, b: Ranks) -> bool:
-    """Whether two runs were tested on equally many images and captions, arranged the same way."""
+def same_queries(a: QueryRanks, b: QueryRanks) -> bool:
+    """Whether two runs were tested on as many images and captions, arranged in the same way."""
     return len(a["i2t"]) == len(b["i2t"]) and np.array_equal(a["image"], b["image"])
 
 

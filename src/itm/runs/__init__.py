@@ -1,1 +1,1 @@
-"""What runs leave behind: records, tables, history."""
+"""What runs leave behind: records, score matrices, tables, history, sweeps."""

@@ -1,23 +1,20 @@
-"""What finished runs left behind: settings, results, ranks of queries, learning curves."""
+"""Read what finished runs left behind: settings, results, ranks of queries, learning curves."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
+import yaml
 
 from itm.runs.tables import RECALLS
 
 GROUPS = ("model", "loss", "data", "text")  # config groups whose choice names a run
-# Settings that say where and how fast a run ran, not what was run.
-ASIDE = ("seed", "trainer.", "resume", "test", "compile", "chunk_size", "data.resident",
-         "callbacks", "logger", "hydra")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,9 +25,10 @@ class Run:
         folder: where it was found.
         name: folder below its root, and for an evaluation the matcher's name.
         settings: flat configuration of the training run, such as {"loss.margin": 0.2}; config
-            groups by the name of the choice. Empty when the training run is not there any more.
-        test: what was measured on, such as "test of DIR, full"; only equal ones are compared.
-        metrics: of the test split; of the validation split when no test was made.
+            groups by the name of the choice. Empty if the training run no longer exists.
+        test: the data that was measured, such as "test of DIR, full"; only runs with the same
+            value are compared.
+        metrics: of the test split; of the validation split if the test split was not scored.
         ranks: "i2t" (N,), "t2i" (M,) 0-based ranks and "image" (M,), or None.
         curves: column of metrics.csv -> (optimiser steps, values).
         source: folder of the training run whose best checkpoint was measured, or None.
@@ -57,10 +55,10 @@ class Run:
 
 
 def find_runs(places: Iterable[str | Path]) -> tuple[list[Run], list[Path]]:
-    """All runs below some folders, and the folders of training runs without results.
+    """Find all runs below some folders, and the folders of training runs without results.
 
     Raises:
-        FileNotFoundError: a place that does not exist, or no run below any.
+        FileNotFoundError: a folder does not exist, or no folder holds a run.
     """
     runs, failed = [], []
     for place in map(Path, places):
@@ -83,7 +81,7 @@ def find_runs(places: Iterable[str | Path]) -> tuple[list[Run], list[Path]]:
 
 
 def merge(runs: Iterable[Run]) -> list[Run]:
-    """Runs found twice, and evaluations of a run on its own test, as one with all metrics."""
+    """Join runs that were found twice, and each run with its evaluations on the same test split."""
     found: dict[Any, Run] = {}
     for run in runs:
         key = (run.source, run.test) if run.source else (run.folder.resolve(), run.name)
@@ -96,7 +94,7 @@ def merge(runs: Iterable[Run]) -> list[Run]:
 
 
 def read_training(folder: Path, name: str) -> Run | None:
-    """A run of itm.train; None when it has no results."""
+    """Read a run of itm.train; None if it has no results."""
     path = folder / "results.json"
     if not path.is_file():
         return None
@@ -105,7 +103,7 @@ def read_training(folder: Path, name: str) -> Run | None:
     prefix = f"{stage}/"
     metrics = {k.removeprefix(prefix): float(v) for k, v in values.items() if k.startswith(prefix)}
     curves = read_curves(folder / "csv" / "metrics.csv")
-    for key in RECALLS:  # an interrupted run tells of its best validation by its curves
+    for key in RECALLS:  # of an interrupted run only the curves hold them
         if key not in metrics and f"val/{key}" in curves:
             best = int(np.argmax(curves["val/rsum"][1]))
             metrics[key] = float(curves[f"val/{key}"][1][best])
@@ -115,7 +113,7 @@ def read_training(folder: Path, name: str) -> Run | None:
 
 
 def read_evaluation(folder: Path, name: str) -> list[Run]:
-    """The rows of a run of itm.evaluate, with the settings of the runs that they evaluate."""
+    """Read the rows of a run of itm.evaluate, with the settings of the training runs."""
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     checkpoints = report.get("checkpoints", [])
     rows = []
@@ -135,28 +133,34 @@ def read_evaluation(folder: Path, name: str) -> list[Run]:
 
 
 def _test(facts: dict[str, Any]) -> str:
-    """`itm.runs.record.split_facts` in words."""
+    """Put `itm.runs.record.split_facts` into words."""
     if "split" not in facts:
         return "unknown split"
     return "{split} of {root}, {images} images, {protocol}".format_map(facts)
 
 
 def _run_of(checkpoint: Path) -> Path | None:
-    """The run folder that a checkpoint lies in."""
+    """Find the run folder that holds a checkpoint."""
     places = [checkpoint, *checkpoint.parents][:3]
     return next((place for place in places if (place / "run.json").is_file()), None)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The configuration of a run as flat names; config groups by the name of the choice."""
+    """Read the configuration of a run as flat names; config groups by the name of the choice.
+
+    It is read as plain YAML: references such as ${seed} stay text, and nothing is resolved.
+    """
     path = folder / ".hydra" / "config.yaml"
     if not path.is_file():
         return {}
-    # Interpolations of Hydra's own, such as the output folder, have no value outside of a run.
-    flat = dict(_flatten(OmegaConf.to_container(OmegaConf.load(path), resolve=False)))
-    hydra = OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra
-    choices = {key: hydra.runtime.choices.get(key) for key in GROUPS}
+    flat = dict(_flatten(_read_yaml(path)))
+    chosen = _read_yaml(folder / ".hydra" / "hydra.yaml")["hydra"]["runtime"]["choices"]
+    choices = {key: chosen.get(key) for key in GROUPS}
     return {k: v for k, v in choices.items() if v is not None} | flat
+
+
+def _read_yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -168,7 +172,7 @@ def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def read_ranks(path: Path) -> dict[str, np.ndarray] | None:
-    """Ranks that `itm.runs.record.write_ranks` wrote, or None."""
+    """Read the ranks that `itm.runs.record.write_ranks` wrote; None without a file."""
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as file:
@@ -176,7 +180,7 @@ def read_ranks(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def read_curves(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Column -> (optimiser steps, values) of a metrics.csv; empty cells are left out."""
+    """Read a metrics.csv: column -> (optimiser steps, values), without empty cells."""
     if not path.is_file():
         return {}
     with path.open(encoding="utf-8", newline="") as file:
@@ -190,62 +194,11 @@ def read_curves(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return curves
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
-    """Settings that tell the runs apart, apart from seeds and the machine.
-
-    What follows from the choice of model, loss, data and text, such as a published learning rate,
-    is left out: the choice is named.
-    """
-    kinds: dict[Any, list[Run]] = {}
-    for run in runs:
-        if run.settings:
-            kinds.setdefault(tuple(run.settings.get(key) for key in GROUPS), []).append(run)
-    known = [run for run in runs if run.settings]
-    choices = [key for key in GROUPS if _varies(known, key)]
-    names = dict.fromkeys(key for run in known for key in run.settings)
-    own = [key for key in names if key not in GROUPS and not key.startswith(ASIDE)]
-    return choices + [key for key in own if any(_varies(kind, key) for kind in kinds.values())]
-
-
-def _varies(runs: Sequence[Run], key: str) -> bool:
-    return len({str(run.settings.get(key)) for run in runs}) > 1
-
-
-def group_seeds(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs that differ in nothing but the seed, by what sets them apart; best mean rsum first.
-
-    Runs without settings stay alone under their own name.
-    """
-    keys = differing(runs)
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(_label(run, keys), []).append(run)
-    return dict(sorted(groups.items(), key=lambda item: -mean(item[1], "rsum")))
-
-
-def _label(run: Run, keys: Sequence[str]) -> str:
-    given = {key: run.settings.get(key) for key in keys}
-    words = [str(v) if k in GROUPS else f"{k}={v}" for k, v in given.items() if v is not None]
-    return " ".join(words) if words and run.settings else run.name
-
-
-def mean(group: Sequence[Run], metric: str) -> float:
-    """Mean of a metric over the runs of a group that have it; NaN when none has."""
-    values = [run.metrics[metric] for run in group if metric in run.metrics]
-    return float(np.mean(values)) if values else float("nan")
-
-
-def deviation(group: Sequence[Run], metric: str) -> float:
-    """Standard deviation over seeds (n - 1); NaN for a single run."""
-    values = [run.metrics[metric] for run in group if metric in run.metrics]
-    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-
-
 def _name(folder: Path, place: Path) -> str:
     relative = folder.relative_to(place).as_posix()
     return place.resolve().name if relative == "." else f"{place.resolve().name}/{relative}"
 
 
 def _natural(path: Path) -> list[Any]:
-    """Job 10 behind job 9."""
+    """Sort job 10 after job 9."""
     return [(part.isdigit(), int(part) if part.isdigit() else part) for part in path.parts]

@@ -1,7 +1,8 @@
-"""Results of runs as tables, and what is recorded beside them."""
+"""Record beside the results how they were made: versions, hardware, split, ranks of the queries."""
 
 from __future__ import annotations
 
+import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -9,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from itm.utils.files import replacing, write_text
+
 if TYPE_CHECKING:
+    from torch import nn
+
     from itm.data.layout import Split
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware, recorded with every result."""
-    import torch
+    """Name versions and hardware; recorded with every result."""
+    import torch  # late: commands that fail early need not wait for it
 
     packages = ("itm-lightning", "torch", "pytorch-lightning", "numpy")
     cuda = torch.cuda.is_available()
@@ -28,7 +33,7 @@ def environment() -> dict[str, Any]:
 
 
 def split_facts(split: Split, protocol: str) -> dict[str, Any]:
-    """What results were measured on; only results with equal facts can be compared."""
+    """Name what results were measured on; only results with equal facts can be compared."""
     return {
         "split": split.name,
         "root": str(split.folder.resolve()),
@@ -37,17 +42,46 @@ def split_facts(split: Split, protocol: str) -> dict[str, Any]:
     }
 
 
+def parameters_m(matcher: nn.Module) -> float:
+    """Count the parameters, in millions."""
+    return sum(p.numel() for p in matcher.parameters()) / 1e6
+
+
+def training_results(trainer: Any, matcher: nn.Module, seconds: float) -> dict[str, Any]:
+    """Sum up what `trainer.fit` did.
+
+    Args:
+        trainer: with a checkpoint callback that monitors `val/rsum`.
+        matcher: what was trained.
+        seconds: that training took.
+
+    Returns:
+        `val/rsum` of the best checkpoint (0 without a validation), `parameters_m`, `epochs` and
+        `seconds`.
+    """
+    best = trainer.checkpoint_callback.best_model_score
+    return {
+        "val/rsum": float(best) if best is not None else 0.0,
+        "parameters_m": parameters_m(matcher),
+        "epochs": trainer.current_epoch,
+        "seconds": seconds,
+    }
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a record such as run.json, results.json or report.json."""
+    write_text(path, json.dumps(record, indent=1))
+
+
 def write_ranks(path: Path, i2t: np.ndarray, t2i: np.ndarray, image: np.ndarray) -> None:
     """Keep the 0-based rank of every query, for curves and for tests of differences.
 
     Args:
         path: the .npz file; 60 KB for COCO's 30,000 queries.
-        i2t: (N,) of images.
-        t2i: (M,) of captions.
-        image: (M,) image of each caption.
+        i2t: (N,) ranks of the image queries.
+        t2i: (M,) ranks of the caption queries.
+        image: (M,) row of each caption's image.
     """
-    from itm.utils.files import replacing  # imports torch
-
     small = [x.astype(np.int32) for x in (i2t, t2i, image)]
     with replacing(path) as file:
         np.savez_compressed(file, i2t=small[0], t2i=small[1], image=small[2])

@@ -1,4 +1,4 @@
-"""Results as tables for the terminal and for Markdown."""
+"""Print results as tables for the terminal and for Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RECALLS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
 
 
 def rows_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A text table; numbers are right-aligned."""
+    """Format a table as text; numbers are right-aligned."""
     table = Table(title=title, title_justify="left")
     numeric = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
     for name, number in zip(columns, numeric, strict=True):
@@ -26,7 +26,7 @@ def rows_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
 
 
 def metric_table(report: dict[str, dict[str, float]], title: str) -> str:
-    """Several matchers side by side; further metrics follow below the recalls."""
+    """Format several matchers side by side; further metrics follow below the recalls."""
     first = [*RECALLS, "rsum"]
     rows = [[name, *(values[key] for key in first)] for name, values in report.items()]
     text = rows_table(title, ["matcher", *first], rows)
@@ -37,7 +37,7 @@ def metric_table(report: dict[str, dict[str, float]], title: str) -> str:
 
 
 def result_table(results: dict[str, Any], title: str) -> str:
-    """One run: recalls of both directions, ranks and rsum of its stages."""
+    """Format one run: recalls, rsum and ranks of its validation and test splits."""
     columns = ["split", "i2t R@1", "R@5", "R@10", "t2i R@1", "R@5", "R@10", "rsum", "medr", "meanr"]
     rows = []
     for stage in ("val", "test"):
@@ -52,7 +52,7 @@ def result_table(results: dict[str, Any], title: str) -> str:
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """The same as GitHub Markdown."""
+    """Format a table as GitHub Markdown."""
     cell = lambda x: f"{x:.1f}" if isinstance(x, float) else str(x)  # noqa: E731
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(cell(x) for x in row) + " |" for row in rows]

@@ -1,12 +1,9 @@
-"""Pictures of explanations; importing this module needs matplotlib."""
+"""Figures of explanations: attention on the picture, rankings, edges, labels."""
 
 from __future__ import annotations
 
 import textwrap
-import warnings
 from collections.abc import Callable, Sequence
-from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from itm.data.layout import Split
 from itm.matcher.explanation import Explanation
+from itm.phrases.boxes import in_pixels
 from itm.text.word_lists import STOP_WORDS, is_word
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ SLANTED: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anch
 
 
 class Part(NamedTuple):
-    """One row of a sheet: its title, its height in inches, and what draws it."""
+    """One row of a sheet: its title, its height in inches, and the function that draws it."""
 
     title: str
     height: float
@@ -54,19 +53,19 @@ class Seen(NamedTuple):
         return self.boxes * np.array([width, height, width, height])
 
 
-def draw(
+def draw_explanation(
     explanation: Explanation, picture: Image | None = None, boxes: np.ndarray | None = None
 ) -> Figure:
-    """Everything an explanation tells, on one sheet.
+    """Draw everything an explanation tells, on one sheet.
 
     Args:
-        explanation: from `itm.matcher.explanation.explain`.
+        explanation: from `itm.explain.explain`.
         picture: of the image; without it, or without boxes, attention is a grid of regions by
             words.
         boxes: (R, 4) of the regions, as fractions of width and height.
 
     Returns:
-        A matplotlib figure; `save` writes it.
+        A matplotlib figure; `itm.visual.save` writes it.
     """
     details, tokens = explanation.details, explanation.tokens
     seen = None
@@ -95,18 +94,19 @@ def draw(
     return figure
 
 
-def save(figure: Figure, path: str | Path | BytesIO, kind: str | None = None) -> None:
-    """Write a figure; characters that the font lacks show as boxes, without a warning."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*Glyph .* missing")
-        figure.savefig(path, dpi=110, format=kind)
+def region_boxes(split: Split, row: int, picture: Image | None) -> np.ndarray | None:
+    """Boxes (R, 4) of an image's regions as fractions of its picture; None without either."""
+    if split.boxes is None or picture is None:
+        return None
+    boxes = np.asarray(split.boxes[split.row[row]], np.float64)
+    return boxes / np.array([*picture.size, *picture.size]) if in_pixels(split.boxes) else boxes
 
 
 # Parts of the sheet -------------------------------------------------------------------------------
 
 
 def words(weights: np.ndarray, tokens: Sequence[str], seen: Seen, title: str) -> Part:
-    """The picture once per word, lit where the word's attention is, its best region framed."""
+    """Draw the picture once per word, lit where the word's attention is, its best region framed."""
     shown = content(tokens)
     rows = -(-len(shown) // ACROSS)
 
@@ -126,7 +126,7 @@ def words(weights: np.ndarray, tokens: Sequence[str], seen: Seen, title: str) ->
 
 
 def ranking(scores: np.ndarray, seen: Seen, title: str) -> Part:
-    """The picture with its best regions framed and numbered, and the scores of all."""
+    """Draw the picture with its best regions framed and numbered, and the scores of all."""
     real = [
         int(region) for region in np.argsort(-scores, kind="stable") if np.isfinite(scores[region])
     ]
@@ -146,7 +146,7 @@ def ranking(scores: np.ndarray, seen: Seen, title: str) -> Part:
 
 
 def grid(weights: np.ndarray, tokens: Sequence[str], title: str, square: bool = False) -> Part:
-    """A heat map with one column per token; one row per region, or if `square` per token."""
+    """Draw a heat map of regions by tokens, or if `square` of tokens by tokens."""
 
     def paint(sheet: Any) -> None:
         axes = sheet.subplots()
@@ -162,7 +162,7 @@ def grid(weights: np.ndarray, tokens: Sequence[str], title: str, square: bool = 
 
 
 def bars(scores: np.ndarray, tokens: Sequence[str] | None, title: str) -> Part:
-    """One bar per token, or without tokens per region."""
+    """Draw one bar for each token, or without tokens for each region."""
 
     def paint(sheet: Any) -> None:
         axes = sheet.subplots()
@@ -177,7 +177,7 @@ def bars(scores: np.ndarray, tokens: Sequence[str] | None, title: str) -> Part:
 
 
 def named(names: list[tuple[str, float, float]], title: str) -> Part:
-    """Labels or concepts: one bar for the image, one for the sentence."""
+    """Draw labels or concepts: one bar for the image, one for the sentence."""
 
     def paint(sheet: Any) -> None:
         axes, places = sheet.subplots(), np.arange(len(names))
@@ -196,13 +196,13 @@ def named(names: list[tuple[str, float, float]], title: str) -> Part:
 
 
 def content(tokens: Sequence[str]) -> list[int]:
-    """Positions of the words with a meaning of their own; of all words where none has."""
+    """Find the words with a meaning of their own; all words where none has, all tokens at last."""
     real = [i for i, token in enumerate(tokens) if is_word(token.removeprefix("##"))]
     return [i for i in real if tokens[i] not in STOP_WORDS] or real or list(range(len(tokens)))
 
 
 def lit(weights: np.ndarray, seen: Seen) -> np.ndarray:
-    """(height, width) in 0 to 1: the attention that falls on each pixel, relative to the most."""
+    """Sum the attention that falls on each pixel: (height, width), at most 1."""
     light = np.zeros(seen.size)
     for weight, (x1, y1, x2, y2) in zip(weights, seen.corners, strict=True):
         light[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))] += max(float(weight), 0)

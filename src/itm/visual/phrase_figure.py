@@ -1,4 +1,4 @@
-"""Pictures of localised phrases; importing this module needs matplotlib."""
+"""Figures of localised phrases: boxes on the picture."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ COLOURS = ("#f26b1d", "#2a62d6", "#d62a8a", "#16a34a", "#7c3aed", "#0891b2", "#c
 def draw_phrases(
     picture: Image, phrases: Sequence[str], found: np.ndarray, truth: np.ndarray | None = None
 ) -> Figure:
-    """The picture with one box per phrase in a colour of its own.
+    """Draw the picture with one box for each phrase, in a colour of its own.
 
     Args:
         picture: of the image.
         phrases: n phrases.
         found: (n, 4) boxes as fractions of width and height, drawn solid.
-        truth: (n, 4) boxes they should have, drawn dotted.
+        truth: (n, 4) boxes that they should have, drawn dotted.
 
     Returns:
-        A matplotlib figure; `itm.visual.explanation_figure.save` writes it.
+        A matplotlib figure; `itm.visual.save` writes it.
     """
     width, height = picture.size
     figure = Figure(figsize=(6, 6 * height / width), layout="constrained")
@@ -58,7 +58,7 @@ def draw_phrases(
 
 
 def draw_image(picture: Image, split: PhraseSplit, scores: np.ndarray, image: int) -> Figure:
-    """The phrases of one sentence about an image, or where phrases stand alone the first ones.
+    """Draw the phrases of one sentence about an image, or the first ones if they stand alone.
 
     Args:
         picture: of the image.
@@ -67,7 +67,7 @@ def draw_image(picture: Image, split: PhraseSplit, scores: np.ndarray, image: in
         image: row of the image; its sentence with the most phrases is drawn.
 
     Raises:
-        ValueError: no phrase of this image.
+        ValueError: the image has no phrase.
     """
     own = np.flatnonzero(split.caption_image == image)
     if not len(own):

@@ -1,28 +1,85 @@
-"""The pictures of a report; importing this module needs matplotlib."""
+"""Figures over many runs: recall at K, metrics over a swept number, training curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from itm.runs.history import Run, deviation, mean
+from itm.metrics.significance import QueryRanks
+from itm.runs.groups import deviation, mean
+from itm.runs.history import Run
+from itm.runs.report import NCS, Groups, Section
+from itm.visual.figure_files import save
 
 WAYS = {"i2t": "image to text", "t2i": "text to image"}
-Groups = dict[str, list[Run]]  # what sets runs apart -> its runs, one a seed
+CURVES = ("train/loss", "val/rsum")
+
+
+def report_figures(
+    groups: Groups, best: Groups, setting: str, folder: Path, suffix: str = ""
+) -> list[Section]:
+    """Draw the runs on one test and write each figure as SVG.
+
+    Args:
+        groups: all runs, by what sets them apart.
+        best: the groups to draw where every one has a line.
+        setting: the swept number on the horizontal axis.
+        folder: to write to.
+        suffix: of the files' names.
+
+    Returns:
+        One section for each figure that could be drawn.
+    """
+    figures = {
+        "recall": ("Recall at K", recall_curves(best)),
+        "against": (f"Over {setting}", against(groups, setting, ("i2t_r1", "t2i_r1", *NCS))),
+        "training": ("Training", training_curves(best, CURVES)),
+    }
+    sections = []
+    for name, (title, figure) in figures.items():
+        if figure is not None:
+            path = folder / f"{name}{suffix}.svg"
+            save(figure, path)
+            sections.append(Section(title, picture=path))
+    return sections
+
+
+def plot_ranks(ranks: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
+    """Write the recall curves of some matchers, for every K until all queries are answered.
+
+    Args:
+        ranks: name -> 0-based ranks of image queries and of caption queries.
+        path: of the picture.
+    """
+    last = max(int(x.max(initial=0)) for both in ranks.values() for x in both)
+    lines = {name: [dict(zip(WAYS, both, strict=True))] for name, both in ranks.items()}
+    save(recall_figure(lines, np.arange(1, last + 2)), path)
 
 
 def recall_curves(groups: Groups) -> Figure | None:
-    """Recall at every K up to 100, mean over seeds; None when no run kept its ranks."""
-    known = {name: runs for name, runs in groups.items() if all(run.ranks for run in runs)}
-    if not known:
-        return None
+    """Draw recall at every K up to 100, mean over seeds; None when no run kept its ranks."""
+    known = {
+        name: [run.ranks for run in runs if run.ranks]
+        for name, runs in groups.items()
+        if all(run.ranks for run in runs)
+    }
+    return recall_figure(known, np.arange(1, 101)) if known else None
+
+
+def recall_figure(lines: Mapping[str, Sequence[QueryRanks]], ks: np.ndarray) -> Figure:
+    """Draw recall at each of `ks` in both directions.
+
+    Args:
+        lines: name -> ranks of one run, or of several seeds, whose recalls are averaged.
+        ks: ascending.
+    """
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     for axes, (way, title) in zip(figure.subplots(1, 2, sharey=True), WAYS.items(), strict=True):
-        ks = np.arange(1, 101)
-        for name, runs in known.items():
-            axes.plot(ks, np.mean([recalls(run, way, ks) for run in runs], axis=0), label=name)
+        for name, seeds in lines.items():
+            axes.plot(ks, np.mean([recalls(ranks[way], ks) for ranks in seeds], 0), label=name)
         axes.set(title=title, xlabel="K", xscale="log", ylim=(0, 100))
         _tidy(axes)
     figure.axes[0].set_ylabel("recall at K, %")
@@ -30,19 +87,18 @@ def recall_curves(groups: Groups) -> Figure | None:
     return figure
 
 
-def recalls(run: Run, way: str, ks: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Recall in percent at each of `ks`."""
-    assert run.ranks is not None
-    ranks = np.sort(run.ranks[way][run.ranks[way] >= 0])
+def recalls(ranks: np.ndarray, ks: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Recall in percent at each of `ks`, over the queries that have an answer."""
+    ranks = np.sort(ranks[ranks >= 0])
     return 100 * np.searchsorted(ranks, ks, side="left") / len(ranks)
 
 
 def against(groups: Groups, setting: str, metrics: Sequence[str]) -> Figure | None:
-    """Metrics over a swept number; bars are deviations over seeds; None without two values of it.
+    """Draw metrics over a swept number; None without two values of it.
 
-    Runs that agree in everything else share a line.
+    Bars are deviations over seeds. Runs that agree in everything else share a line.
     """
-    lines: dict[str, dict[float, list[Run]]] = {}
+    lines: dict[str, dict[float, Sequence[Run]]] = {}
     for name, runs in groups.items():
         value = runs[0].settings.get(setting)
         if isinstance(value, int | float):
@@ -66,7 +122,7 @@ def against(groups: Groups, setting: str, metrics: Sequence[str]) -> Figure | No
 
 
 def training_curves(groups: Groups, columns: Sequence[str]) -> Figure | None:
-    """Columns of metrics.csv over optimiser steps, one thin line a seed; None without any."""
+    """Draw columns of metrics.csv over steps, a thin line for each seed; None without any."""
     shown = [c for c in columns if any(c in r.curves for runs in groups.values() for r in runs)]
     if not shown:
         return None

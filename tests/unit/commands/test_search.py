@@ -122,8 +122,9 @@ def test_an_index_is_written_once_and_belongs_to_its_split(data, tmp_path, capsy
         (["query=a", "out=x.txt"], "out=x.txt must end in .html or .json"),
         (["query='  '"], "the query is empty"),
         (["image=nobody"], "image=nobody is not in split test"),
-        (["query=a", "images=nowhere", "out=x.html"], "images=nowhere is no folder"),
+        (["query=a", "images=nowhere", "out=x.html"], "images=nowhere is not a folder"),
         (["query=a", "top=0"], "top=0: expected at least 1"),
+        (["query=a", "checkpoint=null", "index=."], "no index in ., and no checkpoint"),
     ],
 )
 def test_mistakes(data, overrides, message, tmp_path, monkeypatch):

@@ -14,7 +14,8 @@ from itm.data.pictures import Pictures
 from itm.explain import command, explain
 from itm.matcher.explanation import WAYS, strongest
 from itm.scenes import write_scenes
-from itm.visual.explanation_figure import Seen, content, draw, lit, save
+from itm.visual import draw_explanation, save
+from itm.visual.explanation_figure import Seen, content, lit
 
 CAPTION = "a man and two red dogs on the beach ."
 IMAGES = "data.root.images=[40,6,6]"
@@ -167,8 +168,8 @@ def test_every_kind_is_drawn(split, model, tmp_path):
     picture = Pictures(split).full(split.ids[2])
     assert picture.size == (480, 360)
     for name, figure in (
-        ("with", draw(found, picture, split.boxes[2])),
-        ("without", draw(found)),
+        ("with", draw_explanation(found, picture, split.boxes[2])),
+        ("without", draw_explanation(found)),
     ):
         save(figure, tmp_path / f"{name}.png")
         pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB"))
@@ -228,5 +229,5 @@ def test_wrong_inputs(folder, tmp_path, split):
     assert find_row(split, None) == 0
     broken = tmp_path / f"{split.ids[0]}.png"
     broken.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="no picture that can be read"):
+    with pytest.raises(ValueError, match="not a picture that can be read"):
         command(configured(folder, f"images={tmp_path}", f"out={tmp_path}/a.png"))

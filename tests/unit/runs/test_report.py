@@ -10,10 +10,13 @@ from itm.app.config import compose
 from itm.metrics.protocols import Protocol
 from itm.metrics.retrieval import evaluate, evaluate_queries, ranks
 from itm.metrics.significance import compare, hits, holm, interval, query_counts, resample
-from itm.report import html, markdown, places, report
-from itm.runs.history import differing, find_runs, group_seeds
+from itm.report import places, report
+from itm.runs.groups import differing, group_seeds
+from itm.runs.history import find_runs
 from itm.runs.record import write_ranks
+from itm.runs.report import every_run, markdown
 from itm.runs.tables import RECALLS
+from itm.visual.report_page import report_page
 
 IMAGES = 40
 IMAGE = np.repeat(np.arange(IMAGES), 5)
@@ -77,7 +80,7 @@ def test_a_sweep_becomes_one_page(tmp_path):
 
 def test_a_setting_that_no_run_has_is_named(tmp_path):
     make_run(tmp_path / "run", 1.0, 0)
-    with pytest.raises(ValueError, match=r"against=loss.margn is no option.*loss\.margin"):
+    with pytest.raises(ValueError, match=r"against=loss.margn is not an option.*loss\.margin"):
         make_report(tmp_path, f"runs={tmp_path / 'run'}", "against=loss.margn")
 
 
@@ -112,10 +115,9 @@ def test_what_follows_from_a_choice_is_not_listed(tmp_path):
 def test_unusual_names_stay_text(tmp_path):
     make_run(tmp_path / "a|<b>&", 1, 0)
     runs, _ = find_runs([tmp_path / "a|<b>&"])
-    from itm.report import every_run
-
-    block = every_run(runs)
-    assert "&lt;b&gt;&amp;" in html("x", [block]) and r"a\|<b>" in markdown("x", [block])
+    section = every_run(runs)
+    assert "&lt;b&gt;&amp;" in report_page("x", [section])
+    assert r"a\|<b>" in markdown("x", [section])
 
 
 def test_places_without_runs_say_what_to_do(tmp_path, monkeypatch):

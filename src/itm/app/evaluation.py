@@ -1,0 +1,48 @@
+"""Check the options of `itm.evaluate` before it scores, which may take minutes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from itm.data.layout import Split
+
+LEAST_MEMORY = 2**20  # smaller blocks are slow, and the number was probably meant in gigabytes
+
+
+def check_options(cfg: DictConfig, split: Split) -> str:
+    """Check options against each other and against the split.
+
+    Returns:
+        The protocol: the one that was asked for, or the split's own.
+
+    Raises:
+        ValueError: options that contradict each other or the split.
+        FileNotFoundError: no such file of relevance.
+    """
+    # Late, since they bring torch, which `--help` need not wait for.
+    from itm.metrics.protocols import check_size
+    from itm.models.cvse.transductive import PUBLISHED
+    from itm.relevance.sources import check_source
+
+    if (cfg.checkpoint is None) == (cfg.similarity is None):
+        raise ValueError("give either checkpoint=FOLDER or similarity=FILE.npy (or a list of them)")
+    protocol = cfg.protocol or split.protocol
+    if cfg.similarity is None:  # a saved matrix may be of another split
+        check_size(protocol, split.num_images, len(split.captions))
+    if cfg.relevance is not None:
+        check_source(cfg.relevance)
+    if cfg.batch_size < 1:
+        raise ValueError(f"batch_size={cfg.batch_size}: expected at least 1")
+    if cfg.memory_budget < LEAST_MEMORY:
+        raise ValueError(
+            f"memory_budget={cfg.memory_budget} is too small: it is a number of bytes, at least "
+            f"{LEAST_MEMORY} (1 MiB); the default is 1073741824 (1 GiB)"
+        )
+    if cfg.transductive is not None and cfg.transductive not in PUBLISHED:
+        raise ValueError(
+            f"transductive={cfg.transductive} must be {' or '.join(PUBLISHED)}, whose rule to use"
+        )
+    return protocol

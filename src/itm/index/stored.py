@@ -1,0 +1,72 @@
+"""The index of a split in a folder: read when it is there, else built and written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from itm.checkpoints.folder import load
+from itm.data.layout import Split, name_of
+from itm.index.index import Index
+from itm.matcher.matcher import Matcher
+from itm.utils.devices import find_device
+
+
+def index_of(
+    split: Split,
+    checkpoint: str | None,
+    folder: str | Path | None = None,
+    *,
+    model_class: str | None = None,
+    device: str = "auto",
+    kind: str | None = None,
+    shortlist: int = 2000,
+    batch_size: int = 128,
+) -> Index:
+    """Read the index of a split from a folder, or build it and write it there.
+
+    Args:
+        split: to search.
+        checkpoint: of the matcher; None = the one that a saved index brings.
+        folder: of the index; None = build it and write nothing.
+        model_class: "module.Class" of a matcher of your own.
+        device: to encode and score on; "auto" = a GPU where there is one.
+        kind: of `Index`, when it is built.
+        shortlist: of `Index`.
+        batch_size: of `Index`, when it is built.
+
+    Raises:
+        ValueError: the saved index is of another split or of another matcher.
+        FileNotFoundError: neither a saved index nor a checkpoint.
+    """
+    names = [name_of(split, row) for row in range(split.num_images)]
+    if folder is not None and Path(folder, "index.json").is_file():
+        index = Index.load(folder, device=find_device(device), model_class=model_class)
+        if checkpoint is not None:
+            matcher = load(checkpoint, model_class=model_class)
+            if not _same_tensors(matcher, index.matcher):
+                raise ValueError(
+                    f"the index {folder} was made by another matcher than {checkpoint}; choose "
+                    "another index= folder, or leave out checkpoint= to search with its own"
+                )
+        if index.ids != names or index.captions != split.captions:
+            raise ValueError(
+                f"the index {folder} is not of split {split.name} in {split.folder} "
+                f"({len(index.ids)} and {split.num_images} images); choose another index= folder"
+            )
+        index.shortlist = shortlist
+        return index
+    if checkpoint is None:
+        raise FileNotFoundError(f"no index in {folder}, and no checkpoint to build one with")
+    matcher = load(checkpoint, model_class=model_class, device=device)
+    index = Index(matcher, split, names, kind=kind, shortlist=shortlist, batch_size=batch_size)
+    if folder is not None:
+        index.save(folder)
+    return index
+
+
+def _same_tensors(a: Matcher, b: Matcher) -> bool:
+    """Whether two matchers have the same tensors, wherever they are."""
+    mine, other = a.state_dict(), b.state_dict()
+    return mine.keys() == other.keys() and all(
+        mine[k].shape == other[k].shape and bool((mine[k] == other[k].cpu()).all()) for k in mine
+    )

@@ -1,0 +1,44 @@
+"""All metrics of one score matrix: recalls and relevance, ECCV Caption and CxC, PMRP."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from itm.metrics.eccv import Tables, evaluate_eccv
+from itm.metrics.pmrp import pmrp
+from itm.metrics.protocols import Protocol
+from itm.metrics.ranking import Ranks
+from itm.metrics.retrieval import evaluate_queries
+
+
+def evaluate_all(
+    scores: np.ndarray,
+    caption_image: np.ndarray,
+    protocol: str | Protocol = "full",
+    relevance: np.ndarray | None = None,
+    tables: Tables | None = None,
+    codes: np.ndarray | None = None,
+) -> tuple[dict[str, float], Ranks]:
+    """Compute the metrics of a matrix for which the data is given, and the ranks of its queries.
+
+    Args:
+        scores: (N, M) similarity.
+        caption_image: (M,) row of each caption's image.
+        protocol: as in `itm.metrics.evaluate`.
+        relevance: (M, N); adds the semantic metrics of `itm.metrics.evaluate`.
+        tables: adds the metrics of `itm.metrics.eccv.evaluate_eccv`.
+        codes: (N, K) object categories; adds `itm.metrics.pmrp.pmrp`. An image without any
+            category counts as not annotated.
+
+    Returns:
+        Name -> value, and the ranks (N,) and (M,) as `itm.metrics.evaluate_queries` gives them.
+
+    Raises:
+        ValueError: sizes that do not fit each other, the protocol or the tables.
+    """
+    results, ranks = evaluate_queries(scores, caption_image, protocol, relevance)
+    if tables is not None:
+        results |= evaluate_eccv(scores, tables)
+    if codes is not None:
+        results |= pmrp(scores, codes, caption_image, protocol, annotated=codes.max(1) > 0)
+    return results, ranks

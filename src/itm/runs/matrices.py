@@ -1,0 +1,70 @@
+"""Read, write and average the score matrices that runs keep, and find the owners of captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from itm.data.layout import Split
+
+
+def read_matrices(paths: Iterable[str | Path]) -> list[np.ndarray]:
+    """Open saved (N, M) score matrices as memory maps.
+
+    Raises:
+        ValueError: a file that holds no matrix, or a matrix of another shape than the first one.
+    """
+    matrices: list[np.ndarray] = []
+    for path in paths:
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+        wanted = matrices[0].shape if matrices else ""
+        if matrix.ndim != 2 or (wanted and matrix.shape != wanted):
+            raise ValueError(f"{path} is {matrix.shape}, expected (images, captions) {wanted}")
+        matrices.append(matrix)
+    return matrices
+
+
+def write_matrices(folder: Path, matrices: Iterable[np.ndarray]) -> None:
+    """Write score matrices as similarity_0.npy, similarity_1.npy, ..."""
+    for i, matrix in enumerate(matrices):
+        np.save(folder / f"similarity_{i}.npy", matrix)
+
+
+def with_ensemble(names: Sequence[str], matrices: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Name the (N, M) score matrices of the members; add their mean if there are several.
+
+    A name that occurs again, since one file may be two members, gets the number of its place.
+    """
+    named: dict[str, np.ndarray] = {}
+    for name, matrix in zip(names, matrices, strict=True):
+        named[f"{name} #{len(named) + 1}" if name in named else name] = matrix
+    if len(matrices) > 1:
+        total = np.array(matrices[0], np.float32)
+        for matrix in matrices[1:]:
+            total += matrix
+        named[f"ensemble of {len(matrices)}"] = total / len(matrices)
+    return named
+
+
+def fits_split(matrix: np.ndarray, split: Split) -> bool:
+    """Whether a matrix has a row for each image of a split and a column for each caption."""
+    return matrix.shape == (split.num_images, len(split.captions))
+
+
+def caption_owner(matrix: np.ndarray, split: Split) -> np.ndarray:
+    """Find the (M,) row of each caption's image: from the split, or else five captions per image.
+
+    Raises:
+        ValueError: the (N, M) matrix fits neither.
+    """
+    images, captions = matrix.shape
+    if fits_split(matrix, split):
+        return split.caption_image
+    if captions == 5 * images:
+        return np.arange(captions) // 5
+    raise ValueError(
+        f"the matrix is {matrix.shape}, but {split.folder} {split.name} has {split.num_images} "
+        f"images and {len(split.captions)} captions; choose data= and data.split= of the matrix"
+    )

@@ -1,0 +1,33 @@
+"""The page of `python -m itm.explain`: the figure, and the numbers of labels or concepts."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from itm.matcher.explanation import Explanation
+from itm.visual.figure_files import save
+from itm.visual.html import Table, render
+from itm.visual.thumbnails import thumbnail
+
+
+def explanation_page(explanation: Explanation, figure: Figure, name: str) -> str:
+    """Make the page on one image and one caption.
+
+    Args:
+        explanation: what the matcher tells about the pair.
+        figure: from `itm.visual.draw_explanation`.
+        name: of the image.
+    """
+    content = BytesIO()
+    save(figure, content, "png")
+    names = explanation.details.names
+    data = {
+        "title": explanation.caption,
+        "about": f"image {name}, score {explanation.score:.4f}",
+        "sheet": thumbnail(Image.open(content), 2000, alt="what the matcher looks at"),
+        "tables": {key: Table(["word", "image", "sentence"], rows) for key, rows in names.items()},
+    }
+    return render("explanation.html", data)

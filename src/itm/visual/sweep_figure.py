@@ -1,0 +1,33 @@
+"""The plot over the jobs of a sweep."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from itm.visual.figure_files import save
+
+
+def plot_jobs(columns: Sequence[str], rows: Sequence[Sequence[Any]], path: Path) -> None:
+    """Draw a bar of rsum for each finished job, labelled with the swept values.
+
+    Args:
+        columns: as `itm.runs.sweep.job_table` makes them: job, swept options, metrics, rsum last.
+        rows: one per job; a last cell that is not a number marks a failed job.
+        path: picture to write.
+    """
+    split = next(i for i, name in enumerate(columns) if "/" in name)
+    done = [row for row in rows if isinstance(row[-1], float)][::-1]
+    figure = Figure(figsize=(7, 1 + 0.35 * len(done)), layout="constrained")
+    axes = figure.subplots()
+    labels = [" ".join(str(x) for x in row[1:split]) or str(row[0]) for row in done]
+    bars = axes.barh(
+        [f"{label} ({row[0]})" for label, row in zip(labels, done, strict=True)],
+        [row[-1] for row in done],
+        color="#4c72b0",
+    )
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.set_xlabel(columns[-1])
+    axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
