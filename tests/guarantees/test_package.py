@@ -26,8 +26,8 @@ def installed(tmp_path_factory):
 
 
 def test_it_holds_the_configuration_the_templates_the_types_and_the_licence(installed):
-    ours = {path.relative_to(ROOT / "conf") for path in ROOT.glob("conf/**/*.yaml")}
-    there = {p.relative_to(installed / "itm/conf") for p in installed.glob("itm/conf/**/*.yaml")}
+    ours = {path.relative_to(ROOT / "conf") for path in ROOT.glob("conf/**/*.*")}
+    there = {p.relative_to(installed / "itm/conf") for p in installed.glob("itm/conf/**/*.*")}
     assert ours == there and ours
     assert (installed / "itm/py.typed").is_file()
     templates = {path.name for path in ROOT.glob("src/itm/visual/templates/*")}

@@ -19,7 +19,7 @@ class PairSampler(Sampler[list[int]]):
         batch_size: anchors per process and batch.
         seed: of the order.
         sentences: captions per anchor; above 1, other captions of the anchor's image join it
-            (neighbourhood sampling, two-branch networks section "neighborhood sampling").
+            (neighbourhood sampling: Wang et al., TPAMI 2019).
         drop_last: leave out the last incomplete batch.
         rank: this process.
         processes: how many there are.

@@ -3,7 +3,6 @@
 import inspect
 import itertools
 import json
-from pathlib import Path
 
 import attention_oracle as oracle
 import numpy as np
@@ -15,6 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from itm.app.config import compose
 from itm.batch import Encoded
 from itm.layers import cross_attention
 from itm.layers.attention_math import AGGREGATIONS, RAW_NORMS
@@ -401,9 +401,6 @@ def test_unknown_options(options, message):
         small(**options)
 
 
-CONF = Path(__file__).parents[3] / "conf" / "model"
-
-
 @pytest.mark.parametrize(
     ("name", "chosen"),
     [
@@ -414,7 +411,7 @@ CONF = Path(__file__).parents[3] / "conf" / "model"
     ],
 )
 def test_configurations_list_the_arguments_in_order(name, chosen):
-    config = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    config = OmegaConf.to_container(compose([f"model={name}", "~recipe"]).model)
     assert config.pop("_target_") == "itm.models.scan.SCAN"
     signature = inspect.signature(SCAN).parameters
     assert list(config) == [k for k in signature if k not in ("loss", "optimizer", "scheduler")]

@@ -1,0 +1,96 @@
+"""Tables of results in README.md and docs/models.md, written from data files.
+
+    python -m benchmarks.tables      # after a change of one of the files
+
+Published results stand in conf/recipe/published.csv, one row for each model, protocol and source;
+where a page shows one of several, it is the first. `a+b` is the mean of the scores of both.
+Results measured with this library stand in benchmarks/results/, each with its command. Recalls are
+named as in `itm.metrics.evaluate`.
+"""
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from itm.runs.tables import RECALLS, markdown_table
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/models.md")
+PUBLISHED = ROOT / "conf" / "recipe" / "published.csv"
+MEASURED = ROOT / "benchmarks" / "results"
+PROTOCOLS = {"f30k_1k": "Flickr30K 1K", "coco_1k": "COCO 1K", "coco_5k": "COCO 5K"}
+TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- /table -->)", re.S)
+
+Row = dict[str, str]
+
+
+def main() -> None:
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def fill(page: str) -> str:
+    """The page with every marked table written anew."""
+    return TABLE.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", page)
+
+
+def read(path: Path) -> list[Row]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def first_recalls() -> str:
+    """Published R@1 of both directions: a row for each model, a column for each protocol."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in read(PUBLISHED):
+        found = cells.setdefault(row["model"], {})
+        found.setdefault(row["protocol"], f"{row['i2t_r1']}, {row['t2i_r1']}")
+    rows = [[named(model), *(c.get(name, "") for name in PROTOCOLS)] for model, c in cells.items()]
+    return markdown_table(["`model=`", *PROTOCOLS.values()], rows)
+
+
+def published() -> str:
+    """Every published result with its source."""
+    columns = ["`model=`", "measured on", "i2t R@1 5 10", "t2i R@1 5 10", "source", "note"]
+    rows = [
+        [named(r["model"]), measured_on(r), *both(r), r["source"], r["note"]]
+        for r in read(PUBLISHED)
+    ]
+    return markdown_table(columns, rows)
+
+
+def measured(name: str) -> str:
+    """Results of runs of this library with the commands that made them."""
+    columns = ["`python -m` ...", "parameters", "i2t R@1 5 10", "t2i R@1 5 10", "rsum"]
+    rows = []
+    for row in read(MEASURED / f"{name}.csv"):
+        command = f"`{row['command'].removeprefix('python -m ')}`"
+        note = f" ({row['note']})" if row["note"] else ""
+        rows.append([command + note, f"{row['million_parameters']} M", *both(row), row["rsum"]])
+    return markdown_table(columns, rows)
+
+
+def named(model: str) -> str:
+    return " + ".join(f"`{name}`" for name in model.split("+"))
+
+
+def measured_on(row: Row) -> str:
+    return PROTOCOLS.get(row["protocol"], f"`data={row['data']}`")
+
+
+def both(row: Row) -> tuple[str, str]:
+    """R@1, R@5 and R@10 of either direction."""
+    return " ".join(row[r] for r in RECALLS[:3]), " ".join(row[r] for r in RECALLS[3:])
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "published-first-recalls": first_recalls,
+    "published": published,
+    "measured-scenes": lambda: measured("scenes"),
+    "measured-flickr8k": lambda: measured("flickr8k"),
+}
+
+if __name__ == "__main__":
+    main()

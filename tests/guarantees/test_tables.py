@@ -1,0 +1,64 @@
+"""The tables of README and docs hold what the data files hold, and the files make sense."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+if not (ROOT / "benchmarks").is_dir():
+    pytest.skip("benchmarks come with the repository only", allow_module_level=True)
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import tables  # noqa: E402
+
+from itm.app.config import CONF, compose  # noqa: E402
+from itm.metrics.protocols import PROTOCOLS  # noqa: E402
+
+MEASURED = sorted(tables.MEASURED.glob("*.csv"))
+
+
+def test_the_pages_are_up_to_date():
+    shown = set()
+    for page in tables.PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert tables.fill(text) == text, f"{page}: run python -m benchmarks.tables"
+        shown |= {name for _, name, _ in tables.TABLE.findall(text)}
+    assert shown == set(tables.TABLES)
+
+
+def test_a_changed_number_is_noticed():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "306.2" in text and tables.fill(text.replace("306.2", "316.2")) == text
+
+
+def test_published_rows_name_a_configuration_and_a_source():
+    rows = tables.read(tables.PUBLISHED)
+    keys = [(r["model"], r["protocol"], r["source"]) for r in rows]
+    assert len(set(keys)) == len(keys)
+    for row in rows:
+        for group, names in (("model", row["model"].split("+")), ("data", [row["data"]])):
+            assert all(Path(CONF, group, f"{name}.yaml").is_file() for name in names), row
+        assert row["protocol"] in PROTOCOLS and row["source"].strip(), row
+        assert "memory" not in (row["source"] + row["note"]).lower(), row
+        # Only a set without a protocol of its own is measured on whatever split there is.
+        assert row["protocol"].startswith("full" if row["data"] == "flickr8k" else row["data"]), row
+
+
+@pytest.mark.parametrize("path", [tables.PUBLISHED, *MEASURED], ids=lambda path: path.stem)
+def test_recalls_grow_with_k_and_sum_up(path):
+    for row in tables.read(path):
+        recalls = [float(row[name]) for name in tables.RECALLS]
+        for way in (recalls[:3], recalls[3:]):
+            assert 0 < way[0] < way[1] < way[2] < 100, row
+        assert float(row.get("rsum", sum(recalls))) == pytest.approx(sum(recalls), abs=0.3), row
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
+def test_the_commands_of_measured_rows_compose(path):
+    for row in tables.read(path):
+        python, flag, module, *overrides = shlex.split(row["command"])
+        assert (python, flag) == ("python", "-m"), row
+        cfg = compose(overrides, module.removeprefix("itm."))
+        assert (cfg.data.get("protocol"), path.stem) in {("full", "scenes"), ("full", "flickr8k")}
