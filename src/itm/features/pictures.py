@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from itm.features.records import fractions
+
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
@@ -28,7 +30,7 @@ def find_pictures(folder: str | Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in paths}
 
 
-def load(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
+def load_pixels(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
     """Pixels (S, S, 3) uint8 of the whole picture, squeezed to a square, and its width and height.
 
     Raises:
@@ -59,7 +61,7 @@ def broken(paths: Sequence[Path], workers: int) -> dict[Path, str]:
         return {p: why for p, why in zip(paths, pool.map(problem, paths), strict=True) if why}
 
 
-class Pictures(Dataset):
+class PictureDataset(Dataset):
     """Row, pixels and boxes of some pictures.
 
     Args:
@@ -78,11 +80,9 @@ class Pictures(Dataset):
         return len(self.rows)
 
     def __getitem__(self, at: int) -> tuple[int, np.ndarray, np.ndarray]:
-        from itm.features.records import fractions
-
         row = int(self.rows[at])
         try:
-            pixels, size = load(self.paths[row], self.size)
+            pixels, size = load_pixels(self.paths[row], self.size)
         except OSError as error:
             raise ValueError(f"{self.paths[row]} cannot be read ({error})") from error
         if isinstance(self.boxes, np.ndarray):

@@ -16,11 +16,11 @@ from transformers import (
     ViTModel,
 )
 
-from itm import extract as command
 from itm.app.config import compose
 from itm.data.layout import read_split
+from itm.extract import command
 from itm.features.backbones import LITE, backbone
-from itm.features.pictures import broken, find_pictures, load
+from itm.features.pictures import broken, find_pictures, load_pixels
 from itm.features.store import Store
 from itm.features.windows import coverage, windows
 
@@ -70,7 +70,7 @@ def run(tmp_path, vit, *overrides, out="out"):
     given = {"images": "pictures", "captions": "captions.txt", "out": out}
     paths = [f"{key}={tmp_path / name}" for key, name in given.items()]
     options = [f"backbone={vit}", "workers=0", "batch_size=2", *overrides]
-    return command.extract(compose([*paths, *options], "extract"))
+    return command(compose([*paths, *options], "extract"))
 
 
 def by_hand(vit, path, boxes):
@@ -195,7 +195,7 @@ def test_what_cannot_be_used_is_left_out_and_told(tmp_path, vit, pictures, capsy
 
 def test_pictures_without_captions_are_one_split(tmp_path, vit, pictures):
     folder = [f"images={pictures}", f"out={tmp_path / 'out'}", f"backbone={vit}", "workers=0"]
-    out = command.extract(compose(folder, "extract"))
+    out = command(compose(folder, "extract"))
     assert np.load(out / "all_ims.npy").shape == (10, 36, 16)
     assert (out / "all_ids.txt").read_text().splitlines() == list(find_pictures(pictures))
 
@@ -252,7 +252,7 @@ def test_pictures_are_upright_and_rgb(tmp_path):
     exif = turned.getexif()
     exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise: white is below
     turned.save(tmp_path / "a.jpg", exif=exif)
-    shown, size = load(tmp_path / "a.jpg", 8)
+    shown, size = load_pixels(tmp_path / "a.jpg", 8)
     assert size == (20, 40) and shown.shape == (8, 8, 3)
     assert shown[0].max() < 20 and shown[-1].min() > 235
     (tmp_path / "b.png").write_text("no picture")
