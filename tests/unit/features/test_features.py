@@ -16,7 +16,7 @@ from itm.features.records import Record, fractions
 from itm.features.sentences import read_sentences
 from itm.features.store import Store, fit, write_captions
 from itm.features.tsv import read_tsv
-from itm.prepare import prepare
+from itm.prepare import command as prepare
 
 NAMES = [f"COCO_val2014_{i:012d}.jpg" for i in (7, 12, 391895, 5)]
 CAPTIONS = {name: [f"caption {i} of {name[-5]}" for i in range(3)] for name in NAMES}
