@@ -12,7 +12,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from itm.features.backbones import Backbone
-from itm.features.partition import Names
+from itm.features.names import Names
 from itm.features.pictures import PictureDataset
 from itm.features.store import Store, fit
 from itm.features.windows import coverage
@@ -22,7 +22,7 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Read the boxes of every picture from a JSON file, {picture: [[x1, y1, x2, y2], ...]}.
 
     Args:
-        path: the file; its names are matched to pictures as in `itm.features.partition.Names`.
+        path: the file; its names are matched to pictures as in `itm.features.names.Names`.
         names: pictures that need boxes.
 
     Returns:

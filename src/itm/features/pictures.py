@@ -1,4 +1,4 @@
-"""Picture files: which there are, which are broken, and their pixels for a loader."""
+"""Find picture files, tell which are broken, and read their pixels for a loader."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from itm.features.records import fractions
+from itm.features.records import to_fractions
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 def find_pictures(folder: str | Path) -> dict[str, Path]:
-    """Name -> file of all pictures below a folder, by name; names are relative to the folder.
+    """Find all pictures below a folder: name relative to the folder -> file, sorted by name.
 
     Raises:
         FileNotFoundError: no such folder, or no picture in it.
@@ -31,10 +31,13 @@ def find_pictures(folder: str | Path) -> dict[str, Path]:
 
 
 def load_pixels(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Pixels (S, S, 3) uint8 of the whole picture, squeezed to a square, and its width and height.
+    """Read the whole picture, squeezed to a square.
+
+    Returns:
+        Pixels (S, S, 3) uint8, and the width and height of the file's picture.
 
     Raises:
-        OSError: no picture that can be read.
+        OSError: the picture cannot be read.
     """
     from PIL import Image, ImageOps
 
@@ -45,7 +48,7 @@ def load_pixels(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 def broken(paths: Sequence[Path], workers: int) -> dict[Path, str]:
-    """Pictures that cannot be read, and why; all are decoded, as coarsely as formats allow."""
+    """Find the pictures that cannot be read, and why; each is decoded at its coarsest scale."""
     from PIL import Image
 
     def problem(path: Path) -> str | None:
@@ -62,7 +65,7 @@ def broken(paths: Sequence[Path], workers: int) -> dict[Path, str]:
 
 
 class PictureDataset(Dataset):
-    """Row, pixels and boxes of some pictures.
+    """Load the row, pixels and boxes of each picture that is still to be extracted.
 
     Args:
         paths: all pictures of a split.
@@ -87,6 +90,6 @@ class PictureDataset(Dataset):
             raise ValueError(f"{self.paths[row]} cannot be read ({error})") from error
         if isinstance(self.boxes, np.ndarray):
             return row, pixels, self.boxes
-        boxes = fractions(self.boxes[row], size)
+        boxes = to_fractions(self.boxes[row], size)
         assert boxes is not None
         return row, pixels, boxes

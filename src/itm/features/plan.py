@@ -8,7 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from itm.features.partition import Names, partition
+from itm.features.names import Names
+from itm.features.partition import partition
 from itm.features.pictures import broken
 from itm.features.sentences import read_sentences
 from itm.features.store import write_captions
