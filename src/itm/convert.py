@@ -1,4 +1,8 @@
-"""`python -m itm.convert`: published weights -> a folder that `itm.load` reads."""
+"""`python -m itm.convert`: published weights of the original code bases -> a folder to load."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -7,36 +11,34 @@ from itm.app.config import CONF
 from itm.app.entry import run
 
 
-def convert(cfg: DictConfig) -> None:
+def command(cfg: DictConfig) -> None:
     """Read, check and save.
 
     Raises:
-        ValueError: published= or out= is missing, or the weights are not what they should be.
+        ValueError: published= or out= is missing, or weights that do not fit their model.
     """
+    # Late, since they bring Lightning, which `--help` need not wait for.
     from itm.published.convert import from_published
+    from itm.runs.record import parameters_m
 
     missing = [key for key in ("published", "out") if OmegaConf.is_missing(cfg, key)]
     if missing:
         raise ValueError(f"give {' and '.join(f'{key}=...' for key in missing)}")
+    files = (cfg.published, cfg.vocab, cfg.concepts)
+    options: Any = OmegaConf.to_container(cfg.options)
     matcher = from_published(
-        cfg.published,
-        cfg.vocab,
-        cfg.concepts,
-        cfg.family,
-        cfg.captioner,
-        options=OmegaConf.to_container(cfg.options),  # type: ignore[arg-type]
-        tokenizer=cfg.tokenizer,
+        *files, cfg.family, cfg.captioner, options=options, tokenizer=cfg.tokenizer
     )
     folder = matcher.save_pretrained(cfg.out)
-    parameters = sum(p.numel() for p in matcher.parameters()) / 1e6
-    print(f"{type(matcher).__name__}, {parameters:.2f} M parameters, written to {folder}")
+    size = parameters_m(matcher)
+    print(f"{type(matcher).__name__}, {size:.2f} M parameters, written to {folder}")
     if matcher.vocab is None:
         print("without vocab=... the folder cannot read sentences, only sentence vectors or ids")
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="convert")
 def _main(cfg: DictConfig) -> None:
-    convert(cfg)
+    command(cfg)
 
 
 def main() -> None:

@@ -43,7 +43,9 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     tables = split_tables(split) if cfg.eccv else None
     codes = None if cfg.pmrp is None else split_codes(cfg.pmrp, split)
     checkpoints = listed(cfg.checkpoint)
-    matchers = {path: load(path, None, cfg.model_class, cfg.device) for path in checkpoints}
+    matchers = {
+        path: load(path, None, cfg.model_class, cfg.device) for path in dict.fromkeys(checkpoints)
+    }
     facts: dict[str, Any] = {
         **split_facts(split, protocol),
         "checkpoints": [str(Path(path).resolve()) for path in checkpoints],
@@ -98,10 +100,11 @@ def score(cfg: DictConfig, matchers: dict[str, Matcher], split: Split) -> dict[s
         names = listed(cfg.similarity)
         return with_ensemble(names, read_matrices(names)) | completed
     names = listed(cfg.checkpoint)
-    for matcher in matchers.values():
+    scores = {}
+    for path, matcher in matchers.items():
         matcher.memory_budget = cfg.memory_budget
-    scores = [score_split(matchers[path], split, cfg.batch_size) for path in names]
-    return with_ensemble(names, scores) | completed
+        scores[path] = score_split(matcher, split, cfg.batch_size)
+    return with_ensemble(names, [scores[path] for path in names]) | completed
 
 
 def keep(

@@ -5,50 +5,41 @@ from __future__ import annotations
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from itm.app.config import CONF, instantiate
+from itm.app.config import CONF
 from itm.app.entry import run
-from itm.data import check
-from itm.data.layout import Split, read_split
-from itm.text.vocabulary import Vocabulary
+from itm.app.splits import find_root
 
 
-def prepare(cfg: DictConfig) -> None:
+def command(cfg: DictConfig) -> None:
     """Report on every split of a folder, after a conversion, and write the files asked for.
 
     Raises:
         ValueError: no data.root, or a split that cannot be used.
         FileNotFoundError: the folder has no split at all.
     """
-    root = convert(cfg) if cfg["from"] else find_root(cfg)
-    names = [cfg.data.train, cfg.data.val, cfg.data.test]
-    print(check.page(root, cfg.data.captions_per_image, names))
-    train = read_split(root, cfg.data.train, cfg.data.captions_per_image)
+    # Late, since they bring torch, which `--help` need not wait for.
+    from itm.data.check import page
+    from itm.data.layout import read_split
+    from itm.data.prepared import write_prepared
+
+    root = convert(cfg) if cfg["from"] else find_root(cfg.data, "the folder to check")
+    per_image = cfg.data.captions_per_image
+    print(page(root, per_image, [cfg.data.train, cfg.data.val, cfg.data.test]))
+    train = read_split(root, cfg.data.train, per_image)
     out = Path(cfg.out or root)
     out.mkdir(parents=True, exist_ok=True)
-    for what in cfg.write:
-        path = write(what, train, cfg.data, out)
-        print(f"wrote {path}")
-
-
-def find_root(cfg: DictConfig) -> Path:
-    """The folder to check.
-
-    Raises:
-        ValueError: no data.root.
-    """
-    if OmegaConf.is_missing(cfg.data, "root"):
-        raise ValueError("give data.root=DIR, the folder to check")
-    root = instantiate(cfg.data.root) if isinstance(cfg.data.root, DictConfig) else cfg.data.root
-    return Path(root).expanduser()
+    sizes = (cfg.data.min_count, cfg.data.num_concepts, cfg.data.num_labels)
+    for kind in cfg.write:
+        print(f"wrote {write_prepared(kind, train, out, *sizes)}")
 
 
 def convert(cfg: DictConfig) -> Path:
-    """Write the features of `source` in the layout of a data folder.
+    """Write the features of `source` and the captions of `captions` as a data folder.
 
     Raises:
-        ValueError: an unknown format, a missing option, or features and captions that do not meet.
+        ValueError: an unknown format, a missing option, or captions of images without features.
     """
     from itm.features.convert import READERS, convert_features
     from itm.features.partition import partition
@@ -62,45 +53,15 @@ def convert(cfg: DictConfig) -> Path:
             f"{')' if missing else ''}"
         )
     sentences = read_sentences(cfg.captions)
-    names, known = list(sentences.captions), sentences.splits
-    splits = partition(names, cfg.splits, known, cfg.fractions, cfg.seed)
+    captions, known = sentences.captions, sentences.splits
+    splits = partition(list(captions), cfg.splits, known, cfg.fractions, cfg.seed)
     records = READERS[cfg["from"]](cfg.source)
-    own = sentences.captions
-    return convert_features(records, splits, own, cfg.out, cfg.regions, cfg.dtype)
-
-
-def write(what: str, train: Split, data: DictConfig, out: Path) -> Path:
-    """Build one file from the training captions.
-
-    Raises:
-        ValueError: unknown kind of file.
-    """
-    if what == "vocab":
-        path = out / "vocab.json"
-        Vocabulary.build(train.captions, data.min_count).save(path)
-    elif what == "concepts":
-        from itm.text.concepts import Concepts
-
-        path = out / "concepts.json"
-        Concepts.build(train.captions, data.num_concepts).save(path)
-    elif what == "labels":
-        from itm.text.concepts import Labels
-
-        path = out / "labels.json"
-        Labels.build(train.captions, data.num_labels, caption_image=train.caption_image).save(path)
-    elif what == "cider":
-        from itm.relevance.sources import CiderIndex
-
-        path = out / "cider.npz"
-        CiderIndex(train.captions, train.caption_image).save(path)
-    else:
-        raise ValueError(f"write=[{what}]: choose from vocab, concepts, labels, cider")
-    return path
+    return convert_features(records, splits, captions, cfg.out, cfg.regions, cfg.dtype)
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="prepare")
 def _main(cfg: DictConfig) -> None:
-    prepare(cfg)
+    command(cfg)
 
 
 def main() -> None:

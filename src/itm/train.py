@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from itm.app.arguments import resume_arguments
-from itm.app.build import build_data, build_matcher
-from itm.app.config import CONF, instantiate
-from itm.app.entry import fail, run
-from itm.checkpoints.initialise import start_from
-from itm.utils.distributed import rank_and_size
+from itm.app.config import CONF, output_folder, run_name
+from itm.app.entry import fail_alone, run
 
 
-def train(cfg: DictConfig) -> float:
-    """One training run; everything is written under Hydra's output folder.
+def command(cfg: DictConfig) -> float:
+    """Train, and test the best checkpoint; everything is written under Hydra's output folder.
 
     Returns:
         The best `val/rsum`, for sweepers.
     """
+    # Late, since they bring Lightning, which `--help` need not wait for.
     import pytorch_lightning as pl
 
-    from itm.runs.record import environment, split_facts, write_ranks
+    from itm.app.build import build_data, build_matcher
+    from itm.app.trainer import build_trainer
+    from itm.checkpoints.initialise import start_from
+    from itm.runs.record import (
+        environment,
+        parameters_m,
+        split_facts,
+        training_results,
+        write_json,
+        write_ranks,
+    )
     from itm.runs.tables import result_table
     from itm.training.resume import find_checkpoint
-    from itm.utils.files import write_text
 
-    out = Path(HydraConfig.get().runtime.output_dir)
+    out = output_folder()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.word_vectors is not None and cfg.init is not None:
         raise ValueError(f"init={cfg.init} brings its own word vectors: leave word_vectors out")
@@ -48,80 +53,38 @@ def train(cfg: DictConfig) -> float:
         matcher.compile()
     trainer = build_trainer(cfg)
     overrides = list(HydraConfig.get().overrides.task)
-    command = shlex.join(["python", "-m", "itm.train", *overrides])
-    record = {"command": command, "seed": cfg.seed, **environment()}
+    typed = shlex.join(["python", "-m", "itm.train", *overrides])
+    record = {"command": typed, "seed": cfg.seed, **environment()}
     if trainer.is_global_zero:
         # Read by resume=; Hydra's own record is rewritten by every attempt, and not at once.
-        write_text(out / "run.json", json.dumps({**record, "overrides": overrides}, indent=1))
-    print(f"{type(matcher).__name__}: {count(matcher):.2f} M parameters\n{data.describe()}\n{out}")
+        write_json(out / "run.json", {**record, "overrides": overrides})
+    size = parameters_m(matcher)
+    print(f"{type(matcher).__name__}: {size:.2f} M parameters\n{data.describe()}\n{out}")
     began = time.time()
     trainer.fit(matcher, datamodule=data, ckpt_path=checkpoint)
-    seconds = time.time() - began
+    results = training_results(trainer, matcher, time.time() - began)
     best: Any = trainer.checkpoint_callback
-    results: dict[str, Any] = {
-        "val/rsum": float(best.best_model_score) if best.best_model_score is not None else 0.0,
-        "parameters_m": count(matcher),
-        "epochs": trainer.current_epoch,
-        "seconds": seconds,
-    }
     if cfg.test and not trainer.interrupted:
         path = best.best_model_path or None  # None: training ended before its first validation
         results |= trainer.test(matcher, data, ckpt_path=path, verbose=False)[0]
         if trainer.is_global_zero and matcher.ranks is not None:
             write_ranks(out / "ranks.npz", *matcher.ranks, data.test_split.caption_image)
     split = data.test_split if "test/rsum" in results else data.val_split
-    record |= split_facts(split, split.protocol)
     if trainer.is_global_zero:
-        write_text(out / "results.json", json.dumps({**results, **record}, indent=1))
-        print(result_table(results, f"{cfg_name(cfg)}"))
+        facts = split_facts(split, split.protocol)
+        write_json(out / "results.json", {**results, **record, **facts})
+        print(result_table(results, run_name()))
         print(f"best checkpoint: {best.best_model_path}")
     return results["val/rsum"]
-
-
-def cfg_name(cfg: DictConfig) -> str:
-    """The choices of a run, such as "vsrn triplet scenes"."""
-    choices = HydraConfig.get().runtime.choices
-    return " ".join(str(choices[group]) for group in ("model", "loss", "data"))
-
-
-def count(matcher: Any) -> float:
-    """Millions of parameters."""
-    return sum(p.numel() for p in matcher.parameters()) / 1e6
-
-
-def build_trainer(cfg: DictConfig) -> Any:
-    """The Lightning trainer with its callbacks and loggers."""
-    import torch
-
-    from itm.training.callbacks import SameConfiguration
-
-    precision = cfg.trainer.precision
-    if precision == "auto":
-        bf16 = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
-        precision = "bf16-mixed" if bf16 and torch.cuda.is_bf16_supported() else "32-true"
-    return instantiate(
-        cfg.trainer,
-        precision=precision,
-        callbacks=[
-            *instantiate(cfg.callbacks).values(),
-            SameConfiguration(OmegaConf.to_yaml(cfg)),
-        ],
-        logger=list(instantiate(cfg.logger).values()),
-    )
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def _main(cfg: DictConfig) -> float:
     try:
-        return train(cfg)
+        return command(cfg)
     except Exception as error:
-        rank, processes = rank_and_size()
-        if processes == 1:
-            raise
-        # Not to go on with the next job of a sweep while other processes wait in this one.
-        hint = "if it lost its connection or timed out, another one failed first"
-        print(f"process {rank} of {processes} ends; {hint}", file=sys.stderr)
-        fail(error)
+        fail_alone(error)
+        raise
 
 
 def main() -> None:

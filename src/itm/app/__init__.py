@@ -1,1 +1,1 @@
-"""Where Hydra stops: `conf/`, building objects, arguments, messages about wrong options."""
+"""Where Hydra stops: find `conf/`, build objects, run commands, explain wrong options."""

@@ -1,4 +1,4 @@
-"""The command line before Hydra reads it: free text, resumed runs."""
+"""Rewrite the command line before Hydra reads it: quote free text, resume runs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def _quoted(argument: str, keys: Sequence[str]) -> str:
         return argument
     # A backslash keeps OmegaConf from reading ${ as the beginning of a reference.
     value = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", value)
-    # Inside single quotes Hydra's grammar knows two escapes, for the quote and for backslashes
-    # that stand before it or at the end.
+    # Inside single quotes Hydra's grammar has two escapes: one for the quote, one for backslashes
+    # before a quote or at the end.
     out, slashes = [], 0
     for character in value:
         if character == "'":
@@ -38,10 +38,10 @@ def _quoted(argument: str, keys: Sequence[str]) -> str:
 
 
 def resume_arguments(arguments: Sequence[str]) -> list[str]:
-    """With `resume=RUN_FOLDER`, continue in that folder with its own overrides under the new ones.
+    """Expand `resume=RUN_FOLDER`: continue in that folder with its overrides; new ones win.
 
-    Only the user's own run folders are read this way; weights from elsewhere are loaded by
-    `init=`, which never reads a configuration.
+    Use it for your own run folders only. Load weights from elsewhere with `init=`, which never
+    reads a configuration.
     """
     arguments = list(arguments)
     at = next((i for i, a in enumerate(arguments) if a.startswith("resume=")), None)

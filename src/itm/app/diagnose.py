@@ -1,7 +1,7 @@
-"""What is wrong with the options a command was given: a name it does not have, a word for a number.
+"""Explain a wrong option after a command has failed: an unknown name, a word in place of a number.
 
-Asked only when a command has failed. Hydra's own messages say "to append to your config use +key",
-which lets a misspelt option do nothing.
+Hydra's own message advises "to append to your config use +key", and then a misspelt option would
+silently do nothing.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ GROUPS = ("model", "loss", "data", "text", "trainer", "callbacks", "logger")
 
 
 def diagnose(error: Exception, main: Callable[[], Any], arguments: Sequence[str]) -> str | None:
-    """One line about the option that made a command fail; None if no option explains it.
+    """Explain in one line which option made a command fail; None if no option explains it.
 
     Args:
-        error: what the command ended with.
-        main: its Hydra main, in the file that is named as its configuration.
+        error: the error that ended the command.
+        main: the command's Hydra main; its file has the same name as its configuration.
         arguments: the command line.
     """
     if isinstance(error, MissingConfigException) and error.options:
@@ -55,12 +55,12 @@ def diagnose(error: Exception, main: Callable[[], Any], arguments: Sequence[str]
 
 
 def _is_choice(option: Override) -> bool:
-    """Whether an option picks a file of a group, such as model=scan; these bring other options."""
+    """Tell whether an option picks a file of a group, such as model=scan, with its own options."""
     return option.key_or_group in GROUPS and not option.is_sweep_override()
 
 
 def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Options by their full names, loss and loss.margin; a nested one first, private ones out."""
+    """List options by full name, such as loss.margin before loss; leave private ones out."""
     flat: dict[str, Any] = {}
     for key, value in node.items():
         if not str(key).startswith("_"):
@@ -70,7 +70,7 @@ def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _unknown(default: dict[str, Any], key: str) -> str | None:
-    """A name that the configuration does not have."""
+    """Explain a name that the configuration does not have."""
     if key in ("recipe", "sweep", *default):
         return None
     group, _, last = key.rpartition(".")
@@ -85,7 +85,7 @@ def _unknown(default: dict[str, Any], key: str) -> str | None:
 
 
 def _no_number(default: dict[str, Any], option: Override) -> str | None:
-    """A word where the default is a number."""
+    """Explain a word where the default is a number."""
     key = option.get_key_element()
     usual = default.get(key)
     if isinstance(usual, bool) or not isinstance(usual, int | float) or option.is_sweep_override():

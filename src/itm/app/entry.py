@@ -1,4 +1,4 @@
-"""What all commands share before Hydra starts: free text, resumed runs, readable errors."""
+"""Run a command: readable errors in place of tracebacks, and no notices that nobody can act on."""
 
 import logging
 import os
@@ -15,10 +15,10 @@ EXPECTED = (ValueError, OSError, HydraException, OmegaConfBaseException)
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Call a Hydra main; expected mistakes end with one clear line instead of a traceback.
+    """Call a Hydra main; an expected error ends with one clear line instead of a traceback.
 
-    These are a `ValueError` and an `OSError` (a file that is missing, a full disk), and what Hydra
-    finds wrong with the configuration.
+    Expected are `ValueError`, `OSError` (a missing file, a full disk) and the errors that Hydra
+    raises about the configuration.
     """
     quiet()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints and exits by itself
@@ -32,7 +32,7 @@ def run(main: Callable[[], Any]) -> None:
 
 
 def fail(error: Exception) -> NoReturn:
-    """End the process, with one line for an expected error, with the traceback of any other."""
+    """End the process: print one line for an expected error, the traceback for any other."""
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, EXPECTED):
         error = error.__cause__  # without "Error in call to target", the class says enough
     if isinstance(error, EXPECTED) and not os.environ.get("ITM_TRACEBACK"):
@@ -44,8 +44,23 @@ def fail(error: Exception) -> NoReturn:
     raise SystemExit(1)
 
 
+def fail_alone(error: Exception) -> None:
+    """End this process if it is one of several; return if it is the only one.
+
+    The others wait in the job that failed, so that this one must not go on with the next job of a
+    sweep.
+    """
+    from itm.utils.distributed import rank_and_size  # late, since it brings torch
+
+    rank, processes = rank_and_size()
+    if processes > 1:
+        hint = "if it lost its connection or timed out, another one failed first"
+        print(f"process {rank} of {processes} ends; {hint}", file=sys.stderr)
+        fail(error)
+
+
 def quiet() -> None:
-    """Leave out notices of the packages below that a user can do nothing about."""
+    """Silence notices of other packages that a user can do nothing about."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     for message in (

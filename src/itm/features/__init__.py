@@ -1,5 +1,6 @@
-"""From pictures, or features in other formats, to a folder in the SCAN layout.
+"""Make a data folder in the SCAN layout from pictures, or from features in other formats.
 
-`sentences` reads caption files, `partition` makes the splits, `store` writes the folder; `tsv`,
-`arrays` and `hdf5` read features of others, `windows`, `backbones` and `pictures` make them.
+`sentences` reads caption files, `partition` makes the splits, `store` writes the folder. `tsv`,
+`arrays` and `hdf5` read features that others extracted, and `convert` writes them; `pictures`,
+`windows` and `backbones` are what `extraction` makes features with, as `plan` says.
 """

@@ -1,4 +1,4 @@
-"""A folder with one .npy or .npz file per image, named as the image."""
+"""Read a folder with one .npy or .npz file per image, named as the image."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ BOXES = ("boxes", "bbox", "box")
 
 
 def read_arrays(folder: str | Path) -> Iterator[Record]:
-    """Records of the files below a folder, by name; each is opened when its turn comes.
+    """Read the files below a folder, sorted by name; each is opened when its turn comes.
 
     A .npz may hold the features under any of `FEATURES`, boxes under any of `BOXES`, and image_w
     and image_h.
 
     Raises:
-        ValueError: no such file, or one that is broken or holds something else.
+        ValueError: no such file, or a file that is broken or holds other arrays.
     """
     paths = sorted(p for p in Path(folder).rglob("*") if p.suffix in (".npy", ".npz"))
     if not paths:
@@ -51,7 +51,7 @@ def _from_npz(path: Path, file: Mapping[str, np.ndarray]) -> Record:
 
 
 def first(file: Mapping[str, object], names: tuple[str, ...]) -> str | None:
-    """The first of the names that a file has."""
+    """Find the first of the names that a file has, or None."""
     return next((name for name in names if name in file), None)
 
 

@@ -1,4 +1,4 @@
-"""Networks that turn pictures into feature maps."""
+"""Load networks that turn pictures into feature maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LITE = "efficientnet-lite2"
 
 
 def backbone(name: str = LITE, size: int | None = None) -> Backbone:
-    """A network by name, in eval mode.
+    """Load a network by name, in eval mode.
 
     Args:
         name: "efficientnet-lite2" (ImageNet weights in a Python package), or the folder or hub name
@@ -22,7 +22,7 @@ def backbone(name: str = LITE, size: int | None = None) -> Backbone:
 
     Raises:
         ImportError: the package of the weights is missing.
-        ValueError: a model that transformers cannot load or that sees no pictures.
+        ValueError: transformers cannot load the model, or the model takes no pictures.
     """
     network = EfficientNetLite(size or 260) if name == LITE else Transformer(name, size)
     return network.eval().requires_grad_(False)
@@ -41,8 +41,8 @@ class Backbone(nn.Module):
 class EfficientNetLite(Backbone):
     """EfficientNet-Lite2 trained on ImageNet, F = 1280, with inputs (x - 127) / 128.
 
-    At 260 pixels a map of 9 x 9 cells. The package's page gives another scaling of the input; this
-    is that of the TensorFlow original, and it recognises more.
+    At 260 pixels the map has 9 x 9 cells. The package's page gives another scaling of the input;
+    this one is the TensorFlow original's, with which the network recognises more.
 
     Args:
         size: S, pixels of a side.
@@ -64,15 +64,15 @@ class EfficientNetLite(Backbone):
             self.network = EfficientNet.from_pretrained(LITE, weights_path=path)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Maps after the last convolution."""
+        """Compute the maps after the last convolution."""
         return self.network.extract_features((pixels - 127) / 128)
 
 
 class Transformer(Backbone):
-    """Any vision model of transformers, by its last hidden state.
+    """Any vision model of transformers; the map is its last hidden state.
 
-    Class and register tokens, which stand before the patches, are left out. Of a model of pictures
-    and text the vision half is used.
+    Class and register tokens, which precede the patches, are left out. Of a model of pictures and
+    text, only the vision half is used.
 
     Args:
         name: folder or hub name.
@@ -107,10 +107,10 @@ class Transformer(Backbone):
             self.register_buffer("mean" if key == "mean" else "deviation", buffer)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Maps of the last hidden state.
+        """Compute the maps of the last hidden state.
 
         Raises:
-            ValueError: patches that form no map.
+            ValueError: the patches do not form a square map.
         """
         normal = (pixels - self.mean) / self.deviation
         state = self.network(pixel_values=normal).last_hidden_state
@@ -126,7 +126,7 @@ class Transformer(Backbone):
 
 
 def _side(settings: dict[str, Any]) -> int | None:
-    """Pixels that an image processor brings pictures to."""
+    """Read the size in pixels to which an image processor resizes pictures, or None."""
     size = settings.get("crop_size") if settings.get("do_center_crop") else settings.get("size")
     if isinstance(size, dict):
         size = size.get("height") or size.get("shortest_edge")

@@ -1,4 +1,4 @@
-"""Features of others, whatever their format, into a folder in the SCAN layout."""
+"""Write features that others extracted as a folder in the SCAN layout."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from itm.features.arrays import read_arrays
 from itm.features.hdf5 import read_hdf5
-from itm.features.partition import Names
-from itm.features.records import Record, fractions
+from itm.features.names import Names
+from itm.features.records import Record, to_fractions
 from itm.features.store import Store, fit, write_captions
 from itm.features.tsv import read_tsv
 
@@ -29,19 +29,19 @@ def convert_features(
     regions: int | None = None,
     dtype: str = "float16",
 ) -> Path:
-    """Write the images of all splits in one pass over the records, in whatever order they come.
+    """Write the images of all splits in one pass over the records, which may come in any order.
 
     Args:
-        records: one per image; images that are in no split are passed over.
+        records: one per image; images outside all splits are skipped.
         splits: split -> images.
         captions: image -> captions.
         out: folder to write.
-        regions: R of the result; images with more lose their last, images with fewer repeat theirs.
-            None: as many as the images have, which must be the same for all.
+        regions: R of the result. Images with more regions lose the last ones, images with fewer
+            repeat theirs. None keeps the number of the images, which must be the same for all.
         dtype: "float16" or "float32".
 
     Raises:
-        ValueError: numbers of regions or widths that differ, or images without a record.
+        ValueError: images differ in regions or width, or have no record.
     """
     place = {
         name: (split, row) for split, names in splits.items() for row, name in enumerate(names)
@@ -55,7 +55,7 @@ def convert_features(
         features = np.atleast_2d(np.asarray(record.features))
         if shape is None:
             shape = (regions or len(features), features.shape[1])
-            given = record.boxes is not None and fractions(record.boxes, record.size) is not None
+            given = record.boxes is not None and to_fractions(record.boxes, record.size) is not None
             stores = {
                 split: Store(out, split, (len(images), *shape), dtype, given)
                 for split, images in splits.items()
@@ -65,7 +65,7 @@ def convert_features(
                 f"image {record.name} has features {features.shape}, the first one had {shape}; "
                 "regions=36 brings all to one number of regions"
             )
-        boxes = None if record.boxes is None else fractions(record.boxes, record.size)
+        boxes = None if record.boxes is None else to_fractions(record.boxes, record.size)
         split, row = place[name]
         kept = None if boxes is None else fit(boxes, shape[0])[None]
         stores[split].write([row], fit(features, shape[0])[None], kept)

@@ -1,4 +1,4 @@
-"""HDF5 files: all images in one array, or one array or group per image; needs h5py."""
+"""Read HDF5 files: all images in one array, or one array or group per image; needs h5py."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ IDS = ("ids", "image_ids", "image_id", "names")
 
 
 def read_hdf5(path: str | Path) -> Iterator[Record]:
-    """Records of a file.
+    """Read the images of a file.
 
-    Either `features` (N, R, F) with `ids` (N,) and maybe `boxes` (N, R, 4); or a data set per
-    image, named as the image; or a group per image with `features` and maybe `boxes` and the
-    attributes `image_w` and `image_h`. The names in `FEATURES`, `BOXES` and `IDS` are understood.
+    It holds either `features` (N, R, F) with `ids` (N,) and optional `boxes` (N, R, 4); or a data
+    set per image, named as the image; or a group per image with `features` and optional `boxes`
+    and the attributes `image_w` and `image_h`. `FEATURES`, `BOXES` and `IDS` list other names for
+    these arrays.
 
     Raises:
         ImportError: h5py is missing.

@@ -1,66 +1,14 @@
-"""Which pictures are for training, which for validation and test; and names that mean the same."""
+"""Divide pictures into training, validation and test splits: by lists, as known, or by lot."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from itm.data.layout import read_captions
+from itm.features.names import Names
 
 NAMES = ("train", "dev", "test")
-
-
-class Names:
-    """Finds a picture's name under the other forms it has in files.
-
-    A name is found as it is, without folder and ending (`images/a.jpg` as `a`), and by the number
-    at its end (`COCO_val2014_000000391895.jpg` as 391895), where that is no other picture's too.
-
-    Args:
-        names: the names to find.
-    """
-
-    def __init__(self, names: Iterable[str]):
-        self._exact = {name: name for name in names}
-        self._stem = _unique((stem(name), name) for name in self._exact)
-        self._number = _unique((number(name), name) for name in self._exact)
-
-    def find(self, other: str) -> str | None:
-        """The name that `other` means, or None."""
-        other = str(other)
-        for table, key in (
-            (self._exact, other),
-            (self._stem, stem(other)),
-            (self._number, number(other)),
-        ):
-            if key is not None and key in table:
-                return table[key]
-        return None
-
-
-def stem(name: str) -> str:
-    """A name without folder and the ending of a file."""
-    return re.sub(
-        r"\.(jpe?g|png|gif|bmp|webp|tiff?|npy|npz)$", "", PurePosixPath(name).name, flags=re.I
-    )
-
-
-def number(name: str) -> str | None:
-    """The number that a name ends with, without leading zeros, or None."""
-    found = re.search(r"(\d+)$", stem(name))
-    return None if found is None else str(int(found.group(1)))
-
-
-def _unique(pairs: Iterable[tuple[str | None, str]]) -> dict[str, str]:
-    table: dict[str, str] = {}
-    twice = set()
-    for key, name in pairs:
-        if key in table:
-            twice.add(key)
-        if key is not None:
-            table[key] = name
-    return {key: name for key, name in table.items() if key not in twice}
 
 
 def partition(
@@ -70,17 +18,21 @@ def partition(
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     seed: int = 0,
 ) -> dict[str, list[str]]:
-    """Pictures of every split, in the order of `names` or of the lists.
+    """Divide pictures into splits, each in the order of `names` or of its list.
 
     Args:
         names: all pictures.
-        lists: split -> text file with one picture a line; None among them are left out.
-        known: picture -> split, used when there are no lists.
-        fractions: shares of train, dev and test, used when neither is there.
+        lists: split -> text file with one picture a line, or None.
+        known: picture -> split; used if no list is given.
+        fractions: shares of train, dev and test; used if there are neither lists nor known splits.
         seed: of the draw; the same names, fractions and seed give the same splits.
 
+    Returns:
+        Split -> pictures.
+
     Raises:
-        ValueError: fractions that are none, a split that stays empty, a picture in two lists.
+        ValueError: fractions that do not sum to 1, a split without pictures, a picture in two
+            lists.
     """
     given = {split: path for split, path in (lists or {}).items() if path}
     if given:

@@ -1,4 +1,4 @@
-"""Picture files: which there are, which are broken, and their pixels for a loader."""
+"""Find picture files, tell which are broken, and read their pixels for a loader."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from itm.features.records import to_fractions
+
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 def find_pictures(folder: str | Path) -> dict[str, Path]:
-    """Name -> file of all pictures below a folder, by name; names are relative to the folder.
+    """Find all pictures below a folder: name relative to the folder -> file, sorted by name.
 
     Raises:
         FileNotFoundError: no such folder, or no picture in it.
@@ -28,11 +30,14 @@ def find_pictures(folder: str | Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in paths}
 
 
-def load(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Pixels (S, S, 3) uint8 of the whole picture, squeezed to a square, and its width and height.
+def load_pixels(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Read the whole picture, squeezed to a square.
+
+    Returns:
+        Pixels (S, S, 3) uint8, and the width and height of the file's picture.
 
     Raises:
-        OSError: no picture that can be read.
+        OSError: the picture cannot be read.
     """
     from PIL import Image, ImageOps
 
@@ -43,7 +48,7 @@ def load(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 def broken(paths: Sequence[Path], workers: int) -> dict[Path, str]:
-    """Pictures that cannot be read, and why; all are decoded, as coarsely as formats allow."""
+    """Find the pictures that cannot be read, and why; each is decoded at its coarsest scale."""
     from PIL import Image
 
     def problem(path: Path) -> str | None:
@@ -59,8 +64,8 @@ def broken(paths: Sequence[Path], workers: int) -> dict[Path, str]:
         return {p: why for p, why in zip(paths, pool.map(problem, paths), strict=True) if why}
 
 
-class Pictures(Dataset):
-    """Row, pixels and boxes of some pictures.
+class PictureDataset(Dataset):
+    """Load the row, pixels and boxes of each picture that is still to be extracted.
 
     Args:
         paths: all pictures of a split.
@@ -78,15 +83,13 @@ class Pictures(Dataset):
         return len(self.rows)
 
     def __getitem__(self, at: int) -> tuple[int, np.ndarray, np.ndarray]:
-        from itm.features.records import fractions
-
         row = int(self.rows[at])
         try:
-            pixels, size = load(self.paths[row], self.size)
+            pixels, size = load_pixels(self.paths[row], self.size)
         except OSError as error:
             raise ValueError(f"{self.paths[row]} cannot be read ({error})") from error
         if isinstance(self.boxes, np.ndarray):
             return row, pixels, self.boxes
-        boxes = fractions(self.boxes[row], size)
+        boxes = to_fractions(self.boxes[row], size)
         assert boxes is not None
         return row, pixels, boxes

@@ -1,4 +1,4 @@
-"""One image of a feature file, in whatever format it came."""
+"""One image of a feature file, as all readers return it."""
 
 from typing import NamedTuple
 
@@ -21,8 +21,8 @@ class Record(NamedTuple):
     size: tuple[float, float] | None = None
 
 
-def fractions(boxes: np.ndarray, size: tuple[float, float] | None) -> np.ndarray | None:
-    """Boxes as fractions of width and height; None for pixels of an image of unknown size."""
+def to_fractions(boxes: np.ndarray, size: tuple[float, float] | None) -> np.ndarray | None:
+    """Turn boxes into fractions of width and height; None for pixels of unknown image size."""
     boxes = np.asarray(boxes, np.float32)
     if boxes.max(initial=0) <= 1:
         return boxes

@@ -1,4 +1,4 @@
-"""Captions of pictures, as they come in files of several formats."""
+"""Read the captions of pictures from text, CSV and JSON files."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ SPLITS = {"restval": "train", "val": "dev"}  # Karpathy's names -> the layout's
 
 @dataclass
 class Sentences:
-    """What a caption file says.
+    """The contents of a caption file.
 
     Attributes:
         captions: picture name -> its captions, in the order of the file.
@@ -26,7 +26,7 @@ class Sentences:
     empty: int = 0
 
     def add(self, name: str, caption: str) -> None:
-        """One more caption; line breaks and runs of blanks become one blank."""
+        """Add a caption; line breaks and runs of blanks become one blank."""
         caption = " ".join(caption.split())
         if caption:
             self.captions.setdefault(name.strip(), []).append(caption)
@@ -35,7 +35,7 @@ class Sentences:
 
 
 def read_sentences(path: str | Path) -> Sentences:
-    r"""Captions from a file.
+    r"""Read captions from a file.
 
     - text: `name<TAB>caption` or, as Flickr has it, `name.jpg#0<TAB>caption`, one a line;
     - `.csv`: columns `image` and `caption`, or the first two;
@@ -43,7 +43,7 @@ def read_sentences(path: str | Path) -> Sentences:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another format, not UTF-8, or no caption at all; names file and line.
+        ValueError: another format, not UTF-8, or no caption at all; the message names the line.
     """
     path = Path(path).expanduser()
     try:
@@ -100,6 +100,6 @@ def _karpathy(path: Path, text: str) -> Sentences:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: expected {{'images': [{{'filename', 'sentences': [{{'raw'}}]}}]}} "
-            f"({error!r} is in the way)"
+            f"(found {error!r})"
         ) from error
     return found

@@ -1,7 +1,7 @@
-"""A folder in the SCAN layout while it is written: captions and ids at once, features row by row.
+"""Write a folder in the SCAN layout: captions and ids at once, features row by row.
 
-Features are filled in place through a memory map, so that any number of images fits into any
-memory, and appear under their name when they are complete.
+Features are written through a memory map, so that memory does not limit the number of images. Files
+get their names when they are complete.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from itm.utils.files import write_text
 
 
 class Store:
-    """`{split}_ims.npy` and `{split}_boxes.npy` while they are filled, in any order.
+    """Fill `{split}_ims.npy` and `{split}_boxes.npy`, rows in any order.
 
-    With `resume`, what was filled before a kill is found again, and `missing` lists the other rows.
+    With `resume`, the rows that were filled before a kill are kept; `missing` lists the others.
 
     Args:
         folder: made when missing.
@@ -29,7 +29,7 @@ class Store:
         resume: go on with what is there.
 
     Raises:
-        ValueError: the folder holds this split already, or with `resume` one of another shape.
+        ValueError: the folder holds this split already, or, with `resume`, in another shape.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Store:
             boxes: (n, R, 4), or None without boxes.
 
         Raises:
-            ValueError: values that are not finite in the type of the file.
+            ValueError: values that are not finite, or too large for the type of the file.
         """
         kept = features.astype(self._arrays["ims"].dtype)
         if not np.isfinite(kept).all():
@@ -101,7 +101,7 @@ class Store:
         self._written += [int(row) for row in rows]
 
     def flush(self) -> None:
-        """Bring what was written to disk; from now on it counts as done."""
+        """Bring the written rows to disk; from then on they count as done."""
         done = self._arrays.pop("done")
         for array in self._arrays.values():
             array.flush()  # type: ignore[attr-defined]
@@ -131,10 +131,10 @@ class Store:
 def write_captions(
     folder: str | Path, splits: Mapping[str, Sequence[str]], captions: Mapping[str, Sequence[str]]
 ) -> None:
-    """`{split}_caps.txt` and `{split}_ids.txt` of every split.
+    """Write `{split}_caps.txt` and `{split}_ids.txt` of every split.
 
-    Ids are one a picture where all pictures of a split have equally many captions, else one a
-    caption, from which a reader knows where the next picture begins.
+    If all pictures of a split have equally many captions, ids are one per picture. Else they are
+    one per caption, so that a reader sees where the next picture begins.
     """
     folder = Path(folder)
     for split, names in splits.items():
@@ -146,9 +146,9 @@ def write_captions(
 
 
 def fit(array: np.ndarray, regions: int) -> np.ndarray:
-    """(regions, ...) from (n, ...): the first ones, or all of them over and over.
+    """Bring (n, ...) to (regions, ...): keep the first ones, or repeat all of them.
 
-    The layout has one number of regions. Repeating regions changes no mean and no softmax over
-    complete repetitions, where rows of zeros would.
+    The layout has one number of regions. Whole repetitions change neither a mean nor a softmax over
+    regions; rows of zeros would change both.
     """
     return array[np.arange(regions) % len(array)]

@@ -1,4 +1,4 @@
-"""Bottom-up-attention TSV files: one image a line, arrays of float32 in base64.
+"""Read bottom-up-attention TSV files: one image a line, arrays of float32 in base64.
 
 Source: the files of Anderson et al., CVPR 2018 (six columns), and those with classes and attributes
 as Tan and Bansal, EMNLP 2019, publish them (ten columns).
@@ -25,10 +25,10 @@ COLUMNS = {
 
 
 def read_tsv(path: str | Path) -> Iterator[Record]:
-    """Records of a file, one line in memory at a time; the first line may name the columns.
+    """Read the images of a file, one line in memory at a time; the first line may name the columns.
 
     Raises:
-        ValueError: another number of columns, or arrays of other sizes than the line says.
+        ValueError: another number of columns, or arrays of another size than the line says.
     """
     path, columns = Path(path), None
     with path.open(encoding="utf-8", newline="\n") as file:

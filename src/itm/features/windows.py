@@ -1,4 +1,4 @@
-"""Regions without a detector: windows over the picture, and pooling of a map over boxes."""
+"""Make regions without a detector: windows over the picture, pooling of a map over boxes."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ LEVELS = ((1, 1), (3, 1), (1, 3), (3, 3), (5, 4))
 
 
 def windows(levels: Sequence[Sequence[int]] = LEVELS, overlap: float = 0.5) -> np.ndarray:
-    """Boxes of evenly spread windows.
+    """Make the boxes of evenly spread windows.
 
     Args:
         levels: (columns, rows) of windows, coarse ones first.
@@ -40,10 +40,10 @@ def _spans(count: int, overlap: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def coverage(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Weights that pool a feature map over boxes: the mean of its cells by covered area.
+    """Compute weights that pool a feature map over boxes: the mean of its cells by covered area.
 
     Args:
-        boxes: (..., R, 4), fractions; one without area takes the cell at its centre.
+        boxes: (..., R, 4), fractions; a box without area takes the cell at its centre.
         height: H, rows of the map.
         width: W, columns of the map.
 
@@ -58,7 +58,7 @@ def coverage(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _covered(low: np.ndarray, high: np.ndarray, cells: int) -> np.ndarray:
-    """(..., cells): the share of [low, high] that lies in each of equal cells of [0, 1]."""
+    """Compute the share of [low, high] in each of equal cells of [0, 1]: (..., cells)."""
     edges = np.linspace(0, 1, cells + 1)
     ends = np.minimum(high[..., None], edges[1:]), np.maximum(low[..., None], edges[:-1])
     length = np.clip(ends[0] - ends[1], 0, None)

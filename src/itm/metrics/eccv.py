@@ -1,4 +1,4 @@
-"""ECCV Caption, CxC and COCO on the COCO 5K test split, from human judgements beyond the own pair.
+"""Measure COCO 5K by ECCV Caption and CxC: human judgements beyond the original pairs.
 
 Sources: Chun et al., "ECCV Caption" (ECCV 2022) and Parekh et al., "Crisscrossed captions" (EACL
 2021). The judgements are JSON tables in the `eccv-caption` package (MIT), read without its code.
@@ -23,8 +23,8 @@ class Judgements(NamedTuple):
 
     Attributes:
         queries: (Q,) rows of the queries.
-        positives: (P, 2) pairs (position in `queries`, gallery row); unreachable items are absent.
-        size: (Q,) number of right items R of each query, the unreachable ones included.
+        positives: (P, 2) pairs (position in `queries`, gallery row) of the items in the gallery.
+        size: (Q,) number of right items R of each query, including those outside the gallery.
     """
 
     queries: np.ndarray
@@ -33,7 +33,7 @@ class Judgements(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """Ids of the split in row order, and the judgements by name and direction.
+    """The ids of the split in row order, and the judgements by name and direction.
 
     Attributes:
         image_ids: (5000,) COCO image ids.
@@ -52,15 +52,15 @@ def load_tables(folder: str | Path | None = None, caption_ids: ArrayLike | None 
     """Read the JSON tables.
 
     Args:
-        folder: where `eccv_image_to_caption.json` and its siblings are; None finds the installed
+        folder: holds `eccv_image_to_caption.json` and the other tables; None finds the installed
             `eccv-caption` package.
         caption_ids: COCO caption ids in the order of the matrix's columns; its rows are the images
             in the order in which their captions first appear. None is the Karpathy order of SCAN's
             `testall` split.
 
     Raises:
-        FileNotFoundError: the tables are not there.
-        ValueError: a caption id that is not in the split.
+        FileNotFoundError: the tables are missing.
+        ValueError: a caption id outside COCO 5K.
     """
     if folder is None:
         package = find_spec("eccv_caption")
@@ -120,7 +120,7 @@ def load_tables(folder: str | Path | None = None, caption_ids: ArrayLike | None 
 
 
 def evaluate_eccv(scores: Matrix, tables: Tables | None = None) -> dict[str, float]:
-    """ECCV Caption, CxC and COCO metrics of a COCO 5K similarity matrix.
+    """Compute the ECCV Caption, CxC and COCO metrics of a COCO 5K similarity matrix.
 
     Args:
         scores: (5000, 25000) similarity, rows and columns in the order of the tables.
@@ -156,7 +156,7 @@ def evaluate_eccv(scores: Matrix, tables: Tables | None = None) -> dict[str, flo
 
 
 def judge(items: np.ndarray, judged: Judgements) -> dict[str, np.ndarray]:
-    """Metrics of every query, as fractions.
+    """Compute the metrics of every query, as fractions.
 
     With R right items and precision P@r after place r:
     R-precision = P@R, and AP@R = 1/R sum over the right places r <= R of P@r.

@@ -15,7 +15,7 @@ from itm.metrics.ranking import caption_rows
 
 
 def category_codes(instances: str | Path, image_ids: ArrayLike) -> np.ndarray:
-    """Which object categories COCO's instance annotations find in each image.
+    """Read which object categories COCO's instance annotations find in each image.
 
     Args:
         instances: path of `instances_val2014.json`.
@@ -46,24 +46,24 @@ def pmrp(
     thresholds: Sequence[int] = (0, 1, 2),
     own_is_positive: bool = True,
 ) -> dict[str, float]:
-    """Plausible-match R-precision, from the object categories of the images.
+    """Compute plausible-match R-precision from the object categories of the images.
 
     An item is plausible if the codes of its image and of the query's image differ in at most z
-    places. With R plausible items the score is the share of plausible ones among the first R,
-    averaged over thresholds z and queries; a query without a plausible item is left out.
+    places. For a query with R plausible items, the score is the share of plausible items among the
+    first R, averaged over thresholds z and queries. Queries without a plausible item are left out.
 
     Args:
         scores: (N, M) similarity.
         codes: (N, K) 0/1 categories present in each image. An image whose code is NaN stays in
-            the galleries and is plausible for nothing, as in the eccv_caption package.
+            the galleries but is never plausible, as in the eccv_caption package.
         caption_image: (M,) row of each caption's image; None means five captions per image.
         protocol: as in `itm.metrics.evaluate`; the published value uses `coco_1k`.
-        annotated: (N,) bool; images that are False are neither queries nor in a gallery.
+        annotated: (N,) bool; other images are left out of queries and galleries.
         thresholds: the values of z.
         own_is_positive: False does not count the own items as plausible.
 
     Returns:
-        `i2t_pmrp`, `t2i_pmrp`, and `pmr1`, whether the first item is plausible.
+        `i2t_pmrp`, `t2i_pmrp` and, for the first item alone, `i2t_pmr1`, `t2i_pmr1`; in percent.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -78,7 +78,7 @@ def pmrp(
             f"got codes {codes.shape} and annotated {real.shape}"
         )
 
-    def measure(i: slice, c: Rows, own: np.ndarray) -> dict[str, float]:
+    def fold(i: slice, c: Rows, own: np.ndarray) -> dict[str, float]:
         images, captions = np.flatnonzero(real[i]), np.flatnonzero(real[i][own])
         own = np.searchsorted(images, own[captions])
         block, code = scores[i][images][:, c][:, captions], codes[i][images]
@@ -92,7 +92,7 @@ def pmrp(
             result[f"{name}_pmr1"] = 100 * float(np.nanmean(first))
         return result
 
-    return average_folds(measure, n, own, protocol)
+    return average_folds(fold, n, own, protocol)
 
 
 def _plausible(
@@ -103,10 +103,10 @@ def _plausible(
     thresholds: Sequence[int],
     own_is_positive: bool,
 ) -> Iterator[np.ndarray]:
-    """R-precision and first hit, (2, q) per threshold and block of q queries; NaN: no positive.
+    """Yield R-precision and first hit, (2, q) per threshold and block of q queries.
 
-    The first R of a list are found by the value at place R: sorting values is many times faster
-    than sorting places.
+    NaN marks a query without a positive item. The first R items are found by the value at place R,
+    since sorting values is many times faster than sorting places.
     """
     gallery = len(item_image)
     step = max(1, 2**20 // max(gallery, 1))

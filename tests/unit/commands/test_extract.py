@@ -5,49 +5,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import (
-    CLIPConfig,
-    CLIPModel,
-    ResNetConfig,
-    ResNetModel,
-    SwinConfig,
-    SwinModel,
-    ViTConfig,
-    ViTModel,
-)
+from transformers import ViTModel
+from vision import SETTINGS, save_vit
 
-from itm import extract as command
 from itm.app.config import compose
 from itm.data.layout import read_split
-from itm.features.backbones import LITE, backbone
-from itm.features.pictures import broken, find_pictures, load
+from itm.extract import command
+from itm.features.pictures import find_pictures
 from itm.features.store import Store
-from itm.features.windows import coverage, windows
-
-SETTINGS = {
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": [0.5, 0.4, 0.3],
-    "image_std": [0.2, 0.3, 0.4],
-    "size": {"height": 32, "width": 32},
-}
-TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-VISION = {**TINY, "intermediate_size": 32, "image_size": 32, "patch_size": 8}
-
-
-def save(model, folder):
-    torch.manual_seed(0)
-    model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(SETTINGS))
-    return str(folder)
+from itm.features.windows import windows
 
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory):
-    torch.manual_seed(0)
-    model = ViTModel(ViTConfig(**VISION), add_pooling_layer=False)
-    return save(model, tmp_path_factory.mktemp("vit"))
+    return save_vit(tmp_path_factory.mktemp("vit"))
 
 
 @pytest.fixture
@@ -70,7 +41,7 @@ def run(tmp_path, vit, *overrides, out="out"):
     given = {"images": "pictures", "captions": "captions.txt", "out": out}
     paths = [f"{key}={tmp_path / name}" for key, name in given.items()]
     options = [f"backbone={vit}", "workers=0", "batch_size=2", *overrides]
-    return command.extract(compose([*paths, *options], "extract"))
+    return command(compose([*paths, *options], "extract"))
 
 
 def by_hand(vit, path, boxes):
@@ -195,7 +166,7 @@ def test_what_cannot_be_used_is_left_out_and_told(tmp_path, vit, pictures, capsy
 
 def test_pictures_without_captions_are_one_split(tmp_path, vit, pictures):
     folder = [f"images={pictures}", f"out={tmp_path / 'out'}", f"backbone={vit}", "workers=0"]
-    out = command.extract(compose(folder, "extract"))
+    out = command(compose(folder, "extract"))
     assert np.load(out / "all_ims.npy").shape == (10, 36, 16)
     assert (out / "all_ids.txt").read_text().splitlines() == list(find_pictures(pictures))
 
@@ -208,92 +179,3 @@ def test_names_that_do_not_meet(tmp_path, vit, pictures):
     empty.mkdir()
     with pytest.raises(FileNotFoundError, match="holds no picture"):
         find_pictures(empty)
-
-
-# Windows, pictures, networks ------------------------------------------------------------------
-
-
-def test_the_default_windows():
-    boxes = windows()
-    assert boxes.shape == (36, 4) and boxes[0].tolist() == [0, 0, 1, 1]
-    assert boxes.min() >= 0 and boxes.max() <= 1 + 1e-6
-    assert len(np.unique(boxes.round(5), axis=0)) == 36
-    grid = windows([[3, 2]], overlap=0)
-    areas = (grid[:, 2] - grid[:, 0]) * (grid[:, 3] - grid[:, 1])
-    np.testing.assert_allclose(areas, 1 / 6, rtol=1e-6)
-    for wrong in ([], [[0, 1]]):
-        with pytest.raises(ValueError, match="expected pairs"):
-            windows(wrong)
-
-
-def test_coverage_by_counting_points():
-    rng = np.random.default_rng(1)
-    low = rng.uniform(0, 0.7, (5, 2))
-    boxes = np.concatenate([low, low + rng.uniform(0.1, 0.3, (5, 2))], 1)
-    weights = coverage(boxes, 3, 4)
-    points = (np.arange(1200) + 0.5) / 1200
-    for (x1, y1, x2, y2), weight in zip(boxes, weights, strict=True):
-        across = np.bincount((points[(points > x1) & (points < x2)] * 4).astype(int), minlength=4)
-        down = np.bincount((points[(points > y1) & (points < y2)] * 3).astype(int), minlength=3)
-        expected = np.outer(down / down.sum(), across / across.sum()).ravel()
-        np.testing.assert_allclose(weight, expected, atol=5e-3)
-    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
-
-
-def test_a_box_without_area_takes_its_cell():
-    weights = coverage(np.array([[0.9, 0.1, 0.9, 0.1], [1, 1, 1, 1]]), 2, 2)
-    assert weights.tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]
-
-
-def test_pictures_are_upright_and_rgb(tmp_path):
-    pixels = np.zeros((20, 40), np.uint8)
-    pixels[:, 20:] = 255  # the right half is white
-    turned = Image.fromarray(pixels)
-    exif = turned.getexif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise: white is below
-    turned.save(tmp_path / "a.jpg", exif=exif)
-    shown, size = load(tmp_path / "a.jpg", 8)
-    assert size == (20, 40) and shown.shape == (8, 8, 3)
-    assert shown[0].max() < 20 and shown[-1].min() > 235
-    (tmp_path / "b.png").write_text("no picture")
-    assert list(broken([tmp_path / "a.jpg", tmp_path / "b.png"], 2)) == [tmp_path / "b.png"]
-
-
-def test_networks_of_several_kinds(tmp_path):
-    torch.manual_seed(0)
-    text = {**TINY, "intermediate_size": 32, "vocab_size": 9, "max_position_embeddings": 5}
-    clip = CLIPConfig(text_config=text, vision_config=VISION, projection_dim=8)
-    swin = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
-    resnet = {"embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 1], "layer_type": "basic"}
-    models = {
-        "clip": (CLIPModel(clip), (16, 4, 4)),
-        "swin": (SwinModel(SwinConfig(image_size=32, patch_size=2, **swin)), (16, 8, 8)),
-        "resnet": (ResNetModel(ResNetConfig(**resnet)), (12, 4, 4)),
-    }
-    for name, (model, shape) in models.items():
-        network = backbone(save(model, tmp_path / name))
-        assert network.size == 32 and not network.training
-        assert network(torch.rand(2, 3, 32, 32) * 255).shape == (2, *shape), name
-
-
-def test_patches_stay_in_their_places(vit):
-    # With other pixels in one corner, the cell of that corner changes most.
-    network = backbone(vit)
-    plain = torch.full((1, 3, 32, 32), 100.0)
-    marked = plain.clone()
-    marked[..., 24:, :8] = 255
-    change = (network(marked) - network(plain)).norm(dim=1)[0]
-    assert change.argmax().item() == 3 * 4 + 0
-
-
-def test_the_network_in_a_package():
-    pytest.importorskip("efficientnet_lite_pytorch")
-    network = backbone(LITE, size=64)
-    maps = network(torch.full((1, 3, 64, 64), 127.0))
-    assert maps.shape == (1, 1280, 2, 2) and maps.min() >= 0 and maps.max() <= 6  # ReLU6
-    assert backbone(LITE).size == 260
-
-
-def test_no_network():
-    with pytest.raises(ValueError, match=r"backbone=/nowhere cannot be loaded.*hub name"):
-        backbone("/nowhere")

@@ -11,12 +11,13 @@ from itm.data.layout import read_split
 from itm.features.arrays import read_arrays
 from itm.features.convert import convert_features
 from itm.features.hdf5 import read_hdf5
-from itm.features.partition import Names, partition
-from itm.features.records import Record, fractions
+from itm.features.names import Names
+from itm.features.partition import partition
+from itm.features.records import Record, to_fractions
 from itm.features.sentences import read_sentences
 from itm.features.store import Store, fit, write_captions
 from itm.features.tsv import read_tsv
-from itm.prepare import prepare
+from itm.prepare import command as prepare
 
 NAMES = [f"COCO_val2014_{i:012d}.jpg" for i in (7, 12, 391895, 5)]
 CAPTIONS = {name: [f"caption {i} of {name[-5]}" for i in range(3)] for name in NAMES}
@@ -154,10 +155,10 @@ def test_images_without_features_are_named(tmp_path):
 
 def test_boxes():
     box = np.array([[10, 20, 30, 50.0]])
-    np.testing.assert_allclose(fractions(box, (100, 100)), box / 100)
-    np.testing.assert_array_equal(fractions(box / 100, None), (box / 100).astype(np.float32))
-    assert fractions(box, None) is None
-    assert fractions(box, (20, 100)).max() == 1  # detectors overshoot by a pixel
+    np.testing.assert_allclose(to_fractions(box, (100, 100)), box / 100)
+    np.testing.assert_array_equal(to_fractions(box / 100, None), (box / 100).astype(np.float32))
+    assert to_fractions(box, None) is None
+    assert to_fractions(box, (20, 100)).max() == 1  # detectors overshoot by a pixel
 
 
 def test_a_store_goes_on_where_it_was(tmp_path):

@@ -10,6 +10,7 @@ from cli import run
 from omegaconf import OmegaConf
 
 from itm.app.config import CONF
+from itm.runs.sweep import collect_jobs, job_table
 
 SMALL = (
     "trainer=fast", "model=two_branch_embedding", "model.embed_dim=8", "model.hidden_dim=8",
@@ -66,3 +67,32 @@ def test_slurm_has_the_launcher_and_its_options():
 def test_slurm_composes(tmp_path):
     text = run("train", "-m", "sweep=slurm", "--cfg", "hydra", cwd=tmp_path)
     assert "submitit" in text
+
+
+def make_job(folder, name, results, *overrides):
+    (folder / name / ".hydra").mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create(list(overrides)), folder / name / ".hydra/overrides.yaml")
+    if results:
+        (folder / name / "results.json").write_text(json.dumps(results))
+
+
+def test_the_table_has_the_swept_values_and_puts_the_best_job_first(tmp_path):
+    for job, rsum in ((0, 10.0), (2, 30.0), (10, None)):
+        results = rsum and {"test/i2t_r1": 1.0, "test/rsum": rsum}
+        make_job(tmp_path, str(job), results, "seed=0", f"loss.margin=0.{job}")
+    columns, rows = job_table(collect_jobs(tmp_path))
+    assert columns == ["job", "loss.margin", "test/i2t_r1", "test/rsum"]
+    assert rows == [["2", "0.2", 1.0, 30.0], ["0", "0.0", 1.0, 10.0],
+                    ["10", "0.10", "failed", "failed"]]  # fmt: skip
+
+
+def test_a_sweep_of_failed_jobs_has_a_table_too(tmp_path):
+    pytest.importorskip("matplotlib")
+    from itm.visual.sweep_figure import plot_jobs
+
+    for job in range(2):
+        make_job(tmp_path, str(job), None, f"seed={job}")
+    columns, rows = job_table(collect_jobs(tmp_path))
+    assert columns == ["job", "seed", "val/rsum"]
+    assert rows == [["0", "0", "failed"], ["1", "1", "failed"]]
+    plot_jobs(columns, rows, tmp_path / "summary.png")

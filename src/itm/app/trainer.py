@@ -1,0 +1,30 @@
+"""Build the Lightning trainer of a configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from itm.app.config import instantiate
+
+
+def build_trainer(cfg: DictConfig) -> Any:
+    """Build the trainer with its callbacks and loggers; precision "auto" is bf16 on new GPUs."""
+    import torch  # late, since `--help` need not wait for it
+
+    from itm.training.callbacks import SameConfiguration
+
+    precision = cfg.trainer.precision
+    if precision == "auto":
+        bf16 = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
+        precision = "bf16-mixed" if bf16 and torch.cuda.is_bf16_supported() else "32-true"
+    return instantiate(
+        cfg.trainer,
+        precision=precision,
+        callbacks=[
+            *instantiate(cfg.callbacks).values(),
+            SameConfiguration(OmegaConf.to_yaml(cfg)),
+        ],
+        logger=list(instantiate(cfg.logger).values()),
+    )

@@ -1,0 +1,26 @@
+"""Draw scenes as picture files with captions, to try the extraction without pictures."""
+
+from pathlib import Path
+
+from itm.data.layout import read_split
+from itm.scenes import load_scenes, render, write_scenes
+
+
+def draw_pictures(folder: Path, count: int = 120) -> Path:
+    """Draw pictures into a folder, except those that are there; write their captions beside it.
+
+    Returns:
+        The caption file.
+    """
+    source = write_scenes(images=(count, 1, 1))
+    captions = read_split(source, "train").references()
+    folder.mkdir(exist_ok=True)
+    lines = []
+    for scene, own in zip(load_scenes(source, "train"), captions, strict=True):
+        path = folder / f"{scene.id}.jpg"
+        if not path.is_file():
+            render(scene, path)
+        lines += [f"{path.name}\t{caption}\n" for caption in own]
+    file = Path(f"{folder}.txt")
+    file.write_text("".join(lines), encoding="utf-8")
+    return file

@@ -1,0 +1,98 @@
+"""Extract region features of pictures: read the boxes, fill a split's arrays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch.utils.data import DataLoader
+
+from itm.features.backbones import Backbone
+from itm.features.names import Names
+from itm.features.pictures import PictureDataset
+from itm.features.store import Store, fit
+from itm.features.windows import coverage
+
+
+def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read the boxes of every picture from a JSON file, {picture: [[x1, y1, x2, y2], ...]}.
+
+    Args:
+        path: the file; its names are matched to pictures as in `itm.features.names.Names`.
+        names: pictures that need boxes.
+
+    Returns:
+        Picture -> (R, 4) float32 pixels or fractions.
+
+    Raises:
+        ValueError: pictures without boxes, or boxes of another shape than (R, 4).
+    """
+    find, found = Names(names), {}
+    for name, boxes in json.loads(Path(path).read_text(encoding="utf-8")).items():
+        picture, array = find.find(name), np.asarray(boxes, np.float32)
+        if array.ndim != 2 or array.shape[1] != 4 or not len(array):
+            raise ValueError(f"{path}: {name} has boxes {array.shape}, expected (regions, 4)")
+        if picture is not None:
+            found[picture] = array
+    absent = [name for name in names if name not in found]
+    if absent:
+        raise ValueError(f"{path} has no boxes for {len(absent)} pictures, such as {absent[0]!r}")
+    return found
+
+
+def fit_boxes(
+    boxes: dict[str, np.ndarray], names: Sequence[str], regions: int | None = None
+) -> list[np.ndarray]:
+    """Bring the boxes of some pictures to one number of regions, by default that of the first."""
+    regions = regions or len(next(iter(boxes.values())))
+    return [fit(boxes[name], regions) for name in names]
+
+
+def extract_split(
+    out: Path,
+    split: str,
+    paths: Sequence[Path],
+    network: Backbone,
+    boxes: np.ndarray | Sequence[np.ndarray],
+    dtype: str = "float16",
+    batch_size: int = 32,
+    workers: int = 2,
+) -> None:
+    """Fill the features and boxes of one split; rows that an earlier run has filled stay.
+
+    Args:
+        out: folder of the features.
+        split: name of the split.
+        paths: N pictures.
+        network: on the device that it runs on.
+        boxes: (R, 4) fractions for all pictures, or N arrays (R, 4) of pixels or fractions.
+        dtype: "float16" or "float32".
+        batch_size: pictures at once.
+        workers: loader processes.
+
+    Raises:
+        ValueError: features that do not fit the type, or that an earlier run made in another shape.
+    """
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        blank = torch.zeros(1, 3, network.size, network.size, device=device)
+        width = network(blank).shape[1]
+    regions = len(boxes if isinstance(boxes, np.ndarray) else boxes[0])
+    store = Store(out, split, (len(paths), regions, width), dtype, resume=True)
+    rows = store.missing
+    if 0 < len(rows) < len(paths):
+        print(f"{split}: going on with {len(rows)} of {len(paths)} pictures")
+    pictures = PictureDataset(paths, rows, network.size, boxes)
+    loader = DataLoader(pictures, batch_size, num_workers=workers)
+    for at, pixels, places in track(loader, split, disable=not len(rows)):
+        with torch.inference_mode():
+            maps = network(pixels.to(device).permute(0, 3, 1, 2).float())  # (B, F, H, W)
+            weights = torch.from_numpy(coverage(places.numpy(), *maps.shape[2:])).to(device)
+            regional = weights @ maps.float().flatten(2).mT  # (B, R, F)
+        store.write(at.numpy(), regional.cpu().numpy(), places.numpy())
+        store.flush()
+    store.finish()

@@ -1,0 +1,156 @@
+"""Assign pictures to splits, and record the assignment, so that a killed extraction can go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from itm.features.names import Names
+from itm.features.partition import partition
+from itm.features.pictures import broken
+from itm.features.sentences import read_sentences
+from itm.features.store import write_captions
+from itm.utils.files import write_text
+
+RECORD = "extract.json"  # in the folder of the features: their settings and splits
+
+Groups = dict[str, list[str]]
+
+
+def describe_settings(
+    images: str | Path,
+    captions: str | Path | None,
+    boxes: str | Path | None,
+    lists: Mapping[str, str | Path | None],
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Describe what features are made of: options by their values, files by their contents.
+
+    Args:
+        images: folder of the pictures.
+        captions: file of the captions, or None.
+        boxes: file of the boxes, or None.
+        lists: split -> file with its pictures, or None.
+        options: every option that changes the features or the splits.
+    """
+    return {
+        **options,
+        "captions": _digest(captions),
+        "boxes": _digest(boxes),
+        "splits": {split: _digest(path) for split, path in lists.items()},
+        "images": str(Path(images).expanduser().resolve()),
+    }
+
+
+def _digest(path: str | Path | None) -> str | None:
+    return None if path is None else sha256(Path(path).expanduser().read_bytes()).hexdigest()
+
+
+def read_plan(out: Path, settings: Mapping[str, Any]) -> Groups | None:
+    """Read the pictures of each split from the folder of an earlier run; None without a record.
+
+    Raises:
+        ValueError: `out` was made with other settings.
+    """
+    path = out / RECORD
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text(encoding="utf-8"))
+    other = [key for key in settings if record["settings"].get(key) != settings[key]]
+    if other:
+        raise ValueError(
+            f"{out} was made with other {', '.join(other)}; choose another out=, or delete it"
+        )
+    return record["splits"]
+
+
+def make_plan(
+    pictures: Mapping[str, Path],
+    captions: str | Path | None = None,
+    lists: Mapping[str, str | Path | None] | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+    workers: int = 2,
+) -> tuple[Groups, Groups]:
+    """Assign the pictures that can be used to splits; print what is left out, and why.
+
+    Args:
+        pictures: name -> file.
+        captions: file of captions; None puts all pictures into one split, "all".
+        lists: as in `itm.features.partition.partition`.
+        fractions: as there.
+        seed: as there.
+        workers: threads that look for broken pictures.
+
+    Returns:
+        Split -> pictures, and picture -> captions, which is empty without a caption file.
+
+    Raises:
+        ValueError: no picture can be used, or no caption belongs to a picture.
+    """
+    names, own, known = list(pictures), Groups(), dict[str, str]()
+    if captions is not None:
+        names, own, known = _captioned(captions, pictures)
+    bad = broken([pictures[name] for name in names], workers)
+    for file, why in bad.items():
+        print(f"left out: {file} cannot be read ({why})")
+    names = [name for name in names if pictures[name] not in bad]
+    if captions is None:
+        splits = {"all": names}
+    else:
+        splits = partition(names, lists, known, fractions, seed)
+    if not any(splits.values()):
+        raise ValueError(f"none of the {len(pictures)} pictures can be used")
+    print(", ".join(f"{split}: {len(names)} pictures" for split, names in splits.items()))
+    return splits, own
+
+
+def write_plan(out: Path, settings: Mapping[str, Any], splits: Groups, captions: Groups) -> None:
+    """Write captions and ids of every split, and last the record that `read_plan` reads."""
+    out.mkdir(parents=True, exist_ok=True)
+    if captions:
+        write_captions(out, splits, captions)
+    else:
+        for split, names in splits.items():
+            write_text(out / f"{split}_ids.txt", "".join(f"{name}\n" for name in names))
+    write_text(out / RECORD, json.dumps({"settings": settings, "splits": splits}))
+
+
+def _captioned(
+    path: str | Path, pictures: Mapping[str, Path]
+) -> tuple[list[str], Groups, dict[str, str]]:
+    """Find the pictures with captions, their captions, and their splits if the file knows them.
+
+    Raises:
+        ValueError: no caption belongs to a picture.
+    """
+    sentences, find = read_sentences(path), Names(pictures)
+    captions: Groups = {}
+    known: dict[str, str] = {}
+    lost = []
+    for name, own in sentences.captions.items():
+        picture = find.find(name)
+        if picture is None:
+            lost.append(name)
+            continue
+        captions.setdefault(picture, []).extend(own)
+        if name in sentences.splits:
+            known[picture] = sentences.splits[name]
+    if not captions:
+        raise ValueError(
+            f"no picture has the name of a caption: the captions name {lost[0]!r}, the pictures "
+            f"are called {next(iter(pictures))!r}"
+        )
+    if lost:
+        print(f"left out: captions of {len(lost)} names without a picture, such as {lost[0]!r}")
+    if len(pictures) > len(captions):
+        some = next(name for name in pictures if name not in captions)
+        print(
+            f"left out: {len(pictures) - len(captions)} pictures without captions, such as {some}"
+        )
+    if sentences.empty:
+        print(f"left out: {sentences.empty} empty captions")
+    return [name for name in pictures if name in captions], captions, known

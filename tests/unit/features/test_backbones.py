@@ -1,0 +1,51 @@
+import pytest
+import torch
+from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetModel, SwinConfig, SwinModel
+from vision import TINY, VISION, save, save_vit
+
+from itm.features.backbones import LITE, backbone
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    return save_vit(tmp_path_factory.mktemp("vit"))
+
+
+def test_networks_of_several_kinds(tmp_path):
+    torch.manual_seed(0)
+    text = {**TINY, "intermediate_size": 32, "vocab_size": 9, "max_position_embeddings": 5}
+    clip = CLIPConfig(text_config=text, vision_config=VISION, projection_dim=8)
+    swin = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+    resnet = {"embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 1], "layer_type": "basic"}
+    models = {
+        "clip": (CLIPModel(clip), (16, 4, 4)),
+        "swin": (SwinModel(SwinConfig(image_size=32, patch_size=2, **swin)), (16, 8, 8)),
+        "resnet": (ResNetModel(ResNetConfig(**resnet)), (12, 4, 4)),
+    }
+    for name, (model, shape) in models.items():
+        network = backbone(save(model, tmp_path / name))
+        assert network.size == 32 and not network.training
+        assert network(torch.rand(2, 3, 32, 32) * 255).shape == (2, *shape), name
+
+
+def test_patches_stay_in_their_places(vit):
+    # With other pixels in one corner, the cell of that corner changes most.
+    network = backbone(vit)
+    plain = torch.full((1, 3, 32, 32), 100.0)
+    marked = plain.clone()
+    marked[..., 24:, :8] = 255
+    change = (network(marked) - network(plain)).norm(dim=1)[0]
+    assert change.argmax().item() == 3 * 4 + 0
+
+
+def test_the_network_in_a_package():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    network = backbone(LITE, size=64)
+    maps = network(torch.full((1, 3, 64, 64), 127.0))
+    assert maps.shape == (1, 1280, 2, 2) and maps.min() >= 0 and maps.max() <= 6  # ReLU6
+    assert backbone(LITE).size == 260
+
+
+def test_no_network():
+    with pytest.raises(ValueError, match=r"backbone=/nowhere cannot be loaded.*hub name"):
+        backbone("/nowhere")

@@ -1,0 +1,24 @@
+"""The metrics of one matrix are those of the functions that compute each of them."""
+
+import numpy as np
+
+from itm.metrics.combined import evaluate_all
+from itm.metrics.pmrp import pmrp
+from itm.metrics.retrieval import evaluate_queries
+
+
+def test_each_metric_is_added_where_its_data_is_given():
+    rng = np.random.default_rng(0)
+    scores, owner = rng.normal(size=(6, 12)), np.arange(12) // 2
+    relevance = rng.random((12, 6))
+    codes = rng.integers(0, 2, (6, 3)).astype(np.float32)
+    codes[0] = 0  # not annotated
+    plain, ranks = evaluate_all(scores, owner)
+    expected, own = evaluate_queries(scores, owner)
+    assert plain == expected
+    for a, b in zip(ranks, own, strict=True):
+        np.testing.assert_array_equal(a, b)
+    both, _ = evaluate_all(scores, owner, relevance=relevance, codes=codes)
+    assert both == evaluate_queries(scores, owner, "full", relevance)[0] | pmrp(
+        scores, codes, owner, annotated=codes.max(1) > 0
+    )

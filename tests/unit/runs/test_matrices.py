@@ -1,0 +1,46 @@
+"""Score matrices that are kept, averaged, and matched to a split."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from itm.data.layout import Split
+from itm.runs.matrices import caption_owner, read_matrices, with_ensemble, write_matrices
+
+
+def split(images, owner):
+    captions = [f"caption {i}" for i in range(len(owner))]
+    features, row = np.zeros((images, 1, 2)), np.arange(images)
+    return Split("test", Path("folder"), features, row, captions, np.array(owner))
+
+
+def test_an_ensemble_is_the_mean_of_its_members():
+    a, b = np.array([[1.0, 2.0]]), np.array([[3.0, 6.0]])
+    named = with_ensemble(["a", "b", "a"], [a, b, a])
+    assert list(named) == ["a", "b", "a #3", "ensemble of 3"]
+    np.testing.assert_allclose(named["ensemble of 3"], (2 * a + b) / 3, rtol=1e-6)
+    assert a.tolist() == [[1, 2]]  # the members stay
+    assert list(with_ensemble(["a"], [a])) == ["a"]
+
+
+def test_matrices_are_read_as_written_and_must_have_one_shape(tmp_path):
+    matrices = [np.arange(6.0).reshape(2, 3), np.ones((2, 3))]
+    write_matrices(tmp_path, matrices)
+    paths = [tmp_path / f"similarity_{i}.npy" for i in range(2)]
+    for read, matrix in zip(read_matrices(paths), matrices, strict=True):
+        np.testing.assert_array_equal(read, matrix)
+    np.save(tmp_path / "other.npy", np.ones((3, 2)))
+    with pytest.raises(ValueError, match=r"other.npy is \(3, 2\), expected .* \(2, 3\)"):
+        read_matrices([*paths, tmp_path / "other.npy"])
+    np.save(tmp_path / "flat.npy", np.ones(3))
+    with pytest.raises(ValueError, match=r"flat.npy is \(3,\), expected \(images, captions\)"):
+        read_matrices([tmp_path / "flat.npy"])
+
+
+def test_captions_belong_to_the_split_or_to_every_fifth_image():
+    own = split(2, [0, 1, 1])
+    assert caption_owner(np.zeros((2, 3)), own).tolist() == [0, 1, 1]
+    assert caption_owner(np.zeros((3, 15)), own).tolist() == np.repeat([0, 1, 2], 5).tolist()
+    with pytest.raises(ValueError, match=r"the matrix is \(2, 4\), but folder test has 2 images"):
+        caption_owner(np.zeros((2, 4)), own)
