@@ -88,7 +88,8 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
     sizes = _sizes(datamodule)
     optimizer, scheduler = instantiate(cfg.optimizer), instantiate(cfg.scheduler)
     model = _fill(cfg.model, sizes, "model")
-    matcher = instantiate(model, optimizer=optimizer, scheduler=scheduler)
+    read = _read_files(model, datamodule)
+    matcher = instantiate(model, optimizer=optimizer, scheduler=scheduler, **read)
     matcher.vocab = datamodule.vocabulary
     if cfg.word_vectors is not None:
         start_words(matcher, cfg.word_vectors, cfg.seed)
@@ -100,6 +101,20 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
     matcher.loss = build_loss(cfg, datamodule, matcher)
     object.__setattr__(matcher, "data", datamodule)  # not a sub-module, not in checkpoints
     return matcher
+
+
+def _read_files(model: DictConfig, datamodule: RegionDataModule) -> dict[str, Any]:
+    """Read the files that a model's options name: models take numbers."""
+    from itm.text.labels import positive_weights
+    from itm.text.word_vectors import word_vectors
+
+    read: dict[str, Any] = {}
+    if isinstance(model.get("pos_weight"), str):
+        read["pos_weight"] = positive_weights(model.pos_weight, model.num_labels)
+    if isinstance(model.get("concept_vectors"), str):
+        words = datamodule.concepts.words
+        read["concept_vectors"] = word_vectors(words, model.concept_vectors)
+    return read
 
 
 def start_words(matcher: Matcher, path: str, seed: int = 0) -> None:

@@ -87,7 +87,7 @@ def load(
     path = Path(path)
     config, tensors = _read(path)
     try:
-        arguments = _without_pretrained(config["arguments"], tensors)
+        arguments = _without_files(config["arguments"])
         matcher = matcher_class(config["class"], model_class)(**arguments, loss=loss)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not the arguments of a matcher ({error!r})") from error
@@ -175,10 +175,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _without_pretrained(arguments: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
-    """A saved BERT is rebuilt from its stored configuration, not from the folder it came from."""
+def _without_files(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the files that a matcher was once built from: the weights hold what was in them.
+
+    A saved BERT is rebuilt from its stored configuration.
+    """
+    arguments = {k: v for k, v in arguments.items() if k != "concept_vectors"}
     text = arguments.get("text")
     if isinstance(text, dict) and text.get("config"):
-        text = {k: v for k, v in text.items() if k != "path"}
-        return {**arguments, "text": text}
-    return dict(arguments)
+        arguments["text"] = {k: v for k, v in text.items() if k != "path"}
+    return arguments

@@ -33,9 +33,10 @@ def encode_in_chunks(matcher: Matcher, pairs: Pairs, size: int) -> tuple[Encoded
     if size < 1:
         raise ValueError(f"chunk_size={size} must be at least 1, or null for whole batches")
     _check_rows_alone(matcher)
+    encode_images, encode_captions = matcher.training_encoders()
     sides: list[tuple[Callable[[Any], Encoded], Iterator[Any]]] = [
-        (matcher.encode_images, image_chunks(pairs.images, size)),
-        (matcher.encode_captions, caption_chunks(pairs.captions, size)),
+        (encode_images, image_chunks(pairs.images, size)),
+        (encode_captions, caption_chunks(pairs.captions, size)),
     ]
     images, captions = (
         concatenate([checkpoint(encode, chunk, use_reentrant=False) for chunk in chunks])

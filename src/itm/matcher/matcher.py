@@ -18,6 +18,7 @@ from itm.batch import Captions, Chunk, Encoded, Images, Pairs
 from itm.checkpoints.hub import Shared
 from itm.layers.functional import full, full_precision
 from itm.layers.text import BertText
+from itm.matcher.explanation import Details, attention_details
 from itm.matcher.gradient_cache import encode_in_chunks
 from itm.matcher.inputs import check_images
 from itm.matcher.scoring import Scoring
@@ -27,6 +28,8 @@ from itm.metrics.retrieval import RetrievalMetrics
 from itm.text.vocabulary import Tokens
 
 Loss = Callable[[Tensor, Pairs, tuple[Encoded, Encoded]], Tensor]
+MakeOptimizer = Callable[..., torch.optim.Optimizer]  # parameter groups -> optimiser
+MakeScheduler = Callable[..., Any]  # optimiser -> learning-rate scheduler
 
 # Constructor arguments that are objects: never among the saved hyper-parameters, because a
 # checkpoint that pickles them can be neither loaded safely nor resumed.
@@ -58,8 +61,8 @@ class Matcher(Shared, Scoring, pl.LightningModule):
     def __init__(
         self,
         loss: Loss | None = None,
-        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
-        scheduler: Callable[..., Any] | None = None,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
     ):
         super().__init__()
         self.loss = loss
@@ -103,6 +106,25 @@ class Matcher(Shared, Scoring, pl.LightningModule):
     def attention(self, images: Encoded, captions: Encoded) -> Tensor:
         """Weights (I, C, R, L) between regions and words."""
         raise NotImplementedError(f"{type(self).__name__} has no region-word attention")
+
+    def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
+        """What `itm.matcher.explain` tells about the one pair in a batch; here its attention.
+
+        Args:
+            pairs: one image and one caption.
+            images: the image, encoded in eval mode.
+            captions: the caption, encoded in eval mode.
+
+        Raises:
+            ValueError: nothing to tell.
+        """
+        return attention_details(self, images, captions)
+
+    def training_encoders(
+        self,
+    ) -> tuple[Callable[[Images], Encoded], Callable[[Captions], Encoded]]:
+        """How `losses` encodes both sides of a batch; here as in evaluation."""
+        return self.encode_images, self.encode_captions
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Optimiser groups: "name", "params", and maybe "lr_scale", "clip", "step_size", "gamma".
@@ -170,7 +192,8 @@ class Matcher(Shared, Scoring, pl.LightningModule):
 
     def _encode_pairs(self, pairs: Pairs) -> tuple[Encoded, Encoded]:
         if self.chunk_size is None:
-            return self.encode_images(pairs.images), self.encode_captions(pairs.captions)
+            encode_images, encode_captions = self.training_encoders()
+            return encode_images(pairs.images), encode_captions(pairs.captions)
         return encode_in_chunks(self, pairs, self.chunk_size)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:

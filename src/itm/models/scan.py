@@ -3,18 +3,34 @@
 Lee, Chen, Hua, Hu, He: Stacked Cross Attention for Image-Text Matching, ECCV 2018.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from itm.batch import Captions, Encoded, Images
+from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.cross_attention import CrossAttention
 from itm.layers.functional import l2norm, xavier_
-from itm.layers.text import BertText, text_encoder
-from itm.matcher.matcher import OBJECTS, Matcher
+from itm.layers.text import text_encoder
+from itm.matcher.explanation import Details, attention_details
+from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
+from itm.utils.options import flat, flat_keywords
 
-State = dict[str, Tensor]
+
+@dataclass(frozen=True)
+class Norms:
+    """Which vectors have unit length.
+
+    Args:
+        weight_norm: the region projection as one gain times a direction.
+        normalize_images: unit region vectors.
+        normalize_words: unit word vectors.
+    """
+
+    weight_norm: bool = False
+    normalize_images: bool = True
+    normalize_words: bool = True
 
 
 class SCAN(Matcher):
@@ -25,7 +41,9 @@ class SCAN(Matcher):
     score:   each query (t2i: word, i2t: region) is compared with what it attends to on the other
              side, and the comparisons are aggregated; see `itm.layers.cross_attention`.
 
-    The defaults are the published "t-i AVG" model.
+    The defaults are the published "t-i AVG" model. Published temperatures are 9 (t2i) and 4 (i2t),
+    values of lambda_lse 6 (t2i) and 5 on Flickr30K, 20 on COCO (i2t). The options of `attention`
+    and `norms` are accepted as keywords, too: SCAN(..., direction="i2t").
 
     Args:
         vocab_size: words V.
@@ -34,21 +52,18 @@ class SCAN(Matcher):
         embed_dim: width D of the joint space.
         num_layers: layers of the text GRU.
         bidirectional: average a forward and a backward GRU.
-        direction: "t2i", words attend to regions, or "i2t", regions attend to words.
-        raw_norm: how products are normalised along the queries before the softmax:
-            "clipped_l2norm", "l2norm", "clipped_l1norm", "l1norm", "clipped", "softmax", "no_norm".
-        temperature: of the attention, lambda_softmax (t2i: 9, i2t: 4).
-        aggregation: of the queries' scores: "Mean", "LogSumExp", "Max" or "Sum".
-        lambda_lse: of LogSumExp (t2i: 6; i2t: 5 on Flickr30K, 20 on COCO).
-        weight_norm: the region projection as one gain times a direction.
-        normalize_images: unit region vectors.
-        normalize_words: unit word vectors.
+        attention: direction, norm, temperature and aggregation.
+        norms: which vectors have unit length.
         text: word encoder, {"name": "gru"} or {"name": "bert", ...}, see `itm.layers.text`.
         loss: see `Matcher`.
         optimizer: see `Matcher`.
         scheduler: see `Matcher`.
+
+    Raises:
+        ValueError: an unknown option.
     """
 
+    @flat_keywords
     def __init__(
         self,
         vocab_size: int,
@@ -57,41 +72,34 @@ class SCAN(Matcher):
         embed_dim: int = 1024,
         num_layers: int = 1,
         bidirectional: bool = True,
-        direction: str = "t2i",
-        raw_norm: str = "clipped_l2norm",
-        temperature: float = 9.0,
-        aggregation: str = "Mean",
-        lambda_lse: float = 6.0,
-        weight_norm: bool = False,
-        normalize_images: bool = True,
-        normalize_words: bool = True,
-        text: dict[str, Any] | None = None,
         *,
-        loss=None,
-        optimizer=None,
-        scheduler=None,
+        attention: CrossAttention = CrossAttention(),  # noqa: B008
+        norms: Norms = Norms(),
+        text: dict[str, Any] | None = None,
+        loss: Loss | None = None,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
-        self.save_hyperparameters(ignore=OBJECTS)
-        self.normalize_images = normalize_images
-        self.normalize_words = normalize_words
-        self.image = region_projection(img_dim, embed_dim, weight_norm)
+        self.save_hyperparameters(flat(locals()), ignore=OBJECTS)
+        self.norms = norms
+        self.image = region_projection(img_dim, embed_dim, norms.weight_norm)
         self.text = text_encoder(
             text or {"name": "gru"}, vocab_size, embed_dim, word_dim, num_layers, bidirectional
         )
-        self.cross = CrossAttention(direction, raw_norm, temperature, aggregation, lambda_lse)
+        self.cross = attention
 
     def encode_images(self, images: Images) -> Encoded:
         """Region vectors (I, R, D)."""
         regions = self.image(images.regions)
-        regions = l2norm(regions) if self.normalize_images else regions
+        regions = l2norm(regions) if self.norms.normalize_images else regions
         return self.cross.prepare(Encoded(parts=regions, mask=images.mask))
 
     def encode_captions(self, captions: Captions) -> Encoded:
         """Word vectors (C, L, D), zero beyond each caption's length."""
         words, mask = self.text(captions)
         return Encoded(
-            parts=l2norm(words) if self.normalize_words else words,
+            parts=l2norm(words) if self.norms.normalize_words else words,
             mask=mask,
             aux={"lengths": torch.tensor(captions.lengths)},  # stays on the host
         )
@@ -108,11 +116,9 @@ class SCAN(Matcher):
         """The products of a pair and about five arrays of their size."""
         return 6 * regions * words
 
-    def to_published(self) -> tuple[list[State], dict[str, Any]]:
-        """State dicts (image, text) and options of the original code."""
-        h = self.hparams
-        options = {old: h[new] for old, new in OPTIONS.items()}
-        return published_encoders(self), {**options, **encoder_options(self)}
+    def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
+        """Which regions each word looks at, or which words each region reads."""
+        return attention_details(self, images, captions, self.cross.direction)
 
 
 def region_projection(img_dim: int, embed_dim: int, weight_norm: bool = False) -> nn.Linear:
@@ -120,105 +126,3 @@ def region_projection(img_dim: int, embed_dim: int, weight_norm: bool = False) -
     if weight_norm:
         return nn.utils.parametrizations.weight_norm(nn.Linear(img_dim, embed_dim), dim=-1)
     return xavier_(nn.Linear(img_dim, embed_dim))
-
-
-# Weights of the original code ---------------------------------------------------------------------
-
-OPTIONS = {  # original option -> our argument
-    "cross_attn": "direction",
-    "raw_feature_norm": "raw_norm",
-    "lambda_softmax": "temperature",
-    "agg_func": "aggregation",
-    "lambda_lse": "lambda_lse",
-}
-IMAGE_TENSORS = {  # original name -> ours
-    "fc.weight": "image.weight",
-    "fc.bias": "image.bias",
-    "fc.weight_g": "image.parametrizations.weight.original0",
-    "fc.weight_v": "image.parametrizations.weight.original1",
-}
-
-
-def published(states: list[State], options: dict[str, Any]) -> tuple[dict[str, Any], State] | None:
-    """Arguments and weights from the original's image and text state dicts.
-
-    The weights tell nothing about direction and aggregation: they are read from the options, and
-    are the defaults of the original's command line where no options were saved.
-    """
-    if len(states) != 2 or not has_encoders(states):
-        return None
-    # VSE++ has the same tensors, an option of its own, and none of those of the attention.
-    if "measure" in options and "cross_attn" not in options:
-        return None
-    if options.get("cross_attn") == "all":
-        raise ValueError("weights of CASC (cross_attn=all) without the third part, its label head")
-    arguments, tensors = from_encoders(states, options)
-    defaults = {"cross_attn": "t2i", "raw_feature_norm": "clipped_l2norm", "lambda_softmax": 9.0}
-    defaults |= {"agg_func": "LogSumExp", "lambda_lse": 6.0}
-    own = {new: options.get(old, defaults[old]) for old, new in OPTIONS.items()}
-    return {**arguments, **own}, tensors
-
-
-def has_encoders(states: list[State]) -> bool:
-    """The first two state dicts are this file's region projection and a GRU."""
-    image, text = states[:2]
-    return (
-        any(name.startswith("fc.") for name in image)
-        and not any(name.startswith(("Rs_GCN_", "img_rnn.")) for name in image)  # VSRN
-        and any(name.startswith("rnn.") for name in text)
-    )
-
-
-def from_encoders(states: list[State], options: dict[str, Any]) -> tuple[dict[str, Any], State]:
-    """Arguments and weights of the two encoders."""
-    image, text = states[:2]
-    weight_norm = "fc.weight_g" in image
-    embed_dim, img_dim = image["fc.weight_v" if weight_norm else "fc.weight"].shape
-    vocab_size, word_dim = text["embed.weight"].shape
-    arguments = {
-        "vocab_size": vocab_size,
-        "img_dim": img_dim,
-        "word_dim": word_dim,
-        "embed_dim": embed_dim,
-        "num_layers": sum(name.startswith("rnn.weight_ih") and name[-1].isdigit() for name in text),
-        "bidirectional": "rnn.weight_ih_l0_reverse" in text,
-        "weight_norm": weight_norm,
-        "normalize_images": not options.get("no_imgnorm", False),
-        "normalize_words": not options.get("no_txtnorm", False),
-    }
-    # An unknown name is kept, so that loading reports it.
-    tensors = {IMAGE_TENSORS.get(name, name): value for name, value in image.items()}
-    if weight_norm:  # old versions of PyTorch stored the gain with shape (1,)
-        gain = IMAGE_TENSORS["fc.weight_g"]
-        tensors[gain] = tensors[gain].reshape(())
-    return arguments, tensors | {f"text.{name}": value for name, value in text.items()}
-
-
-def published_encoders(matcher: Matcher) -> list[State]:
-    """The two encoders' state dicts under their original names.
-
-    Raises:
-        ValueError: a text encoder that the original code does not have.
-    """
-    if isinstance(matcher.text, BertText):
-        raise ValueError("the original code encodes text with a GRU; this matcher has text=bert")
-    own = matcher.state_dict()
-    image = {old: own[new] for old, new in IMAGE_TENSORS.items() if new in own}
-    text = {k.removeprefix("text."): v for k, v in own.items() if k.startswith("text.")}
-    return [image, text]
-
-
-def encoder_options(matcher: Matcher) -> dict[str, Any]:
-    """The options of the two encoders under their original names."""
-    h = matcher.hparams
-    return {
-        "vocab_size": h["vocab_size"],
-        "img_dim": h["img_dim"],
-        "word_dim": h["word_dim"],
-        "embed_size": h["embed_dim"],
-        "num_layers": h["num_layers"],
-        "bi_gru": h["bidirectional"],
-        "precomp_enc_type": "weight_norm" if h["weight_norm"] else "basic",
-        "no_imgnorm": not h["normalize_images"],
-        "no_txtnorm": not h["normalize_words"],
-    }

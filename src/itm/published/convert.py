@@ -1,38 +1,60 @@
-"""Weights of the original code bases, read safely and strictly.
+"""Weights of the original code bases, read safely and strictly, and written.
 
-Every model file offers `published(states, options)`: the list of state dicts and the options of an
-original checkpoint -> (constructor arguments, state dict), or None when the tensor names are those
-of another family. Here the family is found, and options, vocabulary and concepts are checked.
+Every family has a file here with its tables of names and two functions: one reads the state dicts
+and options of an original checkpoint into constructor arguments and tensors, or returns None when
+the tensors are those of another family; one writes them from a matcher. This file finds the family
+and checks options, vocabulary and concepts.
 """
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from itm.checkpoints.strict import load_strictly
+from itm.losses import Triplet
+from itm.matcher.matcher import Loss, Matcher
+from itm.models import CASC, CVSE, SCAN, SGRAF, VSRN, TwoBranchEmbedding, TwoBranchSimilarity
+from itm.published import casc, cvse, scan, sgraf, two_branch, vsrn
 from itm.published.files import read_checkpoint, write_checkpoint
+from itm.published.tables import Options, State
 from itm.published.vocabulary import read_vocabulary
+from itm.text.concepts import Concepts
 from itm.text.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from itm.matcher.matcher import Matcher
+__all__ = ["FAMILIES", "TRAINING", "from_published", "read_checkpoint", "save_published"]
 
-__all__ = ["FAMILIES", "from_published", "load_strictly", "read_checkpoint", "save_published"]
+
+class Family(NamedTuple):
+    """The weights of one original code base.
+
+    Attributes:
+        matcher: our class.
+        read: state dicts and options -> constructor arguments and tensors, or None.
+        write: matcher -> state dicts and options.
+    """
+
+    matcher: type[Matcher]
+    read: Callable[[list[State], Options], tuple[Options, State] | None]
+    write: Callable[[Any], tuple[list[State], Options]]
+
 
 # More specific families first: a SCAN checkpoint's tensors are a part of CASC's.
 FAMILIES = {
-    "casc": ("itm.models.casc.casc", "CASC"),
-    "sgraf": ("itm.models.sgraf.sgraf", "SGRAF"),
-    "cvse": ("itm.models.cvse.cvse", "CVSE"),
-    "vsrn": ("itm.models.vsrn.vsrn", "VSRN"),
-    "scan": ("itm.models.scan", "SCAN"),
-    "two_branch_embedding": ("itm.models.two_branch.embedding", "TwoBranchEmbedding"),
-    "two_branch_similarity": ("itm.models.two_branch.similarity", "TwoBranchSimilarity"),
+    "casc": Family(CASC, casc.read, casc.write),
+    "sgraf": Family(SGRAF, sgraf.read, sgraf.write),
+    "cvse": Family(CVSE, cvse.read, cvse.write),
+    "vsrn": Family(VSRN, vsrn.read, vsrn.write),
+    "scan": Family(SCAN, scan.read, scan.write),
+    "two_branch_embedding": Family(
+        TwoBranchEmbedding, two_branch.read_embedding, two_branch.write_embedding
+    ),
+    "two_branch_similarity": Family(
+        TwoBranchSimilarity, two_branch.read_similarity, two_branch.write_similarity
+    ),
 }
 
 # Options that say what tensors say too: theirs -> our argument.
@@ -78,8 +100,8 @@ def from_published(
     concepts: Any = None,
     family: str | None = None,
     captioner: str | Path | None = None,
-    loss: Any = None,
-    options: dict[str, Any] | None = None,
+    loss: Loss | None = None,
+    options: Options | None = None,
     tokenizer: str | None = None,
 ) -> Matcher:
     """A matcher with the weights of an original checkpoint, in eval mode.
@@ -113,11 +135,9 @@ def from_published(
             raise ValueError(f"{what}= belongs to {owner}; {source} holds weights of {name}")
     if captioner is not None:
         _, found = _find_family([*states, _read_captioner(captioner)], known, name, source)
-    arguments, tensors, *classname = found
+    arguments, tensors = found
     _check_options(arguments, known, source)
-    module, cls = FAMILIES[name]
-    matcher_class = getattr(importlib.import_module(module), classname[0] if classname else cls)
-    matcher = matcher_class(**arguments, loss=loss)
+    matcher: Any = FAMILIES[name].matcher(**arguments, loss=loss)
     if matcher.needs_concepts:
         tensors = {**_take_concepts(matcher, concepts, tensors, source), **tensors}
     load_strictly(matcher, tensors, source)
@@ -136,15 +156,15 @@ def from_published(
 
 
 def _find_family(
-    states: list[dict[str, Tensor]], options: dict[str, Any], family: str | None, source: str
-) -> tuple[str, tuple[Any, ...]]:
-    """The family whose tensor names these are, and what its `published` returns."""
+    states: list[State], options: Options, family: str | None, source: str
+) -> tuple[str, tuple[Options, State]]:
+    """Find the family that knows these tensor names, and read them."""
     names = [family] if family is not None else list(FAMILIES)
     for name in names:
         if name not in FAMILIES:
             raise ValueError(f"unknown family {name!r}; known: {', '.join(FAMILIES)}")
         try:
-            found = importlib.import_module(FAMILIES[name][0]).published(states, options)
+            found = FAMILIES[name].read(states, options)
         except KeyError as error:  # the family is known, but not what its sizes are
             raise ValueError(f"{source}: {name} weights without their {error}") from error
         if found is not None:
@@ -156,7 +176,7 @@ def _find_family(
     )
 
 
-def _check_options(arguments: dict[str, Any], options: dict[str, Any], source: str) -> None:
+def _check_options(arguments: Options, options: Options, source: str) -> None:
     """Where tensors are missing as a whole, of a layer or a direction, only the options tell."""
     for theirs, ours in STATED.items():
         if theirs == "sgr_step" and arguments.get("module") != "SGR":
@@ -168,7 +188,7 @@ def _check_options(arguments: dict[str, Any], options: dict[str, Any], source: s
             )
 
 
-def _read_captioner(path: str | Path) -> dict[str, Tensor]:
+def _read_captioner(path: str | Path) -> State:
     """The captioning branch's state dict."""
     states, _ = read_checkpoint(path)
     names = [name for state in states for name in state]
@@ -180,12 +200,8 @@ def _read_captioner(path: str | Path) -> dict[str, Tensor]:
     return states[0]
 
 
-def _take_concepts(
-    matcher: Any, concepts: Any, tensors: dict[str, Tensor], source: str
-) -> dict[str, Tensor]:
-    """Concept words and the tensors that come with them: no checkpoint holds either."""
-    from itm.text.concepts import Concepts
-
+def _take_concepts(matcher: Any, concepts: Any, tensors: State, source: str) -> State:
+    """Give a matcher its concept words, and return their vectors: no checkpoint holds either."""
     if isinstance(concepts, (str, Path)):
         concepts = Concepts.load(concepts)
     if not isinstance(concepts, Concepts) or concepts.vectors is None:
@@ -206,21 +222,26 @@ def _take_concepts(
     return {"graph.vectors": matcher.graph.vectors}
 
 
-def save_published(matcher: Any, path: str | Path, options: dict[str, Any] | None = None) -> None:
+def save_published(matcher: Matcher, path: str | Path, options: Options | None = None) -> None:
     """Write a checkpoint that the original code reads.
 
     Args:
-        matcher: a matcher whose class has `to_published`.
+        matcher: a matcher of one of `FAMILIES`.
         path: the file, usually named model_best.pth.tar; .npz for variables of TensorFlow.
         options: further options for `opt`; the original's own names. What neither they nor the
             matcher tell, such as the learning rate, is at its published default.
 
     Raises:
-        ValueError: a form that the original code does not have, so that scores would be others.
+        ValueError: a matcher without an original, or in a form that the original code does not
+            have, so that scores would differ.
     """
-    from itm.losses import Triplet
-
-    states, known = matcher.to_published()
+    write = next((x.write for x in FAMILIES.values() if isinstance(matcher, x.matcher)), None)
+    if write is None:
+        raise ValueError(
+            f"{type(matcher).__name__} has no original code base; expected one of "
+            f"{', '.join(x.matcher.__name__ for x in FAMILIES.values())}"
+        )
+    states, known = write(matcher)
     loss = getattr(matcher.loss, "ranking", matcher.loss)
     if isinstance(loss, Triplet):
         known = {"margin": loss.margin, "max_violation": loss.negatives == "hardest", **known}

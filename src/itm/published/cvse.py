@@ -1,42 +1,66 @@
-"""CVSE's original checkpoints: eight state dicts, to and from the names of `itm.models.cvse`."""
+"""CVSE (github.com/BruceW91/CVSE): eight state dicts, one for each module."""
+
+from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from itm.published.convert import STATED
+from itm.layers.text import GRUText
+from itm.published.tables import Options, State, Table, gru_arguments, read_state, write_state
 
-ATTENTION = {
-    "embedding_1.0": "part",
-    "embedding_1.1": "part_norm",
-    "embedding_2.0": "query",
-    "embedding_2.1": "query_norm",
-    "embedding_3.0": "score",
-}
-CONSENSUS = {**ATTENTION, "embedding_1.0": "concept", "embedding_1.1": "concept_norm"}
+# The original registers three layers of each attention twice: the second names.
+ALIASES = {"embedding_1.0": "fc1", "embedding_2.0": "fc2", "embedding_3.0": "fc3"}
 
 
-def _inside(module: str, table: dict[str, str]) -> dict[str, str]:
-    return {theirs: f"{module}.{ours}" for theirs, ours in table.items()}
+def _attention(module: str, part: str) -> Table:
+    return {
+        "embedding_1.0": f"{module}.{part}",
+        "embedding_1.1": f"{module}.{part}_norm",
+        "embedding_2.0": f"{module}.query",
+        "embedding_2.1": f"{module}.query_norm",
+        "embedding_3.0": f"{module}.score",
+        "fc1": None,
+        "fc2": None,
+        "fc3": None,
+    }
 
 
-# Their names to ours, for each of the eight state dicts.
-TABLES: list[dict[str, str]] = [
+TABLES: list[Table] = [
     {"fc": "image"},
     {"embed": "text.embed", "rnn": "text.rnn"},
-    _inside("image_attention", ATTENTION),
-    _inside("text_attention", ATTENTION),
-    _inside("image_consensus", CONSENSUS),
-    _inside("text_consensus", CONSENSUS),
-    {"gc1.weight": "graph.first", "gc2.weight": "graph.second", "adj_all": "graph.adjacency"},
+    {
+        **_attention("image_attention", "part"),
+        "fc2_2": None,
+        "embedding_2_2.0": None,
+        "embedding_2_2.1": None,
+        "fc4": None,
+    },
+    _attention("text_attention", "part"),
+    _attention("image_consensus", "concept"),
+    _attention("text_consensus", "concept"),
+    {
+        "gc1.weight": "graph.first",
+        "gc2.weight": "graph.second",
+        "adj_all": "graph.adjacency",
+        "adj_O_P": None,
+        "adj_O_M": None,
+        "joint_att_emb": None,
+    },
     {},
 ]
-# The same layers under a second name.
-ALIASES = {"embedding_1.0": "fc1", "embedding_2.0": "fc2", "embedding_3.0": "fc3"}
-# Layers that the original saves and never uses.
-UNUSED = {2: {"fc2_2", "embedding_2_2.0", "embedding_2_2.1", "fc4"}, 6: {"joint_att_emb"}}
-UNUSED_GRAPHS = {"adj_O_P", "adj_O_M"}
+
+SIZES = {  # original option -> our argument; tensors tell these, too
+    "vocab_size": "vocab_size",
+    "img_dim": "img_dim",
+    "word_dim": "word_dim",
+    "embed_size": "embed_dim",
+    "num_layers": "num_layers",
+    "bi_gru": "bidirectional",
+    "num_attribute": "num_concepts",
+    "input_channel": "concept_dim",
+    "use_BatchNorm": "use_batchnorm",
+}
 # Options that tensors do not tell: theirs -> our argument and its default.
 OPTIONS: dict[str, tuple[str, Any]] = {
     "Concept_label_ratio": ("concept_ratio", 0.35),
@@ -52,7 +76,6 @@ FIXED = {
     "measure": "cosine",
     "precomp_enc_type": "basic",
 }
-
 # Options that nothing here depends on; the original reads them when it builds the model.
 REST = {
     "orig_img_path": "./data/",
@@ -69,10 +92,8 @@ REST = {
 }
 
 
-def published(
-    states: list[dict[str, Tensor]], options: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Arguments and weights from the original's state dicts.
+def read(states: list[State], options: Options) -> tuple[Options, State] | None:
+    """Arguments and tensors of an original checkpoint, or None if it is not CVSE's.
 
     The concepts' word vectors are in no checkpoint: "graph.vectors" is left to the caller.
 
@@ -90,13 +111,10 @@ def published(
     use_batchnorm = "embedding_1.1.weight" in consensus
     # The original sets the weight at test time by the name of the data, 0.90 for COCO.
     eval_alpha = 0.9 if "coco" in str(options.get("data_name")) else 0.85
-    arguments: dict[str, Any] = {
-        "vocab_size": text["embed.weight"].shape[0],
+    arguments = {
+        **gru_arguments(text),
         "img_dim": image["fc.weight"].shape[1],
-        "word_dim": text["embed.weight"].shape[1],
         "embed_dim": image["fc.weight"].shape[0],
-        "num_layers": sum(k.startswith("rnn.weight_ih") and "reverse" not in k for k in text),
-        "bidirectional": "rnn.weight_ih_l0_reverse" in text,
         "num_regions": len(attention["embedding_1.1.weight"]) if use_batchnorm else 36,
         "num_concepts": graph["adj_all"].shape[0],
         "concept_dim": graph["gc1.weight"].shape[0],
@@ -104,49 +122,42 @@ def published(
         "use_batchnorm": use_batchnorm,
         **{ours: options.get(theirs, default) for theirs, (ours, default) in OPTIONS.items()},
     }
-    tensors = {}
+    tensors: State = {}
     for index, (state, table) in enumerate(zip(states, TABLES, strict=True)):
-        skipped = UNUSED.get(index, set()) | (set(ALIASES.values()) if 2 <= index <= 5 else set())
-        for name, value in state.items():
-            module, _, leaf = name.rpartition(".")
-            if module in skipped or name in UNUSED_GRAPHS:
-                continue
-            # An unknown name is kept, so that loading reports it.
-            prefix = table.get(module, f"{index}.{module}")
-            tensors[table.get(name, f"{prefix}.{leaf}")] = value
+        tensors |= read_state(state, table, prefix=f"{index}.")
     return arguments, tensors
 
 
-def to_published(
-    tensors: dict[str, Tensor], arguments: dict[str, Any]
-) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
-    """The original's eight state dicts and options; what it never uses is zero.
+def write(matcher: Any) -> tuple[list[State], Options]:
+    """State dicts and options of the original; what it never uses is zero.
 
-    Args:
-        tensors: state dict of a `CVSE`.
-        arguments: its constructor arguments.
+    Concept words and their vectors are not part of it.
+
+    Raises:
+        ValueError: a form that the original code does not have.
     """
-    states: list[dict[str, Tensor]] = []
-    for table in TABLES:
-        state = {}
-        for theirs, ours in table.items():
-            for name, value in tensors.items():
-                if name == ours or name.startswith(f"{ours}."):
-                    leaf = name.removeprefix(ours)
-                    state[theirs + leaf] = value
-                    if theirs in ALIASES:
-                        state[ALIASES[theirs] + leaf] = value
-        states.append(state)
-    _add_unused(states, arguments)
-    options = {theirs: arguments[ours] for theirs, (ours, _) in OPTIONS.items()}
-    options |= {theirs: arguments[ours] for theirs, ours in STATED.items() if ours in arguments}
-    options["eval_alpha"] = arguments["eval_alpha"]
+    h = matcher.hparams
+    if not isinstance(matcher.text, GRUText) or h["consensus_weight"] != 0.05:
+        raise ValueError(
+            "the original CVSE has a GRU for text and consensus_weight=0.05; this one has "
+            f"{type(matcher.text).__name__}, {h['consensus_weight']}"
+        )
+    own = matcher.state_dict()
+    states = [write_state(own, table) | _unused(table, h) for table in TABLES]
+    for state in states:
+        for name, value in list(state.items()):
+            layer, _, leaf = name.rpartition(".")
+            if layer in ALIASES:
+                state[f"{ALIASES[layer]}.{leaf}"] = value
+    options = {theirs: h[ours] for theirs, ours in SIZES.items()}
+    options |= {theirs: h[ours] for theirs, (ours, _) in OPTIONS.items()}
+    options["eval_alpha"] = h["eval_alpha"]
     # The original sets the weight of the consensus at test time by this name.
-    name = "coco_precomp" if arguments["eval_alpha"] == 0.9 else "f30k_precomp"
+    name = "coco_precomp" if h["eval_alpha"] == 0.9 else "f30k_precomp"
     return states, {**REST, **options, **FIXED, "data_name": name}
 
 
-def _add_unused(states: list[dict[str, Tensor]], arguments: dict[str, Any]) -> None:
+def _unused(table: Table, arguments: Options) -> State:
     """The layers that the original expects in its files although nothing reads them."""
     width, size = arguments["embed_dim"], arguments["num_concepts"]
     linear = {"weight": torch.zeros(width, width), "bias": torch.zeros(width)}
@@ -159,10 +170,12 @@ def _add_unused(states: list[dict[str, Tensor]], arguments: dict[str, Any]) -> N
     }
     # Without batch norms only the sigmoid variant of the original keeps this one.
     has_norm = arguments["use_batchnorm"] or arguments["activation"] == "sigmoid"
-    for index, modules in UNUSED.items():
-        for module in modules:
-            if module != "embedding_2_2.1":
-                states[index] |= {f"{module}.{leaf}": value for leaf, value in linear.items()}
-            elif has_norm:
-                states[index] |= {f"{module}.{leaf}": value for leaf, value in norm.items()}
-    states[6] |= {name: torch.eye(size) for name in UNUSED_GRAPHS}
+    state: State = {}
+    for name in (theirs for theirs, ours in table.items() if ours is None):
+        if name.startswith("adj_"):
+            state[name] = torch.eye(size)
+        elif name == "embedding_2_2.1":
+            state |= {f"{name}.{leaf}": x for leaf, x in norm.items()} if has_norm else {}
+        elif name not in ALIASES.values():
+            state |= {f"{name}.{leaf}": x for leaf, x in linear.items()}
+    return state

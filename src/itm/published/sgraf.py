@@ -1,10 +1,37 @@
-"""SGRAF's original checkpoints: three state dicts, to and from the names of `itm.models.sgraf`."""
+"""SGRAF (github.com/Paranioar/SGRAF): state dicts of image, text and similarity."""
+
+from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from itm.layers.text import GRUText
+from itm.published.tables import Options, State, Table, gru_arguments, read_state, write_state
+
+TABLES: list[Table] = [
+    {"fc": "image"},
+    {"embed": "text.embed", "cap_rnn": "text.rnn"},
+    {
+        "v_global_w.embedding_local.0": "image_global.part",
+        "v_global_w.embedding_local.1": "image_global.part_norm",
+        "v_global_w.embedding_global.0": "image_global.mean",
+        "v_global_w.embedding_global.1": "image_global.mean_norm",
+        "v_global_w.embedding_common.0": "image_global.score",
+        "t_global_w.embedding_local.0": "text_global.part",
+        "t_global_w.embedding_global.0": "text_global.mean",
+        "t_global_w.embedding_common.0": "text_global.score",
+        "sim_tranloc_w": "local_node",
+        "sim_tranglo_w": "global_node",
+        "sim_eval_w": "head",
+        "SAF_module.attn_sim_w": "reduce.attend",
+        "SAF_module.bn": "reduce.norm",
+        "SGR_module.{}.graph_query_w": "reduce.steps.{}.query",
+        "SGR_module.{}.graph_key_w": "reduce.steps.{}.key",
+        "SGR_module.{}.sim_graph_w": "reduce.steps.{}.graph",
+    },
+]
 
 OPTIONS = {  # original option -> our argument
+    "vocab_size": "vocab_size",
     "img_dim": "img_dim",
     "word_dim": "word_dim",
     "embed_size": "embed_dim",
@@ -18,35 +45,8 @@ OPTIONS = {  # original option -> our argument
 }
 
 
-def original_modules(module: str, sgr_steps: int) -> list[dict[str, str]]:
-    """Original module -> ours, for the image encoder, the text encoder and the similarity."""
-    similarity = {
-        "v_global_w.embedding_local.0": "image_global.part",
-        "v_global_w.embedding_local.1": "image_global.part_norm",
-        "v_global_w.embedding_global.0": "image_global.mean",
-        "v_global_w.embedding_global.1": "image_global.mean_norm",
-        "v_global_w.embedding_common.0": "image_global.score",
-        "t_global_w.embedding_local.0": "text_global.part",
-        "t_global_w.embedding_global.0": "text_global.mean",
-        "t_global_w.embedding_common.0": "text_global.score",
-        "sim_tranloc_w": "local_node",
-        "sim_tranglo_w": "global_node",
-        "sim_eval_w": "head",
-    }
-    if module == "SAF":
-        similarity |= {"SAF_module.attn_sim_w": "reduce.attend", "SAF_module.bn": "reduce.norm"}
-    else:
-        parts = {"graph_query_w": "query", "graph_key_w": "key", "sim_graph_w": "graph"}
-        for k in range(sgr_steps):
-            for old, new in parts.items():
-                similarity[f"SGR_module.{k}.{old}"] = f"reduce.steps.{k}.{new}"
-    return [{"fc": "image"}, {"embed": "text.embed", "cap_rnn": "text.rnn"}, similarity]
-
-
-def published(
-    states: list[dict[str, Tensor]], options: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Arguments and weights from the original's image, text and similarity state dicts."""
+def read(states: list[State], options: Options) -> tuple[Options, State] | None:
+    """Arguments and tensors of an original checkpoint, or None if it is not SGRAF's."""
     own = ("sim_tran", "SAF_module.", "SGR_module.")
     if len(states) != 3 or not any(name.startswith(own) for name in states[2]):
         return None
@@ -54,48 +54,33 @@ def published(
     module = "SAF" if any(name.startswith("SAF_module.") for name in similarity) else "SGR"
     steps = len({name.split(".")[1] for name in similarity if name.startswith("SGR_module.")})
     arguments = {
-        "vocab_size": text["embed.weight"].shape[0],
+        **gru_arguments(text, "cap_rnn"),
         "img_dim": image["fc.weight"].shape[1],
         "module": module,
         "num_regions": similarity["v_global_w.embedding_local.1.weight"].shape[0],
-        "word_dim": text["embed.weight"].shape[1],
         "embed_dim": image["fc.weight"].shape[0],
         "sim_dim": similarity["sim_tranloc_w.weight"].shape[0],
         "sgr_steps": steps or options.get("sgr_step", 3),
-        "num_layers": sum(
-            name.startswith("cap_rnn.weight_ih_l") and not name.endswith("_reverse")
-            for name in text
-        ),
-        "bidirectional": "cap_rnn.weight_ih_l0_reverse" in text,
         "no_imgnorm": bool(options.get("no_imgnorm", False)),
         "no_txtnorm": bool(options.get("no_txtnorm", False)),
     }
-    tensors = {}
-    for state, table in zip(states, original_modules(module, steps), strict=True):
-        for name, value in state.items():
-            part, _, leaf = name.rpartition(".")
-            # An unknown module keeps its name, so that loading reports it.
-            tensors[f"{table.get(part, part)}.{leaf}"] = value
+    tensors: State = {}
+    for state, table in zip(states, TABLES, strict=True):
+        tensors |= read_state(state, table)
     return arguments, tensors
 
 
-def to_published(
-    tensors: dict[str, Tensor], arguments: dict[str, Any]
-) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
-    """The original's three state dicts and options.
+def write(matcher: Any) -> tuple[list[State], Options]:
+    """State dicts and options of the original.
 
-    Args:
-        tensors: state dict of an `SGRAF`.
-        arguments: its constructor arguments.
+    Raises:
+        ValueError: another temperature or text encoder than the original's.
     """
-    states = []
-    for table in original_modules(arguments["module"], arguments["sgr_steps"]):
-        back = {ours: theirs for theirs, ours in table.items()}
-        state = {}
-        for name, value in tensors.items():
-            module, _, leaf = name.rpartition(".")
-            if module in back:
-                state[f"{back[module]}.{leaf}"] = value
-        states.append(state)
-    options = {theirs: arguments[ours] for theirs, ours in OPTIONS.items()}
-    return states, {**options, "vocab_size": arguments["vocab_size"]}
+    h, own = matcher.hparams, matcher.state_dict()
+    if not isinstance(matcher.text, GRUText) or h["temperature"] != 9:
+        raise ValueError(
+            "the original SGRAF has a GRU for text and temperature 9; this one has "
+            f"{type(matcher.text).__name__}, {h['temperature']}"
+        )
+    options = {theirs: h[ours] for theirs, ours in OPTIONS.items()}
+    return [write_state(own, table) for table in TABLES], options

@@ -1,8 +1,41 @@
-"""VSRN's original checkpoints: two state dicts, to and from the names of `itm.models.vsrn.vsrn`."""
+"""VSRN (github.com/KunpengLi1994/VSRN): state dicts of image encoder, text encoder, captioner.
+
+The original saves the captioner nowhere; where its weights are at hand they come as a third one.
+"""
+
+from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from itm.layers.text import GRUText
+from itm.published.tables import Options, State, Table, gru_arguments, read_state, write_state
+
+TABLES: list[Table] = [
+    {
+        "fc": "image.project",
+        "img_rnn": "image.rnn",
+        "bn": "image.norm",
+        "Rs_GCN_{+1}.theta": "image.blocks.{}.theta",
+        "Rs_GCN_{+1}.phi": "image.blocks.{}.phi",
+        "Rs_GCN_{+1}.g": "image.blocks.{}.g",
+        "Rs_GCN_{+1}.W.0": "image.blocks.{}.out",
+        "Rs_GCN_{+1}.W.1": "image.blocks.{}.norm",
+    },
+    {"embed": "text.embed", "rnn": "text.rnn"},
+    {
+        "encoder.vid2hid": "captioner.project",
+        "encoder.rnn": "captioner.encoder",
+        "decoder.embedding": "captioner.embed",
+        "decoder.attention.linear1": "captioner.attend",
+        "decoder.attention.linear2": "captioner.energy",
+        "decoder.rnn.weight_ih_l0": "captioner.decoder.weight_ih",
+        "decoder.rnn.weight_hh_l0": "captioner.decoder.weight_hh",
+        "decoder.rnn.bias_ih_l0": "captioner.decoder.bias_ih",
+        "decoder.rnn.bias_hh_l0": "captioner.decoder.bias_hh",
+        "decoder.out": "captioner.out",
+    },
+]
+CONVOLUTIONS = ("Rs_GCN_", "image.blocks.")  # of width 1 there, linear maps here
 
 # The original code derives the form from the name of its data folder.
 FORMS = {("none", True): "f30k_precomp", ("columns", False): "coco_precomp"}
@@ -35,43 +68,22 @@ REST = {
 }
 
 
-def original_modules(num_gcn: int) -> list[dict[str, str]]:
-    """Original module -> ours, for the image encoder, the text encoder and the captioner."""
-    image = {"fc": "image.project", "img_rnn": "image.rnn", "bn": "image.norm"}
-    parts = {"theta": "theta", "phi": "phi", "g": "g", "W.0": "out", "W.1": "norm"}
-    for k in range(num_gcn):
-        image |= {f"Rs_GCN_{k + 1}.{old}": f"image.blocks.{k}.{new}" for old, new in parts.items()}
-    captioner = {
-        "encoder.vid2hid": "captioner.project",
-        "encoder.rnn": "captioner.encoder",
-        "decoder.embedding": "captioner.embed",
-        "decoder.attention.linear1": "captioner.attend",
-        "decoder.attention.linear2": "captioner.energy",
-        "decoder.rnn": "captioner.decoder",
-        "decoder.out": "captioner.out",
-    }
-    return [image, {"embed": "text.embed", "rnn": "text.rnn"}, captioner]
-
-
-def published(
-    states: list[dict[str, Tensor]], options: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Arguments and weights from the original's image and text state dicts, and the captioner's.
+def read(states: list[State], options: Options) -> tuple[Options, State] | None:
+    """Arguments and tensors of an original checkpoint, or None if it is not VSRN's.
 
     The form is found from the tensors, not from the options: a final batch norm means Flickr30K's.
     """
     if len(states) not in (2, 3) or not any(name.startswith("Rs_GCN_") for name in states[0]):
         return None
     image, text = states[:2]
-    num_gcn = len({name.split(".")[0] for name in image if name.startswith("Rs_GCN_")})
     final_bn = "bn.weight" in image
-    arguments: dict[str, Any] = {
-        "vocab_size": text["embed.weight"].shape[0],
+    gru = gru_arguments(text)
+    del gru["bidirectional"]  # never, in VSRN
+    arguments: Options = {
+        **gru,
         "img_dim": image["fc.weight"].shape[1],
-        "word_dim": text["embed.weight"].shape[1],
         "embed_dim": image["fc.weight"].shape[0],
-        "num_layers": sum(name.startswith("rnn.weight_ih_l") for name in text),
-        "num_gcn": num_gcn,
+        "num_gcn": len({name.split(".")[0] for name in image if name.startswith("Rs_GCN_")}),
         "region_norm": "none" if final_bn else "columns",
         "final_bn": final_bn,
         "use_abs": bool(options.get("use_abs", False)),
@@ -89,12 +101,32 @@ def published(
             "caption_dim": states[2]["encoder.vid2hid.weight"].shape[0],
             "caption_word_dim": states[2]["decoder.embedding.weight"].shape[1],
         }
-    tensors = {}
-    for state, table in zip(states, original_modules(num_gcn), strict=False):
-        for name, value in state.items():
-            module, _, leaf = name.rpartition(".")
-            leaf = leaf.removesuffix("_l0") if module == "decoder.rnn" else leaf
-            # An unknown module keeps its name, so that loading reports it.
-            conv = module.startswith("Rs_GCN_") and value.dim() == 3
-            tensors[f"{table.get(module, module)}.{leaf}"] = value.squeeze(-1) if conv else value
+    tensors: State = {}
+    for state, table in zip(states, TABLES, strict=False):
+        tensors |= read_state(state, table)
+    for name, value in tensors.items():
+        if name.startswith(CONVOLUTIONS) and value.dim() == 3:
+            tensors[name] = value.squeeze(-1)
     return arguments, tensors
+
+
+def write(matcher: Any) -> tuple[list[State], Options]:
+    """State dicts and options of the original, with the captioner's, if there is one.
+
+    Raises:
+        ValueError: a form or a text encoder that the original code does not have.
+    """
+    h, own = matcher.hparams, matcher.state_dict()
+    form = (h["region_norm"], h["final_bn"])
+    if form not in FORMS or not isinstance(matcher.text, GRUText):
+        raise ValueError(
+            f"the original VSRN has a GRU for text and (region_norm, final_bn) = "
+            f"{' or '.join(map(str, FORMS))}; this one has {type(matcher.text).__name__}, {form}"
+        )
+    tables = TABLES[: 2 if matcher.captioner is None else 3]
+    states = [write_state(own, table) for table in tables]
+    for name, value in states[0].items():
+        if name.startswith(CONVOLUTIONS) and value.dim() == 2:
+            states[0][name] = value.unsqueeze(-1)
+    options = {theirs: h[ours] for theirs, ours in OPTIONS.items()}
+    return states, {**REST, **options, "data_name": FORMS[form], "dim_vid": h["embed_dim"]}

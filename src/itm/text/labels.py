@@ -163,11 +163,11 @@ class Labels:
 def positive_weights(
     given: Sequence[float] | float | str | Path | None, num_labels: int
 ) -> list[float] | None:
-    """Weights of labels that are present, as a configuration gives them.
+    """Read the weights of labels that are present, as a configuration gives them.
 
     Args:
-        given: K numbers; one for all labels (1 = unweighted); a .npy file of K numbers, such as the
-            original's caption_np.npy; or None or "auto".
+        given: a .npy file of K numbers, such as the original's caption_np.npy; or what
+            `label_weights` takes.
         num_labels: number K of labels.
 
     Returns:
@@ -177,20 +177,49 @@ def positive_weights(
         FileNotFoundError: no such file.
         ValueError: no such numbers, or another number of them than of labels.
     """
+    if not isinstance(given, (str, Path)) or str(given) == "auto":
+        return label_weights(given, num_labels)
+    name = f"pos_weight={given}"
+    if not Path(given).is_file():
+        raise FileNotFoundError(
+            f"{name}: no such file; give a .npy file of {num_labels} numbers, the numbers, one "
+            "for all labels (1 = unweighted), or auto = from the label vocabulary"
+        )
+    try:
+        weights = np.load(given, allow_pickle=False).astype(np.float32)
+    except Exception as error:  # a damaged file can raise anything
+        raise ValueError(f"{name}: expected {num_labels} plain numbers ({error})") from error
+    return label_weights(weights, num_labels, name)
+
+
+def label_weights(
+    given: Sequence[float] | np.ndarray | float | str | Path | None,
+    num_labels: int,
+    name: str = "pos_weight",
+) -> list[float] | None:
+    """Check weights of labels that are present, and expand one weight to all labels.
+
+    Args:
+        given: K numbers; one for all labels (1 = unweighted); or None or "auto".
+        num_labels: number K of labels.
+        name: names them in messages.
+
+    Returns:
+        K numbers; None, where they are to come from the label vocabulary.
+
+    Raises:
+        ValueError: no such numbers, or another number of them than of labels.
+    """
     if given is None or str(given) == "auto":
         return None
-    name = "pos_weight"
     if isinstance(given, (str, Path)):
-        name = f"pos_weight={given}"
-        if not Path(given).is_file():
-            raise FileNotFoundError(
-                f"{name}: no such file; give a .npy file of {num_labels} numbers, the numbers, one "
-                "for all labels (1 = unweighted), or auto = from the label vocabulary"
-            )
+        raise ValueError(
+            f"{name}={str(given)!r}: expected {num_labels} numbers; read a file of them by "
+            f"itm.text.labels.positive_weights({str(given)!r}, {num_labels})"
+        )
     try:
-        read = np.load(given, allow_pickle=False) if isinstance(given, (str, Path)) else given
-        weights = np.asarray(read, np.float32)
-    except Exception as error:  # a damaged file can raise anything
+        weights = np.asarray(given, np.float32)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: expected {num_labels} plain numbers ({error})") from error
     weights = np.ravel(weights if weights.ndim else np.full(num_labels, weights))
     if len(weights) != num_labels:

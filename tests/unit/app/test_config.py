@@ -93,6 +93,16 @@ def test_label_list_and_positive_weights_from_files(tmp_path):
         build("casc", overrides=[*small, "model.num_labels=500"])
 
 
+def test_word_vectors_of_concepts_from_a_file(tmp_path):
+    small = ["data.limit=20", "model.embed_dim=16", "model.word_dim=8", "data.num_concepts=12"]
+    words = build("cvse", overrides=small).concepts.words
+    file = tmp_path / "glove.txt"
+    file.write_text("".join(f"{word} {k} 1 2\n" for k, word in enumerate(words)))
+    files = [f"model.concept_vectors={file}", "model.concept_dim=3"]
+    matcher = build("cvse", overrides=[*small, *files])
+    assert matcher.graph.vectors.tolist() == [[k, 1, 2] for k in range(len(words))]
+
+
 def test_the_command_line_wins_over_the_recipe():
     cfg = compose(["model=vsrn", "data=f30k", "trainer.max_epochs=3", "model.final_bn=false"])
     assert cfg.trainer.max_epochs == 3 and cfg.model.final_bn is False

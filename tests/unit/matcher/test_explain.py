@@ -12,7 +12,7 @@ from itm.checkpoints.folder import save as save_matcher
 from itm.data.layout import find_row, read_split
 from itm.data.pictures import Pictures
 from itm.explain import command, explain
-from itm.matcher.explanation import WAYS, strongest
+from itm.matcher.explanation import WAYS, Details, strongest
 from itm.scenes import write_scenes
 from itm.visual import draw_explanation, save
 from itm.visual.explanation_figure import Seen, content, lit
@@ -133,6 +133,28 @@ def test_matchers_that_weigh_nothing_say_so(split):
     matcher.vocab = vocab
     with pytest.raises(ValueError, match="MeanMatcher compares one vector"):
         explain(matcher, regions, CAPTION)
+
+
+class Telling(MeanMatcher):
+    def details(self, pairs, images, captions):
+        return Details(words={"length": np.array(pairs.captions.lengths)})
+
+
+def test_a_matcher_of_your_own_tells_its_own_details(split):
+    vocab = small("scan_t2i").vocab
+    matcher = Telling(len(vocab), split.width)
+    matcher.vocab = vocab
+    found = explain(matcher, split.images(np.array([2]))[0], CAPTION)
+    assert found.details.words["length"].tolist() == [len(found.tokens)]
+
+
+@pytest.mark.parametrize("model", ["casc", "cvse", "sgr"])
+def test_details_are_those_of_any_gradient_mode(split, model):
+    matcher, regions = small(model), split.images(np.array([2]))[0]
+    first = explain(matcher, regions, CAPTION)
+    with torch.no_grad():
+        second = explain(matcher, regions, CAPTION)
+    assert first.score == second.score and first.details.names == second.details.names
 
 
 def test_strongest():

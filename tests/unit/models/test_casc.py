@@ -1,6 +1,5 @@
 """CASC: the original's numbers, plain loops over pairs, the label loss, gradients, bad input."""
 
-import inspect
 import itertools
 import json
 from pathlib import Path
@@ -241,14 +240,14 @@ def test_published_round_trip(name, tmp_path):
 
 
 def test_published_leaves_other_families_alone():
-    from itm.models.casc.casc import published
+    from itm.published.casc import read
 
     folder = SHARED / "goldens"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not at hand")
     for family in ("scan", "cvse", "sgraf", "vsrn"):
         for path in (folder / family).glob("*/*.pth.tar"):
-            assert published(*read_checkpoint(path)) is None, path
+            assert read(*read_checkpoint(path)) is None, path
 
 
 def small(seed=0, **options):
@@ -478,7 +477,9 @@ def test_published_weights_train_on_with_the_positive_weights_of_a_file(name, tm
     golden = Golden(name)
     save(from_published(golden.path), tmp_path)  # its positive weights are 1
     file = golden.path.parent / "caption_np.npy"
-    matcher = CASC(**{**golden.matcher.hparams, "pos_weight": str(file)}, loss=Triplet())
+    matcher = CASC(
+        **{**golden.matcher.hparams, "pos_weight": positive_weights(str(file), 20)}, loss=Triplet()
+    )
     matcher.labels = Labels([f"label {k}" for k in range(20)])
     matcher.set_labels(Counted([9] * 20))  # the file wins
     start_from(matcher, str(tmp_path))
@@ -523,14 +524,19 @@ def test_positive_weights_as_a_configuration_gives_them(tmp_path):
     loss.set_labels(Counted([9] * 5))
     assert loss.pos_weight.tolist() == [3, 1, 4, 1, 5]
     with pytest.raises(ValueError, match=r"weights.npy: 5 positive weights, num_labels=7"):
-        small(num_labels=7, pos_weight=str(file))
+        positive_weights(str(file), 7)
     with pytest.raises(FileNotFoundError, match="pos_weight=none: no such file; give a .npy"):
-        small(pos_weight="none")
+        positive_weights("none", 5)
+    for path in (file, str(file)):
+        with pytest.raises(ValueError, match=r"expected 5 numbers; .* by itm.text.labels.positive"):
+            small(pos_weight=path)
     with pytest.raises(ValueError, match="finite and at least 0"):
         small(pos_weight=[1, 1, float("inf"), 1, 1])
     file.write_text("3 1 4 1 5")
     with pytest.raises(ValueError, match="weights.npy: expected 5 plain numbers"):
-        small(pos_weight=str(file))
+        positive_weights(str(file), 5)
+    with pytest.raises(ValueError, match="pos_weight: expected 5 plain numbers"):
+        small(pos_weight=["a"] * 5)
 
 
 def test_missing_labels():
@@ -549,7 +555,7 @@ def test_missing_labels():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"direction": "all"}, "direction='all' is none of both, t2i, i2t"),
+        ({"direction": "all"}, "direction='all': expected one of 'both', 't2i', 'i2t'"),
         ({"raw_norm": "l3norm"}, "raw_norm='l3norm' is none of"),
         ({"i2t_aggregation": "mean"}, "aggregation='mean' is none of"),
     ],
@@ -578,9 +584,8 @@ def test_configuration_lists_the_arguments_in_order():
     path = Path(__file__).parents[3] / "conf" / "model" / "casc.yaml"
     config = OmegaConf.to_container(OmegaConf.load(path))
     assert config.pop("_target_") == "itm.models.casc.CASC"
-    signature = inspect.signature(CASC).parameters
-    assert list(config) == [k for k in signature if k not in ("loss", "optimizer", "scheduler")]
-    defaults = {k: v.default for k, v in signature.items() if k in config}
+    defaults = dict(CASC(9).hparams)
+    assert list(config) == list(defaults)
     given = {"vocab_size": None, "img_dim": None, "num_labels": None, "text": {"name": "gru"}}
     assert config == {**defaults, **given}
 

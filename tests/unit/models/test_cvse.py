@@ -1,5 +1,8 @@
 import argparse
+import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from golden_metrics import check_options
 from goldens_path import case
+from omegaconf import OmegaConf
 
 from itm.batch import Captions, Images, Pairs
 from itm.layers.functional import l2norm
@@ -29,9 +33,10 @@ from itm.models.cvse.transductive import (
     similar_captions,
 )
 from itm.published.convert import from_published, read_checkpoint, save_published
-from itm.published.cvse import REST, UNUSED, UNUSED_GRAPHS
+from itm.published.cvse import ALIASES, REST, TABLES
 from itm.text.concepts import Concepts
 from itm.text.vocabulary import Vocabulary
+from itm.text.word_vectors import word_vectors
 from itm.training.optim import StepLR
 
 CASES = ["f30k", "f30k_variant", "coco", "coco_to_f30k"]
@@ -84,6 +89,12 @@ def trained(request):
     return Golden(request.param)
 
 
+def with_levels(matcher, pairs):
+    """Both sides as in training, with the levels beside the vectors."""
+    images, captions = matcher.training_encoders()
+    return images(pairs.images), captions(pairs.captions)
+
+
 def no_dropout(matcher):
     for module in matcher.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -111,7 +122,7 @@ def test_scores(golden):
     assert np.abs(completed - e["sims"]).max() < 1e-6
     check_recalls(e, scores, "_stage1")
     check_recalls(e, completed)
-    matcher.concept_ratio = 0.0
+    matcher.levels = replace(matcher.levels, concept_ratio=0.0)
     without = matcher.score(golden.features, golden.captions)
     assert np.abs(without - e["sims_nolabel"]).max() < 1e-6
 
@@ -140,8 +151,7 @@ def test_label_completion(golden):
 def test_levels_and_attention(golden):
     e, matcher = golden.expected, golden.matcher()
     pairs = matcher.pairs(golden.features, golden.captions, image=golden.image)
-    images = matcher.encode_images(pairs.images)
-    captions = matcher.encode_captions(pairs.captions)
+    images, captions = with_levels(matcher, pairs)
     width = e["img_fused"].shape[1]
     for ours, name in [
         (images.vector[:, :width] / math.sqrt(0.95), "img_fused"),
@@ -241,13 +251,15 @@ def test_published_round_trip(golden, tmp_path):
     again, written = read_checkpoint(tmp_path / "model_best.pth.tar")
     assert [set(state) for state in again] == [set(state) for state in states]
     for index, (before, after) in enumerate(zip(states, again, strict=True)):
-        skipped = UNUSED.get(index, set()) | UNUSED_GRAPHS
+        unused = {theirs for theirs, ours in TABLES[index].items() if ours is None}
+        skipped = unused - set(ALIASES.values())
         for name, value in before.items():
             assert after[name].shape == value.shape
             if name not in skipped and name.rpartition(".")[0] not in skipped:
                 assert torch.equal(after[name], value), name
     check_options(options, written, REST)
-    assert written["data_name"] == {0.9: "coco_precomp"}.get(matcher.eval_alpha, "f30k_precomp")
+    coco = matcher.levels.eval_alpha == 0.9
+    assert written["data_name"] == ("coco_precomp" if coco else "f30k_precomp")
     other = from_published(
         tmp_path / "model_best.pth.tar",
         golden.folder / "vocab.json",
@@ -418,10 +430,11 @@ def test_regions_without_their_norm(tmp_path):
     every = torch.ones(3, 4, dtype=torch.bool)
     expected, _ = matcher.eval().image_attention(parts, parts.mean(1), every)
     images = matcher.pairs(features(), CORPUS).images
-    assert torch.allclose(matcher.encode_images(images).aux["instance"], expected, atol=1e-6)
+    found = matcher.image_levels(images, matcher.graph()).aux["instance"]
+    assert torch.allclose(found, expected, atol=1e-6)
     save_published(matcher, tmp_path / "model.pth.tar")
     words = Concepts(matcher.concepts.words, vectors=matcher.graph.vectors.numpy())
-    assert from_published(tmp_path / "model.pth.tar", concepts=words).no_imgnorm
+    assert from_published(tmp_path / "model.pth.tar", concepts=words).layers.no_imgnorm
 
 
 # The matcher -------------------------------------------------------------------------------------
@@ -481,12 +494,12 @@ VARIANTS = [
 def test_test_score_is_the_mixture_of_two_levels(options):
     matcher = toy(**options).eval()
     pairs = matcher.pairs(features(), CORPUS)
-    images, captions = matcher.encode_images(pairs.images), matcher.encode_captions(pairs.captions)
+    images, captions = with_levels(matcher, pairs)
     v, t = images.aux, captions.aux
-    alpha = matcher.eval_alpha
+    alpha = matcher.levels.eval_alpha
 
     def fused(x):
-        if matcher.fusion == "multiple":
+        if matcher.levels.fusion == "multiple":
             return unit(x["instance"] * x["consensus"])
         return unit(alpha * x["instance"] + (1 - alpha) * x["consensus"])
 
@@ -500,7 +513,7 @@ def test_losses_equal_the_plain_sum():
     matcher = toy(level_weights=[2.0, 4.0, 0.5], kl_weight=3.0, alpha=0.6, concept_ratio=0.4)
     matcher.train()
     pairs = matcher.pairs(features(), CORPUS)
-    v, t = matcher.encode_images(pairs.images).aux, matcher.encode_captions(pairs.captions).aux
+    v, t = (encoded.aux for encoded in with_levels(matcher, pairs))
 
     def hinge(a, b):
         s = a @ b.T
@@ -527,7 +540,7 @@ def test_losses_equal_the_plain_sum():
 def test_kl_pairs_each_caption_with_its_image():
     matcher = toy().eval()
     pairs = matcher.pairs(features(2), CORPUS, image=[1, 0, 1])
-    v, t = matcher.encode_images(pairs.images).aux, matcher.encode_captions(pairs.captions).aux
+    v, t = (encoded.aux for encoded in with_levels(matcher, pairs))
     p_t, log_v = t["log_concepts"].exp(), v["log_concepts"]
     expected = sum(F.kl_div(log_v[i], p_t[c], reduction="sum") for c, i in enumerate([1, 0, 1]))
     assert matcher.losses(pairs)["kl"].item() == pytest.approx(2 * expected.item(), rel=1e-5)
@@ -574,8 +587,7 @@ class AllScores(torch.nn.Module):
         self.matcher = matcher
 
     def forward(self, pairs):
-        v = self.matcher.encode_images(pairs.images)
-        t = self.matcher.encode_captions(pairs.captions)
+        v, t = with_levels(self.matcher, pairs)
         levels = self.matcher.training_scores(v, t).values()
         kl = self.matcher.extra_losses(pairs, v, t)["kl"]
         return sum(w * (s * s).sum() for w, s in levels) + kl + self.matcher.similarity(v, t).sum()
@@ -622,7 +634,7 @@ def test_the_graph_is_computed_once_per_batch():
     calls = []
     matcher.graph.register_forward_hook(lambda *_: calls.append(1))
     matcher.losses(matcher.pairs(features(), CORPUS))
-    assert len(calls) == 1 and matcher._concepts is None
+    assert len(calls) == 1
     with torch.no_grad():
         assert matcher.eval().losses(matcher.pairs(features(), CORPUS))["total"].isfinite()
 
@@ -630,9 +642,12 @@ def test_the_graph_is_computed_once_per_batch():
 def test_evaluation_holds_only_the_vectors():
     matcher = toy().eval()
     pairs = matcher.pairs(features(), CORPUS)
-    with torch.no_grad():
+    for training in (False, True):
+        matcher.train(training)
         assert matcher.encode_images(pairs.images).aux is None
-    assert matcher.encode_captions(pairs.captions).aux is not None
+        assert matcher.encode_captions(pairs.captions).aux is None
+        with torch.no_grad():
+            assert all(encoded.aux is not None for encoded in with_levels(matcher, pairs))
 
 
 def test_concept_words_change_the_score_and_none_counts_as_no_word():
@@ -656,9 +671,9 @@ def test_bad_input_is_explained():
     wrong = pairs.captions._replace(concepts=torch.zeros(3, 5))
     with pytest.raises(ValueError, match="5 concept labels, not 6"):
         matcher.encode_captions(wrong)
-    with pytest.raises(ValueError, match="activation='relu' must be"):
+    with pytest.raises(ValueError, match="activation='relu': expected one of 'tanh', 'sigmoid'"):
         toy(activation="relu")
-    with pytest.raises(ValueError, match="fusion='concat'"):
+    with pytest.raises(ValueError, match="fusion='concat': expected one of 'weight_sum'"):
         toy(fusion="concat")
     with pytest.raises(ValueError, match="1 concepts for a matcher"):
         matcher.set_concepts(Concepts(["a"]))
@@ -671,8 +686,11 @@ def test_set_concepts_reads_word_vectors(tmp_path):
     names = ["man", "dog", "women", "red", "runs", "grass"]
     file = tmp_path / "glove.txt"
     file.write_text("".join(f"{name} {k} 1 2\n" for k, name in enumerate(names)))
-    matcher = toy(concept_vectors=str(file))
+    matcher = toy(concept_vectors=word_vectors(names, file))
+    assert "concept_vectors" not in matcher.hparams  # but among the weights
     assert matcher.graph.vectors.tolist() == [[k, 1, 2] for k in range(6)]
+    with pytest.raises(ValueError, match=r"glove.txt': expected an array \(6, 3\); read a file by"):
+        toy(concept_vectors=str(file))
     # without a file every run starts from the same noise
     assert torch.equal(toy(seed=1).graph.vectors, toy(seed=2).graph.vectors)
     graph = ConceptGraph(6, 3, 8)
@@ -690,6 +708,19 @@ def test_saved_matchers_keep_their_graph(tmp_path):
     assert np.array_equal(again.score(features(), CORPUS), scores)
 
 
+def test_folders_that_name_a_file_of_word_vectors_still_load(tmp_path):
+    from itm.checkpoints.folder import load, save
+
+    matcher = toy().eval()
+    save(matcher, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert "concept_vectors" not in config["arguments"]
+    config["arguments"]["concept_vectors"] = "/gone/glove.txt"  # as older versions wrote
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    again = load(tmp_path)
+    assert torch.equal(again.graph.vectors, matcher.graph.vectors)
+
+
 def test_the_graph_has_its_own_schedule():
     matcher = toy()
     groups = matcher.parameter_groups()
@@ -701,6 +732,18 @@ def test_the_graph_has_its_own_schedule():
     schedule.step()
     rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
     assert rates == pytest.approx({"main": 0.1, "graph": 0.2})
+
+
+def test_configuration_lists_the_arguments_in_order():
+    path = Path(__file__).parents[3] / "conf" / "model" / "cvse.yaml"
+    config = OmegaConf.to_container(OmegaConf.load(path))
+    assert config.pop("_target_") == "itm.models.cvse.CVSE"
+    assert config.pop("concept_vectors") is None  # a file, which the command line reads
+    defaults = dict(CVSE(9).hparams)
+    assert list(config) == list(defaults)
+    given = dict.fromkeys(("vocab_size", "img_dim", "num_regions", "num_concepts"))
+    given |= {"text": {"name": "gru"}, "level_weights": [3.0, 5.0, 1.0]}
+    assert config == {**defaults, **given}
 
 
 # Label completion --------------------------------------------------------------------------------

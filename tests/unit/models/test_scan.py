@@ -1,6 +1,5 @@
 """SCAN: the original's numbers, a plain loop over pairs, gradients, precision, bad input."""
 
-import inspect
 import itertools
 import json
 
@@ -198,7 +197,7 @@ def test_published_round_trip(name, tmp_path):
 
 
 def test_published_leaves_other_families_alone():
-    from itm.models.scan import published
+    from itm.published.scan import read
 
     folder = SHARED / "goldens"
     if not folder.is_dir():
@@ -206,10 +205,10 @@ def test_published_leaves_other_families_alone():
     others = [p for p in folder.glob("*/*/*.pth.tar") if p.parts[-3] in OTHERS]
     assert {p.parts[-3] for p in others} == set(OTHERS)
     for path in others:
-        assert published(*read_checkpoint(path)) is None, path
+        assert read(*read_checkpoint(path)) is None, path
     states, options = read_checkpoint(case("scan/t2i_lse") / "checkpoint.pth.tar")
-    assert published(states, options) is not None
-    assert published(states, {"measure": "cosine"}) is None  # VSE++: the same tensors
+    assert read(states, options) is not None
+    assert read(states, {"measure": "cosine"}) is None  # VSE++: the same tensors
 
 
 OTHERS = ("casc", "cvse", "sgraf", "vsrn")
@@ -413,9 +412,8 @@ def test_unknown_options(options, message):
 def test_configurations_list_the_arguments_in_order(name, chosen):
     config = OmegaConf.to_container(compose([f"model={name}", "~recipe"]).model)
     assert config.pop("_target_") == "itm.models.scan.SCAN"
-    signature = inspect.signature(SCAN).parameters
-    assert list(config) == [k for k in signature if k not in ("loss", "optimizer", "scheduler")]
-    defaults = {k: v.default for k, v in signature.items() if k in config}
+    defaults = dict(SCAN(9).hparams)
+    assert list(config) == list(defaults)
     given = {"vocab_size": None, "img_dim": None, "text": {"name": "gru"}}
     lse = {"lambda_lse": 5.0} if name.startswith("scan_i2t") else {}
     assert config == {**defaults, **given, **lse, **chosen}

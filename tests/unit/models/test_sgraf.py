@@ -22,8 +22,8 @@ from itm.models import SGRAF
 from itm.models.sgraf import blocks as sgraf_modules
 from itm.models.sgraf import sgraf
 from itm.models.sgraf.blocks import AttentionFiltration, ProjectDifference, unit_attention
-from itm.models.sgraf.sgraf import published
 from itm.published.convert import from_published, read_checkpoint, save_published
+from itm.published.sgraf import read, write
 
 SINGLE = [
     "sgr",
@@ -164,7 +164,7 @@ def test_golden_batch_and_five_steps(name):
     np.testing.assert_allclose(after, expected["sims_after"], atol=2e-4)
     buffers = {key[6:]: expected[key] for key in expected.files if key.startswith("after/")}
     assert ("SAF_module.bn.running_mean" in buffers) == (golden.options["module_name"] == "SAF")
-    similarity = matcher.to_published()[0][2]
+    similarity = write(matcher)[0][2]
     for key, value in buffers.items():
         np.testing.assert_allclose(similarity[key], value, atol=2e-3, err_msg=key)
 
@@ -222,12 +222,12 @@ def test_published_leaves_other_families_alone():
     paths = [p for p in folder.glob("*/*/*.pth.tar") if p.parts[-3] in families]
     assert {p.parts[-3] for p in paths} == set(families)
     for path in paths:
-        assert published(*read_checkpoint(path)) is None, path
+        assert read(*read_checkpoint(path)) is None, path
 
 
 def test_the_original_has_one_temperature_and_a_gru():
     with pytest.raises(ValueError, match=r"temperature 9; this one has GRUText, 4\.0"):
-        small("SGR", temperature=4.0).to_published()
+        write(small("SGR", temperature=4.0))
 
 
 # A plain loop over captions -----------------------------------------------------------------------

@@ -14,8 +14,10 @@ from itm.layers.functional import distances
 from itm.losses import Logistic, Neighborhood, Triplet
 from itm.metrics.retrieval import evaluate
 from itm.models.two_branch.embedding import TwoBranchEmbedding
-from itm.models.two_branch.similarity import CITE, TwoBranchSimilarity, tensorflow_names
+from itm.models.two_branch.similarity import TwoBranchSimilarity
+from itm.published import two_branch
 from itm.published.convert import from_published, save_published
+from itm.published.tables import original_names
 from itm.text.vocabulary import Vocabulary
 from itm.training.optim import TensorflowAdam
 
@@ -103,8 +105,6 @@ def check_recalls(scores, expected):
 
 @pytest.mark.parametrize("name", CASES)
 def test_embedding_losses_and_gradients(name):
-    from itm.models.two_branch.embedding import TENSORFLOW
-
     matcher, expected, pairs, _ = embedding(name)
     without_dropout(matcher)
     np.testing.assert_array_equal(positives(pairs).T, expected["batch_labels"])
@@ -120,23 +120,22 @@ def test_embedding_losses_and_gradients(name):
     neighbors = loss.caption_neighbors * expected["sent_only_loss"]
     close(terms["caption_neighbors"].item(), neighbors, 1e-6)
     close(terms["total"].item(), expected["loss"], 1e-6)
-    close_gradients(matcher, expected, TENSORFLOW, 1e-5)
     state = matcher.state_dict()
-    for ours, theirs in TENSORFLOW.items():
+    names = original_names(state, two_branch.TENSORFLOW)
+    close_gradients(matcher, expected, names, 1e-5)
+    for ours, theirs in names.items():
         if "running" in ours:
             close(state[ours], expected[f"bn_after_1/{theirs}"], 1e-6)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_embedding_training(name):
-    from itm.models.two_branch.embedding import TENSORFLOW
-
     matcher, expected, pairs, test = embedding(name)
     without_dropout(matcher)
     losses = five_steps(matcher, pairs, TensorflowAdam(matcher.parameters(), lr=1e-4))
     close([terms["total"] for terms in losses], expected["losses"], 1e-6)
     state = matcher.state_dict()
-    for ours, theirs in TENSORFLOW.items():
+    for ours, theirs in original_names(state, two_branch.TENSORFLOW).items():
         truth = expected[f"after5/{theirs}"]
         # Adam turns the rounding of a zero gradient into steps of +-lr, which shift the mean too.
         noise = ours.endswith(("first.linear.bias", "running_mean"))
@@ -250,8 +249,6 @@ def check_port_recalls(scores, expected, suffix="", ties=0.0):
 
 @pytest.mark.parametrize("name", PORTS)
 def test_port_training(name):
-    from itm.models.two_branch.embedding import PORT
-
     matcher, expected, options, features, captions = port(name, 5e-5)
     without_dropout(matcher)
     rows = expected["batch_sents"].reshape(-1)
@@ -274,9 +271,10 @@ def test_port_training(name):
     terms["total"].backward()
     close(terms["words"].item(), 5e-5 * expected["word_mse"], 1e-10)
     close(terms["total"].item(), expected["loss"], 1e-5 * expected["loss"])
-    names = {ours: theirs for theirs, ours in PORT.items() if f"grad/{theirs}" in expected}
+    every = original_names(matcher.state_dict(), two_branch.PORT)
+    names = {ours: theirs for ours, theirs in every.items() if f"grad/{theirs}" in expected}
     close_gradients(matcher, expected, names, 1e-5)
-    for theirs, ours in PORT.items():
+    for ours, theirs in every.items():
         if f"bn_after_1/{theirs}" in expected:
             close(matcher.state_dict()[ours], expected[f"bn_after_1/{theirs}"], 1e-6)
 
@@ -343,7 +341,7 @@ def test_cite_scores_and_losses(name):
     close(terms["weights"].item(), expected["train_reg_loss"], 1e-6)
     total = expected["train_total_loss"] + expected["train_reg_loss"]
     close(terms["total"].item(), total, 1e-6)
-    names = tensorflow_names(options["num_embeddings"])
+    names = original_names(matcher.state_dict(), two_branch.CITE)
     close_gradients(matcher, expected, names, 0.0, 1e-5)
     for ours, theirs in names.items():
         if "running" in ours:
@@ -755,7 +753,8 @@ def test_unknown_words_and_empty_captions():
 
 
 def test_cite_preset_has_the_published_sizes():
-    matcher = TwoBranchSimilarity(img_dim=4101, sentence_dim=6000, text={"name": "vectors"}, **CITE)
+    sizes = {"img_dim": 4101, "sentence_dim": 6000}
+    matcher = TwoBranchSimilarity(**sizes, text={"name": "vectors"}, **two_branch.CITE_ARGUMENTS)
     assert matcher.image.second.weight.shape == (1024, 1024)
     assert matcher.last.weight.shape == (1, 256) and len(matcher.experts) == 4
     assert matcher.joint.norm.eps == 1e-3
@@ -784,17 +783,14 @@ def test_wrong_inputs():
     with pytest.raises(ValueError, match="one row per phrase"):
         matcher.losses(pairs._replace(target=pairs.target[:2]))
     with pytest.raises(ValueError, match="no published two-branch network has text=gru"):
-        small(text={"name": "gru"}).to_published()
+        two_branch.write_embedding(small(text={"name": "gru"}))
 
 
 def test_foreign_and_incomplete_checkpoints(tmp_path):
-    from itm.models.two_branch import embedding as two_branch
-    from itm.models.two_branch import similarity as two_branch_similarity
-
     foreign = [{"rnn.weight": torch.zeros(2)}, {"fc.weight": torch.zeros(2)}]
-    for module in (two_branch, two_branch_similarity):
-        assert module.published(foreign, {}) is None
-        assert module.published(foreign[:1], {}) is None
+    for read in (two_branch.read_embedding, two_branch.read_similarity):
+        assert read(foreign, {}) is None
+        assert read(foreign[:1], {}) is None
     arrays = dict(np.load(case("two_branch/embed_s2") / "weights_init.npz"))
     del arrays["im_embed_2/biases"], arrays["im_embed_1/bnorm/beta"]
     np.savez(tmp_path / "part.npz", **arrays | {"im_embed_2/biases": np.zeros(3)}, odd=np.zeros(2))

@@ -7,6 +7,7 @@ from itm.data.batches import make_captions, make_images
 from itm.losses import Triplet
 from itm.models import VSRN
 from itm.models.vsrn.reasoning import batch_norm, masked_batch_norm
+from itm.published.vsrn import write
 from itm.text.vocabulary import Vocabulary
 
 FORMS = [
@@ -328,7 +329,7 @@ def test_bert_captions_are_the_mean_of_their_word_pieces():
         torch.testing.assert_close(found[c], mean / mean.norm(), atol=1e-6, rtol=0)
     matcher.losses(pairs)["total"].backward()
     with pytest.raises(ValueError, match="GRU for text"):
-        matcher.to_published()
+        write(matcher)
 
 
 def test_wrong_inputs_are_named():
@@ -345,4 +346,4 @@ def test_wrong_inputs_are_named():
             matcher.encode_images(pairs.images), matcher.encode_captions(pairs.captions)
         )
     with pytest.raises(ValueError, match="region_norm, final_bn"):
-        toy(region_norm="none").to_published()
+        write(toy(region_norm="none"))

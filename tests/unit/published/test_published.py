@@ -12,6 +12,7 @@ import pytest
 import torch
 from cli import run
 from goldens_path import case
+from toy import MeanMatcher
 
 import itm
 from itm.checkpoints.initialise import start_from
@@ -154,6 +155,11 @@ def test_files_are_legacy_and_hold_all_parts(tmp_path):
     assert type(casc) is CASC
     with pytest.raises(ValueError, match="3 state dicts, write them to a .pth.tar"):
         save_published(casc, tmp_path / "m.npz")
+
+
+def test_only_matchers_with_an_original_are_written(tmp_path):
+    with pytest.raises(ValueError, match="MeanMatcher has no original code base; expected .*CASC"):
+        save_published(MeanMatcher(5, 4), tmp_path / "m.pth.tar")
 
 
 def test_strings_of_python_2(tmp_path):

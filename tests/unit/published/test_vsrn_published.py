@@ -13,9 +13,8 @@ from itm.losses import Triplet
 from itm.metrics.retrieval import evaluate
 from itm.models import VSRN
 from itm.models.vsrn.captioner import teacher
-from itm.models.vsrn.vsrn import published
 from itm.published.convert import from_published, read_checkpoint, save_published
-from itm.published.vsrn import REST
+from itm.published.vsrn import REST, read, write
 
 CASES = ["f30k_caption", "f30k_nocaption", "coco_caption", "coco_nocaption_ensemble"]
 WITH_CAPTIONS = ["f30k_caption", "coco_caption"]
@@ -210,12 +209,12 @@ def test_published_weights_survive_both_directions(name, tmp_path):
 
 
 def test_only_its_own_weights_are_claimed(tmp_path):
-    image, text = toy(17, caption_weight=0.0).to_published()[0]
+    image, text = write(toy(17, caption_weight=0.0))[0]
     plain = {k: v for k, v in image.items() if k.startswith("fc.")}
-    assert published([plain, text], {}) is None
-    assert published([image], {}) is None
-    assert published([image, text], {}) is not None
-    assert published([image, text], {"measure": "order"})[0]["measure"] == "order"
+    assert read([plain, text], {}) is None
+    assert read([image], {}) is None
+    assert read([image, text], {}) is not None
+    assert read([image, text], {"measure": "order"})[0]["measure"] == "order"
     with pytest.raises(ValueError, match="unexpected Rs_GCN_1.extra.weight"):
         save_states(tmp_path, [{**image, "Rs_GCN_1.extra.weight": torch.zeros(1)}, text])
     with pytest.raises(ValueError, match="missing image.project.bias"):

@@ -1,6 +1,7 @@
 """CASC's label head: which labels does a global vector name, and do two vectors name the same?"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +9,28 @@ from torch import Tensor, nn
 
 from itm.layers.attention_math import split
 from itm.layers.functional import full, full_precision
+from itm.text.labels import label_weights
 
 PAIRS = 1 << 11  # pairs at once in `agreement`: 4 MB per array of width 512
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """How labels are predicted and learnt.
+
+    Args:
+        hidden: width of the label head's hidden layer.
+        label_weight: weight of the label loss; 0 leaves it out.
+        pos_weight: weight of a label that is present: K numbers, or one for all (1 = unweighted);
+            None or "auto" = from `CASC.set_labels`, and 1 without it. A file of them is read by
+            `itm.text.labels.positive_weights`.
+        head_lr_scale: learning rate of the label head relative to the rest (0.01 against 2e-4).
+    """
+
+    hidden: int = 512
+    label_weight: float = 10.0
+    pos_weight: Sequence[float] | float | str | None = None
+    head_lr_scale: float = 50.0
 
 
 class LabelHead(nn.Module):
@@ -19,23 +40,28 @@ class LabelHead(nn.Module):
         dim: width D of the global vectors.
         hidden: width of the hidden layer.
         num_labels: number K of labels.
-        pos_weight: weight of a label that is present, K numbers; 1 when None.
+        pos_weight: weight of a label that is present, see `LabelOptions`.
 
     Raises:
-        ValueError: another number of weights than of labels.
+        ValueError: weights that do not fit the labels.
     """
 
     pos_weight: Tensor
 
     def __init__(
-        self, dim: int, hidden: int, num_labels: int, pos_weight: Sequence[float] | None = None
+        self,
+        dim: int,
+        hidden: int,
+        num_labels: int,
+        pos_weight: Sequence[float] | float | str | None = None,
     ):
         super().__init__()
         self.first = nn.Linear(dim, hidden)
         self.second = nn.Linear(hidden, num_labels)
         self.register_buffer("pos_weight", torch.ones(num_labels))
-        if pos_weight is not None:
-            self.set_pos_weight(pos_weight)
+        weights = label_weights(pos_weight, num_labels)
+        if weights is not None:
+            self.set_pos_weight(weights)
 
     def set_pos_weight(self, values: Sequence[float] | Tensor) -> None:
         """Take K positive weights.

@@ -5,16 +5,71 @@ ECCV 2020.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from itm.layers.functional import full, full_precision, l2norm, masked_softmax
+from itm.utils.checks import check_choice
 
 EPS = 1e-12  # added to norms
 SHARPNESS = 10.0  # of the softmax over concepts
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+
+
+@dataclass(frozen=True)
+class Levels:
+    """How the instance and the consensus level are mixed, scored and trained.
+
+    Args:
+        concept_ratio: share of a caption's own concept words in its distribution.
+        alpha: weight of the instance vector in training.
+        eval_alpha: the same at test time.
+        consensus_weight: weight w of the consensus level in the test score.
+        level_weights: of the ranking losses of the fused, instance and consensus level;
+            [3, 5, 1] when None.
+        kl_weight: weight of the KL divergence, summed over the batch.
+        fusion: "weight_sum", v2 = l2(alpha v0 + (1 - alpha) v1), or "multiple", v2 = l2(v0 * v1).
+
+    Raises:
+        ValueError: an unknown fusion.
+    """
+
+    concept_ratio: float = 0.35
+    alpha: float = 0.85
+    eval_alpha: float = 0.85
+    consensus_weight: float = 0.05
+    level_weights: list[float] | None = None
+    kl_weight: float = 2.0
+    fusion: str = "weight_sum"
+
+    def __post_init__(self) -> None:
+        check_choice("fusion", self.fusion, ("weight_sum", "multiple"))
+
+
+@dataclass(frozen=True)
+class LayerOptions:
+    """The layers of both levels.
+
+    Args:
+        no_imgnorm: leave the region vectors unnormalised.
+        use_batchnorm: batch norms on the image side and in the consensus level.
+        activation: "tanh" or "sigmoid".
+        dropout: of word embeddings and attention.
+
+    Raises:
+        ValueError: an unknown activation.
+    """
+
+    no_imgnorm: bool = False
+    use_batchnorm: bool = True
+    activation: str = "tanh"
+    dropout: float = 0.4
+
+    def __post_init__(self) -> None:
+        check_choice("activation", self.activation, tuple(ACTIVATIONS))
 
 
 class SelfAttention(nn.Module):

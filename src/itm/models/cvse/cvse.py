@@ -5,30 +5,34 @@ ECCV 2020. The words of a caption that are concepts act as its labels, in traini
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.functional import full, full_precision, l2norm, masked_mean, xavier_
-from itm.layers.text import BertText, text_encoder
+from itm.layers.text import text_encoder
+from itm.matcher.explanation import Details, array, strongest
 from itm.matcher.inputs import check_images
-from itm.matcher.matcher import OBJECTS, Matcher
+from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.cvse.consensus import (
     EPS,
     ConceptGraph,
     Consensus,
+    LayerOptions,
+    Levels,
     SelfAttention,
     graph_from_counts,
     mix_labels,
     mixture,
 )
-from itm.published.cvse import published, to_published
 from itm.text.concepts import Concepts
-from itm.text.word_vectors import word_vectors
-
-__all__ = ["CVSE", "published"]
+from itm.utils.options import flat, flat_keywords
 
 
 class CVSE(Matcher):
@@ -42,6 +46,8 @@ class CVSE(Matcher):
                global vector (width 2 D) is [sqrt(1 - w) v2, sqrt(w) v1].
     loss:      3 rank(fused) + 5 rank(instance) + 1 rank(consensus) + 2 KL(p_t || p_v).
 
+    The options of `levels` and `layers` are accepted as keywords, too: CVSE(..., alpha=0.9).
+
     Args:
         vocab_size: words V.
         img_dim: width F of the region features.
@@ -53,30 +59,24 @@ class CVSE(Matcher):
             have this many.
         num_concepts: K.
         concept_dim: width G of the concepts' word vectors.
-        concept_vectors: file of word vectors (GloVe's text format) that `set_concepts` reads;
-            without one Z is seeded noise.
-        concept_ratio: share of a caption's own concept words in its distribution.
-        alpha: weight of the instance vector in training.
-        eval_alpha: the same at test time.
-        consensus_weight: weight w of the consensus level in the test score.
-        level_weights: of the ranking losses of the fused, instance and consensus level.
-        kl_weight: weight of the KL divergence, summed over the batch.
-        no_imgnorm: leave the region vectors unnormalised.
-        use_batchnorm: batch norms on the image side and in the consensus level.
-        activation: "tanh" or "sigmoid".
-        fusion: "weight_sum" (above) or "multiple", v2 = l2(v0 * v1).
-        dropout: of word embeddings and attention.
+        concept_vectors: word vectors Z (K, G), which `set_concepts` prefers to those of the
+            vocabulary; without either Z is seeded noise. They are saved among the weights, not
+            among the arguments. A file of them is read by `itm.text.word_vectors.word_vectors`.
+        levels: how the two levels are mixed, scored and trained.
+        layers: norms, activation and dropout.
         text: word encoder, {"name": "gru"} or {"name": "bert", ...}, see `itm.layers.text`.
         loss: see `Matcher`.
         optimizer: see `Matcher`.
         scheduler: see `Matcher`.
 
     Raises:
-        ValueError: an unknown activation or fusion.
+        ValueError: an unknown option, or a file in place of word vectors.
     """
 
     needs_concepts = True
+    compiled: ClassVar[tuple[str, ...]] = ("image_levels", "similarity", "training_scores")
 
+    @flat_keywords
     def __init__(
         self,
         vocab_size: int,
@@ -85,53 +85,37 @@ class CVSE(Matcher):
         embed_dim: int = 1024,
         num_layers: int = 1,
         bidirectional: bool = True,
+        *,
         num_regions: int = 36,
         num_concepts: int = 300,
         concept_dim: int = 300,
-        concept_vectors: str | None = None,
-        concept_ratio: float = 0.35,
-        alpha: float = 0.85,
-        eval_alpha: float = 0.85,
-        consensus_weight: float = 0.05,
-        level_weights: list[float] | None = None,
-        kl_weight: float = 2.0,
-        no_imgnorm: bool = False,
-        use_batchnorm: bool = True,
-        activation: str = "tanh",
-        fusion: str = "weight_sum",
-        dropout: float = 0.4,
+        concept_vectors: np.ndarray | None = None,
+        levels: Levels = Levels(),  # noqa: B008
+        layers: LayerOptions = LayerOptions(),  # noqa: B008
         text: dict[str, Any] | None = None,
-        *,
-        loss=None,
-        optimizer=None,
-        scheduler=None,
+        loss: Loss | None = None,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
-        self.save_hyperparameters(ignore=OBJECTS)
-        if activation not in ("tanh", "sigmoid") or fusion not in ("weight_sum", "multiple"):
+        self.save_hyperparameters(flat(locals()), ignore=[*OBJECTS, "concept_vectors"])
+        if isinstance(concept_vectors, (str, Path)):
             raise ValueError(
-                f"activation={activation!r} must be 'tanh' or 'sigmoid' and fusion={fusion!r} "
-                "'weight_sum' or 'multiple'"
+                f"concept_vectors={str(concept_vectors)!r}: expected an array ({num_concepts}, "
+                f"{concept_dim}); read a file by itm.text.word_vectors.word_vectors(words, FILE)"
             )
+        dropout, batchnorm = layers.dropout, layers.use_batchnorm
         # Without batch norm nothing knows a region by its position.
-        self.num_regions = num_regions if use_batchnorm else None
-        self.no_imgnorm = no_imgnorm
-        self.use_batchnorm = use_batchnorm
+        self.num_regions = num_regions if batchnorm else None
+        self.levels, self.layers = levels, layers
         self.concept_vectors = concept_vectors
-        self.concept_ratio = concept_ratio
-        self.alpha = alpha
-        self.eval_alpha = eval_alpha
-        self.consensus_weight = consensus_weight
-        self.level_weights = level_weights or [3.0, 5.0, 1.0]
-        self.kl_weight = kl_weight
-        self.fusion = fusion
         self.image = xavier_(nn.Linear(img_dim, embed_dim))
         self.image_attention = SelfAttention(
             embed_dim,
-            activation,
+            layers.activation,
             dropout,
-            num_regions if use_batchnorm else None,
-            bounded=activation == "tanh" and not use_batchnorm,
+            self.num_regions,
+            bounded=layers.activation == "tanh" and not batchnorm,
         )
         self.text = text_encoder(
             text or {"name": "gru"},
@@ -142,11 +126,10 @@ class CVSE(Matcher):
             bidirectional,
             dropout,
         )
-        self.text_attention = SelfAttention(embed_dim, activation, dropout)
+        self.text_attention = SelfAttention(embed_dim, layers.activation, dropout)
         self.graph = ConceptGraph(num_concepts, concept_dim, embed_dim)
-        self.image_consensus = Consensus(embed_dim, activation, dropout, use_batchnorm)
-        self.text_consensus = Consensus(embed_dim, activation, dropout, use_batchnorm)
-        self._concepts: Tensor | None = None  # X while a batch's losses are computed
+        self.image_consensus = Consensus(embed_dim, layers.activation, dropout, batchnorm)
+        self.text_consensus = Consensus(embed_dim, layers.activation, dropout, batchnorm)
 
     def set_concepts(self, concepts: Concepts) -> None:
         """Take over words, graph and word vectors of a concept vocabulary.
@@ -157,9 +140,8 @@ class CVSE(Matcher):
         size, width = self.graph.vectors.shape
         if len(concepts) != size:
             raise ValueError(f"{len(concepts)} concepts for a matcher with num_concepts={size}")
-        vectors = concepts.vectors
-        if self.concept_vectors is not None:
-            vectors = word_vectors(concepts.words, self.concept_vectors)
+        given = self.concept_vectors
+        vectors = concepts.vectors if given is None else np.asarray(given, np.float32)
         if vectors is not None:
             if vectors.shape[1] != width:
                 raise ValueError(
@@ -173,39 +155,77 @@ class CVSE(Matcher):
         self.concepts = concepts
 
     def encode_images(self, images: Images) -> Encoded:
-        """Global vectors (I, 2 D); where losses may follow also the levels and log p_v (I, K)."""
+        """Global vectors (I, 2 D)."""
+        return Encoded(self.image_levels(images, self.graph()).vector)
+
+    def encode_captions(self, captions: Captions) -> Encoded:
+        """Global vectors (C, 2 D).
+
+        `captions.concepts` None counts as no concept word in any caption.
+        """
+        return Encoded(self.caption_levels(captions, self.graph()).vector)
+
+    def training_encoders(
+        self,
+    ) -> tuple[Callable[[Images], Encoded], Callable[[Captions], Encoded]]:
+        """Both sides with their levels, from one pass through the concept graph."""
+        concepts = self.graph()
+        return (
+            partial(self.image_levels, concepts=concepts),
+            partial(self.caption_levels, concepts=concepts),
+        )
+
+    def image_levels(self, images: Images, concepts: Tensor) -> Encoded:
+        """Global vectors (I, 2 D); in `aux` instance and consensus (I, D), and log p_v (I, K).
+
+        Args:
+            images: I images.
+            concepts: X (K, D), of the concept graph.
+        """
         instance, _ = self._image(images)
-        concepts = self._concept_basis()
         return self._encoded(instance, self.image_consensus(instance, concepts), concepts)
+
+    def caption_levels(self, captions: Captions, concepts: Tensor) -> Encoded:
+        """Global vectors (C, 2 D); in `aux` instance and consensus (C, D), and log p_t (C, K).
+
+        Args:
+            captions: C captions.
+            concepts: X (K, D), of the concept graph.
+
+        Raises:
+            ValueError: captions with another number of concept labels.
+        """
+        labels, size = captions.concepts, len(concepts)
+        if labels is not None and labels.shape[1] != size:
+            raise ValueError(f"captions come with {labels.shape[1]} concept labels, not {size}")
+        instance, _ = self._text(captions)
+        own = self.text_consensus(instance, concepts)  # (C, K)
+        log_concepts = mix_labels(own, labels, self.levels.concept_ratio)
+        return self._encoded(instance, log_concepts, concepts)
+
+    def _encoded(self, instance: Tensor, log_concepts: Tensor, concepts: Tensor) -> Encoded:
+        consensus = mixture(log_concepts, concepts)  # (N, D)
+        weight = self.levels.consensus_weight
+        fused = self.fuse(instance, consensus, self.levels.eval_alpha)
+        vector = torch.cat([math.sqrt(1 - weight) * fused, math.sqrt(weight) * consensus], -1)
+        levels = {"instance": instance, "consensus": consensus, "log_concepts": log_concepts}
+        return Encoded(vector, aux=levels)
 
     def region_scores(self, images: Images) -> Tensor:
         """Attention weights of the instance level, (I, R); 0 at padding."""
         return self._image(images)[1]
 
+    def word_scores(self, captions: Captions) -> Tensor:
+        """Attention weights of the instance level, (C, L); 0 at padding."""
+        return self._text(captions)[1]
+
     def _image(self, images: Images) -> tuple[Tensor, Tensor]:
         """Instance vectors v0 (I, D) and their attention (I, R)."""
         check_images(images, self)
         self._check_batch(len(images.regions))
-        regions = self.image(images.regions)
-        parts = full(regions) if self.no_imgnorm else l2norm(regions, eps=EPS)  # (I, R, D)
+        regions = self.image(images.regions)  # (I, R, D)
+        parts = full(regions) if self.layers.no_imgnorm else l2norm(regions, eps=EPS)
         return self.image_attention(parts, masked_mean(parts, images.mask), images.mask)
-
-    def encode_captions(self, captions: Captions) -> Encoded:
-        """Global vectors (C, 2 D); where losses may follow also the levels and log p_t (C, K).
-
-        `captions.concepts` None counts as no concept word in any caption.
-        """
-        labels, size = captions.concepts, len(self.graph.vectors)
-        if labels is not None and labels.shape[1] != size:
-            raise ValueError(f"captions come with {labels.shape[1]} concept labels, not {size}")
-        instance, _ = self._text(captions)
-        concepts = self._concept_basis()
-        own = self.text_consensus(instance, concepts)  # (C, K)
-        return self._encoded(instance, mix_labels(own, labels, self.concept_ratio), concepts)
-
-    def word_scores(self, captions: Captions) -> Tensor:
-        """Attention weights of the instance level, (C, L); 0 at padding."""
-        return self._text(captions)[1]
 
     def _text(self, captions: Captions) -> tuple[Tensor, Tensor]:
         """Instance vectors t0 (C, D) and their attention (C, L)."""
@@ -214,30 +234,15 @@ class CVSE(Matcher):
         parts = l2norm(words, eps=EPS)  # (C, L, D)
         return self.text_attention(parts, l2norm(masked_mean(parts, mask), eps=EPS), mask)
 
-    def _encoded(self, instance: Tensor, log_concepts: Tensor, concepts: Tensor) -> Encoded:
-        """Test vector, and the levels where they may be trained on: a split is encoded without."""
-        consensus = mixture(log_concepts, concepts)  # (N, D)
-        weight = self.consensus_weight
-        fused = self.fuse(instance, consensus, self.eval_alpha)
-        vector = torch.cat([math.sqrt(1 - weight) * fused, math.sqrt(weight) * consensus], -1)
-        if not (self.training or torch.is_grad_enabled() or self._concepts is not None):
-            return Encoded(vector)
-        levels = {"instance": instance, "consensus": consensus, "log_concepts": log_concepts}
-        return Encoded(vector, aux=levels)
-
     @full_precision
     def fuse(self, instance: Tensor, consensus: Tensor, alpha: float) -> Tensor:
         """Fused unit vectors (N, D) of two levels."""
-        if self.fusion == "multiple":
+        if self.levels.fusion == "multiple":
             return l2norm(instance * consensus, eps=EPS)
         return l2norm(alpha * instance + (1 - alpha) * consensus, eps=EPS)
 
-    def _concept_basis(self) -> Tensor:
-        """X (K, D)."""
-        return self.graph() if self._concepts is None else self._concepts
-
     def _check_batch(self, size: int) -> None:
-        if self.training and self.use_batchnorm and size < 2:
+        if self.training and self.layers.use_batchnorm and size < 2:
             raise ValueError(
                 "CVSE cannot train on a batch of one: its batch norms need at least two; use "
                 "data.drop_last=true or another data.batch_size"
@@ -248,14 +253,6 @@ class CVSE(Matcher):
         """Width of the global vectors, two levels beside each other: 2 D."""
         return 2 * self.hparams["embed_dim"]
 
-    def losses(self, pairs: Pairs) -> dict[str, Tensor]:
-        """See `Matcher.losses`; both sides share one pass through the concept graph."""
-        self._concepts = self.graph()
-        try:
-            return super().losses(pairs)
-        finally:
-            self._concepts = None
-
     @full_precision
     def training_scores(
         self, images: Encoded, captions: Encoded
@@ -263,8 +260,8 @@ class CVSE(Matcher):
         """Scores (I, C) of the fused (main), the instance and the consensus level."""
         assert images.aux is not None and captions.aux is not None
         v, t = images.aux, captions.aux
-        v2, t2 = (self.fuse(x["instance"], x["consensus"], self.alpha) for x in (v, t))
-        fused, instance, consensus = self.level_weights
+        v2, t2 = (self.fuse(x["instance"], x["consensus"], self.levels.alpha) for x in (v, t))
+        fused, instance, consensus = self.levels.level_weights or (3.0, 5.0, 1.0)
         return {
             "fused": (fused, v2 @ t2.T),
             "instance": (instance, v["instance"] @ t["instance"].T),
@@ -277,7 +274,24 @@ class CVSE(Matcher):
         assert images.aux is not None and captions.aux is not None
         text = captions.aux["log_concepts"]  # (C, K)
         image = images.aux["log_concepts"][pairs.captions.image]  # (C, K)
-        return {"kl": self.kl_weight * (text.exp() * (text - image)).sum()}
+        return {"kl": self.levels.kl_weight * (text.exp() * (text - image)).sum()}
+
+    def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
+        """Attention of the instance level, and the concepts of both sides."""
+        regions, words = self.region_scores(pairs.images), self.word_scores(pairs.captions)
+        found = Details(
+            regions={"what the image's vector is made of": array(regions[0])},
+            words={"what the sentence's vector is made of": array(words[0])},
+        )
+        if self.concepts is None:
+            return found
+        concepts = self.graph()
+        sides = (
+            self.image_levels(pairs.images, concepts),
+            self.caption_levels(pairs.captions, concepts),
+        )
+        image, text = (array(x.aux["log_concepts"][0].exp()) for x in sides if x.aux)
+        return found._replace(names={"concepts": strongest(self.concepts.words, image, text)})
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The concept graph's learning rate falls by 0.2 where that of the rest falls by 0.1."""
@@ -286,19 +300,3 @@ class CVSE(Matcher):
         known = {id(p) for p in graph}
         main["params"] = [p for p in main["params"] if id(p) not in known]
         return [main, *others, {"name": "graph", "params": graph, "gamma": 0.2}]
-
-    def to_published(self) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
-        """The eight state dicts and the options of the original's checkpoint.
-
-        Concept words and their vectors are not part of it.
-
-        Raises:
-            ValueError: a form that the original code does not have.
-        """
-        if isinstance(self.text, BertText) or self.consensus_weight != 0.05:
-            raise ValueError(
-                "the original CVSE has a GRU for text and consensus_weight=0.05; this one has "
-                f"{type(self.text).__name__}, {self.consensus_weight}"
-            )
-        tensors = {name: value.detach().cpu() for name, value in self.state_dict().items()}
-        return to_published(tensors, dict(self.hparams))

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from itm.batch import Captions, Encoded, Images
+from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.functional import full, l2norm, xavier_
 from itm.layers.packing import Packed, pack
-from itm.layers.text import BertText, text_encoder
+from itm.layers.text import text_encoder
+from itm.matcher.explanation import Details, array, attention_details
 from itm.matcher.inputs import check_images
-from itm.matcher.matcher import OBJECTS, Matcher
+from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.sgraf.blocks import (
     CACHE,
     AttentionFiltration,
@@ -26,9 +27,6 @@ from itm.models.sgraf.blocks import (
     unit_attention,
     word_attention,
 )
-from itm.published.sgraf import published, to_published
-
-__all__ = ["SGRAF", "published"]
 
 
 class SGRAF(Matcher):
@@ -87,9 +85,9 @@ class SGRAF(Matcher):
         dropout: float = 0.4,
         text: dict[str, Any] | None = None,
         *,
-        loss=None,
-        optimizer=None,
-        scheduler=None,
+        loss: Loss | None = None,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
         self.save_hyperparameters(ignore=OBJECTS)
@@ -204,6 +202,15 @@ class SGRAF(Matcher):
             raise ValueError("edges belong to module='SGR'; this is SAF, which has node_weights()")
         return self._look(images, captions, self.reduce.edges, 2)
 
+    def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
+        """Attention of the words; SAF's weights of words, or SGR's edges in its last step."""
+        found = attention_details(self, images, captions)
+        if isinstance(self.reduce, AttentionFiltration):
+            weights = array(self.node_weights(images, captions)[0, 0])
+            return found._replace(words={"what counts (SAF)": weights[1:]})
+        edges = array(self.edges(images, captions)[0, 0])  # (steps, 1 + L, 1 + L)
+        return found._replace(edges={"what each node reads (SGR, last step)": edges[-1]})
+
     def _look(
         self, images: Encoded, captions: Encoded, look: Callable[[Tensor], Tensor], axes: int
     ) -> Tensor:
@@ -217,20 +224,6 @@ class SGRAF(Matcher):
         """Float32 values of one pair: attention, similarity vectors and, for SGR, edges."""
         nodes, copies = words + 1, 6 if isinstance(self.reduce, GraphReasoning) else 4
         return 3 * regions * words + copies * nodes * self.hparams["sim_dim"] + 2 * nodes**2
-
-    def to_published(self) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
-        """State dicts and options of the original code: image, text and similarity.
-
-        Raises:
-            ValueError: a form that the original code does not have.
-        """
-        temperature = self.hparams["temperature"]
-        if isinstance(self.text, BertText) or temperature != 9:
-            raise ValueError(
-                "the original SGRAF has a GRU for text and temperature 9; this one has "
-                f"{type(self.text).__name__}, {temperature}"
-            )
-        return to_published(self.state_dict(), dict(self.hparams))
 
 
 def blocks(

@@ -1,4 +1,4 @@
-"""What both two-branch networks share: the branches, region-phrase mode, TensorFlow's names."""
+"""What both two-branch networks share: the branches, and region-phrase mode."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.functional import full, l2norm, masked_mean, xavier_
 from itm.layers.sentence import MeanText, SentenceEncoder
 from itm.layers.text import BertText
+from itm.matcher.explanation import Details, array
 from itm.matcher.matcher import Matcher
 
 LEVELS = ("image", "region")
@@ -201,6 +202,20 @@ class TwoBranch(Matcher):
         terms |= ground(scores.masked_fill(~mask, float("-inf")), pairs, (images, captions))
         return terms | {"total": torch.stack([full(term) for term in terms.values()]).sum()}
 
+    def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
+        """How well the sentence fits each region.
+
+        Raises:
+            ValueError: level "image", which does not see single regions.
+        """
+        if self.level != "region":
+            raise ValueError(
+                "this two-branch network compares the mean of all regions; train one with "
+                "model.level=region to see single regions"
+            )
+        scores = array(self.ground(pairs.images, pairs.captions)[0])
+        return Details(regions={"how well the sentence fits each region": scores})
+
     # Training ---------------------------------------------------------------------------------
 
     def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
@@ -225,50 +240,3 @@ class TwoBranch(Matcher):
         known = {id(p) for group in groups for p in group["params"]}
         rest = [p for p in self.parameters() if id(p) not in known]
         return [{"name": "main", "params": rest}, *groups]
-
-
-# TensorFlow's names -------------------------------------------------------------------------------
-
-
-def linear(ours: str, theirs: str) -> dict[str, str]:
-    """Names of a fully connected layer."""
-    return {f"{ours}.weight": f"{theirs}/weights", f"{ours}.bias": f"{theirs}/biases"}
-
-
-def dense(ours: str, theirs: str) -> dict[str, str]:
-    """Names of a `Dense`."""
-    norm = {
-        "weight": "gamma",
-        "bias": "beta",
-        "running_mean": "moving_mean",
-        "running_var": "moving_variance",
-    }
-    return linear(f"{ours}.linear", f"{theirs}/fc") | {
-        f"{ours}.norm.{name}": f"{theirs}/bnorm/{value}" for name, value in norm.items()
-    }
-
-
-OPTIMISER = ("Adam", "Adam_1", "Variable", "global_step")
-
-
-def from_tensorflow(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
-    """Our tensors; matrices are transposed, the optimiser's variables left out.
-
-    Variables without one of ours keep their name, so that loading reports them.
-    """
-    ours = {theirs: name for name, theirs in names.items()}
-    tensors = {
-        ours.get(name, name): value.T.contiguous() if value.dim() == 2 else value
-        for name, value in state.items()
-        if name.split("/")[-1] not in OPTIMISER and not name.endswith("_power")
-    }
-    counts = [name for name in tensors if name.endswith(".running_mean")]
-    return tensors | {
-        name.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for name in counts
-    }
-
-
-def to_tensorflow(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
-    """The variables under TensorFlow's names."""
-    tensors = {theirs: state[name] for name, theirs in names.items()}
-    return {k: v.T.contiguous() if v.dim() == 2 else v for k, v in tensors.items()}

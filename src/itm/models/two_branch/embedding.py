@@ -11,16 +11,8 @@ from torch import Tensor
 from itm.batch import Encoded
 from itm.layers.functional import distances
 from itm.layers.sentence import sentence_encoder
-from itm.matcher.matcher import OBJECTS
-from itm.models.two_branch.branches import (
-    LEVELS,
-    Branch,
-    TwoBranch,
-    dense,
-    from_tensorflow,
-    linear,
-    to_tensorflow,
-)
+from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler
+from itm.models.two_branch.branches import LEVELS, Branch, TwoBranch
 from itm.utils.checks import check_choice
 
 
@@ -71,9 +63,9 @@ class TwoBranchEmbedding(TwoBranch):
         text_lr_scale: float = 1.0,
         level: str = "image",
         *,
-        loss=None,
-        optimizer=None,
-        scheduler=None,
+        loss: Loss | None = None,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
         self.save_hyperparameters(ignore=OBJECTS)
@@ -107,91 +99,3 @@ class TwoBranchEmbedding(TwoBranch):
     def pair_floats(self, regions: int, words: int) -> int:
         """Products, squared distances and their root, for each region."""
         return 4 * regions
-
-    def to_published(self) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
-        """State dicts under the original names: TensorFlow's for text=vectors, else the port's.
-
-        Raises:
-            ValueError: what no published code has: regions, another eps, or text=gru or bert.
-        """
-        h = self.hparams
-        state, name = self.state_dict(), (h["text"] or {"name": "mean"})["name"]
-        if (h["level"], h["bn_eps"]) != ("image", 1e-5):
-            raise ValueError(
-                "the published network has level=image and bn_eps=1e-5; this one has level="
-                f"{h['level']} and bn_eps={h['bn_eps']}"
-            )
-        if name == "vectors":
-            return [to_tensorflow(state, TENSORFLOW)], {}
-        if name not in ("mean", "attend"):
-            raise ValueError(f"no published two-branch network has text={name}")
-        options = {"word_embedding_reg": (h["text"] or {}).get("word_reg", 0.0)}
-        return [{theirs: state[ours] for theirs, ours in PORT.items() if ours in state}], options
-
-
-TENSORFLOW = {
-    ours: theirs
-    for side, name in (("image", "im_embed"), ("sentence", "sent_embed"))
-    for ours, theirs in [
-        *dense(f"{side}.first", f"{name}_1").items(),
-        *linear(f"{side}.second", f"{name}_2").items(),
-    ]
-}
-"""Our tensor name -> the variable of the authors' TensorFlow code (lwwang/Two_branch_network)."""
-
-PORT = {
-    "words.weight": "text.embed.weight",
-    "word_attention.0.weight": "text.weigh.weight",
-    "word_attention.0.bias": "text.weigh.bias",
-} | {
-    f"{theirs}_branch.{layer}.{name}": f"{ours}.{part}.{name}"
-    for theirs, ours in (("image", "image"), ("text", "sentence"))
-    for layer, part, names in (
-        ("fc1.0", "first.linear", "weight bias"),
-        ("fc1.1", "first.norm", "weight bias running_mean running_var num_batches_tracked"),
-        ("fc2", "second", "weight bias"),
-    )
-    for name in names.split()
-}
-"""Tensor of the PyTorch port (BryanPlummer/two_branch_networks) -> our name."""
-
-
-def published(
-    states: list[dict[str, Tensor]], options: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Constructor arguments and weights of an original checkpoint, or None if it is none.
-
-    Three layouts are known: the authors' TensorFlow variables, and PyTorch ports with and without
-    word vectors. The option "word_embedding_reg" (5e-5 in the port) pulls word vectors towards the
-    published ones in further training.
-    """
-    if len(states) != 1:
-        return None
-    state = states[0]
-    if "sent_embed_1/fc/weights" in state:
-        tensors = from_tensorflow(state, TENSORFLOW)
-        text, norm = "vectors", {}
-    elif "text_branch.fc1.0.weight" in state:
-        tensors = {PORT.get(name, name): value for name, value in state.items()}
-        words = "attend" if "word_attention.0.weight" in state else "mean"
-        text = words if "words.weight" in state else "vectors"
-        norm = {"bn_momentum": 0.1, "bn_biased": False, "text_lr_scale": 2.0}
-    else:
-        return None
-    hidden, img_dim = tensors["image.first.linear.weight"].shape
-    arguments: dict[str, Any] = {
-        "img_dim": img_dim,
-        "hidden_dim": hidden,
-        "embed_dim": len(tensors["image.second.bias"]),
-        "text": {"name": text},
-        **norm,
-    }
-    if text == "vectors":
-        arguments["sentence_dim"] = tensors["sentence.first.linear.weight"].shape[1]
-    else:
-        vocab_size, word_dim = tensors["text.embed.weight"].shape
-        arguments |= {"vocab_size": vocab_size, "word_dim": word_dim}
-        if word_reg := options.get("word_embedding_reg"):
-            arguments["text"]["word_reg"] = word_reg
-            tensors["text.initial"] = tensors["text.embed.weight"].clone()
-    return arguments, tensors

@@ -13,33 +13,9 @@ from torch import Tensor, nn
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.functional import full, l2norm
 from itm.layers.sentence import sentence_encoder
-from itm.matcher.matcher import OBJECTS
-from itm.models.two_branch.branches import (
-    EPS,
-    LEVELS,
-    Branch,
-    Dense,
-    TwoBranch,
-    dense,
-    from_tensorflow,
-    linear,
-    to_tensorflow,
-)
+from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler
+from itm.models.two_branch.branches import EPS, LEVELS, Branch, Dense, TwoBranch
 from itm.utils.checks import check_choice
-
-CITE = {
-    "hidden_dim": 1024,
-    "embed_dim": 1024,
-    "joint_dims": [1024, 256],
-    "dropout": 0.0,
-    "bn_momentum": 0.01,
-    "bn_eps": 1e-3,
-    "norm_axis": "regions",
-    "num_experts": 4,
-    "weight_penalty": [5e-4, 1e-3, 5e-3],
-    "level": "region",
-}
-"""Arguments of CITE on Flickr30K Entities (ReferIt: 12 experts)."""
 
 
 class TwoBranchSimilarity(TwoBranch):
@@ -102,9 +78,9 @@ class TwoBranchSimilarity(TwoBranch):
         text_lr_scale: float = 1.0,
         level: str = "image",
         *,
-        loss=None,
-        optimizer=None,
-        scheduler=None,
+        loss: Loss | None = None,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
         self.save_hyperparameters(ignore=OBJECTS)
@@ -217,60 +193,3 @@ class TwoBranchSimilarity(TwoBranch):
         layers = [self.joint, *self.experts]
         width = sum(2 * layer.linear.out_features for layer in layers)
         return regions * (self.hparams["embed_dim"] + width)
-
-    def to_published(self) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
-        """CITE's variables.
-
-        Raises:
-            ValueError: another text than vectors.
-        """
-        h = self.hparams
-        own = {"level": h["level"], "bn_eps": h["bn_eps"], "text": (h["text"] or {}).get("name")}
-        original = {"level": "region", "bn_eps": 1e-3, "text": "vectors"}
-        if own != original:
-            raise ValueError(f"the original, CITE, has {original}; this one has {own}")
-        names = tensorflow_names(h["num_experts"])
-        options = {"norm_axis": self.norm_axis, "embed_l1": h["concept_l1"]}
-        return [to_tensorflow(self.state_dict(), names)], options
-
-
-def tensorflow_names(experts: int) -> dict[str, str]:
-    """Our tensor name -> the variable of CITE (BryanPlummer/cite, commit dd92c5c)."""
-    branches = {"image": "region", "sentence": "phrase"}
-    if experts:
-        branches["concept"] = "concept_weight"
-    names = dense("joint", "joint_embed_1") | linear("last", "joint_embed_3")
-    for ours, theirs in branches.items():
-        names |= dense(f"{ours}.first", f"{theirs}_embed_1")
-        names |= linear(f"{ours}.second", f"{theirs}_embed_2")
-    for k in range(experts or 1):
-        names |= dense(f"experts.{k}", f"concept_{k + 1}")
-    return names
-
-
-def published(
-    states: list[dict[str, Tensor]], options: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Constructor arguments and weights of a CITE checkpoint, or None if it is none.
-
-    The weights do not tell `norm_axis`: "regions", as in CITE's code, unless `options` says
-    otherwise; nor "embed_l1", the weight of the concept logits.
-    """
-    if len(states) != 1 or "joint_embed_1/fc/weights" not in states[0]:
-        return None
-    state = states[0]
-    experts = len(state.get("concept_weight_embed_2/biases", ()))
-    tensors = from_tensorflow(state, tensorflow_names(experts))
-    hidden, img_dim = tensors["image.first.linear.weight"].shape
-    arguments = CITE | {
-        "img_dim": img_dim,
-        "sentence_dim": tensors["sentence.first.linear.weight"].shape[1],
-        "hidden_dim": hidden,
-        "embed_dim": len(tensors["image.second.bias"]),
-        "joint_dims": [len(tensors["joint.linear.bias"]), len(tensors["experts.0.linear.bias"])],
-        "norm_axis": options.get("norm_axis", "regions"),
-        "num_experts": experts,
-        "concept_l1": options.get("embed_l1", 5e-5),
-        "text": {"name": "vectors"},
-    }
-    return arguments, tensors

@@ -14,14 +14,12 @@ from itm.batch import Captions, Encoded, Images, Pairs
 from itm.data.layout import Features
 from itm.layers.functional import full, full_precision, l2norm, last_state, masked_mean
 from itm.layers.text import BertText, text_encoder
+from itm.matcher.explanation import Details, array
 from itm.matcher.inputs import image_batches
-from itm.matcher.matcher import OBJECTS, Matcher
+from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.vsrn.captioner import Captioner
 from itm.models.vsrn.reasoning import EPS, RegionReasoning
-from itm.published.vsrn import FORMS, OPTIONS, REST, original_modules, published
 from itm.text.vocabulary import PAD, START
-
-__all__ = ["VSRN", "published"]
 
 
 class VSRN(Matcher):
@@ -84,9 +82,9 @@ class VSRN(Matcher):
         caption_max_len: int = 60,
         caption_dropout: float = 0.2,
         *,
-        loss=None,
-        optimizer=None,
-        scheduler=None,
+        loss: Loss | None = None,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
         self.save_hyperparameters(ignore=OBJECTS)
@@ -173,6 +171,11 @@ class VSRN(Matcher):
         vector, regions = self._image(images)
         return (regions * full(vector)[:, None]).sum(-1)
 
+    def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
+        """Which regions the image's vector follows."""
+        scores = array(self.region_scores(pairs.images)[0])
+        return Details(regions={"what the image's vector follows": scores})
+
     @torch.no_grad()
     def greedy(self, images: Images, start: int = START) -> tuple[Tensor, Tensor]:
         """Ids and log-probabilities (I, caption_max_len - 2) of the most likely words, one by one.
@@ -213,31 +216,3 @@ class VSRN(Matcher):
                 words = self.vocab.decode(ids[: over.argmax() if over.any() else None].tolist())
                 sentences.append(" ".join(words).replace(" ##", ""))  # ## continues a word piece
         return sentences
-
-    def to_published(self) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
-        """State dicts and options of the original code: image, text and, if any, captioner.
-
-        Raises:
-            ValueError: a form that the original code does not have.
-        """
-        h = self.hparams
-        form = (h["region_norm"], h["final_bn"])
-        if form not in FORMS or isinstance(self.text, BertText):
-            raise ValueError(
-                f"the original VSRN has a GRU for text and (region_norm, final_bn) = "
-                f"{' or '.join(map(str, FORMS))}; this one has {type(self.text).__name__}, {form}"
-            )
-        states: list[dict[str, Tensor]] = []
-        own = self.state_dict()
-        for table in original_modules(h["num_gcn"])[: 2 if self.captioner is None else 3]:
-            back = {new: old for old, new in table.items()}
-            state = {}
-            for name, value in own.items():
-                module, _, leaf = name.rpartition(".")
-                if module in back:
-                    conv = module.startswith("image.blocks") and value.dim() == 2
-                    leaf = f"{leaf}_l0" if module == "captioner.decoder" else leaf
-                    state[f"{back[module]}.{leaf}"] = value.unsqueeze(-1) if conv else value
-            states.append(state)
-        options = {old: h[new] for old, new in OPTIONS.items()}
-        return states, {**REST, **options, "data_name": FORMS[form], "dim_vid": h["embed_dim"]}

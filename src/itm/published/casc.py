@@ -1,0 +1,60 @@
+"""CASC: three state dicts, the two encoders of SCAN and the label head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from itm.published.scan import has_encoders, read_encoders, write_encoders
+from itm.published.tables import Options, State, Table, read_state, write_state
+
+HEAD: Table = {"fc1": "head.first", "fc2": "head.second"}
+
+OPTIONS = {  # original option -> our argument
+    "raw_feature_norm": "raw_norm",
+    "lambda_softmax_avg": "t2i_temperature",
+    "t2i_agg_func": "t2i_aggregation",
+    "lambda_softmax_lse": "i2t_temperature",
+    "i2t_agg_func": "i2t_aggregation",
+    "lambda_lse": "lambda_lse",
+}
+
+
+def read(states: list[State], options: Options) -> tuple[Options, State] | None:
+    """Arguments and tensors of an original checkpoint, or None if it is not CASC's.
+
+    The weights tell nothing about directions and aggregations: they are read from the options, and
+    are the published model's where no options were saved. Positive weights are 1: the original
+    keeps them in a file of their own, and only training needs them.
+    """
+    if len(states) != 3 or not has_encoders(states):
+        return None
+    head = states[2]
+    if not any(name.startswith(("fc1.", "fc2.")) for name in head):
+        return None
+    arguments, tensors = read_encoders(states, options)
+    num_labels, hidden = head["fc2.weight"].shape
+    cross = options.get("cross_attn", "all")
+    arguments |= {ours: options[theirs] for theirs, ours in OPTIONS.items() if theirs in options}
+    arguments |= {"direction": "both" if cross == "all" else cross}
+    arguments |= {"num_labels": num_labels, "hidden": hidden}
+    weights = {"head.pos_weight": torch.ones(num_labels)}
+    return arguments, tensors | read_state(head, HEAD) | weights
+
+
+def write(matcher: Any) -> tuple[list[State], Options]:
+    """State dicts and options of the original; positive weights are a file of their own there.
+
+    Raises:
+        ValueError: another alpha or text encoder than the original's.
+    """
+    h = matcher.hparams
+    if h["direction"] == "both" and h["alpha"] != 0.8:
+        raise ValueError(f"the original CASC has alpha=0.8; this one has {h['alpha']}")
+    states, options = write_encoders(matcher)
+    own = {theirs: h[ours] for theirs, ours in OPTIONS.items()}
+    own |= {"cross_attn": "all" if h["direction"] == "both" else h["direction"]}
+    own |= {"caption_vocab": h["num_labels"], "fc_hidden": h["hidden"]}
+    own |= {"caption_np": "./vocab/"}  # of the positive weights, which only training reads
+    return [*states, write_state(matcher.state_dict(), HEAD)], {**own, **options}

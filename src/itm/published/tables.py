@@ -1,0 +1,81 @@
+"""Tables of names: what an original code base calls its tensors, and what this library calls them.
+
+A table maps a name of the original to ours. A layer's name stands for all its tensors: "fc" ->
+"image" renames fc.weight and fc.bias. None drops a layer that the original saves and never uses.
+`{}` is the number of a layer; `{+1}` is the same number in a name that counts from one. The first
+entry that fits counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+State = dict[str, Tensor]
+Options = dict[str, Any]
+Table = Mapping[str, str | None]
+
+
+def read_state(state: State, table: Table, prefix: str = "") -> State:
+    """Rename the tensors of a state dict to our names.
+
+    Args:
+        state: the original's tensors.
+        table: their names.
+        prefix: begins the names that the table lacks. They are kept, so that loading reports them.
+    """
+    found = {}
+    for name, value in state.items():
+        for theirs, ours in table.items():
+            renamed = _rename(name, theirs, ours or "")
+            if renamed is not None:
+                break
+        else:
+            ours = renamed = prefix + name
+        if ours is not None:
+            found[renamed] = value
+    return found
+
+
+def write_state(tensors: State, table: Table) -> State:
+    """Select those of our tensors that the table names, under the original's names."""
+    renamed = original_names(tensors, table)
+    return {theirs: tensors[ours].detach().cpu() for ours, theirs in renamed.items()}
+
+
+def original_names(tensors: Iterable[str], table: Table) -> dict[str, str]:
+    """Map our names to the original's, where the table has one."""
+    found: dict[str, str] = {}
+    for name in tensors:
+        for theirs, ours in table.items():
+            renamed = None if ours is None else _rename(name, ours, theirs)
+            if renamed is not None:
+                found.setdefault(name, renamed)
+    return found
+
+
+def gru_arguments(text: State, rnn: str = "rnn") -> Options:
+    """Find sizes, layers and directions of a word embedding and a GRU from their tensors."""
+    vocab_size, word_dim = text["embed.weight"].shape
+    return {
+        "vocab_size": vocab_size,
+        "word_dim": word_dim,
+        "num_layers": sum(bool(re.fullmatch(rf"{rnn}\.weight_ih_l\d+", name)) for name in text),
+        "bidirectional": f"{rnn}.weight_ih_l0_reverse" in text,
+    }
+
+
+def _rename(name: str, old: str, new: str) -> str | None:
+    """Replace the layer `old` that a name begins with; None where it begins with another."""
+    pattern = re.escape(old).replace(r"\{\}", r"(?P<zero>\d+)").replace(r"\{\+1\}", r"(?P<one>\d+)")
+    found = re.fullmatch(rf"{pattern}(?P<leaf>\..*)?", name)
+    if found is None:
+        return None
+    groups = found.groupdict()
+    if "zero" in groups or "one" in groups:
+        k = int(groups["zero"]) if "zero" in groups else int(groups["one"]) - 1
+        new = new.replace("{+1}", str(k + 1)).replace("{}", str(k))
+    return new + (found["leaf"] or "")
