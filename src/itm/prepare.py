@@ -84,12 +84,12 @@ def write(what: str, train: Split, data: DictConfig, out: Path) -> Path:
         path = out / "concepts.json"
         Concepts.build(train.captions, data.num_concepts).save(path)
     elif what == "labels":
-        from itm.text.concepts import Labels
+        from itm.text.labels import Labels
 
         path = out / "labels.json"
         Labels.build(train.captions, data.num_labels, caption_image=train.caption_image).save(path)
     elif what == "cider":
-        from itm.relevance.sources import CiderIndex
+        from itm.relevance import CiderIndex
 
         path = out / "cider.npz"
         CiderIndex(train.captions, train.caption_image).save(path)
