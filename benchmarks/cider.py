@@ -12,7 +12,7 @@ import numpy as np
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
 from benchmarks.measure import Row, timed
-from itm.relevance.sources import CiderIndex, group_captions
+from itm.relevance import CiderIndex, group_captions
 
 SIZES = {"tiny": (20, 50), "small": (500, 300), "paper": (5000, 1000)}  # images, sample of pairs
 BATCH = 128

@@ -23,8 +23,9 @@ from itm.models import SCAN, TwoBranchEmbedding
 from itm.published.convert import read_checkpoint
 from itm.published.tensorflow import read_variables
 from itm.published.vocabulary import read_vocabulary
-from itm.relevance.sources import CiderIndex, relevance
-from itm.text.concepts import Concepts, Labels
+from itm.relevance import CiderIndex, relevance
+from itm.text.concepts import Concepts
+from itm.text.labels import Labels
 from itm.text.vocabulary import SPECIALS, Vocabulary
 from itm.text.word_vectors import word_vectors
 from itm.training.checkpoint_io import CheckpointFiles

@@ -13,7 +13,7 @@ from itm.data.layout import read_captions
 from itm.losses.logistic import logistic
 from itm.losses.triplet import triplet
 from itm.metrics.retrieval import evaluate, ranks
-from itm.relevance.sources import cider
+from itm.relevance import cider
 from itm.text.tokenizers import lower, tokenize
 from itm.text.vocabulary import SPECIALS, Vocabulary
 

@@ -176,7 +176,7 @@ class RegionDataModule(pl.LightningDataModule):
             else:
                 self.vocabulary = Vocabulary.build(self._train_captions(), self.min_count)
         if self.use_labels and self.labels is None:
-            from itm.text.concepts import Labels
+            from itm.text.labels import Labels
 
             captions = self._train_captions()
             image = self.split("train").caption_image[: len(captions)]

@@ -16,7 +16,7 @@ from itm.phrases.split import PhraseSplit
 from itm.text.vocabulary import Tokens
 
 if TYPE_CHECKING:
-    from itm.relevance.sources import CiderIndex
+    from itm.relevance import CiderIndex
     from itm.text.concepts import Concepts
 
 
@@ -120,7 +120,7 @@ def relevance_index(split: Split, size: int) -> CiderIndex:
     References are always an image's full list; document frequencies come from the first `size`
     captions, those that are trained on.
     """
-    from itm.relevance.sources import CiderIndex
+    from itm.relevance import CiderIndex
 
     df = None if size == len(split.captions) else split.references(size)
     return CiderIndex(split.captions, split.caption_image, split.num_images, df)

@@ -1,12 +1,17 @@
 """Small functions that several matchers share: norms, masks, the region projection."""
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from itm.batch import Encoded
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def full(x: Tensor) -> Tensor:
@@ -14,22 +19,19 @@ def full(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def full_precision(function):
-    """Run a method with autocast off; norms, softmax, sums and hinges belong there."""
+def full_precision(function: Callable[P, T]) -> Callable[P, T]:
+    """Run a function with autocast off; norms, softmax, sums and hinges belong there."""
 
     @wraps(function)
-    def run(*args, **kwargs):
-        device = next(
-            (a.device.type for a in _tensors(args)),
-            "cpu",
-        )
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        device = next((a.device.type for a in _tensors(args)), "cpu")
         with torch.autocast(device, enabled=False):
             return function(*args, **kwargs)
 
     return run
 
 
-def _tensors(values):
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
     """Tensors inside nested tuples, lists and dicts, first found first."""
     for value in values:
         if isinstance(value, Tensor):

@@ -68,6 +68,7 @@ def _words(state: dict[str, Any]) -> dict[str, Any]:
 def _rebuild(name: str, state: dict[str, Any]) -> Any:
     if name == "vocab":
         return vocabulary_from(state)
-    from itm.text.concepts import Concepts, Labels
+    from itm.text.concepts import Concepts
+    from itm.text.labels import Labels
 
     return (Concepts if name == "concepts" else Labels).from_state(state)

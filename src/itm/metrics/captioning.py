@@ -1,4 +1,4 @@
-"""How good are written sentences: the scores of the COCO caption evaluation."""
+"""Score written sentences by the metrics of the COCO caption evaluation."""
 
 import shutil
 import string
@@ -12,10 +12,10 @@ _PUNCTUATION = {*string.punctuation, "``", "''", "...", "--"}
 def caption_scores(
     sentences: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-    """BLEU-1 to 4, ROUGE-L, CIDEr-D and, where Java is installed, METEOR, through pycocoevalcap.
+    """Compute BLEU-1 to 4, ROUGE-L, CIDEr-D and, if Java is installed, METEOR by pycocoevalcap.
 
     Both sides are tokenised by this library and stripped of punctuation. The COCO evaluation
-    server uses the PTB tokeniser, a Java program; on hyphens and contractions they may differ.
+    server uses the PTB tokeniser, a Java program; on hyphens and contractions the two may differ.
 
     Args:
         sentences: N written sentences, one per image.
@@ -32,7 +32,7 @@ def caption_scores(
             f"{len(sentences)} sentences and {len(references)} lists of references "
             f"({sum(not x for x in references)} empty): every sentence needs at least one reference"
         )
-    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.bleu.bleu import Bleu  # late, for start-up time
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
@@ -45,10 +45,12 @@ def caption_scores(
     if shutil.which("java") is not None:
         from pycocoevalcap.meteor.meteor import Meteor
 
-        scores["meteor"] = Meteor().compute_score(human, written)[0]
+        meteor = Meteor()
+        with meteor.meteor_p.stdout, meteor.meteor_p.stderr:  # its destructor leaves these open
+            scores["meteor"] = meteor.compute_score(human, written)[0]
     return {name: 100 * float(value) for name, value in scores.items()}
 
 
 def plain(sentence: str) -> str:
-    """Lower-case tokens without punctuation, joined by blanks."""
+    """Lower-case and tokenise a sentence, drop punctuation, and join the tokens by blanks."""
     return " ".join(token for token in tokenize(sentence) if token not in _PUNCTUATION)

@@ -18,7 +18,7 @@ TILE = 1024  # rows and columns compared at once: 4 MB of float32 stay in the pr
 
 
 def to_numpy(scores: Matrix) -> np.ndarray:
-    """A host array of the scores; half precision, which numpy lacks in part, becomes float32."""
+    """Return the scores as an array; half precision becomes float32, as numpy lacks bfloat16."""
     if isinstance(scores, np.ndarray):
         return scores
     return (scores if scores.dtype == torch.float64 else scores.float()).detach().cpu().numpy()
@@ -62,7 +62,7 @@ def caption_rows(
 
 
 def ranks(scores: Matrix, caption_image: ArrayLike | Tensor | None = None) -> Ranks:
-    """How many candidates come before the right one, for every image and every caption.
+    """Count the candidates that come before the right one, for every image and every caption.
 
     i2t[i] = captions better than the best-placed own caption of image i,
     t2i[c] = images better than the own image of caption c; 0 is a hit at rank 1.
@@ -73,7 +73,7 @@ def ranks(scores: Matrix, caption_image: ArrayLike | Tensor | None = None) -> Ra
         caption_image: (M,) row of each caption's image; None means five captions per image.
 
     Returns:
-        (N,) and (M,) int64 arrays. An image without captions is no query: its rank is -1.
+        (N,) and (M,) int64 arrays. The rank of an image without captions is -1: not a query.
 
     Raises:
         ValueError: scores are not a matrix, hold NaN, or do not fit `caption_image`.
@@ -97,7 +97,7 @@ def streamed_ranks(
     caption_image: ArrayLike | Tensor | None = None,
     block: int = TILE,
 ) -> Ranks:
-    """`ranks` of `image_vectors @ caption_vectors.T` without ever holding that matrix.
+    """Compute `ranks` of `image_vectors @ caption_vectors.T` without holding that matrix.
 
     Args:
         image_vectors: (N, D).
@@ -131,10 +131,10 @@ def streamed_ranks(
 
 @torch.no_grad()
 def _count_better(tile: Callable[[slice, slice], Tensor], n: int, own: Tensor, block: int) -> Ranks:
-    """Ranks from tiles of the score matrix; `tile` must return fresh memory.
+    """Count from tiles of the score matrix; `tile` must return memory that may be written to.
 
-    The scores of the positives come from the same tiles that are compared with them: a product
-    of another shape may round differently and would make an item overtake itself.
+    The scores of the positives are taken from the same tiles that are compared with them: a
+    product of another shape may round differently, and an item would overtake itself.
     """
     m, device = len(own), own.device
     image, caption = torch.arange(n, device=device), torch.arange(m, device=device)
@@ -158,7 +158,7 @@ def _count_better(tile: Callable[[slice, slice], Tensor], n: int, own: Tensor, b
             own_score[c.start + columns] = scores[rows, columns]
 
     best = own_score.new_full((n,), -torch.inf).scatter_reduce(0, own, own_score, "amax")
-    leads = own_score == best[own]  # captions that are their image's best, the first of them counts
+    leads = own_score == best[own]  # captions with their image's best score; the first one counts
     place = torch.full((n,), m, device=device)
     place = place.scatter_reduce(0, own[leads], caption[leads], "amin")
 
@@ -166,7 +166,7 @@ def _count_better(tile: Callable[[slice, slice], Tensor], n: int, own: Tensor, b
     buffer = torch.empty(min(block, n), min(block, m), device=device)  # reused: faults no pages
     for i, c, rows, columns in tiles():
         scores = _checked(tile(i, c))
-        scores[rows, columns] = -torch.inf  # positives are no candidates: excluded by index
+        scores[rows, columns] = -torch.inf  # exclude the positives from the candidates
         flags = buffer[: scores.shape[0], : scores.shape[1]]
         for total, at, bound, dim in ((i2t, i, best[i, None], 1), (t2i, c, own_score[c], 0)):
             better = torch.gt(scores, bound, out=flags).sum(dim)
@@ -196,7 +196,7 @@ def _checked(scores: Tensor) -> Tensor:
 
 
 def topk(scores: np.ndarray, k: int) -> np.ndarray:
-    """The k best candidates of every query, best first, ties by lower index.
+    """Find the k best candidates of every query, best first, ties by lower index.
 
     Args:
         scores: (Q, G) scores of Q queries against a gallery of G; any strides, read in blocks.
@@ -235,6 +235,7 @@ def _topk(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def expand(start: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """The runs start[i], start[i] + 1, ..., length[i] numbers each, one after the other."""
+    """Concatenate the runs start[i], start[i] + 1, ..., of length[i] numbers each."""
     skip = np.cumsum(length) - length
-    return np.arange(length.sum()) + np.repeat(start - skip, length)
+    numbers: np.ndarray = np.arange(length.sum()) + np.repeat(start - skip, length)
+    return numbers

@@ -1,7 +1,7 @@
 """Metrics of graded relevance: NCS, semantic recall and nDCG.
 
-Recall knows one right image per caption. These metrics ask how relevant everything retrieved is,
-given a matrix of semantic relevances (`itm.relevance`). All of them are percent, averaged over the
+Recall accepts one right image per caption. These metrics measure how relevant all retrieved items
+are, given a matrix of semantic relevances (`itm.relevance`). All are in percent, averaged over the
 queries of a direction; keys are `i2t_<name>_<k>` and `t2i_<name>_<k>`.
 
 Sources: Biten et al., "Is an image worth five sentences?" (WACV 2022) for NCS and semantic recall;
@@ -32,13 +32,15 @@ class _Lists(NamedTuple):
     ideal: np.ndarray  # (Q, T) gallery items in the order of their relevance
 
     def gain(self, items: np.ndarray) -> np.ndarray:
-        return self.relevance[np.arange(len(items))[:, None], items]
+        gain: np.ndarray = self.relevance[np.arange(len(items))[:, None], items]
+        return gain
 
     def own(self, items: np.ndarray) -> np.ndarray:
-        return self.item_image[items] == self.query_image[:, None]
+        own: np.ndarray = self.item_image[items] == self.query_image[:, None]
+        return own
 
     def cut(self, items: np.ndarray, k: int, include_own: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The first k places (Q, k) and which of them are taken, own items removed on request."""
+        """Cut to the first k places (Q, k) and mark the valid ones; own items may be left out."""
         own = self.own(items)
         if include_own:
             return items[:, :k], np.ones_like(own[:, :k])
@@ -49,7 +51,7 @@ class _Lists(NamedTuple):
 def _lists(
     scores: np.ndarray, relevance: np.ndarray, caption_image: ArrayLike | None, k: int
 ) -> tuple[_Lists, _Lists]:
-    """Lists deep enough for k places after the own items are gone."""
+    """Rank deep enough to leave k places when the own items are removed."""
     n, m = scores.shape
     if relevance.shape != (m, n):
         raise ValueError(f"relevance must be captions x images, {(m, n)}, got {relevance.shape}")
@@ -75,7 +77,7 @@ def _lists(
 def semantic(
     scores: np.ndarray, relevance: np.ndarray, caption_image: ArrayLike | None = None
 ) -> dict[str, float]:
-    """The graded metrics that `itm.metrics.evaluate` reports, from one set of ranked lists.
+    """Compute the graded metrics that `itm.metrics.evaluate` reports, from one set of lists.
 
     Args:
         scores: (N, M) similarity.
@@ -104,10 +106,10 @@ def ncs(
     include_own: bool = True,
     weighted: bool = False,
 ) -> dict[str, float]:
-    """Normalised cumulative semantic score.
+    """Compute the normalised cumulative semantic score.
 
     NCS@k = sum of the relevance of the k retrieved items / sum of the k highest relevances.
-    A query to which nothing is relevant scores 0.
+    A query without relevant items scores 0.
 
     Args:
         scores: (N, M) similarity.
@@ -147,7 +149,7 @@ def related_images(
     depth: int = 30,
     include_own: bool = True,
 ) -> np.ndarray:
-    """The images most related to each image, by the relevance of its captions.
+    """Find the images most related to each image, by the relevance of its captions.
 
     Every caption votes for its `depth` most relevant images with their relevance; votes are summed
     over the captions of an image.
@@ -156,7 +158,7 @@ def related_images(
         relevance: (M, N).
         caption_image: (M,) row of each caption's image; None means five captions per image.
         related: images to return per image, the published M.
-        depth: images a caption votes for (the published evaluation: 30).
+        depth: how many images a caption votes for (30 in the published evaluation).
         include_own: False leaves out the image itself.
 
     Returns:
@@ -190,9 +192,10 @@ def semantic_recall(
     kind: str = "recall",
     depth: int = 30,
 ) -> dict[str, float]:
-    """Semantic recall: how much of what belongs to the most related images is retrieved.
+    """Compute semantic recall: the share of the most related images' items that is retrieved.
 
-    Relevant to a query are the captions of (or: the) `related_images` of its image.
+    For an image query the relevant items are the captions of its `related_images`, for a caption
+    query the `related_images` of its image.
 
     Args:
         scores: (N, M) similarity.
@@ -208,13 +211,13 @@ def semantic_recall(
 
     Returns:
         `i2t_sr_<k>` and `t2i_sr_<k>`; `sr_out` instead of `sr` without the own items. A query
-        to which nothing is relevant scores 0.
+        without relevant items scores 0.
 
     Raises:
         ValueError: unknown kind.
     """
     if kind not in ("recall", "any", "soft"):
-        raise ValueError(f"kind must be recall, any or soft, got {kind!r}")
+        raise ValueError(f"kind={kind!r}: expected 'recall', 'any' or 'soft'")
     lists = _lists(scores, relevance, caption_image, max(ks))
     targets = related_images(relevance, caption_image, related, depth, include_own)
     return _semantic_recall(lists, targets, ks, include_own, kind)
@@ -250,7 +253,7 @@ def ndcg(
     ks: Sequence[int] = KS,
     gain: str = "linear",
 ) -> dict[str, float]:
-    """Normalised discounted cumulative gain, own items included.
+    """Compute the normalised discounted cumulative gain, own items included.
 
     nDCG@k = sum_r g(relevance of the item at r) / log2(r + 2), r = 0..k-1, over the same sum of the
     ideal order; 0 where nothing is relevant.
@@ -270,7 +273,7 @@ def ndcg(
         ValueError: unknown gain.
     """
     if gain not in ("linear", "exponential"):
-        raise ValueError(f"gain must be linear or exponential, got {gain!r}")
+        raise ValueError(f"gain={gain!r}: expected 'linear' or 'exponential'")
     return _ndcg(_lists(scores, relevance, caption_image, max(ks)), ks, gain)
 
 
@@ -288,5 +291,6 @@ def _ndcg(lists: Sequence[_Lists], ks: Sequence[int], gain: str) -> dict[str, fl
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Part / whole, 0 where the whole is 0."""
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    """Divide, with 0 where the whole is 0."""
+    ratio: np.ndarray = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return ratio

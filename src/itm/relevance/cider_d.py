@@ -42,7 +42,7 @@ def cider(
     tokens: Tokens = whitespace_tokens,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """CIDEr-D of every caption against the references of every image.
+    """Compute the CIDEr-D of every caption against the references of every image.
 
     Args:
         captions: M captions.
@@ -73,19 +73,19 @@ def cider(
 
 
 class CiderIndex:
-    """N-gram index of a corpus: relevance of any of its captions for any of its images.
+    """Index of a corpus by n-grams: the relevance of any of its captions for any of its images.
 
-    Holds arrays only (about 0.3 GB for the 566,435 captions of COCO train in float32), so that
-    data-loader workers share it when they fork.
+    It holds arrays only (about 0.3 GB for the 566,435 captions of COCO train in float32), so that
+    data-loader workers share its memory when they fork.
 
     Args:
         captions: C captions.
-        caption_image: (C,) image that each caption is a reference of; -1 for a caption that is only
-            scored.
-        images: I, None takes the largest image + 1.
+        caption_image: (C,) row of the image that each caption describes; -1 for a caption that is
+            scored but is not a reference.
+        images: I; None takes the largest row + 1.
         df: see `cider`.
         tokens: caption -> words.
-        dtype: precision of the index and the default one of its results.
+        dtype: precision of the index, and of its results unless `out` has another.
 
     Attributes:
         shape: (C, I).
@@ -136,7 +136,7 @@ class CiderIndex:
         images: ArrayLike | None = None,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """CIDEr-D of the given (default: all) captions against the given images, (c, i).
+        """Compute the CIDEr-D of the given (default: all) captions for the given images, (c, i).
 
         Args:
             captions: rows of c captions.
@@ -158,17 +158,18 @@ class CiderIndex:
         return out
 
     def topk(self, k: int, per: str = "caption") -> tuple[np.ndarray, np.ndarray]:
-        """The k highest relevances without holding the matrix.
+        """Find the k highest relevances without holding the matrix.
 
         Args:
             k: length of the lists.
-            per: `caption`, the best images of each caption, or `image`, the best captions of each.
+            per: `caption` for the best images of each caption, or `image` for the best captions
+                of each image.
 
         Returns:
-            Values and rows, both (C, k) or (I, k), best first, ties by lower row.
+            Values and rows, both (C, k) or (I, k), best first; of equal values the lower row.
         """
         if per not in ("caption", "image"):
-            raise ValueError(f"per must be caption or image, got {per!r}")
+            raise ValueError(f"per={per!r}: expected 'caption' or 'image'")
         queries, gallery = self.shape if per == "caption" else self.shape[::-1]
         values = np.empty((queries, min(k, gallery)), self._hypotheses.dtype)
         items = np.empty(values.shape, np.int64)
@@ -187,7 +188,7 @@ class CiderIndex:
         return values, items
 
     def gather(self, captions: ArrayLike, images: ArrayLike) -> np.ndarray:
-        """CIDEr-D of single pairs: caption captions[p] against image images[p], (P,)."""
+        """Compute the CIDEr-D of single pairs, (P,): caption captions[p] for image images[p]."""
         captions, images = np.asarray(captions), np.asarray(images)
         result = np.zeros(len(captions), self._hypotheses.dtype)
         for part in np.split(np.arange(len(captions)), range(4096, len(captions), 4096)):
@@ -200,16 +201,16 @@ class CiderIndex:
         return result
 
     def batch(self, captions: ArrayLike, images: ArrayLike) -> np.ndarray:
-        """Relevance inside a batch: (I, C) float32, row = image, column = caption.
+        """Compute the relevance inside a batch: (I, C) float32, row = image, column = caption.
 
-        Made for the collate function of a data loader: a few milliseconds for 128 x 128.
+        The collate function of a data loader can call it: 128 x 128 take a few milliseconds.
         """
         captions, images = np.asarray(captions), np.asarray(images)
         owner, members = self._references_of(images)
         hypotheses, references = self._hypotheses[captions], self._references[members]
-        # Renumber the features of these captions: the product must not grow with the millions of
-        # features of the corpus. Features of the references that no caption has are dropped, most
-        # of them by a glance at their low 16 bits, the rest by a search.
+        # Renumber the features of these captions, so that the product does not grow with the
+        # millions of features of the corpus. Features that occur in references only are dropped:
+        # most by a look at their low 16 bits, the rest by a search.
         features, place = np.unique(hypotheses.indices, return_inverse=True)
         glance = np.zeros(2**16, bool)
         glance[features & 0xFFFF] = True
@@ -230,10 +231,11 @@ class CiderIndex:
         mean = coo_array(
             (weight, (owner, np.arange(len(members)))), shape=(len(images), len(members))
         )
-        return mean.tocsr() @ cosine
+        result: np.ndarray = mean.tocsr() @ cosine
+        return result
 
     def _references_of(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of all references of the given images, after the position of their image."""
+        """For each reference of the given images: the position of its image, and its own row."""
         count = self._count[images]
         members = self._members[expand(self._start[images], count)]
         return np.repeat(np.arange(len(images)), count), members
@@ -292,7 +294,9 @@ class CiderIndex:
 def _length_factor(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """exp(-(a - b)^2 / 72), looked up: the few differences repeat for all pairs."""
     difference = np.abs(a - b)
-    return np.exp(-(np.arange(difference.max(initial=0) + 1) ** 2) / VARIANCE)[difference]
+    factors = np.exp(-(np.arange(difference.max(initial=0) + 1) ** 2) / VARIANCE)
+    found: np.ndarray = factors[difference]
+    return found
 
 
 def _row_of_entry(matrix: csr_array) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""N-grams of a corpus as a sparse matrix of counts, and their tf-idf features for CIDEr-D."""
+"""Count the n-grams of a corpus in a sparse matrix, and make tf-idf features for CIDEr-D."""
 
 import warnings
 from collections import Counter, defaultdict
@@ -15,12 +15,12 @@ PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--
 
 
 def whitespace_tokens(caption: str) -> list[str]:
-    """Lower-cased words between blanks: right for caption files that are tokenised already."""
+    """Split a lower-cased caption at blanks; right for caption files that are tokenised already."""
     return caption.lower().split()
 
 
 def coco_tokens(caption: str) -> list[str]:
-    """`whitespace_tokens` without the punctuation that the COCO caption evaluation drops."""
+    """Split as `whitespace_tokens`, without the punctuation that the COCO evaluation drops."""
     return [word for word in caption.lower().split() if word not in PUNCTUATION]
 
 
@@ -56,14 +56,14 @@ class NGrams(NamedTuple):
     length: np.ndarray
 
     def look_up(self, table: Mapping[tuple[str, ...], float]) -> np.ndarray:
-        """(n-grams,) values in a table by word tuples, 0 where it has none."""
+        """Look up each n-gram in a table by word tuples: (n-grams,), 0 where it has none."""
         names: list[tuple[str, ...]] = []
         for prefix, last in zip(self.prefix.tolist(), self.last.tolist(), strict=True):
             names.append((*(names[prefix] if prefix >= 0 else ()), self.words[last]))
         return np.array([table.get(name, 0) for name in names], np.float64)
 
     def document_frequency(self, document: np.ndarray) -> tuple[np.ndarray, int]:
-        """(n-grams,) in how many documents each occurs, and how many documents there are.
+        """Count the documents that hold each n-gram, (n-grams,), and all documents.
 
         Args:
             document: (C,) document that each caption belongs to, -1 for none.
@@ -78,10 +78,10 @@ class NGrams(NamedTuple):
 
 
 def inverse_document_frequency(frequency: np.ndarray, documents: int) -> np.ndarray:
-    """log(documents) - log(max(1, frequency)), never negative.
+    """Compute log(documents) - log(max(1, frequency)), which is never negative.
 
     Raises:
-        ValueError: an n-gram occurs in more documents than there are.
+        ValueError: a frequency exceeds the number of documents.
     """
     if frequency.max(initial=0) > max(documents, 1):
         raise ValueError(
@@ -94,7 +94,8 @@ def inverse_document_frequency(frequency: np.ndarray, documents: int) -> np.ndar
             "because idf = log(1 / 1): pass df= with the captions of a larger corpus",
             stacklevel=3,
         )
-    return np.log(max(documents, 1)) - np.log(np.maximum(frequency, 1))
+    idf: np.ndarray = np.log(max(documents, 1)) - np.log(np.maximum(frequency, 1))
+    return idf
 
 
 def count_ngrams(captions: Sequence[str], tokens: Tokens) -> NGrams:
@@ -150,7 +151,7 @@ def count_ngrams(captions: Sequence[str], tokens: Tokens) -> NGrams:
 def document_frequencies(
     references: Sequence[Sequence[str]], tokens: Tokens = whitespace_tokens
 ) -> DocumentFrequencies:
-    """A table for `df`: in how many images each n-gram of up to four words occurs."""
+    """Make a table for `df`: in how many images each n-gram of up to four words occurs."""
     counts: Counter[tuple[str, ...]] = Counter()
     for group in references:
         words = [tokens(caption) for caption in group]
@@ -168,7 +169,7 @@ def document_frequencies(
 def clipped_features(
     counts: csr_array, order: np.ndarray, idf: np.ndarray, dtype: np.dtype
 ) -> tuple[csr_array, csr_array]:
-    """Two matrices H and R with H R^T = sum over orders of the clipped cosines of CIDEr-D.
+    """Make matrices H and R with H R^T = sum over orders of the clipped cosines of CIDEr-D.
 
     Feature (n-gram w, k) of a caption with count y >= k is idf(w) / |g_n| as a hypothesis and
     y idf(w) / |g_n| as a reference: min(x, y) y idf^2 = sum_k [x >= k] idf * [y >= k] y idf.

@@ -1,9 +1,4 @@
-"""Semantic relevance of captions for images: CIDEr-D, SPICE, or a matrix of one's own.
-
-A relevance is a (captions, images) matrix; larger is more relevant. `itm.metrics.evaluate` scores
-retrieval with it, and the SAM loss makes its margins from CIDEr-D inside a batch
-(`CiderIndex.batch`).
-"""
+"""Get a relevance matrix by name: CIDEr-D, SPICE, or a file."""
 
 import shutil
 import subprocess
@@ -13,26 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from itm.relevance.cider_d import CiderIndex, cider
-from itm.relevance.ngrams import (
-    DocumentFrequencies,
-    Tokens,
-    coco_tokens,
-    document_frequencies,
-    whitespace_tokens,
-)
-
-__all__ = [
-    "CiderIndex",
-    "DocumentFrequencies",
-    "cider",
-    "coco_tokens",
-    "document_frequencies",
-    "group_captions",
-    "relevance",
-    "spice",
-    "whitespace_tokens",
-]
+from itm.relevance.cider_d import cider
+from itm.relevance.ngrams import Tokens, whitespace_tokens
 
 
 def relevance(
@@ -41,10 +18,10 @@ def relevance(
     references: Sequence[Sequence[str]],
     tokens: Tokens = whitespace_tokens,
 ) -> np.ndarray:
-    """A relevance matrix by name, from a file or as given.
+    """Get a relevance matrix by name, from a file, or as given.
 
     Args:
-        source: `cider`, `spice`, the path of a .npy file (memory-mapped), or a matrix.
+        source: `cider`, `spice`, the path of a .npy file (memory-mapped), or the matrix itself.
         captions: M captions.
         references: N lists of reference captions.
         tokens: caption -> words, for CIDEr-D.
@@ -53,7 +30,7 @@ def relevance(
         (M, N) relevance of each caption for each image.
 
     Raises:
-        ValueError: unknown name, or a matrix of another shape.
+        ValueError: unknown name, or a matrix of the wrong shape.
         FileNotFoundError: no such file.
     """
     check_source(source)
@@ -70,7 +47,7 @@ def relevance(
 
 
 def check_source(source: str | Path | np.ndarray) -> None:
-    """Say at once that a relevance is unknown or its file missing; scores may take minutes.
+    """Check a source of relevance before scores are computed, which may take minutes.
 
     Raises:
         ValueError: unknown name.
@@ -87,7 +64,7 @@ def check_source(source: str | Path | np.ndarray) -> None:
 
 
 def group_captions(captions: Sequence[str], caption_image: ArrayLike) -> list[list[str]]:
-    """The captions of each image: lines of a caption file -> `references`.
+    """Group captions by image: the lines of a caption file -> `references`.
 
     Args:
         captions: M captions.
@@ -106,7 +83,7 @@ def group_captions(captions: Sequence[str], caption_image: ArrayLike) -> list[li
 def spice(
     captions: Sequence[str], references: Sequence[Sequence[str]], block: int = 20000
 ) -> np.ndarray:
-    """SPICE F-score (0..1) of every caption against the references of every image.
+    """Compute the SPICE F-score (0..1) of every caption against the references of every image.
 
     Runs the Java program that `pycocoevalcap` packages, which downloads its parser on first use.
     Each pair is a comparison of scene graphs: meant for thousands of pairs, not for a whole split.

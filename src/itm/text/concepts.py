@@ -12,21 +12,19 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from itm.text.labels import Labels
+from itm.text.lemmas import noun_lemma
 from itm.text.tagger import Tagger, default_tagger, tagger_name
 from itm.text.tokenizers import tokenize
-from itm.text.word_list_files import pack, read_json, read_original, unpack
+from itm.text.word_list_files import read_json, read_original
 from itm.text.word_lists import (
     any_of_image,
     choose,
     co_occurrence,
     count_tags,
     multi_hot,
-    noun_lemma,
 )
 from itm.text.word_vectors import word_vectors
-
-__all__ = ["Concepts", "Labels"]
+from itm.utils.packed_arrays import pack, unpack
 
 
 class Concepts:
@@ -43,7 +41,7 @@ class Concepts:
         source: which tagger made the groups.
 
     Raises:
-        ValueError: a word twice, shapes that do not fit, or an unknown matching.
+        ValueError: a word occurs twice, shapes do not fit, or the matching is unknown.
     """
 
     def __init__(
@@ -60,7 +58,7 @@ class Concepts:
         if len(set(words)) != size:
             raise ValueError("concepts has words more than once")
         if matching not in ("exact", "lemma"):
-            raise ValueError(f"matching {matching!r} is neither 'exact' nor 'lemma'")
+            raise ValueError(f"matching={matching!r}: expected 'exact' or 'lemma'")
         self.words = list(words)
         self.groups = list(groups) if groups is not None else None
         self.counts = None if counts is None else np.asarray(counts, np.int32)
@@ -87,12 +85,12 @@ class Concepts:
         tagger: Tagger | None = None,
         vectors: str | Path | None = None,
     ) -> "Concepts":
-        """The most frequent words of each group: 70 % objects, 20 % properties, 10 % motions.
+        """Choose the most frequent words: 70 % objects, 20 % properties, 10 % motions.
 
-        A word's group is that of its most frequent tag in context; words are compared as they
-        stand, without stop list or lemmas (man and men are two concepts). Of words equally
-        frequent the one that occurs first is taken. A group with too few words leaves its places
-        to objects, then to the others; a small corpus gives fewer than `size` concepts.
+        A word belongs to the group of its most frequent tag. Words are compared as written,
+        without stop list or lemmas (man and men are two concepts). Of words equally frequent the
+        one that occurs first is taken. A group with too few words leaves its places to objects,
+        then to the others; a small corpus gives fewer than `size` concepts.
 
         Args:
             captions: of the training split only.
@@ -115,15 +113,20 @@ class Concepts:
         )
 
     def label(self, captions: Iterable[str], matching: str | None = None) -> np.ndarray:
-        """(C, K) float32, 1 where a caption holds a concept; `matching` overrides its own."""
+        """Label captions: (C, K) float32, 1 where a caption holds a concept.
+
+        Args:
+            captions: C captions.
+            matching: "exact" or "lemma"; None takes the list's own.
+        """
         return self._find(captions, matching or self.matching).toarray().astype(np.float32)
 
     def label_images(
         self, captions: Sequence[str], caption_image: Sequence[int] | np.ndarray, num_images: int
     ) -> np.ndarray:
-        """(N, K) float32 training labels: exact words of any caption of the image.
+        """Label images by the exact words of any of their captions: (N, K) float32.
 
-        For training only: at test time they would tell captions of one image from the others.
+        For training only: at test time such labels would reveal which captions belong together.
         """
         return any_of_image(self._find(captions, "exact"), caption_image, num_images)
 
@@ -135,7 +138,7 @@ class Concepts:
         return multi_hot(captions, column, form, len(self.words))
 
     def state(self) -> dict[str, Any]:
-        """JSON-able content, read back by `from_state`."""
+        """Return the content as data for JSON, which `from_state` reads back."""
         arrays = {"counts": self.counts, "adjacency": self.adjacency, "vectors": self.vectors}
         packed = {name: pack(x) for name, x in arrays.items() if x is not None}
         plain = {"words": self.words, "groups": self.groups}
@@ -166,7 +169,7 @@ class Concepts:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not such a file.
+            ValueError: the file has another format.
         """
         path = Path(path)
         path = path / "category_concepts.json" if path.is_dir() else path

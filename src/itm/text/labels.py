@@ -55,7 +55,9 @@ class Labels:
         tagger: Tagger | None = None,
         caption_image: Sequence[int] | np.ndarray | None = None,
     ) -> "Labels":
-        """The most frequent nouns without stop words; counted where they are tagged as nouns.
+        """Choose the most frequent nouns without stop words.
+
+        A word counts where it is tagged as a noun.
 
         Args:
             captions: of the training split only (published: training and validation).
@@ -91,14 +93,14 @@ class Labels:
         num_images: int,
         legacy_join: bool = False,
     ) -> np.ndarray:
-        """(N, K) float32, 1 where any caption of the image holds the word, whatever its tag.
+        """Label images: (N, K) float32, 1 where any caption holds the word, whatever its tag.
 
         Args:
             captions: C captions.
             caption_image: (C,) row of each caption's image.
             num_images: N.
-            legacy_join: glue an image's captions together without a space first, as the original
-                did, which loses labels where two captions meet.
+            legacy_join: first join an image's captions without a space, as the original did,
+                which loses labels where two captions meet.
         """
         if legacy_join:
             glued: defaultdict[int, str] = defaultdict(str)
@@ -110,7 +112,7 @@ class Labels:
         return any_of_image(found, caption_image, num_images)
 
     def pos_weight(self, cap: float = 100.0) -> np.ndarray:
-        """(K,) float32 weights of positive labels: images without / images with, at most `cap`.
+        """Compute weights of positive labels, (K,): images without / images with, at most `cap`.
 
         Raises:
             ValueError: the list was read from a file that holds no counts.
@@ -124,7 +126,7 @@ class Labels:
         return np.minimum((self.images - found) / np.maximum(found, 1), cap).astype(np.float32)
 
     def state(self) -> dict[str, Any]:
-        """JSON-able content, read back by `from_state`."""
+        """Return the content as data for JSON, which `from_state` reads back."""
         counts = {"positives": self.positives, "images": self.images}
         return {"words": self.words, **counts, "source": self.source}
 
@@ -150,7 +152,7 @@ class Labels:
             try:
                 return cls.from_state(data)
             except TypeError as error:
-                raise ValueError(f"{path} is no label list, but another word list") from error
+                raise ValueError(f"{path} is another kind of word list than labels") from error
         words = words_of(data.get("word2idx"), Path(path))
         if "<start>" in words:
             raise ValueError(

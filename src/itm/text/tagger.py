@@ -1,8 +1,8 @@
-"""Part-of-speech tags of captions without downloads.
+"""Tag the parts of speech of captions, without downloads.
 
-`default_tagger` is nltk's averaged perceptron where its data is installed. Elsewhere it is
-`LexiconTagger`: a list of the words that captions are made of (lexicon.txt), suffix rules for the
-rest, and a few rules on neighbours for words that can be noun or verb ("a walk", "they walk").
+`default_tagger` is nltk's averaged perceptron if its data is installed, else `LexiconTagger`: a
+list of words that are common in captions (lexicon.txt), suffix rules for all others, and a few
+rules on neighbours for words that can be noun or verb ("a walk", "they walk").
 """
 
 import re
@@ -29,7 +29,7 @@ SUFFIXES = (
 
 
 def lexicon() -> dict[str, tuple[str, ...]]:
-    """Word -> its possible tags, the default first."""
+    """Read the possible tags of each word, the default first."""
     words: dict[str, tuple[str, ...]] = {}
 
     def add(word: str, tags: Sequence[str]) -> None:
@@ -48,7 +48,7 @@ def lexicon() -> dict[str, tuple[str, ...]]:
 
 
 def add_s(word: str) -> str:
-    """The -s form of a noun or a verb: walk -> walks, catch -> catches, carry -> carries."""
+    """Form the -s form of a noun or a verb: walk -> walks, catch -> catches, carry -> carries."""
     if re.search(r"(s|x|z|ch|sh|do|go)$", word):
         return word + "es"
     if re.search(r"[^aeiou]y$", word):
@@ -57,7 +57,7 @@ def add_s(word: str) -> str:
 
 
 class LexiconTagger:
-    """Lexicon, suffix rules, and the neighbours of words with several tags."""
+    """Tag by lexicon and suffix; for words with several tags, by their neighbours."""
 
     name = "lexicon"
 
@@ -65,7 +65,7 @@ class LexiconTagger:
         self.words = lexicon()
 
     def __call__(self, tokens: Sequence[str]) -> list[str]:
-        """Penn tags of the lower-cased tokens of one sentence."""
+        """Tag the lower-cased tokens of one sentence with Penn tags."""
         choices = [self.words.get(token) or (self._guess(token),) for token in tokens]
         tags: list[str] = []
         for i, options in enumerate(choices):
@@ -79,13 +79,13 @@ class LexiconTagger:
 
 
 def _choose(options: tuple[str, ...], before: list[str], following: str) -> str:
-    """One of several tags, from the tags before the word and the likeliest tag after it."""
+    """Choose one of several tags by the tags before the word and the likeliest tag after it."""
     previous = before[-1] if before else ""
     verb = next((tag for tag in options if tag.startswith("VB")), None)
     if verb is not None:
         agrees = previous == ("NN" if verb == "VBZ" else "NNS")
         joined = previous == "CC" and any(tag.startswith("VB") for tag in before)
-        adverb = previous == "RB" and "JJ" not in options  # "very clean" is no verb
+        adverb = previous == "RB" and "JJ" not in options  # in "very clean", clean is an adjective
         if agrees or joined or adverb or previous in VERBAL:
             return verb
         if previous in {"DT", "PRP$", "CD", "POS"} or previous.startswith("JJ"):
@@ -105,18 +105,18 @@ class PerceptronTagger:
     name = "nltk perceptron"
 
     def __init__(self) -> None:
-        from nltk.tag import PerceptronTagger as Perceptron
+        from nltk.tag import PerceptronTagger as Perceptron  # late: nltk costs half a second
 
         self._tagger = Perceptron()
 
     def __call__(self, tokens: Sequence[str]) -> list[str]:
-        """Penn tags of the tokens of one sentence."""
+        """Tag the tokens of one sentence with Penn tags."""
         return [tag for _, tag in self._tagger.tag(list(tokens))]
 
 
 @lru_cache(maxsize=1)
 def default_tagger() -> LexiconTagger | PerceptronTagger:
-    """The tagger of nltk where its data is installed, the lexicon elsewhere."""
+    """Return nltk's tagger if its data is installed, else the lexicon."""
     try:
         return PerceptronTagger()
     except LookupError:
@@ -124,10 +124,10 @@ def default_tagger() -> LexiconTagger | PerceptronTagger:
 
 
 def tagger_name(tagger: Tagger) -> str:
-    """What a word list records about the tagger that made it."""
+    """Name a tagger, for the record of a word list that it made."""
     return str(getattr(tagger, "name", getattr(tagger, "__name__", type(tagger).__name__)))
 
 
 def tag(tokens: Sequence[str]) -> list[str]:
-    """Penn tags of the tokens of one sentence, by `default_tagger`."""
+    """Tag the tokens of one sentence with Penn tags, by `default_tagger`."""
     return default_tagger()(tokens)

@@ -1,4 +1,4 @@
-"""How a caption is split into words."""
+"""Split a caption into words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _treebank():
 
 
 def tokenize(caption: str) -> list[str]:
-    """Words of one caption: lower-cased, Treebank style, the whole line as one sentence.
+    """Split a caption in the style of the Penn Treebank: lower-cased, the line as one sentence.
 
     >>> tokenize("A man's dog isn't running.")
     ['a', 'man', "'s", 'dog', 'is', "n't", 'running', '.']
@@ -28,19 +28,19 @@ def tokenize(caption: str) -> list[str]:
 
 
 def split_blanks(caption: str) -> list[str]:
-    """Words of one caption: lower-cased, split at blanks."""
+    """Lower-case a caption and split it at blanks."""
     return lower(caption).split()
 
 
 def bytes_repr(caption: str) -> str:
-    """A caption as Python 3 prints its bytes: b'...', all in lower case."""
+    """Return a caption as Python 3 prints its bytes: b'...', all in lower case."""
     return str(caption.encode("utf-8").strip()).lower()
 
 
 def tokenize_bytes_repr(caption: str) -> list[str]:
-    """Words of `bytes_repr`: CVSE's loader took this text for the caption, in training and test.
+    """Split `bytes_repr`, which CVSE's loader took for the caption, in training and test.
 
-    With the rule of nltk 3.4.5 to 3.9.1 that parts a quote from a single letter behind it.
+    It applies the rule of nltk 3.4.5 to 3.9.1 that separates a quote from a single letter after it.
 
     >>> tokenize_bytes_repr("A dog runs.")
     ['b', "'", 'a', 'dog', 'runs', '.', "'"]

@@ -1,16 +1,17 @@
-"""Captions to token ids: the tokeniser, the vocabulary and its published JSON format.
+"""Words and their ids: a vocabulary turns a caption into token ids.
 
-The pipeline is that of the systems whose weights are loaded here: a caption is stripped and
-lower-cased as ASCII bytes, split by the Penn-Treebank style tokeniser of nltk (no data download),
-wrapped in <start> and <end>, and unknown words become <unk>.
+The pipeline is that of the published systems: a caption is stripped and lower-cased as ASCII bytes,
+split by nltk's tokeniser in the style of the Penn Treebank (which needs no data), wrapped in
+<start> and <end>, and unknown words become <unk>.
 """
 
 import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
+from itm.text.bert_vocabulary import BertVocabulary
 from itm.text.tokenizers import TOKENIZERS, bytes_repr, tokenize
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
@@ -18,26 +19,26 @@ PAD, START, END, UNK = range(4)
 
 
 class Tokens(Protocol):
-    """What a matcher needs of a vocabulary; `Vocabulary` and `BertVocabulary` both fit."""
+    """What a matcher needs of a vocabulary: `Vocabulary` and `BertVocabulary` provide it."""
 
     def __len__(self) -> int:
-        """Number of ids, the rows of the embedding table."""
+        """Return the number of ids, which is the number of rows of the embedding table."""
         ...
 
     def encode(self, caption: str) -> list[int]:
-        """Ids of a caption, markers included."""
+        """Convert a caption to ids, markers included."""
         ...
 
     def as_read(self, caption: str) -> str:
-        """The text whose words `encode` looks up; concepts are found in the same text."""
+        """Return the text whose words `encode` looks up; concepts are found in the same text."""
         ...
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """The word of each id."""
+        """Return the word of each id."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to rebuild it, as JSON-able data."""
+        """Return everything needed to rebuild it, as data for JSON."""
         ...
 
 
@@ -45,14 +46,14 @@ class Vocabulary:
     """Words and their ids; ids 0 to 3 are <pad>, <start>, <end>, <unk>.
 
     Args:
-        words: the words in id order, the four specials first. Without markers <pad> is enough: a
-            vocabulary without <unk> drops the words it does not know.
+        words: the words in the order of their ids, the four specials first. Without markers only
+            <pad> is required; a vocabulary without <unk> drops unknown words.
         markers: wrap each caption in <start> and <end>.
         tokenizer: "treebank", "whitespace" to split the lower-cased caption at blanks, or
-            "bytes_repr" for CVSE's own weights, see `tokenize_bytes_repr`.
-        pad_to: fill (and cut) every caption to this many ids, and count the padding as words. Only
-            for published weights that were trained so (two-branch networks in PyTorch: the vector
-            of id 0 was learnt and belongs to every caption).
+            "bytes_repr" for CVSE's own weights, see `itm.text.tokenizers.tokenize_bytes_repr`.
+        pad_to: pad or cut every caption to this many ids, and count the padding as words. Only for
+            published weights that were trained this way (two-branch networks in PyTorch, where the
+            vector of id 0 was learnt and is part of every caption).
 
     Raises:
         ValueError: a word occurs twice, the specials are missing, or an unknown tokeniser.
@@ -71,7 +72,9 @@ class Vocabulary:
                 f"a vocabulary starts with {', '.join(SPECIALS[:first])}, this one with {words[:4]}"
             )
         if tokenizer not in TOKENIZERS:
-            raise ValueError(f"tokenizer {tokenizer!r} is none of {', '.join(TOKENIZERS)}")
+            raise ValueError(
+                f"tokenizer={tokenizer!r}: expected one of {', '.join(map(repr, TOKENIZERS))}"
+            )
         self.words = list(words)
         self.markers = markers
         self.tokenizer = tokenizer
@@ -90,7 +93,7 @@ class Vocabulary:
     __hash__ = None  # type: ignore[assignment]
 
     def encode(self, caption: str) -> list[int]:
-        """Ids of a caption: <start>, words (unknown -> <unk>), <end>."""
+        """Convert a caption to ids: <start>, words (unknown -> <unk>), <end>."""
         unknown = self.ids.get("<unk>")
         found = [self.ids.get(word, unknown) for word in TOKENIZERS[self.tokenizer](caption)]
         ids = [word for word in found if word is not None]
@@ -104,12 +107,12 @@ class Vocabulary:
         return bytes_repr(caption) if self.tokenizer == "bytes_repr" else caption
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """The word of each id."""
+        """Return the word of each id."""
         return [self.words[i] for i in ids]
 
     @classmethod
     def build(cls, captions: Iterable[str], min_count: int = 4) -> "Vocabulary":
-        """Words that occur at least `min_count` times, in order of first appearance."""
+        """Keep the words that occur at least `min_count` times, in order of first appearance."""
         counts: Counter[str] = Counter()
         for caption in captions:
             counts.update(tokenize(caption))
@@ -117,7 +120,7 @@ class Vocabulary:
         return cls([*SPECIALS, *kept])
 
     def state(self) -> dict[str, Any]:
-        """JSON-able content, read back by `vocabulary_from`."""
+        """Return the content as data for JSON, which `vocabulary_from` reads back."""
         return {
             "kind": "words",
             "words": self.words,
@@ -137,18 +140,18 @@ class Vocabulary:
             words = {word: i for word, i in self.ids.items() if i != PAD}
             data = {"tok2idx": words, "max_length": self.pad_to}
         if self.tokenizer != ("treebank" if self.pad_to is None else "whitespace"):
-            data["tokenizer"] = self.tokenizer  # neither format tells; read by `load` alone
+            data["tokenizer"] = self.tokenizer  # our addition to both formats, for `load`
         Path(path).write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """Read a published JSON format, 'word2idx' or the two-branch 'tok2idx', or our own.
+        """Read a published JSON format ('word2idx', or the two-branch 'tok2idx') or our own.
 
-        'tok2idx' numbers the words from 1 (0 pads every caption to 'max_length'); its captions are
-        split at blanks and their unknown words, stop words among them, dropped.
+        'tok2idx' numbers the words from 1; 0 pads every caption to 'max_length'. Its captions are
+        split at blanks, and their unknown words, stop words among them, are dropped.
 
         Raises:
-            ValueError: the file is not such a vocabulary, or its ids are not 0 to n-1.
+            ValueError: the file has another format, or its ids are not 0 to n-1.
         """
         path = Path(path)
         options: dict[str, Any] = {}
@@ -170,57 +173,12 @@ class Vocabulary:
             dense = [index[word] for word in words] == list(range(len(words)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path} is no vocabulary: expected JSON with 'word2idx': {{word: id}} "
+                f"{path} is not a vocabulary: expected JSON with 'word2idx': {{word: id}} "
                 f"({type(error).__name__}: {error})"
             ) from error
         if not dense:
             raise ValueError(f"{path}: word2idx must hold each id from 0 to {len(words) - 1} once")
         return cls(words, **options)
-
-
-class BertVocabulary:
-    """Word pieces of a pretrained transformer, with its own markers.
-
-    Args:
-        tokenizer: the tokeniser as the JSON text of the `tokenizers` package, so that a saved
-            matcher needs no hub and no folder.
-        max_length: longer captions are cut here.
-    """
-
-    def __init__(self, tokenizer: str, max_length: int = 128):
-        from tokenizers import Tokenizer
-
-        self.json = tokenizer
-        self.max_length = max_length
-        self._tokenizer = Tokenizer.from_str(tokenizer)
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length)
-
-    @classmethod
-    def from_pretrained(cls, path: str, max_length: int = 128) -> "BertVocabulary":
-        """From a local folder or a hub name."""
-        from transformers import AutoTokenizer
-
-        return cls(AutoTokenizer.from_pretrained(path).backend_tokenizer.to_str(), max_length)
-
-    def __len__(self) -> int:
-        return self._tokenizer.get_vocab_size()
-
-    def encode(self, caption: str) -> list[int]:
-        """Ids of a caption with the transformer's own markers."""
-        return self._tokenizer.encode(caption.strip()).ids
-
-    def as_read(self, caption: str) -> str:
-        """See `Tokens.as_read`."""
-        return caption
-
-    def decode(self, ids: Iterable[int]) -> list[str]:
-        """The word piece of each id."""
-        return [cast(str, self._tokenizer.id_to_token(int(i))) for i in ids]
-
-    def state(self) -> dict[str, Any]:
-        """JSON-able content, read back by `vocabulary_from`."""
-        return {"kind": "bert", "tokenizer": self.json, "max_length": self.max_length}
 
 
 def vocabulary_from(state: dict[str, Any]) -> Vocabulary | BertVocabulary:

@@ -1,9 +1,6 @@
-"""Files of word lists: arrays in JSON, the original's concept files, weights, word vectors."""
+"""Files of word lists: JSON, and the annotations that the authors of CVSE published."""
 
-import base64
-import io
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,61 +9,51 @@ import numpy as np
 from itm.utils.safe_pickle import read_arrays
 
 
-def pack(array: np.ndarray) -> str:
-    """An array as a short string: .npy bytes, compressed, base64."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return base64.b64encode(zlib.compress(buffer.getvalue(), 9)).decode("ascii")
-
-
-def unpack(text: str) -> np.ndarray:
-    """The array of `pack`."""
-    return np.load(io.BytesIO(zlib.decompress(base64.b64decode(text))), allow_pickle=False)
-
-
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Read a JSON object.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no JSON object.
+        ValueError: the file holds something else.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no word list at {path}")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON word list ({error})") from error
+        raise ValueError(f"{path} is not JSON; expected a word list ({error})") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds a {type(data).__name__}, expected a JSON object")
     return data
 
 
 def words_of(index: Any, path: Path) -> list[str]:
-    """The words of {word: index} in the order of their indices.
+    """Return the words of {word: index} in the order of their indices.
 
     Raises:
-        ValueError: not such a dict, or its indices are not 0 to n - 1.
+        ValueError: not a dict, or its indices are not 0 to n - 1.
     """
     if not isinstance(index, dict) or sorted(index.values(), key=str) != sorted(
         range(len(index)), key=str
     ):
-        raise ValueError(f"{path} is no word list: expected {{word: index}} with indices from 0")
+        raise ValueError(
+            f"{path} is not a word list: expected {{word: index}} with indices from 0 to n - 1"
+        )
     return sorted(index, key=index.__getitem__)
 
 
 def read_original(path: Path) -> dict[str, Any]:
-    """Words, groups, counts, adjacency and vectors of CVSE's Concept_annotations.
+    """Read words, groups, counts, adjacency and vectors of CVSE's Concept_annotations.
 
     The pickles beside the word list are told apart by content: a dict with "adj_all" holds the
-    counts, one with "poss" the groups, an array the word vectors. What is missing is left out.
+    counts, one with "poss" the groups, an array the word vectors. Missing parts are left out.
 
     Args:
         path: category_concepts.json, {word: index}.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no word list, or a pickle holds more than arrays.
+        ValueError: it is not a word list, or a pickle holds more than arrays.
     """
     found: dict[str, Any] = {"words": words_of(read_json(path), path)}
     for file in sorted(path.parent.glob("*concepts*.pkl")):

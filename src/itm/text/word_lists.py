@@ -1,4 +1,4 @@
-"""How concept and label words are counted, chosen and found in captions."""
+"""Choose the words of a concept or label list by their frequency, and find them in captions."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ from itm.text.tokenizers import tokenize
 GROUPS = {"NN": "OBJ", "JJ": "PROP", "VB": "MOT"}  # concept group by the first letters of the tag
 QUOTAS = {"OBJ": 0.7, "PROP": 0.2, "MOT": 0.1}
 
-# Nouns to some taggers, but never labels.
+# Some taggers call these nouns; they are never labels.
 _STOP = """
 a an the and or but if of at by for with about to from up down in out on off over under i me my we
 us our you your he him his she her it its they them their what which who this that these those am
@@ -22,57 +22,11 @@ only own same s t d m o y don n't 's
 """
 STOP_WORDS = frozenset(_STOP.split())
 
-# Plurals that their endings do not tell. WordNet has "men" and "clothes" as words of their own.
-PLURALS = {
-    "men": "men", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth",
-    "geese": "goose", "mice": "mouse", "knives": "knife", "wives": "wife", "lives": "life",
-    "leaves": "leaf", "loaves": "loaf", "halves": "half", "calves": "calf", "wolves": "wolf",
-    "shelves": "shelf", "scarves": "scarf", "hooves": "hoof", "clothes": "clothes",
-    "bookshelves": "bookshelf", "headscarves": "headscarf", "busses": "bus",
-}  # fmt: skip
-# No plurals, though they look like it; theirs is in -es (lenses).
-_WHOLE = """
-atlas canvas chaos christmas focus gas gps iris lens octopus rhinoceros series species texas thermos
-"""
-# Plural in -s alone, though it looks like one in -ies, -oes or -ches, or like no plural (skis).
-_WITH_S = """
-bowtie brownie calorie collie cookie hoodie movie necktie ollie selfie twinkie veggie zombie
-canoe doe hoe horseshoe shoe snowshoe tiptoe toe moustache mustache posse
-bikini capri khaki kiwi lei menu pepperoni sari semi ski taxi tutu waterski
-"""
-ES = ("sses", "shes", "ches", "xes", "zzes", "oes", "buses")
-WHOLE, WITH_S = frozenset(_WHOLE.split()), frozenset(_WITH_S.split())
-
-
-def noun_lemma(word: str) -> str:
-    """Singular of a noun by ending, as WordNet's morphy would give for the words of captions.
-
-    Like the published evaluation it is applied to every word, verbs too ("has" becomes "ha").
-
-    >>> [noun_lemma(word) for word in "dogs boxes ladies women glass buses is".split()]
-    ['dog', 'box', 'lady', 'woman', 'glass', 'bus', 'is']
-    """
-    if word in PLURALS:
-        return PLURALS[word]
-    if word in WHOLE:
-        return word
-    if word.endswith("s") and word[:-1] in WITH_S:
-        return word[:-1]
-    if word.endswith("men") and len(word) > 5:
-        return word[:-3] + "man"
-    if word.endswith("ies") and len(word) > 4:
-        return word[:-3] + "y"
-    if word.endswith(ES) or (word.endswith("es") and word[:-2] in WHOLE):
-        return word[:-2]
-    if word.endswith("s") and not word.endswith(("ss", "us", "is", "'s")) and len(word) > 2:
-        return word[:-1]
-    return word
-
 
 def count_tags(
     sentences: Iterable[Sequence[str]], tagger: Tagger
 ) -> tuple[Counter[str], dict[str, str]]:
-    """Occurrences of every token, in order of first appearance, and its most frequent tag."""
+    """Count every token, in order of first appearance, and find its most frequent tag."""
     counts: Counter[str] = Counter()
     tags: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for tokens in sentences:
@@ -83,7 +37,7 @@ def count_tags(
 
 
 def choose(counts: Counter[str], tags: dict[str, str], size: int) -> dict[str, str]:
-    """The `size` concept words and their groups: objects, properties, motions by frequency.
+    """Choose `size` concept words by frequency, with their groups: objects, properties, motions.
 
     A group with fewer words than its quota leaves the rest to objects, then to the others.
     """
@@ -101,7 +55,10 @@ def choose(counts: Counter[str], tags: dict[str, str], size: int) -> dict[str, s
 
 
 def frequent_nouns(sentences: Iterable[Sequence[str]], size: int, tagger: Tagger) -> list[str]:
-    """The `size` words most often tagged as nouns, without stop words; ties by first occurrence."""
+    """Choose the `size` words most often tagged as nouns, without stop words.
+
+    Of words equally frequent the one that occurs first is taken.
+    """
     counts: Counter[str] = Counter()
     for tokens in sentences:
         tagged = zip(tokens, tagger(tokens), strict=True)
@@ -116,7 +73,7 @@ def is_word(token: str) -> bool:
 
 
 def co_occurrence(sentences: Sequence[Sequence[str]], words: Sequence[str]) -> np.ndarray:
-    """(K, K) int32: in how many sentences two words occur together; zero diagonal."""
+    """Count the sentences in which two words occur together: (K, K) int32, zero diagonal."""
     column = {word: k for k, word in enumerate(words)}
     present = _incidence(sentences, column, len(words))
     together = (present.T @ present).toarray()
@@ -130,7 +87,7 @@ def multi_hot(
     form: Callable[[str], str] = str,
     size: int | None = None,
 ) -> csr_matrix:
-    """(C, K) sparse: 1 where the `form` of a caption's token is the word of a column."""
+    """Find words in captions: (C, K) sparse, 1 where the `form` of a token is a column's word."""
     sentences = [[form(token) for token in tokenize(caption)] for caption in captions]
     return _incidence(sentences, column, len(column) if size is None else size)
 
@@ -138,7 +95,7 @@ def multi_hot(
 def any_of_image(
     labels: csr_matrix, caption_image: Sequence[int] | np.ndarray, num_images: int
 ) -> np.ndarray:
-    """(N, K) float32 from (C, K): 1 where any caption of the image has the label."""
+    """Merge the labels of an image's captions: (C, K) -> (N, K) float32, 1 where any has it."""
     rows = np.asarray(caption_image, np.int64)
     ones = np.ones(len(rows), np.int32)
     belongs = csr_matrix((ones, (rows, np.arange(len(rows)))), shape=(num_images, len(rows)))

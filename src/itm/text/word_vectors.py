@@ -1,4 +1,4 @@
-"""Word vectors from a .npy file or from a text file such as GloVe's."""
+"""Read word vectors from a .npy file or from a text file such as GloVe's."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ import numpy as np
 def word_vectors(
     words: Sequence[str], path: str | Path, seed: int = 0, missing: np.ndarray | None = None
 ) -> np.ndarray:
-    """(V, G) float32 vectors of the words, from a .npy file or a text file as GloVe's.
+    """Read the vectors of words from a .npy file or a text file: (V, G) float32.
 
-    A text file has one word and its numbers a line; the first line of a word counts, a line with
-    one number only (a header) does not. A word that is not in it is looked up without '-', '.' and
-    apostrophes, up to a '/', as CVSE does; then a hyphenated one gets the mean of its parts, any
-    other its row of `missing`, by default seeded N(0, 1) numbers (CVSE). Upper case is not lowered.
+    A text file has one word and its numbers per line. The first line of a word counts; a line with
+    a single number is a header. Words are looked up as written, case included. A word that is not
+    found is looked up without '-', '.' and apostrophes and only up to a '/', as in CVSE. If that
+    fails too, a hyphenated word gets the mean of its parts, and any other word its row of
+    `missing`.
+
+    Args:
+        words: V words.
+        path: the file.
+        seed: of the default `missing`.
+        missing: (V, G) rows for words without a vector; by default N(0, 1) numbers, as in CVSE.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a .npy file with another number of rows; a text file with none of the words,
-            or without equally many numbers behind them.
+            or with vectors of different widths.
     """
     path = Path(path)
     if not path.is_file():

@@ -11,18 +11,20 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 
+from itm.training.lightning_private import KeepingWriter, use_writer
 from itm.utils.files import write_text
 
 
 class CSVLogger(pl.loggers.CSVLogger):
-    """Lightning's, which deletes the metrics that it finds unless `resume` is set.
+    """Lightning's CSV logger, except that with `resume` it continues an earlier metrics.csv.
 
     Args:
         save_dir: run folder.
         name: folder below it.
         version: folder below that.
-        resume: go on with the metrics.csv of an earlier part of the run; what was logged behind the
-            checkpoint that the run goes on from is replaced.
+        resume: continue the metrics.csv of an earlier part of the run; rows that were logged after
+            the checkpoint from which the run continues are replaced. Without it an earlier file is
+            deleted, as by Lightning.
     """
 
     def __init__(self, save_dir: str, name: str = "", version: str = "csv", resume: Any = None):
@@ -33,15 +35,16 @@ class CSVLogger(pl.loggers.CSVLogger):
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
         """The writer of the file."""
-        if self._experiment is None and self.resume:
-            self._experiment = _Continued(self.log_dir)
+        if self.resume:
+            use_writer(self, _Continued)
         return super().experiment
 
 
-class _Continued(ExperimentWriter):
+class _Continued(KeepingWriter):
     """Joins earlier rows with the first new ones, then appends as usual."""
 
-    def _check_log_dir_exists(self) -> None:  # of Lightning: deletes the file
+    def __init__(self, log_dir: str):
+        super().__init__(log_dir)
         path = Path(self.metrics_file_path)
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         whole = text[: text.rfind("\n") + 1]  # a kill may have cut the last row off
@@ -58,7 +61,7 @@ class _Continued(ExperimentWriter):
 
     @staticmethod
     def _is_before(row: dict[str, str], step: float, again: list[set[str]]) -> bool:
-        """Whether an earlier row is none of those that are logged again, at `step` and later."""
+        """Whether an earlier row precedes everything that is logged again from `step` on."""
         columns = {name for name, value in row.items() if value}
         return int(row["step"]) < step or (int(row["step"]) == step and columns not in again)
 

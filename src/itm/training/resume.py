@@ -1,4 +1,4 @@
-"""`last.ckpt`: a run that ends at any moment goes on from it as if it had never ended."""
+"""`last.ckpt`: a run that was stopped at any moment continues as if it had not been stopped."""
 
 from __future__ import annotations
 
@@ -12,17 +12,33 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
+from itm.training.lightning_private import (
+    accumulates,
+    ends_epoch,
+    is_epoch_complete,
+    loader_state,
+    logs_this_step,
+    move_best_files,
+    move_to_batch,
+    plan_validation,
+    validates_next,
+)
 from itm.utils.archive import damage
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C, a scheduler's end of job, SLURM's warning
 
 
 def find_checkpoint(resume: str | bool | None, out: Path) -> str | None:
-    """The checkpoint to continue from: of a run folder `last.ckpt`, or `best.ckpt` if it is broken.
+    """Find the checkpoint to continue from.
+
+    In a run folder that is `last.ckpt`, or `best.ckpt` if the former is damaged.
 
     Args:
         resume: a run folder, a checkpoint, True for this run's own folder, or None.
         out: this run's own folder.
+
+    Returns:
+        Its path; None if `resume` is None, or True in a folder without checkpoints.
 
     Raises:
         FileNotFoundError: `resume` names a place without a checkpoint.
@@ -51,18 +67,18 @@ def find_checkpoint(resume: str | bool | None, out: Path) -> str | None:
 
 
 class Interrupted(SystemExit):
-    """A signal ended training, and `last.ckpt` holds all of it; exit code 128 + signal."""
+    """Training stopped at a signal after saving `last.ckpt`; the exit code is 128 + signal."""
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` while training and stops cleanly at signals.
+    """Write `last.ckpt` while training and stop cleanly at signals.
 
-    It is written every `every_n_train_steps` optimiser steps, before and after each validation, and
-    when Ctrl-C, SIGTERM or SIGUSR1 asks to stop: after the step (a validation is broken off). A
-    second Ctrl-C does not wait. Several processes agree on stopping at every tenth step. With the
-    place of `itm.data.sampler.PairLoader`, the seeds of `itm.training.callbacks.StepSeed` and what
-    Lightning restores, a run that continues from it computes what it would have computed
-    uninterrupted.
+    The file is written every `every_n_train_steps` optimiser steps, before and after each
+    validation, and when Ctrl-C, SIGTERM or SIGUSR1 asks to stop. Training stops after the current
+    step; a validation is broken off; a second Ctrl-C stops at once. Several processes exchange at
+    every tenth step whether to stop. A run that continues from the file computes exactly what it
+    would have computed without the stop: Lightning restores weights and optimiser,
+    `itm.data.sampler.PairLoader` its place, and `itm.training.callbacks.StepSeed` the seeds.
 
     Args:
         dirpath: folder of `last.ckpt`; its parent is the run folder.
@@ -74,7 +90,7 @@ class LastCheckpoint(Checkpoint):
             raise ValueError(f"every_n_train_steps={every_n_train_steps}: expected at least 1")
         self.path = Path(dirpath) / "last.ckpt"
         self.every_n_train_steps = every_n_train_steps
-        self._signal = 0  # the one that asked to stop
+        self._signal = 0  # the signal that asked to stop
         self._saved = 0  # optimiser steps in last.ckpt
         self._validation_follows = False  # in the checkpoint being written
         self._can_leave = False  # last.ckpt holds everything
@@ -88,7 +104,7 @@ class LastCheckpoint(Checkpoint):
         for stopping in trainer.early_stopping_callbacks:
             trainer.should_stop |= stopping.wait_count >= stopping.patience  # as it had decided
         if trainer.is_global_zero:
-            for file in self.path.parent.glob("*.unfinished"):  # of a write that was killed
+            for file in self.path.parent.glob("*.unfinished"):  # left by a write that was killed
                 file.unlink()
         if threading.current_thread() is threading.main_thread():
             self._listener = os.getpid()
@@ -104,16 +120,14 @@ class LastCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save when it is time, and stop when asked to."""
-        step, loop = trainer.global_step, trainer.fit_loop.epoch_loop
-        if trainer.fit_loop._should_accumulate():
+        """Save every so many steps, and stop if asked to."""
+        step = trainer.global_step
+        if accumulates(trainer):
             return  # no checkpoint holds gradients
-        fetcher = trainer.fit_loop._data_fetcher
-        assert fetcher is not None
-        if loop.batch_progress.is_last_batch or loop._should_check_val_fx(fetcher):
+        if ends_epoch(trainer) or validates_next(trainer):
             return  # Lightning, resumed here, would leave out the validation that follows
-        if trainer._logger_connector.should_update_logs and trainer.log_every_n_steps > 1:  # type: ignore[attr-defined]
-            return  # nor would it log this step; the next one is as good
+        if logs_this_step(trainer) and trainer.log_every_n_steps > 1:  # type: ignore[attr-defined]
+            return  # nor would it log this step; the next step will do
         stop = self._asked_to_stop(trainer, exchange=step % 10 == 5)
         if stop or step - self._saved >= self.every_n_train_steps:
             self._save(trainer)
@@ -121,10 +135,8 @@ class LastCheckpoint(Checkpoint):
             self._stop(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save before a validation, which may be long; a run resumed here begins with it."""
-        last = (
-            trainer.global_step == trainer.max_steps
-        )  # where Lightning, resumed, would do nothing
+        """Save before a validation, which may be long; a run resumed here starts with it."""
+        last = trainer.global_step == trainer.max_steps  # Lightning, resumed here, does nothing
         if self._is_between_steps(trainer) and not last:
             self._validation_follows = True
             self._save(trainer)
@@ -136,8 +148,7 @@ class LastCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the best score after a validation within an epoch."""
         self._can_leave = False
-        within_epoch = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if self._is_between_steps(trainer) and within_epoch:
+        if self._is_between_steps(trainer) and not ends_epoch(trainer):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -150,7 +161,7 @@ class LastCheckpoint(Checkpoint):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Whatever ended the run, say how to go on."""
+        """Say how to continue, whatever ended the run."""
         if trainer.is_global_zero and self._saved and not isinstance(exception, Interrupted):
             self._say(f"the run ended at step {trainer.global_step}, step {self._saved} is saved")
 
@@ -168,12 +179,15 @@ class LastCheckpoint(Checkpoint):
 
     @staticmethod
     def _is_between_steps(trainer: Trainer) -> bool:
-        """Whether this validation is one of training, and no gradients are being accumulated."""
+        """Whether a validation during training runs now, with no gradients accumulated."""
         training = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        return training and not trainer.fit_loop._should_accumulate()
+        return training and not accumulates(trainer)
 
     def _asked_to_stop(self, trainer: Trainer, exchange: bool = True) -> bool:
-        """Whether any process was; all get the same answer, at steps where all `exchange` it."""
+        """Whether any process was asked to stop.
+
+        All processes get the same answer; they exchange it at the steps where `exchange` is true.
+        """
         if trainer.world_size == 1:
             return bool(self._signal)
         return exchange and trainer.strategy.reduce_boolean_decision(bool(self._signal), all=False)
@@ -206,56 +220,35 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Say in Lightning's terms whether a validation must be run before training goes on."""
-        one = int(self._validation_follows)  # "in its first batch", of which nothing is kept
-        counts = {"ready": one, "started": one, "processed": 0, "completed": 0}
-        checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = {
-            "total": counts,
-            "current": dict(counts),
-            "is_last_batch": False,
-        }
+        """Note whether a validation must be run before training goes on."""
+        plan_validation(checkpoint, due=self._validation_follows)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Adapt what is restored to a run folder that was moved and to other processes."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self._follow_move(trainer, checkpoint)
-            self._adapt_place(trainer, checkpoint["loops"]["fit_loop"])
+            here = self.path.parent.resolve()
+            if Path(str(trainer.ckpt_path)).parent.resolve() == here:  # else: another run's scores
+                move_best_files(checkpoint, here)
+            self._adapt_place(trainer, checkpoint)
 
-    def _follow_move(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-        """The best score counts on when the run folder has another path than when it was saved."""
-        here = self.path.parent.resolve()
-        if Path(str(trainer.ckpt_path)).parent.resolve() != here:
-            return  # another run's checkpoint: this run has a best score of its own
-        for state in checkpoint["callbacks"].values():
-            there = state.get("dirpath")
-            if there is None:
-                continue
-            for name, value in state.items():
-                if isinstance(value, str):
-                    state[name] = value.replace(there, str(here))
-            best = state.get("best_k_models", {})
-            state["best_k_models"] = {k.replace(there, str(here)): v for k, v in best.items()}
-
-    def _adapt_place(self, trainer: Trainer, loops: dict[str, Any]) -> None:
+    @staticmethod
+    def _adapt_place(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
         """With another batch size or number of processes, go on at about the same caption.
 
         The place in the epoch is rounded down to whole steps; epoch and step are kept.
         """
-        states = loops["state_dict"].get("combined_loader")
-        if not states:
+        state = loader_state(checkpoint)
+        if state is None:
             return
         sampler = trainer.datamodule.train_sampler()  # type: ignore[attr-defined]
-        state = states[0]
         if state["size"] == sampler.global_batch:
             return
-        progress, unit = loops["epoch_loop.batch_progress"], trainer.accumulate_grad_batches
-        if progress["is_last_batch"]:
+        if is_epoch_complete(checkpoint):
             batch = len(sampler)
         else:
+            unit = trainer.accumulate_grad_batches
             batch = state["batch"] * state["size"] // sampler.global_batch // unit * unit
             batch = max(unit, min(batch, len(sampler) - 1))
-        moved = batch - progress["current"]["processed"]
-        progress["current"] = {name: n + moved for name, n in progress["current"].items()}
-        states[0] = {**state, "batch": batch, "size": sampler.global_batch}
+        move_to_batch(checkpoint, batch, {**state, "batch": batch, "size": sampler.global_batch})

@@ -30,7 +30,7 @@ def gather_rows(x: Tensor) -> Tensor:
     largest = [max(sizes) for sizes in zip(*every, strict=True)]
     padding = [n for a, b in zip(x.shape, largest, strict=True) for n in (b - a, 0)]
     padded = torch.nn.functional.pad(x, padding[::-1])  # from the last dimension, (before, after)
-    parts = _AllGather.apply(padded)
+    parts: tuple[Tensor, ...] = _AllGather.apply(padded)  # type: ignore[no-untyped-call]
     return torch.cat([part[: sizes[0]] for part, sizes in zip(parts, every, strict=True)])
 
 

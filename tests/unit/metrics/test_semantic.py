@@ -177,9 +177,9 @@ def test_bad_input():
     for call in (ncs, ndcg, semantic_recall, lambda s, r: evaluate(s, relevance=r)):
         with pytest.raises(ValueError, match="captions x images"):
             call(scores, relevance.T)
-    with pytest.raises(ValueError, match="recall, any or soft"):
+    with pytest.raises(ValueError, match="'recall', 'any' or 'soft'"):
         semantic_recall(scores, relevance, kind="hard")
-    with pytest.raises(ValueError, match="linear or exponential"):
+    with pytest.raises(ValueError, match="'linear' or 'exponential'"):
         ndcg(scores, relevance, gain="log")
 
 

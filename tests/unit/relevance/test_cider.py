@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
 import itm.relevance.sources
-from itm.relevance.sources import (
+from itm.relevance import (
     CiderIndex,
     DocumentFrequencies,
     cider,
@@ -131,7 +131,7 @@ def test_topk(golden):
         order = np.argsort(-matrix, axis=1, kind="stable")[:, :7]
         np.testing.assert_array_equal(items, order)
         np.testing.assert_allclose(values, np.take_along_axis(matrix, order, 1), atol=1e-12)
-    with pytest.raises(ValueError, match="per must be"):
+    with pytest.raises(ValueError, match="per='row'"):
         index.topk(3, "row")
 
 

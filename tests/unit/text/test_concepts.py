@@ -13,13 +13,15 @@ import pytest
 from goldens_path import case, shared
 
 from itm.data.reader import caption_concepts
-from itm.text.concepts import Concepts, Labels
+from itm.text.concepts import Concepts
+from itm.text.labels import Labels
+from itm.text.lemmas import noun_lemma
 from itm.text.tagger import LexiconTagger, PerceptronTagger, default_tagger, tag, tagger_name
 from itm.text.tokenizers import tokenize
 from itm.text.vocabulary import SPECIALS, Vocabulary
-from itm.text.word_list_files import pack, unpack
-from itm.text.word_lists import STOP_WORDS, co_occurrence, noun_lemma
+from itm.text.word_lists import STOP_WORDS, co_occurrence
 from itm.text.word_vectors import word_vectors
+from itm.utils.packed_arrays import pack, unpack
 from itm.utils.safe_pickle import read_arrays
 
 CVSE = ["f30k", "f30k_variant", "coco", "coco_to_f30k"]
@@ -300,12 +302,12 @@ def test_wrong_concepts_say_what_is_wrong(tmp_path):
         Concepts(["a", "b", "c"], adjacency=np.zeros((2, 2)))
     with pytest.raises(ValueError, match="vectors are"):
         Concepts(["a", "b"], vectors=np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="neither 'exact' nor 'lemma'"):
+    with pytest.raises(ValueError, match="expected 'exact' or 'lemma'"):
         Concepts(["a"], matching="stem")
     with pytest.raises(FileNotFoundError, match="no word list"):
         Concepts.load(tmp_path / "none.json")
     (tmp_path / "gap.json").write_text('{"dog": 0, "cat": 2}')
-    with pytest.raises(ValueError, match="is no word list"):
+    with pytest.raises(ValueError, match="is not a word list"):
         Concepts.load(tmp_path / "gap.json")
     (tmp_path / "text.json").write_text("dog")
     with pytest.raises(ValueError, match="no JSON"):
@@ -381,10 +383,10 @@ def test_labels_round_trip(tmp_path):
     with pytest.raises(ValueError, match="more than once"):
         Labels(["a", "a"])
     (tmp_path / "other.json").write_text('{"a": 1}')
-    with pytest.raises(ValueError, match="is no word list"):
+    with pytest.raises(ValueError, match="is not a word list"):
         Labels.load(tmp_path / "other.json")
     Concepts(["a"]).save(tmp_path / "concepts.json")
-    with pytest.raises(ValueError, match="concepts.json is no label list, but another"):
+    with pytest.raises(ValueError, match="concepts.json is another kind of word list"):
         Labels.load(tmp_path / "concepts.json")
     Vocabulary.build(["a dog"], 1).save(tmp_path / "vocab.json")
     with pytest.raises(ValueError, match="is the vocabulary of 6 words that captions are read"):

@@ -1,0 +1,122 @@
+"""Everything that this library needs of Lightning beyond its public interface.
+
+`pyproject.toml` bounds the version of Lightning from above, and
+`tests/unit/training/test_lightning_contract.py` runs each function below on a small Trainer, so
+that a release which changes one of these parts fails there first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+
+# Where training stands --------------------------------------------------------------------------
+
+
+def accumulates(trainer: Trainer) -> bool:
+    """Whether the gradients of this batch wait for further batches before the optimiser steps.
+
+    `accumulate_grad_batches` alone does not tell: the last batch of an epoch always steps.
+    """
+    return trainer.fit_loop._should_accumulate()
+
+
+def ends_epoch(trainer: Trainer) -> bool:
+    """Whether this training batch is the last of its epoch."""
+    return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
+def validates_next(trainer: Trainer) -> bool:
+    """Whether a validation follows this training batch.
+
+    Only Lightning's own method knows how `val_check_interval`, `check_val_every_n_epoch`,
+    `limit_val_batches` and a request to stop combine.
+    """
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None, "training has not begun"
+    return trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+def logs_this_step(trainer: Trainer) -> bool:
+    """Whether Lightning writes the metrics of this step to the loggers; ask at a batch's end."""
+    return trainer._logger_connector.should_update_logs
+
+
+# Checkpoints --------------------------------------------------------------------------------------
+
+
+def plan_validation(checkpoint: dict[str, Any], due: bool) -> None:
+    """Set whether a run that continues from `checkpoint` validates before it trains on.
+
+    Lightning decides by the progress of the validation loop. Being in the first batch means that
+    the validation starts again; being in none means that it is over.
+    """
+    counts = {"ready": int(due), "started": int(due), "processed": 0, "completed": 0}
+    checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = {
+        "total": counts,
+        "current": dict(counts),
+        "is_last_batch": False,
+    }
+
+
+def loader_state(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    """The state of the training loader in `checkpoint`; None if its loader keeps no state."""
+    states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader")
+    return states[0] if states else None
+
+
+def is_epoch_complete(checkpoint: dict[str, Any]) -> bool:
+    """Whether `checkpoint` was written after the last training batch of an epoch."""
+    return checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]
+
+
+def move_to_batch(checkpoint: dict[str, Any], batch: int, state: dict[str, Any]) -> None:
+    """Let a run that continues from `checkpoint` begin at another batch of the epoch.
+
+    Args:
+        checkpoint: edited in place.
+        batch: training batches of the epoch that count as done.
+        state: of the training loader, for its `load_state_dict`.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    progress = loops["epoch_loop.batch_progress"]
+    moved = batch - progress["current"]["processed"]
+    progress["current"] = {name: n + moved for name, n in progress["current"].items()}
+    loops["state_dict"]["combined_loader"][0] = state
+
+
+def move_best_files(checkpoint: dict[str, Any], folder: Path) -> None:
+    """Let `ModelCheckpoint` find its best files in `folder`, where the run was moved to.
+
+    It restores the best score only if its folder is the one in the checkpoint.
+    """
+    for state in checkpoint["callbacks"].values():
+        earlier = state.get("dirpath")
+        if earlier is None:
+            continue
+        for name, value in state.items():
+            if isinstance(value, str):
+                state[name] = value.replace(earlier, str(folder))
+        best = state.get("best_k_models", {})
+        state["best_k_models"] = {k.replace(earlier, str(folder)): v for k, v in best.items()}
+
+
+# metrics.csv --------------------------------------------------------------------------------------
+
+
+class KeepingWriter(ExperimentWriter):
+    """Lightning's writer of metrics.csv, except that it does not delete an earlier file."""
+
+    def _check_log_dir_exists(self) -> None:
+        pass
+
+
+def use_writer(logger: CSVLogger, make: Callable[[str], ExperimentWriter]) -> None:
+    """Let a logger that has no writer yet use `make(log_dir)` instead of Lightning's own kind."""
+    if logger._experiment is None:
+        logger._experiment = make(logger.log_dir)
