@@ -18,15 +18,17 @@ from itm.batch import Captions, Chunk, Encoded, Images, Pairs
 from itm.checkpoints.hub import Shared
 from itm.layers.functional import full, full_precision
 from itm.layers.text import BertText
+from itm.losses.base import Loss as LossProtocol
+from itm.losses.base import LossFunction, as_loss
 from itm.matcher.gradient_cache import encode_in_chunks
 from itm.matcher.inputs import check_images
 from itm.matcher.scoring import Scoring
 from itm.matcher.state import pack_state, saved_arguments, unpack_state
+from itm.metrics.collected import RetrievalMetrics
 from itm.metrics.ranking import Ranks
-from itm.metrics.retrieval import RetrievalMetrics
 from itm.text.vocabulary import Tokens
 
-Loss = Callable[[Tensor, Pairs, tuple[Encoded, Encoded]], Tensor]
+Loss = LossFunction  # any callable; `Matcher.objective` gives it the form of the protocol
 
 # Constructor arguments that are objects: never among the saved hyper-parameters, because a
 # checkpoint that pickles them can be neither loaded safely nor resumed.
@@ -142,30 +144,39 @@ class Matcher(Shared, Scoring, pl.LightningModule):
         """Scores (I, C) of a batch of images with a batch of captions."""
         return self.similarity(self.encode_images(images), self.encode_captions(captions))
 
+    @property
+    def objective(self) -> LossProtocol:
+        """The loss in the form of `itm.losses.Loss`.
+
+        Raises:
+            ValueError: this matcher has no loss.
+        """
+        if self.loss is None:
+            raise ValueError("this matcher has no loss; build or load it with loss=...")
+        return as_loss(self.loss)
+
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """All loss terms of a batch: name -> scalar; "total" is what training minimises.
 
         Total = sum over score levels of weight x ranking loss, plus what the loss adds on the main
         level, plus the backbone's own losses.
         """
-        if self.loss is None:
-            raise ValueError("this matcher has no loss; build or load it with loss=...")
+        loss = self.objective
         check_images(pairs.images, self)
         images, captions = self._encode_pairs(pairs)
         terms = self.extra_losses(pairs, images, captions)
-        if getattr(self.loss, "gather", False):
+        if loss.gather:
             from itm.matcher.gather import gather_batch
 
             pairs, images, captions = gather_batch(pairs, images, captions)
         levels = self.training_scores(images, captions)
-        ranking = getattr(self.loss, "ranking", self.loss)
-        encoded = (images, captions)
+        ranking, encoded = loss.ranked, (images, captions)
+        loss.start_batch()
         for name, (weight, scores) in levels.items():
             key = "ranking" if len(levels) == 1 else f"ranking_{name}"
             terms[key] = weight * ranking(scores, pairs, encoded)
-        if hasattr(self.loss, "terms"):
-            main = next(iter(levels.values()))[1]
-            terms |= self.loss.terms(main, pairs, encoded)
+        main = next(iter(levels.values()))[1]
+        terms |= loss.terms(main, pairs, encoded)
         return terms | {"total": torch.stack([full(term) for term in terms.values()]).sum()}
 
     def _encode_pairs(self, pairs: Pairs) -> tuple[Encoded, Encoded]:

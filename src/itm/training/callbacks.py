@@ -92,7 +92,7 @@ class Health(Callback):
         ranking = values[:, [name.startswith("ranking") for name in names]].sum(1)
         pairs = np.array([size for _, size, _ in recent])
         self._ranking = [*self._ranking, *(ranking / pairs)][-self.patience :]
-        flat = plateau(matcher.loss) if "ranking" in names else None
+        flat = plateau(self._loss(matcher)) if "ranking" in names else None
         if flat is not None:
             near = np.abs(ranking / np.where(flat[1], pairs, 1) - flat[0]) < 0.02 * flat[0]
             self._at_plateau = self._at_plateau + len(near) if near.all() else 0
@@ -101,26 +101,39 @@ class Health(Callback):
 
     def _warn(self, matcher: LightningModule, sign: str) -> None:
         if not self._warned:
-            mines = hasattr(getattr(matcher.loss, "ranking", matcher.loss), "warmup_steps")
+            loss = self._loss(matcher)
+            hinge = None if loss is None else loss.ranked.hinge()
+            warms_up = hinge is not None and hinge.warmup_steps is not None
             first = "start with all negatives (loss.warmup_steps=2000, or loss.negatives=all), or "
             rank_zero_warn(
                 f"training seems to have collapsed to equal scores: {sign}; "
-                f"{first if mines else ''}lower optimizer.lr"
+                f"{first if warms_up else ''}lower optimizer.lr"
             )
         self._warned = True
 
+    @staticmethod
+    def _loss(matcher: Any) -> Any:
+        """The `itm.losses.Loss` of a matcher, or None."""
+        return None if matcher.loss is None else matcher.objective
+
 
 def plateau(loss: Any) -> tuple[float, bool] | None:
-    """The ranking loss of equal scores and whether it is per pair; None when it has none.
+    """The ranking loss of equal scores, and whether it is per pair.
 
-    That is the margin for each of a pair's two anchors, if one negative or a mean of negatives
-    counts: 2 x margin per pair of a sum, the margin itself of a mean.
+    With one negative, or a mean of negatives, each of the two anchors of a pair costs the margin:
+    2 x margin per pair in a sum, the margin itself in a mean.
+
+    Args:
+        loss: an `itm.losses.Loss`, or None.
+
+    Returns:
+        None for a loss without such a plateau.
     """
-    ranking = getattr(loss, "ranking", loss)
-    if getattr(ranking, "negatives", None) not in ("hardest", "top") or not ranking.margin:
+    hinge = None if loss is None else loss.ranked.hinge()
+    if hinge is None or hinge.negatives not in ("hardest", "top") or not hinge.margin:
         return None
-    summed = ranking.reduction == "sum"
-    return (2 * ranking.margin if summed else ranking.margin), summed
+    summed = hinge.reduction == "sum"
+    return (2 * hinge.margin if summed else hinge.margin), summed
 
 
 def chance_rsum(images: int, captions: int) -> float:
