@@ -7,7 +7,7 @@ validation, test, optimisers and checkpoints are written once, here; scoring in
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -27,6 +27,9 @@ from itm.matcher.state import pack_state, saved_arguments, unpack_state
 from itm.metrics.collected import RetrievalMetrics
 from itm.metrics.ranking import Ranks
 from itm.text.vocabulary import Tokens
+
+if TYPE_CHECKING:
+    from itm.data.module import RegionDataModule
 
 Loss = LossFunction  # any callable; `Matcher.objective` gives it the form of the protocol
 
@@ -50,12 +53,14 @@ class Matcher(Shared, Scoring, pl.LightningModule):
         chunk_size: encode training batches in chunks of so many rows, see
             `itm.matcher.gradient_cache`; None = whole, which needs half the time and most memory.
         ranks: of the queries of the last validation or test, see `itm.metrics.evaluate_queries`.
+        data: the data module that `itm.build` made for this matcher; not saved and not copied.
     """
 
     needs_labels: ClassVar[bool] = False
     needs_concepts: ClassVar[bool] = False
     compiled: ClassVar[tuple[str, ...]] = ("encode_images", "similarity", "training_scores")
     num_regions: int | None = None  # that every image must have; None = any number
+    data: "RegionDataModule | None" = None
 
     def __init__(
         self,
@@ -133,6 +138,12 @@ class Matcher(Shared, Scoring, pl.LightningModule):
         """Whether `similarity` reads the global vectors alone and orders as their dot products."""
         return type(self).similarity is Matcher.similarity
 
+    def set_labels(self, labels: Any) -> None:
+        """Take what the backbone computes with a label vocabulary, such as positive weights."""
+
+    def set_concepts(self, concepts: Any) -> None:
+        """Take what the backbone computes with a concept vocabulary, such as its graph."""
+
     @property
     def label_dim(self) -> int | None:
         """Width of the global vectors for a label head; None when the backbone has its own head."""
@@ -195,9 +206,13 @@ class Matcher(Shared, Scoring, pl.LightningModule):
             setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without compiled methods, which in a copy would still be those of the original."""
+        """Without compiled methods, which in a copy would still be those of the original.
+
+        Nor with the data module, whose features stay on disk.
+        """
         state = super().__getstate__()
-        return {name: value for name, value in state.items() if name not in self.compiled}
+        left_out = (*self.compiled, "data")
+        return {name: value for name, value in state.items() if name not in left_out}
 
     def training_step(self, batch: Pairs, batch_idx: int) -> dict[str, Any]:
         """One batch: all terms are logged, and returned for callbacks beside the total."""
