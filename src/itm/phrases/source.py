@@ -1,4 +1,4 @@
-"""Where phrases come from, and which regions count as theirs in training."""
+"""Where phrases come from, and which regions match them in training."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from itm.phrases.split import PhraseSplit, phrase_split
 
 @dataclass(frozen=True)
 class PhraseSource:
-    """Where phrases come from, and which regions count as theirs in training.
+    """Where phrases come from, and which regions match them in training.
 
     Args:
         path: folder or file, see `itm.phrases.files.read_phrases`; None = the file beside the
             features.
-        positive_iou: see `PhraseSplit` (CITE: 0.6; 0.5 is what counts as found).
+        positive_iou: see `PhraseSplit` (CITE: 0.6; evaluation counts 0.5 as found).
         negative_iou: see `PhraseSplit` (CITE: 0.3).
     """
 

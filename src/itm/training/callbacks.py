@@ -1,4 +1,4 @@
-"""What watches over a training run: random numbers that replay, health, equal processes."""
+"""Callbacks of training: seeds per step, health of the loss, equal configurations."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 class StepSeed(Callback):
-    """Seeds every training batch from (seed, process, batch number).
+    """Seed every training batch from (seed, process, batch number).
 
-    Dropout and drawn negatives then depend on nothing that came before, so that a resumed run draws
-    the same ones, whatever validation or data loading drew in between.
+    Dropout and drawn negatives then do not depend on earlier draws, so that a resumed run draws the
+    same ones, whatever validation or data loading drew in between.
 
     Args:
         seed: of the run.
@@ -27,20 +27,20 @@ class StepSeed(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Seed torch on all devices; nothing in training draws from elsewhere."""
+        """Seed torch on all devices, the only source of random numbers in training."""
         key = (self.seed, trainer.global_rank, trainer.fit_loop.total_batch_idx)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
 
 
 class Health(Callback):
-    """Stops at a loss that is not finite, and warns once when training has collapsed.
+    """Stop at a loss that is not finite, and warn once when training has collapsed.
 
-    Collapse: all scores are equal. With the hardest negatives this is a trap, because the loss
-    stays at margin per anchor, 2 x batch x margin in sum (Faghri et al. 2018 report it; so do users
-    of every descendant). Seen as a ranking loss within 2 % of that for `patience` steps, or as a
-    validation at the level of chance after `patience` steps of a ranking loss that does not move.
-    Losses are looked at every `trainer.log_every_n_steps` batches, all at once: a look waits for
-    the device.
+    Collapse means that all scores are equal. With the hardest negatives the loss then stays at the
+    margin per anchor, 2 x batch x margin in sum (reported by Faghri et al. 2018 and for many
+    systems since). Two signs count: a ranking loss within 2 % of that value for `patience` steps,
+    or a validation at chance level after `patience` steps in which the ranking loss did not move.
+    Losses are read every `trainer.log_every_n_steps` batches, all at once, because reading waits
+    for the device.
 
     Args:
         patience: steps before training counts as stuck.
@@ -56,7 +56,7 @@ class Health(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the terms of the loss, and look at them now and then."""
+        """Keep the terms of the loss, and check them every `log_every_n_steps` batches."""
         if not isinstance(outputs, dict) or "terms" not in outputs:
             return
         size = len(batch.captions.lengths)
@@ -65,7 +65,7 @@ class Health(Callback):
             self._look(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Is the validation better than chance, if the loss stands still?"""
+        """Compare the validation with chance, if the loss does not move."""
         rsum = trainer.callback_metrics.get("val/rsum")
         stuck = len(self._ranking) >= self.patience and np.ptp(self._ranking) < 0.05 * np.mean(
             self._ranking
@@ -137,7 +137,7 @@ def plateau(loss: Any) -> tuple[float, bool] | None:
 
 
 def chance_rsum(images: int, captions: int) -> float:
-    """The rsum to expect of random scores, for equally many captions per image."""
+    """The expected rsum of random scores, for equally many captions per image."""
     own = captions / images
     i2t = [1 - (1 - min(k / captions, 1)) ** own for k in (1, 5, 10)]
     t2i = [min(k / images, 1) for k in (1, 5, 10)]
@@ -145,7 +145,7 @@ def chance_rsum(images: int, captions: int) -> float:
 
 
 class SameConfiguration(Callback):
-    """Stops before training when processes were given different configurations.
+    """Stop before training when processes were given different configurations.
 
     A sweep that draws values in every process by itself is the usual reason (an unseeded Optuna
     sampler): the processes would train different models and average their gradients.
