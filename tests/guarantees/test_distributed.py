@@ -117,7 +117,7 @@ def losses(gather):
     }
     for loss in every.values():
         if gather and isinstance(loss, SAM):
-            loss.relevance_index = CIDER
+            loss.set_relevance(CIDER)
     return every
 
 
@@ -270,7 +270,7 @@ def test_chunks_of_all_processes_fill_one_matrix(results):
 def test_what_one_process_cannot_know_is_an_error(results):
     for result in results:
         missing, target = result["errors"]
-        assert "loss.relevance_index" in missing
+        assert "loss.set_relevance" in missing
         assert "set loss.gather=false" in target
 
 

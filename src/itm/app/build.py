@@ -18,7 +18,9 @@ from itm.app.config import CONF, compose, instantiate
 
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
+    from itm.losses.base import LossFunction
     from itm.matcher.matcher import Matcher
+    from itm.text.vocabulary import Tokens
 
 
 def list_models() -> list[str]:
@@ -59,24 +61,33 @@ def build_data(cfg: DictConfig) -> RegionDataModule:
             "this data set needs data.root=DIR, the folder with train_ims.npy, train_caps.txt, "
             "dev_... and test_...; `python -m itm.prepare data.root=DIR` checks such a folder"
         )
-    model, loss = _target(cfg.model), _target(cfg.loss)
-    sentences = cfg.data.get("sentences") or cfg.loss.get("sentences") or 1
-    datamodule = instantiate(cfg.data, sentences=sentences)
-    datamodule.use_labels = any(getattr(x, "needs_labels", False) for x in (model, loss))
-    datamodule.use_concepts = getattr(model, "needs_concepts", False)
-    datamodule.use_relevance = getattr(loss, "needs_relevance", False)
+    options: dict[str, Any] = {
+        "needs": _needs(_target(cfg.model), _target(cfg.loss)),
+        "sentences": cfg.data.get("sentences") or cfg.loss.get("sentences") or 1,
+    }
     text = cfg.model.get("text") or {}
     if text.get("name") == "bert":
-        from itm.text.vocabulary import BertVocabulary
-
-        path = text.get("path")
-        if not path:
-            raise ValueError("text=bert needs model.text.path=FOLDER_OR_HUB_NAME")
-        datamodule.vocabulary = BertVocabulary.from_pretrained(path)
+        options["vocab"] = _bert_vocabulary(text.get("path"))
     if text.get("name") == "vectors":
-        datamodule.vectors = True
+        options["vectors"] = True
+    datamodule = instantiate(cfg.data, **options)
     datamodule.setup()
     return datamodule
+
+
+def _needs(*targets: Any) -> list[str]:
+    """What model and loss read in a batch; a target that is a plain function states nothing."""
+    from itm.data.options import NEEDS  # late, like all that imports torch
+
+    return [what for what in NEEDS if any(getattr(x, f"needs_{what}", False) for x in targets)]
+
+
+def _bert_vocabulary(path: str | None) -> Tokens:
+    from itm.text.vocabulary import BertVocabulary  # late: imports transformers
+
+    if not path:
+        raise ValueError("text=bert needs model.text.path=FOLDER_OR_HUB_NAME")
+    return BertVocabulary.from_pretrained(path)
 
 
 def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
@@ -93,13 +104,13 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
     matcher.vocab = datamodule.vocabulary
     if cfg.word_vectors is not None:
         start_words(matcher, cfg.word_vectors, cfg.seed)
-    for name in ("labels", "concepts"):
-        words = getattr(datamodule, name)
-        setattr(matcher, name, words)
-        if words is not None and hasattr(matcher, f"set_{name}"):
-            getattr(matcher, f"set_{name}")(words)
+    matcher.labels, matcher.concepts = datamodule.label_vocabulary, datamodule.concept_vocabulary
+    if matcher.labels is not None:
+        matcher.set_labels(matcher.labels)
+    if matcher.concepts is not None:
+        matcher.set_concepts(matcher.concepts)
     matcher.loss = build_loss(cfg, datamodule, matcher)
-    object.__setattr__(matcher, "data", datamodule)  # not a sub-module, not in checkpoints
+    matcher.data = datamodule
     return matcher
 
 
@@ -112,7 +123,8 @@ def _read_files(model: DictConfig, datamodule: RegionDataModule) -> dict[str, An
     if isinstance(model.get("pos_weight"), str):
         read["pos_weight"] = positive_weights(model.pos_weight, model.num_labels)
     if isinstance(model.get("concept_vectors"), str):
-        words = datamodule.concepts.words
+        assert datamodule.concept_vocabulary is not None
+        words = datamodule.concept_vocabulary.words
         read["concept_vectors"] = word_vectors(words, model.concept_vectors)
     return read
 
@@ -148,18 +160,21 @@ def start_words(matcher: Matcher, path: str, seed: int = 0) -> None:
     text.start_from(vectors)
 
 
-def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) -> Any:
+def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) -> LossFunction:
     """The loss of a configuration, sizes filled from the matcher and the data."""
+    from itm.losses.base import as_loss  # late, like all that imports torch
+
     sizes = _sizes(datamodule)
     if "dim" in inspect.signature(_target(cfg.loss)).parameters:
         sizes["dim"] = matcher.label_dim
-    loss = instantiate(_fill(cfg.loss, sizes, "loss"))
-    if datamodule.labels is not None and hasattr(loss, "set_labels"):
-        loss.set_labels(datamodule.labels)
-    if datamodule.use_relevance and getattr(loss, "gather", False):
+    given = instantiate(_fill(cfg.loss, sizes, "loss"))
+    loss = as_loss(given)
+    if datamodule.label_vocabulary is not None:
+        loss.set_labels(datamodule.label_vocabulary)
+    if loss.gather and "relevance" in datamodule.needs:
         # A batch knows the relevance of its own pairs only; gathered pairs are looked up.
-        loss.relevance_index = datamodule.reader("train").relevance
-    return loss
+        loss.set_relevance(datamodule.reader("train").relevance)
+    return given
 
 
 def _target(node: DictConfig) -> Any:
@@ -175,10 +190,10 @@ def _sizes(datamodule: RegionDataModule) -> dict[str, Any]:
         "img_dim": split.width,
         "num_regions": split.regions,
     }
-    if datamodule.labels is not None:
-        sizes["num_labels"] = len(datamodule.labels.words)
-    if datamodule.concepts is not None:
-        sizes["num_concepts"] = len(datamodule.concepts.words)
+    if datamodule.label_vocabulary is not None:
+        sizes["num_labels"] = len(datamodule.label_vocabulary.words)
+    if datamodule.concept_vocabulary is not None:
+        sizes["num_concepts"] = len(datamodule.concept_vocabulary.words)
     if datamodule.vectors:
         sizes["sentence_dim"] = datamodule.sentence_dim
     return sizes

@@ -7,6 +7,7 @@ unequally many captions apart), `{split}_boxes.npy` (rows, R, 4).
 """
 
 from codecs import BOM_UTF8
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,11 +78,21 @@ class Split:
         return ImageView(self)
 
     def references(self, captions: int | None = None) -> list[list[str]]:
-        """The captions of each image; of the first `captions` only, images without any left out."""
+        """The captions of each image.
+
+        With `captions`, of the first so many captions; images without any are left out.
+        """
         every: list[list[str]] = [[] for _ in range(self.num_images)]
         for caption, image in list(zip(self.captions, self.caption_image, strict=True))[:captions]:
             every[image].append(caption)
         return every if captions is None else [group for group in every if group]
+
+    def target(self, rows: Sequence[int] | np.ndarray) -> np.ndarray | None:
+        """(n, R) float32 in {+1, 0, -1}: which regions of their images some captions mean.
+
+        None, where captions mean whole images.
+        """
+        return None
 
     def sentence_vectors(self) -> np.ndarray:
         """(M, F) memory map of `{split}_caps.npy`, precomputed sentence vectors.

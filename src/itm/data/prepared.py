@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from itm.data.layout import Split
-from itm.relevance.sources import CiderIndex
-from itm.text.concepts import Concepts, Labels
+from itm.relevance.cider_d import CiderIndex
+from itm.text.concepts import Concepts
+from itm.text.labels import Labels
 from itm.text.vocabulary import Vocabulary
 
 

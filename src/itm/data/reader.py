@@ -12,7 +12,6 @@ from itm.batch import Captions, Images, Pairs
 from itm.data.batches import make_captions, make_images
 from itm.data.layout import Split
 from itm.data.resident import row_numbers
-from itm.phrases.split import PhraseSplit
 from itm.text.vocabulary import Tokens
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ class Reader:
         relevance: CIDEr-D index with `batch(caption_rows, image_rows)`, or None.
         vectors: (M, F) sentence vectors, or None.
         features: read the features; False for batches that look them up on the device.
+        caption_image: (M,) image of each caption, where it differs from the split's.
     """
 
     def __init__(
@@ -42,12 +42,13 @@ class Reader:
         relevance: Any = None,
         vectors: np.ndarray | None = None,
         features: bool = True,
+        caption_image: np.ndarray | None = None,
     ):
         self.split = split
         self.features = features
         self.tokens = [vocab.encode(caption) for caption in split.captions]
         self.lengths = np.array([len(ids) for ids in self.tokens])
-        self.caption_image = split.caption_image
+        self.caption_image = split.caption_image if caption_image is None else caption_image
         self.labels = labels
         self.concepts = concepts
         self.relevance = relevance
@@ -98,15 +99,15 @@ class Reader:
         return Pairs(self.images(own[new].tolist()), captions, relevance, self.target(rows))
 
     def target(self, rows: Sequence[int]) -> torch.Tensor | None:
-        """(n, R) which regions some phrases mean; None for captions, which mean whole images."""
-        split = self.split
-        return torch.from_numpy(split.target(rows)) if isinstance(split, PhraseSplit) else None
+        """(n, R) target of some captions, see `Split.target`."""
+        target = self.split.target(rows)
+        return None if target is None else torch.from_numpy(target)
 
 
 def caption_concepts(concepts: Concepts, split: Split, vocab: Tokens, training: bool) -> np.ndarray:
     """(M, K) concepts of each caption; in training, as published, of all captions of its image.
 
-    Never so at test time, where it would tell which captions belong to one image.
+    At test time only its own count, because the others tell which captions belong to one image.
     """
     if not training:
         return concepts.label([vocab.as_read(caption) for caption in split.captions])

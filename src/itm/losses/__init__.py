@@ -1,12 +1,11 @@
 """Losses on score matrices; each is usable without Lightning and Hydra.
 
-A loss is called as `loss(scores, pairs, encoded)`: scores (I, C), row = image, column = caption;
-`pairs` the batch (None: row i belongs to column i); `encoded` the two `Encoded` sides for the
-losses that look at vectors. It may offer `ranking` (the plain ranking loss inside it) and
-`terms(scores, pairs, encoded) -> dict` (what it adds on the main score), so that matchers with
-several score levels can rank on each level and add the terms once.
+A loss is called as `loss(scores, pairs, encoded)`, see `itm.losses.base`. On a matcher with several
+score levels the ranking loss inside it (`ranked`) acts on each level, and what it adds (`terms`)
+on the main one.
 """
 
+from itm.losses.base import Loss, as_loss
 from itm.losses.logistic import Logistic, logistic
 from itm.losses.multilabel import MultiLabel
 from itm.losses.neighborhood import Neighborhood, neighborhood
@@ -16,10 +15,12 @@ from itm.losses.triplet import Triplet, triplet
 
 __all__ = [
     "Logistic",
+    "Loss",
     "MultiLabel",
     "Neighborhood",
     "SAM",
     "Triplet",
+    "as_loss",
     "logistic",
     "neighborhood",
     "released_sam",

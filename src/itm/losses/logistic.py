@@ -5,11 +5,12 @@ TPAMI 2019, section 3.3.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
-from itm.batch import Encoded, Pairs, same_image
+from itm.batch import Pairs, same_image
 from itm.layers.functional import full, full_precision
+from itm.losses.base import Loss, Sides
 from itm.losses.shared import anchors
 
 
@@ -25,7 +26,7 @@ def logistic(scores: Tensor, target: Tensor) -> Tensor:
         Scalar, at least float32; 0 without labelled pairs.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: the shapes differ.
     """
     if target.shape != scores.shape:
         raise ValueError(f"target is {tuple(target.shape)} for scores {tuple(scores.shape)}")
@@ -35,7 +36,7 @@ def logistic(scores: Tensor, target: Tensor) -> Tensor:
     return loss.sum() / labelled.sum().clamp_min(1)
 
 
-class Logistic(nn.Module):
+class Logistic(Loss):
     """`logistic` as a loss object.
 
     The labels are `pairs.target` where the batch has it. Otherwise matching pairs are +1 and all
@@ -59,10 +60,7 @@ class Logistic(nn.Module):
         self.gather = gather
 
     def forward(
-        self,
-        scores: Tensor,
-        pairs: Pairs | None = None,
-        encoded: tuple[Encoded, Encoded] | None = None,
+        self, scores: Tensor, pairs: Pairs | None = None, encoded: Sides | None = None
     ) -> Tensor:
         """Scalar loss of a score matrix (I, C); without `pairs` the diagonal is positive."""
         target = None if pairs is None else pairs.target
@@ -83,12 +81,11 @@ class Logistic(nn.Module):
             target.masked_fill_((target < 0) & ~kept, 0)
         return target
 
-    def ground(
-        self, scores: Tensor, pairs: Pairs, encoded: tuple[Encoded, Encoded]
-    ) -> dict[str, Tensor]:
-        """Of phrases (C) and the regions of their images: scores (C, R), `pairs.target` (C, R).
+    def ground(self, scores: Tensor, pairs: Pairs, encoded: Sides) -> dict[str, Tensor]:
+        """The logistic loss of marked regions, see `Loss.ground`.
 
-        With `negatives`, a phrase keeps as many of its negative regions for each matching one.
+        With `negatives`, a phrase keeps that many of its negative regions per matching region,
+        drawn at random.
         """
         target = pairs.target
         assert target is not None

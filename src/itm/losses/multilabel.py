@@ -1,18 +1,19 @@
 """Multi-label consistency (CASC, Xu et al. 2020): both sides must name the labels of the image."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from itm.batch import Encoded, Pairs
-from itm.layers.functional import full, full_precision
+from itm.batch import Pairs
+from itm.layers.functional import full, full_precision, global_vector
+from itm.losses.base import Loss, Sides
 from itm.losses.triplet import Triplet
 from itm.text.labels import positive_weights
 
 
-class MultiLabel(nn.Module):
+class MultiLabel(Loss):
     """A ranking loss plus weight x [BCE(head(image), y) + BCE(head(caption), y)].
 
     One head for both sides, Linear(D, hidden) tanh Linear(hidden, K), reads the global vectors of
@@ -30,11 +31,11 @@ class MultiLabel(nn.Module):
             them; None or "auto" = from `set_labels`, and 1 without it.
         negatives: of the ranking loss: "hardest", "all" or "top".
         warmup_steps: of the ranking loss: first training batches with all negatives.
-        mask_same_image: captions of the same image are no negatives of each other.
+        mask_same_image: captions of the same image are not negatives of each other.
         gather: score against the batches of all processes.
     """
 
-    needs_labels: ClassVar[bool] = True
+    needs_labels = True
     pos_weight: Tensor
 
     def __init__(
@@ -94,31 +95,30 @@ class MultiLabel(nn.Module):
             raise ValueError(f"{len(weight)} positive weights for {len(self.pos_weight)} labels")
         self.pos_weight.copy_(weight)
 
-    def forward(self, scores: Tensor, pairs: Pairs, encoded: tuple[Encoded, Encoded]) -> Tensor:
+    @property
+    def ranked(self) -> Loss:
+        """The ranking loss."""
+        return self.ranking
+
+    def forward(self, scores: Tensor, pairs: Pairs, encoded: Sides) -> Tensor:
         """Ranking loss of a score matrix (I, C) + the label terms of the encodings."""
         total = self.ranking(scores, pairs, encoded)
         return torch.stack([total, *self.terms(scores, pairs, encoded).values()]).sum()
 
     @full_precision
-    def terms(
-        self, scores: Tensor, pairs: Pairs, encoded: tuple[Encoded, Encoded]
-    ) -> dict[str, Tensor]:
+    def terms(self, scores: Tensor, pairs: Pairs, encoded: Sides) -> dict[str, Tensor]:
         """What is added on the main score level: both sides' label loss.
 
         Raises:
             ValueError: no labels, another number of labels, or vectors of another width.
         """
-        from itm.layers.functional import (
-            global_vector,  # late: the other losses do without Lightning
-        )
-
         if self.dim is None:
             return {}
         labels, count = pairs.captions.labels, len(self.pos_weight)
         if labels is None:
             raise ValueError(
                 "loss=multilabel needs the labels (C, K) of each caption's image: pass labels=... "
-                "to matcher.pairs, or set use_labels=True on the data module before its setup"
+                "to matcher.pairs, or build the data module with needs=['labels']"
             )
         if labels.shape[1] != count:
             raise ValueError(f"the batch has {labels.shape[1]} labels, the loss num_labels={count}")

@@ -6,10 +6,11 @@ constraints of each anchor).
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from itm.batch import Encoded, Pairs, same_image
-from itm.layers.functional import distances, full, full_precision
+from itm.batch import Pairs, same_image
+from itm.layers.functional import distances, full, full_precision, global_vector
+from itm.losses.base import Loss, Sides, as_loss
 from itm.losses.shared import anchors
 
 
@@ -32,7 +33,7 @@ def neighborhood(
         scores: (I, C), larger = better match; minus the distance for the embedding network.
         positive: (C,) int64, row of each caption's image; or (I, C) bool, which pairs match; the
             diagonal when None.
-        ignore: (I, C) bool, pairs that are no negatives (beside the matching ones).
+        ignore: (I, C) bool, pairs that are not negatives (beside the matching ones).
         margin: the margin.
         top_k: how many negatives count per anchor; all of them where there are fewer.
         image_weight: lambda1, an image's caption against other captions.
@@ -145,7 +146,7 @@ def region_neighborhood(
     }
 
 
-class Neighborhood(nn.Module):
+class Neighborhood(Loss):
     """`neighborhood` plus `neighbors` on both sides, as a loss object.
 
     The defaults are those of image-sentence retrieval. For phrases and regions (`ground`) the
@@ -161,7 +162,7 @@ class Neighborhood(nn.Module):
         caption_neighbors: lambda4, captions of an image stay together.
         sentences: captions per image in a batch, read by the data module; with 1 a caption has no
             neighbour but itself.
-        mask_same_image: other rows of the same image are no negatives; off in the published code.
+        mask_same_image: other rows of the same image are not negatives; off in the published code.
         gather: score against the batches of all processes.
     """
 
@@ -191,20 +192,19 @@ class Neighborhood(nn.Module):
         self.gather = gather
 
     def forward(
-        self,
-        scores: Tensor,
-        pairs: Pairs | None = None,
-        encoded: tuple[Encoded, Encoded] | None = None,
+        self, scores: Tensor, pairs: Pairs | None = None, encoded: Sides | None = None
     ) -> Tensor:
         """Scalar: ranking plus neighbours; without `pairs` the diagonal is positive."""
         total = self.ranking(scores, pairs, encoded)
         return total + sum(self.terms(scores, pairs, encoded).values())
 
+    @property
+    def ranked(self) -> Loss:
+        """`ranking` as a loss."""
+        return as_loss(self.ranking)
+
     def ranking(
-        self,
-        scores: Tensor,
-        pairs: Pairs | None = None,
-        encoded: tuple[Encoded, Encoded] | None = None,
+        self, scores: Tensor, pairs: Pairs | None = None, encoded: Sides | None = None
     ) -> Tensor:
         """The part that looks at scores only."""
         return neighborhood(
@@ -218,16 +218,11 @@ class Neighborhood(nn.Module):
         )
 
     def terms(
-        self,
-        scores: Tensor,
-        pairs: Pairs | None = None,
-        encoded: tuple[Encoded, Encoded] | None = None,
+        self, scores: Tensor, pairs: Pairs | None = None, encoded: Sides | None = None
     ) -> dict[str, Tensor]:
-        """The part that looks at the distances within one side; 0 where nobody has a neighbour."""
+        """The part that looks at distances within one side; 0 where no row has a neighbour."""
         if pairs is None or encoded is None:
             return {}
-        from itm.layers.functional import global_vector
-
         row, identity = pairs.captions.image, pairs.images.index
         terms = {}
         if self.image_neighbors:
@@ -248,10 +243,8 @@ class Neighborhood(nn.Module):
         value = neighbors(vectors, same, ignore, self.margin, self.top_k)
         return value * (same.sum() > len(same))
 
-    def ground(
-        self, scores: Tensor, pairs: Pairs, encoded: tuple[Encoded, Encoded]
-    ) -> dict[str, Tensor]:
-        """Weighted terms of phrases (C) and regions: scores (C, R), `pairs.target` (C, R)."""
+    def ground(self, scores: Tensor, pairs: Pairs, encoded: Sides) -> dict[str, Tensor]:
+        """The four weighted terms of `region_neighborhood`, see `Loss.ground`."""
         regions, phrases = encoded[0].parts, encoded[1].vector
         assert regions is not None and phrases is not None and pairs.target is not None
         weights = {

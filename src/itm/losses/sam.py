@@ -4,13 +4,14 @@ The fixed margin of a triplet becomes the difference in semantic relevance (CIDE
 positive and its negative, so that a caption that nearly describes an image is hardly pushed away.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from itm.batch import Encoded, Pairs, same_image
+from itm.batch import Pairs, same_image
 from itm.layers.functional import full, full_precision
+from itm.losses.base import Loss, Sides
 from itm.losses.sam_released import released_sam
 from itm.losses.shared import REDUCTIONS, anchors, check_relevance, reduced
 from itm.losses.triplet import Triplet
@@ -41,7 +42,7 @@ def sam(
         scores: (I, C), larger = better match.
         relevance: (I, C), relevance of caption c for image i.
         positive: as in `itm.losses.triplet`.
-        ignore: (I, C) bool, pairs that are no negatives (beside the matching ones).
+        ignore: (I, C) bool, pairs that are not negatives (beside the matching ones).
         temperature: tau ("metric_div" of the release), above 0.
         sampling: the one negative of each anchor: "random", "hardest" (highest score), "easiest"
             (lowest score) or "mixed" (a fair coin per batch: random or hardest); or "all" of them.
@@ -84,12 +85,12 @@ def _pick(others: Tensor, excluded: Tensor, sampling: str) -> Tensor:
     return others.masked_fill(excluded, float("inf")).argmin(1)
 
 
-class SAM(nn.Module):
+class SAM(Loss):
     """A ranking loss plus weight x `sam`, or `sam` alone.
 
-    The relevance comes with the batch (`pairs.relevance`). Processes that gather their batches need
-    it for all images with all captions: `relevance_index`, an `itm.relevance.CiderIndex` of the
-    training captions that is looked up by `images.index` and `captions.index`.
+    The relevance comes with the batch (`pairs.relevance`). Where processes gather their batches, it
+    is looked up by `images.index` and `captions.index` in the index given to `set_relevance`, an
+    `itm.relevance.CiderIndex` of the training captions.
 
     Args:
         margin: of the ranking loss.
@@ -103,11 +104,11 @@ class SAM(nn.Module):
         negatives: of the ranking loss: "hardest", "all" or "top".
         warmup_steps: of the ranking loss: first training batches with all negatives.
         reduction: "sum" or "mean", of both.
-        mask_same_image: captions of the same image are no negatives of each other.
+        mask_same_image: captions of the same image are not negatives of each other.
         gather: score against the batches of all processes.
     """
 
-    needs_relevance: ClassVar[bool] = True
+    needs_relevance = True
 
     def __init__(
         self,
@@ -152,15 +153,22 @@ class SAM(nn.Module):
                 mask_same_image=mask_same_image,
             )
 
-    def forward(
-        self, scores: Tensor, pairs: Pairs, encoded: tuple[Encoded, Encoded] | None = None
-    ) -> Tensor:
+    @property
+    def ranked(self) -> Loss:
+        """The ranking loss; when alone, SAM itself."""
+        return self if self.alone else self.ranking
+
+    def set_relevance(self, index: Any) -> None:
+        """Look up the relevance of batches that do not bring it, see `Loss.set_relevance`."""
+        self.relevance_index = index
+
+    def forward(self, scores: Tensor, pairs: Pairs, encoded: Sides | None = None) -> Tensor:
         """Ranking loss (unless alone) + weight x SAM of a score matrix (I, C)."""
         added = self.weight * self._sam(scores, pairs)
         return added if self.alone else self.ranking(scores, pairs, encoded) + added
 
     def terms(
-        self, scores: Tensor, pairs: Pairs, encoded: tuple[Encoded, Encoded] | None = None
+        self, scores: Tensor, pairs: Pairs, encoded: Sides | None = None
     ) -> dict[str, Tensor]:
         """What is added on the main score level."""
         return {} if self.alone else {"sam": self.weight * self._sam(scores, pairs)}
@@ -198,10 +206,10 @@ class SAM(nn.Module):
         if self.relevance_index is None:
             raise ValueError(
                 "loss=sam needs the relevance (I, C) of each caption for each image: pass "
-                "relevance=... to matcher.pairs, or set use_relevance=True on the data module "
-                "before its setup; with gather=true on several processes, where a batch knows only "
-                "its own pairs, set loss.relevance_index = itm.relevance.CiderIndex(captions, "
-                "caption_image) of the training captions"
+                "relevance=... to matcher.pairs, or build the data module with "
+                "needs=['relevance']; with gather=true on several processes, where a batch knows "
+                "only its own pairs, call loss.set_relevance(itm.relevance.CiderIndex(captions, "
+                "caption_image)) with the training captions"
             )
         # Every process looks up a share of the captions of a gathered batch.
         rank, processes = rank_and_size() if self.gather else (0, 1)

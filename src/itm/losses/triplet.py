@@ -1,12 +1,11 @@
 """The fixed-margin hinge on both retrieval directions (VSE++, Faghri et al. 2018, section 3)."""
 
-import weakref
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from itm.batch import Encoded, Pairs, same_image
+from itm.batch import Pairs, same_image
 from itm.layers.functional import full, full_precision
+from itm.losses.base import Hinge, Loss, Sides
 from itm.losses.shared import REDUCTIONS, anchors, reduced
 from itm.utils.checks import check_choice
 
@@ -33,7 +32,7 @@ def triplet(
         scores: (I, C), larger = better match.
         positive: (C,) int64, row of each caption's image; or (I, C) bool, which pairs match; the
             diagonal when None.
-        ignore: (I, C) bool, pairs that are no negatives (beside the matching ones).
+        ignore: (I, C) bool, pairs that are not negatives (beside the matching ones).
         margin: the margin.
         negatives: "hardest", "all", or "top" (mean over the `top_k` hardest).
         top_k: how many negatives "top" averages; all of them where there are fewer.
@@ -72,8 +71,12 @@ def _pick(hinge: Tensor, excluded: Tensor, negatives: str, top_k: int) -> Tensor
     return (hinge.topk(min(top_k, hinge.shape[1]), dim=1).values.sum(1) / count).sum()
 
 
-class Triplet(nn.Module):
+class Triplet(Loss):
     """`triplet` as a loss object.
+
+    The warm-up counts batches in training mode. Each call is a batch, unless the caller announces
+    batches: after the first `start_batch`, only `start_batch` counts. `Matcher.losses` announces
+    them, because a batch may have several score levels.
 
     Args:
         margin: the margin.
@@ -82,7 +85,7 @@ class Triplet(nn.Module):
         warmup_steps: take all negatives in this many first training batches; against the collapse
             to equal scores (loss = 2 x batch x margin) that the hardest negatives can cause.
         reduction: "sum" or "mean".
-        mask_same_image: captions of the same image are no negatives of each other; off in the
+        mask_same_image: captions of the same image are not negatives of each other; off in the
             published systems.
         gather: score against the batches of all processes.
     """
@@ -113,27 +116,33 @@ class Triplet(nn.Module):
         self.reduction = reduction
         self.mask_same_image = mask_same_image
         self.gather = gather
-        # A buffer, so that a resumed run goes on counting: batches seen in training mode.
+        # Training batches so far; a buffer, so that a resumed run goes on counting.
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self._last: weakref.ref[Tensor] | None = None
+        self._calls_count = True
 
     def forward(
-        self,
-        scores: Tensor,
-        pairs: Pairs | None = None,
-        encoded: tuple[Encoded, Encoded] | None = None,
+        self, scores: Tensor, pairs: Pairs | None = None, encoded: Sides | None = None
     ) -> Tensor:
         """Scalar loss of a score matrix (I, C); without `pairs` the diagonal is positive."""
+        if self._calls_count:
+            self._count()
         if not self.warmup_steps:
             return self._loss(scores, pairs, self.negatives)
-        if self.training and self._new_batch(encoded):
-            self.steps += 1
         # Both are cheap; choosing on the device spares waiting for the counter.
         return torch.where(
             self.steps.to(scores.device) <= self.warmup_steps,
             self._loss(scores, pairs, "all"),
             self._loss(scores, pairs, self.negatives),
         )
+
+    def on_batch(self) -> None:
+        """Count a batch; calls do not count from now on."""
+        self._calls_count = False
+        self._count()
+
+    def _count(self) -> None:
+        if self.training and self.warmup_steps:
+            self.steps += 1
 
     def _loss(self, scores: Tensor, pairs: Pairs | None, negatives: str) -> Tensor:
         return triplet(
@@ -146,9 +155,6 @@ class Triplet(nn.Module):
             self.reduction,
         )
 
-    def _new_batch(self, encoded: tuple[Encoded, Encoded] | None) -> bool:
-        """False when the last call saw the same encodings: another score level of one batch."""
-        tensors = [] if encoded is None else [x for x in encoded[0][:2] if x is not None]
-        last = None if self._last is None else self._last()
-        self._last = weakref.ref(tensors[0]) if tensors else None
-        return not tensors or last is not tensors[0]
+    def hinge(self) -> Hinge:
+        """Its own options."""
+        return Hinge(self.margin, self.negatives, self.reduction, self.warmup_steps)

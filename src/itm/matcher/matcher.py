@@ -7,7 +7,7 @@ validation, test, optimisers and checkpoints are written once, here; scoring in
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,16 +18,22 @@ from itm.batch import Captions, Chunk, Encoded, Images, Pairs
 from itm.checkpoints.hub import Shared
 from itm.layers.functional import full, full_precision
 from itm.layers.text import BertText
+from itm.losses.base import Loss as LossProtocol
+from itm.losses.base import LossFunction, as_loss
 from itm.matcher.explanation import Details, attention_details
 from itm.matcher.gradient_cache import encode_in_chunks
 from itm.matcher.inputs import check_images
 from itm.matcher.scoring import Scoring
 from itm.matcher.state import pack_state, saved_arguments, unpack_state
+from itm.metrics.collected import RetrievalMetrics
 from itm.metrics.ranking import Ranks
-from itm.metrics.retrieval import RetrievalMetrics
 from itm.text.vocabulary import Tokens
 
-Loss = Callable[[Tensor, Pairs, tuple[Encoded, Encoded]], Tensor]
+if TYPE_CHECKING:
+    from itm.data.module import RegionDataModule
+
+
+Loss = LossFunction  # any callable; `Matcher.objective` gives it the form of the protocol
 MakeOptimizer = Callable[..., torch.optim.Optimizer]  # parameter groups -> optimiser
 MakeScheduler = Callable[..., Any]  # optimiser -> learning-rate scheduler
 
@@ -51,12 +57,14 @@ class Matcher(Shared, Scoring, pl.LightningModule):
         chunk_size: encode training batches in chunks of so many rows, see
             `itm.matcher.gradient_cache`; None = whole, which needs half the time and most memory.
         ranks: of the queries of the last validation or test, see `itm.metrics.evaluate_queries`.
+        data: the data module that `itm.build` made for this matcher; not saved and not copied.
     """
 
     needs_labels: ClassVar[bool] = False
     needs_concepts: ClassVar[bool] = False
     compiled: ClassVar[tuple[str, ...]] = ("encode_images", "similarity", "training_scores")
     num_regions: int | None = None  # that every image must have; None = any number
+    data: "RegionDataModule | None" = None
 
     def __init__(
         self,
@@ -153,6 +161,12 @@ class Matcher(Shared, Scoring, pl.LightningModule):
         """Whether `similarity` reads the global vectors alone and orders as their dot products."""
         return type(self).similarity is Matcher.similarity
 
+    def set_labels(self, labels: Any) -> None:
+        """Take what the backbone computes with a label vocabulary, such as positive weights."""
+
+    def set_concepts(self, concepts: Any) -> None:
+        """Take what the backbone computes with a concept vocabulary, such as its graph."""
+
     @property
     def label_dim(self) -> int | None:
         """Width of the global vectors for a label head; None when the backbone has its own head."""
@@ -164,30 +178,39 @@ class Matcher(Shared, Scoring, pl.LightningModule):
         """Scores (I, C) of a batch of images with a batch of captions."""
         return self.similarity(self.encode_images(images), self.encode_captions(captions))
 
+    @property
+    def objective(self) -> LossProtocol:
+        """The loss in the form of `itm.losses.Loss`.
+
+        Raises:
+            ValueError: this matcher has no loss.
+        """
+        if self.loss is None:
+            raise ValueError("this matcher has no loss; build or load it with loss=...")
+        return as_loss(self.loss)
+
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """All loss terms of a batch: name -> scalar; "total" is what training minimises.
 
         Total = sum over score levels of weight x ranking loss, plus what the loss adds on the main
         level, plus the backbone's own losses.
         """
-        if self.loss is None:
-            raise ValueError("this matcher has no loss; build or load it with loss=...")
+        loss = self.objective
         check_images(pairs.images, self)
         images, captions = self._encode_pairs(pairs)
         terms = self.extra_losses(pairs, images, captions)
-        if getattr(self.loss, "gather", False):
+        if loss.gather:
             from itm.matcher.gather import gather_batch
 
             pairs, images, captions = gather_batch(pairs, images, captions)
         levels = self.training_scores(images, captions)
-        ranking = getattr(self.loss, "ranking", self.loss)
-        encoded = (images, captions)
+        ranking, encoded = loss.ranked, (images, captions)
+        loss.start_batch()
         for name, (weight, scores) in levels.items():
             key = "ranking" if len(levels) == 1 else f"ranking_{name}"
             terms[key] = weight * ranking(scores, pairs, encoded)
-        if hasattr(self.loss, "terms"):
-            main = next(iter(levels.values()))[1]
-            terms |= self.loss.terms(main, pairs, encoded)
+        main = next(iter(levels.values()))[1]
+        terms |= loss.terms(main, pairs, encoded)
         return terms | {"total": torch.stack([full(term) for term in terms.values()]).sum()}
 
     def _encode_pairs(self, pairs: Pairs) -> tuple[Encoded, Encoded]:
@@ -207,9 +230,13 @@ class Matcher(Shared, Scoring, pl.LightningModule):
             setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without compiled methods, which in a copy would still be those of the original."""
+        """Without compiled methods, which in a copy would still be those of the original.
+
+        Nor with the data module, whose features stay on disk.
+        """
         state = super().__getstate__()
-        return {name: value for name, value in state.items() if name not in self.compiled}
+        left_out = (*self.compiled, "data")
+        return {name: value for name, value in state.items() if name not in left_out}
 
     def training_step(self, batch: Pairs, batch_idx: int) -> dict[str, Any]:
         """One batch: all terms are logged, and returned for callbacks beside the total."""

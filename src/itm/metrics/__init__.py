@@ -4,27 +4,29 @@ Recall@K is the field's own: the share of queries with at least one right item a
 For an image with five captions one of them suffices; it is a hit rate, not a true recall.
 """
 
-from itm.metrics.protocols import PROTOCOLS, Protocol
-from itm.metrics.ranking import ranks, streamed_ranks, topk
-from itm.metrics.retrieval import (
-    RetrievalMetrics,
-    evaluate,
-    evaluate_queries,
-    evaluate_vectors,
-    recall,
-    summary,
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "protocols": ["PROTOCOLS", "Protocol"],
+        "ranking": ["ranks", "streamed_ranks", "topk"],
+        "retrieval": ["evaluate", "evaluate_queries", "evaluate_vectors", "recall", "summary"],
+        "collected": ["RetrievalMetrics"],
+    },
 )
 
-__all__ = [
-    "PROTOCOLS",
-    "Protocol",
-    "RetrievalMetrics",
-    "evaluate",
-    "evaluate_queries",
-    "evaluate_vectors",
-    "ranks",
-    "recall",
-    "streamed_ranks",
-    "summary",
-    "topk",
-]
+if TYPE_CHECKING:
+    from itm.metrics.collected import RetrievalMetrics as RetrievalMetrics
+    from itm.metrics.protocols import PROTOCOLS as PROTOCOLS
+    from itm.metrics.protocols import Protocol as Protocol
+    from itm.metrics.ranking import ranks as ranks
+    from itm.metrics.ranking import streamed_ranks as streamed_ranks
+    from itm.metrics.ranking import topk as topk
+    from itm.metrics.retrieval import evaluate as evaluate
+    from itm.metrics.retrieval import evaluate_queries as evaluate_queries
+    from itm.metrics.retrieval import evaluate_vectors as evaluate_vectors
+    from itm.metrics.retrieval import recall as recall
+    from itm.metrics.retrieval import summary as summary

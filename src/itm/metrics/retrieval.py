@@ -1,24 +1,20 @@
-"""Retrieval metrics of a similarity matrix: ranks, recalls, named protocols, a torchmetrics Metric.
+"""Retrieval metrics of a similarity matrix: ranks, recalls, named protocols.
 
 Recall@K is the field's own: the share of queries with at least one right item among the first K.
 For an image with five captions one of them suffices; it is a hit rate, not a true recall.
 """
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
-from itm.metrics.protocols import PROTOCOLS, Protocol, Rows, average_folds, find_protocol
+from itm.metrics.protocols import PROTOCOLS, Protocol, Rows, average_folds
 from itm.metrics.ranking import Matrix, Ranks, caption_rows, ranks, streamed_ranks, to_numpy, topk
 from itm.metrics.semantic import semantic
 
 __all__ = [
     "PROTOCOLS",
     "Protocol",
-    "RetrievalMetrics",
     "evaluate",
     "evaluate_queries",
     "evaluate_vectors",
@@ -152,87 +148,3 @@ def _matrix_shape(scores: Matrix) -> tuple[int, int]:
     if scores.ndim != 2:
         raise ValueError(f"scores must be an images x captions matrix, got {tuple(scores.shape)}")
     return scores.shape[0], scores.shape[1]
-
-
-class RetrievalMetrics(Metric):
-    """Collects the rows of a similarity matrix by image index and evaluates the whole of it.
-
-    Rows may come in any order, from several processes, and more than once: a distributed sampler
-    repeats samples to fill the last round, and a repeated row still counts once. With several
-    processes each must add at least one row.
-
-    Args:
-        caption_image: (M,) row of each caption's image.
-        protocol: as in `evaluate`.
-        num_images: N; None takes the largest row in `caption_image`.
-        relevance: (M, N) semantic relevance, or None, as in `evaluate`.
-
-    Attributes:
-        ranks: of all queries, as `evaluate_queries` gives them; None before `compute`.
-    """
-
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-    rows: list[Tensor]
-    index: list[Tensor]
-
-    def __init__(
-        self,
-        caption_image: ArrayLike | Tensor,
-        protocol: str | Protocol = "full",
-        num_images: int | None = None,
-        relevance: np.ndarray | None = None,
-    ):
-        super().__init__()
-        find_protocol(protocol)  # a misspelt name fails here, not after an epoch
-        own = np.asarray(
-            caption_image.cpu() if isinstance(caption_image, Tensor) else caption_image
-        )
-        self.num_images = int(own.max(initial=-1)) + 1 if num_images is None else num_images
-        self.caption_image = caption_rows(own, self.num_images, len(own))
-        self.protocol = protocol
-        self.relevance = relevance
-        self.ranks: Ranks | None = None
-        self.add_state("rows", default=[], dist_reduce_fx="cat")
-        self.add_state("index", default=[], dist_reduce_fx="cat")
-
-    def update(self, rows: Tensor, image_index: Tensor) -> None:
-        """Add the scores of I images.
-
-        Args:
-            rows: (I, M) similarity of these images with all captions.
-            image_index: (I,) row of each image in the split.
-
-        Raises:
-            ValueError: shapes or indices that do not fit the split.
-        """
-        expected = (len(image_index), len(self.caption_image))
-        if tuple(rows.shape) != expected:
-            raise ValueError(f"rows must be images x captions, {expected}, got {tuple(rows.shape)}")
-        if len(image_index) and not 0 <= image_index.min() <= image_index.max() < self.num_images:
-            raise ValueError(f"image_index must lie in 0..{self.num_images - 1}, got {image_index}")
-        self.rows.append(rows.detach().to(self.device))
-        self.index.append(image_index.to(self.device))
-
-    def compute(self) -> dict[str, float]:
-        """The result of `evaluate` on the collected matrix.
-
-        Raises:
-            ValueError: rows of some images are missing.
-        """
-        index = dim_zero_cat(self.index) if len(self.index) else torch.empty(0, dtype=torch.long)
-        seen = torch.bincount(index, minlength=self.num_images) > 0
-        if not seen.all():
-            missing = (~seen).nonzero()[:, 0].tolist()
-            raise ValueError(
-                f"scores of {len(missing)} of {self.num_images} images are missing "
-                f"(rows {', '.join(map(str, missing[:5]))}{', ...' if missing[5:] else ''}): "
-                "every image of the split must be updated before compute"
-            )
-        rows = dim_zero_cat(self.rows)
-        scores = rows.new_empty(self.num_images, rows.shape[1])
-        scores[index] = rows
-        own, protocol = self.caption_image, self.protocol
-        results, self.ranks = evaluate_queries(scores, own, protocol, self.relevance)
-        return results

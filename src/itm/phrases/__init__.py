@@ -1,4 +1,4 @@
-"""Words and the boxes of what they mean."""
+"""Words and boxes: phrase files, splits of phrases, localisation."""
 
 from typing import TYPE_CHECKING
 

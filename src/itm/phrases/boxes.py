@@ -10,7 +10,7 @@ Box = tuple[float, float, float, float]
 def overlaps(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Intersection over union: (..., R, 4) with (..., 4) -> (..., R).
 
-    Corners are the edges of a box, so that its width is x2 - x1; `edges` makes such corners of
+    Boxes reach up to their edges, so that their width is x2 - x1; `edges` converts boxes of
     inclusive pixels. A box without area overlaps nothing.
     """
     boxes, truth = np.asarray(boxes, np.float64), np.asarray(truth, np.float64)[..., None, :]
@@ -34,16 +34,17 @@ def around(boxes: Sequence[Sequence[float]]) -> Box:
 
 
 def in_pixels(boxes: np.ndarray) -> bool:
-    """Whether boxes are pixels; fractions of width and height are at most 1 (2 allows for slack).
+    """Whether boxes are in pixels, not in fractions of width and height.
 
-    The first images tell: no photograph has all its regions in its first two pixels.
+    Fractions are at most 1; 2 leaves some slack. The first 64 images are looked at: no photograph
+    has all its regions in its first two pixels.
     """
     return bool(np.nanmax(np.asarray(boxes[:64], np.float64), initial=0) > 2)
 
 
 def edges(boxes: np.ndarray) -> np.ndarray:
-    """Pixel boxes whose last column and row belong to them, as boxes up to their edges.
+    """Convert boxes of inclusive pixels to boxes up to their edges.
 
-    The overlap of the results is the usual one of inclusive pixels, "+ 1" on widths and heights.
+    Their overlap is then the usual one of inclusive pixels, "+ 1" on widths and heights.
     """
     return np.asarray(boxes, np.float64) + np.array([0, 0, 1, 1])

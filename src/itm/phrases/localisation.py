@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 
 FOUND = 0.5  # overlap from which a region is right
-
-
 CONTEXTS = ("caption", "phrase")
 
 
@@ -29,34 +27,34 @@ def region_scores(
     vectors: np.ndarray | None = None,
     batch_size: int = 16,
 ) -> np.ndarray:
-    """How well each region of its image fits each phrase.
+    """Score how well each phrase fits the regions of its image.
 
-    A matcher with `ground` (the two-branch networks) compares the phrase with every region. Of a
-    cross-attention model a region's score is its attention to the phrase's words, their mean.
+    A matcher with `ground` (the two-branch networks) compares the phrase with every region. For a
+    cross-attention model, the score of a region is its mean attention to the words of the phrase.
 
     Args:
-        matcher: any of these.
+        matcher: a matcher of either kind.
         split: M phrases.
-        context: for attention, the words of a phrase are read in their "caption", where there is
-            one, or the "phrase" is read alone.
-        vectors: (M, F) vectors of the phrases for matchers with text=vectors.
+        context: for attention, read the words of a phrase within their "caption", where there is
+            one, or read the "phrase" alone.
+        vectors: (M, F) vectors of the phrases, for matchers with text=vectors.
         batch_size: images at once.
 
     Returns:
         (M, R) float32, larger = better.
 
     Raises:
-        ValueError: a matcher that does not look at single regions, or an unknown context.
+        ValueError: the matcher does not look at single regions, or the context is unknown.
     """
     import torch
 
     if context not in CONTEXTS:
-        raise ValueError(f"context={context!r} is none of {', '.join(CONTEXTS)}")
-    if vectors is not None and not hasattr(matcher, "ground"):
+        raise ValueError(f"context={context!r} must be 'caption' or 'phrase'")
+    ground: Callable[..., Tensor] | None = getattr(matcher, "ground", None)
+    if vectors is not None and ground is None:
         raise ValueError(f"{type(matcher).__name__} reads words, not vectors of phrases")
     if vectors is not None and len(vectors) != len(split.phrases):
         raise ValueError(f"{len(vectors)} phrase vectors for {len(split.phrases)} phrases")
-    ground: Callable[..., Tensor] | None = getattr(matcher, "ground", None)
     out = np.empty((len(split.phrases), split.regions), np.float32)
     starts = np.searchsorted(split.caption_image, np.arange(split.num_images + 1))
     step = 1 if ground is None else batch_size
@@ -109,9 +107,9 @@ def _attended(
 def word_positions(
     matcher: Matcher, words: Sequence[str], phrase: Phrase | None = None
 ) -> tuple[int, int]:
-    """Where the tokens of a phrase stand among those of its caption; of all words without one.
+    """First and last position of the tokens of a phrase in its caption, or of all words.
 
-    A tokeniser may cut words; counting the tokens in front of the phrase finds it nevertheless.
+    A tokeniser may cut words, so the tokens in front of the phrase are counted.
     """
     assert matcher.vocab is not None
     markers = len(matcher.vocab.encode(""))  # one in front, one behind
@@ -126,14 +124,14 @@ def word_positions(
 def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
     """0-based rank of the best right region of each phrase; -1 where no region is right.
 
-    A wrong region with the same score comes first, so that constant scores find nothing.
+    At equal scores the wrong region comes first, so that constant scores find nothing.
 
     Args:
         scores: (M, R), -inf for padding.
         right: (M, R) bool.
 
     Raises:
-        ValueError: NaN among the scores, or other shapes.
+        ValueError: NaN among the scores, or shapes that differ.
     """
     if scores.shape != right.shape:
         raise ValueError(f"scores are {scores.shape}, the overlaps {right.shape}")
@@ -148,17 +146,17 @@ def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
 def evaluate(
     scores: np.ndarray, overlaps: np.ndarray, types: Sequence[str] | None = None
 ) -> dict[str, dict[str, float]]:
-    """Localisation accuracy in percent, of all phrases and of each type.
+    """Compute the localisation accuracy in percent, of all phrases and of each type.
 
     Args:
         scores: (M, R) of each phrase with the regions of its image, -inf for padding.
         overlaps: (M, R) overlap of those regions with the phrase's box.
-        types: of each phrase; "a/b" counts as either.
+        types: type of each phrase; "a/b" counts as both.
 
     Returns:
-        "all" and the types -> "phrases", their number; "r1" (the accuracy), "r5", "r10": a region
-        that overlaps by 0.5 is among the best K; "bound": it is among all; "chance": r1 of a
-        region drawn at random.
+        For "all" and each type: "phrases", their number; "r1" (the accuracy), "r5" and "r10", how
+        often one of the best K regions overlaps the box by 0.5; "bound", how often any region
+        does; "chance", r1 of a region drawn at random.
     """
     right = overlaps >= FOUND
     place = ranks(scores, right)
@@ -190,11 +188,11 @@ def localise(
     context: str = "caption",
     vectors: np.ndarray | None = None,
 ) -> dict[str, dict[str, float]]:
-    """`region_scores` and `evaluate` of a split."""
+    """Localise the phrases of a split: `region_scores`, then `evaluate`."""
     return measure(split, region_scores(matcher, split, context, vectors))
 
 
 def measure(split: PhraseSplit, scores: np.ndarray) -> dict[str, dict[str, float]]:
-    """`evaluate` with the split's own boxes and types."""
+    """Call `evaluate` with the boxes and types of a split."""
     overlaps = split.overlaps(range(len(split.phrases)))
     return evaluate(scores, overlaps, [phrase.type for phrase in split.phrases])

@@ -1,4 +1,4 @@
-"""Where phrases come from, and which regions count as theirs in training."""
+"""Where phrases come from, and which regions match them in training."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from itm.data.layout import Split
+from itm.phrases.files import read_phrases
 from itm.phrases.split import PhraseSplit, phrase_split
 
 
 @dataclass(frozen=True)
 class PhraseSource:
-    """Where phrases come from, and which regions count as theirs in training.
+    """Where phrases come from, and which regions match them in training.
 
     Args:
         path: folder or file, see `itm.phrases.files.read_phrases`; None = the file beside the
             features.
-        positive_iou: see `PhraseSplit` (CITE: 0.6; 0.5 is what counts as found).
+        positive_iou: see `PhraseSplit` (CITE: 0.6; evaluation counts 0.5 as found).
         negative_iou: see `PhraseSplit` (CITE: 0.3).
     """
 
@@ -32,13 +33,11 @@ class PhraseSource:
             )
 
     def split(self, split: Split, train: bool = False) -> PhraseSplit:
-        """The phrases of a split; in training those that a region matches, which others teach not.
+        """The phrases of a split; in training keep only phrases that overlap some region.
 
         Raises:
-            ValueError: no phrase of any image, or in training none that a region matches.
+            ValueError: no phrase belongs to an image, or in training none overlaps a region.
         """
-        from itm.phrases.files import read_phrases
-
         phrases = read_phrases(self.path, split)
         whole = phrase_split(split, phrases, self.positive_iou, self.negative_iou)
         if not train:

@@ -1,8 +1,4 @@
-"""Phrases and the boxes of what they refer to.
-
-A split of images with region boxes and the phrases of its images make a `PhraseSplit`, whose
-captions are the phrases.
-"""
+"""Phrases with boxes, and a split whose captions are phrases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -15,13 +11,14 @@ from itm.phrases.boxes import Box, edges, in_pixels, overlaps
 
 
 class Phrase(NamedTuple):
-    """Some words about an image, and where in it they are true.
+    """A phrase of a caption and the box of what it refers to.
 
     Attributes:
         image: row of the image in its split.
         text: the words.
-        box: box up to its edges, in the units of the split's region boxes; the union of several.
-        type: such as "people"; several are joined by "/"; empty where nothing is known.
+        box: box up to its edges, in the units of the split's region boxes; where a phrase has
+            several boxes, their union.
+        type: such as "people"; several are joined by "/"; empty if unknown.
         caption: the sentence around the phrase, split at blanks; empty where there is none.
         span: the phrase is words[start:stop] of the caption.
     """
@@ -40,9 +37,8 @@ class PhraseSplit(Split):
 
     Attributes:
         phrases: M phrases; `captions` are their words.
-        positive_iou: overlap from which a region is what a phrase means.
-        negative_iou: overlap below which a region is something else; what lies between is ignored
-            in training.
+        positive_iou: from this overlap with the box, a region matches the phrase.
+        negative_iou: below this overlap it is a negative; regions between are ignored in training.
     """
 
     phrases: tuple[Phrase, ...] = ()
@@ -67,7 +63,7 @@ class PhraseSplit(Split):
         return overlaps(self.region_boxes(self.caption_image[rows]), truth)
 
     def target(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n, R) float32: 1 where a region is what a phrase means, -1 where not, 0 = ignored."""
+        """(n, R) float32: 1 for regions that match a phrase, -1 for negatives, 0 = ignored."""
         found = self.overlaps(rows)
         wrong = np.where(found < self.negative_iou, -1.0, 0.0)
         return np.where(found >= self.positive_iou, 1.0, wrong).astype(np.float32)
@@ -76,10 +72,10 @@ class PhraseSplit(Split):
 def phrase_split(
     split: Split, phrases: Sequence[Phrase], positive_iou: float = 0.5, negative_iou: float = 0.5
 ) -> PhraseSplit:
-    """A split with phrases for captions, in the order of its images.
+    """Put phrases in place of the captions of a split, in the order of its images.
 
     Raises:
-        ValueError: no phrases, or no boxes of regions.
+        ValueError: there are no phrases, or the split has no boxes of regions.
     """
     if split.boxes is None:
         raise ValueError(
@@ -87,7 +83,7 @@ def phrase_split(
             "regions; the features published with SCAN come without, extract features with boxes"
         )
     if not phrases:
-        raise ValueError(f"no phrase belongs to an image of {split.folder} {split.name}")
+        raise ValueError(f"no phrase belongs to an image of split {split.name} of {split.folder}")
     phrases = sorted(phrases, key=lambda phrase: phrase.image)
     own = {field.name: getattr(split, field.name) for field in fields(Split)}
     own |= {

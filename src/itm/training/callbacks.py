@@ -1,4 +1,4 @@
-"""What watches over a training run: random numbers that replay, health, equal processes."""
+"""Callbacks of training: seeds per step, health of the loss, equal configurations."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 class StepSeed(Callback):
-    """Seeds every training batch from (seed, process, batch number).
+    """Seed every training batch from (seed, process, batch number).
 
-    Dropout and drawn negatives then depend on nothing that came before, so that a resumed run draws
-    the same ones, whatever validation or data loading drew in between.
+    Dropout and drawn negatives then do not depend on earlier draws, so that a resumed run draws the
+    same ones, whatever validation or data loading drew in between.
 
     Args:
         seed: of the run.
@@ -27,20 +27,20 @@ class StepSeed(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Seed torch on all devices; nothing in training draws from elsewhere."""
+        """Seed torch on all devices, the only source of random numbers in training."""
         key = (self.seed, trainer.global_rank, trainer.fit_loop.total_batch_idx)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
 
 
 class Health(Callback):
-    """Stops at a loss that is not finite, and warns once when training has collapsed.
+    """Stop at a loss that is not finite, and warn once when training has collapsed.
 
-    Collapse: all scores are equal. With the hardest negatives this is a trap, because the loss
-    stays at margin per anchor, 2 x batch x margin in sum (Faghri et al. 2018 report it; so do users
-    of every descendant). Seen as a ranking loss within 2 % of that for `patience` steps, or as a
-    validation at the level of chance after `patience` steps of a ranking loss that does not move.
-    Losses are looked at every `trainer.log_every_n_steps` batches, all at once: a look waits for
-    the device.
+    Collapse means that all scores are equal. With the hardest negatives the loss then stays at the
+    margin per anchor, 2 x batch x margin in sum (reported by Faghri et al. 2018 and for many
+    systems since). Two signs count: a ranking loss within 2 % of that value for `patience` steps,
+    or a validation at chance level after `patience` steps in which the ranking loss did not move.
+    Losses are read every `trainer.log_every_n_steps` batches, all at once, because reading waits
+    for the device.
 
     Args:
         patience: steps before training counts as stuck.
@@ -56,7 +56,7 @@ class Health(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the terms of the loss, and look at them now and then."""
+        """Keep the terms of the loss, and check them every `log_every_n_steps` batches."""
         if not isinstance(outputs, dict) or "terms" not in outputs:
             return
         size = len(batch.captions.lengths)
@@ -65,7 +65,7 @@ class Health(Callback):
             self._look(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Is the validation better than chance, if the loss stands still?"""
+        """Compare the validation with chance, if the loss does not move."""
         rsum = trainer.callback_metrics.get("val/rsum")
         stuck = len(self._ranking) >= self.patience and np.ptp(self._ranking) < 0.05 * np.mean(
             self._ranking
@@ -92,7 +92,7 @@ class Health(Callback):
         ranking = values[:, [name.startswith("ranking") for name in names]].sum(1)
         pairs = np.array([size for _, size, _ in recent])
         self._ranking = [*self._ranking, *(ranking / pairs)][-self.patience :]
-        flat = plateau(matcher.loss) if "ranking" in names else None
+        flat = plateau(self._loss(matcher)) if "ranking" in names else None
         if flat is not None:
             near = np.abs(ranking / np.where(flat[1], pairs, 1) - flat[0]) < 0.02 * flat[0]
             self._at_plateau = self._at_plateau + len(near) if near.all() else 0
@@ -101,30 +101,43 @@ class Health(Callback):
 
     def _warn(self, matcher: LightningModule, sign: str) -> None:
         if not self._warned:
-            mines = hasattr(getattr(matcher.loss, "ranking", matcher.loss), "warmup_steps")
+            loss = self._loss(matcher)
+            hinge = None if loss is None else loss.ranked.hinge()
+            warms_up = hinge is not None and hinge.warmup_steps is not None
             first = "start with all negatives (loss.warmup_steps=2000, or loss.negatives=all), or "
             rank_zero_warn(
                 f"training seems to have collapsed to equal scores: {sign}; "
-                f"{first if mines else ''}lower optimizer.lr"
+                f"{first if warms_up else ''}lower optimizer.lr"
             )
         self._warned = True
 
+    @staticmethod
+    def _loss(matcher: Any) -> Any:
+        """The `itm.losses.Loss` of a matcher, or None."""
+        return None if matcher.loss is None else matcher.objective
+
 
 def plateau(loss: Any) -> tuple[float, bool] | None:
-    """The ranking loss of equal scores and whether it is per pair; None when it has none.
+    """The ranking loss of equal scores, and whether it is per pair.
 
-    That is the margin for each of a pair's two anchors, if one negative or a mean of negatives
-    counts: 2 x margin per pair of a sum, the margin itself of a mean.
+    With one negative, or a mean of negatives, each of the two anchors of a pair costs the margin:
+    2 x margin per pair in a sum, the margin itself in a mean.
+
+    Args:
+        loss: an `itm.losses.Loss`, or None.
+
+    Returns:
+        None for a loss without such a plateau.
     """
-    ranking = getattr(loss, "ranking", loss)
-    if getattr(ranking, "negatives", None) not in ("hardest", "top") or not ranking.margin:
+    hinge = None if loss is None else loss.ranked.hinge()
+    if hinge is None or hinge.negatives not in ("hardest", "top") or not hinge.margin:
         return None
-    summed = ranking.reduction == "sum"
-    return (2 * ranking.margin if summed else ranking.margin), summed
+    summed = hinge.reduction == "sum"
+    return (2 * hinge.margin if summed else hinge.margin), summed
 
 
 def chance_rsum(images: int, captions: int) -> float:
-    """The rsum to expect of random scores, for equally many captions per image."""
+    """The expected rsum of random scores, for equally many captions per image."""
     own = captions / images
     i2t = [1 - (1 - min(k / captions, 1)) ** own for k in (1, 5, 10)]
     t2i = [min(k / images, 1) for k in (1, 5, 10)]
@@ -132,7 +145,7 @@ def chance_rsum(images: int, captions: int) -> float:
 
 
 class SameConfiguration(Callback):
-    """Stops before training when processes were given different configurations.
+    """Stop before training when processes were given different configurations.
 
     A sweep that draws values in every process by itself is the usual reason (an unseeded Optuna
     sampler): the processes would train different models and average their gradients.

@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 from pathlib import Path
 
 import hydra
@@ -10,6 +12,7 @@ from omegaconf import OmegaConf
 import itm
 from itm.app.build import build
 from itm.app.config import CONF, compose, instantiate
+from itm.data import RegionDataModule
 
 GROUPS = {
     group: sorted(path.stem for path in Path(CONF, group).glob("*.yaml"))
@@ -161,6 +164,38 @@ def check_words(folder, model, overrides, spread=1.0):
     assert abs(noise.mean()) < 0.2 and abs(noise.std() - spread) < 0.2
     with pytest.raises(ValueError, match="is 3 wide, but model.word_dim=4; set model.word_dim=3"):
         build(model, overrides=[*overrides, "model.word_dim=4", f"word_vectors={file}"])
+
+
+def test_the_data_module_stays_with_the_matcher_and_out_of_copies():
+    small = ["data.limit=20", "model.embed_dim=16", "model.word_dim=8"]
+    matcher = build("scan_t2i", overrides=[*small, "data.batch_size=4"])
+    assert isinstance(matcher.data, RegionDataModule) and matcher.data.batch_size == 4
+    assert copy.deepcopy(matcher).data is None and pickle.loads(pickle.dumps(matcher)).data is None
+    checkpoint = {}
+    matcher.on_save_checkpoint(checkpoint)
+    assert "data" not in checkpoint["hyper_parameters"] and "data" not in checkpoint["itm"]
+
+
+def test_the_data_bring_what_model_and_loss_need():
+    small = ["data.limit=20", "model.embed_dim=16", "data.batch_size=10"]
+    for model, loss, needs in (
+        ("scan_t2i", "triplet", []),
+        ("scan_t2i", "sam", ["relevance"]),
+        ("scan_t2i", "multilabel", ["labels"]),
+        ("casc", "sam", ["labels", "relevance"]),
+        ("cvse", "triplet", ["concepts"]),
+    ):
+        data = build(model, loss, overrides=small).data
+        assert list(data.needs) == needs
+        assert (data.label_vocabulary is not None) == ("labels" in needs)
+        assert (data.concept_vocabulary is not None) == ("concepts" in needs)
+        pairs = next(iter(data.train_dataloader()))
+        given = {
+            "labels": pairs.captions.labels,
+            "concepts": pairs.captions.concepts,
+            "relevance": pairs.relevance,
+        }
+        assert [name for name, value in given.items() if value is not None] == needs
 
 
 def test_missing_root_says_what_to_give():

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import itm.metrics.ranking
+from itm.metrics.collected import RetrievalMetrics
 from itm.metrics.ranking import expand, topk
 from itm.metrics.retrieval import (
     Protocol,
-    RetrievalMetrics,
     evaluate,
     evaluate_vectors,
     ranks,

@@ -409,16 +409,16 @@ def test_training_labels_are_those_of_the_image_and_test_labels_those_of_the_cap
     for name in ("train", "dev", "test"):
         np.save(tmp_path / f"{name}_ims.npy", np.zeros((2, 3, 4), np.float32))
         (tmp_path / f"{name}_caps.txt").write_text("\n".join(captions) + "\n")
-    data = RegionDataModule(tmp_path, captions_per_image=2, min_count=1, num_concepts=3)
-    data.use_concepts = data.use_labels = True
+    options = {"captions_per_image": 2, "min_count": 1, "num_concepts": 3}
+    data = RegionDataModule(tmp_path, needs=["concepts", "labels"], **options)
     data.setup()
-    assert data.concepts.words == ["dog", "cat", "ball"]
+    assert data.concept_vocabulary.words == ["dog", "cat", "ball"]
     # image 0 is called dog and ball, image 1 cat and dog
     train = data.reader("train").captions([0, 1, 2, 3]).concepts
     assert train.tolist() == [[1, 0, 1], [1, 0, 1], [1, 1, 0], [1, 1, 0]]
     val = data.reader("val").captions([0, 1, 2, 3]).concepts
     assert val.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0], [1, 1, 0]]
-    assert data.labels.images == 2 and data.labels.positives == [2, 1, 1]
+    assert data.label_vocabulary.images == 2 and data.label_vocabulary.positives == [2, 1, 1]
 
 
 def test_a_published_label_list_and_the_counts_of_the_training_captions(tmp_path):
@@ -436,11 +436,11 @@ def test_a_published_label_list_and_the_counts_of_the_training_captions(tmp_path
     texts = [" ".join(captions[k : k + 5]).lower() for k in range(0, 5 * images, 5)]
     count = [sum(word in re.findall("[a-z]+", text) for text in texts) for word in words]
     for file in (folder / "vocab_tag.json", tmp_path / "labels.json"):
-        data = RegionDataModule(tmp_path, labels=file, num_labels=7)
-        data.use_labels = True
+        data = RegionDataModule(tmp_path, labels=file, num_labels=7, needs=["labels"])
         data.setup()
-        assert data.labels.words == words and data.labels.positives == count
-        assert np.allclose(data.labels.pos_weight(1e9), [(images - n) / max(n, 1) for n in count])
+        labels = data.label_vocabulary
+        assert labels.words == words and labels.positives == count
+        assert np.allclose(labels.pos_weight(1e9), [(images - n) / max(n, 1) for n in count])
         expected = np.load(folder / "expected.npz")
         found = data.reader("train").captions(5 * expected["batch_images"]).labels
         assert np.array_equal(found, expected["derived_batch_tags_spacejoin"])

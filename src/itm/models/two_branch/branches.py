@@ -191,15 +191,15 @@ class TwoBranch(Matcher):
                 f"target is {given}, expected {tuple(mask.shape)}: one row per phrase, one column "
                 "per region of its image"
             )
-        ground = getattr(self.loss, "ground", None)
-        if ground is None:
-            raise ValueError("marked regions need loss=neighborhood or loss=logistic")
         regions = self.encode_regions(pairs.images)
         images, captions = Encoded(None, regions, pairs.images.mask), self.encode_captions(pairs[1])
         scores = full(self.region_scores(regions[pairs.captions.image], mask, captions))
         pairs = pairs._replace(target=pairs.target.masked_fill(~mask, 0))
         terms = self.extra_losses(pairs, images, captions)
-        terms |= ground(scores.masked_fill(~mask, float("-inf")), pairs, (images, captions))
+        scores = scores.masked_fill(~mask, float("-inf"))
+        loss = self.objective
+        loss.start_batch()
+        terms |= loss.ground(scores, pairs, (images, captions))
         return terms | {"total": torch.stack([full(term) for term in terms.values()]).sum()}
 
     def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:

@@ -1,0 +1,54 @@
+"""Loaders over a reader: training batches in a sampler's order, evaluation sides one by one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from itm.data.options import Loading
+from itm.data.reader import Reader
+from itm.data.sampler import PairLoader, PairSampler
+from itm.utils.distributed import rank_and_size
+
+
+def training_loader(reader: Reader, sampler: PairSampler, options: Loading) -> PairLoader:
+    """Batches of `Pairs`; resumable in the middle of an epoch."""
+    return PairLoader(
+        range(len(sampler.caption_image)),  # type: ignore[arg-type]
+        batch_sampler=sampler,
+        collate_fn=reader.pairs if options.sentences == 1 else reader.groups,
+        **_workers(options),
+    )
+
+
+def evaluation_loaders(reader: Reader, options: Loading) -> list[DataLoader]:
+    """Two loaders: images once, captions once.
+
+    Each process gets its own share. Captions come by length, so that batches have little padding.
+    """
+    rank, processes = rank_and_size()
+    images = np.arange(reader.split.num_images)[rank::processes]
+    captions = np.argsort(reader.lengths, kind="stable")[rank::processes]
+    return [
+        DataLoader(
+            range(len(reader.split.captions)),  # type: ignore[arg-type]
+            batch_sampler=list(_blocks(rows, options.eval_batch_size)),
+            collate_fn=collate,
+            **_workers(options),
+        )
+        for rows, collate in ((images, reader.images), (captions, reader.captions))
+    ]
+
+
+def _workers(options: Loading) -> dict[str, Any]:
+    return {
+        "num_workers": options.workers,
+        "pin_memory": options.pin_memory,
+        "persistent_workers": options.workers > 0,
+    }
+
+
+def _blocks(rows: np.ndarray, size: int) -> Iterator[list[int]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size].tolist()

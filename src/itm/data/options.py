@@ -1,0 +1,115 @@
+"""The options of `RegionDataModule`: its fields, in three groups, each with default and meaning.
+
+`conf/data/base.yaml` lists the same names without the groups.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from itm.data.layout import Split
+from itm.text.vocabulary import Tokens
+
+NEEDS = ("labels", "concepts", "relevance")
+
+
+class SplitSource(Protocol):
+    """Other captions for the images of a split, such as `itm.phrases.PhraseSource`."""
+
+    def split(self, split: Split, train: bool = False) -> Split:
+        """The split with these captions; in training perhaps fewer of them."""
+        ...
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Splits:
+    """Which images and captions are read."""
+
+    root: str | Path = field(kw_only=False)
+    """Folder of the files."""
+    train: str = "train"
+    """Name of the training split."""
+    val: str = "dev"
+    """Name of the validation split."""
+    test: str = "test"
+    """Name of the test split, such as "test" or "testall"."""
+    protocol: str = "full"
+    """How the test split is evaluated: "f30k_1k", "coco_1k", "coco_5k" or "full"."""
+    captions_per_image: int | None = None
+    """Captions per image in the files; None = inferred."""
+    fraction: float = 1.0
+    """Train on the first part of the captions, 0 < fraction <= 1."""
+    noise_ratio: float = 0.0
+    """Share of the training captions whose images are shuffled among each other."""
+    limit: int | None = None
+    """At most this many images of every split."""
+    val_images: int | None = None
+    """At most this many images in validation."""
+    phrases: SplitSource | None = None
+    """Train on phrases and the regions they mean, in place of captions."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ValueError(
+                f"data.fraction={self.fraction} must be above 0 and at most 1 (0.1 = 10 %)"
+            )
+        if not 0 <= self.noise_ratio <= 1:
+            raise ValueError(f"data.noise_ratio={self.noise_ratio} must be between 0 and 1")
+        for name, images in (("limit", self.limit), ("val_images", self.val_images)):
+            if images is not None and images < 1:
+                raise ValueError(f"data.{name}={images} must be at least 1, or null for all")
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class WordLists:
+    """Which words, labels and concepts the training captions are read with."""
+
+    vocab: str | Path | Tokens | None = None
+    """Published vocabulary JSON, or a vocabulary; None = built from the training captions."""
+    min_count: int = 4
+    """How often a word must occur to enter a built vocabulary (published: 4)."""
+    labels: str | Path | None = None
+    """File of the label vocabulary, such as the original's vocab_tag.json; None = built. Either way
+    the labels are counted in the training captions."""
+    num_labels: int = 500
+    """Size of a built label vocabulary."""
+    concepts: str | Path | None = None
+    """File or folder of the concept vocabulary (`itm.text.Concepts.load`); None = built."""
+    num_concepts: int = 300
+    """Size of a built concept vocabulary."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Loading:
+    """What a batch holds, and how it is read."""
+
+    batch_size: int = 128
+    """Pairs (anchors, with several sentences) per process and step."""
+    eval_batch_size: int = 256
+    """Images or captions encoded at once in evaluation."""
+    sentences: int = 1
+    """Captions per image in a batch."""
+    drop_last: bool = False
+    """Leave out the last incomplete training batch."""
+    needs: Collection[str] = ()
+    """What model and loss read beside features and words: "labels", "concepts" (of CVSE),
+    "relevance" (CIDEr-D of the batch)."""
+    vectors: bool = False
+    """Read precomputed sentence vectors, `{split}_caps.npy` (M, F)."""
+    resident: bool | str = False
+    """Keep the features of whole splits on the device, see `itm.data.resident`: True, as the files
+    have them, or "bfloat16", "float16"."""
+    workers: int = 0
+    """Loader processes."""
+    pin_memory: bool = False
+    """Page-locked batches, for GPUs."""
+    seed: int = 0
+    """Of the order of training, neighbours and noise."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"data.batch_size={self.batch_size} must be at least 1")
+        unknown = sorted(set(self.needs) - set(NEEDS))
+        if unknown:
+            raise ValueError(f"needs={unknown}: expected some of {', '.join(NEEDS)}")

@@ -1,0 +1,70 @@
+"""The options of the data module: written once, listed flat in conf/data/base.yaml."""
+
+import inspect
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from corpus import write
+from omegaconf import OmegaConf
+
+from itm.app.config import CONF
+from itm.data.module import RegionDataModule
+from itm.data.options import Loading, Splits, WordLists
+from itm.text.vocabulary import SPECIALS, Vocabulary
+
+BASE = OmegaConf.to_container(OmegaConf.load(Path(CONF, "data", "base.yaml")), resolve=False)
+OWN = {"root": "???", "sentences": None, "seed": "${seed}"}  # of the data set, loss and run
+ABSENT = {"needs", "phrases"}  # filled by the model and the loss; of data=phrases only
+
+
+def test_the_yaml_lists_every_option_with_its_default():
+    options = {field.name: field.default for field in fields(RegionDataModule)}
+    assert BASE["_target_"] == "itm.data.RegionDataModule"
+    assert BASE.keys() - {"_target_"} == options.keys() - ABSENT
+    for name in options.keys() - ABSENT:
+        assert BASE[name] == OWN.get(name, options[name]), name
+
+
+def test_the_constructor_takes_the_options_of_all_groups_flat():
+    parameters = inspect.signature(RegionDataModule).parameters
+    groups = {field.name for group in (Splits, WordLists, Loading) for field in fields(group)}
+    assert parameters.keys() == groups
+    assert parameters["root"].default is inspect.Parameter.empty
+    assert parameters["batch_size"].default == 128
+
+
+@pytest.mark.parametrize("group", [Splits, WordLists, Loading])
+def test_every_option_is_documented(group):
+    source = inspect.getsource(group)
+    for field in fields(group):
+        _, _, after = source.partition(f"    {field.name}: ")
+        assert after.split("\n")[1].startswith('    """'), field.name
+
+
+def test_unknown_options_and_needs_are_named(tmp_path):
+    with pytest.raises(TypeError, match="batchsize"):
+        RegionDataModule(tmp_path, batchsize=3)
+    with pytest.raises(ValueError, match=r"needs=\['words'\]: expected some of labels, concepts"):
+        RegionDataModule(tmp_path, needs=["labels", "words"])
+
+
+def test_options_can_be_changed_before_use_and_modules_are_told_apart(tmp_path):
+    write(tmp_path, "train")
+    data, other = (RegionDataModule(str(tmp_path), min_count=1) for _ in range(2))
+    assert data != other and len({data, other}) == 2 and data.root == tmp_path
+    data.setup()
+    data.batch_size = 10
+    assert len(data.train_dataloader()) == 3
+
+
+def test_a_vocabulary_of_ones_own(tmp_path):
+    write(tmp_path, "train")
+    words = Vocabulary([*SPECIALS, "dog"])
+    data = RegionDataModule(tmp_path, vocab=words)
+    data.setup()
+    assert data.vocabulary is words
+    words.save(tmp_path / "vocab.json")
+    data = RegionDataModule(tmp_path, vocab=tmp_path / "vocab.json")
+    data.setup()
+    assert data.vocabulary == words

@@ -1,0 +1,171 @@
+"""What a matcher asks of a loss: the library's own, a plain callable, a module of the user's."""
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toy import MeanMatcher
+
+from itm.batch import Pairs
+from itm.data.batches import make_captions, make_images
+from itm.losses import SAM, Logistic, Loss, MultiLabel, Neighborhood, Triplet, as_loss, triplet
+from itm.losses.base import Hinge
+
+EVERY = [Triplet(), SAM(), SAM(alone=True), MultiLabel(), Neighborhood(), Logistic()]
+
+
+class Levels(MeanMatcher):
+    """One or more score levels."""
+
+    def __init__(self, loss=None, levels=1):
+        super().__init__(20, 5, 6, loss=loss)
+        self.levels = levels
+
+    def training_scores(self, images, captions):
+        main = self.similarity(images, captions)
+        return {"main": (1.0, main)} | {str(n): (0.5, main**2) for n in range(1, self.levels)}
+
+
+def make_pairs(size):
+    features = np.random.default_rng(0).standard_normal((size, 2, 5))
+    tokens = [[1, 4 + row, 2] for row in range(size)]
+    rows = range(size)
+    return Pairs(make_images(features, rows), make_captions(tokens, rows, rows), torch.eye(size))
+
+
+def contrastive(scores, pairs, encoded):
+    return nn.functional.cross_entropy(scores, pairs.captions.image)
+
+
+@pytest.mark.parametrize("loss", EVERY, ids=lambda loss: type(loss).__name__)
+def test_losses_of_the_library_are_the_protocol_itself(loss):
+    assert as_loss(loss) is loss and Levels(loss).objective is loss
+    assert loss.needs_relevance == isinstance(loss, SAM)
+    assert loss.needs_labels == isinstance(loss, MultiLabel)
+    assert loss.sentences == (2 if isinstance(loss, Neighborhood) else 1)
+    assert isinstance(loss.ranked, Loss) and not loss.gather
+
+
+def test_a_function_has_the_defaults():
+    loss, pairs = as_loss(contrastive), make_pairs(3)
+    scores = torch.rand(3, 3)
+    assert loss(scores, pairs, None) == contrastive(scores, pairs, None)
+    assert loss.ranked is loss and loss.terms(scores, pairs, None) == {} and loss.hinge() is None
+    asked = (loss.needs_relevance, loss.needs_labels, loss.gather, loss.sentences)
+    assert asked == (False, False, False, 1)
+    loss.start_batch()
+    loss.set_labels(None)
+    with pytest.raises(ValueError, match="loss=neighborhood or loss=logistic"):
+        loss.ground(scores, pairs, None)
+    with pytest.raises(TypeError, match="expected a callable"):
+        as_loss("triplet")
+
+
+class Mine:
+    """Not a module; states all that the protocol reads."""
+
+    needs_relevance = needs_labels = gather = True
+    sentences = 3
+
+    def __init__(self):
+        self.ranking = Triplet(margin=0.4, warmup_steps=2)
+
+    def __call__(self, scores, pairs, encoded):
+        raise AssertionError("ranking and terms take its place")
+
+    def terms(self, scores, pairs, encoded):
+        return {"mean": scores.mean()}
+
+    def ground(self, scores, pairs, encoded):
+        return {"ground": scores.sum()}
+
+    def set_labels(self, labels):
+        self.labels = labels
+
+
+def test_what_a_callable_states_counts():
+    mine = Mine()
+    loss = as_loss(mine)
+    assert loss.needs_relevance and loss.needs_labels and loss.gather and loss.sentences == 3
+    assert loss.ranked is mine.ranking and loss.ranked.hinge() == Hinge(0.4, "hardest", "sum", 2)
+    loss.set_labels("words")
+    loss.set_relevance("index")
+    assert mine.labels == "words" and mine.relevance_index == "index"
+    assert loss.ground(torch.ones(2), None, None) == {"ground": 2}
+
+    matcher, pairs = Levels(mine, levels=3), make_pairs(4)
+    terms = matcher.losses(pairs)
+    assert matcher.loss is mine and int(mine.ranking.steps) == 1
+    assert terms.keys() == {"ranking_main", "ranking_1", "ranking_2", "mean", "total"}
+
+
+def test_the_hinge_of_a_callable_with_the_options_of_one():
+    options = SimpleNamespace(margin=0.1, negatives="top", reduction="mean")
+    given = type("Given", (), {**vars(options), "__call__": contrastive})()
+    assert as_loss(given).hinge() == Hinge(0.1, "top", "mean", None)
+
+
+class Composite(nn.Module):
+    """A module of the user's that calls a loss of the library inside its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = Triplet(warmup_steps=2)
+
+    def forward(self, scores, pairs, encoded):
+        return 2 * self.inner(scores, pairs, encoded)
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+@pytest.mark.parametrize(
+    "make, inner",
+    [
+        (lambda: Triplet(warmup_steps=2), lambda loss: loss),
+        (lambda: MultiLabel(warmup_steps=2), lambda loss: loss.ranking),
+        (lambda: SAM(warmup_steps=2), lambda loss: loss.ranking),
+        (Composite, lambda loss: loss.inner),
+    ],
+    ids=["triplet", "multilabel", "sam", "composite"],
+)
+def test_a_batch_of_the_warmup_counts_once(levels, make, inner):
+    matcher, pairs = Levels(make(), levels), make_pairs(4)
+    for count in (1, 2, 3):
+        matcher.losses(pairs)
+        assert int(inner(matcher.loss).steps) == count
+    matcher.eval().losses(pairs)
+    assert int(inner(matcher.loss).steps) == 3
+
+
+def test_a_subclass_of_the_triplet_is_called_for_each_level():
+    class Doubled(Triplet):
+        def forward(self, scores, pairs=None, encoded=None):
+            return 2 * super().forward(scores, pairs, encoded)
+
+    pairs = make_pairs(4)
+    matcher = Levels(Triplet(), levels=2)
+    once = matcher.losses(pairs)
+    matcher.loss = Doubled()
+    twice = matcher.losses(pairs)
+    assert twice["total"].item() == pytest.approx(2 * once["total"].item())
+
+
+def test_in_a_loop_of_ones_own_calls_count_until_batches_are_announced():
+    scores = torch.rand(4, 4)
+    every, hardest = triplet(scores, negatives="all"), triplet(scores)
+    loss = Triplet(warmup_steps=1)
+    loss.start_batch()
+    assert [float(loss(scores)) for _ in range(3)] == [float(every)] * 3  # levels of one batch
+    copied = copy.deepcopy(loss)
+    for one in (loss, copied):
+        one.start_batch()
+        assert float(one(scores)) == float(hardest) and int(one.steps) == 2
+
+
+def test_names_in_state_dicts_stay():
+    assert list(Triplet().state_dict()) == ["steps"]
+    assert list(SAM().state_dict()) == list(MultiLabel().state_dict()) == ["ranking.steps"]
+    assert not SAM(alone=True).state_dict() and not Neighborhood().state_dict()
+    assert Triplet().steps.dtype == torch.int64
