@@ -130,11 +130,12 @@ def score_split(
 ) -> np.ndarray:
     """(N, M) scores of a saved matcher on a split; each image and caption is encoded once."""
     from itm.checkpoints.folder import load
+    from itm.layers.text import as_text_encoder
 
     matcher = load(checkpoint, model_class=model_class, device=device)
     matcher.memory_budget = memory_budget
-    text = matcher.hparams.get("text") or {}
-    sentences = split.sentence_vectors() if text.get("name") == "vectors" else split.captions
+    vectors = as_text_encoder(matcher.text).needs_vectors
+    sentences = split.sentence_vectors() if vectors else split.captions
     return matcher.score(split.view(), sentences, batch_size)
 
 
