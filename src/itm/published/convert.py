@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from itm.checkpoints.strict import load_strictly
+from itm.checkpoints.strict import check_finite, load_strictly
 from itm.published.files import read_checkpoint, write_checkpoint
 from itm.published.vocabulary import read_vocabulary
 from itm.text.vocabulary import Vocabulary
@@ -120,6 +120,7 @@ def from_published(
     matcher = matcher_class(**arguments, loss=loss)
     if matcher.needs_concepts:
         tensors = {**_take_concepts(matcher, concepts, tensors, source), **tensors}
+    check_finite(tensors, source)
     load_strictly(matcher, tensors, source)
     if vocab is not None:
         words = read_vocabulary(vocab) if isinstance(vocab, (str, Path)) else vocab
