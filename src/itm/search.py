@@ -67,7 +67,7 @@ def search(cfg: DictConfig) -> list[Answer]:
     for to, query in asked:
         _mention_unknown(index, to, query)
         given: dict[str, Any] = {"sentence" if to == "images" else "image": query}
-        answers.append(Answer(query, to, index.search(**given, k=cfg.top, exact=cfg.exact)))
+        answers.append(Answer(query, to, index.search(**given, top=cfg.top, exact=cfg.exact)))
         print(_table(answers[-1], own))
     if cfg.out is not None:
         made = _page if Path(cfg.out).suffix == ".html" else _json
