@@ -58,7 +58,7 @@ def search(cfg: DictConfig) -> list[Answer]:
         if unknown:
             print(f"words the matcher does not know: {printable(' '.join(unknown))}")
         given: dict[str, Any] = {"sentence" if to == "images" else "image": query}
-        answers.append(Answer(query, to, index.search(**given, k=cfg.top, exact=cfg.exact)))
+        answers.append(Answer(query, to, index.search(**given, top=cfg.top, exact=cfg.exact)))
         print(answer_table(answers[-1], captions))
     if cfg.out is not None:
         _write(cfg, split, captions, answers)

@@ -9,8 +9,8 @@ from torch import nn
 import itm
 from itm.app.config import compose, instantiate
 from itm.batch import Pairs
-from itm.checkpoints.folder import save
 from itm.losses import Triplet
+from itm.matcher.saved import save
 from itm.models import CVSE, SGRAF
 from itm.published.convert import from_published, read_checkpoint, save_published
 from itm.text.concepts import Concepts

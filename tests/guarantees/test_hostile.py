@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import itm
-from itm.checkpoints.folder import save
 from itm.data.layout import read_array, read_split
+from itm.matcher.saved import save
 from itm.models import SCAN, TwoBranchEmbedding
 from itm.published.convert import read_checkpoint
 from itm.published.tensorflow import read_variables

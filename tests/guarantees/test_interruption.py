@@ -103,16 +103,16 @@ def die_after_a_write(number):
 
 
 def signal_in_validation(number, epoch):
-    from itm.matcher.matcher import Matcher
+    from itm.matcher import validation
 
-    score = Matcher._matrix
+    score = validation.score_encoded
 
-    def signal_and_score(self, *arguments):
-        if self.trainer.current_epoch == epoch:
+    def signal_and_score(matcher, *arguments):
+        if matcher.trainer.current_epoch == epoch:
             os.kill(os.getpid(), number)
-        return score(self, *arguments)
+        return score(matcher, *arguments)
 
-    Matcher._matrix = signal_and_score
+    validation.score_encoded = signal_and_score
 
 
 def small_disk(size):

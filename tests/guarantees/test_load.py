@@ -15,8 +15,8 @@ import pytest
 import torch
 from numpy.lib.format import open_memmap
 
-from itm.checkpoints.folder import save
 from itm.data.module import RegionDataModule
+from itm.matcher.saved import save
 from itm.models import TwoBranchEmbedding
 from itm.text.vocabulary import SPECIALS, Vocabulary
 

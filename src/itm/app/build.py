@@ -140,21 +140,21 @@ def start_words(matcher: Matcher, path: str, seed: int = 0) -> None:
     """
     import torch
 
-    from itm.layers.text import GRUText
+    from itm.layers.text import as_text_encoder
     from itm.text.word_vectors import word_vectors
 
-    text, vocab = cast(Any, (getattr(matcher, "text", None), matcher.vocab))
-    if not hasattr(text, "start_from"):
+    text, vocab = as_text_encoder(matcher.text), cast(Any, matcher.vocab)
+    if text.word_dim is None:
         raise ValueError(
             f"word_vectors={path} belongs to text=gru, mean or attend, which learn an embedding of "
-            f"words; this matcher encodes text with {type(text).__name__}: leave word_vectors out"
+            f"words; this matcher encodes text with {type(matcher.text).__name__}: leave "
+            "word_vectors out"
         )
-    own = None if isinstance(text, GRUText) else text.embed.weight.detach().numpy()
-    vectors = torch.from_numpy(word_vectors(vocab.words, path, seed, own))
-    given, expected = vectors.shape[1], text.embed.embedding_dim
-    if given != expected:
+    vectors = torch.from_numpy(word_vectors(vocab.words, path, seed, text.missing_words()))
+    given = vectors.shape[1]
+    if given != text.word_dim:
         raise ValueError(
-            f"word_vectors={path} is {given} wide, but model.word_dim={expected}; set "
+            f"word_vectors={path} is {given} wide, but model.word_dim={text.word_dim}; set "
             f"model.word_dim={given}"
         )
     text.start_from(vectors)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from itm.data.layout import Split
+from itm.layers.text import as_text_encoder
 from itm.metrics.captioning import caption_scores
 from itm.models.cvse.cvse import CVSE
 from itm.models.cvse.transductive import PUBLISHED, score_transductive
@@ -28,8 +29,8 @@ def score_split(matcher: Matcher, split: Split, batch_size: int = 128) -> np.nda
     Returns:
         (N, M) float32.
     """
-    text = matcher.hparams.get("text") or {}
-    sentences = split.sentence_vectors() if text.get("name") == "vectors" else split.captions
+    vectors = as_text_encoder(matcher.text).needs_vectors
+    sentences = split.sentence_vectors() if vectors else split.captions
     return matcher.score(split.view(), sentences, batch_size)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-# Arguments that change no score of the weights that `init=` takes over, or are no single values.
+if TYPE_CHECKING:
+    from itm.matcher.matcher import Matcher
+
+# Arguments that `init=` may differ in without changing scores, and those that are not one value.
 NOT_SCORED = {
     "text", "pos_weight", "dropout", "caption_dropout", "caption_weight", "concept_vectors",
     "level_weights", "kl_weight", "label_weight", "head_lr_scale", "text_lr_scale",
@@ -12,20 +15,25 @@ NOT_SCORED = {
 }  # fmt: skip
 
 
-def start_from(matcher: Any, source: str) -> None:
+def start_from(matcher: Matcher, source: str) -> None:
     """Take the weights of another matcher of the same shape, vocabulary and labels (`init=`).
 
-    Positive weights of labels are not learned: they stay those of this training's data.
+    Positive weights of labels are not learned: they stay those of this training's data. If the
+    other matcher was built with other arguments, such as another aggregation, a warning names them.
 
-    Where it was built with other arguments, such as another aggregation, a warning names them.
+    Args:
+        matcher: takes the weights.
+        source: what `itm.load` reads.
 
     Raises:
-        ValueError: the other matcher is of another class or size, or knows other words or labels.
+        ValueError: the other matcher has another class or size, other words or labels, or weights
+            that are not finite.
     """
+    # Late: `itm.train` names this function, and its help must not wait for Lightning.
     from pytorch_lightning.utilities import rank_zero_warn
 
     from itm.checkpoints.folder import load
-    from itm.checkpoints.strict import load_strictly
+    from itm.checkpoints.strict import check_finite, load_strictly
     from itm.matcher.state import pack_state, unpack_state
 
     own = type(matcher).__module__.startswith("itm.models.")
@@ -44,16 +52,18 @@ def start_from(matcher: Any, source: str) -> None:
             )
         del state["labels"]  # the data's stay: they are counted in its own captions
     unpack_state(matcher, state)
-    tensors, mine = other.state_dict(), matcher.state_dict()
-    tensors |= {k: mine[k] for k in tensors if k.endswith("pos_weight")}
-    built, here = other.hparams, matcher.hparams
-    differing = sorted(k for k in built.keys() & here.keys() - NOT_SCORED if built[k] != here[k])
+    tensors, own_tensors = other.state_dict(), matcher.state_dict()
+    tensors |= {k: own_tensors[k] for k in tensors if k.endswith("pos_weight")}
+    built, mine = dict(other.hparams), dict(matcher.hparams)
+    differing = sorted(k for k in built.keys() & mine.keys() - NOT_SCORED if built[k] != mine[k])
     overrides = " ".join(f"model.{name}={built[name]}" for name in differing)
+    check_finite(tensors, source)
     try:
         load_strictly(matcher, tensors, source)
     except ValueError as error:
         raise ValueError(f"{error}\ninit={source} was built with {overrides}") from error
     if differing:
         rank_zero_warn(
-            f"init={source} was built with {overrides}, which differ here: it scores anew"
+            f"init={source} was built with {overrides}; these differ in this run, so scores will "
+            "change"
         )

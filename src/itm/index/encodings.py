@@ -155,7 +155,7 @@ def _shelve(matcher: Matcher, batches: Iterator[Images] | Iterator[Captions]) ->
     only_vectors = matcher.ranks_by_vectors
     vectors, chunks = [], []
     for batch in batches:
-        for encoded, rows in matcher._encode([batch]):
+        for encoded, rows in matcher.encode([batch]):
             vectors.append((global_vector(encoded).float(), rows))
             if not only_vectors:
                 chunks.append((map_encoded(encoded, _storable), rows))

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from itm.checkpoints.folder import load, save
+from itm.checkpoints.folder import load
 from itm.index.encodings import Shelf
 from itm.index.nearest import Nearest
 from itm.matcher.matcher import Matcher
+from itm.matcher.saved import save
 
 FORMAT = 1
 

@@ -3,14 +3,15 @@
 Every image and caption is encoded once. A query finds candidates by the dot product of global
 vectors, and the candidates are scored exactly by the matcher's own `similarity`:
 
-- matchers that rank by vectors (VSRN, CVSE, the embedding network) need no more than k candidates,
+- matchers that rank by vectors (VSRN, CVSE, the embedding network) need only `top` candidates,
   found among all vectors or, where there are many, by FAISS;
 - the others (SCAN, SGRAF, CASC, the similarity network) score all items, or where there are many
-  the `shortlist` nearest by the global vector, else by the normalised mean of regions and words.
+  the `shortlist` nearest by the global vector or by the normalised mean of regions and words.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +25,7 @@ from itm.index.encodings import Shelf, shelve_captions, shelve_images
 from itm.index.files import read_index, write_index
 from itm.index.nearest import Nearest, largest
 from itm.layers.functional import global_vector
-from itm.matcher.blocks import similarity_matrix
+from itm.layers.text import as_text_encoder
 from itm.matcher.inputs import caption_batches, image_batches
 from itm.matcher.matcher import Matcher
 
@@ -82,7 +83,7 @@ class Index:
             features, ids = split.view(), split.ids if ids is None else ids
             captions = split.captions if captions is None else captions
             texts = captions
-            if (matcher.hparams.get("text") or {}).get("name") == "vectors":
+            if as_text_encoder(matcher.text).needs_vectors:
                 captions = split.sentence_vectors()
         if features is None and captions is None:
             raise ValueError("give images (features=...), captions, or both: nothing to index")
@@ -134,100 +135,106 @@ class Index:
 
     # Queries ----------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def search(
         self,
         sentence: str | np.ndarray | None = None,
-        k: int = 10,
+        top: int = 10,
         *,
         image: Any = None,
         features: np.ndarray | None = None,
         exact: bool = False,
+        k: int | None = None,
     ) -> list[Hit]:
-        """The k best images for a sentence, or the k best captions for an image.
+        """Find the best images for a sentence, or the best captions for an image.
 
         Args:
             sentence: a sentence, or its vector (F,) for `text=vectors`.
-            k: how many; all, where there are no more.
+            top: how many; all, where there are no more.
             image: instead, the id of an indexed image.
             features: instead, the features (R, F) of any image.
             exact: score everything, without shortlist and approximate index.
+            k: the old name of `top`.
 
         Returns:
             Best first; of equal scores the first row first.
 
         Raises:
-            ValueError: none or several queries, no word that the matcher knows, or a side that is
-                not indexed.
+            ValueError: none or several queries, `top` below 1, no word that the matcher knows, or a
+                side that is not indexed.
             KeyError: no such id.
         """
+        top = _renamed("search", top, k)
         given = [x is not None for x in (sentence, image, features)]
-        if sum(given) != 1 or k < 1:
-            raise ValueError("give one of sentence, image=ID and features=..., and k of at least 1")
+        if sum(given) != 1 or top < 1:
+            raise ValueError("give one of sentence, image=ID and features=..., and top=1 or more")
         if sentence is not None:
-            return self._find("images", self._encode_sentence(sentence), k, exact)
+            return self._find("images", self._encode_sentence(sentence), top, exact)
         query = self._stored(image) if features is None else self._encode_features(features)
-        return self._find("captions", query, k, exact)
+        return self._find("captions", query, top, exact)
 
     def recall(
-        self, sentences: Sequence[str] = (), images: Sequence[Any] = (), k: int = 10
+        self,
+        sentences: Sequence[str] = (),
+        images: Sequence[Any] = (),
+        top: int = 10,
+        *,
+        k: int | None = None,
     ) -> float:
-        """Share of the exact k best that `search` finds, averaged over queries.
+        """Measure which share of the exact best results `search` finds, averaged over queries.
 
         1 where nothing is approximate; what FAISS or the shortlist miss lowers it.
+
+        Args:
+            sentences: queries for images.
+            images: ids of indexed images, queries for captions.
+            top: how many results of each query count.
+            k: the old name of `top`.
+
+        Raises:
+            ValueError: no queries, or what `search` raises.
         """
+        top = _renamed("recall", top, k)
         queries = [{"sentence": x} for x in sentences] + [{"image": x} for x in images]
         if not queries:
             raise ValueError("recall needs sentences or ids of images to ask for")
         found = []
         for query in queries:
-            best = self.search(**query, k=k, exact=True)
+            best = self.search(**query, top=top, exact=True)
             # By score, since captions may repeat and equal scores may come in any order.
             least = best[-1].score - 1e-5 * max(1.0, abs(best[-1].score))
-            mine = self.search(**query, k=k)
+            mine = self.search(**query, top=top)
             found.append(sum(hit.score >= least for hit in mine) / len(best))
         return float(np.mean(found))
 
-    def _find(self, side: str, query: Chunk, k: int, exact: bool) -> list[Hit]:
-        """Candidates by their vectors, then exact scores."""
+    def _find(self, side: str, query: Chunk, top: int, exact: bool) -> list[Hit]:
+        """Find candidates by their vectors, then score them exactly."""
         if side not in self._shelves:
             raise ValueError(f"this index holds no {side}; build it with them")
         shelf, nearest = self._shelves[side], self._nearest[side]
         vector = global_vector(query[0]).float()[0]
         if not torch.isfinite(vector).all():
             raise ValueError("the query's encoding holds NaN or infinite values: broken weights?")
-        count = k if self.matcher.ranks_by_vectors else max(k, self.shortlist)
+        count = top if self.matcher.ranks_by_vectors else max(top, self.shortlist)
         rows = None
         if self.matcher.ranks_by_vectors or (len(shelf) > count and not exact):
             rows = nearest.find(vector, count, exact)
-        scores = self._score(
-            side, list(shelf.take(rows)), query, len(shelf) if rows is None else len(rows)
-        )
+        items = list(shelf.take(rows))
+        sides = (items, [query]) if side == "images" else ([query], items)
+        scores = torch.from_numpy(self.matcher.score_encoded(*sides)).flatten()
         return [
             Hit(self._items[side][int(i if rows is None else rows[i])], float(scores[i]))
-            for i in largest(scores, k)
+            for i in largest(scores, top)
         ]
-
-    def _score(self, side: str, items: list[Chunk], query: Chunk, count: int) -> torch.Tensor:
-        """(count,) exact scores of items with the query."""
-        m, images = self.matcher, side == "images"
-        left, right = (items, [query]) if images else ([query], items)
-        out = np.empty((count, 1) if images else (1, count), np.float32)
-        with m._evaluating():
-            similarity_matrix(
-                m.similarity, left, right, m.pair_floats, m.device, m.memory_budget, out
-            )
-        return torch.from_numpy(out).flatten()
 
     def _encode_sentence(self, sentence: str | np.ndarray) -> Chunk:
         if isinstance(sentence, np.ndarray):
-            return self.matcher._encode(caption_batches(self.matcher, sentence[None], 1))[0]
+            return self.matcher.encode(caption_batches(self.matcher, sentence[None], 1))[0]
         if not sentence.strip():
             raise ValueError("the query is empty; give a sentence such as 'a red ball'")
         batch = next(caption_batches(self.matcher, [sentence], 1))
         if not batch.lengths[0]:
             raise ValueError(f"the matcher knows no word of {sentence!r}")
-        return self.matcher._encode([batch])[0]
+        return self.matcher.encode([batch])[0]
 
     def _encode_features(self, features: np.ndarray) -> Chunk:
         features = np.atleast_2d(np.asarray(features, np.float32))
@@ -236,10 +243,10 @@ class Index:
         expected = self.matcher.hparams.get("img_dim", features.shape[-1])
         if features.ndim != 2 or features.shape[1] != expected:
             raise ValueError(f"features are {features.shape}, expected (regions, {expected})")
-        return self.matcher._encode(image_batches(features[None], 1))[0]
+        return self.matcher.encode(image_batches(features[None], 1))[0]
 
     def _stored(self, image: Any) -> Chunk:
-        """The encoding of an indexed image."""
+        """Take the encoding of an indexed image."""
         if image not in self._row:
             some = ", ".join(map(repr, self.ids[:3]))
             raise KeyError(f"no image {image!r} among {len(self.ids)} ({some}, ...)")
@@ -256,7 +263,7 @@ class Index:
     def load(
         cls, folder: str | Path, *, device: str = "cpu", model_class: str | None = None
     ) -> Index:
-        """The index that `save` wrote, its encodings memory-mapped.
+        """Read the index that `save` wrote, its encodings memory-mapped.
 
         Args:
             folder: where it was saved.
@@ -270,3 +277,12 @@ class Index:
         index = cls.__new__(cls)
         index._set(*read_index(Path(folder), device, model_class))
         return index
+
+
+def _renamed(method: str, top: int, k: int | None) -> int:
+    """Accept `k`, the name that `top` had in Python but not on the command line."""
+    if k is None:
+        return top
+    note = f"Index.{method}(k={k}) is now called Index.{method}(top={k}), as on the command line"
+    warnings.warn(note, FutureWarning, stacklevel=3)
+    return k

@@ -1,7 +1,7 @@
-"""The rows whose vectors have the largest dot products with a query.
+"""Find the rows whose vectors have the largest dot products with a query.
 
-Exact by one product with all vectors, or approximate with FAISS, which is worth it from some tens
-of thousands of vectors on.
+Exactly by one product with all vectors, or approximately by an index of FAISS, which pays from some
+tens of thousands of vectors on.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from itm.utils.checks import check_choice
+
 KINDS = ("flat", "ivf", "hnsw")
 FLAT = 50_000  # vectors up to which one product with all takes milliseconds
-LINKS = 32  # neighbours of a vector in HNSW's graph
 HEADERS = {b"IwFl": "ivf", b"IHNf": "hnsw"}  # first bytes of the FAISS files that are read
 
 
 def faiss_module() -> Any:
-    """The package faiss.
+    """Import faiss.
 
     Raises:
-        ImportError: it is not installed; names the extra.
+        ImportError: it is not installed; the message names the extra.
     """
     try:
         with warnings.catch_warnings():
@@ -38,7 +39,7 @@ def faiss_module() -> Any:
 
 
 def choose(count: int) -> str:
-    """The kind of index for so many vectors: "flat", or "ivf" for many where FAISS is installed.
+    """Choose a kind for so many vectors: "flat", or "ivf" for many where FAISS is installed.
 
     HNSW answers as fast as IVF, but one core needs about a millisecond per vector to build it.
     """
@@ -52,7 +53,7 @@ def choose(count: int) -> str:
 
 
 def largest(scores: Tensor, k: int) -> Tensor:
-    """Positions of the k largest of (N,) scores, largest first; of equal ones the first rows."""
+    """Return positions of the k largest of (N,) scores, largest first; of equal ones the first."""
     k = min(k, len(scores))
     if not k:
         return torch.zeros(0, dtype=torch.long)
@@ -66,9 +67,9 @@ class Nearest:
 
     Args:
         vectors: (N, D) float32.
-        kind: "flat" (exact), "ivf" (inverted lists, Jegou et al., TPAMI 2011) or "hnsw" (graph,
-            Malkov and Yashunin, TPAMI 2020); `choose(N)` when None.
-        index: the FAISS index of these vectors, when there is one already.
+        kind: "flat" (exact), or FAISS's "ivf" (inverted lists, Jegou et al., TPAMI 2011) or "hnsw"
+            (graph, Malkov and Yashunin, TPAMI 2020); `choose(N)` when None.
+        index: the FAISS index of these vectors; built when None.
 
     Raises:
         ImportError: "ivf" or "hnsw" without FAISS.
@@ -78,48 +79,47 @@ class Nearest:
     def __init__(self, vectors: Tensor, kind: str | None = None, index: Any = None):
         self.vectors = vectors
         self.kind = kind or choose(len(vectors))
-        if self.kind not in KINDS:
-            raise ValueError(f"kind={kind!r} is none of {', '.join(KINDS)}")
+        check_choice("kind", self.kind, KINDS)
         self.index = index
         if index is None and self.kind != "flat":
             self.index = build(vectors, self.kind)
 
     def find(self, query: Tensor, k: int, exact: bool = False) -> Tensor:
-        """Rows (k,) of the largest dot products with a query (D,), largest first.
+        """Return the rows (k,) of the largest dot products with a query (D,), largest first.
 
-        All N rows when k >= N. The approximate kinds may miss some; they never give fewer.
+        All N rows when k >= N. The approximate kinds may miss some, but never return fewer rows.
         """
         if self.index is not None and not exact and k < len(self.vectors):
             found = self.index.search(query[None].numpy(), k, params=self._effort(k))[1][0]
-            if found[-1] >= 0:  # else fewer than k were found
+            if found[-1] >= 0:  # FAISS fills up with -1 when it finds fewer than k
                 return torch.from_numpy(found)
         return largest(self.vectors @ query, k)
 
     def _effort(self, k: int) -> Any:
-        """How far the index looks around: about a thirty-second of it, or a beam of several k."""
+        """Choose how much FAISS visits: a thirty-second of the lists, or a beam of several k."""
         faiss = faiss_module()
         if self.kind == "ivf":
             return faiss.SearchParametersIVF(nprobe=max(16, self.index.nlist // 32))
         return faiss.SearchParametersHNSW(efSearch=max(128, 2 * k))
 
     def save(self, path: Path) -> None:
-        """Write the FAISS index; without one no file is left there."""
+        """Write the FAISS index; without one remove the file."""
         if self.index is None:
             path.unlink(missing_ok=True)
             return
-        # Beside the file first: it may be the one that this index is mapped from.
+        # Not in place: this index may be mapped from the very file.
         unfinished = path.with_name(f"{path.name}.unfinished")
         faiss_module().write_index(self.index, str(unfinished))
         unfinished.replace(path)
 
     @classmethod
     def load(cls, path: Path, vectors: Tensor) -> Nearest:
-        """The index that `save` wrote for these vectors; a flat one when there is no such file.
+        """Read the index that `save` wrote for these vectors; a flat one when there is no file.
 
         Without FAISS the search is exact, with a warning.
 
         Raises:
-            ValueError: not a FAISS index of the two kinds, or one of other vectors.
+            ValueError: a file that is not a FAISS index of the two kinds, or of other vectors.
         """
         if not path.is_file():
             return cls(vectors, "flat")
@@ -132,7 +132,7 @@ class Nearest:
             kind = HEADERS.get(file.read(4))
         if kind is None:
             raise ValueError(
-                f"{path} is no FAISS index with inverted lists or HNSW; build it again"
+                f"{path}: expected a FAISS index with inverted lists or HNSW; build it again"
             )
         try:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
@@ -152,18 +152,16 @@ class Nearest:
 
 
 def build(vectors: Tensor, kind: str) -> Any:
-    """A FAISS index of vectors (N, D) for dot products."""
+    """Build the FAISS index "ivf" or "hnsw" of vectors (N, D) for dot products."""
     faiss = faiss_module()
     count, width = vectors.shape
+    lists = max(1, min(round(2 * count**0.5), count // 40))
+    name = {"ivf": f"IVF{lists},Flat", "hnsw": "HNSW32,Flat"}[kind]
+    index = faiss.index_factory(width, name, faiss.METRIC_INNER_PRODUCT)
     if kind == "hnsw":
-        index = faiss.IndexHNSWFlat(width, LINKS, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = 80
-    else:
-        lists = max(1, min(round(2 * count**0.5), count // 40))
-        index = faiss.index_factory(width, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
-        means = index.cp  # k-means in seconds: few rounds over a sample
-        means.niter, means.max_points_per_centroid, means.min_points_per_centroid = 10, 64, 1
-        means.spherical = True
+    else:  # k-means over a sample takes seconds, over all vectors minutes
+        index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = 64, 1
         index.train(vectors.numpy())
     index.add(vectors.numpy())
     return index

@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "masked_softmax",
             "xavier_",
         ],
-        "text": ["BertText", "GRUText", "text_encoder"],
+        "text": ["BertText", "GRUText", "TextEncoder", "text_encoder"],
         "sentence": ["sentence_encoder"],
         "cross_attention": ["CrossAttention"],
     },
@@ -40,4 +40,5 @@ if TYPE_CHECKING:
     from itm.layers.sentence import sentence_encoder as sentence_encoder
     from itm.layers.text import BertText as BertText
     from itm.layers.text import GRUText as GRUText
+    from itm.layers.text import TextEncoder as TextEncoder
     from itm.layers.text import text_encoder as text_encoder

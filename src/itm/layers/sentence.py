@@ -6,6 +6,7 @@ Every encoder here is called with `Captions`, returns (C, dim) and has the attri
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,15 +19,17 @@ from itm.layers.functional import (
     masked_mean,
     masked_softmax,
 )
-from itm.layers.text import BertText, GRUText
+from itm.layers.text import BertText, GRUText, TextEncoder
 
 
-class SentenceVectors(nn.Module):
+class SentenceVectors(TextEncoder):
     """Precomputed vectors, `Captions.vectors`; the paper's are HGLMM Fisher vectors (6000).
 
     Args:
         dim: their width.
     """
+
+    needs_vectors = True
 
     def __init__(self, dim: int):
         super().__init__()
@@ -49,7 +52,7 @@ class SentenceVectors(nn.Module):
         return vectors
 
 
-class MeanText(nn.Module):
+class MeanText(TextEncoder):
     """The mean of learnt word vectors.
 
     The mean counts the ids other than 0. Only a vocabulary with `pad_to` has zeros among a
@@ -68,7 +71,7 @@ class MeanText(nn.Module):
 
     def __init__(self, vocab_size: int, word_dim: int = 300, word_reg: float = 0.0):
         super().__init__()
-        self.dim = word_dim
+        self.dim = self.word_dim = word_dim
         self.word_reg = word_reg
         self.embed = nn.Embedding(vocab_size, word_dim)
         # The scale of usual pretrained word vectors; batch norm follows, so it hardly matters.
@@ -76,8 +79,17 @@ class MeanText(nn.Module):
         if word_reg:
             self.register_buffer("initial", self.embed.weight.detach().clone())
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the word vectors as a group without weight decay."""
+        params = list(self.embed.parameters())
+        return [{"name": "words", "params": params, "weight_decay": 0.0}]
+
+    def missing_words(self) -> np.ndarray | None:
+        """Return the initial vectors: N(0, 1) ones would outweigh the pretrained in a mean."""
+        return self.embed.weight.detach().numpy()
+
     def start_from(self, vectors: Tensor) -> None:
-        """Take pretrained word vectors (V, word_dim), see `itm.text.word_vectors.word_vectors`."""
+        """Take pretrained word vectors (V, word_dim)."""
         with torch.no_grad():
             self.embed.weight.copy_(vectors)
             if self.word_reg:
@@ -123,10 +135,10 @@ class AttendText(MeanText):
         words, mask = self.words(captions)
         context = self.mean(words, mask, captions.tokens)[:, None].expand_as(words)
         score = self.weigh(torch.cat([context, words], -1)).relu().squeeze(-1)  # (C, L)
-        return self.pool(score, words, mask)
+        return self.attend(score, words, mask)
 
     @full_precision
-    def pool(self, score: Tensor, words: Tensor, mask: Tensor) -> Tensor:
+    def attend(self, score: Tensor, words: Tensor, mask: Tensor) -> Tensor:
         """The attended sum, in float32."""
         weight = masked_softmax(score, mask)  # (C, L)
         return l2norm((full(words) * weight[..., None]).sum(1), eps=1e-12)

@@ -2,19 +2,84 @@
 
 Every encoder here is called with `Captions` and returns `(words (C, L, D), mask (C, L))`; padded
 positions are exact zeros. `text_encoder` picks one from the `text` option of a matcher.
+`TextEncoder` is what a matcher may ask any encoder, also those of `itm.layers.sentence`.
 """
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from itm.batch import Captions
-from itm.layers.functional import length_mask
+from itm.layers.functional import full, last_state, length_mask, masked_mean
 
 
-class GRUText(nn.Module):
+class TextEncoder(nn.Module):
+    """Base of all text encoders: what a matcher asks its encoder, with the usual answers.
+
+    Attributes:
+        needs_words: reads `Captions.tokens`, so arrays of sentence vectors are refused.
+        needs_vectors: reads `Captions.vectors`, so sentences are refused.
+        pretrained: contains a pretrained transformer.
+        word_dim: width of the word embedding that it learns, None without one.
+    """
+
+    needs_words: bool = False
+    needs_vectors: bool = False
+    pretrained: bool = False
+    word_dim: int | None = None
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """List optimiser groups of parameters with a learning rate or weight decay of their own.
+
+        See `itm.matcher.Matcher.parameter_groups`; all other parameters join the matcher's groups.
+        """
+        return []
+
+    def saved_arguments(self) -> dict[str, Any]:
+        """Return what a checkpoint adds to the `text` option to rebuild this encoder."""
+        return {}
+
+    def pool(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Sum up each caption in one vector; here the mean of its words.
+
+        Args:
+            words: (C, L, D) word vectors.
+            mask: (C, L), True = real word.
+
+        Returns:
+            (C, D) float32.
+        """
+        return masked_mean(full(words), mask)
+
+    def penalty(self) -> dict[str, Tensor]:
+        """Return losses of the encoder itself: name -> scalar, weights included."""
+        return {}
+
+    def start_from(self, vectors: Tensor) -> None:
+        """Take pretrained word vectors (V, word_dim), see `itm.text.word_vectors.word_vectors`.
+
+        Raises:
+            NotImplementedError: the encoder learns no word embedding.
+        """
+        raise NotImplementedError(f"{type(self).__name__} learns no word embedding")
+
+    def missing_words(self) -> np.ndarray | None:
+        """Return start vectors (V, word_dim) for words without a pretrained one; None = N(0, 1)."""
+        return None
+
+
+def as_text_encoder(module: Any) -> TextEncoder:
+    """Return a matcher's `text` if it answers for itself, else an encoder with the usual answers.
+
+    So that a matcher may have any module there, or None.
+    """
+    return module if isinstance(module, TextEncoder) else TextEncoder()
+
+
+class GRUText(TextEncoder):
     """Embedding -> dropout -> GRU; both directions are averaged when bidirectional.
 
     Captions are packed, so the backward direction starts at the true last token.
@@ -28,7 +93,6 @@ class GRUText(nn.Module):
         dropout: on the embeddings, training only (SGRAF, CVSE: 0.4).
     """
 
-    lr_scale = 1.0
     needs_words = True
 
     def __init__(
@@ -41,6 +105,7 @@ class GRUText(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
+        self.word_dim = word_dim
         self.embed = nn.Embedding(vocab_size, word_dim)
         nn.init.uniform_(self.embed.weight, -0.1, 0.1)
         self.dropout = nn.Dropout(dropout)
@@ -49,9 +114,13 @@ class GRUText(nn.Module):
         )
 
     def start_from(self, vectors: Tensor) -> None:
-        """Take pretrained word vectors (V, word_dim), see `itm.text.word_vectors.word_vectors`."""
+        """Take pretrained word vectors (V, word_dim)."""
         with torch.no_grad():
             self.embed.weight.copy_(vectors)
+
+    def pool(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Return the state (C, D) at the last word, where the forward GRU has read them all."""
+        return last_state(words, mask.sum(1))
 
     def forward(self, captions: Captions) -> tuple[Tensor, Tensor]:
         """Word states (C, L, D), zero beyond each caption's length, and the mask (C, L).
@@ -96,7 +165,7 @@ def padded(states: PackedSequence, size: int) -> Tensor:
 CODE = ("auto_map", "attn_implementation", "_attn_implementation", "custom_pipelines")
 
 
-class BertText(nn.Module):
+class BertText(TextEncoder):
     """A pretrained transformer followed by a linear map to D.
 
     Args:
@@ -110,6 +179,7 @@ class BertText(nn.Module):
     """
 
     needs_words = True
+    pretrained = True
 
     def __init__(
         self,
@@ -138,10 +208,13 @@ class BertText(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(self.bert.config.hidden_size, embed_dim)
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The transformer's configuration as plain data."""
-        return self.bert.config.to_dict()
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the transformer as a group with its own learning rate."""
+        return [{"name": "bert", "params": list(self.bert.parameters()), "lr_scale": self.lr_scale}]
+
+    def saved_arguments(self) -> dict[str, Any]:
+        """Return the transformer's configuration, so that loading needs no folder or hub."""
+        return {"config": self.bert.config.to_dict()}
 
     def train(self, mode: bool = True) -> "BertText":
         """A frozen transformer stays in eval mode: its dropout must not act."""

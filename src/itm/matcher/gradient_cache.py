@@ -11,19 +11,17 @@ each chunk is encoded once more, with a graph, that takes its share of the gradi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from itm.batch import Captions, Encoded, Images, Pairs, concatenate
-
-if TYPE_CHECKING:
-    from itm.matcher.matcher import Matcher
+from itm.matcher.protocol import MatcherLike
 
 
-def encode_in_chunks(matcher: Matcher, pairs: Pairs, size: int) -> tuple[Encoded, Encoded]:
-    """Both sides of a batch, with the graphs of `size` rows at a time in memory.
+def encode_in_chunks(matcher: MatcherLike, pairs: Pairs, size: int) -> tuple[Encoded, Encoded]:
+    """Encode both sides of a batch, with the graphs of `size` rows at a time in memory.
 
     Gradients are those of the whole batch; each encoder runs twice.
 
@@ -45,7 +43,7 @@ def encode_in_chunks(matcher: Matcher, pairs: Pairs, size: int) -> tuple[Encoded
     return images, captions
 
 
-def _check_rows_alone(matcher: Matcher) -> None:
+def _check_rows_alone(matcher: MatcherLike) -> None:
     for name, module in matcher.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
             raise ValueError(

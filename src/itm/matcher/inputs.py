@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,24 +18,23 @@ from itm.data.batches import (
     take_captions,
 )
 from itm.data.layout import Features, ImageView
-
-if TYPE_CHECKING:
-    from itm.matcher.matcher import Matcher
+from itm.layers.text import as_text_encoder
+from itm.matcher.protocol import MatcherLike
 
 
 def tokenise(
-    matcher: Matcher,
+    matcher: MatcherLike,
     captions: Sequence[str] | np.ndarray,
     index: Sequence[int],
     image: Sequence[int],
     labels: Any = None,
     concepts: Any = None,
 ) -> Captions:
-    """`Captions` of sentences with the matcher's vocabulary, or of sentence vectors (C, F).
+    """Make `Captions` from sentences and the matcher's vocabulary, or from sentence vectors (C, F).
 
     Raises:
-        ValueError: no vocabulary or a larger one than the matcher's, no list of sentences, or
-            sentence vectors for a text encoder that reads words.
+        ValueError: the matcher has no vocabulary or a larger one than it was built for; captions
+            that are not a list of strings; sentence vectors for a text encoder that reads words.
     """
     if isinstance(captions, np.ndarray) and captions.dtype.kind in "fiu":
         _check_vectors(matcher, captions)
@@ -43,7 +42,7 @@ def tokenise(
         tokens: list[list[int]] = [[0] for _ in captions]
         return make_captions(tokens, index, image, _tensor(labels), _tensor(concepts), vectors)
     if matcher.vocab is None:
-        if (matcher.hparams.get("text") or {}).get("name") == "vectors":
+        if as_text_encoder(matcher.text).needs_vectors:
             raise ValueError(
                 "this matcher reads sentence vectors: pass captions as a (C, F) array of numbers"
             )
@@ -68,9 +67,9 @@ def tokenise(
     return make_captions(tokens, index, image, _tensor(labels), _tensor(concepts))
 
 
-def _check_vectors(matcher: Matcher, vectors: np.ndarray) -> None:
-    text = getattr(matcher, "text", None)
-    if getattr(text, "needs_words", False):
+def _check_vectors(matcher: MatcherLike, vectors: np.ndarray) -> None:
+    text = as_text_encoder(matcher.text)
+    if text.needs_words:
         raise ValueError(
             f"captions came as an array {vectors.shape} of numbers, but {type(matcher).__name__}'s "
             f"text encoder {type(text).__name__} reads words: pass the sentences themselves, or "
@@ -81,7 +80,7 @@ def _check_vectors(matcher: Matcher, vectors: np.ndarray) -> None:
 
 
 def make_pairs(
-    matcher: Matcher,
+    matcher: MatcherLike,
     features: Arrays,
     captions: Sequence[str] | np.ndarray,
     image: Sequence[int] | None,
@@ -90,11 +89,11 @@ def make_pairs(
     concepts: Any,
     relevance: Any,
 ) -> Pairs:
-    """`Matcher.pairs`, on the host.
+    """Do the work of `Matcher.pairs`, on the host.
 
     Raises:
-        ValueError: the counts differ and `image` is missing or does not fit, or features that are
-            not finite.
+        ValueError: the counts differ and `image` is missing or does not fit, or features are not
+            finite.
     """
     n, m = len(features), len(captions)
     if image is None and n != m:
@@ -114,17 +113,17 @@ def make_pairs(
 
 
 def image_batches(features: Features, size: int) -> Iterator[Images]:
-    """All images in order, `size` at a time; a memory map is read block by block."""
+    """Iterate over all images in order, `size` at a time; a memory map is read block by block."""
     for start in range(0, len(features), size):
         block = features[start : start + size]
         images = make_images(block, range(start, start + len(block)))
-        if not isinstance(features, ImageView):  # which has looked, and names its file
+        if not isinstance(features, ImageView):  # it has checked, and its error names the file
             check_regions(images)
         yield images
 
 
-def check_images(images: Images, matcher: Matcher) -> None:
-    """Look whether images are such as a matcher was built for.
+def check_images(images: Images, matcher: MatcherLike) -> None:
+    """Check that a matcher was built for such images.
 
     Raises:
         ValueError: features of another width, or another number of regions than `num_regions`.
@@ -139,7 +138,7 @@ def check_images(images: Images, matcher: Matcher) -> None:
     if matcher.num_regions is None:
         return
     most = images.mask.shape[1]
-    # A device would have to be waited for; what goes there was looked at before it left.
+    # Reading a mask on a device would wait for it; such batches were checked on the host before.
     fewest = int(images.mask.sum(1).min()) if images.mask.device.type == "cpu" else most
     if not fewest == most == matcher.num_regions:
         raise ValueError(
@@ -150,9 +149,9 @@ def check_images(images: Images, matcher: Matcher) -> None:
 
 
 def caption_batches(
-    matcher: Matcher, captions: Sequence[str] | np.ndarray, size: int, concepts: Any = None
+    matcher: MatcherLike, captions: Sequence[str] | np.ndarray, size: int, concepts: Any = None
 ) -> Iterator[Captions]:
-    """All captions sorted by length, `size` at a time, so that a batch has little padding."""
+    """Iterate over all captions by length, `size` at a time, so that a batch has little padding."""
     rows = range(len(captions))
     every = tokenise(matcher, captions, rows, [0] * len(captions), concepts=concepts)
     order = np.argsort(every.lengths, kind="stable")

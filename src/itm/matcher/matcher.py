@@ -1,32 +1,32 @@
 """`Matcher`: the LightningModule that every backbone extends.
 
 A backbone defines `encode_images`, `encode_captions` and, where it needs to, `similarity`,
-`training_scores`, `extra_losses`, `attention`, `parameter_groups` and `pair_floats`. Training,
-validation, test, optimisers and checkpoints are written once, here; scoring in
-`itm.matcher.scoring`.
+`training_scores`, `extra_losses`, `attention`, `parameter_groups` and `pair_floats`. All else is
+written once: training here, and functions of the modules beside this one that become methods.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import numpy as np
-import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from itm.batch import Captions, Chunk, Encoded, Images, Pairs
-from itm.checkpoints.hub import Shared
 from itm.layers.functional import full, full_precision
-from itm.layers.text import BertText
+from itm.layers.text import as_text_encoder
 from itm.losses.base import Loss as LossProtocol
 from itm.losses.base import LossFunction, as_loss
+from itm.matcher import hub, optimisation, scoring, validation
+from itm.matcher.blocks import MEMORY_BUDGET
+from itm.matcher.compilation import CompiledMethods
 from itm.matcher.explanation import Details, attention_details
 from itm.matcher.gradient_cache import encode_in_chunks
 from itm.matcher.inputs import check_images
-from itm.matcher.scoring import Scoring
 from itm.matcher.state import pack_state, saved_arguments, unpack_state
-from itm.metrics.collected import RetrievalMetrics
 from itm.metrics.ranking import Ranks
+from itm.text.concepts import Concepts
+from itm.text.labels import Labels
 from itm.text.vocabulary import Tokens
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ MakeScheduler = Callable[..., Any]  # optimiser -> learning-rate scheduler
 # checkpoint that pickles them can be neither loaded safely nor resumed.
 OBJECTS = ["loss", "optimizer", "scheduler"]
 
+M = TypeVar("M", bound="Matcher")
 
-class Matcher(Shared, Scoring, pl.LightningModule):
+
+class Matcher(CompiledMethods):
     """Base of all backbones.
 
     Args:
@@ -51,19 +53,30 @@ class Matcher(Shared, Scoring, pl.LightningModule):
         scheduler: optimiser -> learning-rate scheduler stepped per epoch, or None.
 
     Attributes:
+        needs_labels: trains with `Captions.labels`.
+        needs_concepts: trains with `Captions.concepts`.
+        compiled: names of the methods that `compile` compiles: those that encode images and score,
+            in many small operations. `encode_captions` is left out: lengths of captions are plain
+            numbers, each new one would trigger a recompilation, and a GRU is one kernel already.
+        num_regions: how many regions every image must have; None = any number.
+        text: the text encoder; any module, but only a `TextEncoder` answers for itself.
         vocab: words or word pieces; filled by the data module, a checkpoint or the user.
         concepts: the concept vocabulary of CVSE, or None.
         labels: the label vocabulary of CASC and of the multi-label loss, or None.
         chunk_size: encode training batches in chunks of so many rows, see
-            `itm.matcher.gradient_cache`; None = whole, which needs half the time and most memory.
+            `itm.matcher.gradient_cache`; None = whole, which takes half the time and more memory.
+        memory_budget: bytes that one block of scores may need.
+        record: results of the run that made it, its command and versions; {} when unknown. Read by
+            `itm.load` from the results.json of a run or of a saved folder.
         ranks: of the queries of the last validation or test, see `itm.metrics.evaluate_queries`.
         data: the data module that `itm.build` made for this matcher; not saved and not copied.
+        encoded_images, encoded_captions: what the running validation or test has encoded so far.
     """
 
     needs_labels: ClassVar[bool] = False
     needs_concepts: ClassVar[bool] = False
     compiled: ClassVar[tuple[str, ...]] = ("encode_images", "similarity", "training_scores")
-    num_regions: int | None = None  # that every image must have; None = any number
+    num_regions: int | None = None
     data: "RegionDataModule | None" = None
 
     def __init__(
@@ -76,14 +89,16 @@ class Matcher(Shared, Scoring, pl.LightningModule):
         self.loss = loss
         self.optimizer = optimizer
         self.scheduler = scheduler
+        self.text: Any = None
         self.vocab: Tokens | None = None
-        self.concepts: Any = None
-        self.labels: Any = None
+        self.concepts: Concepts | None = None
+        self.labels: Labels | None = None
         self.chunk_size: int | None = None
-        self._images: list[Chunk] = []
-        self._captions: list[Chunk] = []
-        self.metrics: RetrievalMetrics | None = None
+        self.memory_budget = MEMORY_BUDGET
+        self.record: dict[str, Any] = {}
         self.ranks: Ranks | None = None
+        self.encoded_images: list[Chunk] = []
+        self.encoded_captions: list[Chunk] = []
 
     # What a backbone defines ------------------------------------------------------------------
 
@@ -139,18 +154,12 @@ class Matcher(Shared, Scoring, pl.LightningModule):
 
         `lr_scale` multiplies the optimiser's learning rate; groups with the same `clip` name are
         clipped by their common norm; `step_size` and `gamma` override those of
-        `itm.training.optim.StepLR`.
-        A pretrained text encoder is a group of its own.
+        `itm.training.optim.StepLR`. Here the groups of the text encoder, and "main" for the rest.
         """
-        text = getattr(self, "text", None)
-        bert = list(text.bert.parameters()) if isinstance(text, BertText) else []
-        known = {id(p) for p in bert}
-        groups: list[dict[str, Any]] = [
-            {"name": "main", "params": [p for p in self.parameters() if id(p) not in known]}
-        ]
-        if isinstance(text, BertText):
-            groups.append({"name": "bert", "params": bert, "lr_scale": text.lr_scale})
-        return groups
+        own = as_text_encoder(self.text).parameter_groups()
+        known = {id(p) for group in own for p in group["params"]}
+        rest = [p for p in self.parameters() if id(p) not in known]
+        return [{"name": "main", "params": rest}, *own]
 
     def pair_floats(self, regions: int, words: int) -> int:
         """Float32 values that scoring one image-caption pair needs; sizes evaluation blocks."""
@@ -158,7 +167,11 @@ class Matcher(Shared, Scoring, pl.LightningModule):
 
     @property
     def ranks_by_vectors(self) -> bool:
-        """Whether `similarity` reads the global vectors alone and orders as their dot products."""
+        """Whether the dot products of the global vectors order all pairs as `similarity` does.
+
+        Then `itm.index.Index` searches by these vectors alone. A backbone with a `similarity` of
+        its own that has the same order overrides this.
+        """
         return type(self).similarity is Matcher.similarity
 
     def set_labels(self, labels: Any) -> None:
@@ -171,6 +184,29 @@ class Matcher(Shared, Scoring, pl.LightningModule):
     def label_dim(self) -> int | None:
         """Width of the global vectors for a label head; None when the backbone has its own head."""
         return self.hparams["embed_dim"]
+
+    # What it does with plain data -------------------------------------------------------------
+
+    pairs = scoring.pairs
+    score = scoring.score
+    embed = scoring.embed
+    encode = scoring.encode
+    score_encoded = scoring.score_encoded
+
+    save_pretrained = hub.save_pretrained
+    push_to_hub = hub.push_to_hub
+
+    @classmethod
+    def from_pretrained(
+        cls: type[M],
+        name: str | Path,
+        revision: str | None = None,
+        token: str | None = None,
+        loss: Loss | None = None,
+        device: str = "cpu",
+    ) -> M:
+        """Load a matcher, see `itm.matcher.hub.from_pretrained`."""
+        return hub.from_pretrained(cls, name, revision, token, loss, device)
 
     # Training ---------------------------------------------------------------------------------
 
@@ -219,24 +255,9 @@ class Matcher(Shared, Scoring, pl.LightningModule):
             return encode_images(pairs.images), encode_captions(pairs.captions)
         return encode_in_chunks(self, pairs, self.chunk_size)
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the methods that `compiled` names; arguments as for `torch.compile`.
-
-        They encode images and score, in many small operations. Captions are left out: their lengths
-        are plain numbers, different in every batch, for each of which would be compiled anew,
-        around a recurrent network that is one kernel already.
-        """
-        for name in self.compiled:
-            setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
-
     def __getstate__(self) -> dict[str, Any]:
-        """Without compiled methods, which in a copy would still be those of the original.
-
-        Nor with the data module, whose features stay on disk.
-        """
-        state = super().__getstate__()
-        left_out = (*self.compiled, "data")
-        return {name: value for name, value in state.items() if name not in left_out}
+        """Leave out the data module too, whose features stay on disk."""
+        return {name: x for name, x in super().__getstate__().items() if name != "data"}
 
     def training_step(self, batch: Pairs, batch_idx: int) -> dict[str, Any]:
         """One batch: all terms are logged, and returned for callbacks beside the total."""
@@ -248,81 +269,15 @@ class Matcher(Shared, Scoring, pl.LightningModule):
             self.log(f"train/{key}", value, batch_size=size, prog_bar=name == "total")
         return {"loss": terms["total"], "terms": values}
 
-    def configure_optimizers(self) -> Any:
-        """The optimiser over `parameter_groups`, and the scheduler stepped per epoch."""
-        groups = [dict(group) for group in self.parameter_groups()]
-        for group in groups:
-            group["params"] = [p for p in group["params"] if p.requires_grad]
-        groups = [group for group in groups if group["params"]]
-        make = self.optimizer or (lambda params: torch.optim.Adam(params, lr=2e-4))
-        optimizer = make(groups)
-        for group in optimizer.param_groups:
-            group["lr"] *= group.get("lr_scale", 1.0)
-        if self.scheduler is None:
-            return optimizer
-        return [optimizer], [{"scheduler": self.scheduler(optimizer), "interval": "epoch"}]
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip each set of groups with the same "clip" name by its own total L2 norm."""
-        if not gradient_clip_val:
-            return
-        sets: dict[str, list[nn.Parameter]] = {}
-        for group in optimizer.param_groups:
-            sets.setdefault(group.get("clip", "main"), []).extend(group["params"])
-        for parameters in sets.values():
-            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+    configure_optimizers = optimisation.configure_optimizers
+    configure_gradient_clipping = optimisation.configure_gradient_clipping
 
     # Validation and test ----------------------------------------------------------------------
 
-    def on_validation_epoch_start(self) -> None:
-        """Forget the encodings of the last epoch."""
-        self._images, self._captions = [], []
-
-    def validation_step(
-        self, batch: Images | Captions, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Encode each image and each caption once; the first loader brings images."""
-        if isinstance(batch, Images):
-            check_images(batch, self)
-            self._images.append((self.encode_images(batch), batch.index.cpu()))
-        else:
-            self._captions.append((self.encode_captions(batch), batch.index.cpu()))
-
-    def on_validation_epoch_end(self) -> None:
-        """Score the whole split and log `val/rsum` and the recalls."""
-        self._log_retrieval("val", self.trainer.datamodule.val_split)  # type: ignore[attr-defined]
-
-    on_test_epoch_start = on_validation_epoch_start
-    test_step = validation_step
-
-    def on_test_epoch_end(self) -> None:
-        """Score the test split by the data module's protocol and log `test/...`."""
-        self._log_retrieval("test", self.trainer.datamodule.test_split)  # type: ignore[attr-defined]
-
-    def _log_retrieval(self, stage: str, split: Any) -> None:
-        """Each process scores its own images with all captions; rows are gathered by index."""
-        from itm.matcher.gather import gather_chunks
-
-        captions = gather_chunks(self._captions)
-        owner, images = split.caption_image, split.num_images
-        self.metrics = RetrievalMetrics(owner, split.protocol, images).to(self.device)
-        # A process without an image of its own still takes part in the gathering.
-        self.metrics.update(torch.empty(0, len(owner)), torch.empty(0, dtype=torch.long))
-        for chunk in self._images:
-            rows = torch.arange(len(chunk[1]))
-            out = np.empty((len(rows), len(owner)), np.float32)
-            scores = self._matrix([(chunk[0], rows)], captions, out)
-            self.metrics.update(torch.from_numpy(scores), chunk[1])
-        results = self.metrics.compute()
-        self.ranks = self.metrics.ranks
-        self._images, self._captions = [], []
-        self.metrics = None
-        self.log_dict({f"{stage}/{name}": float(x) for name, x in results.items()}, sync_dist=False)
+    on_validation_epoch_start = on_test_epoch_start = validation.on_epoch_start
+    validation_step = test_step = validation.step
+    on_validation_epoch_end = validation.on_validation_epoch_end
+    on_test_epoch_end = validation.on_test_epoch_end
 
     # Checkpoints ------------------------------------------------------------------------------
 
@@ -332,5 +287,5 @@ class Matcher(Shared, Scoring, pl.LightningModule):
         checkpoint["hyper_parameters"] = saved_arguments(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the word lists over; other ones than this matcher's own are an error."""
+        """Take over the word lists; raise ValueError if this matcher already has others."""
         unpack_state(self, checkpoint.get("itm", {}))

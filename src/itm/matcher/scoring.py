@@ -1,136 +1,176 @@
-"""What a matcher does for plain data: batches, scores and vectors, outside any training."""
+"""Encode and score plain data outside any training: `Matcher.pairs`, `score`, `embed`, `encode`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
-from itm.batch import Chunk, Images, Pairs, map_encoded
+from itm.batch import Captions, Chunk, Images, Pairs, map_encoded
 from itm.data.batches import Arrays
 from itm.data.layout import Features
 from itm.layers.functional import global_vector
-from itm.matcher.blocks import MEMORY_BUDGET, similarity_matrix
+from itm.matcher.blocks import similarity_matrix
 from itm.matcher.inputs import caption_batches, check_images, image_batches, make_pairs
-
-if TYPE_CHECKING:
-    from itm.matcher.matcher import Matcher
+from itm.matcher.protocol import MatcherLike
 
 
-class Scoring:
-    """The methods of a matcher that encode and score.
+def pairs(
+    matcher: MatcherLike,
+    features: Arrays,
+    captions: Sequence[str] | np.ndarray,
+    image: Sequence[int] | None = None,
+    ids: Sequence[int] | None = None,
+    labels: np.ndarray | None = None,
+    concepts: np.ndarray | None = None,
+    relevance: np.ndarray | None = None,
+) -> Pairs:
+    """Make a batch from plain data, tokenised with the matcher's own vocabulary.
 
-    Attributes:
-        memory_budget: bytes that one block of scores may need.
+    Args:
+        matcher: its vocabulary and device are used.
+        features: (I, R, F) or (I, F) array, or a list of (R_i, F).
+        captions: C sentences, or a (C, F) array of sentence vectors for `text=vectors`.
+        image: row of each caption's image; needed when I != C, else 0 to C-1.
+        ids: identity of each image, equal for copies of one image; 0 to I-1 by default.
+        labels: (C, K) labels.
+        concepts: (C, K) concept labels; from the captions' words when the matcher has concepts.
+        relevance: (I, C) semantic relevance for `loss=sam`.
+
+    Raises:
+        ValueError: counts, widths or kinds that do not fit together or the matcher.
     """
+    batch = make_pairs(matcher, features, captions, image, ids, labels, concepts, relevance)
+    check_images(batch.images, matcher)
+    return matcher.transfer_batch_to_device(batch, matcher.device, 0)
 
-    memory_budget: int = MEMORY_BUDGET
 
-    def pairs(
-        self,
-        features: Arrays,
-        captions: Sequence[str] | np.ndarray,
-        image: Sequence[int] | None = None,
-        ids: Sequence[int] | None = None,
-        labels: np.ndarray | None = None,
-        concepts: np.ndarray | None = None,
-        relevance: np.ndarray | None = None,
-    ) -> Pairs:
-        """A batch from plain data, tokenised with this matcher's own vocabulary.
+def score(
+    matcher: MatcherLike,
+    features: Features,
+    captions: Sequence[str] | np.ndarray,
+    batch_size: int = 128,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Score every image with every caption, in eval mode.
 
-        Args:
-            features: (I, R, F) or (I, F) array, or a list of (R_i, F).
-            captions: C sentences, or a (C, F) array of sentence vectors for `text=vectors`.
-            image: row of each caption's image; needed when I != C, else 0 to C-1.
-            ids: identity of each image, equal for copies of one image; 0 to I-1 by default.
-            labels: (C, K) labels.
-            concepts: (C, K) concept labels; from the captions' words when the matcher has concepts.
-            relevance: (I, C) semantic relevance for `loss=sam`.
-        """
-        matcher = cast("Matcher", self)
-        pairs = make_pairs(matcher, features, captions, image, ids, labels, concepts, relevance)
-        check_images(pairs.images, matcher)
-        return matcher.transfer_batch_to_device(pairs, matcher.device, 0)
+    Args:
+        matcher: any mode; it is left as it was.
+        features: (N, R, F) array or memory map, (N, F), or a list of (R_i, F).
+        captions: M sentences, or a (M, F) array of sentence vectors for `text=vectors`.
+        batch_size: how many are encoded at once.
+        out: (N, M) float32 array or memory map to fill; made when None.
 
-    @torch.no_grad()
-    def score(
-        self,
-        features: Features,
-        captions: Sequence[str] | np.ndarray,
-        batch_size: int = 128,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Similarity of every image with every caption, in eval mode.
+    Returns:
+        (N, M) float32.
 
-        Args:
-            features: (N, R, F) array or memory map, (N, F), or a list of (R_i, F).
-            captions: M sentences, or a (M, F) array of sentence vectors for `text=vectors`.
-            batch_size: how many are encoded at once.
-            out: (N, M) float32 array or memory map to fill.
+    Raises:
+        ValueError: features or captions that the matcher cannot read.
+    """
+    images = encode(matcher, image_batches(features, batch_size))
+    sentences = encode(matcher, caption_batches(matcher, captions, batch_size))
+    if out is None:
+        out = np.empty((len(features), len(captions)), np.float32)
+    return score_encoded(matcher, images, sentences, out)
 
-        Returns:
-            (N, M) float32.
-        """
-        images = self._encode(image_batches(features, batch_size))
-        sentences = self._encode(caption_batches(cast("Matcher", self), captions, batch_size))
-        if out is None:
-            out = np.empty((len(features), len(captions)), np.float32)
-        with self._evaluating():  # SAF's similarity has a batch norm
-            return self._matrix(images, sentences, out)
 
-    @torch.no_grad()
-    def embed(
-        self,
-        features: Features | None = None,
-        captions: Sequence[str] | np.ndarray | None = None,
-        batch_size: int = 128,
-    ) -> np.ndarray:
-        """Global vectors (N, D) float32 of images or of captions, in eval mode."""
-        if (features is None) == (captions is None):
-            raise ValueError("embed takes either features=... or captions=...")
-        if features is not None:
-            chunks, size = self._encode(image_batches(features, batch_size)), len(features)
-        else:
-            assert captions is not None
-            chunks = self._encode(caption_batches(cast("Matcher", self), captions, batch_size))
-            size = len(captions)
-        vectors = [(global_vector(encoded).float().cpu(), rows) for encoded, rows in chunks]
-        out = np.empty((size, vectors[0][0].shape[1] if vectors else 0), np.float32)
-        for vector, rows in vectors:
-            out[rows.numpy()] = vector.numpy()
-        return out
+def embed(
+    matcher: MatcherLike,
+    features: Features | None = None,
+    captions: Sequence[str] | np.ndarray | None = None,
+    batch_size: int = 128,
+) -> np.ndarray:
+    """Return global vectors (N, D) float32 of images or of captions, in eval mode.
 
-    def _encode(self, batches: Any) -> list[Chunk]:
-        """Encode batches in eval mode, whatever mode the matcher is in; results on the host."""
-        matcher = cast("Matcher", self)
-        chunks = []
-        with self._evaluating():
-            for batch in batches:
-                image = isinstance(batch, Images)
-                if image:
-                    check_images(batch, matcher)
-                batch = matcher.transfer_batch_to_device(batch, matcher.device, 0)
-                encoded = matcher.encode_images(batch) if image else matcher.encode_captions(batch)
-                chunks.append((map_encoded(encoded, lambda x: x.cpu()), batch.index.cpu()))
-        return chunks
+    Args:
+        matcher: any mode; it is left as it was.
+        features: images as in `score`.
+        captions: instead, captions as in `score`.
+        batch_size: how many are encoded at once.
 
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Eval mode, and afterwards the mode there was."""
-        matcher = cast("Matcher", self)
-        training = matcher.training
-        matcher.eval()
-        try:
-            yield
-        finally:
-            matcher.train(training)
+    Raises:
+        ValueError: both or neither of features and captions, or what `score` raises.
+    """
+    if (features is None) == (captions is None):
+        raise ValueError("embed takes either features=... or captions=...")
+    if features is not None:
+        chunks, size = encode(matcher, image_batches(features, batch_size)), len(features)
+    else:
+        assert captions is not None
+        chunks = encode(matcher, caption_batches(matcher, captions, batch_size))
+        size = len(captions)
+    vectors = [(global_vector(encoded).float().cpu(), rows) for encoded, rows in chunks]
+    out = np.empty((size, vectors[0][0].shape[1] if vectors else 0), np.float32)
+    for vector, rows in vectors:
+        out[rows.numpy()] = vector.numpy()
+    return out
 
-    def _matrix(self, images: list[Chunk], captions: list[Chunk], out: np.ndarray) -> np.ndarray:
-        """Fill the scores (N, M) of encoded images with encoded captions, block by block."""
-        m = cast("Matcher", self)
+
+@torch.no_grad()
+def encode(matcher: MatcherLike, batches: Iterable[Images | Captions]) -> list[Chunk]:
+    """Encode batches in eval mode, without gradients.
+
+    Args:
+        matcher: any mode; it is left as it was.
+        batches: images and / or captions on any device, such as those of
+            `itm.matcher.inputs.image_batches` and `caption_batches`.
+
+    Returns:
+        For each batch its encodings and their rows, `batch.index`; on the host.
+
+    Raises:
+        ValueError: images of another width or number of regions than the matcher's.
+    """
+    chunks = []
+    with evaluating(matcher):
+        for batch in batches:
+            if isinstance(batch, Images):
+                check_images(batch, matcher)
+            batch = matcher.transfer_batch_to_device(batch, matcher.device, 0)
+            image = isinstance(batch, Images)
+            encoded = matcher.encode_images(batch) if image else matcher.encode_captions(batch)
+            chunks.append((map_encoded(encoded, lambda x: x.cpu()), batch.index.cpu()))
+    return chunks
+
+
+@torch.no_grad()
+def score_encoded(
+    matcher: MatcherLike,
+    images: Sequence[Chunk],
+    captions: Sequence[Chunk],
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Score encoded images with encoded captions, block by block, in eval mode.
+
+    Args:
+        matcher: any mode; it is left as it was.
+        images: chunks that `encode` returned for images.
+        captions: chunks that `encode` returned for captions.
+        out: (N, M) float32 array or memory map to fill; made when None, up to the last rows.
+
+    Returns:
+        (N, M) float32, row = image, column = caption.
+    """
+    with evaluating(matcher):  # SAF's similarity has a batch norm
         return similarity_matrix(
-            m.similarity, images, captions, m.pair_floats, m.device, m.memory_budget, out
+            matcher.similarity,
+            images,
+            captions,
+            matcher.pair_floats,
+            matcher.device,
+            matcher.memory_budget,
+            out,
         )
+
+
+@contextmanager
+def evaluating(matcher: MatcherLike) -> Iterator[None]:
+    """Switch to eval mode, and afterwards back to the mode there was."""
+    training = matcher.training
+    matcher.eval()
+    try:
+        yield
+    finally:
+        matcher.train(training)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from itm import __version__
-from itm.layers.text import BertText
+from itm.layers.text import as_text_encoder
+from itm.matcher.protocol import MatcherLike
+from itm.text.concepts import Concepts
+from itm.text.labels import Labels
 from itm.text.vocabulary import vocabulary_from
-
-if TYPE_CHECKING:
-    from itm.matcher.matcher import Matcher
-
 
 FORMAT = 1
 
 
-def pack_state(matcher: Matcher) -> dict[str, Any]:
-    """Class name, version and word lists, as plain data."""
+def pack_state(matcher: MatcherLike) -> dict[str, Any]:
+    """Return class name, version and word lists as plain data."""
     words = {
         name: getattr(matcher, name).state()
         for name in ("vocab", "concepts", "labels")
@@ -25,23 +24,23 @@ def pack_state(matcher: Matcher) -> dict[str, Any]:
     return {"format": FORMAT, "class": type(matcher).__name__, "version": __version__, **words}
 
 
-def saved_arguments(matcher: Matcher) -> dict[str, Any]:
-    """Constructor arguments; a pretrained text encoder adds its configuration.
+def saved_arguments(matcher: MatcherLike) -> dict[str, Any]:
+    """Return the constructor arguments, with what the text encoder adds to its own.
 
-    With it the encoder is rebuilt on loading without the folder or hub it once came from.
+    A pretrained encoder adds its configuration, so that it is rebuilt on loading without the folder
+    or hub that it came from.
     """
     arguments = dict(matcher.hparams)
-    text = getattr(matcher, "text", None)
-    if isinstance(text, BertText):
-        arguments["text"] = {**arguments["text"], "config": text.config}
+    if added := as_text_encoder(matcher.text).saved_arguments():
+        arguments["text"] = {**arguments["text"], **added}
     return arguments
 
 
-def unpack_state(matcher: Matcher, state: dict[str, Any]) -> None:
-    """Restore the word lists into a matcher.
+def unpack_state(matcher: MatcherLike, state: dict[str, Any]) -> None:
+    """Restore the word lists of `pack_state` into a matcher.
 
     Raises:
-        ValueError: the matcher already has other words, or the format is newer than this version.
+        ValueError: the matcher already has other words, or a newer version wrote the state.
     """
     if state.get("format", FORMAT) > FORMAT:
         raise ValueError(f"written by a newer itm {state.get('version')}; please upgrade")
@@ -61,14 +60,11 @@ def unpack_state(matcher: Matcher, state: dict[str, Any]) -> None:
 
 
 def _words(state: dict[str, Any]) -> dict[str, Any]:
-    """The content without the name of the file or tagger that it came from."""
+    """Return the content without the name of the file or tagger that it came from."""
     return {key: value for key, value in state.items() if key != "source"}
 
 
 def _rebuild(name: str, state: dict[str, Any]) -> Any:
     if name == "vocab":
         return vocabulary_from(state)
-    from itm.text.concepts import Concepts
-    from itm.text.labels import Labels
-
     return (Concepts if name == "concepts" else Labels).from_state(state)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from itm.checkpoints.strict import load_strictly
+from itm.checkpoints.strict import check_finite, load_strictly
 from itm.losses import Triplet
 from itm.matcher.matcher import Loss, Matcher
 from itm.models import CASC, CVSE, SCAN, SGRAF, VSRN, TwoBranchEmbedding, TwoBranchSimilarity
@@ -140,6 +140,7 @@ def from_published(
     matcher: Any = FAMILIES[name].matcher(**arguments, loss=loss)
     if matcher.needs_concepts:
         tensors = {**_take_concepts(matcher, concepts, tensors, source), **tensors}
+    check_finite(tensors, source)
     load_strictly(matcher, tensors, source)
     if vocab is not None:
         words = read_vocabulary(vocab) if isinstance(vocab, (str, Path)) else vocab

@@ -157,7 +157,7 @@ class Vocabulary:
         options: dict[str, Any] = {}
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            if data.get("kind") == "words":  # of a folder that `itm.checkpoints.folder.save` wrote
+            if data.get("kind") == "words":  # of a folder that `itm.matcher.saved.save` wrote
                 return cls(**{name: value for name, value in data.items() if name != "kind"})
             if "tok2idx" in data:
                 options = {

@@ -9,7 +9,7 @@ import torch
 import toy
 
 import itm
-from itm.checkpoints.hub import FILES, make_card, public
+from itm.matcher.hub import FILES, make_card, public
 from itm.matcher.matcher import Matcher
 from itm.models import SCAN, VSRN
 from itm.text.vocabulary import Vocabulary

@@ -9,7 +9,7 @@ from cli import run
 
 import itm
 from itm.app.config import compose
-from itm.checkpoints.folder import save
+from itm.matcher.saved import save
 from itm.search import search
 
 EVIL = "<script>document.title='owned'</script>"

@@ -68,12 +68,12 @@ def test_finds_what_full_scoring_finds(cache, model, level, tmp_path):
     index.save(tmp_path / "index")
     for found in (index, itm.Index.load(tmp_path / "index")):
         for column in (0, 7, 149):
-            check(found.search(split.captions[column], k=5), split.ids, scores[:, column], 5)
+            check(found.search(split.captions[column], top=5), split.ids, scores[:, column], 5)
         for row in (0, 29):
-            check(found.search(image=split.ids[row], k=7), split.captions, scores[row], 7)
+            check(found.search(image=split.ids[row], top=7), split.captions, scores[row], 7)
             features = split.images([row])[0]
-            check(found.search(features=features, k=200), split.captions, scores[row], 150)
-    assert index.recall(split.captions[:3], split.ids[:2], k=5) == 1
+            check(found.search(features=features, top=200), split.captions, scores[row], 150)
+    assert index.recall(split.captions[:3], split.ids[:2], top=5) == 1
 
 
 def test_an_order_embedding_is_searched_by_its_score(cache):
@@ -95,12 +95,12 @@ def test_the_shortlist_is_scored_exactly_and_recall_says_what_it_misses(cache):
     shares = []
     for column in range(10):
         near = np.argsort(-vectors[0] @ vectors[1][column])[:6]
-        hits = index.search(split.captions[column], k=4)
+        hits = index.search(split.captions[column], top=4)
         check(hits, [split.ids[i] for i in near], scores[near, column], 4)
         check(index.search(split.captions[column], 4, exact=True), split.ids, scores[:, column], 4)
         best = np.sort(scores[:, column])[-4]
         shares.append(np.mean([hit.score > best - 1e-5 for hit in hits]))
-    assert index.recall(split.captions[:10], k=4) == pytest.approx(np.mean(shares))
+    assert index.recall(split.captions[:10], top=4) == pytest.approx(np.mean(shares))
     assert 0 < np.mean(shares) < 1
 
 
@@ -112,10 +112,10 @@ def test_images_with_different_numbers_of_regions_and_captions_alone(cache, tmp_
     scores = matcher.score(features, split.captions[:9])
     index.save(tmp_path)
     for found in (index, itm.Index.load(tmp_path)):
-        check(found.search(split.captions[3], k=6), range(6), scores[:, 3], 6)
-        check(found.search(image=4, k=9), split.captions[:9], scores[4], 9)
+        check(found.search(split.captions[3], top=6), range(6), scores[:, 3], 6)
+        check(found.search(image=4, top=9), split.captions[:9], scores[4], 9)
     alone = itm.Index(matcher, captions=split.captions[:9])
-    check(alone.search(features=features[3], k=2), split.captions[:9], scores[3], 2)
+    check(alone.search(features=features[3], top=2), split.captions[:9], scores[3], 2)
     with pytest.raises(ValueError, match="holds no images"):
         alone.search("a dog")
 
@@ -131,8 +131,8 @@ def test_sentence_vectors(cache):
     features, sentences = rng.normal(size=(9, 6)), rng.normal(size=(12, 5)).astype(np.float32)
     index = itm.Index(matcher, features, captions=sentences)
     scores = matcher.score(features, sentences)
-    check(index.search(sentences[2], k=3), range(9), scores[:, 2], 3)
-    check(index.search(image=8, k=3), range(12), scores[8], 3)
+    check(index.search(sentences[2], top=3), range(9), scores[:, 2], 3)
+    check(index.search(image=8, top=3), range(12), scores[8], 3)
 
 
 def test_arrays_data_modules_and_a_matcher_in_training(cache):
@@ -144,9 +144,22 @@ def test_arrays_data_modules_and_a_matcher_in_training(cache):
     split = data.test_split
     features = split.images(np.arange(30))
     one, two = itm.Index(matcher, data), itm.Index(matcher, features, split.ids)
-    hits = one.search("two dogs", k=3)
-    assert hits == two.search("two dogs", k=3) and matcher.training
+    hits = one.search("two dogs", top=3)
+    assert hits == two.search("two dogs", top=3) and matcher.training
     assert isinstance(hits[0], Hit) and hits[0].item in split.ids
+
+
+def test_the_old_name_of_top_is_taken_with_a_note(cache):
+    matcher, split = build("vsrn")
+    index = itm.Index(matcher, split)
+    with pytest.warns(
+        FutureWarning, match=r"search\(k=3\) is now called Index.search\(top=3\)"
+    ) as seen:
+        found = index.search("two dogs", k=3)
+    assert found == index.search("two dogs", 3) == index.search("two dogs", top=3)
+    assert seen[0].filename == __file__
+    with pytest.warns(FutureWarning, match="recall"):
+        assert index.recall(split.captions[:2], k=3) == 1
 
 
 # Nearest vectors ----------------------------------------------------------------------------------
@@ -209,9 +222,11 @@ def test_an_index_is_saved_over_itself(cache, tmp_path):
     matcher, split = build("scan_t2i")
     itm.Index(matcher, split, kind="ivf").save(tmp_path)
     loaded = itm.Index.load(tmp_path)
-    expected = loaded.search("a dog", k=30)
+    expected = loaded.search("a dog", top=30)
     loaded.save(tmp_path)  # what it is mapped from
-    assert loaded.search("a dog", k=30) == expected == itm.Index.load(tmp_path).search("a dog", 30)
+    assert (
+        loaded.search("a dog", top=30) == expected == itm.Index.load(tmp_path).search("a dog", 30)
+    )
     itm.Index(matcher, split.head(3), kind="flat").save(tmp_path)
     assert not list(tmp_path.glob("*.faiss")) and len(itm.Index.load(tmp_path).ids) == 3
     assert not list(tmp_path.glob("*.unfinished"))
@@ -321,14 +336,17 @@ def test_wrong_inputs(cache):
     for arguments, message in (
         ({}, "nothing to index"),
         ({"features": split, "shortlist": 0}, "shortlist=0"),
-        ({"features": split, "kind": "annoy"}, "kind='annoy' is none of flat, ivf, hnsw"),
+        (
+            {"features": split, "kind": "annoy"},
+            "kind='annoy': expected one of 'flat', 'ivf', 'hnsw'",
+        ),
         ({"features": split, "ids": ["a"] * 30}, "30 ids, 1 of them different, for 30 images"),
         ({"features": split, "ids": ["a"]}, "1 ids, 1 of them different, for 30 images"),
     ):
         with pytest.raises(ValueError, match=message):
             itm.Index(matcher, **arguments)
     index = itm.Index(matcher, split)
-    for arguments in ({}, {"sentence": "a", "image": "b"}, {"sentence": "a", "k": 0}):
+    for arguments in ({}, {"sentence": "a", "image": "b"}, {"sentence": "a", "top": 0}):
         with pytest.raises(ValueError, match="give one of sentence"):
             index.search(**arguments)
     with pytest.raises(ValueError, match="the query is empty"):

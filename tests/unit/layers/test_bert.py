@@ -74,7 +74,7 @@ def test_the_saved_matcher_needs_no_folder(folder, tmp_path):
     matcher = itm.load(tmp_path / "run")
     tokens = matcher.vocab.decode(matcher.vocab.encode("Red dogs"))
     assert tokens == ["[CLS]", "red", "dog", "##s", "[SEP]"]
-    saved = itm.checkpoints.folder.save(matcher, tmp_path / "saved")
+    saved = itm.matcher.saved.save(matcher, tmp_path / "saved")
     again = itm.load(saved)
     features = np.random.default_rng(0).normal(size=(2, 12, 64)).astype(np.float32)
     np.testing.assert_array_equal(

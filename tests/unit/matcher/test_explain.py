@@ -8,11 +8,11 @@ from toy import MeanMatcher
 
 import itm
 from itm.app.config import compose
-from itm.checkpoints.folder import save as save_matcher
 from itm.data.layout import find_row, read_split
 from itm.data.pictures import Pictures
 from itm.explain import command, explain
 from itm.matcher.explanation import WAYS, Details, strongest
+from itm.matcher.saved import save as save_matcher
 from itm.scenes import write_scenes
 from itm.visual import draw_explanation, save
 from itm.visual.explanation_figure import Seen, content, lit

@@ -471,8 +471,9 @@ def test_positive_weights():
 
 @pytest.mark.parametrize("name", CASES[:2])
 def test_published_weights_train_on_with_the_positive_weights_of_a_file(name, tmp_path):
-    from itm.checkpoints.folder import load, save
+    from itm.checkpoints.folder import load
     from itm.checkpoints.initialise import start_from
+    from itm.matcher.saved import save
 
     golden = Golden(name)
     save(from_published(golden.path), tmp_path)  # its positive weights are 1
@@ -491,8 +492,8 @@ def test_published_weights_train_on_with_the_positive_weights_of_a_file(name, tm
 
 
 def test_init_takes_the_same_labels_only(tmp_path):
-    from itm.checkpoints.folder import save
     from itm.checkpoints.initialise import start_from
+    from itm.matcher.saved import save
 
     source, *_ = small(seed=1)
     source.labels, source.vocab = Labels(list("abcde"), [1] * 5, 2), None
@@ -566,7 +567,8 @@ def test_unknown_options(options, message):
 
 
 def test_saved_and_loaded(tmp_path):
-    from itm.checkpoints.folder import load, save
+    from itm.checkpoints.folder import load
+    from itm.matcher.saved import save
     from itm.text.vocabulary import Vocabulary
 
     matcher, features, captions, _ = small(direction="both")

@@ -698,7 +698,8 @@ def test_set_concepts_reads_word_vectors(tmp_path):
 
 
 def test_saved_matchers_keep_their_graph(tmp_path):
-    from itm.checkpoints.folder import load, save
+    from itm.checkpoints.folder import load
+    from itm.matcher.saved import save
 
     matcher = toy().eval()
     save(matcher, tmp_path / "m")

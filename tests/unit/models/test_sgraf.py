@@ -15,9 +15,10 @@ from torch import nn
 
 from itm.app.config import compose
 from itm.batch import Captions, Images, Pairs
-from itm.checkpoints.folder import load, save
+from itm.checkpoints.folder import load
 from itm.layers.packing import pack
 from itm.losses import Triplet
+from itm.matcher.saved import save
 from itm.models import SGRAF
 from itm.models.sgraf import blocks as sgraf_modules
 from itm.models.sgraf import sgraf

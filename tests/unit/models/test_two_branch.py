@@ -673,7 +673,8 @@ def test_round_trip_of_the_port(tmp_path, name):
 @pytest.mark.parametrize(("cls", "options"), NETWORKS)
 @pytest.mark.parametrize("text", [*TEXTS, "vectors"])
 def test_saved_folders(tmp_path, cls, options, text):
-    from itm.checkpoints.folder import load, save
+    from itm.checkpoints.folder import load
+    from itm.matcher.saved import save
 
     matcher = small(cls, text={"name": text}, **options)
     captions = sentences(4)
@@ -687,8 +688,9 @@ def test_saved_folders(tmp_path, cls, options, text):
 
 def test_bert_sentences(tmp_path):
     from itm.app.build import start_words
-    from itm.checkpoints.folder import load, save
+    from itm.checkpoints.folder import load
     from itm.layers.text import BertText
+    from itm.matcher.saved import save
 
     config = {
         "model_type": "bert",

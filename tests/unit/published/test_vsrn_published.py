@@ -203,7 +203,7 @@ def test_published_weights_survive_both_directions(name, tmp_path):
     assert options["data_name"] == name.split("_")[0] + "_precomp"
     _, original = read_checkpoint(golden.folder / "checkpoint.pth.tar")
     check_options(original, options, REST)
-    itm.checkpoints.folder.save(matcher, tmp_path / "folder")
+    itm.matcher.saved.save(matcher, tmp_path / "folder")
     loaded = itm.checkpoints.folder.load(tmp_path / "folder")
     np.testing.assert_array_equal(loaded.score(golden.features, golden.captions), scores[0])
 

@@ -55,7 +55,7 @@ def score_transductive(
     width = images.shape[1] // 2  # the fused level comes first
 
     def encode(concepts: np.ndarray) -> Tensor:
-        chunks = matcher._encode(caption_batches(matcher, captions, batch_size, concepts))
+        chunks = matcher.encode(caption_batches(matcher, captions, batch_size, concepts))
         out = torch.empty(len(captions), 2 * width)
         for encoded, rows in chunks:
             assert encoded.vector is not None

@@ -8,8 +8,7 @@ from torch.nn.functional import batch_norm
 
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.functional import full, l2norm, masked_mean, xavier_
-from itm.layers.sentence import MeanText, SentenceEncoder
-from itm.layers.text import BertText
+from itm.layers.sentence import SentenceEncoder
 from itm.matcher.explanation import Details, array
 from itm.matcher.matcher import Matcher
 
@@ -220,7 +219,7 @@ class TwoBranch(Matcher):
 
     def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
         """The pull towards pretrained word vectors, when `text` has a `word_reg`."""
-        return self.text.penalty() if isinstance(self.text, MeanText) else {}
+        return self.text.penalty()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Sentence branch and transformer at their own rates; word vectors without weight decay."""
@@ -231,12 +230,7 @@ class TwoBranch(Matcher):
                 "lr_scale": self.text_lr_scale,
             }
         ]
-        if isinstance(self.text, MeanText):
-            words = list(self.text.embed.parameters())
-            groups.append({"name": "words", "params": words, "weight_decay": 0.0})
-        if isinstance(self.text, BertText):
-            bert = list(self.text.bert.parameters())
-            groups.append({"name": "bert", "params": bert, "lr_scale": self.text.lr_scale})
+        groups += self.text.parameter_groups()
         known = {id(p) for group in groups for p in group["params"]}
         rest = [p for p in self.parameters() if id(p) not in known]
         return [{"name": "main", "params": rest}, *groups]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.data.layout import Features
-from itm.layers.functional import full, full_precision, l2norm, last_state, masked_mean
-from itm.layers.text import BertText, text_encoder
+from itm.layers.functional import full, full_precision, l2norm
+from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array
 from itm.matcher.inputs import image_batches
 from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
@@ -130,11 +130,7 @@ class VSRN(Matcher):
     def encode_captions(self, captions: Captions) -> Encoded:
         """Vectors (C, D)."""
         words, mask = self.text(captions)  # (C, L, D)
-        if isinstance(self.text, BertText):
-            vector = masked_mean(full(words), mask)
-        else:
-            vector = last_state(words, mask.sum(1))
-        vector = l2norm(vector, eps=EPS)  # (C, D)
+        vector = l2norm(self.text.pool(words, mask), eps=EPS)  # (C, D)
         return Encoded(vector.abs() if self.use_abs else vector)
 
     @full_precision

@@ -1,0 +1,28 @@
+"""Compile chosen methods of a module, in place of the whole `forward`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+
+
+class CompiledMethods(pl.LightningModule):
+    """A LightningModule of which `compile` compiles some methods.
+
+    Attributes:
+        compiled: names of these methods.
+    """
+
+    compiled: ClassVar[tuple[str, ...]] = ()
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the methods that `compiled` names; arguments as for `torch.compile`."""
+        for name in self.compiled:
+            setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out compiled methods: in a copy they would still be bound to the original."""
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in self.compiled}

@@ -1,0 +1,155 @@
+"""Share a matcher as a folder with a model card, or on the Hugging Face hub.
+
+huggingface_hub transfers the files and renders the card. `Matcher` does not extend its
+`PyTorchModelHubMixin`, which also reads pickled weights, ignores weights that do not fit, and looks
+on the hub for every path that is not a folder, such as a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import itm
+from itm.matcher.protocol import MatcherLike
+from itm.matcher.saved import save
+
+FILES = ["config.json", "model.safetensors", "vocab.json", "results.json"]  # all that is fetched
+CARD = Path(__file__).with_name("model_card.md")  # a Jinja template
+RECALLS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
+
+M = TypeVar("M")
+
+
+def save_pretrained(matcher: MatcherLike, folder: str | Path, card: str = "") -> Path:
+    """Write model.safetensors, config.json, vocab.json, results.json and README.md.
+
+    Args:
+        matcher: any matcher; results.json is its `record`, written when there is one.
+        folder: made when missing.
+        card: text of README.md; by default what is known of the matcher.
+
+    Returns:
+        The folder.
+    """
+    record = public(matcher.record)
+    folder = save(matcher, folder, card or make_card(matcher, record))
+    if record:
+        (folder / "results.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    return folder
+
+
+def push_to_hub(
+    matcher: MatcherLike,
+    repo_id: str,
+    private: bool | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    card: str = "",
+) -> str:
+    """Upload what `save_pretrained` writes.
+
+    Args:
+        matcher: any matcher.
+        repo_id: "user/name"; made when missing.
+        private: of a new repository; None = the account's default.
+        revision: branch, made when missing; None = main.
+        token: None = the one that `hf auth login` stored.
+        card: as in `save_pretrained`.
+
+    Returns:
+        Address of the commit.
+    """
+    from huggingface_hub import HfApi  # late: only sharing needs it
+
+    api = HfApi(token=token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    if revision is not None:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    with TemporaryDirectory() as folder:
+        save_pretrained(matcher, folder, card)
+        return str(
+            api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                revision=revision,
+                commit_message=f"Upload {type(matcher).__name__}",
+            )
+        )
+
+
+def from_pretrained(
+    cls: type[M],
+    name: str | Path,
+    revision: str | None = None,
+    token: str | None = None,
+    loss: Any = None,
+    device: str = "cpu",
+) -> M:
+    """Load a matcher in eval mode from a folder, a run, a checkpoint or the hub.
+
+    `Matcher.from_pretrained` takes any model of the library, `SCAN.from_pretrained` only a SCAN; a
+    class of your own reads what it saved. Names in downloaded files are looked up among these,
+    never imported, and nothing is unpickled.
+
+    Args:
+        cls: the class that it is called on.
+        name: a path, or "user/name" on the hub where there is no such path.
+        revision: branch, tag or commit on the hub.
+        token: for private repositories.
+        loss: a loss object, for further training.
+        device: where to put it; "auto" is the GPU where there is one.
+
+    Raises:
+        ValueError: another kind of matcher, or files that do not fit.
+        OSError: no such repository, or no connection.
+    """
+    path = Path(name)
+    if not path.exists():
+        from huggingface_hub import snapshot_download  # late: only sharing needs it
+
+        path = Path(
+            snapshot_download(str(name), revision=revision, token=token, allow_patterns=FILES)
+        )
+    own = not cls.__module__.startswith("itm.")
+    # By way of the lazy root package: the classes to choose from stand above this module.
+    given: Any = cls if own else None
+    matcher = itm.load(path, loss=loss, model_class=given, device=device)
+    if not isinstance(matcher, cls):
+        raise ValueError(f"{name} holds a {type(matcher).__name__}, not a {cls.__name__}")
+    return matcher
+
+
+def public(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record without the folders of this computer; their last names stay."""
+    short = re.compile(r"(?<![\w./:])[~/][^\s'\",\]]*?([^/\s'\",\]]+)/?(?=$|[\s'\",\]])")
+    return {k: short.sub(r"\1", v) if isinstance(v, str) else v for k, v in record.items()}
+
+
+def make_card(matcher: MatcherLike, record: dict[str, Any]) -> str:
+    """Write README.md: what the matcher is, how to use it, what it reached, how it was made."""
+    from huggingface_hub import ModelCard, ModelCardData  # late: only sharing needs it
+
+    name, sizes = type(matcher).__name__, matcher.hparams
+    stage = "test" if "test/rsum" in record else "val"
+    found = {key: record.get(f"{stage}/{key}") for key in [*RECALLS, "rsum"]}
+    facts = {"split": stage, "images": "?", "protocol": "full", **record}
+    versions = record.get("versions")
+    card = ModelCard.from_template(
+        ModelCardData(
+            library_name="itm-lightning",
+            tags=["image-text-matching", "image-text-retrieval", "itm-lightning", name.lower()],
+        ),
+        template_path=str(CARD),
+        name=name,
+        width=f"{sizes['img_dim']} wide" if "img_dim" in sizes else "of its own width",
+        results={key: x for key, x in found.items() if isinstance(x, int | float)},
+        data=Path(str(record.get("root", "data"))).name,
+        **{key: facts[key] for key in ("split", "images", "protocol")},
+        command=record.get("command"),
+        versions=versions if isinstance(versions, dict) else {},
+    )
+    return f"{card}\n"

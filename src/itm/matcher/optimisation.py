@@ -1,0 +1,51 @@
+"""Lightning's hooks of `Matcher` for the optimiser: parameter groups, learning rates, clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+
+class Optimised(Protocol):
+    """What the hooks need of a matcher."""
+
+    optimizer: Callable[..., torch.optim.Optimizer] | None
+    scheduler: Callable[..., Any] | None
+
+    def parameter_groups(self) -> list[dict[str, Any]]: ...  # noqa: D102
+
+
+def configure_optimizers(matcher: Optimised) -> Any:
+    """Build the optimiser over `parameter_groups`, and the scheduler stepped per epoch.
+
+    `lr_scale` multiplies the learning rate of a group. Parameters that do not learn are left out.
+    """
+    groups = [dict(group) for group in matcher.parameter_groups()]
+    for group in groups:
+        group["params"] = [p for p in group["params"] if p.requires_grad]
+    make = matcher.optimizer or (lambda params: torch.optim.Adam(params, lr=2e-4))
+    optimizer = make([group for group in groups if group["params"]])
+    for group in optimizer.param_groups:
+        group["lr"] *= group.get("lr_scale", 1.0)
+    if matcher.scheduler is None:
+        return optimizer
+    return [optimizer], [{"scheduler": matcher.scheduler(optimizer), "interval": "epoch"}]
+
+
+def configure_gradient_clipping(
+    matcher: Optimised,
+    optimizer: torch.optim.Optimizer,
+    gradient_clip_val: float | None = None,
+    gradient_clip_algorithm: str | None = None,
+) -> None:
+    """Clip each set of groups with the same "clip" name by its own total L2 norm."""
+    if not gradient_clip_val:
+        return
+    sets: dict[str, list[nn.Parameter]] = {}
+    for group in optimizer.param_groups:
+        sets.setdefault(group.get("clip", "main"), []).extend(group["params"])
+    for parameters in sets.values():
+        nn.utils.clip_grad_norm_(parameters, gradient_clip_val)

@@ -1,0 +1,48 @@
+"""What scoring, inputs, saved state and gradient caching need of a matcher.
+
+They are written against this protocol, so that they stand below `itm.matcher.Matcher`, which is
+made of them.
+"""
+
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from itm.batch import Captions, Encoded, Images
+from itm.text.vocabulary import Tokens
+
+
+class MatcherLike(Protocol):
+    """A module that encodes images and captions and scores their encodings; see `Matcher`."""
+
+    training: bool
+    vocab: Tokens | None
+    concepts: Any
+    labels: Any
+    num_regions: int | None
+    text: Any
+    memory_budget: int
+    record: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+    @property
+    def hparams(self) -> MutableMapping[str, Any]: ...  # noqa: D102
+
+    def encode_images(self, images: Images) -> Encoded: ...  # noqa: D102
+    def encode_captions(self, captions: Captions) -> Encoded: ...  # noqa: D102
+    def similarity(self, images: Encoded, captions: Encoded) -> Tensor: ...  # noqa: D102
+    def training_encoders(  # noqa: D102
+        self,
+    ) -> tuple[Callable[[Images], Encoded], Callable[[Captions], Encoded]]: ...
+    def pair_floats(self, regions: int, words: int) -> int: ...  # noqa: D102
+
+    def eval(self) -> Any: ...  # noqa: D102
+    def train(self, mode: bool = True) -> Any: ...  # noqa: D102
+    def state_dict(self) -> dict[str, Tensor]: ...  # noqa: D102
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...  # noqa: D102
+    def transfer_batch_to_device(  # noqa: D102
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any: ...
