@@ -13,8 +13,8 @@ from itm.matcher.gather import gather_chunks
 from itm.matcher.inputs import check_images
 from itm.matcher.protocol import MatcherLike
 from itm.matcher.scoring import score_encoded
-from itm.metrics.ranking import Ranks
 from itm.metrics.collected import RetrievalMetrics
+from itm.metrics.ranking import Ranks
 
 
 class Validated(MatcherLike, Protocol):

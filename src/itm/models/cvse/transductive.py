@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from itm.data.layout import Features
 from itm.layers.functional import l2norm
-from itm.matcher.inputs import caption_batches
+from itm.matcher.inputs import Features, caption_batches
 from itm.models.cvse.cvse import CVSE
 
 # How many neighbours of each kind the original takes for each data set, see `complete_labels`.

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from itm.batch import Captions, Encoded, Images, Pairs
-from itm.data.layout import Features
 from itm.layers.functional import full, full_precision, l2norm
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array
-from itm.matcher.inputs import image_batches
+from itm.matcher.inputs import Features, image_batches
 from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.vsrn.captioner import Captioner
 from itm.models.vsrn.reasoning import EPS, RegionReasoning
