@@ -253,7 +253,7 @@ def test_training_goes_on_from_converted_weights(tmp_path):
         init("scan_t2i_lse", tmp_path / "scan", *data, *small)
     with pytest.raises(ValueError, match=r"was built with model.embed_dim=24 .*model.word_dim=12"):
         init("scan_t2i_lse", tmp_path / "scan", *data, own)
-    with pytest.warns(UserWarning, match="built with model.aggregation=LogSumExp, which differ"):
+    with pytest.warns(UserWarning, match="built with model.aggregation=LogSumExp; these differ"):
         init("scan_t2i", tmp_path / "scan", *data, *small, own)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
