@@ -310,7 +310,7 @@ def test_wrong_concepts_say_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match="is not a word list"):
         Concepts.load(tmp_path / "gap.json")
     (tmp_path / "text.json").write_text("dog")
-    with pytest.raises(ValueError, match="no JSON"):
+    with pytest.raises(ValueError, match="is not JSON"):
         Concepts.load(tmp_path / "text.json")
     np.save(tmp_path / "v.npy", np.zeros((3, 2)))
     with pytest.raises(ValueError, match="expected a row for each of the 1 words"):
