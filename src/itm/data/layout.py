@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from itm.data.batches import Arrays
+from itm.data.repeated import repeated_rows
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ def _assign(
     """(N,) feature row of each image and (M,) image of each caption."""
     rows, lines = len(features), len(captions)
     if rows == lines and per_image != 1 and not lines % (per_image or 1):
-        starts = _runs(features, per_image, ids)
+        starts = _runs(features, per_image, ids, ims)
         return starts, np.searchsorted(starts, np.arange(lines), side="right") - 1
     found = lines // rows
     begins = _changes(ids) if ids is not None and len(ids) == lines else []
@@ -260,15 +261,30 @@ def _assign(
     return np.arange(rows), np.arange(lines) // found
 
 
-def _runs(features: np.ndarray, per_image: int | None, ids: list[str] | None) -> np.ndarray:
-    """First rows of the images in a file that stores each image once per caption."""
+def _runs(
+    features: np.ndarray, per_image: int | None, ids: list[str] | None, ims: Path
+) -> np.ndarray:
+    """First rows of the images in a file with as many rows as captions.
+
+    Raises:
+        ValueError: it cannot be told whether equal rows are one image.
+    """
     if per_image is not None:
         return np.arange(0, len(features), per_image)
     if ids is not None and len(ids) == len(features):
         return np.array(_changes(ids))
-    first = features[:, 0] if features.ndim == 3 else features
-    change = np.any(np.asarray(first[1:]) != np.asarray(first[:-1]), axis=-1)
-    return np.concatenate([[0], 1 + np.flatnonzero(change)])
+    starts = np.flatnonzero(~repeated_rows(features))
+    lengths = np.diff([*starts, len(features)])
+    repeats = lengths.min()
+    if len(starts) == len(features) or (repeats > 1 and not (lengths % repeats).any()):
+        return np.arange(0, len(features), repeats)
+    same = starts[lengths.argmax()]
+    raise ValueError(
+        f"{ims} has as many rows as there are captions, and some equal rows (such as {same} and "
+        f"{same + 1}), but not each image equally often: data.captions_per_image=1 says that each "
+        f"row is an image, data.captions_per_image=5 that each image has 5 rows; or write "
+        f"{ims.name.removesuffix('_ims.npy')}_ids.txt with the image of each row"
+    )
 
 
 def _changes(ids: list[str]) -> list[int]:

@@ -33,15 +33,6 @@ def around(boxes: Sequence[Sequence[float]]) -> Box:
     return min(x1), min(y1), max(x2), max(y2)
 
 
-def in_pixels(boxes: np.ndarray) -> bool:
-    """Whether boxes are in pixels, not in fractions of width and height.
-
-    Fractions are at most 1; 2 leaves some slack. The first 64 images are looked at: no photograph
-    has all its regions in its first two pixels.
-    """
-    return bool(np.nanmax(np.asarray(boxes[:64], np.float64), initial=0) > 2)
-
-
 def edges(boxes: np.ndarray) -> np.ndarray:
     """Convert boxes of inclusive pixels to boxes up to their edges.
 

@@ -16,8 +16,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from itm.data.boxes import in_pixels
 from itm.data.layout import Split
-from itm.phrases.boxes import Box, around, edges, in_pixels
+from itm.data.names import Names, stem
+from itm.phrases.boxes import Box, around, edges
 from itm.phrases.split import Phrase
 from itm.utils.safe_pickle import read_arrays
 
@@ -68,7 +70,7 @@ def _lines(path: Path, split: Split) -> Iterator[Phrase]:
 
 def _entities(folder: Path, split: Split) -> Iterator[Phrase]:
     """Phrases with a box; those of one chain of references share the union of its boxes."""
-    for image, name in enumerate(_names(split)):
+    for image, name in enumerate(map(stem, _ids(split))):
         sentences = folder / "Sentences" / f"{name}.txt"
         annotations = folder / "Annotations" / f"{name}.xml"
         size, boxes = entity_boxes(annotations)
@@ -149,13 +151,14 @@ def _refer(path: Path, split: Split) -> Iterator[Phrase]:
     try:
         boxes = {int(a["id"]): a["bbox"] for a in instances["annotations"]}
         pictures = {int(image["id"]): image for image in instances["images"]}
-        rows = {name: row for row, name in enumerate(_names(split))}
+        ids = _ids(split)
+        names, rows = Names(ids), {name: row for row, name in enumerate(ids)}
         for ref in read_arrays(files[0]):
             picture = pictures[int(ref["image_id"])]
-            names = (Path(picture["file_name"]).stem, str(ref["image_id"]))
-            image = next((rows[name] for name in names if name in rows), None)
-            if image is None:
+            found = names.find(picture["file_name"]) or names.find(ref["image_id"])
+            if found is None:
                 continue
+            image = rows[found]
             x, y, w, h = boxes[int(ref["ann_id"])]
             size = (int(picture["width"]), int(picture["height"]))
             box = _in_units((x, y, x + w, y + h), size, split)
@@ -165,14 +168,18 @@ def _refer(path: Path, split: Split) -> Iterator[Phrase]:
         raise ValueError(f"{files[0]} and instances.json do not fit together: {error!r}") from error
 
 
-def _names(split: Split) -> list[str]:
-    """The images' ids without the endings of picture files."""
+def _ids(split: Split) -> list[str]:
+    """Return the images' ids.
+
+    Raises:
+        ValueError: the split has none.
+    """
     if split.ids is None:
         raise ValueError(
             f"{split.folder} has no {split.name}_ids.txt, so that nothing says which image a "
             "phrase belongs to"
         )
-    return [name.removesuffix(".jpg").removesuffix(".png") for name in split.ids]
+    return split.ids
 
 
 def _in_units(box: Box, size: tuple[int, int], split: Split) -> Box:

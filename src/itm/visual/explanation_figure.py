@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from itm.data.layout import Split
 from itm.matcher.explanation import Explanation
-from itm.phrases.boxes import in_pixels
+from itm.data.boxes import in_pixels
 from itm.text.word_lists import STOP_WORDS, is_word
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from itm.data.layout import read_split
 from itm.features.arrays import read_arrays
 from itm.features.convert import convert_features
 from itm.features.hdf5 import read_hdf5
-from itm.features.names import Names
+from itm.data.names import Names
 from itm.features.partition import partition
 from itm.features.records import Record, to_fractions
 from itm.features.sentences import read_sentences
@@ -244,7 +244,9 @@ def test_names_are_found_under_other_forms():
     names = Names(["x/a.jpg", "COCO_000012.png", "img_3.jpg", "other_3.jpg", "y/b.jpg", "z/b.jpg"])
     assert names.find("x/a.jpg") == names.find("a") == names.find("elsewhere/a.npy") == "x/a.jpg"
     assert names.find("12") == names.find(12) == "COCO_000012.png"
-    assert names.find("3") is None and names.find("b") is None  # two have it
+    for other, found in (("3", "'img_3.jpg' or 'other_3.jpg'"), ("b", "'y/b.jpg' or 'z/b.jpg'")):
+        with pytest.raises(ValueError, match=f"'{other}' could be {found}"):
+            names.find(other)
     assert names.find("other_3") == "other_3.jpg" and names.find("c") is None
 
 
