@@ -2,7 +2,7 @@
 
 import numpy as np
 
-LIMIT = 2  # fractions are at most 1 and a little, from rounding; no picture ends at its second pixel
+LIMIT = 2  # rounding brings fractions a little above 1; no picture is two pixels wide
 
 
 def in_pixels(boxes: np.ndarray) -> bool:

@@ -17,6 +17,8 @@ from numpy.lib.format import open_memmap
 from itm.data.batches import Arrays
 from itm.data.repeated import repeated_rows
 
+FIVE_EACH = ("coco_1k", "coco_5k")  # COCO's images have five to seven captions; these take five
+
 
 @dataclass(frozen=True)
 class Split:
@@ -32,6 +34,7 @@ class Split:
         ids: N names, or None.
         boxes: (rows, R, 4) memory map, or None.
         protocol: how the split is evaluated, see `itm.metrics`.
+        caption_row: (M,) line of each caption in its file, or None if these are the first M lines.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Split:
     ids: list[str] | None = None
     boxes: np.ndarray | None = None
     protocol: str = "full"
+    caption_row: np.ndarray | None = None
 
     @property
     def num_images(self) -> int:
@@ -108,7 +112,23 @@ class Split:
         vectors = read_array(path)
         if vectors.ndim != 2 or len(vectors) < len(self.captions):
             raise ValueError(f"{path} is {vectors.shape}, expected ({len(self.captions)}, F)")
-        return vectors[: len(self.captions)]
+        return (
+            vectors[: len(self.captions)] if self.caption_row is None else vectors[self.caption_row]
+        )
+
+    def first_captions(self, most: int) -> "Split":
+        """Keep the first `most` captions of each image, if no image has fewer."""
+        counts = np.bincount(self.caption_image, minlength=self.num_images)
+        if counts.min() < most or counts.max() == most:
+            return self
+        begins = np.cumsum(counts) - counts
+        keep = np.flatnonzero(np.arange(len(self.captions)) - begins[self.caption_image] < most)
+        return replace(
+            self,
+            captions=[self.captions[i] for i in keep],
+            caption_image=self.caption_image[keep],
+            caption_row=keep,
+        )
 
     def head(self, images: int | None) -> "Split":
         """The first `images` images with their captions."""
@@ -120,6 +140,7 @@ class Split:
             row=self.row[:images],
             captions=[c for c, k in zip(self.captions, keep, strict=True) if k],
             caption_image=self.caption_image[keep],
+            caption_row=None if self.caption_row is None else self.caption_row[keep],
             ids=self.ids and self.ids[:images],
         )
 
@@ -188,7 +209,7 @@ def read_split(
         root: folder of the files.
         name: "train", "dev", "test", "testall", ...
         captions_per_image: inferred when None.
-        protocol: carried along for the evaluation.
+        protocol: of the evaluation; those of COCO keep the first five captions of each image.
 
     Raises:
         FileNotFoundError: a file is missing; lists what was looked for and what is there.
@@ -199,10 +220,13 @@ def read_split(
     missing = [str(path) for path in (ims, caps) if not path.is_file()]
     if missing:
         there = sorted(p.name for p in root.iterdir())[:20] if root.is_dir() else "no such folder"
+        other = ""
+        if name == "testall" and (root / "test_ims.npy").is_file():
+            other = ", or read the test split that is there with data.test=test"
         raise FileNotFoundError(
             f"split {name!r} of {root} needs {ims.name} and {caps.name}; missing: "
             f"{', '.join(missing)}; found there: {there}. Set data.root to the folder that holds "
-            "them (see `python -m itm.prepare`)"
+            f"them (see `python -m itm.prepare`){other}"
         )
     features, captions = read_array(ims), read_captions(caps)
     if features.ndim not in (2, 3) or features.dtype.kind != "f" or 0 in features.shape[1:]:
@@ -227,7 +251,8 @@ def read_split(
             f"{boxes}: expected {(*features.shape[:2], 4)} for {ims.name} {features.shape}, found "
             f"{box_array.shape}"
         )
-    return Split(name, root, features, row, captions, caption_image, ids, box_array, protocol)
+    split = Split(name, root, features, row, captions, caption_image, ids, box_array, protocol)
+    return split.first_captions(5) if protocol in FIVE_EACH else split
 
 
 def _read_ids(path: Path) -> list[str] | None:

@@ -20,6 +20,7 @@ FORMATS = {
     ".webp": "image/webp",
     ".svg": "image/svg+xml",  # inside <img> a browser runs none of its scripts
 }
+TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")  # modes of Pillow
 
 
 class Pictures:
@@ -124,9 +125,7 @@ def as_shown(picture: Image) -> Image:
                 "the picture with 8 or 16 bits"
             )
         return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
-    if upright.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and not (
-        "transparency" in upright.info
-    ):
+    if upright.mode not in TRANSPARENT and "transparency" not in upright.info:
         return upright.convert("RGB")
     page = Image.new("RGBA", upright.size, "white")
     page.alpha_composite(upright.convert("RGBA"))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from itm.data.names import Names, report_lost
 from itm.features.arrays import read_arrays
 from itm.features.hdf5 import read_hdf5
@@ -50,21 +48,22 @@ def convert_features(
     names, stores = Names(place), dict[str, Store]()
     shape: tuple[int, int] | None = None
     units: tuple[str, str] | None = None  # of the boxes, and the image that told them
-    given, lost, total = False, list[str](), 0
+    given, lost = False, list[str]()
     sources: dict[str, str] = {}
-    for total, record in enumerate(records, 1):
+    for record in records:
         name = names.claim(record.name)
         if name is None:
             lost.append(record.name)
             continue
         features = check_record(record)
         own = box_units(record)
-        if units and own and own != units[0]:
+        if units and own and own != units[0] != "no boxes":
             raise ValueError(
                 f"image {record.name} has {own}, image {units[1]} has {units[0]}; all images must "
                 "be alike"
             )
-        units = units or (own and (own, record.name))
+        if units is None and own:
+            units = own, record.name
         if shape is None:
             shape = (regions or len(features), features.shape[1])
             given = record.boxes is not None and to_fractions(record.boxes, record.size) is not None
@@ -78,19 +77,21 @@ def convert_features(
                 "regions=36 brings all to one number of regions"
             )
         boxes = None if record.boxes is None else to_fractions(record.boxes, record.size)
-        if given != (boxes is not None):
-            raise ValueError(f"some images have boxes in known units, {record.name} or others not")
+        if given and boxes is None:
+            raise ValueError(f"image {record.name} has {own}, the first image had known units")
         split, row = place[name]
         features = fit(features, shape[0])
         if sources.get(name) == record.name and not stores[split].holds(row, features):
             raise ValueError(f"the source has image {record.name} twice, with different features")
         sources[name] = record.name
-        kept = None if boxes is None else fit(boxes, shape[0])[None]
+        kept = None if boxes is None or not given else fit(boxes, shape[0])[None]
         stores[split].write([row], features[None], kept)
     _check(splits, stores, len(place))
-    report_lost(("images of the source without captions", lost, total), partial=True)
-    if units and "without" in units[0]:
-        print(f"left out: the boxes, since they are in pixels and {units[1]} has no image size")
+    report_lost(
+        ("images of the source without captions", lost, len(lost) + len(sources)), partial=True
+    )
+    if units and not given:
+        print(f"no boxes written, since image {units[1]} has {units[0]}")
     write_captions(out, splits, captions)
     for store in stores.values():
         store.finish()

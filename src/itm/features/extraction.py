@@ -11,8 +11,8 @@ import torch
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-from itm.features.backbones import Backbone
 from itm.data.names import Names
+from itm.features.backbones import Backbone
 from itm.features.pictures import PictureDataset
 from itm.features.store import Store, fit
 from itm.features.windows import coverage

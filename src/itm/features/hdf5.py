@@ -91,7 +91,9 @@ def _pickled_ids(path: Path, count: int) -> list[Any] | None:
 
 def _by_kind(features: Any, boxes: Mapping[str, Any]) -> Iterator[Record]:
     for label in features:
-        yield Record(label, features[label][()], np.asarray(boxes[label]) if label in boxes else None)
+        yield Record(
+            label, features[label][()], np.asarray(boxes[label]) if label in boxes else None
+        )
 
 
 def _by_suffix(file: Any, path: str | Path) -> Iterator[Record]:

@@ -52,13 +52,13 @@ class Columns(NamedTuple):
         name: column of the picture.
         captions: columns of captions.
         split: column of the split, or None.
-        count: how many columns there are.
+        width: how many columns there are.
     """
 
     name: int
     captions: list[int]
     split: int | None
-    count: int
+    width: int
 
 
 def find_columns(header: Sequence[str]) -> Columns | None:
@@ -117,7 +117,7 @@ def read_table(text: str, delimiters: str = DELIMITERS) -> Iterator[Row]:
             raise ValueError(
                 f"{error}; quote a whole cell, and double the quotes inside of it"
             ) from error
-        rows = list(_rows(text, delimiter, csv.QUOTE_NONE))  # quotes are ordinary characters
+        rows = list(_rows(text, delimiter, quoted=False))  # quotes are ordinary characters
     exact = header is not None and f"{delimiter} " not in first  # no blank was skipped
     yield from _records(rows, columns, header, delimiter, exact)
 
@@ -147,7 +147,7 @@ def read_objects(entries: Iterable[tuple[int, Any]]) -> Iterator[Row]:
 def _texts(value: Any, line: int) -> list[str]:
     """Captions of a JSON value: a sentence, or a list of sentences or of {"raw": sentence}."""
     values = value if isinstance(value, list) else [value]
-    texts = [v.get("raw") if isinstance(v, dict) else v for v in values]
+    texts: list[Any] = [v.get("raw") if isinstance(v, dict) else v for v in values]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{line}: expected a sentence or a list of sentences, found {value!r}")
     return texts
@@ -176,15 +176,13 @@ def _is_pair(first: str, delimiter: str) -> bool:
     return bool(found and caption.strip() and (PICTURE.fullmatch(name) or name.isdecimal()))
 
 
-def _rows(
-    text: str, delimiter: str, quoting: int = csv.QUOTE_MINIMAL
-) -> Iterator[tuple[int, list[str]]]:
+def _rows(text: str, delimiter: str, quoted: bool = True) -> Iterator[tuple[int, list[str]]]:
     """Read rows and the numbers of their last lines; "|" stands in Flickr30K's, without quotes."""
     blank = f"{delimiter} " in _first_line(text)  # as in `image, caption`
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=delimiter,
-        quoting=csv.QUOTE_NONE if delimiter == "|" else quoting,
+        quoting=csv.QUOTE_MINIMAL if quoted and delimiter != "|" else csv.QUOTE_NONE,
         skipinitialspace=blank,
         strict=True,
     )
@@ -226,13 +224,13 @@ def _whole(
     exact: bool,
 ) -> list[str]:
     """Bring a row to the columns of its header: a last caption without quotes is joined again."""
-    while len(row) > columns.count and not row[-1].strip():
+    while len(row) > columns.width and not row[-1].strip():
         row = row[:-1]
-    last = columns.count - 1
-    if len(row) > columns.count and columns.captions == [last] and exact:
+    last = columns.width - 1
+    if len(row) > columns.width and columns.captions == [last] and exact:
         return [*row[:last], delimiter.join(row[last:])]
-    if len(row) != columns.count:
-        wanted = f"the {columns.count} columns of the header {header}" if header else "2 columns"
+    if len(row) != columns.width:
+        wanted = f"the {columns.width} columns of the header {header}" if header else "2 columns"
         raise ValueError(
             f"{line}: {row} has {len(row)} cells, expected {wanted}; quote captions that hold "
             f"{delimiter!r}"

@@ -144,8 +144,9 @@ def _refer(path: Path, split: Split) -> Iterator[Phrase]:
     files = sorted(folder.glob("refs*.p")) if path.is_dir() else [path]
     if len(files) != 1:
         raise ValueError(
-            f"{folder} has {len(files)} files refs(NAME).p: give the path of one of them, such as "
-            f"{files[0] if files else folder / 'refs(unc).p'}"
+            f"{folder} has {len(files)} files refs(NAME).p "
+            f"({', '.join(file.name for file in files)}), expected one: give its path in place of "
+            f"the folder, such as {files[-1] if files else folder / 'refs(unc).p'}"
         )
     instances = json.loads(_text(folder / "instances.json"))
     try:
