@@ -108,9 +108,7 @@ def test_hdf5(tmp_path, kind):
             file[form.format(number, "features")] = FEATURES[name]
             file[form.format(number, "boxes")] = boxes
             file[form.format(number, "cls_prob")] = np.ones((4, 9))
-        if (
-            kind == "packed"
-        ):  # rows of all images below each other, as in bottom-up features for VQA
+        if kind == "packed":  # as in bottom-up features for VQA
             file["image_features"] = np.concatenate([FEATURES[n] for n in NAMES])
             boxes = [PIXELS[n] / [400, 200, 400, 200] for n in NAMES]
             file["image_bb"] = np.concatenate(boxes)
@@ -282,11 +280,12 @@ ROWS = [("a.jpg", "A dog, running"), ("a.jpg", "Two dogs"), ("b.jpg", "A cat")]
         ("a.csv", "image,caption\n" + "".join(f"{n},{c}\n" for n, c in ROWS)),  # no quotes
         ("a.csv", "image;text\n" + "".join(f"{n};{c}\n" for n, c in ROWS)),
         ("a.csv", "filepath\ttitle\n" + "".join(f"{n}\t{c}\n" for n, c in ROWS)),  # open_clip
-        ("a.csv", ",file_name,text\n" + "".join(f'{i},{n},"{c}"\n' for i, (n, c) in enumerate(ROWS))),
+        ("a.csv", ",file_name,text\n" + "".join(f'3,{n},"{c}"\n' for n, c in ROWS)),
         ("a.csv", "image_name| comment_number| comment\n"
          + "".join(f"{n}| {i}| {c}\n" for i, (n, c) in enumerate(ROWS))),
         ("a.csv", 'raw,sentids,split,filename,img_id\n'
-         '"[""A dog, running"", ""Two dogs""]","[0, 1]",train,a.jpg,0\n"[\'A cat\']",[2],test,b.jpg,1\n'),
+         '"[""A dog, running"", ""Two dogs""]","[0, 1]",train,a.jpg,0\n'
+         '"[\'A cat\']",[2],test,b.jpg,1\n'),
         ("a.csv", 'image,caption_1,caption_2\na.jpg,"A dog, running",Two dogs\nb.jpg,A cat,\n'),
         ("captions.txt", 'image,caption\na.jpg,"A dog, running"\na.jpg,Two dogs\nb.jpg,A cat\n'),
         ("a.tsv", "id\tcaption\n" + "".join(f"{n}\t{c}\n" for n, c in ROWS)),
