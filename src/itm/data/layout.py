@@ -1,6 +1,6 @@
-"""Splits in the SCAN layout, as they are found in the wild.
+"""Read splits in the SCAN layout, in all forms that are in use.
 
-`{split}_ims.npy`: (rows, R, F) or (rows, F), float32 or float16, each image once or repeated once
+`{split}_ims.npy`: (rows, R, F) or (rows, F), float32 or float16; each image has one row, or one row
 per caption. `{split}_caps.txt`: one caption a line, the captions of an image on consecutive lines.
 Optional: `{split}_ids.txt` (one id per image, per row, or per caption, which tells images with
 unequally many captions apart), `{split}_boxes.npy` (rows, R, 4).
@@ -79,13 +79,14 @@ class Split:
         return block.reshape(len(rows), -1, self.width)
 
     def view(self) -> "ImageView":
-        """The distinct images as something that is sliced, read when sliced."""
+        """Return the distinct images as a sequence that reads an image when it is sliced."""
         return ImageView(self)
 
     def references(self, captions: int | None = None) -> list[list[str]]:
-        """The captions of each image.
+        """Return the captions of each image.
 
-        With `captions`, of the first so many captions; images without any are left out.
+        Args:
+            captions: use the first so many captions only, and leave out images without any.
         """
         every: list[list[str]] = [[] for _ in range(self.num_images)]
         for caption, image in list(zip(self.captions, self.caption_image, strict=True))[:captions]:
@@ -93,14 +94,14 @@ class Split:
         return every if captions is None else [group for group in every if group]
 
     def target(self, rows: Sequence[int] | np.ndarray) -> np.ndarray | None:
-        """(n, R) float32 in {+1, 0, -1}: which regions of their images some captions mean.
+        """Return which regions the captions mean: (n, R) float32 in {+1, 0, -1}.
 
-        None, where captions mean whole images.
+        None if captions mean whole images.
         """
         return None
 
     def sentence_vectors(self) -> np.ndarray:
-        """(M, F) memory map of `{split}_caps.npy`, precomputed sentence vectors.
+        """Read `{split}_caps.npy`, precomputed sentence vectors (M, F), as a memory map.
 
         Raises:
             FileNotFoundError: no such file.
@@ -131,7 +132,7 @@ class Split:
         )
 
     def head(self, images: int | None) -> "Split":
-        """The first `images` images with their captions."""
+        """Return the first `images` images with their captions."""
         if images is None or images >= self.num_images:
             return self
         keep = self.caption_image < images
@@ -159,10 +160,10 @@ class ImageView:
 
 
 def read_captions(path: Path) -> list[str]:
-    r"""Captions of a file, one a line, split on "\n" only.
+    r"""Read the captions of a file, one a line; only "\n" ends a line.
 
-    Text-mode readers also split on carriage returns and exotic separators, which would shift every
-    later caption.
+    Text mode would also split at carriage returns and rare separators, and so shift every later
+    caption.
 
     Raises:
         ValueError: a blank line or bytes that are not UTF-8, with the line's number.
@@ -185,13 +186,13 @@ def read_captions(path: Path) -> list[str]:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """A memory-mapped .npy file.
+    """Open a .npy file as a memory map.
 
     Raises:
-        ValueError: truncated, or no .npy file.
+        ValueError: the file is truncated, or not a .npy file.
     """
     try:
-        return open_memmap(path, mode="r")  # unlike np.load it takes no other kind of file
+        return open_memmap(path, mode="r")  # np.load would accept other kinds of files
     except Exception as error:  # a damaged header can raise anything
         size = path.stat().st_size
         raise ValueError(
@@ -203,7 +204,7 @@ def read_array(path: Path) -> np.ndarray:
 def read_split(
     root: str | Path, name: str, captions_per_image: int | None = None, protocol: str = "full"
 ) -> Split:
-    """Read one split; nothing but the captions is loaded.
+    """Read one split; only the captions are loaded.
 
     Args:
         root: folder of the files.
@@ -212,7 +213,7 @@ def read_split(
         protocol: of the evaluation; those of COCO keep the first five captions of each image.
 
     Raises:
-        FileNotFoundError: a file is missing; lists what was looked for and what is there.
+        FileNotFoundError: a file is missing; the message lists the files wanted and found.
         ValueError: files that contradict each other or are broken.
     """
     root = Path(root).expanduser()
@@ -267,7 +268,7 @@ def _assign(
     ims: Path,
     caps: Path,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) feature row of each image and (M,) image of each caption."""
+    """Find the feature row of each image (N,) and the image of each caption (M,)."""
     rows, lines = len(features), len(captions)
     if rows == lines and per_image != 1 and not lines % (per_image or 1):
         starts = _runs(features, per_image, ids, ims)
@@ -289,7 +290,7 @@ def _assign(
 def _runs(
     features: np.ndarray, per_image: int | None, ids: list[str] | None, ims: Path
 ) -> np.ndarray:
-    """First rows of the images in a file with as many rows as captions.
+    """Find the first row of each image in a file with as many rows as captions.
 
     Raises:
         ValueError: it cannot be told whether equal rows are one image.
@@ -313,12 +314,12 @@ def _runs(
 
 
 def _changes(ids: list[str]) -> list[int]:
-    """Where another id begins."""
+    """Find where another id begins."""
     return [i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]
 
 
 def _ids_per_image(ids: list[str], row: np.ndarray, rows: int, path: Path) -> list[str]:
-    """One id per image from a file with one per image or one per feature row.
+    """Return one id per image from a file with one per image or one per feature row.
 
     Raises:
         ValueError: another count, or an id that names two images.
@@ -342,10 +343,10 @@ Features = Arrays | ImageView
 
 
 def find_row(split: Split, image: str | int | None) -> int:
-    """Row of an image by its id, else by its number; the first one by default.
+    """Find the row of an image by its id, else by its number; the first row by default.
 
     Raises:
-        ValueError: neither.
+        ValueError: no such id or number.
     """
     if image is None:
         return 0
@@ -361,5 +362,5 @@ def find_row(split: Split, image: str | int | None) -> int:
 
 
 def name_of(split: Split, row: int) -> str:
-    """An image's id, or its number."""
+    """Return an image's id, or its number if there are no ids."""
     return str(row) if split.ids is None else split.ids[row]

@@ -1,4 +1,4 @@
-"""Files of phrases and boxes: Flickr30K Entities, ReferIt and its relatives, a plain file.
+"""Read phrases and boxes: Flickr30K Entities, REFER (ReferIt, RefCOCO), or a plain file.
 
 * `Sentences/ID.txt` and `Annotations/ID.xml` of Flickr30K Entities (Plummer et al., IJCV 2017);
 * `instances.json` and `refs(NAME).p` of the REFER toolkit: ReferIt, RefCOCO, RefCOCO+, RefCOCOg;
@@ -25,7 +25,7 @@ from itm.utils.safe_pickle import read_arrays
 
 
 def read_phrases(path: str | Path | None, split: Split) -> list[Phrase]:
-    """The phrases of a split's images.
+    """Read the phrases of a split's images.
 
     Args:
         path: folder of Flickr30K Entities or of REFER, or a phrases file; None = the file
@@ -33,7 +33,7 @@ def read_phrases(path: str | Path | None, split: Split) -> list[Phrase]:
         split: its images' ids name the files; its boxes tell the units.
 
     Raises:
-        FileNotFoundError: nothing of the kind there.
+        FileNotFoundError: the path holds none of these formats.
         ValueError: a broken file; the message names it.
     """
     path = split.folder / f"{split.name}_phrases.jsonl" if path is None else Path(path).expanduser()
@@ -69,7 +69,7 @@ def _lines(path: Path, split: Split) -> Iterator[Phrase]:
 
 
 def _entities(folder: Path, split: Split) -> Iterator[Phrase]:
-    """Phrases with a box; those of one chain of references share the union of its boxes."""
+    """Read phrases that have a box; phrases of one reference chain share the union of its boxes."""
     for image, name in enumerate(map(stem, _ids(split))):
         sentences = folder / "Sentences" / f"{name}.txt"
         annotations = folder / "Annotations" / f"{name}.xml"
@@ -85,7 +85,7 @@ def _entities(folder: Path, split: Split) -> Iterator[Phrase]:
 
 
 def entity_phrases(line: str) -> tuple[tuple[str, ...], list[tuple[str, str, int, int]]]:
-    """Words of one line of Sentences/ID.txt, and its phrases as (chain, types, start, stop).
+    """Parse a line of Sentences/ID.txt: its words, its phrases as (chain, types, start, stop).
 
     >>> entity_phrases("[/EN#1/people A man] runs .")
     (('A', 'man', 'runs', '.'), [('1', 'people', 0, 2)])
@@ -112,13 +112,13 @@ def entity_phrases(line: str) -> tuple[tuple[str, ...], list[tuple[str, str, int
 
 
 def entity_boxes(path: Path) -> tuple[tuple[int, int], dict[str, list[Box]]]:
-    """Width and height of an image, and the boxes of its chains, from Annotations/ID.xml.
+    """Read the size of an image and the boxes of its chains from Annotations/ID.xml.
 
     Columns and rows count from 1 in the file, from 0 here; the last ones belong to the box.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not such a file.
+        ValueError: not an annotation of Flickr30K Entities.
     """
     boxes: dict[str, list[Box]] = defaultdict(list)
     try:
@@ -139,7 +139,7 @@ def entity_boxes(path: Path) -> tuple[tuple[int, int], dict[str, list[Box]]]:
 
 
 def _refer(path: Path, split: Split) -> Iterator[Phrase]:
-    """Every expression about every object that is referred to."""
+    """Read every expression about every object."""
     folder = path if path.is_dir() else path.parent
     files = sorted(folder.glob("refs*.p")) if path.is_dir() else [path]
     if len(files) != 1:
@@ -184,7 +184,7 @@ def _ids(split: Split) -> list[str]:
 
 
 def _in_units(box: Box, size: tuple[int, int], split: Split) -> Box:
-    """An inclusive pixel box up to its edges, as fractions where the regions' boxes are."""
+    """Convert an inclusive pixel box to its edges, and to fractions if the region boxes are."""
     found = edges(np.array(box))
     if split.boxes is not None and not in_pixels(split.boxes):
         found = (found / np.array([*size, *size])).clip(0, 1)
