@@ -105,7 +105,9 @@ def _lines(path: Path, text: str) -> Sentences:
     lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     found = Sentences()
     for number, line in lines:
-        cells = line.rstrip().split("\t")
+        cells = line.split("\t")
+        while len(cells) > 2 and not cells[-1].strip():
+            cells.pop()
         if len(cells) != 2:
             raise ValueError(
                 f"{path}:{number}: {len(cells) - 1 or 'no'} TAB between picture and caption, "

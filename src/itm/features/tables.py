@@ -69,7 +69,7 @@ def find_columns(header: Sequence[str]) -> Columns | None:
     Raises:
         ValueError: several columns could be the caption.
     """
-    cells = [cell.strip().lower() for cell in header]
+    cells = [re.sub(r"[ -]+", "_", cell.strip().lower()) for cell in header]
     name = next((cells.index(known) for known in NAMES if known in cells), None)
     plain = [re.sub(r"[ _]?\d+$", "", cell) for cell in cells]
     found = [i for i, cell in enumerate(plain) if cell in CAPTIONS and i != name]
@@ -97,6 +97,8 @@ def read_table(text: str, delimiters: str = DELIMITERS) -> Iterator[Row]:
             that is not closed; the message begins with the number of the line.
     """
     first = _first_line(text)
+    if not first:
+        return
     dialect = _dialect(first)
     if dialect is None:
         delimiter = next((d for d in delimiters if _is_pair(first, d)), None)

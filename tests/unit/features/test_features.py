@@ -278,7 +278,7 @@ ROWS = [("a.jpg", "A dog, running"), ("a.jpg", "Two dogs"), ("b.jpg", "A cat")]
     ("name", "text"),
     [
         ("a.csv", "image,caption\n" + "".join(f"{n},{c}\n" for n, c in ROWS)),  # no quotes
-        ("a.csv", "image;text\n" + "".join(f"{n};{c}\n" for n, c in ROWS)),
+        ("a.csv", "Image Name;text\n" + "".join(f"{n};{c}\n" for n, c in ROWS)),
         ("a.csv", "filepath\ttitle\n" + "".join(f"{n}\t{c}\n" for n, c in ROWS)),  # open_clip
         ("a.csv", ",file_name,text\n" + "".join(f'3,{n},"{c}"\n' for n, c in ROWS)),
         ("a.csv", "image_name| comment_number| comment\n"
@@ -339,6 +339,7 @@ def test_karpathys_format_brings_splits(tmp_path):
         ("a.txt", b"a.jpg a dog\n", r"a.txt:1: no TAB"),
         ("a.txt", b"a.jpg\tdog\nb.jpg\tcaf\xe9\n", r"a.txt:2: not UTF-8.*iconv"),
         ("a.txt", b"\n\n", "holds no caption"),
+        ("a.csv", b"\n\n", "holds no caption"),
         ("a.csv", b"image,caption\na.jpg\n", r"a.csv:2: .*1 cells, expected the 2 columns"),
         ("a.csv", b"bild,satz\na.jpg,dog\n", r"a.csv:1: the header 'bild,satz' is not understood"),
         ("a.csv", b"a.jpg,A dog, running\n", r"a.csv:1: .*3 cells, expected 2 columns"),
