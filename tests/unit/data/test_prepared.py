@@ -7,8 +7,8 @@ import pytest
 
 from itm.data.layout import Split
 from itm.data.prepared import write_prepared
-from itm.relevance.sources import CiderIndex
-from itm.text.concepts import Concepts, Labels
+from itm.relevance import CiderIndex
+from itm.text import Concepts, Labels
 from itm.text.vocabulary import Vocabulary
 
 CAPTIONS = ["a red dog runs", "a dog and a cat", "a cat sits", "two cats"]

@@ -710,7 +710,8 @@ def test_saved_matchers_keep_their_graph(tmp_path):
 
 
 def test_folders_that_name_a_file_of_word_vectors_still_load(tmp_path):
-    from itm.checkpoints.folder import load, save
+    from itm.checkpoints.folder import load
+    from itm.matcher.saved import save
 
     matcher = toy().eval()
     save(matcher, tmp_path)
