@@ -32,7 +32,7 @@ def read_arrays(folder: str | Path) -> Iterator[Record]:
             yield Record(path.stem, _checked(np.asarray(read_array(path)), path))
             continue
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 yield _from_npz(path, file)
         except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise ValueError(f"{path} cannot be used: {error}") from error

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from goldens_path import HERE, case
+from goldens_path import HERE, case, read_npz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -142,7 +142,7 @@ def test_triplet_without_positives_takes_the_diagonal():
 
 
 def test_triplet_matches_published_values():
-    golden = np.load(case("metrics/sam") / "expected.npz")
+    golden = read_npz(case("metrics/sam") / "expected.npz")
     for name, negatives in (("fixed_sum", "all"), ("fixed_max", "hardest")):
         scores = torch.tensor(golden["sims"], requires_grad=True)
         loss = triplet(scores, negatives=negatives)
@@ -309,7 +309,7 @@ def sam_cases():
 @pytest.mark.parametrize("name", sam_cases())
 def test_released_sam_matches_published_values(name):
     options = sam_cases()[name]
-    golden = np.load(case("metrics/sam") / "expected.npz")
+    golden = read_npz(case("metrics/sam") / "expected.npz")
     relevance = torch.tensor(golden["relevance"])
     image = torch.tensor(golden["im"], requires_grad=True)
     caption = torch.tensor(golden["s"], requires_grad=True)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from goldens_path import case
+from goldens_path import case, read_npz
 
 from itm.metrics.eccv import Judgements, evaluate_eccv, judge, load_tables
 from itm.metrics.pmrp import category_codes, pmrp
@@ -20,7 +20,7 @@ KS = (1, 5, 10, 20, 30)
 @pytest.fixture(scope="module")
 def golden():
     folder = case("metrics/ncs")
-    arrays = np.load(folder / "inputs.npz")
+    arrays = read_npz(folder / "inputs.npz")
     results = json.loads((folder / "expected.json").read_text())["results"]
     return arrays["sims"], arrays["relevance"], results
 
@@ -69,7 +69,7 @@ def test_golden_ndcg(golden):
 
 def test_golden_related_images(golden):
     folder = case("metrics/ncs")
-    expected = np.load(folder / "expected_related.npz")["related_images"]
+    expected = read_npz(folder / "expected_related.npz")["related_images"]
     np.testing.assert_array_equal(related_images(golden[1], related=4), expected)
 
 
@@ -188,7 +188,7 @@ def test_bad_input():
 
 def test_golden_pmrp():
     folder = case("metrics/pmrp")
-    data = np.load(folder / "inputs.npz")
+    data = read_npz(folder / "inputs.npz")
     expected = json.loads((folder / "expected.json").read_text())["results"]
     codes, annotated = data["codes"], data["has_annotation"]
     result = pmrp(data["sims"], codes, annotated=annotated)
@@ -266,7 +266,7 @@ def test_golden_eccv():
         for direction, value in values.items():
             assert result[f"{direction}_{name}"] / 100 == pytest.approx(value, abs=1e-9)
 
-    queries = np.load(folder / "per_query.npz")
+    queries = read_npz(folder / "per_query.npz")
     for direction, values, ids in (
         ("i2t", scores, tables.image_ids),
         ("t2i", scores.T, tables.caption_ids),

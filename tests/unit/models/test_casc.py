@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden_metrics import check_options
-from goldens_path import SHARED, case
+from goldens_path import SHARED, case, read_npz
 from omegaconf import OmegaConf
 
 from itm.losses import MultiLabel, Triplet
@@ -36,7 +36,7 @@ class Golden:
     def __init__(self, name):
         folder = case(f"casc/{name}")
         self.options = json.loads((folder / "options.json").read_text())
-        self.expected = np.load(folder / "expected.npz")
+        self.expected = read_npz(folder / "expected.npz")
         self.path = folder / "checkpoint.pth.tar"
         self.matcher = from_published(self.path, vocab=folder / "vocab.json")
         self.matcher.head.set_pos_weight(np.load(folder / "caption_np.npy"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden_metrics import check_options
-from goldens_path import case
+from goldens_path import case, read_npz
 from omegaconf import OmegaConf
 
 from itm.batch import Captions, Images, Pairs
@@ -50,7 +50,7 @@ class Golden:
     def __init__(self, name):
         self.folder = case(f"cvse/{name}")
         self.name = name
-        self.expected = dict(np.load(self.folder / "expected.npz"))
+        self.expected = read_npz(self.folder / "expected.npz")
         data = next((self.folder / "data").iterdir())
         self.captions = (data / "test_caps.txt").read_text(encoding="utf-8").splitlines()
         features = np.load(data / "test_ims.npy")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from golden_metrics import check_metrics, check_options
-from goldens_path import SHARED, case
+from goldens_path import SHARED, case, read_npz
 from omegaconf import OmegaConf
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
@@ -44,7 +44,7 @@ class Golden:
     def __init__(self, name, checkpoint="checkpoint.pth.tar"):
         folder = case(f"scan/{name}")
         self.options = json.loads((folder / "options.json").read_text())
-        self.expected = np.load(folder / "expected.npz")
+        self.expected = read_npz(folder / "expected.npz")
         self.path = folder / checkpoint
         self.matcher = from_published(self.path, vocab=folder / "vocab.json")
         negatives = "hardest" if self.options["max_violation"] else "all"

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden_metrics import check_metrics, check_options
-from goldens_path import SHARED, case, shared
+from goldens_path import SHARED, case, read_npz, shared
 from torch import nn
 
 from itm.app.config import compose
@@ -46,7 +46,7 @@ class Golden:
     def __init__(self, name, checkpoint="checkpoint.pth.tar"):
         folder = case(f"sgraf/{name}")
         self.options = json.loads((folder / "options.json").read_text())
-        self.expected = np.load(folder / "expected.npz")
+        self.expected = read_npz(folder / "expected.npz")
         self.path = folder / checkpoint
         self.matcher = from_published(self.path, vocab=folder / "vocab.json")
         negatives = "hardest" if self.options["max_violation"] else "all"
@@ -163,7 +163,7 @@ def test_golden_batch_and_five_steps(name):
     np.testing.assert_allclose(norms, expected["grad_norms"], rtol=1e-3)
     after = matcher.score(golden.images, golden.captions)
     np.testing.assert_allclose(after, expected["sims_after"], atol=2e-4)
-    buffers = {key[6:]: expected[key] for key in expected.files if key.startswith("after/")}
+    buffers = {key[6:]: expected[key] for key in expected if key.startswith("after/")}
     assert ("SAF_module.bn.running_mean" in buffers) == (golden.options["module_name"] == "SAF")
     similarity = write(matcher)[0][2]
     for key, value in buffers.items():

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from goldens_path import case
+from goldens_path import case, read_npz
 from torch import nn
 
 from itm.batch import Images, positives
@@ -73,10 +73,10 @@ def embedding(name, weights="weights_init.npz"):
         sentences=options["sample_size"],
     )
     matcher = from_published(folder / weights, family=EMBEDDING, loss=loss)
-    expected = np.load(folder / "expected.npz")
+    expected = read_npz(folder / "expected.npz")
     image = np.arange(options["batch_size"]).repeat(options["sample_size"])
     pairs = matcher.pairs(expected["batch_im_feats"], expected["batch_sent_feats"], image)
-    return matcher, expected, pairs, np.load(folder / "test_features.npz")
+    return matcher, expected, pairs, read_npz(folder / "test_features.npz")
 
 
 CASES = ["embed_s2", "embed_s5_bigmargin"]
@@ -192,7 +192,7 @@ def test_damaged_tensorflow_checkpoints(tmp_path):
 def port(name, word_reg=0.0):
     folder = case(f"two_branch_torch/{name}")
     options = json.loads((folder / "options.json").read_text())
-    expected = np.load(folder / "expected.npz")
+    expected = read_npz(folder / "expected.npz")
     loss = Neighborhood(
         margin=options["margin"],
         top_k=options["num_neg_sample"],
@@ -302,7 +302,7 @@ def cite(name):
         loss=Logistic(),
         options={"norm_axis": axis, "embed_l1": options["embed_l1"]},
     )
-    data, expected = np.load(folder / "data.npz"), np.load(folder / "expected.npz")
+    data, expected = read_npz(folder / "data.npz"), read_npz(folder / "expected.npz")
     pairs = matcher.pairs(data["train_region"], data["train_phrase"])
     pairs = pairs._replace(target=torch.from_numpy(data["train_labels"]))
     return matcher, options, data, expected, pairs
@@ -652,9 +652,9 @@ def test_round_trip_of_tensorflow_weights(tmp_path, name, suffix):
     for key, value in matcher.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key
     if suffix == ".npz":
-        first, second = np.load(source), np.load(tmp_path / "again.npz")
-        assert set(first.files) == {x for x in second.files if not x.startswith("opt/")}
-        assert all(np.array_equal(first[key], second[key]) for key in first.files)
+        first, second = read_npz(source), read_npz(tmp_path / "again.npz")
+        assert set(first) == {x for x in second if not x.startswith("opt/")}
+        assert all(np.array_equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.parametrize("name", PORTS)
@@ -793,7 +793,7 @@ def test_foreign_and_incomplete_checkpoints(tmp_path):
     for read in (two_branch.read_embedding, two_branch.read_similarity):
         assert read(foreign, {}) is None
         assert read(foreign[:1], {}) is None
-    arrays = dict(np.load(case("two_branch/embed_s2") / "weights_init.npz"))
+    arrays = read_npz(case("two_branch/embed_s2") / "weights_init.npz")
     del arrays["im_embed_2/biases"], arrays["im_embed_1/bnorm/beta"]
     np.savez(tmp_path / "part.npz", **arrays | {"im_embed_2/biases": np.zeros(3)}, odd=np.zeros(2))
     with pytest.raises(ValueError, match="unexpected odd"):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from goldens_path import case, shared
+from goldens_path import case, read_npz, shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocoevalcap.cider.cider_scorer import CiderScorer
@@ -46,7 +46,7 @@ def golden():
         captions=[line for group in references for line in group] + data["hypotheses_extra"],
         data=data,
         corpus=json.loads((folder / "df_corpus.json").read_text()),
-        expected=np.load(folder / "expected.npz"),
+        expected=read_npz(folder / "expected.npz"),
     )
 
 

@@ -10,7 +10,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
-from goldens_path import case, shared
+from goldens_path import case, read_npz, shared
 
 from itm.data.reader import caption_concepts
 from itm.text.concepts import Concepts
@@ -99,7 +99,7 @@ def test_original_files_are_read(name):
 @pytest.mark.parametrize("name", CVSE)
 def test_labels_of_captions_match_the_published_test_rule(name):
     folder = case(f"cvse/{name}")
-    expected = np.load(folder / "expected.npz")["concept_labels"]
+    expected = read_npz(folder / "expected.npz")["concept_labels"]
     labels = Concepts.load(folder / "concepts").label(caps(folder, "test"))
     assert labels.dtype == np.float32 and np.array_equal(labels, expected)
 
@@ -347,7 +347,7 @@ def test_concepts_of_real_captions_are_sensible():
 
 def test_label_images_match_the_original_with_and_without_its_join():
     folder = case("labels")
-    expected = np.load(folder / "expected.npz")
+    expected = read_npz(folder / "expected.npz")
     labels = Labels.load(folder / "vocab_tag.json")
     assert "<unk>" not in labels.words and len(labels) == 20
     captions = lines(folder / "train_caps.txt")
@@ -441,7 +441,7 @@ def test_a_published_label_list_and_the_counts_of_the_training_captions(tmp_path
         labels = data.label_vocabulary
         assert labels.words == words and labels.positives == count
         assert np.allclose(labels.pos_weight(1e9), [(images - n) / max(n, 1) for n in count])
-        expected = np.load(folder / "expected.npz")
+        expected = read_npz(folder / "expected.npz")
         found = data.reader("train").captions(5 * expected["batch_images"]).labels
         assert np.array_equal(found, expected["derived_batch_tags_spacejoin"])
 
