@@ -1,4 +1,4 @@
-"""The similarity matrix of a whole split, from encodings, in blocks under a memory budget."""
+"""Score a whole split from its encodings, in blocks under a memory budget."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,7 +20,7 @@ def similarity_matrix(
     memory_budget: int = MEMORY_BUDGET,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Scores of every image with every caption, each encoded once.
+    """Score every image with every caption, each encoded once.
 
     Args:
         similarity: (I block, C block) -> scores (I, C).
@@ -44,7 +44,7 @@ def similarity_matrix(
             cost = 4 * pair_floats(parts_of(image_chunk), parts_of(chunk[0]))
             planned = max(1, memory_budget // cost)
             pairs = _fill(out, similarity, here, chunk, planned, device)
-            if pairs < planned:  # the device has less than the budget; not to run into it again
+            if pairs < planned:  # the device has less than the budget: plan with less from now on
                 memory_budget = pairs * cost
     return out
 
@@ -57,7 +57,7 @@ def _fill(
     pairs: int,
     device: torch.device | str,
 ) -> int:
-    """Score all pairs of two chunks, in blocks of at most so many and of what fits the device.
+    """Score all pairs of two chunks, in blocks of at most `pairs` that fit the device.
 
     Returns:
         How many pairs fitted at once, `pairs` or less.
@@ -79,7 +79,7 @@ def _fill(
             if size == 1:
                 raise
             pairs = size // 2
-    # Not inside the handler, where the exception keeps what the block had allocated.
+    # Outside the handler, where the exception would keep the block's memory alive.
     if len(caption_rows) > 1:
         blocks = [(images, half) for half in _halves(captions)]
     else:

@@ -1,4 +1,4 @@
-"""What several processes exchange: encodings of an evaluation, batches of a gathered loss."""
+"""Exchange between processes: encodings of an evaluation, batches of a gathered loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itm.utils.distributed import gather_rows, rank_and_size
 
 
 def gather_chunks(chunks: list[Chunk]) -> list[Chunk]:
-    """The chunks of all processes, in rank order; a row may come twice and then counts once."""
+    """Gather the chunks of all processes, in rank order; a row that comes twice counts once."""
     _, processes = rank_and_size()
     if processes == 1:
         return chunks
@@ -28,7 +28,7 @@ def gather_chunks(chunks: list[Chunk]) -> list[Chunk]:
 def gather_batch(
     pairs: Pairs, images: Encoded, captions: Encoded
 ) -> tuple[Pairs, Encoded, Encoded]:
-    """The batch of all processes, with gradients; features and tokens are left out.
+    """Gather the batch of all processes, with gradients; features and tokens are left out.
 
     Every process then computes the loss of the global batch. The gather's backward sums the
     gradients that all processes send to one process's encodings, and DDP averages the parameter
@@ -38,7 +38,7 @@ def gather_batch(
     must find it from `images.index` and `captions.index`, as `itm.losses.SAM` does.
 
     Raises:
-        ValueError: the batch has a target matrix, which knows nothing of other processes' pairs.
+        ValueError: the batch has a target matrix, which covers one process's pairs only.
     """
     if rank_and_size()[1] == 1:
         return pairs, images, captions
