@@ -510,9 +510,7 @@ def test_multilabel_leaves_a_backbone_with_its_own_head_alone():
     loss.set_labels(SimpleNamespace(pos_weight=lambda: np.ones(2)))
     assert loss.terms(scores, pairs, encoded) == {} and not list(loss.parameters())
     assert torch.equal(loss(scores, pairs, encoded), triplet(scores))
-    with pytest.raises(
-        ValueError, match="pos_weight=2.0 has no effect without dim.* set model.pos_weight"
-    ):
+    with pytest.raises(ValueError, match="no effect without dim.* set model.pos_weight"):
         MultiLabel(pos_weight=2.0)
 
 
@@ -625,9 +623,7 @@ def test_triplet_names_what_is_wrong():
     scores, _, image = draw("several captions")
     with pytest.raises(ValueError, match="3 x 7 are not square"):
         triplet(scores)
-    with pytest.raises(
-        ValueError, match=r"positive must be \(7,\) int64 .* got \(3, 3\) torch.bool"
-    ):
+    with pytest.raises(ValueError, match=r"must be \(7,\) int64 .* got \(3, 3\) torch.bool"):
         triplet(scores, torch.eye(3, dtype=torch.bool))
     with pytest.raises(ValueError, match="'hard': expected one of 'hardest', 'all', 'top'"):
         Triplet(negatives="hard")

@@ -198,9 +198,7 @@ def test_logistic_in_loops():
     close(Logistic()(torch.tensor(scores), batch(image, [0, 1, 2, 3])), values)
     pairs = batch(image, [0, 1, 0, 3])._replace(target=torch.tensor(target))
     close(Logistic()(torch.tensor(scores), pairs), logistic(*map(torch.tensor, (scores, target))))
-    with pytest.raises(
-        ValueError, match=r"target must have the shape of scores \(2, 2\), got \(2, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"shape of scores \(2, 2\), got \(2, 3\)"):
         logistic(torch.zeros(2, 2), torch.zeros(2, 3))
 
 

@@ -549,7 +549,7 @@ def test_missing_labels():
     matcher.label_weight = 0
     assert matcher.train().losses(pairs).keys() == {"ranking", "total"}
     matcher.label_weight = 10
-    with pytest.raises(ValueError, match="the batch has 3 labels, the matcher 5"):
+    with pytest.raises(ValueError, match="the batch has 3 labels, but the matcher has num_labels=5"):
         matcher.losses(matcher.pairs(features, captions, labels=labels[:, :3]))
 
 

@@ -765,7 +765,7 @@ def test_cite_preset_has_the_published_sizes():
 def test_wrong_inputs():
     with pytest.raises(ValueError, match="level='word'"):
         small(level="word")
-    with pytest.raises(ValueError, match="none of vectors, mean, attend, gru, bert"):
+    with pytest.raises(ValueError, match="must be vectors, mean, attend, gru or bert"):
         small(text={"name": "lstm"})
     with pytest.raises(ValueError, match="needs vocab_size"):
         TwoBranchEmbedding(text={"name": "mean"})
@@ -775,7 +775,7 @@ def test_wrong_inputs():
         small(TwoBranchSimilarity, norm_axis="regions")
     with pytest.raises(ValueError, match=r"pass captions as a \(C, F\) array"):
         small(text={"name": "vectors"}).score(region_lists(2), ["a"])
-    with pytest.raises(ValueError, match="3 wide, expected 5"):
+    with pytest.raises(ValueError, match="must be 5 wide, got 3"):
         small(text={"name": "vectors"}).score(region_lists(2), np.zeros((2, 3), np.float32))
     matcher, pairs = phrases(TwoBranchEmbedding, Triplet())
     with pytest.raises(ValueError, match="4 images and 6 phrases"):

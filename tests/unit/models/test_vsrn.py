@@ -334,9 +334,9 @@ def test_bert_captions_are_the_mean_of_their_word_pieces():
 
 def test_wrong_inputs_are_named():
     matcher = toy(16)
-    with pytest.raises(ValueError, match="region_norm 'rows'"):
+    with pytest.raises(ValueError, match="region_norm must be .* got 'rows'"):
         toy(region_norm="rows")
-    with pytest.raises(ValueError, match="max_len 2"):
+    with pytest.raises(ValueError, match="max_len must be at least 3.* got 2"):
         toy(caption_max_len=2)
     with pytest.raises(ValueError, match="start and end markers"):
         matcher.describe(toy_data()[0])
