@@ -86,7 +86,7 @@ def test_a_file_that_is_no_vocabulary_says_so(content, tmp_path):
 
 
 def test_a_word_twice_is_an_error():
-    with pytest.raises(ValueError, match="more than once"):
+    with pytest.raises(ValueError, match="must hold each word once"):
         Vocabulary([*SPECIALS, "a", "a"])
 
 
