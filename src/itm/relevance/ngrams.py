@@ -90,7 +90,7 @@ def inverse_document_frequency(frequency: np.ndarray, documents: int) -> np.ndar
         )
     if documents <= 1:
         warnings.warn(
-            "CIDEr-D is 0 for all pairs if document frequencies come from a single image, "
+            "CIDEr-D is 0 everywhere if document frequencies come from a single image, "
             "because idf = log(1 / 1): pass df= with the captions of a larger corpus",
             stacklevel=3,
         )

@@ -76,7 +76,7 @@ def test_with_other_losses_and_several_captions_per_image(loss):
 
 
 class Dropped(MeanMatcher):
-    """With dropout on both sides."""
+    """Use dropout on both sides."""
 
     def encode_images(self, images):
         kept = nn.functional.dropout(images.regions, 0.5, self.training)
@@ -102,7 +102,7 @@ def test_both_passes_drop_the_same():
 
 
 def test_the_first_pass_keeps_no_graph():
-    """What encoding leaves for the backward pass, in bytes: one chunk's, not the batch's."""
+    """Measure the bytes kept for the backward pass: those of one chunk, not of the batch."""
     matcher = built(MODELS["scan"])
     pairs = batch(matcher)
     held = []

@@ -68,7 +68,7 @@ class Golden:
         )
 
     def batch(self):
-        """The golden training batch, in its own order."""
+        """Return the golden training batch in its original order."""
         e = self.expected
         tokens, lengths = torch.from_numpy(e["batch_captions"]).long(), e["batch_lengths"]
         rows = torch.arange(len(tokens))
@@ -90,7 +90,7 @@ def trained(request):
 
 
 def with_levels(matcher, pairs):
-    """Both sides as in training, with the levels beside the vectors."""
+    """Encode both sides as in training, with the levels in addition to the vectors."""
     images, captions = matcher.training_encoders()
     return images(pairs.images), captions(pairs.captions)
 
@@ -188,7 +188,7 @@ def test_tokens_and_labels(golden):
 
 
 def test_scores_of_the_bytes_that_the_original_tokenised(golden):
-    """Its loader turned captions into "b'...'"; fed with those tokens the model is the same."""
+    """CVSE's loader turned captions into "b'...'"; with those tokens the model is the same."""
     e, matcher = golden.expected, golden.matcher()
     matcher.vocab = Vocabulary(matcher.vocab.words, tokenizer="bytes_repr")
     captions = matcher.pairs(golden.features, golden.captions, image=golden.image).captions
@@ -580,7 +580,7 @@ def test_gradients_reach_every_parameter(options):
 
 
 class AllScores(torch.nn.Module):
-    """One number that every score and loss of the matcher goes into, smoothly."""
+    """Combine every score and loss of the matcher into one smooth number."""
 
     def __init__(self, matcher):
         super().__init__()

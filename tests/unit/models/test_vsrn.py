@@ -72,7 +72,7 @@ def test_region_scores_are_products_with_the_image_vector():
 
 @pytest.mark.parametrize("options", FORMS[:2])
 def test_padding_changes_nothing(options):
-    """In training mode, so that batch statistics are covered; neither losses nor gradients."""
+    """Padding changes nothing in training mode either, which covers batch statistics."""
     images, captions, image = toy_data(4)
     found = []
     for extra in (0, 3):
@@ -107,7 +107,7 @@ def test_batch_composition_changes_nothing(options):
 
 @pytest.mark.parametrize("options", FORMS[:2])
 def test_a_batch_of_one_trains(options):
-    """One image has no batch variance: its batch is normalised by the running statistics."""
+    """A batch of one image has no variance, so it is normalised by the running statistics."""
     images, captions, _ = toy_data(6)
     for x in (images[0], images[0][:1]):
         matcher = toy(6, **options).train()

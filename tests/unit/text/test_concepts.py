@@ -214,7 +214,7 @@ def test_lemmas():
 
 
 def wordnet():
-    """The words of WordNet 3 and its irregular forms, as METEOR brings them."""
+    """Read WordNet 3's words and irregular forms, as METEOR packages them."""
     import pycocoevalcap
 
     with ZipFile(Path(pycocoevalcap.__path__[0], "meteor/meteor-1.5.jar")) as jar:
