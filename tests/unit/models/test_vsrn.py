@@ -72,7 +72,7 @@ def test_region_scores_are_products_with_the_image_vector():
 
 @pytest.mark.parametrize("options", FORMS[:2])
 def test_padding_changes_nothing(options):
-    """Padding changes nothing in training mode either, which covers batch statistics."""
+    """Padding changes neither losses, gradients nor batch statistics in training mode."""
     images, captions, image = toy_data(4)
     found = []
     for extra in (0, 3):
