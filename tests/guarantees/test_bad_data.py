@@ -277,7 +277,7 @@ def test_a_vocabulary_from_elsewhere(folder, tmp_path):
     with pytest.raises(ValueError, match="the checkpoint's vocab differs from the data's"):
         stranger.on_load_checkpoint(checkpoint)
     with pytest.raises(
-        ValueError, match="vocabulary has .* words, but MeanMatcher has vectors for 5"
+        ValueError, match="vocabulary has .* words, but MeanMatcher has vectors for only 5"
     ):
         stranger.vocab = mine
         stranger.score(np.ones((1, 3, 4), np.float32), ["a dog"])

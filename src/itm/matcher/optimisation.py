@@ -1,4 +1,4 @@
-"""Lightning's hooks of `Matcher` for the optimiser: parameter groups, learning rates, clipping."""
+"""Implement the optimiser hooks of `Matcher`: parameter groups, learning rates, clipping."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Optimised(Protocol):
-    """What the hooks need of a matcher."""
+    """What the hooks need from a matcher."""
 
     optimizer: Callable[..., torch.optim.Optimizer] | None
     scheduler: Callable[..., Any] | None
@@ -21,7 +21,7 @@ class Optimised(Protocol):
 def configure_optimizers(matcher: Optimised) -> Any:
     """Build the optimiser over `parameter_groups`, and the scheduler stepped per epoch.
 
-    `lr_scale` multiplies the learning rate of a group. Parameters that do not learn are left out.
+    `lr_scale` multiplies the learning rate of a group. Frozen parameters are left out.
     """
     groups = [dict(group) for group in matcher.parameter_groups()]
     for group in groups:
@@ -41,7 +41,7 @@ def configure_gradient_clipping(
     gradient_clip_val: float | None = None,
     gradient_clip_algorithm: str | None = None,
 ) -> None:
-    """Clip each set of groups with the same "clip" name by its own total L2 norm."""
+    """Clip the groups that share a "clip" name by their total L2 norm."""
     if not gradient_clip_val:
         return
     sets: dict[str, list[nn.Parameter]] = {}

@@ -77,7 +77,7 @@ def test_golden_related_images(golden):
 
 
 def slow(scores, relevance, own, k, include_own, related, depth):
-    """NCS, semantic recall (three kinds), linear nDCG at k, as Python lists."""
+    """Compute NCS, semantic recall (three kinds) and linear nDCG at k in plain Python."""
     n, m = scores.shape
 
     def ranked(values):
@@ -124,7 +124,7 @@ def slow(scores, relevance, own, k, include_own, related, depth):
 @pytest.mark.parametrize("include_own", [True, False])
 @pytest.mark.parametrize("seed", range(6))
 def test_against_loops(seed, include_own):
-    """Ties, irrelevant queries, images without captions, lists longer than the gallery."""
+    """Include ties, irrelevant queries, images without captions and short galleries."""
     rng = np.random.default_rng(seed)
     n, m = [(1, 1), (1, 3), (2, 2), (4, 9), (7, 15), (6, 40)][seed]
     own = rng.integers(0, n, m)
@@ -234,7 +234,7 @@ def test_pmrp_against_loops(own):
 
 
 def test_pmrp_refuses_nan_and_wrong_codes():
-    with pytest.raises(ValueError, match="one code and one annotated flag per image .2."):
+    with pytest.raises(ValueError, match="codes and annotated must hold one row per image .2."):
         pmrp(np.zeros((2, 10)), np.zeros((3, 4)))
     with pytest.raises(ValueError, match="NaN"):
         pmrp(np.full((2, 10), np.nan), np.zeros((2, 4)))
@@ -279,7 +279,7 @@ def test_golden_eccv():
 
 
 def test_judge_agrees_with_the_package():
-    """Another random matrix, in another column order: the ids carry the meaning."""
+    """Evaluate another random matrix in another column order, which the ids must resolve."""
     package = pytest.importorskip("eccv_caption").Metrics()
     rng = np.random.default_rng(1)
     tables = load_tables(caption_ids=rng.permutation(load_tables().caption_ids))
@@ -308,7 +308,7 @@ def test_judge_agrees_with_the_package():
 
 
 def test_judge_by_hand():
-    """Two queries; the second has a right item that is in no gallery: it counts in R."""
+    """Of two queries, the second has a right item outside the gallery, which counts in R."""
     items = np.array([[3, 1, 0, 2], [2, 3, 1, 0]])
     judged = Judgements(np.array([0, 1]), np.array([[0, 3], [0, 0], [1, 1]]), np.array([2, 3]))
     result = judge(items, judged)

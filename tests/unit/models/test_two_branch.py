@@ -1,4 +1,4 @@
-"""Two-branch networks: numbers of the original code, and properties on small random ones."""
+"""Test the two-branch networks: numbers of the original code, properties of small random ones."""
 
 import copy
 import json
@@ -47,7 +47,7 @@ def five_steps(matcher, pairs, optimizer):
 
 
 def close_gradients(matcher, expected, names, relative, absolute=0.0):
-    """Gradients under the original names; a bias before a batch norm has a true gradient of 0."""
+    """Return gradients by original name; a bias before a batch norm has a true gradient of 0."""
     parameters = dict(matcher.named_parameters())
     for ours, theirs in names.items():
         if ours not in parameters or ours.endswith(("first.linear.bias", "joint.linear.bias")):
@@ -237,7 +237,7 @@ def test_port_scores(name):
 
 
 def check_port_recalls(scores, expected, suffix="", ties=0.0):
-    """Recalls of the original; scores that differ by less than `ties` may come in any order."""
+    """Check the original's recalls; scores that differ by less than `ties` may swap places."""
     owner = expected["test_cap2im"]
     own = owner == np.arange(len(scores))[:, None]
     worst, best = (evaluate(scores + shift * own, owner) for shift in (-ties, ties))
@@ -360,7 +360,7 @@ def test_cite_training(name):
 
 
 def test_tensorflows_adam():
-    """The formula of TensorFlow's documentation, with an eps that matters."""
+    """Compare with the formula of TensorFlow's documentation, with an eps that matters."""
     rng = np.random.default_rng(0)
     p, gradients = rng.normal(size=4), rng.normal(size=(5, 4))
     parameter = nn.Parameter(torch.from_numpy(p.copy()))
@@ -439,7 +439,7 @@ def normed(dense, x):
 
 
 def by_hand(matcher, regions, caption):
-    """The score of one image (R, F) with one caption, spelled out."""
+    """Score one image (R, F) with one caption, step by step."""
     table = matcher.text.embed.weight.detach().double().numpy()
     text = table[WORDS.encode(caption)].mean(0)
     branch = lambda b, x: affine(b.second, normed(b.first, x))  # noqa: E731
@@ -588,7 +588,7 @@ def test_running_variance_biased_and_unbiased():
 
 
 def phrases(cls, loss, **options):
-    """Four images, six phrases, and a target for every region."""
+    """Make four images, six phrases, and a target for every region."""
     matcher = without_dropout(small(cls, level="region", loss=loss, **options))
     pairs = matcher.pairs(region_lists(4, seed=3), sentences(6), [0, 0, 1, 2, 3, 3])
     generator = torch.Generator().manual_seed(0)
@@ -765,7 +765,7 @@ def test_cite_preset_has_the_published_sizes():
 def test_wrong_inputs():
     with pytest.raises(ValueError, match="level='word'"):
         small(level="word")
-    with pytest.raises(ValueError, match="none of vectors, mean, attend, gru, bert"):
+    with pytest.raises(ValueError, match="must be vectors, mean, attend, gru or bert"):
         small(text={"name": "lstm"})
     with pytest.raises(ValueError, match="needs vocab_size"):
         TwoBranchEmbedding(text={"name": "mean"})
@@ -775,7 +775,7 @@ def test_wrong_inputs():
         small(TwoBranchSimilarity, norm_axis="regions")
     with pytest.raises(ValueError, match=r"pass captions as a \(C, F\) array"):
         small(text={"name": "vectors"}).score(region_lists(2), ["a"])
-    with pytest.raises(ValueError, match="3 wide, expected 5"):
+    with pytest.raises(ValueError, match="must be 5 wide, got 3"):
         small(text={"name": "vectors"}).score(region_lists(2), np.zeros((2, 3), np.float32))
     matcher, pairs = phrases(TwoBranchEmbedding, Triplet())
     with pytest.raises(ValueError, match="4 images and 6 phrases"):

@@ -214,7 +214,7 @@ def test_lemmas():
 
 
 def wordnet():
-    """The words of WordNet 3 and its irregular forms, as METEOR brings them."""
+    """Read WordNet 3's words and irregular forms, as METEOR packages them."""
     import pycocoevalcap
 
     with ZipFile(Path(pycocoevalcap.__path__[0], "meteor/meteor-1.5.jar")) as jar:
@@ -296,13 +296,13 @@ def test_missing_words_get_the_vector_of_a_simpler_form(tmp_path):
 
 
 def test_wrong_concepts_say_what_is_wrong(tmp_path):
-    with pytest.raises(ValueError, match="more than once"):
+    with pytest.raises(ValueError, match="concepts must hold each word once"):
         Concepts(["dog", "dog"])
-    with pytest.raises(ValueError, match="adjacency is .2, 2. for 3 concepts"):
+    with pytest.raises(ValueError, match="adjacency must be .3, 3. for 3 concepts, got .2, 2."):
         Concepts(["a", "b", "c"], adjacency=np.zeros((2, 2)))
-    with pytest.raises(ValueError, match="vectors are"):
+    with pytest.raises(ValueError, match="vectors must be .2, G., got .3, 2."):
         Concepts(["a", "b"], vectors=np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="expected 'exact' or 'lemma'"):
+    with pytest.raises(ValueError, match="must be 'exact' or 'lemma', got 'stem'"):
         Concepts(["a"], matching="stem")
     with pytest.raises(FileNotFoundError, match="no word list"):
         Concepts.load(tmp_path / "none.json")
@@ -380,16 +380,16 @@ def test_labels_round_trip(tmp_path):
     labels.save(tmp_path / "labels.json")
     again = Labels.load(tmp_path / "labels.json")
     assert again.state() == labels.state() == Labels.from_state(labels.state()).state()
-    with pytest.raises(ValueError, match="more than once"):
+    with pytest.raises(ValueError, match="labels must hold each word once"):
         Labels(["a", "a"])
     (tmp_path / "other.json").write_text('{"a": 1}')
     with pytest.raises(ValueError, match="is not a word list"):
         Labels.load(tmp_path / "other.json")
     Concepts(["a"]).save(tmp_path / "concepts.json")
-    with pytest.raises(ValueError, match="concepts.json is another kind of word list"):
+    with pytest.raises(ValueError, match="concepts.json must be a label list"):
         Labels.load(tmp_path / "concepts.json")
     Vocabulary.build(["a dog"], 1).save(tmp_path / "vocab.json")
-    with pytest.raises(ValueError, match="is the vocabulary of 6 words that captions are read"):
+    with pytest.raises(ValueError, match="is a vocabulary of 6 words, expected a label list"):
         Labels.load(tmp_path / "vocab.json")
 
 

@@ -23,14 +23,14 @@ EVIL = "<script>document.title='owned'</script> & \"quotes\" 'too'"
 
 
 def page(content, title="Page", **data):
-    """A page whose template has `content`."""
+    """Render a page whose template has `content`."""
     start = '{% extends "layout.html" %}{% from "macros.html" import picture, table %}'
     source = start + "{% block content %}" + content + "{% endblock %}"
     return TEMPLATES.from_string(source).render({"title": title, **data})
 
 
 def image(found):
-    """The element that a page shows a thumbnail as."""
+    """Return the element that shows a thumbnail in a page."""
     return re.search("<img[^>]*>", page("{{ picture(it) }}", it=found))[0]
 
 
