@@ -29,6 +29,7 @@ from itm.metrics.ranking import Ranks
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.vocabulary import Tokens
+from itm.training.optim import Schedule
 
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 Loss = LossFunction  # any callable; `Matcher.objective` wraps it in the loss protocol
 MakeOptimizer = Callable[..., torch.optim.Optimizer]  # parameter groups -> optimiser
-MakeScheduler = Callable[..., Any]  # optimiser -> learning-rate scheduler
+MakeScheduler = Callable[..., Any] | Schedule  # optimiser -> learning-rate scheduler
 
 # Constructor arguments that are objects. They are never saved as hyper-parameters, because a
 # checkpoint with pickled objects can be neither loaded safely nor resumed.
@@ -51,7 +52,8 @@ class Matcher(CompiledMethods):
     Args:
         loss: loss that `training_step` minimises, see `itm.losses`; None for inference only.
         optimizer: parameter groups -> optimiser, such as `functools.partial(Adam, lr=2e-4)`.
-        scheduler: optimiser -> learning-rate scheduler stepped per epoch, or None.
+        scheduler: optimiser -> learning-rate scheduler, or an `itm.training.optim.Schedule`, which
+            also says when it steps, or None.
 
     Attributes:
         needs_labels: trains with `Captions.labels`.

@@ -8,18 +8,20 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from itm.training.optim import Schedule
+
 
 class Optimised(Protocol):
     """What the hooks need from a matcher."""
 
     optimizer: Callable[..., torch.optim.Optimizer] | None
-    scheduler: Callable[..., Any] | None
+    scheduler: Callable[..., Any] | Schedule | None
 
     def parameter_groups(self) -> list[dict[str, Any]]: ...  # noqa: D102
 
 
 def configure_optimizers(matcher: Optimised) -> Any:
-    """Build the optimiser over `parameter_groups`, and the scheduler stepped per epoch.
+    """Build the optimiser over `parameter_groups`, and the scheduler.
 
     `lr_scale` multiplies the learning rate of a group. Frozen parameters are left out.
     """
@@ -30,9 +32,11 @@ def configure_optimizers(matcher: Optimised) -> Any:
     optimizer = make([group for group in groups if group["params"]])
     for group in optimizer.param_groups:
         group["lr"] *= group.get("lr_scale", 1.0)
-    if matcher.scheduler is None:
+    made = matcher.scheduler
+    if made is None:
         return optimizer
-    return [optimizer], [{"scheduler": matcher.scheduler(optimizer), "interval": "epoch"}]
+    schedule = made if isinstance(made, Schedule) else Schedule(made)
+    return [optimizer], [schedule.configure(optimizer)]
 
 
 def configure_gradient_clipping(
