@@ -1,1 +1,1 @@
-"""How fast, measured beside plainly written code: `python -m benchmarks`."""
+"""Measure speed and compare with plainly written code: `python -m benchmarks`."""

@@ -1,13 +1,13 @@
-"""One table of speed and memory, beside plainly written code that gives the same numbers.
+"""Print a table of speed and memory beside plainly written code that gives the same numbers.
 
     python -m benchmarks                        # sizes of the papers, about 15 minutes
     python -m benchmarks size=small             # 2 minutes
     python -m benchmarks only=scan,ranks
     python -m benchmarks out=benchmarks/RESULTS.md
-    python -m benchmarks jobs=2                 # two parts at a time, which slows each a little
+    python -m benchmarks jobs=2                 # two parts at a time; each gets a little slower
 
-Each part is a process of its own with one thread; a part that fails does not stop the others.
-`python -m benchmarks.gpu` is the same for a GPU.
+Each part runs in a separate process with one thread; a part that fails does not stop the others.
+`python -m benchmarks.gpu` measures on a GPU.
 """
 
 import json
@@ -38,17 +38,19 @@ def main() -> None:
     options = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
     if unknown := options.keys() - DEFAULTS.keys():
         raise SystemExit(
-            f"unknown {', '.join(unknown)}; there are size=, only= and out=\n{__doc__}"
+            f"unknown {', '.join(unknown)}; the options are size=, only=, out= and jobs=\n{__doc__}"
         )
     options = {**DEFAULTS, **options}
     if options["size"] not in ("tiny", "small", "paper"):
-        raise SystemExit("size must be small or paper (or tiny, which only shows that it runs)")
+        raise SystemExit(
+            f"size must be small or paper, got {options['size']} (tiny only shows that it runs)"
+        )
     if options["part"]:
         measure(options["part"], options["size"])
         return
     chosen = options["only"].split(",") if options["only"] else PARTS
     if wrong := set(chosen) - set(PARTS):
-        raise SystemExit(f"only= takes {', '.join(PARTS)}; not {', '.join(wrong)}")
+        raise SystemExit(f"only= takes {', '.join(PARTS)}; got {', '.join(wrong)}")
     started = time.time()
     table, failed, done = [], [], []
     with ThreadPoolExecutor(int(options["jobs"])) as pool:
@@ -58,7 +60,7 @@ def main() -> None:
             failed += [part] if code else []
             done.append(part)
             facts = describe(options, started)
-            if options["out"]:  # after each part, so that an interrupted run leaves what it has
+            if options["out"]:  # after each part, so that an interrupted run keeps its results
                 write(Path(options["out"]), facts, table, failed, set(PARTS) - set(done))
     show(facts, table)
     if failed:
@@ -66,7 +68,7 @@ def main() -> None:
 
 
 def measure(part: str, size: str) -> None:
-    """In the part's own process: one line of JSON for each row."""
+    """Run a part in this process and print one line of JSON per row."""
     import torch
 
     torch.set_num_threads(1)
@@ -81,7 +83,7 @@ def measure(part: str, size: str) -> None:
 
 
 def run(part: str, size: str) -> tuple[list[list[str]], int]:
-    """Rows of a part, from a process of its own, and its exit code."""
+    """Run a part in a new process; return its rows and its exit code."""
     command = [sys.executable, "-m", "benchmarks", f"part={part}", f"size={size}"]
     root = Path(__file__).parents[1]
     lines = []
@@ -96,7 +98,7 @@ def run(part: str, size: str) -> tuple[list[list[str]], int]:
 
 
 def cells(part: str, row: Any) -> list[str]:
-    """A row as text."""
+    """Format a row as text."""
     found = row.reached
     targets = []
     for name, wanted in row.targets.items():
@@ -129,7 +131,7 @@ def mib(value: int) -> str:
 
 
 def describe(options: dict[str, str], started: float) -> list[str]:
-    """Machine, versions and date."""
+    """Describe machine, versions and date."""
     from importlib.metadata import version
 
     cpu = next(
@@ -183,12 +185,12 @@ def write(
 
 
 EXPLANATION = """\
-Seconds are processor seconds of one thread (of the loader: wall time). "x its products" are they
-in multiples of the matrix products: for SCAN's similarity the one product of all regions with all
-words, by itself; elsewhere those that happen inside. "Faster" is against plainly written code that
-gives the same numbers, which the command checks; "difference" is the largest between them, relative
-to the largest number where that is above 1. Memory is what the peak of a run adds to its inputs;
-"of theirs" compares it with that of the plain code."""
+Seconds are processor seconds of one thread (for the loader: wall time). "x its products" divides
+them by the time of the matrix products: for SCAN's similarity, of the product of all regions with
+all words, measured alone; elsewhere, of the products inside the computation. "Faster" compares
+with plainly written code that gives the same numbers, which the command checks; "difference" is
+the largest difference between them, relative to the largest number if that is above 1. Memory is
+the peak of a run minus its inputs; "of theirs" compares it with the plain code."""
 
 
 if __name__ == "__main__":

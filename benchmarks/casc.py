@@ -1,4 +1,4 @@
-"""CASC against the same written plainly: a loop over captions that forms every attended vector."""
+"""Compare CASC with a plain loop over captions that computes every attended vector."""
 
 from collections.abc import Iterator
 
@@ -56,7 +56,7 @@ def rows(size: str) -> Iterator[Row]:
 
 class Plain(CASC):
     def pairwise(self, images, captions):
-        """Local scores (I, C) and mean attended vectors (I, C, D), of both directions."""
+        """Compute local scores (I, C) and mean attended vectors (I, C, D) in both directions."""
         scores, means = [], []
         for cross in (self.t2i, self.i2t):
             columns, vectors = [], []
@@ -79,7 +79,7 @@ class Plain(CASC):
         local, means = self.pairwise(images, captions)
         total = self.loss(local, pairs)
         for x in means:
-            own = x.diagonal().T  # (B, D), of matching pairs
+            own = x.diagonal().T  # (B, D) of matching pairs
             total = total + 10 * F.binary_cross_entropy_with_logits(
                 self.head(own), pairs.captions.labels
             )

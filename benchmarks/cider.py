@@ -1,7 +1,8 @@
-"""CIDEr-D as sparse products against pycocoevalcap, which scores one pair after the other.
+"""Compare CIDEr-D by sparse products with pycocoevalcap, which scores one pair after the other.
 
-Its time is that of a sample of pairs, and the numbers of these pairs are compared with ours. The
-captions are COCO's where the shared folder has them, else random words with natural frequencies.
+The time of pycocoevalcap is measured on a sample of pairs, and the scores of this sample are
+compared. The captions are COCO's if `$ITM_SHARED` has them, otherwise random words with natural
+frequencies.
 """
 
 import os
@@ -24,7 +25,7 @@ def rows(size: str) -> Iterator[Row]:
     image = np.arange(len(lines)) // 5
     rng = np.random.default_rng(0)
     c, i = rng.integers(0, len(lines), sample), rng.integers(0, images, sample)
-    c[::10] = i[::10] * 5  # some own captions
+    c[::10] = i[::10] * 5  # include some captions of the image itself
     slow, theirs = package(lines, group_captions(lines, image), c, i)
     every = slow / sample * images * len(lines)
     for dtype, limit in ((np.float64, 1e-8), (np.float32, 1e-3)):
@@ -63,10 +64,10 @@ def sentences(count: int) -> tuple[list[str], str]:
 
 
 def package(lines, references, c, i) -> tuple[float, np.ndarray]:
-    """Seconds and scores of the sample.
+    """Measure seconds and scores of the sample with pycocoevalcap.
 
-    The package counts document frequencies over the sets it is given: all images once, and the
-    sample's scores are read with these frequencies. Counting is not part of the time.
+    The package counts document frequencies over the sets that it gets, so it gets all images once;
+    the sample is scored with these frequencies. The time excludes counting.
     """
     corpus, sample = CiderScorer(), CiderScorer()
     for group in references:
@@ -84,7 +85,7 @@ def package(lines, references, c, i) -> tuple[float, np.ndarray]:
 
 
 class _Sized(list):
-    """A list that reports the corpus size, from which the package takes log(images)."""
+    """List that reports the size of the corpus, because the package takes log(images) from it."""
 
     def __init__(self, items, size):
         super().__init__(items)

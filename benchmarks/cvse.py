@@ -1,7 +1,7 @@
-"""A training step of CVSE against the same step written plainly, as the paper's equations read.
+"""Compare a training step of CVSE with the same step written as in the paper's equations.
 
-The plain step repeats the concepts for every vector, so that scores and mixtures are (B, K, D)
-products, and runs the graph for each side.
+The plain step repeats the concepts for every vector, computes scores and mixtures as (B, K, D)
+products, and runs the graph once for images and once for captions.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def rows(size: str) -> Iterator[Row]:
 
 
 def make(concepts, vocab, width):
-    """A matcher without dropout, whose noise would hide differences."""
+    """Build a matcher without dropout, because its noise would hide differences."""
     torch.manual_seed(0)
     matcher = CVSE(vocab, embed_dim=width, num_concepts=concepts, dropout=0.0, loss=Triplet(0.2))
     together = (torch.rand(concepts, concepts) < 0.02).triu(1).float()
@@ -46,7 +46,7 @@ def unit(x):
 
 
 def pool(module, parts, mean):
-    """Self-attention with the query repeated for every part."""
+    """Pool by self-attention with the query repeated for every part."""
     a = module.gate(module.part_norm(module.part(parts)))  # (B, P, D)
     q = module.gate(module.query_norm(module.query(mean)))
     q = q.unsqueeze(1).repeat(1, a.shape[1], 1)  # (B, P, D)
@@ -55,7 +55,7 @@ def pool(module, parts, mean):
 
 
 def mix(module, vectors, concepts, labels=None, ratio=0.35):
-    """Concept distribution and mixture through (B, K, D) tensors."""
+    """Compute the concept distribution and the mixture through (B, K, D) tensors."""
     s = module.gate(module.concept_norm(module.concept(concepts)))  # (K, D)
     q = module.gate(module.query_norm(module.query(vectors)))  # (B, D)
     q = q.unsqueeze(1).repeat(1, len(s), 1)  # (B, K, D)
@@ -72,7 +72,7 @@ def graph(module):
 
 
 def plain(matcher, pairs):
-    """The total loss by the paper's equations."""
+    """Compute the total loss by the paper's equations."""
     regions = unit(matcher.image(pairs.images.regions))
     v0 = pool(matcher.image_attention, regions, regions.mean(1))
     words = unit(matcher.text(pairs.captions)[0])

@@ -1,8 +1,8 @@
-"""Room and time that evaluation at COCO 5K's size takes on the host.
+"""Measure memory and time of an evaluation on the host at the size of COCO 5K.
 
-An embedding network encodes all images and captions and is ranked from its vectors. For cross
-attention, encodings of the whole split are held, a few blocks are scored into the whole matrix, and
-the rest of the time is extrapolated. Bytes are those of the whole process.
+An embedding network encodes all images and captions and ranks them by their vectors. For cross
+attention, all encodings of the split are kept, a few blocks of the full matrix are scored, and the
+total time is extrapolated. Bytes are those of the whole process.
 """
 
 import tempfile
@@ -23,7 +23,7 @@ from itm.models import SCAN, TwoBranchEmbedding
 from itm.text.vocabulary import SPECIALS, Vocabulary
 
 SIZES = {"tiny": (20, 8, 4), "small": (500, 1024, 1), "paper": (5000, 1024, 2)}
-# images, width D, blocks of 128 x 128 that are scored
+# images, width D, number of scored 128 x 128 blocks
 ROOM = 6 << 30
 
 
@@ -76,7 +76,7 @@ def cross_attention(images: int, width: int, blocks: int) -> Row:
             texts.append((Encoded(parts=words, mask=mask, aux={"lengths": own}), rows))
         scores = np.random.default_rng(0).random((images, len(lengths)), np.float32)
         start = time.process_time()
-        middle = len(texts) // 2  # captions of ordinary length
+        middle = len(texts) // 2  # captions of typical length
         with torch.no_grad():
             similarity_matrix(
                 matcher.similarity, side[:1], texts[middle : middle + blocks],

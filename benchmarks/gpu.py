@@ -1,11 +1,12 @@
-"""The GPU's table: evaluation at COCO 5K's size, training pairs a second, no waiting for the host.
+"""Measure on a GPU: evaluation at COCO 5K's size, training pairs per second, waits for the host.
 
     python -m benchmarks.gpu                            # COCO 5K, batches of 128 (a minute or two)
-    python -m benchmarks.gpu device=cpu size=tiny       # that everything in it runs
+    python -m benchmarks.gpu device=cpu size=tiny       # check that everything runs
     python -m benchmarks.gpu only=training compile=true
 
-Seconds are wall time of the second run, the device waited for. "waits": how often a training step
-asks the device for a value (torch.cuda.set_sync_debug_mode); each such question empties its queue.
+Seconds are wall time of the second run, after the device has finished. "waits" counts how often a
+training step reads a value from the device (torch.cuda.set_sync_debug_mode); each read empties its
+queue.
 """
 
 import sys
@@ -64,7 +65,7 @@ def matchers(features: int, width: int) -> dict[str, Callable[[], Matcher]]:
 
 
 def similarities(device: torch.device, size: str, compiled: bool) -> Iterator[list[str]]:
-    """The whole matrix, from encodings on the device."""
+    """Score the whole matrix from encodings on the device."""
     images, _, regions, features, width = SIZES[size]
     lengths = torch.tensor(sorted(lengths_of(5 * images)))
     sides = random_sides(images, lengths, regions, width, device)
@@ -87,7 +88,7 @@ def similarities(device: torch.device, size: str, compiled: bool) -> Iterator[li
 
 
 def random_sides(images, lengths, regions, width, device):
-    """Chunks of encodings as evaluation holds them: unit vectors in float32."""
+    """Make chunks of encodings as evaluation keeps them: unit vectors in float32."""
 
     def unit(*shape):
         x = torch.randn(*shape, device=device)
@@ -106,7 +107,7 @@ def random_sides(images, lengths, regions, width, device):
 
 
 def trainings(device: torch.device, size: str, compiled: bool) -> Iterator[list[str]]:
-    """Forward, loss, backward, update."""
+    """Measure training steps: forward, loss, backward, update."""
     _, batch, regions, features, width = SIZES[size]
     images = images_of(batch, regions, features)
     for name, make in matchers(features, width).items():
@@ -134,12 +135,12 @@ def trainings(device: torch.device, size: str, compiled: bool) -> Iterator[list[
 
 
 def autocast(device: torch.device, dtype: torch.dtype):
-    """As Lightning's bf16-mixed, or nothing."""
+    """Return the context of Lightning's bf16-mixed, or an empty one."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def measured(run: Callable[[], None], device: torch.device, times: int = 1) -> tuple[float, str]:
-    """Seconds of one of `times` runs, after one that warms up; memory at its peak."""
+    """Measure the mean seconds of `times` runs after a warm-up, and the peak memory."""
     run()
     if device.type != "cuda":
         start = time.perf_counter()
@@ -156,7 +157,7 @@ def measured(run: Callable[[], None], device: torch.device, times: int = 1) -> t
 
 
 def waits(step: Callable[[], None], device: torch.device) -> str:
-    """How often a step waits for the device; clipping and Adam wait nowhere."""
+    """Count how often a step waits for the device; clipping and Adam never wait."""
     if device.type != "cuda":
         return ""
     with warnings.catch_warnings(record=True) as found:

@@ -1,8 +1,9 @@
-"""Batches from memory-mapped features, read from the disk and from memory.
+"""Measure the loading of batches from memory-mapped features, from disk and from memory.
 
-The plain form makes every image a tensor of its own and stacks them, as the original data sets do,
-from the same files. "cold": the file's pages were dropped (posix_fadvise) before each pass; what
-else holds them - a host below a virtual machine - is out of reach. Seconds are wall time here.
+The plain form reads the same files, makes one tensor per image and stacks them, as the original
+data sets do. "cold" means that the pages of the file were dropped (posix_fadvise) before each
+pass; other caches, such as that of a virtual machine's host, cannot be dropped. Seconds are wall
+time here.
 """
 
 import os
@@ -49,14 +50,14 @@ def write(folder: Path, shape: tuple[int, int, int], dtype: type) -> None:
 
 
 def drop(path: Path) -> None:
-    """Have the system forget the file's pages."""
+    """Drop the cached pages of a file."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def run(batches: Callable, state: str, path: Path) -> tuple[float, float]:
-    """Wall seconds of a pass, the better of two, and a sum over all regions."""
+    """Return the wall seconds of a pass, the better of two, and the sum over all regions."""
     seconds = float("inf")
     for _ in range(2):
         if state == "cold":
@@ -69,7 +70,7 @@ def run(batches: Callable, state: str, path: Path) -> tuple[float, float]:
 
 
 class Plain(torch.utils.data.Dataset):
-    """One image and its words at a time."""
+    """Read one image and its words at a time."""
 
     def __init__(self, reader):
         self.features, self.tokens = reader.split.features, reader.tokens
@@ -108,7 +109,7 @@ def compare_passes(data: RegionDataModule, dtype: np.dtype, state: str) -> Row:
 
 
 def resident(data: RegionDataModule, dtype: np.dtype) -> Row:
-    """Features in the device's memory (here that of the processor)."""
+    """Read features from device memory (here: main memory)."""
     reader, table = data.reader("train"), read_table(data.split("train"), DEVICE, True)
     reader.features = False
     loader = data.train_dataloader()

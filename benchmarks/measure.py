@@ -1,8 +1,9 @@
-"""What a variant of a computation takes: processor seconds, memory, and the numbers it gives.
+"""Measure a variant of a computation: processor seconds, memory, and the numbers that it returns.
 
-Each run is a process of its own (a fork, so that it starts with the same inputs), on one thread.
-Seconds are processor time, so that other work on the machine counts little; the best of several
-rounds in which the variants take turns. Memory is the growth of the resident size at its peak.
+Each run is a separate process (a fork, so that it starts with the same inputs) on one thread.
+Seconds are processor time, on which other work on the machine has little influence; the variants
+take turns for several rounds, and the best round counts. Memory is the growth of the resident size
+at its peak.
 """
 
 import ctypes
@@ -25,19 +26,19 @@ LIBC = ctypes.CDLL(None)
 
 
 class Row(NamedTuple):
-    """One line of the table; None where it has nothing to say.
+    """One row of the table; None leaves a cell empty.
 
     Attributes:
-        task: what was done.
-        seconds: itm's.
-        product: seconds of matrix products alone.
-        against: what it is compared with.
-        plain: seconds of that.
+        task: what was measured.
+        seconds: of itm.
+        product: seconds of the matrix products alone.
+        against: name of the code that itm is compared with.
+        plain: seconds of that code.
         bytes: memory of itm.
-        plain_bytes: memory of what it is compared with.
-        difference: largest between the numbers of both.
-        note: a rate, or what else is to be known.
-        targets: wanted "speed" (plain / itm, at least), "product" (itm / product, at most),
+        plain_bytes: memory of that code.
+        difference: largest difference between the numbers of both.
+        note: a rate or another remark.
+        targets: limits for "speed" (plain / itm, at least), "product" (itm / product, at most),
             "memory" (itm / plain, at most), "seconds" (at most), "bytes" (at most).
     """
 
@@ -54,7 +55,7 @@ class Row(NamedTuple):
 
     @property
     def reached(self) -> dict[str, float]:
-        """What the targets are about, as measured."""
+        """Return the measured values that the targets limit."""
         found: dict[str, float | None] = {"seconds": self.seconds, "bytes": self.bytes}
         if self.plain is not None:
             found["speed"] = self.plain / self.seconds
@@ -66,7 +67,7 @@ class Row(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Seconds, bytes and the numbers of a variant."""
+    """Seconds, bytes and numbers of a variant."""
 
     seconds: float
     bytes: int | None
@@ -77,7 +78,7 @@ Variant = Callable[[], Any]  # -> tensors, or (nested) lists and tuples of them
 
 
 def race(variants: dict[str, Variant], rounds: int = 2) -> dict[str, Run]:
-    """Every variant in turn, `rounds` times."""
+    """Run the variants in turn, `rounds` times."""
     best: dict[str, Run] = {}
     for _ in range(rounds):
         for name, variant in variants.items():
@@ -88,7 +89,7 @@ def race(variants: dict[str, Variant], rounds: int = 2) -> dict[str, Run]:
 
 
 def alone(variant: Variant) -> Run:
-    """Run a variant in a process of its own, a second time there when it is quick."""
+    """Run a variant in a separate process, twice if it is quick."""
     receive, send = FORK.Pipe(duplex=False)
     process = FORK.Process(target=_child, args=(variant, send))
     process.start()
@@ -102,25 +103,25 @@ def alone(variant: Variant) -> Run:
 
 
 def _child(variant: Variant, send: Any) -> None:
-    LIBC.malloc_trim(0)  # what the parent has freed would serve the variant unseen
+    LIBC.malloc_trim(0)  # otherwise memory freed by the parent would be reused and not counted
     before = forget_peak()
     seconds, result = timed(variant)
     numbers = [x.detach().numpy().copy() for x in flat(result)]
-    if seconds < 3:  # the first run also fetches its memory from the system
+    if seconds < 3:  # the first run also allocates memory from the system
         seconds = min(seconds, timed(variant)[0])
     peak = None if before is None else resident("VmHWM") - before
     send.send(Run(seconds, peak, numbers))
 
 
 def timed(variant: Variant) -> tuple[float, Any]:
-    """Processor seconds and result of one run here."""
+    """Run once in this process; return processor seconds and result."""
     start = time.process_time()
     result = variant()
     return time.process_time() - start, result
 
 
 def flat(values: Any) -> Iterator[torch.Tensor]:
-    """Tensors inside nested lists, tuples and numbers."""
+    """Collect the tensors in nested lists, tuples and numbers."""
     if isinstance(values, (list, tuple)):
         for value in values:
             yield from flat(value)
@@ -129,13 +130,13 @@ def flat(values: Any) -> Iterator[torch.Tensor]:
 
 
 def resident(field: str) -> int:
-    """Bytes under a name of /proc/self/status."""
+    """Read a number of bytes from /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 def forget_peak() -> int | None:
-    """Begin to measure the peak anew (Linux); the resident size now."""
+    """Reset the measured peak (Linux); return the current resident size."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
         return resident("VmRSS")
@@ -144,10 +145,10 @@ def forget_peak() -> int | None:
 
 
 def compare(task: str, runs: dict[str, Run], tolerance: float, **columns: Any) -> Row:
-    """One row from "itm", what it is compared with (the other name), and maybe "product".
+    """Make one row from the runs "itm", the code under the other name, and optionally "product".
 
     Raises:
-        ValueError: the numbers differ by more than `tolerance`, relative to the largest.
+        ValueError: numbers differ by more than `tolerance`, relative to the largest.
     """
     ours = runs["itm"]
     against = next((name for name in runs if name not in ("itm", "product")), "")
@@ -161,14 +162,14 @@ def compare(task: str, runs: dict[str, Run], tolerance: float, **columns: Any) -
         np.abs(a - b).max(initial=0) / max(1.0, float(np.abs(b).max(initial=0)))
         for a, b in zip(ours.result, other.result, strict=True)
     ]
-    worst = float(np.max(gaps))  # unlike max(), it keeps a NaN
+    worst = float(np.max(gaps))  # unlike max(), this keeps NaN
     if not worst <= tolerance:
         raise ValueError(f"{task}: itm and {against} differ by {worst:.2g}")
     return row._replace(plain=other.seconds, plain_bytes=other.bytes, difference=worst)
 
 
 class Products(TorchDispatchMode):
-    """Times the matrix products of what runs inside."""
+    """Measure the time of matrix products inside the context."""
 
     OPERATIONS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 
@@ -185,7 +186,7 @@ class Products(TorchDispatchMode):
 
 
 def products_of(variant: Variant) -> float:
-    """Seconds that a variant spends in matrix products."""
+    """Measure the seconds that a variant spends in matrix products."""
 
     def count() -> torch.Tensor:
         with Products() as products:
@@ -199,13 +200,13 @@ def products_of(variant: Variant) -> float:
 
 
 def lengths_of(captions: int, seed: int = 0) -> list[int]:
-    """Numbers of tokens as in the published caption files: mean 14, 99th percentile 26."""
+    """Draw caption lengths as in the published files: mean 14 tokens, 99th percentile 26."""
     rng = np.random.default_rng(seed)
     return rng.lognormal(np.log(13.4), 0.28, captions).round().clip(5).astype(int).tolist()
 
 
 def captions_of(captions: int, vocab: int, width: int = 0) -> Captions:
-    """Random words, longest first; with `width`, as many concept labels for each caption."""
+    """Make random captions, longest first; `width` concept labels per caption if it is not 0."""
     generator = torch.Generator().manual_seed(0)
     lengths = sorted(lengths_of(captions), reverse=True)
     tokens = torch.randint(4, vocab, (captions, lengths[0]), generator=generator)
@@ -216,19 +217,19 @@ def captions_of(captions: int, vocab: int, width: int = 0) -> Captions:
 
 
 def images_of(images: int, regions: int = 36, width: int = 2048) -> Images:
-    """Random regions."""
+    """Make random regions."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(images, regions, width, generator=generator)
     return Images(x, torch.ones(images, regions, dtype=torch.bool), torch.arange(images))
 
 
 def pairs_of(batch: int, vocab: int, width: int = 0) -> Pairs:
-    """A training batch."""
+    """Make a training batch."""
     return Pairs(images_of(batch), captions_of(batch, vocab, width))
 
 
 class PlainGRU(GRUText):
-    """Words as the originals make them: both directions padded, then averaged."""
+    """Encode words as the original code does: both directions padded, then averaged."""
 
     def forward(self, captions: Captions) -> tuple[torch.Tensor, torch.Tensor]:
         words = self.dropout(self.embed(captions.tokens))
@@ -244,9 +245,9 @@ class PlainGRU(GRUText):
 def training_step(
     matcher: Any, pairs: Pairs, loss: Callable[[], torch.Tensor] | None = None
 ) -> Variant:
-    """Forward, loss, backward, clipping, update; gives the loss and gradients.
+    """Run forward, loss, backward, clipping and update; return the loss and gradients.
 
-    Of each gradient a thousand values, relative to the largest of all.
+    Each gradient is sampled at a thousand values, relative to the largest of all.
     """
     optimizer = torch.optim.Adam(matcher.parameters(), lr=2e-4)
 
@@ -267,6 +268,6 @@ def training_step(
 def race_steps(
     task: str, ours: Variant, against: str, plain: Variant, rounds: int, **columns: Any
 ) -> Row:
-    """A row of two training steps, and of the matrix products inside ours."""
+    """Make a row from two training steps and the matrix products inside ours."""
     runs = race({"itm": ours, against: plain}, rounds)
     return compare(task, runs, 1e-3, product=products_of(ours), **columns)

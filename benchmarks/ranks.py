@@ -1,8 +1,8 @@
-"""Ranks and recalls by counting against the loop of the original code and against torchmetrics.
+"""Compare ranks and recalls by counting with the loop of the original code and with torchmetrics.
 
-The loop sorts every list with numpy and looks for the right items, as VSE++ and its descendants do.
-torchmetrics' RetrievalHitRate wants the flattened matrix once per direction and K; one K is timed
-(we compute all of them).
+The loop sorts every list with numpy and looks for the right items, as VSE++ and its successors do.
+torchmetrics' RetrievalHitRate needs the flattened matrix once per direction and K. Only one K is
+timed, whereas itm computes all of them.
 """
 
 import warnings
@@ -25,7 +25,7 @@ def rows(size: str) -> Iterator[Row]:
     scores = images @ captions.T
     task = f"ranks of {few} x {5 * few}, both directions"
     ours, plain = alone(lambda: by_counting(scores)), alone(lambda: by_loop(scores))
-    # float32 scores tie now and then, and an unstable sort breaks ties as it likes
+    # float32 scores can be equal, and an unstable sort orders ties arbitrarily
     same = np.mean(np.concatenate(ours.result) == np.concatenate(plain.result))
     if same < 0.999:
         raise ValueError(f"only {100 * same:.2f} % of the ranks agree with the loop")

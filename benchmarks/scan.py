@@ -1,8 +1,8 @@
-"""SCAN's cross attention against the same scores written plainly, and against one matrix product.
+"""Compare SCAN's cross attention with plainly written code and with one matrix product.
 
-lean      a loop over captions on views: products, softmax, attended vectors, cosine
-original  the original's steps in float32: words repeated for every image, transposed copies
-product   regions . words of all pairs, nothing else
+lean      a loop over captions, on views: products, softmax, attended vectors, cosine
+original  the steps of the original code in float32: words repeated per image, transposed copies
+product   only the matrix product of regions and words of all pairs
 """
 
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def against_each(task: str, runs: dict, goals: dict) -> Iterator[Row]:
 
 
 def make_sides(images: int, captions: int, width: int) -> tuple[Encoded, Encoded]:
-    """Unit region and word vectors."""
+    """Make unit region and word vectors."""
     torch.manual_seed(0)
     lengths = torch.tensor(lengths_of(captions))
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
@@ -71,14 +71,14 @@ def make_sides(images: int, captions: int, width: int) -> tuple[Encoded, Encoded
 
 
 def finish(r, cross):
-    """Relevances (I, Q) -> scores (I,)."""
+    """Reduce relevances (I, Q) to scores (I,)."""
     if cross.aggregation == "Mean":
         return r.mean(1)
     return torch.logsumexp(cross.lambda_lse * r, 1) / cross.lambda_lse
 
 
 def attended(regions, words, cross):
-    """Queries and what they attend to, of all images with one caption."""
+    """Return queries and the vectors that they attend to, for all images and one caption."""
     s = regions @ words.T  # (I, R, L)
     if cross.direction == "i2t":
         s = s.mT
@@ -91,7 +91,7 @@ def attended(regions, words, cross):
 
 
 def lean(images, captions, cross):
-    """One caption at a time on views of the inputs."""
+    """Score one caption at a time on views of the inputs."""
     columns = []
     for words, n in zip(captions.parts, captions.aux["lengths"].tolist(), strict=True):
         query, found = attended(images.parts, words[:n], cross)
@@ -100,7 +100,7 @@ def lean(images, captions, cross):
 
 
 def original(images, captions, cross):
-    """The steps of the published code."""
+    """Score by the steps of the published code."""
 
     def unit(x, dim):
         return x / (torch.pow(x, 2).sum(dim=dim, keepdim=True).sqrt() + 1e-8)
@@ -121,19 +121,19 @@ def original(images, captions, cross):
 
 
 def plain(cross):
-    """What to compare with; in one direction with both, which take long."""
+    """Choose the code to compare with: i2t only with lean, because both take long."""
     return {"lean": lean, **({"original": original} if cross.direction == "t2i" else {})}
 
 
 def product(images, captions):
-    """The matrix product alone, of true words only."""
+    """Compute only the matrix product, of real words."""
     return images.parts.flatten(0, 1) @ captions.parts[captions.mask].T
 
 
 def chunks(images, captions, cross):
-    """Encodings as evaluation holds them: captions by length, padded to their chunk's longest.
+    """Make encodings as evaluation keeps them: captions by length, padded within a chunk.
 
-    Gram matrices belong to the encoding of the images, made once, and are not timed here.
+    Gram matrices are part of the image encoding, which is made once, and are not timed here.
     """
     images = cross.prepare(images)
     parts = []
@@ -147,7 +147,7 @@ def chunks(images, captions, cross):
 
 
 def scorers(cross, images, captions) -> dict[str, Variant]:
-    """Scores of all pairs, no gradients."""
+    """Score all pairs without gradients."""
     blocks = chunks(images, captions, cross)
 
     def itm():
@@ -161,7 +161,7 @@ def scorers(cross, images, captions) -> dict[str, Variant]:
 
 
 def backwards(cross, images, captions) -> dict[str, Variant]:
-    """Scores, hinge and its gradients with respect to both sides."""
+    """Compute scores, hinge loss and its gradients with respect to images and captions."""
     leaves = [x.parts.requires_grad_() for x in (images, captions)]
 
     def run(function):
@@ -186,7 +186,7 @@ class Lean(SCAN):
 
 
 def whole_step(batch: int, width: int) -> Row:
-    """Encoders and all, t2i."""
+    """Measure a whole training step with encoders, t2i."""
     vocab = 8481
     torch.manual_seed(0)
     ours = SCAN(vocab, embed_dim=width, loss=Triplet())

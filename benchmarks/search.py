@@ -1,8 +1,8 @@
-"""How long one query takes among many vectors, and what the approximate index misses.
+"""Measure the time of one query among many vectors, and the recall of the approximate index.
 
-Vectors are clustered as those of similar images are: unit vectors around `size / 100` centres.
-Queries stand `far` standard deviations (of the noise within a cluster) from vectors of the
-collection: far=0.2 is a near copy; far=5 lies outside all clusters, as sentences may among images.
+Vectors form clusters, as similar images do: unit vectors around `size / 100` centres. Queries are
+`far` standard deviations (of the noise within a cluster) away from vectors of the collection:
+far=0.2 is a near copy; far=5 is outside all clusters, as a sentence may be among images.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def rows(size: str) -> Iterator[Row]:
 
 
 def collection(size):
-    """(size, 256) unit vectors."""
+    """Make (size, 256) unit vectors."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(max(1, size // 100), WIDTH, generator=generator)
     vectors = torch.empty(size, WIDTH)
@@ -51,9 +51,9 @@ def collection(size):
 
 
 def queries(vectors, far):
-    """(100, 256) unit vectors."""
+    """Make (100, 256) unit vectors."""
     generator = torch.Generator().manual_seed(1)
     near = vectors[torch.randint(len(vectors), (QUERIES,), generator=generator)]
-    scale = far * NOISE / (1 + NOISE**2) ** 0.5 / WIDTH**0.5  # of values of unit vectors
+    scale = far * NOISE / (1 + NOISE**2) ** 0.5 / WIDTH**0.5  # per value of unit vectors
     moved = near + scale * torch.randn(QUERIES, WIDTH, generator=generator)
     return moved / moved.norm(dim=1, keepdim=True)

@@ -1,7 +1,8 @@
-"""SGRAF against the same written plainly, caption by caption.
+"""Compare SGRAF with a plain loop over captions.
 
-The plain form is what the published description says: for each caption all images at once, attended
-region vectors, squared differences, and three full graph steps or the filtration.
+The plain form follows the published description: for each caption, and all images at once, it
+computes attended region vectors, squared differences, and three full graph steps or the
+filtration.
 """
 
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ def rows(size: str) -> Iterator[Row]:
     images, captions, batch, width = SIZES[size]
     for module, speed in SPEED.items():
         torch.manual_seed(0)
-        # Without dropout, so that both must give the same number.
+        # without dropout, so that both must give the same number
         options = {"embed_dim": width, "module": module, "dropout": 0.0}
         ours = SGRAF(VOCAB, **options, loss=Triplet()).eval()
         plain = Plain(VOCAB, **options, loss=Triplet()).eval()

@@ -1,11 +1,11 @@
-"""Tables of results in README.md and docs/models.md, written from data files.
+"""Write the tables of results in README.md and docs/models.md from data files.
 
-    python -m benchmarks.tables      # after a change of one of the files
+    python -m benchmarks.tables      # after changing one of the files
 
-Published results stand in conf/recipe/published.csv, one row for each model, protocol and source;
-where a page shows one of several, it is the first. `a+b` is the mean of the scores of both.
-Results measured with this library stand in benchmarks/results/, each with its command. Recalls are
-named as in `itm.metrics.evaluate`.
+conf/recipe/published.csv holds published results, one row per model, protocol and source. If a
+page shows one of several sources, it shows the first. `a+b` is the mean of the scores of both
+models. benchmarks/results/ holds results measured with this library, each with its command.
+Recalls have the names of `itm.metrics.evaluate`.
 """
 
 import csv
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def fill(page: str) -> str:
-    """The page with every marked table written anew."""
+    """Return the page with every marked table rewritten."""
     return TABLE.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", page)
 
 
@@ -42,7 +42,7 @@ def read(path: Path) -> list[Row]:
 
 
 def first_recalls() -> str:
-    """Published R@1 of both directions: a row for each model, a column for each protocol."""
+    """Make the table of published R@1: one row per model, one column per protocol."""
     cells: dict[str, dict[str, str]] = {}
     for row in read(PUBLISHED):
         found = cells.setdefault(row["model"], {})
@@ -52,7 +52,7 @@ def first_recalls() -> str:
 
 
 def published() -> str:
-    """Every published result with its source."""
+    """Make the table of all published results with their sources."""
     columns = ["`model=`", "measured on", "i2t R@1 5 10", "t2i R@1 5 10", "source", "note"]
     rows = [
         [named(r["model"]), measured_on(r), *both(r), r["source"], r["note"]]
@@ -62,7 +62,7 @@ def published() -> str:
 
 
 def measured(name: str) -> str:
-    """Results of runs of this library with the commands that made them."""
+    """Make the table of results of this library with their commands."""
     columns = ["`python -m` ...", "parameters", "i2t R@1 5 10", "t2i R@1 5 10", "rsum"]
     rows = []
     for row in read(MEASURED / f"{name}.csv"):
@@ -81,7 +81,7 @@ def measured_on(row: Row) -> str:
 
 
 def both(row: Row) -> tuple[str, str]:
-    """R@1, R@5 and R@10 of either direction."""
+    """Format R@1, R@5 and R@10 of both directions."""
     return " ".join(row[r] for r in RECALLS[:3]), " ".join(row[r] for r in RECALLS[3:])
 
 

@@ -1,8 +1,8 @@
-"""Two-branch networks at the paper's widths: a training step, and scores.
+"""Measure the two-branch networks at the paper's widths: a training step, and scores.
 
-The plain form is the loss as published: every constraint's negatives selected by a mask, both
-distance matrices from squared norms, autograd through all of it. The similarity network's plain
-form makes the (I, C, D) products of all pairs.
+The plain form is the published loss: a mask selects the negatives of every constraint, both
+distance matrices come from squared norms, and autograd differentiates all of it. The plain form of
+the similarity network computes the (I, C, D) products of all pairs.
 """
 
 from collections.abc import Iterator

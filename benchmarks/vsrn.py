@@ -1,8 +1,8 @@
-"""VSRN's training step with captions against the same step with a plainly written decoder.
+"""Compare VSRN's training step with captioning with the same step and a plainly written decoder.
 
-The plain decoder does what the published description says, word by word: always 59 steps, the whole
-attention layer on [encoder state; decoder state] at every step, and the word logits of every
-caption at every step.
+The plain decoder follows the published description word by word: always 59 steps, and at every
+step the whole attention layer on [encoder state; decoder state] and the word logits of every
+caption.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ SIZES = {"tiny": (4, 50, 16), "small": (8, 10006, 2048), "paper": (128, 10006, 2
 def rows(size: str) -> Iterator[Row]:
     batch, vocab, width = SIZES[size]
     torch.manual_seed(0)
-    # Without dropout, so that both must give the same number.
+    # without dropout, so that both must give the same number
     options = {"embed_dim": width, "caption_dropout": 0.0}
     ours, plain = (kind(vocab, **options, loss=Triplet()) for kind in (VSRN, Plain))
     plain.text.__class__ = PlainGRU
@@ -33,7 +33,7 @@ def rows(size: str) -> Iterator[Row]:
 
 
 def plain_caption_loss(captioner, regions, captions):
-    """Sum of -log p over the words of each caption, mean over captions, by the book."""
+    """Sum -log p over the words of each caption and average over captions."""
     states, hidden = captioner.encoder(captioner.dropout(captioner.project(regions)))
     hidden = hidden[0]
     B, R, H = states.shape

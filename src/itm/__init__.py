@@ -1,7 +1,7 @@
-"""Interchangeable image-text-matching backbones, losses and evaluation.
+"""Match images and text with interchangeable backbones, losses and evaluation.
 
-`build` makes a matcher from the same YAML as the command line, `load` reads a saved one,
-`from_published` reads weights of the original code bases, `list_models` lists the choices.
+`build` makes a matcher from the same YAML files as the command line, `load` reads a saved matcher,
+`from_published` reads weights of the original code bases, and `list_models` lists the backbones.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""The four tuples that travel between data, matchers and losses.
+"""Define the four tuples that pass between data, matchers and losses, and functions on them.
 
-One letter per dimension for the whole library: B pairs, I images, C captions, R regions, L words,
+The library uses one letter per dimension: B pairs, I images, C captions, R regions, L words,
 F feature width, D embedding width, V vocabulary size, K concepts or labels. Masks are boolean,
 True = real.
 """
@@ -73,7 +73,7 @@ class Encoded(NamedTuple):
         vector: (N, D) global vector, or None.
         parts: (N, P, D) region or word vectors, or None.
         mask: (N, P) bool, True = real part, or None.
-        aux: further tensors by name, each with N rows (a matcher's own business), or None.
+        aux: further tensors by name, each with N rows, for the matcher's own use, or None.
     """
 
     vector: Tensor | None = None
@@ -83,13 +83,16 @@ class Encoded(NamedTuple):
 
 
 def positives(pairs: Pairs) -> Tensor:
-    """(I, C) bool: caption c was written for image row i."""
+    """Mark the pairs whose caption was written for the image of that row, (I, C) bool."""
     rows = torch.arange(pairs.images.index.shape[0], device=pairs.captions.image.device)
     return rows[:, None] == pairs.captions.image[None, :]
 
 
 def same_image(pairs: Pairs) -> Tensor:
-    """(I, C) bool: caption c was written for the image of row i, in whichever row that image is."""
+    """Mark the pairs whose caption describes the same image, copies included, (I, C) bool.
+
+    An image may fill several rows of a batch; rows with equal `images.index` are the same image.
+    """
     index = pairs.images.index
     return index[:, None] == index[pairs.captions.image][None, :]
 
@@ -105,12 +108,12 @@ def map_encoded(encoded: Encoded, function: Callable[[Tensor], Tensor]) -> Encod
 
 
 def take(encoded: Encoded, rows: slice | Tensor) -> Encoded:
-    """The given rows of an `Encoded`."""
+    """Select rows of an `Encoded`."""
     return map_encoded(encoded, lambda x: x[rows])
 
 
 def concatenate(encodings: Sequence[Encoded]) -> Encoded:
-    """One `Encoded` from several; parts are padded to the longest."""
+    """Join several `Encoded` into one; parts are padded to the longest."""
     size = max((e.parts.shape[1] for e in encodings if e.parts is not None), default=0)
 
     def join(tensors: list[Tensor], padded: bool) -> Tensor:
@@ -131,10 +134,10 @@ def concatenate(encodings: Sequence[Encoded]) -> Encoded:
 
 
 def parts_of(encoded: Encoded) -> int:
-    """How many parts (regions or words) each row is padded to; 1 for a global vector."""
+    """Count the parts (regions or words) per row, padding included; 1 for a global vector."""
     return 1 if encoded.parts is None else encoded.parts.shape[1]
 
 
 def rows_of(encoded: Encoded) -> int:
-    """How many images or captions an `Encoded` holds."""
+    """Count the images or captions in an `Encoded`."""
     return next(len(x) for x in (encoded.vector, encoded.parts) if x is not None)

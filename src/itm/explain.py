@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import hydra
 import numpy as np
 from omegaconf import DictConfig
 
-from itm.app.arguments import quote_free_text
 from itm.app.config import CONF
 from itm.app.entry import run
 from itm.app.splits import find_split
@@ -17,8 +15,6 @@ from itm.data.layout import find_row, name_of
 from itm.matcher.explanation import Details, Explanation, explain
 
 __all__ = ["Details", "Explanation", "explain"]
-
-FREE_TEXT = ("caption", "image")
 
 
 def command(cfg: DictConfig) -> Path:
@@ -68,7 +64,6 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Console entry point."""
-    sys.argv[1:] = quote_free_text(sys.argv[1:], FREE_TEXT)
     run(_main)
 
 

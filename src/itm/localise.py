@@ -8,7 +8,6 @@ with a box count, and several boxes of a phrase are one box around them.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import hydra
@@ -16,7 +15,6 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from itm.app.arguments import quote_free_text
 from itm.app.config import CONF
 from itm.app.entry import run
 from itm.app.splits import find_split
@@ -86,7 +84,6 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Console entry point."""
-    sys.argv[1:] = quote_free_text(sys.argv[1:], ("image",))
     run(_main)
 
 

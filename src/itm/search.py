@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig
 
-from itm.app.arguments import quote_free_text
 from itm.app.config import CONF
 from itm.app.entry import run
 from itm.app.splits import find_split
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
 Own = dict[str, list[str]]  # id of each image -> its own captions
 
-FREE_TEXT = ("query", "image", "queries", "checkpoint", "index", "out", "images")
 HOW = (
     "train a matcher first, minutes on a laptop: `python -m itm.train hydra.run.dir=run`, then "
     "`python -m itm.search checkpoint=run query='a red ball'`"
@@ -116,7 +113,6 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Console entry point."""
-    sys.argv[1:] = quote_free_text(sys.argv[1:], FREE_TEXT)
     run(_main)
 
 

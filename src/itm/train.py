@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from itm.app.arguments import resume_arguments
 from itm.app.config import CONF, output_folder, run_name
 from itm.app.entry import fail_alone, run
+from itm.app.resuming import use_folder
+from itm.app.sweep import write_failure
 
 
 def command(cfg: DictConfig) -> float:
@@ -26,6 +27,7 @@ def command(cfg: DictConfig) -> float:
     import pytorch_lightning as pl
 
     from itm.app.build import build_data, build_matcher
+    from itm.app.checks import check_monitors, check_protocol
     from itm.app.trainer import build_trainer
     from itm.checkpoints.initialise import start_from
     from itm.runs.record import (
@@ -36,7 +38,9 @@ def command(cfg: DictConfig) -> float:
         write_json,
         write_ranks,
     )
+    from itm.runs.sweep import FAILURE
     from itm.runs.tables import result_table
+    from itm.training.progress import say
     from itm.training.resume import find_checkpoint
 
     out = output_folder()
@@ -52,14 +56,19 @@ def command(cfg: DictConfig) -> float:
     if cfg.compile:
         matcher.compile()
     trainer = build_trainer(cfg)
+    check_monitors(trainer, matcher)
+    if cfg.test:
+        check_protocol(data.test_split)
     overrides = list(HydraConfig.get().overrides.task)
     typed = shlex.join(["python", "-m", "itm.train", *overrides])
     record = {"command": typed, "seed": cfg.seed, **environment()}
     if trainer.is_global_zero:
+        (out / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
         # Read by resume=; Hydra's own record is rewritten by every attempt, and not at once.
         write_json(out / "run.json", {**record, "overrides": overrides})
     size = parameters_m(matcher)
-    print(f"{type(matcher).__name__}: {size:.2f} M parameters\n{data.describe()}\n{out}")
+    if trainer.is_global_zero:
+        say(f"{type(matcher).__name__}: {size:.2f} M parameters\n{data.describe()}\n{out}")
     began = time.time()
     trainer.fit(matcher, datamodule=data, ckpt_path=checkpoint)
     results = training_results(trainer, matcher, time.time() - began)
@@ -73,8 +82,7 @@ def command(cfg: DictConfig) -> float:
     if trainer.is_global_zero:
         facts = split_facts(split, split.protocol)
         write_json(out / "results.json", {**results, **record, **facts})
-        print(result_table(results, run_name()))
-        print(f"best checkpoint: {best.best_model_path}")
+        say(f"{result_table(results, run_name())}\nbest checkpoint: {best.best_model_path}")
     return results["val/rsum"]
 
 
@@ -84,13 +92,15 @@ def _main(cfg: DictConfig) -> float:
         return command(cfg)
     except Exception as error:
         fail_alone(error)
-        raise
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            raise
+        write_failure(output_folder(), error)  # the other jobs of the sweep run
+        return 0.0
 
 
 def main() -> None:
     """Console entry point."""
-    sys.argv[1:] = resume_arguments(sys.argv[1:])
-    run(_main)
+    run(_main, use_folder)
 
 
 if __name__ == "__main__":

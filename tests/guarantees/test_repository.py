@@ -53,14 +53,6 @@ def test_named_tests_exist(page):
         assert any(f"def {name}(" in path.read_text("utf-8") for path in sources), name
 
 
-def test_bad_data_names_the_file_of_each_test():
-    for line in text("docs/bad_data.md").splitlines():
-        names = re.findall(r"`(test_\w+)`", line)
-        files = re.findall(r"\(`(tests/\S+\.py)`\)", line) or ["tests/guarantees/test_bad_data.py"]
-        for name in names:
-            assert any(f"def {name}(" in text(file) for file in files), line
-
-
 def test_the_architecture_describes_the_tree():
     words = text("docs/architecture.md")
     assert re.findall(r"^\| `(\w+)` \| ", words, re.M) == PACKAGES

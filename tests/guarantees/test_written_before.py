@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from cli import run
+from goldens_path import read_npz
 
 import itm
 from itm.app.build import build_data
@@ -21,7 +22,7 @@ from itm.matcher import Matcher
 from itm.metrics import evaluate
 
 FIXTURES = Path(__file__).parents[1] / "fixtures/f0e1d91"
-EXPECTED = np.load(FIXTURES / "expected.npz")
+EXPECTED = read_npz(FIXTURES / "expected.npz")
 CAPTIONS = ["a red ball on a table", "two dogs run in the grass", "a small blue box"]
 SHAPE = (12, 64)  # regions and width of the scenes' features
 MODELS = sorted(path.name for path in (FIXTURES / "saved").iterdir())

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 HERE = Path(__file__).parents[1]
@@ -23,3 +24,9 @@ def shared(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"{path} is not at hand (set ITM_SHARED)")
     return path
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file; numpy itself would leave the file open."""
+    with np.load(path) as file:
+        return dict(file)

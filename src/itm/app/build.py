@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from itm.losses.base import LossFunction
     from itm.matcher.matcher import Matcher
     from itm.text.vocabulary import Tokens
+    from itm.training.optim import Schedule
 
 
 def list_models() -> list[str]:
@@ -97,7 +98,7 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
         ValueError: an explicit size that contradicts the data, or word vectors that do not fit.
     """
     sizes = _sizes(datamodule)
-    optimizer, scheduler = instantiate(cfg.optimizer), instantiate(cfg.scheduler)
+    optimizer, scheduler = build_optimizer(cfg), build_schedule(cfg)
     model = _fill(cfg.model, sizes, "model")
     read = _read_files(model, datamodule)
     matcher = instantiate(model, optimizer=optimizer, scheduler=scheduler, **read)
@@ -112,6 +113,66 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
     matcher.loss = build_loss(cfg, datamodule, matcher)
     matcher.data = datamodule
     return matcher
+
+
+def build_optimizer(cfg: DictConfig) -> Any:
+    """A function of parameter groups that makes the optimiser.
+
+    Raises:
+        ValueError: an argument that the class does not take.
+    """
+    if cfg.get("optimizer") is None:
+        raise ValueError("optimizer=null: training needs one, such as the default torch.optim.Adam")
+    node = _plain(cfg.optimizer, "optimizer")
+    _check_arguments(node, "optimizer")
+    return instantiate(node, _partial_=True)
+
+
+def build_schedule(cfg: DictConfig) -> Schedule | None:
+    """The learning-rate schedule; `interval` and `monitor` in its node are not of its class.
+
+    Raises:
+        ValueError: an argument that the class does not take.
+    """
+    from itm.training.optim import Schedule  # late, like all that imports torch
+
+    if cfg.get("scheduler") is None:
+        return None
+    node = _plain(cfg.scheduler, "scheduler")
+    when = {key: node.pop(key) for key in ("interval", "monitor") if key in node}
+    _check_arguments(node, "scheduler")
+    return Schedule(instantiate(node, _partial_=True), **when)
+
+
+def _plain(node: Any, name: str) -> DictConfig:
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise ValueError(
+            f"{name}={node} names no class: give {name}._target_=torch.optim..., or several options "
+            f"at once, '{name}={{_target_: ..., ...}}'"
+        )
+    return OmegaConf.create(OmegaConf.to_container(node, resolve=True))  # type: ignore[return-value]
+
+
+def _check_arguments(node: DictConfig, name: str) -> None:
+    """Find arguments that a class does not take, which would fail only when training starts."""
+    taken = inspect.signature(_target(node)).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        return
+    wrong = [str(key) for key in node if not str(key).startswith("_") and key not in taken]
+    if wrong:
+        raise ValueError(
+            f"{node._target_} does not take {', '.join(f'{name}.{key}' for key in wrong)}; it takes "
+            f"{', '.join(list(taken)[1:])}"
+        )
+    needed = [
+        key
+        for key, parameter in list(taken.items())[1:]
+        if parameter.default is parameter.empty and key not in node
+    ]
+    if needed:
+        raise ValueError(
+            f"{node._target_} needs {', '.join(f'{name}.{key}=...' for key in needed)}"
+        )
 
 
 def _read_files(model: DictConfig, datamodule: RegionDataModule) -> dict[str, Any]:

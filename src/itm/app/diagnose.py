@@ -15,6 +15,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -60,10 +61,10 @@ def _is_choice(option: Override) -> bool:
 
 
 def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """List options by full name, such as loss.margin before loss; leave private ones out."""
+    """List options by full name, such as loss.margin before loss; of private ones _target_."""
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        if not str(key).startswith("_"):
+        if not str(key).startswith("_") or key == "_target_":
             flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {}
             flat[f"{prefix}{key}"] = value
     return flat
@@ -71,17 +72,30 @@ def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _unknown(default: dict[str, Any], key: str) -> str | None:
     """Explain a name that the configuration does not have."""
-    if key in ("recipe", "sweep", *default):
-        return None
     group, _, last = key.rpartition(".")
-    same = [name for name in default if name.rpartition(".")[2] == last]
-    near = same or get_close_matches(key, list(default), n=1, cutoff=0.7)
+    if key in ("recipe", "sweep", *default) or last.startswith("_"):
+        return None
+    target = default.get(f"{group}._target_")
+    if target is not None and _takes(target, last):
+        return f"{key} is not among the options of {group}, but {target} takes it: write +{key}=..."
+    named = [name for name in default if not name.endswith("_target_")]
+    same = [name for name in named if name.rpartition(".")[2] == last]
+    near = same or get_close_matches(key, named, n=1, cutoff=0.7)
     if near:
         return f"there is no option {key}; did you mean {near[0]}?"
     prefix = f"{group}." if isinstance(default.get(group), dict) else ""
-    listed = [name.removeprefix(prefix) for name in default if name.startswith(prefix)]
+    listed = [name.removeprefix(prefix) for name in named if name.startswith(prefix)]
     options = ", ".join(name for name in listed if "." not in name)
     return f"there is no option {key}; {prefix[:-1] or 'options'}: {options}"
+
+
+def _takes(target: str, argument: str) -> bool:
+    """Whether a class or function has an argument of this name."""
+    try:
+        parameters = inspect.signature(get_object(target)).parameters
+    except (ValueError, TypeError, HydraException, ImportError):
+        return False
+    return argument in parameters
 
 
 def _no_number(default: dict[str, Any], option: Override) -> str | None:

@@ -11,11 +11,17 @@ from typing import Any, NoReturn
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
+from itm.app.arguments import read_arguments
+
 EXPECTED = (ValueError, OSError, HydraException, OmegaConfBaseException)
 
 
-def run(main: Callable[[], Any]) -> None:
+def run(main: Callable[[], Any], prepare: Callable[[list[str]], list[str]] | None = None) -> None:
     """Call a Hydra main; an expected error ends with one clear line instead of a traceback.
+
+    Args:
+        main: of the command.
+        prepare: changes the command line further, before Hydra reads it and writes anything.
 
     Expected are `ValueError`, `OSError` (a missing file, a full disk) and the errors that Hydra
     raises about the configuration.
@@ -23,6 +29,9 @@ def run(main: Callable[[], Any]) -> None:
     quiet()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints and exits by itself
     try:
+        sys.argv[1:] = read_arguments(sys.argv[1:])
+        if prepare is not None:
+            sys.argv[1:] = read_arguments(prepare(sys.argv[1:]))
         main()
     except Exception as error:
         from itm.app.diagnose import diagnose  # late: what it imports takes a moment
@@ -33,15 +42,25 @@ def run(main: Callable[[], Any]) -> None:
 
 def fail(error: Exception) -> NoReturn:
     """End the process: print one line for an expected error, the traceback for any other."""
+    tell(error)
+    raise SystemExit(1)
+
+
+def tell(error: Exception) -> str:
+    """Print an error as `fail` does.
+
+    Returns:
+        The error in one line.
+    """
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, EXPECTED):
         error = error.__cause__  # without "Error in call to target", the class says enough
-    if isinstance(error, EXPECTED) and not os.environ.get("ITM_TRACEBACK"):
-        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        text = str(error) if str(cause) in str(error) else f"{error}: {cause}"
-        print(f"error: {text}\n(set ITM_TRACEBACK=1 for the traceback)", file=sys.stderr)
-    else:
+    if not isinstance(error, EXPECTED) or os.environ.get("ITM_TRACEBACK"):
         traceback.print_exception(error)
-    raise SystemExit(1)
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    text = str(error) if str(cause) in str(error) else f"{error}: {cause}"
+    print(f"error: {text}\n(set ITM_TRACEBACK=1 for the traceback)", file=sys.stderr)
+    return " ".join(text.split())
 
 
 def fail_alone(error: Exception) -> None:

@@ -5,15 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from itm.app.entry import tell
+
 
 class Summary(Callback):
-    """Print one table over the jobs of a multirun; write it as CSV, Markdown and a plot."""
+    """Print a line per finished job and one table over all, also as CSV, Markdown and a plot."""
+
+    def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
+        """Say what a job of a multirun reached."""
+        from itm.runs.sweep import FAILURE  # late, see below
+
+        hydra = config.get("hydra") or {}
+        if str(hydra.get("mode")).endswith("MULTIRUN") and job_return.status == JobStatus.COMPLETED:
+            folder = Path(hydra.sweep.dir) / str(hydra.sweep.subdir)
+            number = hydra.job.num
+            if not (folder / FAILURE).is_file():
+                print(f"job {number} finished: val/rsum {job_return.return_value:.1f}", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Read what the jobs wrote; a job without results is listed as failed."""
+        """Read what the jobs wrote; a job without results is listed as failed.
+
+        Raises:
+            SystemExit: a job failed.
+        """
         # Late, since every run makes this callback before it starts.
         from itm.runs.sweep import collect_jobs, job_table, write_table
         from itm.runs.tables import rows_table
@@ -31,3 +49,13 @@ class Summary(Callback):
             print("no plot: pip install 'itm-lightning[plot]'")
         else:
             plot_jobs(columns, rows, folder / "summary.png")
+        if failed := [job["job"] for job in jobs if "failure" in job]:
+            print(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
+            raise SystemExit(1)
+
+
+def write_failure(folder: Path, error: Exception) -> None:
+    """Print the error of a job, and leave it in the job's folder for the table."""
+    from itm.runs.sweep import FAILURE
+
+    (folder / FAILURE).write_text(tell(error), encoding="utf-8")

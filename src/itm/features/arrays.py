@@ -32,7 +32,7 @@ def read_arrays(folder: str | Path) -> Iterator[Record]:
             yield Record(path.stem, np.asarray(read_array(path)))
             continue
         try:
-            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 yield _from_npz(path, file)
         except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise ValueError(f"{path} cannot be used: {error}") from error

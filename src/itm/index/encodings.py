@@ -1,4 +1,4 @@
-"""Encodings of many images or captions, kept so that a few are taken out fast and exactly.
+"""Keep encodings of many images or captions so that a few are taken out fast and exactly.
 
 Items stand in groups of equally many parts (regions or words), so that nothing is padded and each
 tensor of a group is dense, in memory or mapped from a file.
@@ -53,7 +53,7 @@ class Shelf:
         return len(self.vectors)
 
     def take(self, rows: Tensor | None = None) -> Iterator[Chunk]:
-        """The given items in pieces, each with its positions in `rows`; all items when None."""
+        """Take items piece by piece, each with its positions in `rows`; all items when None."""
         for number, (encoded, own) in enumerate(self.groups):
             if rows is None:
                 places, positions = None, own
@@ -72,17 +72,17 @@ class Shelf:
             found = {"rows": rows, "vector": encoded.vector, "parts": encoded.parts}
             found |= {f"aux.{name}": value for name, value in (encoded.aux or {}).items()}
             tensors |= {f"{number}.{k}": v for k, v in found.items() if v is not None}
-        # Beside the file first: it may be the one that these tensors are mapped from.
+        # Not in place: these tensors may be mapped from the very file.
         unfinished = path.with_name(f"{path.name}.unfinished")
         save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished)
         unfinished.replace(path)
 
     @classmethod
     def load(cls, path: Path, count: int) -> Shelf:
-        """The shelf that `save` wrote, memory-mapped.
+        """Read the shelf that `save` wrote, memory-mapped.
 
         Raises:
-            ValueError: not such a file, or not one of `count` items.
+            ValueError: another kind of file, or one of another number of items than `count`.
         """
         try:
             tensors = load_file(path)
@@ -128,7 +128,7 @@ def _group(path: Path, found: dict[str, Tensor], count: int) -> Chunk:
 
 
 def _with_mask(encoded: Encoded) -> Encoded:
-    """In a group every part is real."""
+    """Add the mask: in a group every part is real."""
     if encoded.parts is None:
         return encoded
     return encoded._replace(mask=torch.ones(encoded.parts.shape[:2], dtype=torch.bool))

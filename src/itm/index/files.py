@@ -1,4 +1,4 @@
-"""The folder of an `itm.index.Index`: tensors, FAISS files and JSON, nothing pickled."""
+"""Write and read the folder of an `itm.index.Index`: tensors, FAISS files and JSON, no pickles."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ Sides = dict[str, tuple[Shelf, list[Any]]]  # "images", "captions" -> encodings 
 def write_index(
     folder: Path, matcher: Matcher, sides: Sides, nearest: dict[str, Nearest], shortlist: int
 ) -> Path:
-    """Write all parts; index.json comes last, so that with it everything is there."""
+    """Write all parts; index.json last, so that where it is everything is."""
     (folder / "index.json").unlink(missing_ok=True)
     save(matcher, folder / "matcher")
     for name, (shelf, items) in sides.items():
@@ -32,7 +32,7 @@ def write_index(
 def read_index(
     folder: Path, device: str, model_class: str | None
 ) -> tuple[Matcher, Sides, dict[str, Nearest], int]:
-    """What `write_index` was given.
+    """Read what `write_index` was given.
 
     Raises:
         FileNotFoundError: no index there.
@@ -42,7 +42,7 @@ def read_index(
     names, shortlist = facts.get("sides"), facts.get("shortlist")
     known = (["images"], ["captions"], ["images", "captions"])
     if facts.get("format") != FORMAT or names not in known:
-        raise ValueError(f"{folder / 'index.json'} is no index of this version; build it again")
+        raise ValueError(f"{folder / 'index.json'} was written by another version; build it again")
     if type(shortlist) is not int or shortlist < 1:
         raise ValueError(f"{folder / 'index.json'}: shortlist is {shortlist!r}")
     matcher = load(folder / "matcher", model_class=model_class, device=device)
@@ -51,7 +51,7 @@ def read_index(
     for name in names:
         items = _read(folder / f"{name}.json", list)
         if not all(type(item) in (str, int) for item in items):
-            raise ValueError(f"{folder / name}.json must hold strings or whole numbers only")
+            raise ValueError(f"{folder / name}.json must hold only strings or whole numbers")
         sides[name] = Shelf.load(folder / f"{name}.safetensors", len(items)), items
         nearest[name] = Nearest.load(folder / f"{name}.faiss", sides[name][0].vectors)
     return matcher, sides, nearest, shortlist

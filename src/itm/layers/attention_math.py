@@ -1,6 +1,6 @@
-"""The arithmetic of cross attention on products of vectors; attended vectors are never formed.
+"""Compute cross attention from products of vectors, without forming the attended vectors.
 
-Shapes are those of a `Block`: N contexts of P parts with M groups of Q queries.
+Shapes follow `Block`: N contexts of P parts with M groups of Q queries.
 """
 
 import math
@@ -26,7 +26,7 @@ RAW_NORMS = (
 UNBOUNDED = ("clipped", "no_norm")  # raw norms whose values may exceed 1
 AGGREGATIONS = ("LogSumExp", "Mean", "Max", "Sum")
 EPS = 1e-8
-# exp(10) and exp(-10) stay far inside float32 squared, and in the gradient of a root cubed again.
+# exp(10) and exp(-10) stay within float32 when squared, and when cubed in the gradient of a root.
 SAFE_EXPONENT = 10.0
 
 
@@ -45,19 +45,19 @@ class Block(NamedTuple):
 
 
 def cut(block: Block, values: int) -> Iterator[Block]:
-    """Pieces of a block along its contexts, of about so many values of S each."""
+    """Cut a block along its contexts into pieces of about `values` values of S each."""
     step = max(1, values // max(1, block.products[0].numel()))
     for products, gram, mask in split(step, block.products, block.gram, block.context_mask):
         yield Block(products, gram, block.length, mask, block.query_mask)
 
 
 def split(step: int, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
-    """Rows of several tensors, so many at a time; None stays None."""
+    """Split several tensors alike, `step` rows at a time; None stays None."""
     return zip(*(repeat(None) if x is None else x.split(step) for x in tensors), strict=False)
 
 
 def gram(parts: Tensor) -> Tensor:
-    """Products of the parts of each context with each other, (N, P, D) -> (N, P, P)."""
+    """Compute the Gram matrix of each context's parts, (N, P, D) -> (N, P, P)."""
     return full(parts) @ full(parts).mT
 
 
@@ -68,14 +68,16 @@ def logits(
     context_mask: Tensor | None = None,
     query_mask: Tensor | None = None,
 ) -> Tensor:
-    """What the softmax over the context takes: temperature x raw_norm(S) along the queries.
+    """Compute the input of the softmax over the context: temperature x raw_norm(S).
+
+    The norm is taken along the queries.
 
     Args:
         products: (N, P, M, Q) S.
-        raw_norm: one of `RAW_NORMS`; "clipped" stands for a LeakyReLU(0.1) first.
-        temperature: the factor.
-        context_mask: (N, P), None = all real; -inf at padding.
-        query_mask: broadcasts to (N, P, M, Q), None = all real; padding has no part in the norm.
+        raw_norm: one of `RAW_NORMS`; "clipped" applies LeakyReLU(0.1) first.
+        temperature: factor on the normalised products.
+        context_mask: (N, P), None = all real; the result is -inf at padding.
+        query_mask: broadcasts to (N, P, M, Q), None = all real; the norm ignores padding.
 
     Returns:
         (N, P, M, Q).
@@ -90,7 +92,7 @@ def logits(
     else:
         order = 1 if raw_norm.endswith("l1norm") else 2
         size = torch.linalg.vector_norm(x, order, dim=-1, keepdim=True)
-        # A row of zeros stays zero, with a zero gradient.
+        # A zero row stays zero and gets a zero gradient.
         x = x * torch.where(size > 0, temperature / (size + EPS), 0.0)
     if context_mask is None:
         return x
@@ -104,7 +106,7 @@ def attend(
     context_mask: Tensor | None = None,
     query_mask: Tensor | None = None,
 ) -> Tensor:
-    """Attention p (N, P, M, Q) of every query to its context; arguments as for `logits`."""
+    """Compute the attention p (N, P, M, Q) of every query to its context; see `logits`."""
     x = logits(products, raw_norm, temperature, context_mask, query_mask)
     if context_mask is None:
         return torch.softmax(x, 1)
@@ -112,12 +114,12 @@ def attend(
 
 
 def attend_unscaled(block: Block, raw_norm: str, temperature: float) -> tuple[Tensor, float]:
-    """Attention up to a positive factor per query, which is all that a cosine needs.
+    """Compute the attention up to a positive factor per query, which a cosine ignores.
 
-    The exponential will do where it cannot overflow; that spares the softmax its other passes.
+    If it cannot overflow, a plain exponential replaces the softmax and saves its other passes.
 
     Returns:
-        (N, P, M, Q), and the least that one real entry and with it a query's sum can be.
+        (N, P, M, Q), and a lower bound of the sum over the context for any query.
     """
     options = (raw_norm, temperature, block.context_mask, block.query_mask)
     if raw_norm in UNBOUNDED or abs(temperature) > SAFE_EXPONENT:
@@ -126,9 +128,13 @@ def attend_unscaled(block: Block, raw_norm: str, temperature: float) -> tuple[Te
 
 
 def attended_cosine(p: Tensor, block: Block, least: float = 1.0) -> Tensor:
-    """Relevance r = cos(q, sum_k p_k context_k), (N, M, Q); zero where either is zero.
+    """Compute r = cos(q, sum_k p_k context_k), (N, M, Q); 0 if either vector is zero.
 
-    `least` is the least that the sum of p over a context can be: below it a vector counts as zero.
+    Args:
+        p: (N, P, M, Q) attention, up to a positive factor per query.
+        block: the pairs.
+        least: lower bound of the sum of p over a context; scales the threshold below which a
+            vector counts as zero.
     """
     dot = (p * block.products).sum(1)
     spread = torch.bmm(block.gram, p.flatten(2)).view_as(p)  # G p
@@ -140,9 +146,9 @@ def attended_cosine(p: Tensor, block: Block, least: float = 1.0) -> Tensor:
 def aggregate(
     r: Tensor, aggregation: str, lambda_lse: float = 1.0, mask: Tensor | None = None
 ) -> Tensor:
-    """One value over all real queries, the last dimension: one of `AGGREGATIONS`.
+    """Aggregate over the real queries (last dimension) by one of `AGGREGATIONS`.
 
-    Without a real query, as of an image without regions, it is 0.
+    The result is 0 without a real query, as for an image without regions.
     """
     if aggregation in ("Mean", "Sum"):
         if mask is None:
@@ -151,7 +157,7 @@ def aggregate(
         return total / mask.sum(-1).clamp_min(1) if aggregation == "Mean" else total
     if mask is None:
         return _peak(r, aggregation, lambda_lse)
-    none = ~mask.any(-1, keepdim=True)  # a peak of -inf alone has no gradient
+    none = ~mask.any(-1, keepdim=True)  # a peak over -inf only would have no gradient
     r = r.masked_fill(~(mask | none), float("-inf"))
     return _peak(r, aggregation, lambda_lse).masked_fill(none.squeeze(-1), 0.0)
 

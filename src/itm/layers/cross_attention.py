@@ -1,15 +1,15 @@
 """Cross attention between the regions of images and the words of captions, for all pairs at once.
 
 Every query (a word in "t2i", a region in "i2t") attends to the parts of the other side, its
-context, and is compared with what it attended to (SCAN, Lee et al. 2018, section 3.1; CASC uses
-both directions). With the products S = context . query of a pair, the attention p and the Gram
-matrix G = context . context^T, the attended vector c is never formed:
+context, and is compared with the attended vector c (SCAN, Lee et al. 2018, section 3.1; CASC uses
+both directions). From the products S = context . query of a pair, the attention p and the Gram
+matrix G = context . context^T, the cosine follows without forming c:
 
     <q, c> = sum_k p_k S_k        |c|^2 = p^T G p
 
-One matrix product gives S of all pairs. On a processor captions are taken in groups of equal
-length, so that no word is padding and nothing needs a mask, and in blocks that fit its cache; a GPU
-prefers few large blocks and takes captions of similar length together, masked.
+One matrix product gives S for all pairs. On a CPU, captions are grouped by equal length, so no
+padding or mask is needed, and processed in blocks that fit the cache. On a GPU, few large blocks
+are faster, so captions of similar length share a masked block.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,11 +38,11 @@ from itm.layers.packing import Packed, pack
 
 
 class Blocking(NamedTuple):
-    """How the work is cut."""
+    """Sizes of the blocks that the work is split into."""
 
-    slack: float  # padding of a group of captions, see `pack`
-    product: int  # values of S at once
-    block: int  # values of p at once
+    slack: float  # padding allowed in a group of captions, see `pack`
+    product: int  # values of S computed at once
+    block: int  # values of p computed at once
 
 
 CACHE = Blocking(slack=0.0, product=1 << 22, block=1 << 18)  # 16 MB and 1 MB of float32
@@ -51,20 +51,20 @@ LAUNCH = Blocking(slack=0.5, product=1 << 62, block=1 << 62)  # as few kernels a
 
 @dataclass(frozen=True)
 class CrossAttention:
-    """Attention of queries to their context, and the score of an image-caption pair.
+    """Compute attention of queries to their context, and the scores of image-caption pairs.
 
     a = raw_norm(S) along the queries; p = softmax over the context of temperature x a;
     r = cos(q, sum_k p_k context_k) for each query; score = aggregation of r over the queries.
 
     Args:
         direction: "t2i", words attend to regions, or "i2t", regions attend to words.
-        raw_norm: one of `RAW_NORMS`; "clipped" stands for a LeakyReLU(0.1) first.
-        temperature: factor before the softmax (the original's lambda_softmax).
+        raw_norm: one of `RAW_NORMS`; "clipped" applies LeakyReLU(0.1) first.
+        temperature: factor before the softmax (lambda_softmax in the original code).
         aggregation: one of `AGGREGATIONS`; LogSumExp is log(sum exp(lambda_lse r)) / lambda_lse.
         lambda_lse: sharpness of LogSumExp.
 
     Raises:
-        ValueError: an unknown option, or lambda_lse not above 0.
+        ValueError: an option is unknown, or lambda_lse is not above 0.
     """
 
     direction: str = "t2i"
@@ -80,18 +80,20 @@ class CrossAttention:
             ("aggregation", AGGREGATIONS),
         ):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(known)}")
+                raise ValueError(
+                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                )
         if self.lambda_lse <= 0:
-            raise ValueError(f"lambda_lse={self.lambda_lse} must be above 0: it is divided by")
+            raise ValueError(f"lambda_lse must be above 0 (it is a divisor), got {self.lambda_lse}")
 
     def prepare(self, images: Encoded) -> Encoded:
-        """Images with what every block of captions would compute again: `aux["gram"]` in "t2i"."""
+        """Add to the images what all blocks of captions share: `aux["gram"]` in "t2i"."""
         if self.direction == "i2t":
             return images
         return images._replace(aux={**(images.aux or {}), "gram": image_gram(images)})
 
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
-        """Scores (I, C) from region vectors (I, R, D) and word vectors (C, L, D)."""
+        """Compute scores (I, C) from region vectors (I, R, D) and word vectors (C, L, D)."""
 
         def score(block: Block) -> Tensor:
             p, least = attend_unscaled(block, self.raw_norm, self.temperature)
@@ -100,7 +102,7 @@ class CrossAttention:
         return self.all_pairs(score, images, captions)
 
     def weights(self, images: Encoded, captions: Encoded) -> Tensor:
-        """Attention (I, C, R, L): sums to 1 over the context, zero at padding."""
+        """Compute attention (I, C, R, L); it sums to 1 over the context and is 0 at padding."""
 
         def pictures(block: Block) -> Tensor:
             p = self._attend(block)
@@ -113,10 +115,10 @@ class CrossAttention:
         return self.all_pairs(pictures, images, captions, captions.parts.shape[1])
 
     def similarity_and_means(self, images: Encoded, captions: Encoded) -> tuple[Tensor, Tensor]:
-        """Scores (I, C), and each pair's attention averaged over its queries (I, C, P).
+        """Compute scores (I, C), and each pair's attention averaged over its queries (I, C, P).
 
-        The mean of a pair's attended vectors is the context weighted once with this average; in
-        "t2i" P = R, in "i2t" P = L.
+        The context weighted by this average is the mean of the pair's attended vectors. P = R in
+        "t2i", P = L in "i2t".
         """
 
         def both(block: Block) -> Tensor:
@@ -131,7 +133,7 @@ class CrossAttention:
 
     @full_precision
     def matched_means(self, images: Encoded, captions: Encoded, rows: Tensor) -> Tensor:
-        """Mean attended vector (C, D) of each caption with its own image.
+        """Compute the mean attended vector (C, D) of each caption with its own image.
 
         Args:
             images: with region vectors (I, R, D).
@@ -155,7 +157,7 @@ class CrossAttention:
         return attend(block.products, self.raw_norm, self.temperature, *masks)
 
     def _score(self, p: Tensor, block: Block, least: float = 1.0) -> Tensor:
-        """Scores (N, M) of a block's pairs from their attention, whatever its scale."""
+        """Compute scores (N, M) of a block's pairs from attention of any positive scale."""
         r = attended_cosine(p, block, least)
         return aggregate(r, self.aggregation, self.lambda_lse, block.query_mask)
 
@@ -173,8 +175,8 @@ class CrossAttention:
             function: block -> (N, M, ...).
             images: with region vectors (I, R, D).
             captions: with word vectors (C, L, D).
-            size: pad the function's last dimension with zeros to this; for one that depends on the
-                number of words, which differs from block to block.
+            size: pad the function's last dimension with zeros to this size; needed if that
+                dimension is the number of words, which differs between blocks.
 
         Returns:
             (I, C, ...).
@@ -189,7 +191,7 @@ class CrossAttention:
         rows = []
         for chunk, own, mask in split(step, regions, known, unless_all_real(images.mask)):
             flat = chunk.flatten(0, 1)  # (I * R, D)
-            # The one product in the trainer's own precision, (I * R, W) or (W, I * R).
+            # Only this product runs in the trainer's precision, (I * R, W) or (W, I * R).
             products = flat @ packed.words.T if t2i else packed.words @ flat.T
             with torch.autocast(regions.device.type, enabled=False):
                 columns = []
@@ -204,17 +206,17 @@ class CrossAttention:
     def _blocks(
         self, products: Tensor, own: Tensor, mask: Tensor | None, packed: Packed
     ) -> Iterator[Block]:
-        """One block per group of captions, from the products of I images with all words.
+        """Yield one block per group of captions, from the products of I images with all words.
 
         Args:
             products: (I * R, W) in "t2i", (W, I * R) in "i2t".
-            own: of the regions: Gram matrices (I, R, R) in "t2i", lengths (I, R) in "i2t".
+            own: Gram matrices of the regions (I, R, R) in "t2i", their lengths (I, R) in "i2t".
             mask: (I, R) real regions, None = all.
             packed: the words.
         """
         I, R = own.shape[:2]  # noqa: E741
         t2i = self.direction == "t2i"
-        # split, not slices: its backward is one concatenation.
+        # Use split, not slices: its backward is a single concatenation.
         parts = products.split(packed.sizes, 1 if t2i else 0)
         texts = full(packed.words).split(packed.sizes)
         groups = zip(parts, texts, packed.shapes, packed.masks, strict=True)
@@ -228,14 +230,14 @@ class CrossAttention:
 
 @full_precision
 def image_gram(images: Encoded) -> Tensor:
-    """Gram matrices (I, R, R) of the regions; `aux["gram"]` where `prepare` left them."""
+    """Return the Gram matrices (I, R, R) of the regions, from `aux["gram"]` if `prepare` ran."""
     assert images.parts is not None
     aux = images.aux or {}
     return aux["gram"] if "gram" in aux else gram(images.parts)
 
 
 def unless_all_real(mask: Tensor | None) -> Tensor | None:
-    """A mask that matters; what a device holds is not asked for, that would wait for it."""
+    """Drop a mask without padding; a mask on a device is kept, as reading it would wait."""
     if mask is None or (mask.device.type == "cpu" and bool(mask.all())):
         return None
     return mask

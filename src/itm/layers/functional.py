@@ -1,4 +1,4 @@
-"""Small functions that several matchers share: norms, masks, the region projection."""
+"""Small functions that several backbones share: norms, distances, masks, pooling."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 def full(x: Tensor) -> Tensor:
-    """At least float32: half and bfloat16 are widened, float64 stays."""
+    """Widen half and bfloat16 to float32; other types stay as they are."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def full_precision(function: Callable[P, T]) -> Callable[P, T]:
-    """Run a function with autocast off; norms, softmax, sums and hinges belong there."""
+    """Decorate a function to run with autocast off, as norms, softmax, sums and hinges need."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -32,7 +32,7 @@ def full_precision(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """Tensors inside nested tuples, lists and dicts, first found first."""
+    """Yield the tensors inside nested tuples, lists and dicts, in order."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -43,7 +43,7 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def l2norm(x: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
-    """Unit vectors: x / (||x|| + eps) along `dim`, in at least float32.
+    """Scale to unit length, x / (||x|| + eps) along `dim`, in at least float32.
 
     A zero vector gives a zero vector and a zero gradient (the plain formula gives NaN).
     """
@@ -54,11 +54,11 @@ def l2norm(x: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
 
 @full_precision
 def distances(a: Tensor, b: Tensor) -> Tensor:
-    """sqrt(|a|^2 - 2 a.b + |b|^2 + 1e-4), (..., N, D) and (..., M, D) -> (..., N, M).
+    """Compute distances (..., N, M) of (..., N, D) and (..., M, D), as the two-branch networks do.
 
-    The squared distance is clamped at 0 first: rounding makes it negative for equal vectors, and
-    the root of a negative number is NaN. The 1e-4 keeps the gradient of a small distance bounded
-    (two-branch networks).
+    sqrt(|a|^2 - 2 a.b + |b|^2 + 1e-4). The squared distance is clamped at 0 first, because rounding
+    can make it negative for equal vectors and its root NaN. The 1e-4 bounds the gradient of small
+    distances.
     """
     a, b = full(a), full(b)
     squares = a.square().sum(-1)[..., :, None] + b.square().sum(-1)[..., None, :]
@@ -66,13 +66,13 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def length_mask(lengths: tuple[int, ...], size: int, device: torch.device) -> Tensor:
-    """(C, L) bool: position l of caption c is real."""
+    """Mark the real positions of each caption, (C, L) bool with L = `size`."""
     ends = torch.tensor(lengths, device=device)
     return torch.arange(size, device=device)[None, :] < ends[:, None]
 
 
 def masked_mean(x: Tensor, mask: Tensor, dim: int = 1) -> Tensor:
-    """Mean over the real entries along `dim`; a row without any gives zero.
+    """Average the real entries along `dim`; a row without real entries gives zero.
 
     Args:
         x: (N, P, D) with dim=1.
@@ -84,24 +84,24 @@ def masked_mean(x: Tensor, mask: Tensor, dim: int = 1) -> Tensor:
 
 
 def last_state(states: Tensor, counts: Tensor) -> Tensor:
-    """The state at each row's last real position: (N, P, D), (N,) counts -> (N, D).
+    """Select the state at each row's last real position: (N, P, D), (N,) counts -> (N, D).
 
-    What a forward recurrent network holds there knows nothing of the padding behind it, so nothing
-    needs to be packed. A row without real positions gives its first state.
+    A forward recurrent network has not read the padding at that position, so its input needs no
+    packing. A row without real positions gives its first state.
     """
     rows = torch.arange(len(states), device=states.device)
     return states[rows, counts.clamp_min(1) - 1]
 
 
 def masked_softmax(x: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
-    """Softmax over the real entries along `dim`; a row without any gives zeros, not NaN."""
+    """Apply softmax to the real entries along `dim`; a row without real entries gives zeros."""
     x = full(x).masked_fill(~mask, float("-inf"))
     empty = ~mask.any(dim, keepdim=True)
     return torch.softmax(x.masked_fill(empty, 0.0), dim).masked_fill(~mask, 0.0)
 
 
 def xavier_(linear: nn.Linear) -> nn.Linear:
-    """Weight uniform in +-sqrt(6 / (in + out)), bias zero."""
+    """Initialise in place: weight uniform in +-sqrt(6 / (in + out)), bias zero."""
     bound = math.sqrt(6 / (linear.in_features + linear.out_features))
     nn.init.uniform_(linear.weight, -bound, bound)
     nn.init.zeros_(linear.bias)
@@ -109,7 +109,7 @@ def xavier_(linear: nn.Linear) -> nn.Linear:
 
 
 def global_vector(encoded: Encoded) -> Tensor:
-    """(N, D): the global vector, else the normalised masked mean of the parts."""
+    """Return the global vectors (N, D), or the normalised mean of the real parts without them."""
     if encoded.vector is not None:
         return encoded.vector
     assert encoded.parts is not None and encoded.mask is not None

@@ -1,4 +1,4 @@
-"""Words of many captions side by side, in groups of captions of (nearly) equal length."""
+"""Pack the words of many captions without padding, in groups of (nearly) equal length."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from itm.batch import Encoded
 
 
 class Packed(NamedTuple):
-    """The words of C captions, group after group, the longest first.
+    """The words of C captions, group after group, longest captions first.
 
     Attributes:
-        words: (W, D) word vectors; a group of n captions up to L' words has n x L' rows.
+        words: (W, D) word vectors; a group of n captions padded to L' words has n x L' rows.
         shapes: (n, L') of each group, Python ints.
         masks: (n, L') bool of each group, None = all words are real.
-        inverse: (C,) position of each caption in the order of the groups.
+        inverse: (C,) position of each caption in group order.
     """
 
     words: Tensor
@@ -26,19 +26,19 @@ class Packed(NamedTuple):
 
     @property
     def sizes(self) -> list[int]:
-        """Rows of each group."""
+        """Count the rows of each group."""
         return [count * size for count, size in self.shapes]
 
 
 @torch.compiler.disable
 def pack(captions: Encoded, slack: float = 0.0) -> Packed:
-    """Word vectors (C, L, D) without their padding, but for what `slack` allows.
+    """Pack word vectors (C, L, D) with no more padding than `slack` allows.
 
-    All indices are made on the host from the lengths and sent along without waiting.
+    All indices are computed on the host from the lengths and sent to the device without waiting.
 
     Args:
         captions: with `parts`, and `mask` or `aux["lengths"]`.
-        slack: a group's longest caption has at most (1 + slack) x the words of its shortest.
+        slack: a group's longest caption has at most (1 + slack) x as many words as its shortest.
     """
     words = captions.parts
     assert words is not None
@@ -60,10 +60,9 @@ def pack(captions: Encoded, slack: float = 0.0) -> Packed:
 
 
 def host_lengths(captions: Encoded) -> list[int]:
-    """True number of words of each caption, from `aux["lengths"]` where an encoder left them.
+    """Return the number of words of each caption, from `aux["lengths"]` if the encoder set it.
 
-    That tensor stays on the host in training, so that nobody waits for the device; the mask would
-    have to be fetched.
+    That tensor stays on the host in training, whereas reading the mask would wait for the device.
     """
     if captions.aux is not None and "lengths" in captions.aux:
         return captions.aux["lengths"].tolist()
@@ -72,9 +71,10 @@ def host_lengths(captions: Encoded) -> list[int]:
 
 
 def group_by_length(lengths: Sequence[int], slack: float = 0.0) -> list[list[int]]:
-    """Rows, longest first, cut where the longest has more than (1 + slack) x the words of a row.
+    """Group rows by length, longest first.
 
-    Rows of equal length keep their order: SAF's running statistics depend on it.
+    A group's longest row has at most (1 + slack) x the words of its shortest. Rows of equal length
+    keep their order, because SAF's running statistics depend on it.
     """
     groups: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
@@ -86,5 +86,5 @@ def group_by_length(lengths: Sequence[int], slack: float = 0.0) -> list[list[int
 
 
 def _send(x: Tensor, like: Tensor) -> Tensor:
-    """A host tensor to the device of another, without waiting for the device."""
+    """Send a host tensor to the device of `like` without waiting for the device."""
     return x.to(like.device, non_blocking=True)

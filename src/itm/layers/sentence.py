@@ -1,7 +1,7 @@
-"""One vector per sentence: what the text branch of the two-branch networks starts from.
+"""Sentence encoders: one vector per caption, the input of the two-branch networks' text branch.
 
-Every encoder here is called with `Captions`, returns (C, dim) and has the attribute `dim`.
-`sentence_encoder` picks one from the `text` option of a matcher.
+Every encoder takes `Captions`, returns (C, dim) and has the attribute `dim`. `sentence_encoder`
+builds one from the `text` option of a matcher.
 """
 
 from typing import Any
@@ -23,10 +23,10 @@ from itm.layers.text import BertText, GRUText, TextEncoder
 
 
 class SentenceVectors(TextEncoder):
-    """Precomputed vectors, `Captions.vectors`; the paper's are HGLMM Fisher vectors (6000).
+    """Pass on precomputed `Captions.vectors`; the paper uses HGLMM Fisher vectors (6000 wide).
 
     Args:
-        dim: their width.
+        dim: width of the vectors.
     """
 
     needs_vectors = True
@@ -36,10 +36,10 @@ class SentenceVectors(TextEncoder):
         self.dim = dim
 
     def forward(self, captions: Captions) -> Tensor:
-        """(C, dim), as given.
+        """Return the vectors (C, dim) of the captions.
 
         Raises:
-            ValueError: captions without vectors, or vectors of another width.
+            ValueError: the captions have no vectors, or vectors of another width.
         """
         vectors = captions.vectors
         if vectors is None:
@@ -48,22 +48,21 @@ class SentenceVectors(TextEncoder):
                 "or use text=gru, bert, mean or attend for sentences"
             )
         if vectors.shape[1] != self.dim:
-            raise ValueError(f"sentence vectors are {vectors.shape[1]} wide, expected {self.dim}")
+            raise ValueError(f"sentence vectors must be {self.dim} wide, got {vectors.shape[1]}")
         return vectors
 
 
 class MeanText(TextEncoder):
-    """The mean of learnt word vectors.
+    """Average learnt word vectors.
 
-    The mean counts the ids other than 0. Only a vocabulary with `pad_to` has zeros among a
-    caption's words: there the vector of id 0 is added, but not counted, as the published weights
-    were trained.
+    The sum is divided by the number of ids other than 0. Only a vocabulary with `pad_to` has zeros
+    among a caption's words: their vector is added but not counted, as in the published training.
 
     Args:
         vocab_size: rows V of the embedding table.
-        word_dim: width of the word vectors, and of the result.
+        word_dim: width of the word vectors and of the result.
         word_reg: weight of the mean squared difference to the initial word vectors, which keeps
-            pretrained vectors near their start (published: 5e-5).
+            pretrained vectors close to their start (published: 5e-5).
     """
 
     needs_words = True
@@ -74,7 +73,7 @@ class MeanText(TextEncoder):
         self.dim = self.word_dim = word_dim
         self.word_reg = word_reg
         self.embed = nn.Embedding(vocab_size, word_dim)
-        # The scale of usual pretrained word vectors; batch norm follows, so it hardly matters.
+        # The usual scale of pretrained word vectors; it hardly matters, since batch norm follows.
         nn.init.normal_(self.embed.weight, std=0.4)
         if word_reg:
             self.register_buffer("initial", self.embed.weight.detach().clone())
@@ -85,7 +84,7 @@ class MeanText(TextEncoder):
         return [{"name": "words", "params": params, "weight_decay": 0.0}]
 
     def missing_words(self) -> np.ndarray | None:
-        """Return the initial vectors: N(0, 1) ones would outweigh the pretrained in a mean."""
+        """Return the initial vectors, because N(0, 1) would outweigh pretrained ones in a mean."""
         return self.embed.weight.detach().numpy()
 
     def start_from(self, vectors: Tensor) -> None:
@@ -96,33 +95,36 @@ class MeanText(TextEncoder):
                 self.initial.copy_(vectors)
 
     def penalty(self) -> dict[str, Tensor]:
-        """The pull towards the initial word vectors, when it has a weight."""
+        """Compute the pull towards the initial word vectors, if `word_reg` is set."""
         if not self.word_reg:
             return {}
         return {"words": self.word_reg * (self.embed.weight - self.initial).square().mean()}
 
     def forward(self, captions: Captions) -> Tensor:
-        """(C, word_dim); a caption of no known word gives its padding's sum: 0 without `pad_to`."""
+        """Average the words, (C, word_dim).
+
+        A caption without known words gives the sum over its padding, which is 0 without `pad_to`.
+        """
         words, mask = self.words(captions)
         return self.mean(words, mask, captions.tokens)
 
     def words(self, captions: Captions) -> tuple[Tensor, Tensor]:
-        """Word vectors (C, L, word_dim) and their mask (C, L)."""
+        """Return word vectors (C, L, word_dim) and their mask (C, L)."""
         tokens = captions.tokens
         return self.embed(tokens), length_mask(captions.lengths, tokens.shape[1], tokens.device)
 
     def mean(self, words: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
-        """(C, word_dim): sum over the mask / number of ids other than 0."""
+        """Divide the sum over the mask by the number of ids other than 0, (C, word_dim)."""
         known = (mask & (tokens != 0)).sum(1, keepdim=True).clamp_min(1)
         return (words * mask[..., None]).sum(1) / known
 
 
 class AttendText(MeanText):
-    """Word vectors weighted by a softmax over relu(w . [mean; word] + b), normalised.
+    """Sum word vectors weighted by a softmax over relu(w . [mean; word] + b), and normalise.
 
     Args:
         vocab_size: rows V of the embedding table.
-        word_dim: width of the word vectors, and of the result.
+        word_dim: width of the word vectors and of the result.
         word_reg: see `MeanText`.
     """
 
@@ -131,7 +133,7 @@ class AttendText(MeanText):
         self.weigh = nn.Linear(2 * word_dim, 1)
 
     def forward(self, captions: Captions) -> Tensor:
-        """(C, word_dim), unit length."""
+        """Return sentence vectors (C, word_dim) of unit length."""
         words, mask = self.words(captions)
         context = self.mean(words, mask, captions.tokens)[:, None].expand_as(words)
         score = self.weigh(torch.cat([context, words], -1)).relu().squeeze(-1)  # (C, L)
@@ -139,18 +141,18 @@ class AttendText(MeanText):
 
     @full_precision
     def attend(self, score: Tensor, words: Tensor, mask: Tensor) -> Tensor:
-        """The attended sum, in float32."""
+        """Compute the attended sum (C, word_dim) in float32."""
         weight = masked_softmax(score, mask)  # (C, L)
         return l2norm((full(words) * weight[..., None]).sum(1), eps=1e-12)
 
 
 class GRUSentence(GRUText):
-    """The mean over the states of a bidirectional GRU.
+    """Average the states of a bidirectional GRU.
 
     Args:
         vocab_size: rows V of the embedding table.
         word_dim: width of the word embedding.
-        dim: width of the states, and of the result.
+        dim: width of the states and of the result.
     """
 
     def __init__(self, vocab_size: int, word_dim: int = 300, dim: int = 1024):
@@ -158,20 +160,22 @@ class GRUSentence(GRUText):
         self.dim = dim
 
     def forward(self, captions: Captions) -> Tensor:  # type: ignore[override]
-        """(C, dim)."""
+        """Return sentence vectors (C, dim)."""
         return masked_mean(*super().forward(captions))
 
 
 class BertSentence(BertText):
-    """The mean over the word pieces of a pretrained transformer, mapped to `dim`.
+    """Average the word pieces of a pretrained transformer, mapped to `dim`.
+
+    See `BertText` for details of the options.
 
     Args:
         dim: width of the result.
-        path: see `BertText`, as all that follow.
+        path: local folder or hub name of the pretrained model.
         finetune: train the transformer too.
         lr_scale: learning rate of the transformer relative to the rest.
         config: the transformer's configuration.
-        dropout: on the transformer's output.
+        dropout: dropout on the transformer's output.
     """
 
     def __init__(
@@ -187,7 +191,7 @@ class BertSentence(BertText):
         self.dim = dim
 
     def forward(self, captions: Captions) -> Tensor:  # type: ignore[override]
-        """(C, dim)."""
+        """Return sentence vectors (C, dim)."""
         return masked_mean(*super().forward(captions))
 
 
@@ -197,17 +201,17 @@ SentenceEncoder = SentenceVectors | MeanText | GRUSentence | BertSentence
 def sentence_encoder(
     text: dict[str, Any], vocab_size: int | None, word_dim: int, sentence_dim: int | None
 ) -> SentenceEncoder:
-    """The encoder that `text["name"]` asks for.
+    """Build the encoder named by `text["name"]`.
 
     Args:
         text: "name" is "vectors", "mean", "attend", "gru" or "bert"; the other keys are options of
             `MeanText`, `AttendText` or `BertText`.
-        vocab_size: V; needed for all but "vectors" and "bert".
+        vocab_size: V; required except for "vectors" and "bert".
         word_dim: width of the word vectors.
-        sentence_dim: width of precomputed vectors, or of the GRU's and BERT's states (1024).
+        sentence_dim: width of precomputed vectors, or of the result of "gru" and "bert" (1024).
 
     Raises:
-        ValueError: another name, or a missing size.
+        ValueError: the name is unknown, or a size is missing.
     """
     options = {key: value for key, value in text.items() if key != "name"}
     name = text["name"]
@@ -218,7 +222,7 @@ def sentence_encoder(
     if name == "bert":
         return BertSentence(sentence_dim or 1024, **options)
     if name not in ("mean", "attend", "gru"):
-        raise ValueError(f"text={name!r} is none of vectors, mean, attend, gru, bert")
+        raise ValueError(f"text must be vectors, mean, attend, gru or bert, got {name!r}")
     if vocab_size is None:
         raise ValueError(f"text={name} needs vocab_size, the number of words")
     if name == "gru":

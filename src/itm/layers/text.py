@@ -1,8 +1,8 @@
-"""Word vectors from tokens: a GRU over learnt embeddings, or a pretrained BERT.
+"""Text encoders: word vectors from tokens, by a GRU over learnt embeddings or a pretrained BERT.
 
-Every encoder here is called with `Captions` and returns `(words (C, L, D), mask (C, L))`; padded
-positions are exact zeros. `text_encoder` picks one from the `text` option of a matcher.
-`TextEncoder` is what a matcher may ask any encoder, also those of `itm.layers.sentence`.
+Every encoder takes `Captions` and returns `(words (C, L, D), mask (C, L))`; padded positions are
+exact zeros. `text_encoder` builds one from the `text` option of a matcher. `TextEncoder` is the
+interface of all text encoders, including those of `itm.layers.sentence`.
 """
 
 from typing import Any
@@ -17,13 +17,13 @@ from itm.layers.functional import full, last_state, length_mask, masked_mean
 
 
 class TextEncoder(nn.Module):
-    """Base of all text encoders: what a matcher asks its encoder, with the usual answers.
+    """Base class of all text encoders, with defaults for what a matcher asks of them.
 
     Attributes:
-        needs_words: reads `Captions.tokens`, so arrays of sentence vectors are refused.
-        needs_vectors: reads `Captions.vectors`, so sentences are refused.
+        needs_words: reads `Captions.tokens`, so arrays of sentence vectors are rejected.
+        needs_vectors: reads `Captions.vectors`, so sentences are rejected.
         pretrained: contains a pretrained transformer.
-        word_dim: width of the word embedding that it learns, None without one.
+        word_dim: width of the learnt word embedding, or None.
     """
 
     needs_words: bool = False
@@ -32,18 +32,18 @@ class TextEncoder(nn.Module):
     word_dim: int | None = None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """List optimiser groups of parameters with a learning rate or weight decay of their own.
+        """Return optimiser groups for parameters with a special learning rate or weight decay.
 
         See `itm.matcher.Matcher.parameter_groups`; all other parameters join the matcher's groups.
         """
         return []
 
     def saved_arguments(self) -> dict[str, Any]:
-        """Return what a checkpoint adds to the `text` option to rebuild this encoder."""
+        """Return what a checkpoint must add to the `text` option to rebuild this encoder."""
         return {}
 
     def pool(self, words: Tensor, mask: Tensor) -> Tensor:
-        """Sum up each caption in one vector; here the mean of its words.
+        """Pool the words of each caption into one vector; by default their mean.
 
         Args:
             words: (C, L, D) word vectors.
@@ -55,7 +55,7 @@ class TextEncoder(nn.Module):
         return masked_mean(full(words), mask)
 
     def penalty(self) -> dict[str, Tensor]:
-        """Return losses of the encoder itself: name -> scalar, weights included."""
+        """Compute the encoder's own loss terms: name -> weighted scalar."""
         return {}
 
     def start_from(self, vectors: Tensor) -> None:
@@ -67,20 +67,23 @@ class TextEncoder(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} learns no word embedding")
 
     def missing_words(self) -> np.ndarray | None:
-        """Return start vectors (V, word_dim) for words without a pretrained one; None = N(0, 1)."""
+        """Return initial vectors (V, word_dim) for words without a pretrained vector.
+
+        None = draw from N(0, 1).
+        """
         return None
 
 
 def as_text_encoder(module: Any) -> TextEncoder:
-    """Return a matcher's `text` if it answers for itself, else an encoder with the usual answers.
+    """Return a matcher's `text` if it is a `TextEncoder`, else a `TextEncoder` with the defaults.
 
-    So that a matcher may have any module there, or None.
+    A matcher may thus use any module as its text encoder, or None.
     """
     return module if isinstance(module, TextEncoder) else TextEncoder()
 
 
 class GRUText(TextEncoder):
-    """Embedding -> dropout -> GRU; both directions are averaged when bidirectional.
+    """Encode words by embedding -> dropout -> GRU; a bidirectional GRU averages its directions.
 
     Captions are packed, so the backward direction starts at the true last token.
 
@@ -88,9 +91,9 @@ class GRUText(TextEncoder):
         vocab_size: rows V of the embedding table.
         word_dim: width of the embedding.
         embed_dim: width D of the output.
-        num_layers: stacked GRU layers.
+        num_layers: number of stacked GRU layers.
         bidirectional: average a forward and a backward GRU.
-        dropout: on the embeddings, training only (SGRAF, CVSE: 0.4).
+        dropout: dropout on the embeddings in training (SGRAF, CVSE: 0.4).
     """
 
     needs_words = True
@@ -119,19 +122,20 @@ class GRUText(TextEncoder):
             self.embed.weight.copy_(vectors)
 
     def pool(self, words: Tensor, mask: Tensor) -> Tensor:
-        """Return the state (C, D) at the last word, where the forward GRU has read them all."""
+        """Return the state (C, D) at the last word, where the forward GRU has read all words."""
         return last_state(words, mask.sum(1))
 
     def forward(self, captions: Captions) -> tuple[Tensor, Tensor]:
-        """Word states (C, L, D), zero beyond each caption's length, and the mask (C, L).
+        """Return word states (C, L, D), zero beyond each caption's length, and the mask (C, L).
 
         Raises:
-            ValueError: a caption of no words at all.
+            ValueError: a caption has no words.
         """
         if 0 in captions.lengths:
             raise ValueError(
-                f"caption {captions.lengths.index(0)} of the batch has no known word, and its "
-                "vocabulary has neither markers nor <unk>; a GRU needs at least one"
+                f"caption {captions.lengths.index(0)} of the batch has no known word, but a GRU "
+                "needs at least one: use a vocabulary with markers or <unk>, or leave the caption "
+                "out"
             )
         size = captions.tokens.shape[1]
         words = self.dropout(self.embed(captions.tokens))  # (C, L, word_dim)
@@ -146,14 +150,15 @@ class GRUText(TextEncoder):
 
 
 def padded(states: PackedSequence, size: int) -> Tensor:
-    """(C, L, D) with zeros behind each of C sequences, L = size.
+    """Pad C packed sequences with zeros to L = `size`, (C, L, D).
 
-    What `pad_packed_sequence` gives, but its gradient copies the whole tensor again for each step.
+    The result equals that of `pad_packed_sequence`, whose backward copies the whole tensor at every
+    time step.
     """
     assert states.sorted_indices is not None
     steps = torch.arange(len(states.batch_sizes)).repeat_interleave(states.batch_sizes)  # (W,)
     starts = states.batch_sizes.cumsum(0) - states.batch_sizes
-    order = torch.arange(len(steps)) - starts[steps]  # which of the sequences, longest first
+    order = torch.arange(len(steps)) - starts[steps]  # index of the sequence, longest first
     steps, order = (x.to(states.data.device, non_blocking=True) for x in (steps, order))
     rows = states.sorted_indices[order] * size + steps
     count, width = len(states.sorted_indices), states.data.shape[1]
@@ -161,21 +166,24 @@ def padded(states: PackedSequence, size: int) -> Tensor:
     return flat.view(count, size, width)
 
 
-# Options of a transformer by which a configuration could name code to download.
+# Options through which a transformer's configuration could name code to download.
 CODE = ("auto_map", "attn_implementation", "_attn_implementation", "custom_pipelines")
 
 
 class BertText(TextEncoder):
-    """A pretrained transformer followed by a linear map to D.
+    """Encode word pieces by a pretrained transformer, followed by a linear map to D.
 
     Args:
         embed_dim: width D of the output.
         path: local folder or hub name of the pretrained model; not needed when `config` is given.
-        finetune: train the transformer too, otherwise only the linear map learns.
+        finetune: train the transformer too; otherwise only the linear map learns.
         lr_scale: learning rate of the transformer relative to the rest.
-        config: the transformer's configuration; builds it without pretrained weights, which a
-            checkpoint then fills.
-        dropout: on the transformer's output, training only.
+        config: the transformer's configuration; builds the transformer without pretrained weights,
+            to be filled from a checkpoint.
+        dropout: dropout on the transformer's output in training.
+
+    Raises:
+        ValueError: neither `path` nor `config` is given.
     """
 
     needs_words = True
@@ -204,7 +212,7 @@ class BertText(TextEncoder):
             raise ValueError("text=bert needs model.text.path, a local folder or a hub name")
         self.lr_scale = lr_scale
         self.finetune = finetune
-        self.bert.requires_grad_(finetune).train(finetune)  # pretrained ones arrive in eval mode
+        self.bert.requires_grad_(finetune).train(finetune)  # pretrained models load in eval mode
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(self.bert.config.hidden_size, embed_dim)
 
@@ -213,18 +221,18 @@ class BertText(TextEncoder):
         return [{"name": "bert", "params": list(self.bert.parameters()), "lr_scale": self.lr_scale}]
 
     def saved_arguments(self) -> dict[str, Any]:
-        """Return the transformer's configuration, so that loading needs no folder or hub."""
+        """Return the transformer's configuration, so loading needs neither folder nor hub."""
         return {"config": self.bert.config.to_dict()}
 
     def train(self, mode: bool = True) -> "BertText":
-        """A frozen transformer stays in eval mode: its dropout must not act."""
+        """Set the mode, but keep a frozen transformer in eval mode, without dropout."""
         super().train(mode)
         if not self.finetune:
             self.bert.eval()
         return self
 
     def forward(self, captions: Captions) -> tuple[Tensor, Tensor]:
-        """Word-piece states (C, L, D), zero beyond each caption's length, and the mask (C, L)."""
+        """Return word-piece states (C, L, D), zero at padding, and the mask (C, L)."""
         mask = length_mask(captions.lengths, captions.tokens.shape[1], captions.tokens.device)
         with torch.set_grad_enabled(self.finetune and torch.is_grad_enabled()):
             states = self.bert(input_ids=captions.tokens, attention_mask=mask.long())[0]
@@ -241,17 +249,17 @@ def text_encoder(
     bidirectional: bool = True,
     dropout: float = 0.0,
 ) -> GRUText | BertText:
-    """The word encoder that `text["name"]` asks for: "gru" or "bert".
+    """Build the word encoder named by `text["name"]`: "gru" or "bert".
 
-    The GRU takes its sizes from the matcher's own arguments; the other keys of `text` are the
-    arguments of `BertText`.
+    The GRU takes its sizes from the matcher's arguments; the other keys of `text` are arguments of
+    `BertText`.
 
     Raises:
-        ValueError: another name.
+        ValueError: the name is unknown.
     """
     options = {key: value for key, value in text.items() if key != "name"}
     if text["name"] == "gru":
         return GRUText(vocab_size, word_dim, embed_dim, num_layers, bidirectional, dropout)
     if text["name"] == "bert":
         return BertText(embed_dim, dropout=dropout, **options)
-    raise ValueError(f"this matcher encodes words with text=gru or text=bert, not {text['name']!r}")
+    raise ValueError(f"this matcher needs text=gru or text=bert, got text={text['name']!r}")

@@ -1,8 +1,8 @@
-"""Losses on score matrices; each is usable without Lightning and Hydra.
+"""Losses on score matrices; each works without Lightning and Hydra.
 
-A loss is called as `loss(scores, pairs, encoded)`, see `itm.losses.base`. On a matcher with several
-score levels the ranking loss inside it (`ranked`) acts on each level, and what it adds (`terms`)
-on the main one.
+A loss is called as `loss(scores, pairs, encoded)`, see `itm.losses.base`. If a matcher has several
+score levels, the ranking loss (`ranked`) acts on each level and the additional terms (`terms`) act
+on the main level only.
 """
 
 from itm.losses.base import Loss, as_loss

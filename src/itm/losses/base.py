@@ -1,9 +1,9 @@
-"""The loss protocol: what a matcher, the data and the callbacks ask of a loss.
+"""Define the loss protocol that matchers, data modules and callbacks use.
 
 A loss is called as `loss(scores, pairs, encoded)`: scores (I, C), row = image, column = caption;
-`pairs` the batch (None: row i belongs to column i); `encoded` the encoded images and captions, for
-losses that look at vectors. Losses of the library derive from `Loss`. A loss of your own may be any
-callable: `as_loss` gives it the form of `Loss`, with the defaults for all that it does not state.
+`pairs` is the batch (None: row i belongs to column i); `encoded` holds the encoded images and
+captions, for losses that read vectors. Losses of the library derive from `Loss`. Your own loss may
+be any callable: `as_loss` wraps it in a `Loss` and fills in defaults for what it does not define.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ LossFunction = Callable[[Tensor, Pairs, Sides], Tensor]
 
 
 class Hinge(NamedTuple):
-    """The options of a hinge that decide where its loss stalls when all scores are equal.
+    """Hold the options of a hinge loss that determine its value when all scores are equal.
 
     Attributes:
         margin: the margin.
         negatives: "hardest", "all" or "top".
         reduction: "sum" or "mean".
-        warmup_steps: first training batches with all negatives; None = the loss has no warm-up.
+        warmup_steps: number of initial training batches with all negatives; None = no warm-up.
     """
 
     margin: float
@@ -34,12 +34,12 @@ class Hinge(NamedTuple):
 
 
 class Loss(nn.Module):
-    """Base of all losses: a subclass defines `forward` and overrides what differs.
+    """Base class of all losses: a subclass defines `forward` and overrides what differs.
 
     Attributes:
-        needs_relevance: the batch must bring `pairs.relevance`.
-        needs_labels: the batch must bring `pairs.captions.labels`.
-        sentences: captions per image in a batch that the loss is made for.
+        needs_relevance: the batch must contain `pairs.relevance`.
+        needs_labels: the batch must contain `pairs.captions.labels`.
+        sentences: captions per image that the loss expects in a batch.
         gather: score against the batches of all processes.
     """
 
@@ -52,23 +52,23 @@ class Loss(nn.Module):
 
     @property
     def ranked(self) -> "Loss":
-        """The loss that ranks each score level (I, C): this one, or one that it contains."""
+        """Return the loss that ranks each score level (I, C): this loss or one inside it."""
         return self
 
     def terms(self, scores: Tensor, pairs: Pairs, encoded: Sides) -> dict[str, Tensor]:
-        """Terms added once, on the main score level (I, C): name -> scalar, weights included."""
+        """Compute additional terms on the main score level (I, C): name -> weighted scalar."""
         return {}
 
     def ground(self, scores: Tensor, pairs: Pairs, encoded: Sides) -> dict[str, Tensor]:
-        """Terms of C phrases and the regions of their images: name -> scalar, weights included.
+        """Rank the regions of an image for each phrase: name -> weighted scalar.
 
         Args:
-            scores: (C, R), of each phrase with the regions of its own image, -inf for padding.
-            pairs: the batch; `target` (C, R) in {+1, 0, -1} marks the regions.
+            scores: (C, R) of each phrase with the regions of its own image, -inf for padding.
+            pairs: the batch; `target` (C, R) in {+1, 0, -1} labels the regions.
             encoded: regions (I, R, D) and phrases (C, D).
 
         Raises:
-            ValueError: the loss has no form for regions.
+            ValueError: the loss is not defined for regions.
         """
         raise ValueError(
             f"{type(self).__name__} does not rank the regions of an image; train phrases with "
@@ -76,54 +76,54 @@ class Loss(nn.Module):
         )
 
     def start_batch(self) -> None:
-        """Begin a training batch, for this loss and those inside it.
+        """Begin a batch: call `on_batch` of this loss and of every loss inside it.
 
-        `Matcher.losses` calls it once per batch, before the score levels are ranked.
+        `Matcher.losses` calls this once per batch, before it ranks the score levels.
         """
         for part in self.modules():
             if isinstance(part, Loss):
                 part.on_batch()
 
     def on_batch(self) -> None:
-        """Follow the course of training, such as by counting the batches of a warm-up."""
+        """Update state that depends on training progress, such as a warm-up counter."""
 
     def set_labels(self, labels: Any) -> None:
-        """Take what the loss needs of the label vocabulary (`itm.text.Labels`)."""
+        """Take what the loss needs from the label vocabulary (`itm.text.Labels`)."""
 
     def set_relevance(self, index: Any) -> None:
-        """Take the relevance of all training captions, for batches that do not bring their own.
+        """Take an index of the training captions, for batches without `relevance`.
 
         Args:
-            index: an `itm.relevance.CiderIndex`, or another object with its `batch` method.
+            index: an `itm.relevance.CiderIndex` or an object with the same `batch` method.
         """
 
     def hinge(self) -> Hinge | None:
-        """The hinge that this loss ranks with, or None; ask it of `ranked`."""
+        """Return the hinge options of this loss, or None; call it on `ranked`."""
         return None
 
 
 def as_loss(loss: Any) -> Loss:
-    """Any loss in the form of the protocol.
+    """Return a loss that follows the protocol.
 
     Args:
-        loss: a `Loss`, which is returned as it is, or a callable `loss(scores, pairs, encoded)`.
+        loss: a `Loss`, returned unchanged, or a callable `loss(scores, pairs, encoded)`.
 
     Raises:
-        TypeError: not a callable.
+        TypeError: `loss` is not callable.
     """
     if isinstance(loss, Loss):
         return loss
     if not callable(loss):
-        raise TypeError(f"loss={loss!r}: expected a callable loss(scores, pairs, encoded)")
+        raise TypeError(f"loss must be a callable loss(scores, pairs, encoded), got {loss!r}")
     return PlainLoss(loss)
 
 
 class PlainLoss(Loss):
-    """A callable in the form of `Loss`.
+    """Wrap a callable as a `Loss`.
 
-    Attributes and methods of the callable count where they have the names of `Loss`. Beside these,
-    its `ranking` is the loss that ranks each score level, and `relevance_index` is set to what
-    `set_relevance` is given.
+    Attributes and methods of the callable replace the defaults of `Loss` with the same name. Two
+    more names are known: `ranking`, a loss for each score level, and `relevance_index`, which
+    `set_relevance` sets if the callable does not define `set_relevance` itself.
 
     Args:
         given: the callable.
@@ -136,37 +136,40 @@ class PlainLoss(Loss):
             setattr(self, name, getattr(given, name, getattr(Loss, name)))
 
     def forward(self, scores: Tensor, pairs: Pairs, encoded: Sides) -> Tensor:
-        """What the callable returns."""
+        """Call the callable."""
         return self.given(scores, pairs, encoded)
 
     @property
     def ranked(self) -> Loss:
-        """Its `ranking`, if it has one."""
+        """Return the callable's `ranking`, or this loss if it has none."""
         ranking = getattr(self.given, "ranking", None)
         return self if ranking is None else as_loss(ranking)
 
     def terms(self, scores: Tensor, pairs: Pairs, encoded: Sides) -> dict[str, Tensor]:
-        """Its own, or none."""
+        """Call the callable's `terms`, or return no terms."""
         terms: dict[str, Tensor] = self._own("terms", super().terms)(scores, pairs, encoded)
         return terms
 
     def ground(self, scores: Tensor, pairs: Pairs, encoded: Sides) -> dict[str, Tensor]:
-        """Its own, or the error of `Loss.ground`."""
+        """Call the callable's `ground`, or raise the error of `Loss.ground`."""
         terms: dict[str, Tensor] = self._own("ground", super().ground)(scores, pairs, encoded)
         return terms
 
     def on_batch(self) -> None:
-        """Pass it on; to losses inside a module it comes by itself, see `start_batch`."""
+        """Call the callable's `on_batch`, and start the batch of its `ranking`.
+
+        If the callable is a module, `start_batch` reaches the losses inside it by itself.
+        """
         self._own("on_batch", super().on_batch)()
         if not isinstance(self.given, nn.Module) and self.ranked is not self:
             self.ranked.start_batch()
 
     def set_labels(self, labels: Any) -> None:
-        """Pass the labels on, if the callable takes them."""
+        """Pass the labels on if the callable defines `set_labels`."""
         self._own("set_labels", super().set_labels)(labels)
 
     def set_relevance(self, index: Any) -> None:
-        """Pass the index on, or set it as `relevance_index`."""
+        """Pass the index on, or store it as the callable's `relevance_index`."""
 
         def keep(index: Any) -> None:
             self.given.relevance_index = index  # type: ignore[attr-defined]
@@ -174,7 +177,7 @@ class PlainLoss(Loss):
         self._own("set_relevance", keep)(index)
 
     def hinge(self) -> Hinge | None:
-        """Of a callable with margin, negatives and reduction."""
+        """Return the options of a callable that has margin, negatives and reduction."""
         given: Any = self.given
         if any(getattr(given, name, None) is None for name in ("margin", "negatives", "reduction")):
             return None
@@ -182,6 +185,6 @@ class PlainLoss(Loss):
         return Hinge(given.margin, given.negatives, given.reduction, warmup)
 
     def _own(self, name: str, default: Callable[..., Any]) -> Callable[..., Any]:
-        """A method of the callable, or the default."""
+        """Return a method of the callable, or the default."""
         method: Callable[..., Any] = getattr(self.given, name, default)
         return method

@@ -1,4 +1,4 @@
-"""The logistic loss on labelled pairs, the similarity network's own.
+"""Logistic loss on labelled pairs, as the two-branch similarity network uses it.
 
 Wang, Li, Huang, Lazebnik: Learning Two-Branch Neural Networks for Image-Text Matching Tasks,
 TPAMI 2019, section 3.3.
@@ -16,22 +16,24 @@ from itm.losses.shared import anchors
 
 @full_precision
 def logistic(scores: Tensor, target: Tensor) -> Tensor:
-    """Mean over the labelled pairs of log(1 + exp(-y s)).
+    """Compute the mean of log(1 + exp(-y s)) over the labelled pairs.
 
     Args:
-        scores: of any shape.
-        target: y of the same shape in {+1, 0, -1}; 0 = not labelled.
+        scores: s, any shape.
+        target: y in {+1, 0, -1}, same shape as `scores`; 0 = not labelled.
 
     Returns:
-        Scalar, at least float32; 0 without labelled pairs.
+        Scalar, at least float32; 0 if no pair is labelled.
 
     Raises:
         ValueError: the shapes differ.
     """
     if target.shape != scores.shape:
-        raise ValueError(f"target is {tuple(target.shape)} for scores {tuple(scores.shape)}")
+        raise ValueError(
+            f"target must have the shape of scores {tuple(scores.shape)}, got {tuple(target.shape)}"
+        )
     labelled = target != 0
-    # Scores of padding are -inf: replaced before the product, or their gradient would be NaN.
+    # Replace the scores of padding (-inf) before the product, or their gradient would be NaN.
     loss = softplus(-target * full(scores).masked_fill(~labelled, 0)) * labelled
     return loss.sum() / labelled.sum().clamp_min(1)
 
@@ -39,13 +41,13 @@ def logistic(scores: Tensor, target: Tensor) -> Tensor:
 class Logistic(Loss):
     """`logistic` as a loss object.
 
-    The labels are `pairs.target` where the batch has it. Otherwise matching pairs are +1 and all
-    others -1, or as many of them, drawn at random, as `negatives` says.
+    The labels are `pairs.target` if the batch has it. Otherwise matching pairs are +1 and other
+    pairs are -1; `negatives` limits how many of these are drawn.
 
     Args:
-        negatives: negatives per matching pair, drawn from each caption's other images, or from the
-            other regions of a phrase's image (CITE: 2); None = all.
-        mask_same_image: other rows of a caption's image are not labelled.
+        negatives: negatives per matching pair, drawn at random from each caption's other images,
+            or from the other regions of a phrase's image (CITE: 2); None = all.
+        mask_same_image: do not label pairs of a caption with other rows of its image.
         gather: score against the batches of all processes.
     """
 
@@ -54,7 +56,7 @@ class Logistic(Loss):
     ):
         super().__init__()
         if negatives is not None and negatives < 1:
-            raise ValueError(f"negatives={negatives}: expected at least 1, or null for all")
+            raise ValueError(f"negatives must be at least 1, or null for all, got {negatives}")
         self.negatives = negatives
         self.mask_same_image = mask_same_image
         self.gather = gather
@@ -62,12 +64,12 @@ class Logistic(Loss):
     def forward(
         self, scores: Tensor, pairs: Pairs | None = None, encoded: Sides | None = None
     ) -> Tensor:
-        """Scalar loss of a score matrix (I, C); without `pairs` the diagonal is positive."""
+        """Compute the loss of a score matrix (I, C); without `pairs` the diagonal is positive."""
         target = None if pairs is None else pairs.target
         return logistic(scores, self.labels(scores, pairs) if target is None else target)
 
     def labels(self, scores: Tensor, pairs: Pairs | None) -> Tensor:
-        """(I, C) in {+1, 0, -1} from which caption belongs to which image."""
+        """Label the pairs, (I, C) in {+1, 0, -1}, by the image of each caption."""
         image = None if pairs is None else pairs.captions.image
         positive = anchors(scores, image).positive
         target = torch.where(positive, 1.0, -1.0)
@@ -82,10 +84,10 @@ class Logistic(Loss):
         return target
 
     def ground(self, scores: Tensor, pairs: Pairs, encoded: Sides) -> dict[str, Tensor]:
-        """The logistic loss of marked regions, see `Loss.ground`.
+        """Compute the logistic loss of labelled regions, see `Loss.ground`.
 
-        With `negatives`, a phrase keeps that many of its negative regions per matching region,
-        drawn at random.
+        With `negatives`, each phrase keeps that many randomly drawn negative regions per matching
+        region.
         """
         target = pairs.target
         assert target is not None

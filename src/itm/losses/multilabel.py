@@ -1,4 +1,4 @@
-"""Multi-label consistency (CASC, Xu et al. 2020): both sides must name the labels of the image."""
+"""Multi-label consistency (CASC, Xu et al. 2020): predict the image's labels from both sides."""
 
 from typing import Any
 
@@ -16,22 +16,23 @@ from itm.text.labels import positive_weights
 class MultiLabel(Loss):
     """A ranking loss plus weight x [BCE(head(image), y) + BCE(head(caption), y)].
 
-    One head for both sides, Linear(D, hidden) tanh Linear(hidden, K), reads the global vectors of
-    matching pairs; y are the labels of the caption's image. BCE is binary cross entropy with
-    logits, its positive term weighted per label, mean over pairs and labels.
+    Both sides share one head, Linear(D, hidden) tanh Linear(hidden, K), which reads the global
+    vectors of matching pairs; y are the labels of the caption's image. BCE is the binary cross
+    entropy with logits, averaged over pairs and labels, with a weight per label on positives.
 
     Args:
-        margin: of the ranking loss.
-        weight: of the two label terms.
-        dim: width D of the global vectors (`Matcher.label_dim`); None = the backbone brings its own
-            label head and loss (CASC), and nothing is added here.
-        num_labels: number K of labels; needed with `dim`.
+        margin: margin of the ranking loss.
+        weight: weight of the two label terms.
+        dim: width D of the global vectors (`Matcher.label_dim`); None = the backbone has its own
+            label head and label loss (CASC), so this loss adds no label terms.
+        num_labels: number K of labels; required with `dim`.
         hidden: width of the head's hidden layer.
-        pos_weight: weight of a label that is present: K numbers, one for all, or a .npy file of
-            them; None or "auto" = from `set_labels`, and 1 without it.
-        negatives: of the ranking loss: "hardest", "all" or "top".
-        warmup_steps: of the ranking loss: first training batches with all negatives.
-        mask_same_image: captions of the same image are not negatives of each other.
+        pos_weight: weight of positive labels: K numbers, one number for all labels, or the path of
+            a .npy file with K numbers; None or "auto" = taken from `set_labels`, 1 until then.
+        negatives: negatives of the ranking loss: "hardest", "all" or "top".
+        warmup_steps: number of initial training batches in which the ranking loss takes all
+            negatives.
+        mask_same_image: exclude other captions of the same image from the negatives.
         gather: score against the batches of all processes.
     """
 
@@ -64,8 +65,8 @@ class MultiLabel(Loss):
         if dim is None:
             if pos_weight not in (None, "auto"):
                 raise ValueError(
-                    f"pos_weight={pos_weight} without dim: this matcher has a label head and loss "
-                    "of its own; set model.pos_weight"
+                    f"pos_weight={pos_weight} has no effect without dim: this matcher has its own "
+                    "label head and loss; set model.pos_weight instead"
                 )
             return
         if num_labels is None:
@@ -78,13 +79,13 @@ class MultiLabel(Loss):
             self._set_pos_weight(weights)
 
     def set_labels(self, labels: Any) -> None:
-        """Take the positive weights of a label vocabulary, unless some were given.
+        """Take the positive weights of a label vocabulary, unless `pos_weight` was given.
 
         Args:
-            labels: an object with `pos_weight()`, K numbers.
+            labels: an object whose `pos_weight()` returns K numbers.
 
         Raises:
-            ValueError: another number of labels.
+            ValueError: the number of labels is not K.
         """
         if self.dim is not None and not self._given:
             self._set_pos_weight(labels.pos_weight())
@@ -92,25 +93,28 @@ class MultiLabel(Loss):
     def _set_pos_weight(self, values: Any) -> None:
         weight = torch.as_tensor(values, dtype=torch.float32)
         if weight.shape != self.pos_weight.shape:
-            raise ValueError(f"{len(weight)} positive weights for {len(self.pos_weight)} labels")
+            raise ValueError(
+                f"pos_weight must hold {len(self.pos_weight)} numbers, one per label, "
+                f"got {len(weight)}"
+            )
         self.pos_weight.copy_(weight)
 
     @property
     def ranked(self) -> Loss:
-        """The ranking loss."""
+        """Return the ranking loss."""
         return self.ranking
 
     def forward(self, scores: Tensor, pairs: Pairs, encoded: Sides) -> Tensor:
-        """Ranking loss of a score matrix (I, C) + the label terms of the encodings."""
+        """Compute the ranking loss of a score matrix (I, C) plus the label terms."""
         total = self.ranking(scores, pairs, encoded)
         return torch.stack([total, *self.terms(scores, pairs, encoded).values()]).sum()
 
     @full_precision
     def terms(self, scores: Tensor, pairs: Pairs, encoded: Sides) -> dict[str, Tensor]:
-        """What is added on the main score level: both sides' label loss.
+        """Compute the label loss of both sides, added on the main score level.
 
         Raises:
-            ValueError: no labels, another number of labels, or vectors of another width.
+            ValueError: labels are missing, their number is not K, or the vectors are not D wide.
         """
         if self.dim is None:
             return {}
@@ -121,12 +125,14 @@ class MultiLabel(Loss):
                 "to matcher.pairs, or build the data module with needs=['labels']"
             )
         if labels.shape[1] != count:
-            raise ValueError(f"the batch has {labels.shape[1]} labels, the loss num_labels={count}")
+            raise ValueError(
+                f"the batch has {labels.shape[1]} labels, but the loss has num_labels={count}"
+            )
         image, caption = (full(global_vector(side)) for side in encoded)  # (I, D), (C, D)
         for name, vector in (("image", image), ("caption", caption)):
             if vector.shape[1] != self.dim:
                 raise ValueError(
-                    f"{name} vectors are {vector.shape[1]} wide, the loss has dim={self.dim}; "
+                    f"{name} vectors are {vector.shape[1]} wide, but the loss has dim={self.dim}; "
                     "build it with dim=matcher.label_dim"
                 )
         image = image[pairs.captions.image]  # (C, D): row c = the image of caption c
@@ -134,7 +140,7 @@ class MultiLabel(Loss):
         return {"multilabel": self.weight * both}
 
     def _bce(self, vectors: Tensor, labels: Tensor) -> Tensor:
-        """(C, D) vectors against (C, K) labels -> scalar."""
+        """Compute the BCE of vectors (C, D) with labels (C, K), a scalar."""
         logits = self.head(vectors)
         return binary_cross_entropy_with_logits(
             logits, labels.to(logits.dtype), pos_weight=self.pos_weight.to(logits.dtype)

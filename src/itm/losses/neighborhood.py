@@ -1,8 +1,8 @@
-"""The two-branch networks' loss: ranking in both directions, and neighbours that stay together.
+"""Two-branch loss: bidirectional ranking plus neighbourhood constraints within each side.
 
 Wang, Li, Huang, Lazebnik: Learning Two-Branch Neural Networks for Image-Text Matching Tasks,
-TPAMI 2019, section 3.2; details as in the authors' code (mean over the `top_k` most violated
-constraints of each anchor).
+TPAMI 2019, section 3.2. As in the authors' code, each anchor takes the mean over its `top_k` most
+violated constraints.
 """
 
 import torch
@@ -24,26 +24,26 @@ def neighborhood(
     image_weight: float = 1.0,
     caption_weight: float = 1.5,
 ) -> Tensor:
-    """The ranking part: lambda1 x image anchors + lambda2 x caption anchors.
+    """Compute the ranking part: lambda1 x image anchors + lambda2 x caption anchors.
 
-    Each anchor gives the mean of its `top_k` largest [margin + s(negative) - s(positive)]_+, and
-    each direction the mean over its anchors: one per matching pair.
+    Each matching pair is one anchor per direction. An anchor contributes the mean of its `top_k`
+    largest [margin + s(negative) - s(positive)]_+; a direction is the mean over its anchors.
 
     Args:
-        scores: (I, C), larger = better match; minus the distance for the embedding network.
-        positive: (C,) int64, row of each caption's image; or (I, C) bool, which pairs match; the
-            diagonal when None.
-        ignore: (I, C) bool, pairs that are not negatives (beside the matching ones).
+        scores: (I, C), larger = better match; the embedding network uses the negative distance.
+        positive: (C,) int64, row of each caption's image; or (I, C) bool mask of matching pairs;
+            None = the diagonal.
+        ignore: (I, C) bool, further pairs to exclude from the negatives.
         margin: the margin.
-        top_k: how many negatives count per anchor; all of them where there are fewer.
-        image_weight: lambda1, an image's caption against other captions.
-        caption_weight: lambda2, a caption's image against other images.
+        top_k: number of negatives per anchor; all if there are fewer.
+        image_weight: lambda1, weight of image anchors with captions as negatives.
+        caption_weight: lambda2, weight of caption anchors with images as negatives.
 
     Returns:
         Scalar, at least float32.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes do not match.
     """
     scores = full(scores)
     image, caption, matching = anchors(scores, positive)
@@ -62,16 +62,19 @@ def neighbors(
     margin: float = 0.05,
     top_k: int = 10,
 ) -> Tensor:
-    """The structure part: each row is nearer to all rows of its own kind than to any other.
+    """Compute the structure part: pull each row towards its group and away from other rows.
 
     Mean over rows of the mean of the `top_k` largest [margin + max d(row, same) - d(row, other)]_+.
 
     Args:
         vectors: (N, D).
-        same: (N, N) bool, rows that belong together; the diagonal is True.
-        ignore: (N, N) bool, rows that are neither the same nor others.
+        same: (N, N) bool, rows of the same group; the diagonal is True.
+        ignore: (N, N) bool, further pairs to exclude from the other rows.
         margin: the margin.
-        top_k: how many others count per row.
+        top_k: number of other rows that count per row.
+
+    Returns:
+        Scalar, at least float32.
     """
     apart = distances(vectors, vectors)
     farthest = apart.masked_fill(~same, 0).amax(1) if len(apart) else apart.sum(1)
@@ -80,17 +83,17 @@ def neighbors(
 
 
 def violations(own: Tensor, others: Tensor, negative: Tensor, margin: float, top_k: int) -> Tensor:
-    """Mean of the `top_k` largest [margin + other - own]_+ of each row, over all rows.
+    """Average the `top_k` largest [margin + other - own]_+ of each row, over all rows.
 
     Args:
-        own: (P,) what each row's positive scores.
-        others: (P, N) what the candidates score.
-        negative: (P, N) bool, which candidates count.
+        own: (P,) score of each row's positive.
+        others: (P, N) scores of the candidates.
+        negative: (P, N) bool mask of the candidates that count.
         margin: the margin.
-        top_k: how many count per row; satisfied constraints count with their zeros.
+        top_k: number of candidates per row; a satisfied constraint counts as 0.
 
     Returns:
-        Scalar; 0 without any negatives.
+        Scalar; 0 without negatives.
     """
     hinge = (margin + others - own[:, None]).clamp_min(0).masked_fill(~negative, 0)
     worst = hinge.topk(min(top_k, hinge.shape[1]), 1).values
@@ -107,20 +110,20 @@ def region_neighborhood(
     margin: float = 0.05,
     top_k: int = 5,
 ) -> dict[str, Tensor]:
-    """The four constraints between the regions of images and phrases, unweighted.
+    """Compute the four constraints between the regions of images and phrases, unweighted.
 
-    A matching pair is a phrase with a region that overlaps its box (IoU >= 0.5). Other regions of
-    the image that are marked so, and phrases that do not match the region, are negatives.
+    A matching pair is a phrase and a region that overlaps its box (IoU >= 0.5). Negatives are the
+    image's regions with target -1, and phrases that do not match the region.
 
     Args:
-        scores: (C, R), of each phrase with the regions of its own image, larger = better.
+        scores: (C, R) of each phrase with the regions of its own image, larger = better.
         regions: (I, R, D) embedded regions.
         phrases: (C, D) embedded phrases.
         image: (C,) int64, row of each phrase's image.
         target: (C, R) in {+1, 0, -1}: match, ignored (and padding), negative.
         margin: the margin.
-        top_k: how many violations count per anchor. Among phrases only the worst one counts: most
-            phrases have no other positive than themselves, which would dilute a mean.
+        top_k: number of violations per anchor. "phrase_neighbors" takes only the worst violation:
+            most phrases have no positive but themselves, which would dilute a mean.
 
     Returns:
         "region_anchor" (lambda1), "phrase_anchor" (lambda2), "region_neighbors" (lambda3) and
@@ -149,20 +152,23 @@ def region_neighborhood(
 class Neighborhood(Loss):
     """`neighborhood` plus `neighbors` on both sides, as a loss object.
 
-    The defaults are those of image-sentence retrieval. For phrases and regions (`ground`) the
-    published weights are image_weight=1, caption_weight=4, image_neighbors=0.1,
-    caption_neighbors=0.1, top_k=5.
+    The defaults suit image-sentence retrieval. For phrases and regions (`ground`) the published
+    values are image_weight=1, caption_weight=4, image_neighbors=0.1, caption_neighbors=0.1,
+    top_k=5.
 
     Args:
-        margin: the margin of all constraints.
-        top_k: how many violations count per anchor.
-        image_weight: lambda1, image (region) anchors against captions.
-        caption_weight: lambda2, caption (phrase) anchors against images (regions).
-        image_neighbors: lambda3, copies of an image stay together (0 where each image comes once).
-        caption_neighbors: lambda4, captions of an image stay together.
-        sentences: captions per image in a batch, read by the data module; with 1 a caption has no
-            neighbour but itself.
-        mask_same_image: other rows of the same image are not negatives; off in the published code.
+        margin: margin of all constraints.
+        top_k: number of violations per anchor.
+        image_weight: lambda1, weight of image (region) anchors with captions as negatives.
+        caption_weight: lambda2, weight of caption (phrase) anchors with images (regions) as
+            negatives.
+        image_neighbors: lambda3, weight of keeping copies of an image together; 0 if each image
+            occurs once.
+        caption_neighbors: lambda4, weight of keeping the captions of an image together.
+        sentences: captions per image in a batch, read by the data module; with 1, a caption has no
+            neighbour.
+        mask_same_image: exclude other rows of the same image from the negatives; off in the
+            published code.
         gather: score against the batches of all processes.
     """
 
@@ -180,7 +186,7 @@ class Neighborhood(Loss):
     ):
         super().__init__()
         if top_k < 1:
-            raise ValueError(f"top_k={top_k}: expected at least 1")
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
         self.margin = margin
         self.top_k = top_k
         self.image_weight = image_weight
@@ -194,19 +200,19 @@ class Neighborhood(Loss):
     def forward(
         self, scores: Tensor, pairs: Pairs | None = None, encoded: Sides | None = None
     ) -> Tensor:
-        """Scalar: ranking plus neighbours; without `pairs` the diagonal is positive."""
+        """Compute ranking plus neighbour terms; without `pairs` the diagonal is positive."""
         total = self.ranking(scores, pairs, encoded)
         return total + sum(self.terms(scores, pairs, encoded).values())
 
     @property
     def ranked(self) -> Loss:
-        """`ranking` as a loss."""
+        """Return `ranking` as a loss."""
         return as_loss(self.ranking)
 
     def ranking(
         self, scores: Tensor, pairs: Pairs | None = None, encoded: Sides | None = None
     ) -> Tensor:
-        """The part that looks at scores only."""
+        """Compute the part that depends on scores only."""
         return neighborhood(
             scores,
             None if pairs is None else pairs.captions.image,
@@ -220,7 +226,7 @@ class Neighborhood(Loss):
     def terms(
         self, scores: Tensor, pairs: Pairs | None = None, encoded: Sides | None = None
     ) -> dict[str, Tensor]:
-        """The part that looks at distances within one side; 0 where no row has a neighbour."""
+        """Compute the terms within each side; a term is 0 if no row has a neighbour."""
         if pairs is None or encoded is None:
             return {}
         row, identity = pairs.captions.image, pairs.images.index
@@ -239,12 +245,12 @@ class Neighborhood(Loss):
         return terms
 
     def _neighbors(self, vectors: Tensor, same: Tensor, ignore: Tensor | None) -> Tensor:
-        # Without a second row of its kind a row would only be pushed away from all others.
+        # If no group has a second row, the loss would only push rows apart.
         value = neighbors(vectors, same, ignore, self.margin, self.top_k)
         return value * (same.sum() > len(same))
 
     def ground(self, scores: Tensor, pairs: Pairs, encoded: Sides) -> dict[str, Tensor]:
-        """The four weighted terms of `region_neighborhood`, see `Loss.ground`."""
+        """Compute the four weighted terms of `region_neighborhood`, see `Loss.ground`."""
         regions, phrases = encoded[0].parts, encoded[1].vector
         assert regions is not None and phrases is not None and pairs.target is not None
         weights = {

@@ -1,7 +1,7 @@
 """SAM, the semantic adaptive margin (Biten et al. 2022, "Is an image worth five sentences?").
 
-The fixed margin of a triplet becomes the difference in semantic relevance (CIDEr-D) between its
-positive and its negative, so that a caption that nearly describes an image is hardly pushed away.
+The margin of a triplet is the difference in semantic relevance (CIDEr-D) between its positive and
+its negative, so a negative caption that nearly describes the image is hardly pushed away.
 """
 
 from typing import Any
@@ -31,28 +31,29 @@ def sam(
     sampling: str = "random",
     reduction: str = "sum",
 ) -> Tensor:
-    """Sum over anchors of [m + s(negative) - s(positive)]_+ in both directions (paper, figure 2).
+    """Sum [m + s(negative) - s(positive)]_+ over anchors in both directions (paper, figure 2).
 
-    m = min((R(positive) - R(negative)) / temperature, 1), without gradient and without a lower
-    bound: it is negative where the "negative" describes the image better than the positive does.
-    Each matching pair (i, c) is an anchor twice: image i against another caption, with R along row
-    i, and caption c against another image, with R along column c.
+    m = min((R(positive) - R(negative)) / temperature, 1), without gradient. m has no lower bound:
+    it is negative if the "negative" describes the image better than the positive. Each matching
+    pair (i, c) is an anchor twice: image i with other captions (R from row i), and caption c with
+    other images (R from column c).
 
     Args:
         scores: (I, C), larger = better match.
         relevance: (I, C), relevance of caption c for image i.
         positive: as in `itm.losses.triplet`.
-        ignore: (I, C) bool, pairs that are not negatives (beside the matching ones).
-        temperature: tau ("metric_div" of the release), above 0.
-        sampling: the one negative of each anchor: "random", "hardest" (highest score), "easiest"
-            (lowest score) or "mixed" (a fair coin per batch: random or hardest); or "all" of them.
+        ignore: (I, C) bool, further pairs to exclude from the negatives.
+        temperature: tau ("metric_div" in the released code), above 0.
+        sampling: how to choose one negative per anchor: "random", "hardest" (highest score),
+            "easiest" (lowest score) or "mixed" (random or hardest, a fair coin per batch); "all"
+            sums over all negatives instead.
         reduction: "sum" over anchors or "mean".
 
     Returns:
         Scalar, at least float32.
 
     Raises:
-        ValueError: shapes that do not fit, NaN in the relevance, or an unknown option.
+        ValueError: shapes do not match, the relevance contains NaN, or an option is unknown.
     """
     check_choice("sampling", sampling, SAMPLING)
     check_choice("reduction", reduction, REDUCTIONS)
@@ -77,7 +78,7 @@ def sam(
 
 
 def _pick(others: Tensor, excluded: Tensor, sampling: str) -> Tensor:
-    """One candidate per anchor that is not excluded (any, where all are); (P, N) -> (P,)."""
+    """Pick one candidate per anchor, (P, N) -> (P,): not an excluded one unless all are."""
     if sampling == "random":
         return torch.rand_like(others).masked_fill(excluded, -1).argmax(1)
     if sampling == "hardest":
@@ -88,23 +89,26 @@ def _pick(others: Tensor, excluded: Tensor, sampling: str) -> Tensor:
 class SAM(Loss):
     """A ranking loss plus weight x `sam`, or `sam` alone.
 
-    The relevance comes with the batch (`pairs.relevance`). Where processes gather their batches, it
-    is looked up by `images.index` and `captions.index` in the index given to `set_relevance`, an
-    `itm.relevance.CiderIndex` of the training captions.
+    The relevance comes with the batch (`pairs.relevance`). If the batch has none, as after
+    gathering from several processes, the loss looks it up by `images.index` and `captions.index`
+    in the index given to `set_relevance`, an `itm.relevance.CiderIndex` of the training captions.
 
     Args:
-        margin: of the ranking loss.
-        temperature: tau, divides the difference in relevance ("metric_div" of the release).
-        weight: of the SAM term ("cider_weight" of the release).
+        margin: margin of the ranking loss.
+        temperature: tau, divides the difference in relevance ("metric_div" in the released code).
+        weight: weight of the SAM term ("cider_weight" in the released code).
         sampling: "random", "hardest", "easiest", "mixed" or "all", see `sam`.
-        reference_topk: pick as the release does, see `itm.losses.sam_released`: "hardest" is its
-            "soft" and "easiest" its "hard". One caption per image only, no mask_same_image.
-        indexing: "triplet", or "released" for the margins of the release (picks are per row then).
-        alone: no other ranking loss: weight x `sam` takes its place on every score level.
-        negatives: of the ranking loss: "hardest", "all" or "top".
-        warmup_steps: of the ranking loss: first training batches with all negatives.
-        reduction: "sum" or "mean", of both.
-        mask_same_image: captions of the same image are not negatives of each other.
+        reference_topk: pick negatives as the released code does, see `itm.losses.sam_released`:
+            "hardest" is called "soft" there, and "easiest" is called "hard". Requires one caption
+            per image and mask_same_image=False.
+        indexing: "triplet", or "released" for the margins of the released code, which picks one
+            negative per row.
+        alone: use weight x `sam` on every score level in place of the ranking loss.
+        negatives: negatives of the ranking loss: "hardest", "all" or "top".
+        warmup_steps: number of initial training batches in which the ranking loss takes all
+            negatives.
+        reduction: "sum" or "mean", for both losses.
+        mask_same_image: exclude other captions of the same image from the negatives.
         gather: score against the batches of all processes.
     """
 
@@ -130,9 +134,12 @@ class SAM(Loss):
         check_choice("indexing", indexing, ("triplet", "released"))
         released = reference_topk or indexing == "released"
         if released and (sampling == "all" or mask_same_image):
-            raise ValueError("the released SAM has neither sampling='all' nor mask_same_image=True")
+            raise ValueError(
+                "sampling='all' and mask_same_image=True cannot be combined with "
+                "reference_topk=True or indexing='released'"
+            )
         if temperature <= 0:
-            raise ValueError(f"temperature={temperature}: expected a number above 0")
+            raise ValueError(f"temperature must be above 0, got {temperature}")
         self.temperature = temperature
         self.weight = weight
         self.sampling = sampling
@@ -155,22 +162,22 @@ class SAM(Loss):
 
     @property
     def ranked(self) -> Loss:
-        """The ranking loss; when alone, SAM itself."""
+        """Return the ranking loss, or SAM itself if `alone`."""
         return self if self.alone else self.ranking
 
     def set_relevance(self, index: Any) -> None:
-        """Look up the relevance of batches that do not bring it, see `Loss.set_relevance`."""
+        """Use this index for batches without relevance, see `Loss.set_relevance`."""
         self.relevance_index = index
 
     def forward(self, scores: Tensor, pairs: Pairs, encoded: Sides | None = None) -> Tensor:
-        """Ranking loss (unless alone) + weight x SAM of a score matrix (I, C)."""
+        """Compute the ranking loss (unless alone) plus weight x SAM of a score matrix (I, C)."""
         added = self.weight * self._sam(scores, pairs)
         return added if self.alone else self.ranking(scores, pairs, encoded) + added
 
     def terms(
         self, scores: Tensor, pairs: Pairs, encoded: Sides | None = None
     ) -> dict[str, Tensor]:
-        """What is added on the main score level."""
+        """Compute the SAM term, added on the main score level unless `alone`."""
         return {} if self.alone else {"sam": self.weight * self._sam(scores, pairs)}
 
     def _sam(self, scores: Tensor, pairs: Pairs) -> Tensor:
@@ -182,7 +189,7 @@ class SAM(Loss):
             )
         if not torch.equal(image, torch.arange(len(scores), device=image.device)):
             raise ValueError(
-                "the released picks and margins need one caption per image, in the same order; "
+                "the released picks and margins need one caption per image, in image order; "
                 'use loss.reference_topk=false and loss.indexing="triplet"'
             )
         return released_sam(
@@ -196,10 +203,10 @@ class SAM(Loss):
         )
 
     def _relevance(self, pairs: Pairs) -> Tensor:
-        """(I, C): as it came with the batch, else looked up.
+        """Return the batch's relevance (I, C), or look it up in the index.
 
         Raises:
-            ValueError: neither is there.
+            ValueError: the batch has no relevance and no index was set.
         """
         if pairs.relevance is not None:
             return pairs.relevance
@@ -207,11 +214,11 @@ class SAM(Loss):
             raise ValueError(
                 "loss=sam needs the relevance (I, C) of each caption for each image: pass "
                 "relevance=... to matcher.pairs, or build the data module with "
-                "needs=['relevance']; with gather=true on several processes, where a batch knows "
-                "only its own pairs, call loss.set_relevance(itm.relevance.CiderIndex(captions, "
-                "caption_image)) with the training captions"
+                "needs=['relevance']; with gather=true on several processes, call "
+                "loss.set_relevance(itm.relevance.CiderIndex(captions, caption_image)) with the "
+                "training captions"
             )
-        # Every process looks up a share of the captions of a gathered batch.
+        # Each process looks up its share of the captions of a gathered batch.
         rank, processes = rank_and_size() if self.gather else (0, 1)
         captions = pairs.captions.index.tensor_split(processes)[rank].cpu().numpy()
         block = self.relevance_index.batch(captions, pairs.images.index.cpu().numpy())

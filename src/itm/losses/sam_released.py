@@ -1,9 +1,9 @@
-"""SAM as its released code computes it, for reproducing numbers that were made with it.
+"""SAM as the released code computes it, to reproduce numbers made with that code.
 
-The release differs from the paper's figure 2 (`itm.losses.sam`) in two ways. It picks negatives per
-image row in both directions, so that in text-to-image every image is the negative of one caption,
-and a caption may have no negative. And it gives the entry in column j the margin of row j, made
-from row j's pick in the *other* direction, not the margin of the triplet itself.
+The released code differs from the paper's figure 2 (`itm.losses.sam`) in two ways. First, it picks
+one negative per image row in both directions; in text-to-image each image then is the negative of
+one caption, and a caption may have no negative. Second, it gives the entry in column j the margin
+of row j, computed from row j's pick in the *other* direction, not the margin of the triplet.
 """
 
 import torch
@@ -24,26 +24,26 @@ def released_sam(
     reduction: str = "sum",
     picks: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Sum over rows of [m + s(negative) - s(positive)]_+ for one pick per row and direction.
+    """Sum [m + s(negative) - s(positive)]_+ over rows, with one pick per row and direction.
 
     Args:
         scores: (B, B), row i matches column i.
         relevance: (B, B), relevance of caption j for image i.
-        temperature: as in `itm.losses.sam` ("metric_div" of the release).
-        sampling: "random", "hardest" (the release's "soft"), "easiest" (its "hard"), or "mixed" (a
-            fair coin per batch: "random", or what the release's "hard" is).
-        reference_topk: take the second of the two most extreme entries of a row with nothing left
-            out, so that the positive itself may be picked; else the most extreme negative.
-        indexing: "released", or "triplet" for the margin of each picked triplet itself.
+        temperature: as in `itm.losses.sam` ("metric_div" in the released code).
+        sampling: "random", "hardest" ("soft" in the released code), "easiest" ("hard" there), or
+            "mixed" (a fair coin per batch: "random" or "easiest").
+        reference_topk: take the second most extreme entry of the whole row, which may be the
+            positive itself; otherwise the most extreme negative.
+        indexing: "released", or "triplet" for the margin of the picked triplet.
         reduction: "sum", or "mean" over the 2 B picks.
-        picks: given picks instead of sampling, (B,) int64 each: for image row i the column of its
-            negative caption, and the column of the caption whose negative it is.
+        picks: picks to use instead of sampling, (B,) int64 each: for image row i, the column of its
+            negative caption, and the column of the caption for which image i is the negative.
 
     Returns:
         Scalar, at least float32.
 
     Raises:
-        ValueError: scores that are not square, or a relevance that does not fit.
+        ValueError: scores are not square, or the relevance has another shape or contains NaN.
     """
     scores, relevance = full(scores), full(relevance).detach()
     check_relevance(relevance, scores)
@@ -53,7 +53,7 @@ def released_sam(
             'caption per image; use reference_topk=False and indexing="triplet"'
         )
     own, value = scores.diag(), relevance.diag()
-    above = (scores - own[:, None], scores - own)  # of row i's positive; of column j's
+    above = (scores - own[:, None], scores - own)  # minus row i's positive; minus column j's
     if picks is None:
         if sampling == "mixed":
             sampling = "random" if torch.rand(()) < 0.5 else "easiest"
@@ -63,7 +63,7 @@ def released_sam(
         )
     to_caption, to_image = picks[0][:, None], picks[1][:, None]  # (B, 1)
     if indexing == "released":
-        # One margin per row, crossed: image-to-text takes the text-to-image picks, and vice versa.
+        # One margin per row, crossed: image-to-text uses the text-to-image picks and vice versa.
         rows = tuple(value - relevance.gather(1, pick)[:, 0] for pick in (to_image, to_caption))
         differences = (rows[0][picks[0]], rows[1][picks[1]])
     else:
@@ -79,7 +79,7 @@ def released_sam(
 
 
 def _pick(above: Tensor, sampling: str, reference_topk: bool) -> Tensor:
-    """One column per row, (B, B) -> (B,)."""
+    """Pick one column per row, (B, B) -> (B,)."""
     if len(above) < 2:
         return torch.zeros(len(above), dtype=torch.long, device=above.device)
     diagonal = torch.eye(len(above), dtype=torch.bool, device=above.device)

@@ -1,4 +1,4 @@
-"""What the losses share: the matching pairs of a score matrix, reductions, checks of arguments."""
+"""Helpers of the losses: matching pairs of a score matrix, reductions, checks of arguments."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ REDUCTIONS = ("sum", "mean")
 
 
 class Anchors(NamedTuple):
-    """P matching pairs of an (I, C) score matrix.
+    """The P matching pairs of an (I, C) score matrix.
 
     Attributes:
         image: (P,) int64, row of each pair.
@@ -23,22 +23,22 @@ class Anchors(NamedTuple):
 
 
 def anchors(scores: Tensor, positive: Tensor | None = None) -> Anchors:
-    """The matching pairs that a loss is summed over.
+    """Find the matching pairs that a loss is summed over.
 
     Args:
         scores: (I, C).
-        positive: (C,) int64, row of each caption's image; or (I, C) bool, which pairs match (then
-            the number of pairs is read back from the device); or None, the diagonal.
+        positive: (C,) int64, row of each caption's image; or (I, C) bool mask of matching pairs,
+            which waits for the device to count the pairs; None = the diagonal.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: shapes do not match.
     """
     rows, columns = scores.shape
     if positive is None:
         if rows != columns:
             raise ValueError(
-                f"scores {rows} x {columns} are not square: give the row of each caption's image, "
-                "or the (I, C) mask of matching pairs"
+                f"scores {rows} x {columns} are not square: pass positive=, the row of each "
+                "caption's image or the (I, C) mask of matching pairs"
             )
         positive = torch.arange(columns, device=scores.device)
     if positive.shape == scores.shape and positive.dtype == torch.bool:
@@ -48,22 +48,26 @@ def anchors(scores: Tensor, positive: Tensor | None = None) -> Anchors:
         mask = torch.arange(rows, device=scores.device)[:, None] == positive
         return Anchors(positive, torch.arange(columns, device=scores.device), mask)
     raise ValueError(
-        f"positive is {tuple(positive.shape)} {positive.dtype} for scores {rows} x {columns}: "
-        f"expected ({columns},) int64 or ({rows}, {columns}) bool"
+        f"positive must be ({columns},) int64 or ({rows}, {columns}) bool for scores {rows} x "
+        f"{columns}, got {tuple(positive.shape)} {positive.dtype}"
     )
 
 
 def reduced(total: Tensor, terms: int, reduction: str) -> Tensor:
-    """The sum itself ("sum": published learning rates assume it) or its mean over `terms`."""
+    """Return the sum ("sum", which published learning rates assume) or the mean over `terms`."""
     return total if reduction == "sum" else total / max(terms, 1)
 
 
 def check_relevance(relevance: Tensor, scores: Tensor) -> None:
-    """Raise ValueError unless there is a relevance for each score; this waits for the device."""
+    """Check that there is a relevance for each score; this waits for the device.
+
+    Raises:
+        ValueError: the shapes differ, or the relevance contains NaN.
+    """
     if relevance.shape != scores.shape:
         raise ValueError(
-            f"relevance {tuple(relevance.shape)} for scores {tuple(scores.shape)}: expected one "
-            "number per image (row) and caption (column)"
+            f"relevance must hold one number per image (row) and caption (column), "
+            f"{tuple(scores.shape)}, got {tuple(relevance.shape)}"
         )
     if relevance.isnan().any():
         missing = int(relevance.isnan().sum())

@@ -1,4 +1,4 @@
-"""The fixed-margin hinge on both retrieval directions (VSE++, Faghri et al. 2018, section 3)."""
+"""Fixed-margin hinge loss in both retrieval directions (VSE++, Faghri et al. 2018, section 3)."""
 
 import torch
 from torch import Tensor
@@ -22,27 +22,27 @@ def triplet(
     top_k: int = 10,
     reduction: str = "sum",
 ) -> Tensor:
-    """Sum over anchors of [margin + s(negative) - s(positive)]_+ in both directions.
+    """Sum [margin + s(negative) - s(positive)]_+ over anchors in both directions.
 
-    Each matching pair (i, c) is an anchor twice: image i against the other captions of its row,
-    and caption c against the other images of its column. An image without a caption is a negative
-    only; an anchor without negatives adds nothing.
+    Each matching pair (i, c) is an anchor twice: image i with the other captions of its row, and
+    caption c with the other images of its column. An image without captions is only a negative. An
+    anchor without negatives adds 0.
 
     Args:
         scores: (I, C), larger = better match.
-        positive: (C,) int64, row of each caption's image; or (I, C) bool, which pairs match; the
-            diagonal when None.
-        ignore: (I, C) bool, pairs that are not negatives (beside the matching ones).
+        positive: (C,) int64, row of each caption's image; or (I, C) bool mask of matching pairs;
+            None = the diagonal.
+        ignore: (I, C) bool, further pairs to exclude from the negatives.
         margin: the margin.
         negatives: "hardest", "all", or "top" (mean over the `top_k` hardest).
-        top_k: how many negatives "top" averages; all of them where there are fewer.
+        top_k: number of negatives that "top" averages; all if there are fewer.
         reduction: "sum" over anchors (published learning rates assume it) or "mean".
 
     Returns:
         Scalar, at least float32.
 
     Raises:
-        ValueError: shapes that do not fit, or an unknown option.
+        ValueError: shapes do not match, or an option is unknown.
     """
     check_choice("negatives", negatives, NEGATIVES)
     check_choice("reduction", reduction, REDUCTIONS)
@@ -61,12 +61,12 @@ def triplet(
 
 
 def _pick(hinge: Tensor, excluded: Tensor, negatives: str, top_k: int) -> Tensor:
-    """Sum over anchors of the hinge values that count; (P, candidates) -> scalar."""
+    """Sum the hinge values of the chosen negatives over anchors, (P, candidates) -> scalar."""
     if hinge.numel() == 0 or negatives == "all":
         return hinge.sum()
     if negatives == "hardest":
         return hinge.amax(1).sum()
-    # Excluded entries are zeros, so they are in the sum but must not be in the count.
+    # Excluded entries are 0: they do not change the sum, but the count must leave them out.
     count = (~excluded).sum(1).clamp(1, top_k)
     return (hinge.topk(min(top_k, hinge.shape[1]), dim=1).values.sum(1) / count).sum()
 
@@ -74,18 +74,18 @@ def _pick(hinge: Tensor, excluded: Tensor, negatives: str, top_k: int) -> Tensor
 class Triplet(Loss):
     """`triplet` as a loss object.
 
-    The warm-up counts batches in training mode. Each call is a batch, unless the caller announces
-    batches: after the first `start_batch`, only `start_batch` counts. `Matcher.losses` announces
-    them, because a batch may have several score levels.
+    The warm-up counts batches in training mode. Each call counts as a batch until the first
+    `start_batch`; from then on only `start_batch` counts. `Matcher.losses` calls `start_batch`,
+    because it ranks every score level of a batch.
 
     Args:
         margin: the margin.
         negatives: "hardest", "all" or "top".
-        top_k: how many negatives "top" averages.
-        warmup_steps: take all negatives in this many first training batches; against the collapse
-            to equal scores (loss = 2 x batch x margin) that the hardest negatives can cause.
+        top_k: number of negatives that "top" averages.
+        warmup_steps: number of initial training batches with all negatives. This avoids the
+            collapse to equal scores (loss = 2 x batch x margin) that hardest negatives can cause.
         reduction: "sum" or "mean".
-        mask_same_image: captions of the same image are not negatives of each other; off in the
+        mask_same_image: exclude other captions of the same image from the negatives; off in the
             published systems.
         gather: score against the batches of all processes.
     """
@@ -106,9 +106,9 @@ class Triplet(Loss):
         check_choice("negatives", negatives, NEGATIVES)
         check_choice("reduction", reduction, REDUCTIONS)
         if top_k < 1:
-            raise ValueError(f"top_k={top_k}: expected at least 1")
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
         if margin < 0:
-            raise ValueError(f"margin={margin}: expected 0 or more")
+            raise ValueError(f"margin must be at least 0, got {margin}")
         self.margin = margin
         self.negatives = negatives
         self.top_k = top_k
@@ -116,19 +116,19 @@ class Triplet(Loss):
         self.reduction = reduction
         self.mask_same_image = mask_same_image
         self.gather = gather
-        # Training batches so far; a buffer, so that a resumed run goes on counting.
+        # Training batches so far; a buffer, so that a resumed run continues the count.
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self._calls_count = True
 
     def forward(
         self, scores: Tensor, pairs: Pairs | None = None, encoded: Sides | None = None
     ) -> Tensor:
-        """Scalar loss of a score matrix (I, C); without `pairs` the diagonal is positive."""
+        """Compute the loss of a score matrix (I, C); without `pairs` the diagonal is positive."""
         if self._calls_count:
             self._count()
         if not self.warmup_steps:
             return self._loss(scores, pairs, self.negatives)
-        # Both are cheap; choosing on the device spares waiting for the counter.
+        # Compute both and choose on the device: both are cheap, and reading the counter would wait.
         return torch.where(
             self.steps.to(scores.device) <= self.warmup_steps,
             self._loss(scores, pairs, "all"),
@@ -136,7 +136,7 @@ class Triplet(Loss):
         )
 
     def on_batch(self) -> None:
-        """Count a batch; calls do not count from now on."""
+        """Count a batch; from now on, calls no longer count."""
         self._calls_count = False
         self._count()
 
@@ -156,5 +156,5 @@ class Triplet(Loss):
         )
 
     def hinge(self) -> Hinge:
-        """Its own options."""
+        """Return the options of this loss."""
         return Hinge(self.margin, self.negatives, self.reduction, self.warmup_steps)

@@ -1,4 +1,4 @@
-"""What every backbone shares: training, scoring plain data, explanation."""
+"""The base class of all backbones: training, scoring plain data, explanation."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The similarity matrix of a whole split, from encodings, in blocks under a memory budget."""
+"""Compute the similarity matrix of a whole split from encodings, block by block."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,17 +20,17 @@ def similarity_matrix(
     memory_budget: int = MEMORY_BUDGET,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Scores of every image with every caption, each encoded once.
+    """Score every image with every caption from their encodings.
 
     Args:
-        similarity: (I block, C block) -> scores (I, C).
+        similarity: (encoded images, encoded captions) -> scores (I, C).
         images: chunks of encoded images with their rows.
-        captions: chunks of encoded captions with their rows; tight when sorted by length.
+        captions: chunks of encoded captions with their rows; sort by length to reduce padding.
         pair_floats: (regions, words) -> float32 values that one image-caption pair needs.
         device: where blocks are computed.
-        memory_budget: bytes one block may need; blocks are sized from it. Where a device has less,
-            blocks are halved until they fit.
-        out: (N, M) float32 array or memory map to fill; made when None.
+        memory_budget: bytes that one block may need. If the device has less memory, blocks are
+            halved until they fit.
+        out: (N, M) float32 array or memory map to fill; None = a new array.
 
     Returns:
         (N, M) float32, row = image, column = caption.
@@ -44,7 +44,7 @@ def similarity_matrix(
             cost = 4 * pair_floats(parts_of(image_chunk), parts_of(chunk[0]))
             planned = max(1, memory_budget // cost)
             pairs = _fill(out, similarity, here, chunk, planned, device)
-            if pairs < planned:  # the device has less than the budget; not to run into it again
+            if pairs < planned:  # the device has less memory than the budget: lower the budget
                 memory_budget = pairs * cost
     return out
 
@@ -57,10 +57,10 @@ def _fill(
     pairs: int,
     device: torch.device | str,
 ) -> int:
-    """Score all pairs of two chunks, in blocks of at most so many and of what fits the device.
+    """Score all pairs of two chunks in blocks of at most `pairs` pairs, halved until they fit.
 
     Returns:
-        How many pairs fitted at once, `pairs` or less.
+        Number of pairs that fitted at once, at most `pairs`.
 
     Raises:
         torch.OutOfMemoryError: a single pair does not fit.
@@ -79,7 +79,7 @@ def _fill(
             if size == 1:
                 raise
             pairs = size // 2
-    # Not inside the handler, where the exception keeps what the block had allocated.
+    # Outside the handler, because inside it the exception keeps the block's memory allocated.
     if len(caption_rows) > 1:
         blocks = [(images, half) for half in _halves(captions)]
     else:
@@ -96,5 +96,5 @@ def _halves(chunk: Chunk) -> list[Chunk]:
 
 
 def _extent(chunks: Sequence[Chunk]) -> int:
-    """One more than the largest row."""
+    """Return the largest row + 1."""
     return max((int(rows.max()) for _, rows in chunks if len(rows)), default=-1) + 1

@@ -1,4 +1,4 @@
-"""Compile chosen methods of a module, in place of the whole `forward`."""
+"""Compile selected methods of a module instead of its `forward`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 
 class CompiledMethods(pl.LightningModule):
-    """A LightningModule of which `compile` compiles some methods.
+    """A LightningModule whose `compile` compiles selected methods.
 
     Attributes:
-        compiled: names of these methods.
+        compiled: names of the methods to compile.
     """
 
     compiled: ClassVar[tuple[str, ...]] = ()
@@ -23,6 +23,6 @@ class CompiledMethods(pl.LightningModule):
             setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out compiled methods: in a copy they would still be bound to the original."""
+        """Leave out compiled methods, which would stay bound to the original in a copy."""
         state = super().__getstate__()
         return {name: value for name, value in state.items() if name not in self.compiled}

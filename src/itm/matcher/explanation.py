@@ -1,8 +1,8 @@
-"""What a matcher looks at when it scores one image with one caption.
+"""Explain what a matcher attends to when it scores one image with one caption.
 
-`explain` asks the matcher's `details` method: attention between regions and words, weights of
-regions or words, the edges of SGR, the labels of CASC, the concepts of CVSE. A matcher of your own
-defines `details`, or needs nothing more than an `attention` method.
+`explain` calls the matcher's `details` method, which returns attention between regions and words,
+weights of regions or words, the edges of SGR, the labels of CASC, or the concepts of CVSE. Your own
+matcher defines `details`; an `attention` method alone suffices, too.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from itm.batch import Encoded
 if TYPE_CHECKING:
     from itm.matcher.matcher import Matcher
 
-TOP = 8  # labels or concepts that are told
+TOP = 8  # labels or concepts in an explanation
 WAYS = {"t2i": "where each word looks", "i2t": "which words each region reads"}
 
 
 class Details(NamedTuple):
-    """What a matcher tells about one pair; every entry has a title.
+    """What a matcher reports about one pair; each field maps titles to values.
 
     Attributes:
         attention: (R, L) weights of regions for words.
         regions: (R,) weight of each region.
         words: (L,) weight of each word.
-        edges: (1 + L, 1 + L) weights between the whole (first) and the words.
-        names: labels or concepts: word, how strongly the image names it, and the caption.
+        edges: (1 + L, 1 + L) weights between nodes: the global node first, then the words.
+        names: labels or concepts: (word, score of the image, score of the caption).
     """
 
     attention: dict[str, np.ndarray] = {}
@@ -42,13 +42,13 @@ class Details(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """Why an image of R regions and a caption of L tokens score as they do.
+    """The score of an image of R regions and a caption of L tokens, and what it is based on.
 
     Attributes:
         caption: the sentence.
         tokens: L tokens as the matcher reads them, markers included.
         score: similarity of the pair.
-        details: what the matcher tells.
+        details: what the matcher reports.
     """
 
     caption: str
@@ -58,7 +58,7 @@ class Explanation(NamedTuple):
 
 
 def explain(matcher: Matcher, regions: np.ndarray, caption: str) -> Explanation:
-    """Score one image with one caption, and ask the matcher what it looks at.
+    """Score one image with one caption and report what the matcher attends to.
 
     Args:
         matcher: any matcher with a vocabulary.
@@ -66,7 +66,7 @@ def explain(matcher: Matcher, regions: np.ndarray, caption: str) -> Explanation:
         caption: a sentence.
 
     Raises:
-        ValueError: a matcher that reads no sentences, or that compares global vectors only.
+        ValueError: the matcher reads no sentences, or compares global vectors only.
     """
     pairs = matcher.pairs(np.asarray(regions)[None], [caption])
     assert matcher.vocab is not None  # matcher.pairs has checked
@@ -87,7 +87,7 @@ def explain(matcher: Matcher, regions: np.ndarray, caption: str) -> Explanation:
 def attention_details(
     matcher: Matcher, images: Encoded, captions: Encoded, direction: str = "t2i"
 ) -> Details:
-    """Tell the attention of the one pair in a batch.
+    """Return the attention of the only pair in a batch.
 
     Args:
         matcher: in eval mode.
@@ -103,8 +103,8 @@ def attention_details(
     except NotImplementedError as error:
         raise ValueError(
             f"{type(matcher).__name__} compares one vector of the whole image with one of the "
-            "whole sentence and weighs nothing; docs/explain.md lists the models that can be "
-            "explained, and your own model can define `details`"
+            "whole sentence, so it has no weights to show: docs/explain.md lists the models that "
+            "can be explained; your own model can define `details`"
         ) from error
     return Details(attention={WAYS[direction]: array(weights[0, 0])})
 
@@ -112,7 +112,7 @@ def attention_details(
 def strongest(
     words: Sequence[str], image: np.ndarray, text: np.ndarray
 ) -> list[tuple[str, float, float]]:
-    """Choose the words that image and caption together name most strongly, strongest first."""
+    """Choose the words with the highest sum of image and caption score, highest first."""
     order = np.argsort(-np.nansum([image, text], 0), kind="stable")[:TOP]
     return [(words[k], float(image[k]), float(text[k])) for k in order]
 

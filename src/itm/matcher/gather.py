@@ -1,4 +1,4 @@
-"""What several processes exchange: encodings of an evaluation, batches of a gathered loss."""
+"""Gather from several processes: encodings in evaluation, batches for a gathered loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itm.utils.distributed import gather_rows, rank_and_size
 
 
 def gather_chunks(chunks: list[Chunk]) -> list[Chunk]:
-    """The chunks of all processes, in rank order; a row may come twice and then counts once."""
+    """Gather the chunks of all processes in rank order; rows may occur more than once."""
     _, processes = rank_and_size()
     if processes == 1:
         return chunks
@@ -28,24 +28,24 @@ def gather_chunks(chunks: list[Chunk]) -> list[Chunk]:
 def gather_batch(
     pairs: Pairs, images: Encoded, captions: Encoded
 ) -> tuple[Pairs, Encoded, Encoded]:
-    """The batch of all processes, with gradients; features and tokens are left out.
+    """Gather the batch of all processes, with gradients but without features and tokens.
 
-    Every process then computes the loss of the global batch. The gather's backward sums the
-    gradients that all processes send to one process's encodings, and DDP averages the parameter
-    gradients over processes: together exactly the gradient of the global loss.
+    Every process then computes the loss of the global batch. The backward of the gather sums the
+    gradients from all processes for each encoding, and DDP averages the parameter gradients over
+    processes; together this is exactly the gradient of the global loss.
 
-    A relevance matrix covers the pairs of one process only and is dropped: a loss that needs one
-    must find it from `images.index` and `captions.index`, as `itm.losses.SAM` does.
+    A relevance matrix covers the pairs of one process only and is dropped: a loss that needs it
+    must look it up by `images.index` and `captions.index`, as `itm.losses.SAM` does.
 
     Raises:
-        ValueError: the batch has a target matrix, which knows nothing of other processes' pairs.
+        ValueError: the batch has a target matrix, which covers the pairs of one process only.
     """
     if rank_and_size()[1] == 1:
         return pairs, images, captions
     if pairs.target is not None:
         raise ValueError(
-            "gather=true with labelled pairs: their target matrix covers the pairs of one process "
-            "only, so there is nothing to gather; set loss.gather=false"
+            "gather=true cannot be used with labelled pairs, because their target matrix covers "
+            "the pairs of one process only: set loss.gather=false"
         )
     here, device = pairs.captions, pairs.captions.image.device
     counts = gather_rows(torch.tensor([len(pairs.images.index)], device=device))  # (processes,)

@@ -1,11 +1,11 @@
-"""Gradient caching: training batches larger than the memory of their encoders' graphs.
+"""Gradient caching: train on batches whose encoder graphs would not fit into memory.
 
 Gao, Zhang, Han, Callan: Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup,
-RepL4NLP 2021. A loss compares all pairs of a batch, but an encoder looks at each row alone. So the
-rows are encoded chunk by chunk without a graph; the loss gives the gradient of every encoding; then
-each chunk is encoded once more, with a graph, that takes its share of the gradient and is freed.
-`torch.utils.checkpoint` is these two passes of one chunk; it gives the second the random state
-(dropout) and the precision of the first.
+RepL4NLP 2021. A loss compares all pairs of a batch, but an encoder reads each row alone. So the
+rows are encoded chunk by chunk without a graph, and the loss gives the gradient of every encoding.
+Then each chunk is encoded again with a graph, which receives its share of the gradient and is
+freed. `torch.utils.checkpoint` implements these two passes for one chunk; the second pass uses the
+random state (dropout) and the precision of the first.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from itm.matcher.protocol import MatcherLike
 
 
 def encode_in_chunks(matcher: MatcherLike, pairs: Pairs, size: int) -> tuple[Encoded, Encoded]:
-    """Encode both sides of a batch, with the graphs of `size` rows at a time in memory.
+    """Encode both sides of a batch with the graphs of only `size` rows in memory at a time.
 
-    Gradients are those of the whole batch; each encoder runs twice.
+    The gradients equal those of the whole batch; each encoder runs twice.
 
     Raises:
-        ValueError: a size below 1, or a matcher whose encodings depend on the other rows.
+        ValueError: `size` is below 1, or the matcher's encodings depend on other rows.
     """
     if size < 1:
-        raise ValueError(f"chunk_size={size} must be at least 1, or null for whole batches")
+        raise ValueError(f"chunk_size must be at least 1, or null for whole batches, got {size}")
     _check_rows_alone(matcher)
     encode_images, encode_captions = matcher.training_encoders()
     sides: list[tuple[Callable[[Any], Encoded], Iterator[Any]]] = [
@@ -48,19 +48,19 @@ def _check_rows_alone(matcher: MatcherLike) -> None:
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
             raise ValueError(
                 f"chunk_size encodes a batch in chunks, but {type(matcher).__name__} has a batch "
-                f"norm ({name}), whose statistics are those of the whole batch: leave chunk_size "
-                "out (SCAN, CASC and matchers without batch norm train with it)"
+                f"norm ({name}) that needs the statistics of the whole batch: leave chunk_size out "
+                "(SCAN, CASC and other matchers without batch norm can use it)"
             )
 
 
 def image_chunks(images: Images, size: int) -> Iterator[Images]:
-    """`size` images at a time, in order."""
+    """Yield the images in order, `size` at a time."""
     for chunk in zip(*(x.split(size) for x in images), strict=True):
         yield Images(*chunk)
 
 
 def caption_chunks(captions: Captions, size: int) -> Iterator[Captions]:
-    """`size` captions at a time, in order, each chunk padded to its own longest."""
+    """Yield the captions in order, `size` at a time, each chunk padded to its longest caption."""
     for start in range(0, len(captions.lengths), size):
         rows = slice(start, start + size)
         lengths = captions.lengths[rows]

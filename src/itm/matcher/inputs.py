@@ -1,4 +1,4 @@
-"""From plain arrays and sentences to `Images`, `Captions` and `Pairs`."""
+"""Turn plain arrays and sentences into `Images`, `Captions` and `Pairs`."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def tokenise(
     """Make `Captions` from sentences and the matcher's vocabulary, or from sentence vectors (C, F).
 
     Raises:
-        ValueError: the matcher has no vocabulary or a larger one than it was built for; captions
-            that are not a list of strings; sentence vectors for a text encoder that reads words.
+        ValueError: the matcher has no vocabulary, or a larger one than it was built for; captions
+            are not a list of strings; or the text encoder reads words but got sentence vectors.
     """
     if isinstance(captions, np.ndarray) and captions.dtype.kind in "fiu":
         _check_vectors(matcher, captions)
@@ -47,20 +47,20 @@ def tokenise(
                 "this matcher reads sentence vectors: pass captions as a (C, F) array of numbers"
             )
         raise ValueError(
-            "this matcher has no vocabulary, so it cannot read sentences; load it from a folder or "
-            "checkpoint that holds one, or set matcher.vocab = Vocabulary.load('vocab.json')"
+            "this matcher has no vocabulary, so it cannot read sentences: load it from a folder or "
+            "checkpoint with a vocabulary, or set matcher.vocab = Vocabulary.load('vocab.json')"
         )
     size = matcher.hparams.get("vocab_size")
     if size is not None and len(matcher.vocab) > size:
         raise ValueError(
             f"the vocabulary has {len(matcher.vocab)} words, but {type(matcher).__name__} has "
-            f"vectors for {size}: use the vocabulary that it was trained with"
+            f"vectors for only {size}: use the vocabulary that it was trained with"
         )
     if isinstance(captions, str):
         raise ValueError(f"captions must be a list of sentences, got the string {captions[:40]!r}")
     for row, caption in enumerate(captions):
         if not isinstance(caption, str):
-            raise ValueError(f"caption {row} is a {type(caption).__name__}, expected a string")
+            raise ValueError(f"caption {row} must be a string, got {type(caption).__name__}")
     tokens = [matcher.vocab.encode(caption) for caption in captions]
     if concepts is None and matcher.concepts is not None:
         concepts = matcher.concepts.label([matcher.vocab.as_read(caption) for caption in captions])
@@ -89,16 +89,16 @@ def make_pairs(
     concepts: Any,
     relevance: Any,
 ) -> Pairs:
-    """Do the work of `Matcher.pairs`, on the host.
+    """Build the batch of `Matcher.pairs` on the host.
 
     Raises:
-        ValueError: the counts differ and `image` is missing or does not fit, or features are not
-            finite.
+        ValueError: the counts differ and `image` is missing or does not match them, or features
+            are not finite.
     """
     n, m = len(features), len(captions)
     if image is None and n != m:
         raise ValueError(
-            f"{n} images and {m} captions: give image=[row of each caption's image, ...]"
+            f"got {n} images and {m} captions: pass image=[row of each caption's image, ...]"
         )
     image = list(range(m)) if image is None else list(image)
     if len(image) != m or not all(0 <= row < n for row in image):
@@ -117,16 +117,16 @@ def image_batches(features: Features, size: int) -> Iterator[Images]:
     for start in range(0, len(features), size):
         block = features[start : start + size]
         images = make_images(block, range(start, start + len(block)))
-        if not isinstance(features, ImageView):  # it has checked, and its error names the file
+        if not isinstance(features, ImageView):  # an ImageView has checked and names the file
             check_regions(images)
         yield images
 
 
 def check_images(images: Images, matcher: MatcherLike) -> None:
-    """Check that a matcher was built for such images.
+    """Check that the images have the feature width and number of regions of a matcher.
 
     Raises:
-        ValueError: features of another width, or another number of regions than `num_regions`.
+        ValueError: the width differs from `img_dim`, or the number of regions from `num_regions`.
     """
     name, width = type(matcher).__name__, images.regions.shape[-1]
     known = matcher.hparams.get("img_dim", width)
@@ -138,20 +138,20 @@ def check_images(images: Images, matcher: MatcherLike) -> None:
     if matcher.num_regions is None:
         return
     most = images.mask.shape[1]
-    # Reading a mask on a device would wait for it; such batches were checked on the host before.
+    # Reading a mask on a device would wait; such batches have been checked on the host.
     fewest = int(images.mask.sum(1).min()) if images.mask.device.type == "cpu" else most
     if not fewest == most == matcher.num_regions:
         raise ValueError(
             f"{name} was built for exactly {matcher.num_regions} regions in every image (its batch "
-            f"norm has a channel for each position), got {fewest} to {most}: give all images as "
-            "many regions, and build with that num_regions"
+            f"norm has a channel for each position), got {fewest} to {most}: give all images the "
+            "same number of regions, and build the matcher with that num_regions"
         )
 
 
 def caption_batches(
     matcher: MatcherLike, captions: Sequence[str] | np.ndarray, size: int, concepts: Any = None
 ) -> Iterator[Captions]:
-    """Iterate over all captions by length, `size` at a time, so that a batch has little padding."""
+    """Iterate over all captions sorted by length, `size` at a time, to reduce padding."""
     rows = range(len(captions))
     every = tokenise(matcher, captions, rows, [0] * len(captions), concepts=concepts)
     order = np.argsort(every.lengths, kind="stable")

@@ -1,8 +1,9 @@
 """`Matcher`: the LightningModule that every backbone extends.
 
-A backbone defines `encode_images`, `encode_captions` and, where it needs to, `similarity`,
-`training_scores`, `extra_losses`, `attention`, `parameter_groups` and `pair_floats`. All else is
-written once: training here, and functions of the modules beside this one that become methods.
+A backbone defines `encode_images`, `encode_captions` and, if it needs to, `similarity`,
+`training_scores`, `extra_losses`, `attention`, `details`, `parameter_groups` and `pair_floats`.
+Everything else is shared: training is defined here, and the other modules of this package hold
+functions that become methods of `Matcher`.
 """
 
 from collections.abc import Callable
@@ -28,49 +29,55 @@ from itm.metrics.ranking import Ranks
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.vocabulary import Tokens
+from itm.training.optim import Schedule
 
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
 
 
-Loss = LossFunction  # any callable; `Matcher.objective` gives it the form of the protocol
+Loss = LossFunction  # any callable; `Matcher.objective` wraps it in the loss protocol
 MakeOptimizer = Callable[..., torch.optim.Optimizer]  # parameter groups -> optimiser
-MakeScheduler = Callable[..., Any]  # optimiser -> learning-rate scheduler
+MakeScheduler = Callable[..., Any] | Schedule  # optimiser -> learning-rate scheduler
 
-# Constructor arguments that are objects: never among the saved hyper-parameters, because a
-# checkpoint that pickles them can be neither loaded safely nor resumed.
+# Constructor arguments that are objects. They are never saved as hyper-parameters, because a
+# checkpoint with pickled objects can be neither loaded safely nor resumed.
 OBJECTS = ["loss", "optimizer", "scheduler"]
 
 M = TypeVar("M", bound="Matcher")
 
 
 class Matcher(CompiledMethods):
-    """Base of all backbones.
+    """Base class of all backbones.
 
     Args:
-        loss: what `training_step` minimises, see `itm.losses`; None for inference only.
+        loss: loss that `training_step` minimises, see `itm.losses`; None for inference only.
         optimizer: parameter groups -> optimiser, such as `functools.partial(Adam, lr=2e-4)`.
-        scheduler: optimiser -> learning-rate scheduler stepped per epoch, or None.
+        scheduler: optimiser -> learning-rate scheduler, or an `itm.training.optim.Schedule`, which
+            also says when it steps, or None.
 
     Attributes:
         needs_labels: trains with `Captions.labels`.
         needs_concepts: trains with `Captions.concepts`.
-        compiled: names of the methods that `compile` compiles: those that encode images and score,
-            in many small operations. `encode_captions` is left out: lengths of captions are plain
-            numbers, each new one would trigger a recompilation, and a GRU is one kernel already.
-        num_regions: how many regions every image must have; None = any number.
-        text: the text encoder; any module, but only a `TextEncoder` answers for itself.
-        vocab: words or word pieces; filled by the data module, a checkpoint or the user.
+        compiled: names of the methods that `compile` compiles: image encoding and scoring, which
+            consist of many small operations. `encode_captions` is left out: caption lengths are
+            Python ints, each new length would trigger a recompilation, and a GRU is a single kernel
+            anyway.
+        num_regions: number of regions that every image must have; None = any number.
+        text: the text encoder; any module, but only a `TextEncoder` defines its own parameter
+            groups, saved arguments and the like.
+        vocab: words or word pieces; set by the data module, a checkpoint or the user.
         concepts: the concept vocabulary of CVSE, or None.
         labels: the label vocabulary of CASC and of the multi-label loss, or None.
-        chunk_size: encode training batches in chunks of so many rows, see
-            `itm.matcher.gradient_cache`; None = whole, which takes half the time and more memory.
+        chunk_size: encode training batches in chunks of this many rows, see
+            `itm.matcher.gradient_cache`; None = whole batches, which takes half the time and more
+            memory.
         memory_budget: bytes that one block of scores may need.
-        record: results of the run that made it, its command and versions; {} when unknown. Read by
-            `itm.load` from the results.json of a run or of a saved folder.
-        ranks: of the queries of the last validation or test, see `itm.metrics.evaluate_queries`.
-        data: the data module that `itm.build` made for this matcher; not saved and not copied.
-        encoded_images, encoded_captions: what the running validation or test has encoded so far.
+        record: results, command and versions of the run that trained the matcher, {} if unknown.
+            `itm.load` reads it from the results.json of a run or of a saved folder.
+        ranks: ranks of the queries of the last validation or test, see
+            `itm.metrics.evaluate_queries`.
+        data: the data module that `itm.build` made for this matcher; neither saved nor copied.
+        encoded_images, encoded_captions: encodings of the running validation or test so far.
     """
 
     needs_labels: ClassVar[bool] = False
@@ -103,35 +110,37 @@ class Matcher(CompiledMethods):
     # What a backbone defines ------------------------------------------------------------------
 
     def encode_images(self, images: Images) -> Encoded:
-        """Images -> their global vectors and / or region vectors."""
+        """Encode images as global vectors (I, D) and / or region vectors (I, R, D)."""
         raise NotImplementedError(f"{type(self).__name__} must define encode_images")
 
     def encode_captions(self, captions: Captions) -> Encoded:
-        """Captions -> their global vectors and / or word vectors."""
+        """Encode captions as global vectors (C, D) and / or word vectors (C, L, D)."""
         raise NotImplementedError(f"{type(self).__name__} must define encode_captions")
 
     @full_precision
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
-        """Test score (I, C), larger = better; here the dot product of the global vectors."""
+        """Score pairs for testing, (I, C), larger = better; by default the global dot product."""
         assert images.vector is not None and captions.vector is not None
         return full(images.vector) @ full(captions.vector).T
 
     def training_scores(
         self, images: Encoded, captions: Encoded
     ) -> dict[str, tuple[float, Tensor]]:
-        """Score levels that the ranking loss acts on: name -> (weight, (I, C)), main first."""
+        """Return the score levels for the ranking loss: name -> (weight, (I, C)), main first."""
         return {"main": (1.0, self.similarity(images, captions))}
 
     def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
-        """Losses of the backbone itself beside ranking: name -> scalar, weights included."""
+        """Compute the backbone's own losses besides ranking: name -> weighted scalar."""
         return {}
 
     def attention(self, images: Encoded, captions: Encoded) -> Tensor:
-        """Weights (I, C, R, L) between regions and words."""
+        """Return the weights (I, C, R, L) between regions and words."""
         raise NotImplementedError(f"{type(self).__name__} has no region-word attention")
 
     def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
-        """What `itm.matcher.explain` tells about the one pair in a batch; here its attention.
+        """Return what `itm.matcher.explain` shows for the only pair in a batch.
+
+        By default this is the attention.
 
         Args:
             pairs: one image and one caption.
@@ -139,22 +148,23 @@ class Matcher(CompiledMethods):
             captions: the caption, encoded in eval mode.
 
         Raises:
-            ValueError: nothing to tell.
+            ValueError: the matcher has nothing to show.
         """
         return attention_details(self, images, captions)
 
     def training_encoders(
         self,
     ) -> tuple[Callable[[Images], Encoded], Callable[[Captions], Encoded]]:
-        """How `losses` encodes both sides of a batch; here as in evaluation."""
+        """Return the functions that encode both sides in training; by default as in evaluation."""
         return self.encode_images, self.encode_captions
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Optimiser groups: "name", "params", and maybe "lr_scale", "clip", "step_size", "gamma".
+        """Return the optimiser groups: "main" and, by default, those of the text encoder.
 
+        A group has "name" and "params", and optionally "lr_scale", "clip", "step_size", "gamma".
         `lr_scale` multiplies the optimiser's learning rate; groups with the same `clip` name are
         clipped by their common norm; `step_size` and `gamma` override those of
-        `itm.training.optim.StepLR`. Here the groups of the text encoder, and "main" for the rest.
+        `itm.training.optim.StepLR`.
         """
         own = as_text_encoder(self.text).parameter_groups()
         known = {id(p) for group in own for p in group["params"]}
@@ -162,30 +172,30 @@ class Matcher(CompiledMethods):
         return [{"name": "main", "params": rest}, *own]
 
     def pair_floats(self, regions: int, words: int) -> int:
-        """Float32 values that scoring one image-caption pair needs; sizes evaluation blocks."""
+        """Estimate the float32 values needed to score one pair; it sets the size of blocks."""
         return 4
 
     @property
     def ranks_by_vectors(self) -> bool:
-        """Whether the dot products of the global vectors order all pairs as `similarity` does.
+        """Whether the dot products of the global vectors rank all pairs as `similarity` does.
 
-        Then `itm.index.Index` searches by these vectors alone. A backbone with a `similarity` of
-        its own that has the same order overrides this.
+        If so, `itm.index.Index` searches by these vectors alone. A backbone that defines its own
+        `similarity` with the same ranking overrides this.
         """
         return type(self).similarity is Matcher.similarity
 
     def set_labels(self, labels: Any) -> None:
-        """Take what the backbone computes with a label vocabulary, such as positive weights."""
+        """Take what the backbone needs from a label vocabulary, such as positive weights."""
 
     def set_concepts(self, concepts: Any) -> None:
-        """Take what the backbone computes with a concept vocabulary, such as its graph."""
+        """Take what the backbone needs from a concept vocabulary, such as its graph."""
 
     @property
     def label_dim(self) -> int | None:
-        """Width of the global vectors for a label head; None when the backbone has its own head."""
+        """Width of the global vectors for a label head; None if the backbone has its own head."""
         return self.hparams["embed_dim"]
 
-    # What it does with plain data -------------------------------------------------------------
+    # Plain data -------------------------------------------------------------------------------
 
     pairs = scoring.pairs
     score = scoring.score
@@ -211,12 +221,12 @@ class Matcher(CompiledMethods):
     # Training ---------------------------------------------------------------------------------
 
     def forward(self, images: Images, captions: Captions) -> Tensor:
-        """Scores (I, C) of a batch of images with a batch of captions."""
+        """Score a batch of images with a batch of captions, (I, C)."""
         return self.similarity(self.encode_images(images), self.encode_captions(captions))
 
     @property
     def objective(self) -> LossProtocol:
-        """The loss in the form of `itm.losses.Loss`.
+        """The loss as an `itm.losses.Loss`.
 
         Raises:
             ValueError: this matcher has no loss.
@@ -226,10 +236,10 @@ class Matcher(CompiledMethods):
         return as_loss(self.loss)
 
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:
-        """All loss terms of a batch: name -> scalar; "total" is what training minimises.
+        """Compute all loss terms of a batch: name -> scalar; training minimises "total".
 
-        Total = sum over score levels of weight x ranking loss, plus what the loss adds on the main
-        level, plus the backbone's own losses.
+        Total = sum over score levels of weight x ranking loss, plus the additional terms of the
+        loss on the main level, plus the backbone's own losses.
         """
         loss = self.objective
         check_images(pairs.images, self)
@@ -256,11 +266,11 @@ class Matcher(CompiledMethods):
         return encode_in_chunks(self, pairs, self.chunk_size)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the data module too, whose features stay on disk."""
+        """Leave out the data module, too: its features stay on disk."""
         return {name: x for name, x in super().__getstate__().items() if name != "data"}
 
     def training_step(self, batch: Pairs, batch_idx: int) -> dict[str, Any]:
-        """One batch: all terms are logged, and returned for callbacks beside the total."""
+        """Compute the loss of a batch; log all terms, and return them for callbacks."""
         terms = self.losses(batch)
         values = {name: value.detach() for name, value in terms.items()}
         size = len(batch.captions.lengths)
@@ -282,10 +292,14 @@ class Matcher(CompiledMethods):
     # Checkpoints ------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checkpoints carry the class name and all word lists."""
+        """Add the class name and all word lists to a checkpoint."""
         checkpoint["itm"] = pack_state(self)
         checkpoint["hyper_parameters"] = saved_arguments(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the word lists; raise ValueError if this matcher already has others."""
+        """Take the word lists of a checkpoint.
+
+        Raises:
+            ValueError: this matcher already has other word lists.
+        """
         unpack_state(self, checkpoint.get("itm", {}))

@@ -1,4 +1,4 @@
-"""Lightning's hooks of `Matcher` for the optimiser: parameter groups, learning rates, clipping."""
+"""Implement the optimiser hooks of `Matcher`: parameter groups, learning rates, clipping."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from itm.training.optim import Schedule
+
 
 class Optimised(Protocol):
-    """What the hooks need of a matcher."""
+    """What the hooks need from a matcher."""
 
     optimizer: Callable[..., torch.optim.Optimizer] | None
-    scheduler: Callable[..., Any] | None
+    scheduler: Callable[..., Any] | Schedule | None
 
     def parameter_groups(self) -> list[dict[str, Any]]: ...  # noqa: D102
 
 
 def configure_optimizers(matcher: Optimised) -> Any:
-    """Build the optimiser over `parameter_groups`, and the scheduler stepped per epoch.
+    """Build the optimiser over `parameter_groups`, and the scheduler.
 
-    `lr_scale` multiplies the learning rate of a group. Parameters that do not learn are left out.
+    `lr_scale` multiplies the learning rate of a group. Frozen parameters are left out.
     """
     groups = [dict(group) for group in matcher.parameter_groups()]
     for group in groups:
@@ -30,9 +32,11 @@ def configure_optimizers(matcher: Optimised) -> Any:
     optimizer = make([group for group in groups if group["params"]])
     for group in optimizer.param_groups:
         group["lr"] *= group.get("lr_scale", 1.0)
-    if matcher.scheduler is None:
+    made = matcher.scheduler
+    if made is None:
         return optimizer
-    return [optimizer], [{"scheduler": matcher.scheduler(optimizer), "interval": "epoch"}]
+    schedule = made if isinstance(made, Schedule) else Schedule(made)
+    return [optimizer], [schedule.configure(optimizer)]
 
 
 def configure_gradient_clipping(
@@ -41,7 +45,7 @@ def configure_gradient_clipping(
     gradient_clip_val: float | None = None,
     gradient_clip_algorithm: str | None = None,
 ) -> None:
-    """Clip each set of groups with the same "clip" name by its own total L2 norm."""
+    """Clip the groups that share a "clip" name by their total L2 norm."""
     if not gradient_clip_val:
         return
     sets: dict[str, list[nn.Parameter]] = {}

@@ -1,7 +1,7 @@
-"""What scoring, inputs, saved state and gradient caching need of a matcher.
+"""Type what scoring, inputs, saved state and gradient caching need from a matcher.
 
-They are written against this protocol, so that they stand below `itm.matcher.Matcher`, which is
-made of them.
+These modules depend on this protocol, not on `itm.matcher.Matcher`, because `Matcher` is built from
+them.
 """
 
 from collections.abc import Callable, Iterator, MutableMapping

@@ -1,4 +1,4 @@
-"""Encode and score plain data outside any training: `Matcher.pairs`, `score`, `embed`, `encode`."""
+"""Encode and score plain data outside training: `Matcher.pairs`, `score`, `embed`, `encode`."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ def pairs(
     concepts: np.ndarray | None = None,
     relevance: np.ndarray | None = None,
 ) -> Pairs:
-    """Make a batch from plain data, tokenised with the matcher's own vocabulary.
+    """Make a batch from plain data, tokenised with the matcher's vocabulary.
 
     Args:
-        matcher: its vocabulary and device are used.
+        matcher: provides vocabulary and device.
         features: (I, R, F) or (I, F) array, or a list of (R_i, F).
         captions: C sentences, or a (C, F) array of sentence vectors for `text=vectors`.
-        image: row of each caption's image; needed when I != C, else 0 to C-1.
-        ids: identity of each image, equal for copies of one image; 0 to I-1 by default.
+        image: row of each caption's image; required if I != C, default 0 to C-1.
+        ids: identity of each image, equal for copies of an image; default 0 to I-1.
         labels: (C, K) labels.
-        concepts: (C, K) concept labels; from the captions' words when the matcher has concepts.
+        concepts: (C, K) concept labels; by default found among the captions' words if the matcher
+            has concepts.
         relevance: (I, C) semantic relevance for `loss=sam`.
 
     Raises:
-        ValueError: counts, widths or kinds that do not fit together or the matcher.
+        ValueError: counts, widths or types do not match each other or the matcher.
     """
     batch = make_pairs(matcher, features, captions, image, ids, labels, concepts, relevance)
     check_images(batch.images, matcher)
@@ -57,17 +58,17 @@ def score(
     """Score every image with every caption, in eval mode.
 
     Args:
-        matcher: any mode; it is left as it was.
+        matcher: in any mode, which is restored afterwards.
         features: (N, R, F) array or memory map, (N, F), or a list of (R_i, F).
         captions: M sentences, or a (M, F) array of sentence vectors for `text=vectors`.
-        batch_size: how many are encoded at once.
-        out: (N, M) float32 array or memory map to fill; made when None.
+        batch_size: number of images or captions encoded at once.
+        out: (N, M) float32 array or memory map to fill; None = a new array.
 
     Returns:
         (N, M) float32.
 
     Raises:
-        ValueError: features or captions that the matcher cannot read.
+        ValueError: the matcher cannot read these features or captions.
     """
     images = encode(matcher, image_batches(features, batch_size))
     sentences = encode(matcher, caption_batches(matcher, captions, batch_size))
@@ -85,13 +86,13 @@ def embed(
     """Return global vectors (N, D) float32 of images or of captions, in eval mode.
 
     Args:
-        matcher: any mode; it is left as it was.
+        matcher: in any mode, which is restored afterwards.
         features: images as in `score`.
-        captions: instead, captions as in `score`.
-        batch_size: how many are encoded at once.
+        captions: captions as in `score`, instead of `features`.
+        batch_size: number of images or captions encoded at once.
 
     Raises:
-        ValueError: both or neither of features and captions, or what `score` raises.
+        ValueError: both or neither of features and captions are given, or as for `score`.
     """
     if (features is None) == (captions is None):
         raise ValueError("embed takes either features=... or captions=...")
@@ -113,15 +114,15 @@ def encode(matcher: MatcherLike, batches: Iterable[Images | Captions]) -> list[C
     """Encode batches in eval mode, without gradients.
 
     Args:
-        matcher: any mode; it is left as it was.
-        batches: images and / or captions on any device, such as those of
+        matcher: in any mode, which is restored afterwards.
+        batches: images and / or captions on any device, such as from
             `itm.matcher.inputs.image_batches` and `caption_batches`.
 
     Returns:
-        For each batch its encodings and their rows, `batch.index`; on the host.
+        The encodings of each batch and their rows, `batch.index`; on the host.
 
     Raises:
-        ValueError: images of another width or number of regions than the matcher's.
+        ValueError: images have another width or number of regions than the matcher expects.
     """
     chunks = []
     with evaluating(matcher):
@@ -145,10 +146,10 @@ def score_encoded(
     """Score encoded images with encoded captions, block by block, in eval mode.
 
     Args:
-        matcher: any mode; it is left as it was.
+        matcher: in any mode, which is restored afterwards.
         images: chunks that `encode` returned for images.
         captions: chunks that `encode` returned for captions.
-        out: (N, M) float32 array or memory map to fill; made when None, up to the last rows.
+        out: (N, M) float32 array or memory map to fill; None = a new array up to the largest rows.
 
     Returns:
         (N, M) float32, row = image, column = caption.
@@ -167,7 +168,7 @@ def score_encoded(
 
 @contextmanager
 def evaluating(matcher: MatcherLike) -> Iterator[None]:
-    """Switch to eval mode, and afterwards back to the mode there was."""
+    """Switch to eval mode, and restore the previous mode afterwards."""
     training = matcher.training
     matcher.eval()
     try:

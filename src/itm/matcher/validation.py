@@ -1,4 +1,4 @@
-"""Lightning's hooks of `Matcher` for validation and test: encode batches, then score the split."""
+"""Implement the validation and test hooks of `Matcher`: encode batches, then score the split."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from itm.metrics.ranking import Ranks
 
 
 class Validated(MatcherLike, Protocol):
-    """What the hooks need of a matcher; the two lists hold this process's part of the split."""
+    """What the hooks need from a matcher; the two lists hold this process's part of the split."""
 
     encoded_images: list[Chunk]
     encoded_captions: list[Chunk]
@@ -30,14 +30,14 @@ class Validated(MatcherLike, Protocol):
 
 
 def on_epoch_start(matcher: Validated) -> None:
-    """Forget the encodings of the last epoch."""
+    """Drop the encodings of the last epoch."""
     matcher.encoded_images, matcher.encoded_captions = [], []
 
 
 def step(
     matcher: Validated, batch: Images | Captions, batch_idx: int, dataloader_idx: int = 0
 ) -> None:
-    """Encode each image and each caption once; the first loader brings images."""
+    """Encode a batch of images or captions, each once per epoch."""
     if isinstance(batch, Images):
         check_images(batch, matcher)
         matcher.encoded_images.append((matcher.encode_images(batch), batch.index.cpu()))
@@ -51,16 +51,16 @@ def on_validation_epoch_end(matcher: Validated) -> None:
 
 
 def on_test_epoch_end(matcher: Validated) -> None:
-    """Score the test split by the data module's protocol and log `test/...`."""
+    """Score the test split by its protocol and log `test/...`."""
     _log_retrieval(matcher, "test", matcher.trainer.datamodule.test_split)
 
 
 def _log_retrieval(matcher: Validated, stage: str, split: Split) -> None:
-    """Score this process's own images with all captions; rows are gathered by index."""
+    """Score this process's images with all captions; rows are gathered by index."""
     captions, count = gather_chunks(matcher.encoded_captions), len(split.caption_image)
     metrics = RetrievalMetrics(split.caption_image, split.protocol, split.num_images)
     metrics = metrics.to(matcher.device)
-    # A process without an image of its own still takes part in the gathering.
+    # A process without images must take part in the gathering, too.
     metrics.update(torch.empty(0, count), torch.empty(0, dtype=torch.long))
     for encoded, rows in matcher.encoded_images:
         out = np.empty((len(rows), count), np.float32)

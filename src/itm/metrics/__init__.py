@@ -1,7 +1,8 @@
-"""A score matrix -> numbers: ranks, recalls, named protocols.
+"""Metrics of a score matrix: ranks, recalls, named protocols.
 
-Recall@K is the field's own: the share of queries with at least one right item among the first K.
-For an image with five captions one of them suffices; it is a hit rate, not a true recall.
+Recall@K follows the field's convention: the share of queries with at least one right item among
+the first K. For an image with five captions one of them suffices, so it is a hit rate rather than
+a true recall.
 """
 
 from typing import TYPE_CHECKING

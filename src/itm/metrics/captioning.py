@@ -1,4 +1,4 @@
-"""Score written sentences by the metrics of the COCO caption evaluation."""
+"""Score generated sentences by the metrics of the COCO caption evaluation."""
 
 import shutil
 import string
@@ -14,18 +14,19 @@ def caption_scores(
 ) -> dict[str, float]:
     """Compute BLEU-1 to 4, ROUGE-L, CIDEr-D and, if Java is installed, METEOR by pycocoevalcap.
 
-    Both sides are tokenised by this library and stripped of punctuation. The COCO evaluation
-    server uses the PTB tokeniser, a Java program; on hyphens and contractions the two may differ.
+    This library tokenises both sides and removes punctuation. The COCO evaluation server uses the
+    PTB tokeniser, a Java program; the two may differ on hyphens and contractions.
 
     Args:
-        sentences: N written sentences, one per image.
+        sentences: N generated sentences, one per image.
         references: N lists of human captions.
 
     Returns:
         Name -> score in percent (CIDEr x 100, as is customary).
 
     Raises:
-        ValueError: no sentences, another number of reference lists, or a list without references.
+        ValueError: there are no sentences, the number of reference lists differs, or a list is
+            empty.
     """
     if not sentences or len(sentences) != len(references) or not all(references):
         raise ValueError(
@@ -46,7 +47,7 @@ def caption_scores(
         from pycocoevalcap.meteor.meteor import Meteor
 
         meteor = Meteor()
-        with meteor.meteor_p.stdout, meteor.meteor_p.stderr:  # its destructor leaves these open
+        with meteor.meteor_p.stdout, meteor.meteor_p.stderr:  # Meteor's destructor leaves them open
             scores["meteor"] = meteor.compute_score(human, written)[0]
     return {name: 100 * float(value) for name, value in scores.items()}
 

@@ -1,7 +1,7 @@
 """`RetrievalMetrics`: a torchmetrics Metric that collects a similarity matrix row by row.
 
-A file of its own because torchmetrics imports transformers and matplotlib, which the functions on
-score matrices do without.
+It is in a separate file because torchmetrics imports transformers and matplotlib, which the
+functions on score matrices do not need.
 """
 
 import numpy as np
@@ -17,20 +17,20 @@ from itm.metrics.retrieval import evaluate_queries
 
 
 class RetrievalMetrics(Metric):
-    """Collects the rows of a similarity matrix by image index and evaluates the whole of it.
+    """Collect the rows of a similarity matrix by image index, then evaluate the whole matrix.
 
     Rows may come in any order, from several processes, and more than once: a distributed sampler
-    repeats samples to fill the last round, and a repeated row still counts once. With several
-    processes each must add at least one row.
+    repeats samples to fill its last round, and a repeated row counts once. With several processes,
+    each must call `update` at least once.
 
     Args:
         caption_image: (M,) row of each caption's image.
         protocol: as in `evaluate`.
-        num_images: N; None takes the largest row in `caption_image`.
+        num_images: N; None = the largest row in `caption_image` + 1.
         relevance: (M, N) semantic relevance, or None, as in `evaluate`.
 
     Attributes:
-        ranks: of all queries, as `evaluate_queries` gives them; None before `compute`.
+        ranks: ranks of all queries, as from `evaluate_queries`; None before `compute`.
     """
 
     is_differentiable = False
@@ -67,7 +67,7 @@ class RetrievalMetrics(Metric):
             image_index: (I,) row of each image in the split.
 
         Raises:
-            ValueError: shapes or indices that do not fit the split.
+            ValueError: shapes or indices do not match the split.
         """
         expected = (len(image_index), len(self.caption_image))
         if tuple(rows.shape) != expected:
@@ -78,7 +78,7 @@ class RetrievalMetrics(Metric):
         self.index.append(image_index.to(self.device))
 
     def compute(self) -> dict[str, float]:
-        """The result of `evaluate` on the collected matrix.
+        """Compute `evaluate` of the collected matrix.
 
         Raises:
             ValueError: rows of some images are missing.

@@ -1,4 +1,4 @@
-"""All metrics of one score matrix: recalls and relevance, ECCV Caption and CxC, PMRP."""
+"""Compute all metrics of a score matrix: recalls, graded relevance, ECCV Caption, CxC, PMRP."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def evaluate_all(
     tables: Tables | None = None,
     codes: np.ndarray | None = None,
 ) -> tuple[dict[str, float], Ranks]:
-    """Compute the metrics of a matrix for which the data is given, and the ranks of its queries.
+    """Compute every metric whose data is given, and the ranks of the queries.
 
     Args:
         scores: (N, M) similarity.
@@ -31,10 +31,10 @@ def evaluate_all(
             category counts as not annotated.
 
     Returns:
-        Name -> value, and the ranks (N,) and (M,) as `itm.metrics.evaluate_queries` gives them.
+        Name -> value, and the ranks (N,) and (M,) as from `itm.metrics.evaluate_queries`.
 
     Raises:
-        ValueError: sizes that do not fit each other, the protocol or the tables.
+        ValueError: sizes do not match each other, the protocol or the tables.
     """
     results, ranks = evaluate_queries(scores, caption_image, protocol, relevance)
     if tables is not None:

@@ -1,7 +1,7 @@
-"""Measure COCO 5K by ECCV Caption and CxC: human judgements beyond the original pairs.
+"""Evaluate on COCO 5K with ECCV Caption and CxC, which add human judgements to COCO's own pairs.
 
 Sources: Chun et al., "ECCV Caption" (ECCV 2022) and Parekh et al., "Crisscrossed captions" (EACL
-2021). The judgements are JSON tables in the `eccv-caption` package (MIT), read without its code.
+2021). The judgements are JSON tables in the `eccv-caption` package (MIT); its code is not used.
 """
 
 import json
@@ -23,8 +23,9 @@ class Judgements(NamedTuple):
 
     Attributes:
         queries: (Q,) rows of the queries.
-        positives: (P, 2) pairs (position in `queries`, gallery row) of the items in the gallery.
-        size: (Q,) number of right items R of each query, including those outside the gallery.
+        positives: (P, 2) pairs (position in `queries`, gallery row) of the right items in the
+            gallery.
+        size: (Q,) number R of right items of each query, including items outside the gallery.
     """
 
     queries: np.ndarray
@@ -52,10 +53,10 @@ def load_tables(folder: str | Path | None = None, caption_ids: ArrayLike | None 
     """Read the JSON tables.
 
     Args:
-        folder: holds `eccv_image_to_caption.json` and the other tables; None finds the installed
+        folder: folder with `eccv_image_to_caption.json` and the other tables; None = the installed
             `eccv-caption` package.
-        caption_ids: COCO caption ids in the order of the matrix's columns; its rows are the images
-            in the order in which their captions first appear. None is the Karpathy order of SCAN's
+        caption_ids: COCO caption ids in the column order of the matrix; its rows are the images in
+            the order in which their captions first appear. None = the Karpathy order of SCAN's
             `testall` split.
 
     Raises:
@@ -66,8 +67,8 @@ def load_tables(folder: str | Path | None = None, caption_ids: ArrayLike | None 
         package = find_spec("eccv_caption")
         if package is None or package.origin is None:
             raise FileNotFoundError(
-                "the ECCV Caption tables are in the package eccv-caption: `pip install "
-                "eccv-caption`, or give the folder that holds its JSON files"
+                "the ECCV Caption tables are in the package eccv-caption, which is not installed: "
+                "`pip install eccv-caption`, or give the folder with its JSON files"
             )
         folder = Path(package.origin).parent / "data"
     folder = Path(folder)
@@ -132,7 +133,7 @@ def evaluate_eccv(scores: Matrix, tables: Tables | None = None) -> dict[str, flo
         `coco_5k`.
 
     Raises:
-        ValueError: a matrix of another size.
+        ValueError: the matrix has another size.
     """
     tables = load_tables() if tables is None else tables
     shape = (len(tables.image_ids), len(tables.caption_ids))
@@ -158,8 +159,8 @@ def evaluate_eccv(scores: Matrix, tables: Tables | None = None) -> dict[str, flo
 def judge(items: np.ndarray, judged: Judgements) -> dict[str, np.ndarray]:
     """Compute the metrics of every query, as fractions.
 
-    With R right items and precision P@r after place r:
-    R-precision = P@R, and AP@R = 1/R sum over the right places r <= R of P@r.
+    With R right items and precision P@r among the first r items:
+    R-precision = P@R, and AP@R = 1/R x the sum of P@r over places r <= R with a right item.
 
     Args:
         items: (Q, T) ranked gallery rows of each query, best first, T >= the largest R.

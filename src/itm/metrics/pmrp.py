@@ -15,15 +15,15 @@ from itm.metrics.ranking import caption_rows
 
 
 def category_codes(instances: str | Path, image_ids: ArrayLike) -> np.ndarray:
-    """Read which object categories COCO's instance annotations find in each image.
+    """Read the object categories of each image from COCO's instance annotations.
 
     Args:
         instances: path of `instances_val2014.json`.
-        image_ids: (N,) COCO image ids in the order of the similarity matrix; for SCAN's `testall`
-            split `itm.metrics.eccv.load_tables().image_ids`.
+        image_ids: (N,) COCO image ids in the order of the similarity matrix;
+            `itm.metrics.eccv.load_tables().image_ids` for SCAN's `testall` split.
 
     Returns:
-        (N, K) float32, place = category id - 1. A row of zeros is an image without annotations:
+        (N, K) float32, column = category id - 1. An image without annotations has a row of zeros:
         pass `annotated=codes.any(1)` to `pmrp`.
     """
     annotations = json.loads(Path(instances).read_text())["annotations"]
@@ -49,8 +49,9 @@ def pmrp(
     """Compute plausible-match R-precision from the object categories of the images.
 
     An item is plausible if the codes of its image and of the query's image differ in at most z
-    places. For a query with R plausible items, the score is the share of plausible items among the
-    first R, averaged over thresholds z and queries. Queries without a plausible item are left out.
+    categories. For a query with R plausible items, the score is the share of plausible items among
+    the first R, averaged over thresholds z and queries. Queries without plausible items are left
+    out.
 
     Args:
         scores: (N, M) similarity.
@@ -60,13 +61,13 @@ def pmrp(
         protocol: as in `itm.metrics.evaluate`; the published value uses `coco_1k`.
         annotated: (N,) bool; other images are left out of queries and galleries.
         thresholds: the values of z.
-        own_is_positive: False does not count the own items as plausible.
+        own_is_positive: count the query's own items as plausible.
 
     Returns:
         `i2t_pmrp`, `t2i_pmrp` and, for the first item alone, `i2t_pmr1`, `t2i_pmr1`; in percent.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes do not match, or the scores contain NaN.
     """
     n, m = scores.shape
     own = caption_rows(caption_image, n, m)
@@ -74,7 +75,7 @@ def pmrp(
     real = np.ones(n, bool) if annotated is None else np.asarray(annotated, bool)
     if codes.ndim != 2 or len(codes) != n or real.shape != (n,):
         raise ValueError(
-            f"need one code and one annotated flag per image ({n}), "
+            f"codes and annotated must hold one row per image ({n}), "
             f"got codes {codes.shape} and annotated {real.shape}"
         )
 
@@ -105,8 +106,8 @@ def _plausible(
 ) -> Iterator[np.ndarray]:
     """Yield R-precision and first hit, (2, q) per threshold and block of q queries.
 
-    NaN marks a query without a positive item. The first R items are found by the value at place R,
-    since sorting values is many times faster than sorting places.
+    NaN marks a query without positive items. The first R items are found by comparing with the R-th
+    largest value, because sorting values is many times faster than sorting indices.
     """
     gallery = len(item_image)
     step = max(1, 2**20 // max(gallery, 1))
@@ -114,8 +115,8 @@ def _plausible(
         query = query_image[start : start + step]
         values = np.ascontiguousarray(scores[start : start + step])
         ordered, first = np.sort(values, axis=1), values.argmax(1)
-        if np.isnan(ordered[:, -1]).any():  # sorted last
-            raise ValueError("cannot rank scores that hold NaN")
+        if np.isnan(ordered[:, -1]).any():  # NaN sorts last
+            raise ValueError("cannot rank scores that contain NaN")
         apart = distance[query].take(item_image, axis=1)
         for z in thresholds:
             positive = apart <= z
@@ -125,7 +126,7 @@ def _plausible(
             cut = np.take_along_axis(ordered, gallery - np.maximum(size, 1)[:, None], 1)
             inside = values >= cut
             surplus = inside.sum(1) - size
-            for row in np.flatnonzero((surplus > 0) & (size > 0)):  # ties: the lower index is first
+            for row in np.flatnonzero((surplus > 0) & (size > 0)):  # ties: lower index first
                 tied = np.flatnonzero(values[row] == cut[row])
                 inside[row, tied[len(tied) - surplus[row] :]] = False
             found = (positive & inside).sum(1)

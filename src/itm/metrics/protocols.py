@@ -1,4 +1,4 @@
-"""Named evaluation protocols: the size a published number was measured on, and its folds."""
+"""Define evaluation protocols: the split size of published numbers, and the folds."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,12 +7,13 @@ import numpy as np
 
 
 class Protocol(NamedTuple):
-    """What a number is measured on.
+    """The split size and the folds that a metric is measured on.
 
     Attributes:
-        images: images of the split, None = any.
-        captions: captions of the split, None = any.
-        folds: consecutive blocks of images scored on their own; results are averaged.
+        images: number of images of the split, None = any.
+        captions: number of captions of the split, None = any.
+        folds: number of consecutive blocks of images; each is scored separately and the results
+            are averaged.
     """
 
     images: int | None = None
@@ -32,10 +33,10 @@ Fold = Callable[[slice, Rows, np.ndarray], dict[str, float]]
 
 
 def find_protocol(protocol: str | Protocol) -> Protocol:
-    """A protocol by name; a `Protocol` passes through.
+    """Look up a protocol by name; return a `Protocol` unchanged.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: the name is unknown.
     """
     if isinstance(protocol, Protocol):
         return protocol
@@ -45,17 +46,17 @@ def find_protocol(protocol: str | Protocol) -> Protocol:
 
 
 def check_size(protocol: str | Protocol, images: int, captions: int) -> Protocol:
-    """The protocol, if it is defined on a split of this size.
+    """Return the protocol if it is defined on a split of this size.
 
     Raises:
-        ValueError: unknown protocol, or one defined on another number of images or captions.
+        ValueError: the protocol is unknown, or defined on another number of images or captions.
     """
     wanted = find_protocol(protocol)
     if wanted.images not in (None, images) or wanted.captions not in (None, captions):
         raise ValueError(
             f"protocol {protocol} is defined on {wanted.images} images and {wanted.captions} "
-            f"captions, the split has {images} and {captions}: "
-            "use protocol=full, or the split that the protocol is made for"
+            f"captions, but the split has {images} and {captions}: "
+            "use protocol=full, or the split that the protocol is defined on"
         )
     return wanted
 
@@ -63,7 +64,9 @@ def check_size(protocol: str | Protocol, images: int, captions: int) -> Protocol
 def average_folds(
     measure: Fold, images: int, caption_image: np.ndarray, protocol: str | Protocol
 ) -> dict[str, float]:
-    """Mean over the folds of a protocol: images in consecutive blocks, captions with their image.
+    """Average metrics over the folds of a protocol.
+
+    Folds are consecutive blocks of images; captions go with their image.
 
     Args:
         measure: (image rows, caption rows, row of each caption's image inside the fold) -> values.
@@ -72,7 +75,8 @@ def average_folds(
         protocol: name or `Protocol`.
 
     Raises:
-        ValueError: unknown protocol, or one defined on another number of images or captions.
+        ValueError: the protocol is unknown, defined on another number of images or captions, or
+            its folds do not divide the images equally.
     """
     wanted = check_size(protocol, images, len(caption_image))
     if wanted.folds == 1:

@@ -1,7 +1,7 @@
-"""Ranks by counting and stable top-k lists: the two primitives of every retrieval metric.
+"""Ranks by counting, and stable top-k lists: the two primitives of every retrieval metric.
 
-Ties are broken like a stable descending sort: of two candidates with equal scores the one with the
-lower index comes first, so a constant score matrix does not look like a perfect one.
+Ties are broken as in a stable descending sort: of two candidates with equal scores, the one with
+the lower index comes first, so a constant score matrix does not look perfect.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,12 +38,13 @@ def caption_rows(
         (M,) int64.
 
     Raises:
-        ValueError: None although M is not 5N, wrong length, not integers, or rows outside 0..N-1.
+        ValueError: `caption_image` is None although M is not 5N, has the wrong length, does not
+            hold integers, or holds rows outside 0..N-1.
     """
     if caption_image is None:
         if captions != 5 * images:
             raise ValueError(
-                f"{images} images with {captions} captions are not five captions per image: "
+                f"{captions} captions of {images} images are not five per image: "
                 "pass caption_image, the row of each caption's image"
             )
         return np.arange(captions) // 5
@@ -64,19 +65,19 @@ def caption_rows(
 def ranks(scores: Matrix, caption_image: ArrayLike | Tensor | None = None) -> Ranks:
     """Count the candidates that come before the right one, for every image and every caption.
 
-    i2t[i] = captions better than the best-placed own caption of image i,
-    t2i[c] = images better than the own image of caption c; 0 is a hit at rank 1.
+    i2t[i] = number of captions that come before the best own caption of image i,
+    t2i[c] = number of images that come before the image of caption c; 0 is a hit at rank 1.
 
     Args:
         scores: (N, M) similarity of N images and M captions, larger is better; an array, a
-            memory map or a tensor on any device. Read in tiles, never copied whole.
+            memory map or a tensor on any device. It is read in tiles and never copied as a whole.
         caption_image: (M,) row of each caption's image; None means five captions per image.
 
     Returns:
-        (N,) and (M,) int64 arrays. The rank of an image without captions is -1: not a query.
+        (N,) and (M,) int64 arrays. An image without captions is not a query; its rank is -1.
 
     Raises:
-        ValueError: scores are not a matrix, hold NaN, or do not fit `caption_image`.
+        ValueError: scores are not a matrix, contain NaN, or do not match `caption_image`.
     """
     if scores.ndim != 2:
         raise ValueError(f"scores must be an images x captions matrix, got {tuple(scores.shape)}")
@@ -97,24 +98,24 @@ def streamed_ranks(
     caption_image: ArrayLike | Tensor | None = None,
     block: int = TILE,
 ) -> Ranks:
-    """Compute `ranks` of `image_vectors @ caption_vectors.T` without holding that matrix.
+    """Compute `ranks` of `image_vectors @ caption_vectors.T` without storing that matrix.
 
     Args:
         image_vectors: (N, D).
         caption_vectors: (M, D).
         caption_image: (M,) row of each caption's image; None means five captions per image.
-        block: images and captions multiplied at once.
+        block: number of images and of captions multiplied at once.
 
     Returns:
-        As `ranks`.
+        As for `ranks`.
 
     Raises:
-        ValueError: as `ranks`, or the widths differ.
+        ValueError: as for `ranks`, or the widths differ.
     """
     images, captions = _to_tensor(image_vectors), _to_tensor(caption_vectors)
     if images.ndim != 2 or captions.ndim != 2 or images.shape[1] != captions.shape[1]:
         raise ValueError(
-            "image and caption vectors must be matrices of one width, "
+            "image and caption vectors must be matrices of the same width, "
             f"got {tuple(images.shape)} and {tuple(captions.shape)}"
         )
     own = caption_rows(caption_image, len(images), len(captions))
@@ -131,10 +132,10 @@ def streamed_ranks(
 
 @torch.no_grad()
 def _count_better(tile: Callable[[slice, slice], Tensor], n: int, own: Tensor, block: int) -> Ranks:
-    """Count from tiles of the score matrix; `tile` must return memory that may be written to.
+    """Count ranks from tiles of the score matrix; `tile` must return writable memory.
 
-    The scores of the positives are taken from the same tiles that are compared with them: a
-    product of another shape may round differently, and an item would overtake itself.
+    The scores of the positives come from the same tiles that they are compared with: a product of
+    another shape may round differently, and an item would then rank above itself.
     """
     m, device = len(own), own.device
     image, caption = torch.arange(n, device=device), torch.arange(m, device=device)
@@ -158,15 +159,15 @@ def _count_better(tile: Callable[[slice, slice], Tensor], n: int, own: Tensor, b
             own_score[c.start + columns] = scores[rows, columns]
 
     best = own_score.new_full((n,), -torch.inf).scatter_reduce(0, own, own_score, "amax")
-    leads = own_score == best[own]  # captions with their image's best score; the first one counts
+    leads = own_score == best[own]  # captions with their image's best score; the first counts
     place = torch.full((n,), m, device=device)
     place = place.scatter_reduce(0, own[leads], caption[leads], "amin")
 
     i2t, t2i = torch.zeros_like(image), torch.zeros_like(own)
-    buffer = torch.empty(min(block, n), min(block, m), device=device)  # reused: faults no pages
+    buffer = torch.empty(min(block, n), min(block, m), device=device)  # reused: no page faults
     for i, c, rows, columns in tiles():
         scores = _checked(tile(i, c))
-        scores[rows, columns] = -torch.inf  # exclude the positives from the candidates
+        scores[rows, columns] = -torch.inf  # positives are not candidates
         flags = buffer[: scores.shape[0], : scores.shape[1]]
         for total, at, bound, dim in ((i2t, i, best[i, None], 1), (t2i, c, own_score[c], 0)):
             better = torch.gt(scores, bound, out=flags).sum(dim)
@@ -179,7 +180,7 @@ def _count_better(tile: Callable[[slice, slice], Tensor], n: int, own: Tensor, b
 
 
 def _to_tensor(values: Matrix) -> Tensor:
-    if isinstance(values, np.ndarray):  # torch wants memory it may write to: copy a read-only map
+    if isinstance(values, np.ndarray):  # torch needs writable memory: copy a read-only map
         return torch.from_numpy(np.require(values, requirements=["C", "W"]))
     return values
 
@@ -189,24 +190,24 @@ def _checked(scores: Tensor) -> Tensor:
         scores = scores.double()
     if scores.max().isnan():  # a maximum keeps NaN
         raise ValueError(
-            "the similarity matrix holds NaN: look for zero vectors, an overflow in half "
+            "the similarity matrix contains NaN: look for zero vectors, an overflow in half "
             "precision, or a diverged model"
         )
     return scores
 
 
 def topk(scores: np.ndarray, k: int) -> np.ndarray:
-    """Find the k best candidates of every query, best first, ties by lower index.
+    """Find the k best candidates of every query, best first; the lower index wins a tie.
 
     Args:
         scores: (Q, G) scores of Q queries against a gallery of G; any strides, read in blocks.
-        k: length of the lists; cut to G.
+        k: length of the lists, at most G.
 
     Returns:
         (Q, min(k, G)) int64 columns.
 
     Raises:
-        ValueError: scores hold NaN.
+        ValueError: scores contain NaN.
     """
     queries, gallery = scores.shape
     k = min(k, gallery)
@@ -220,13 +221,13 @@ def topk(scores: np.ndarray, k: int) -> np.ndarray:
 
 def _topk(scores: np.ndarray, k: int) -> np.ndarray:
     if np.isnan(scores).any():
-        raise ValueError("cannot rank scores that hold NaN")
+        raise ValueError("cannot rank scores that contain NaN")
     gallery = scores.shape[1]
     items = np.argpartition(scores, gallery - k, axis=1)[:, gallery - k :]
     items.sort(axis=1)
     values = np.take_along_axis(scores, items, 1)
     items = np.take_along_axis(items, np.argsort(-values, axis=1, kind="stable"), 1)
-    # A tie across the cut is resolved arbitrarily by the partition: sort those rows in full.
+    # The partition resolves a tie across the cut arbitrarily: sort such rows in full.
     cut = values.min(1, keepdims=True)
     split = np.flatnonzero((scores == cut).sum(1) > (values == cut).sum(1))
     if len(split):
@@ -235,7 +236,7 @@ def _topk(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def expand(start: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """Concatenate the runs start[i], start[i] + 1, ..., of length[i] numbers each."""
+    """Concatenate runs of length[i] consecutive numbers that begin at start[i]."""
     skip = np.cumsum(length) - length
     numbers: np.ndarray = np.arange(length.sum()) + np.repeat(start - skip, length)
     return numbers

@@ -1,7 +1,8 @@
 """Retrieval metrics of a similarity matrix: ranks, recalls, named protocols.
 
-Recall@K is the field's own: the share of queries with at least one right item among the first K.
-For an image with five captions one of them suffices; it is a hit rate, not a true recall.
+Recall@K follows the field's convention: the share of queries with at least one right item among
+the first K. For an image with five captions one of them suffices, so it is a hit rate rather than
+a true recall.
 """
 
 import numpy as np
@@ -27,20 +28,24 @@ __all__ = [
 
 
 def recall(ranks: ArrayLike, k: int) -> float:
-    """Percentage of queries whose right item is among the first k.
+    """Compute the percentage of queries whose right item is among the first k.
 
     Args:
-        ranks: 0-based ranks; negative ones (an image without captions) are no queries.
+        ranks: 0-based ranks; negative ranks (images without captions) are left out.
         k: length of the list.
 
     Raises:
-        ValueError: no query is left.
+        ValueError: there is no query.
     """
     return 100 * float(np.mean(_queries(ranks) < k))
 
 
 def summary(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, float]:
-    """Recalls, median and mean rank of both directions, from 0-based ranks.
+    """Compute recalls, median and mean rank of both directions from 0-based ranks.
+
+    Args:
+        i2t: (N,) ranks of the image queries, -1 for an image without captions.
+        t2i: (M,) ranks of the caption queries.
 
     Returns:
         `i2t_r1`, `i2t_r5`, `i2t_r10`, `i2t_medr`, `i2t_meanr`, the same for `t2i`, and `rsum`, the
@@ -59,7 +64,7 @@ def _queries(ranks: ArrayLike) -> np.ndarray:
     ranks = np.asarray(ranks)
     ranks = ranks[ranks >= 0]
     if not len(ranks):
-        raise ValueError("there is no query to average over: the split has no image-caption pair")
+        raise ValueError("cannot average over zero queries: the split has no image-caption pair")
     return ranks
 
 
@@ -69,24 +74,25 @@ def evaluate(
     protocol: str | Protocol = "full",
     relevance: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Metrics of a similarity matrix under a named protocol.
+    """Compute the metrics of a similarity matrix under a protocol.
 
     Args:
         scores: (N, M) similarity of N distinct images and M captions, larger is better.
         caption_image: (M,) row of each caption's image; None means five captions per image.
         protocol: `full` (any size), `f30k_1k`, `coco_1k` (the mean over five consecutive folds of
-            1000 images), `coco_5k`, or a `Protocol` of one's own.
+            1000 images), `coco_5k`, or your own `Protocol`.
         relevance: (M, N) semantic relevance such as `itm.relevance.cider`, or None. Each fold uses
             its own block.
 
     Returns:
         The keys of `summary`. With a relevance also, for both directions and k = 1, 5, 10 in
-        percent: `i2t_ncs_10` (normalised cumulative semantic score with the own captions in the
-        gallery), `i2t_ncs_out_10` (own captions removed), `i2t_sr_out_10` (semantic recall of the
-        most related other image) and `i2t_ndcg_10` (linear gain).
+        percent: `i2t_ncs_10` (normalised cumulative semantic score with the query's own captions in
+        the gallery), `i2t_ncs_out_10` (own captions removed), `i2t_sr_out_10` (semantic recall of
+        the most related other image) and `i2t_ndcg_10` (linear gain).
 
     Raises:
-        ValueError: unknown protocol, sizes that do not fit it, NaN, a relevance of another shape.
+        ValueError: the protocol is unknown or defined on other sizes, the scores contain NaN, or
+            the relevance has another shape.
     """
     return evaluate_queries(scores, caption_image, protocol, relevance)[0]
 
@@ -97,7 +103,7 @@ def evaluate_queries(
     protocol: str | Protocol = "full",
     relevance: np.ndarray | None = None,
 ) -> tuple[dict[str, float], Ranks]:
-    """`evaluate`, and the 0-based ranks (N,) and (M,) of all queries, each within its own fold."""
+    """Compute `evaluate` and the 0-based ranks (N,) and (M,) of all queries within their fold."""
     n, m = _matrix_shape(scores)
     own = caption_rows(caption_image, n, m)
     if relevance is not None and relevance.shape != (m, n):
@@ -125,7 +131,7 @@ def evaluate_vectors(
     caption_image: ArrayLike | Tensor | None = None,
     protocol: str | Protocol = "full",
 ) -> dict[str, float]:
-    """`evaluate` of `image_vectors @ caption_vectors.T` without holding that matrix.
+    """Compute `evaluate` of `image_vectors @ caption_vectors.T` without storing that matrix.
 
     Args:
         image_vectors: (N, D).

@@ -1,7 +1,7 @@
 """Metrics of graded relevance: NCS, semantic recall and nDCG.
 
 Recall accepts one right image per caption. These metrics measure how relevant all retrieved items
-are, given a matrix of semantic relevances (`itm.relevance`). All are in percent, averaged over the
+are, given a matrix of semantic relevance (`itm.relevance`). All are in percent, averaged over the
 queries of a direction; keys are `i2t_<name>_<k>` and `t2i_<name>_<k>`.
 
 Sources: Biten et al., "Is an image worth five sentences?" (WACV 2022) for NCS and semantic recall;
@@ -25,7 +25,7 @@ class _Lists(NamedTuple):
     """Ranked lists of one direction, best first: Q queries, T places."""
 
     direction: str
-    relevance: np.ndarray  # (Q, G) a view of the given matrix
+    relevance: np.ndarray  # (Q, G) view of the given matrix
     query_image: np.ndarray  # (Q,) image of each query
     item_image: np.ndarray  # (G,) image of each gallery item
     items: np.ndarray  # (Q, T) gallery items in the order of the scores
@@ -40,18 +40,18 @@ class _Lists(NamedTuple):
         return own
 
     def cut(self, items: np.ndarray, k: int, include_own: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Cut to the first k places (Q, k) and mark the valid ones; own items may be left out."""
+        """Take the first k items (Q, k), own items included or not, and mark the valid ones."""
         own = self.own(items)
         if include_own:
             return items[:, :k], np.ones_like(own[:, :k])
-        order = np.argsort(own, axis=1, kind="stable")[:, :k]  # foreign items first
+        order = np.argsort(own, axis=1, kind="stable")[:, :k]  # other items first
         return np.take_along_axis(items, order, 1), ~np.take_along_axis(own, order, 1)
 
 
 def _lists(
     scores: np.ndarray, relevance: np.ndarray, caption_image: ArrayLike | None, k: int
 ) -> tuple[_Lists, _Lists]:
-    """Rank deep enough to leave k places when the own items are removed."""
+    """Rank deep enough to keep k items after the own items are removed."""
     n, m = scores.shape
     if relevance.shape != (m, n):
         raise ValueError(f"relevance must be captions x images, {(m, n)}, got {relevance.shape}")
@@ -77,7 +77,7 @@ def _lists(
 def semantic(
     scores: np.ndarray, relevance: np.ndarray, caption_image: ArrayLike | None = None
 ) -> dict[str, float]:
-    """Compute the graded metrics that `itm.metrics.evaluate` reports, from one set of lists.
+    """Compute the graded metrics that `itm.metrics.evaluate` reports.
 
     Args:
         scores: (N, M) similarity.
@@ -115,12 +115,12 @@ def ncs(
         scores: (N, M) similarity.
         relevance: (M, N) relevance of caption m for image n, >= 0.
         caption_image: (M,) row of each caption's image; None means five captions per image.
-        ks: lengths of the list.
-        include_own: False removes the own captions or image from both lists.
-        weighted: weight the place r = 0, ..., k-1 of both lists by log2(k - r + 1).
+        ks: list lengths.
+        include_own: False removes the query's own captions or image from both lists.
+        weighted: weight the item at r = 0, ..., k-1 of both lists by log2(k - r + 1).
 
     Returns:
-        `i2t_ncs_<k>` and `t2i_ncs_<k>`; `ncs_out` instead of `ncs` without the own items.
+        `i2t_ncs_<k>` and `t2i_ncs_<k>`; without own items `ncs_out` instead of `ncs`.
     """
     return _ncs(_lists(scores, relevance, caption_image, max(ks)), ks, include_own, weighted)
 
@@ -157,8 +157,8 @@ def related_images(
     Args:
         relevance: (M, N).
         caption_image: (M,) row of each caption's image; None means five captions per image.
-        related: images to return per image, the published M.
-        depth: how many images a caption votes for (30 in the published evaluation).
+        related: number of images to return per image (M in the paper).
+        depth: number of images that a caption votes for (30 in the published evaluation).
         include_own: False leaves out the image itself.
 
     Returns:
@@ -194,30 +194,31 @@ def semantic_recall(
 ) -> dict[str, float]:
     """Compute semantic recall: the share of the most related images' items that is retrieved.
 
-    For an image query the relevant items are the captions of its `related_images`, for a caption
-    query the `related_images` of its image.
+    The relevant items of an image query are the captions of its `related_images`; those of a
+    caption query are the `related_images` of its image.
 
     Args:
         scores: (N, M) similarity.
         relevance: (M, N) relevance of caption m for image n, >= 0.
         caption_image: (M,) row of each caption's image; None means five captions per image.
-        ks: lengths of the list.
-        related: related images per query, the published M.
-        include_own: False removes the own items from the lists and from what is relevant.
-        kind: `recall`, the share of the relevant items that is retrieved; `any`, whether at least
-            one is (the published "vse_recall"); `soft`, as `recall` with items weighted by their
-            relevance. The published soft score divides by the number of relevant items once more.
+        ks: list lengths.
+        related: number of related images per query (M in the paper).
+        include_own: False removes own items from the lists and from the relevant items.
+        kind: `recall`, the share of relevant items that is retrieved; `any`, whether at least one
+            is retrieved ("vse_recall" in the paper); `soft`, as `recall` with items weighted by
+            their relevance. The published soft score divides by the number of relevant items once
+            more.
         depth: see `related_images`.
 
     Returns:
-        `i2t_sr_<k>` and `t2i_sr_<k>`; `sr_out` instead of `sr` without the own items. A query
-        without relevant items scores 0.
+        `i2t_sr_<k>` and `t2i_sr_<k>`; without own items `sr_out` instead of `sr`. A query without
+        relevant items scores 0.
 
     Raises:
-        ValueError: unknown kind.
+        ValueError: the kind is unknown.
     """
     if kind not in ("recall", "any", "soft"):
-        raise ValueError(f"kind={kind!r}: expected 'recall', 'any' or 'soft'")
+        raise ValueError(f"kind must be 'recall', 'any' or 'soft', got {kind!r}")
     lists = _lists(scores, relevance, caption_image, max(ks))
     targets = related_images(relevance, caption_image, related, depth, include_own)
     return _semantic_recall(lists, targets, ks, include_own, kind)
@@ -255,25 +256,25 @@ def ndcg(
 ) -> dict[str, float]:
     """Compute the normalised discounted cumulative gain, own items included.
 
-    nDCG@k = sum_r g(relevance of the item at r) / log2(r + 2), r = 0..k-1, over the same sum of the
-    ideal order; 0 where nothing is relevant.
+    nDCG@k = sum_r g(relevance of the item at r) / log2(r + 2), r = 0..k-1, divided by the same sum
+    in the ideal order; 0 if no item is relevant.
 
     Args:
         scores: (N, M) similarity.
         relevance: (M, N) relevance of caption m for image n, >= 0.
         caption_image: (M,) row of each caption's image; None means five captions per image.
-        ks: lengths of the list (published: 25).
-        gain: `linear`, g(x) = x, or `exponential`, g(x) = 2^x - 1, which is made for relevances in
-            0..1: with CIDEr (0..10) the own pair would outweigh everything, so rescale first.
+        ks: list lengths (published: 25).
+        gain: `linear`, g(x) = x, or `exponential`, g(x) = 2^x - 1. The latter expects relevance in
+            0..1: rescale CIDEr (0..10) first, or the own pair outweighs everything.
 
     Returns:
         `i2t_ndcg_<k>` and `t2i_ndcg_<k>`.
 
     Raises:
-        ValueError: unknown gain.
+        ValueError: the gain is unknown.
     """
     if gain not in ("linear", "exponential"):
-        raise ValueError(f"gain={gain!r}: expected 'linear' or 'exponential'")
+        raise ValueError(f"gain must be 'linear' or 'exponential', got {gain!r}")
     return _ndcg(_lists(scores, relevance, caption_image, max(ks)), ks, gain)
 
 
@@ -291,6 +292,6 @@ def _ndcg(lists: Sequence[_Lists], ks: Sequence[int], gain: str) -> dict[str, fl
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide, with 0 where the whole is 0."""
+    """Divide; the result is 0 where the whole is 0."""
     ratio: np.ndarray = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
     return ratio

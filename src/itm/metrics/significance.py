@@ -1,9 +1,9 @@
-"""Whether two matchers differ by more than the choice of test queries explains.
+"""Test whether two matchers differ by more than the choice of test queries explains.
 
-A paired bootstrap over images: images are drawn with replacement, each with all its captions,
-because the captions of one image are not independent queries. Both matchers answer the same drawn
-queries. The bootstrap measures the variance of the test set; several seeds measure that of
-training.
+The test is a paired bootstrap over images: images are drawn with replacement, each with all its
+captions, because the captions of one image are not independent queries. Both matchers answer the
+same drawn queries. The bootstrap measures the variance due to the test set; several seeds measure
+the variance of training.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13.
 """
@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 KS = (1, 5, 10)
-QueryRanks = dict[
-    str, np.ndarray
-]  # 0-based "i2t" (I,) and "t2i" (C,), -1 = no answer; "image" (C,)
+# 0-based "i2t" (I,) and "t2i" (C,), -1 = no answer; "image" (C,), row of each caption's image.
+QueryRanks = dict[str, np.ndarray]
 
 
 class Difference(NamedTuple):
@@ -36,21 +35,21 @@ def compare(
     Args:
         first: ranks of one run, or of several seeds, whose recalls are averaged.
         second: the same.
-        samples: bootstrap samples; the smallest possible p is 2 / (samples + 1).
-        seed: of the samples.
+        samples: number of bootstrap samples; the smallest possible p is 2 / (samples + 1).
+        seed: seed of the samples.
 
     Returns:
         The difference with its percentile interval and its two-sided p: twice the share of samples
-        on the other side of zero or on it, where one sample is added as usual.
+        at zero or beyond it, with one sample added as usual.
 
     Raises:
-        ValueError: the queries differ.
+        ValueError: the runs answered different queries.
     """
     every = [*first, *second]
     if not all(same_queries(every[0], ranks) for ranks in every):
         raise ValueError(
-            "these runs answered different queries, so their difference means nothing; compare "
-            "runs on the same split"
+            "these runs answered different queries and cannot be compared: use runs on the same "
+            "split"
         )
     a, b = (np.mean([hits(ranks) for ranks in side], axis=0) for side in (first, second))
     queries = query_counts(every[0])
@@ -62,14 +61,14 @@ def compare(
 
 
 def interval(runs: Sequence[QueryRanks], samples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Estimate the 95 % interval of a matcher's rsum on other test images of the same kind."""
+    """Estimate the 95 % interval of a matcher's rsum over test sets of the same distribution."""
     mean = np.mean([hits(ranks) for ranks in runs], axis=0)
     low, high = np.percentile(resample(mean, query_counts(runs[0]), samples, seed), [2.5, 97.5])
     return float(low), float(high)
 
 
 def hits(ranks: QueryRanks) -> np.ndarray:
-    """Count each image's queries answered within 1, 5, 10: (I, 6) float, i2t before t2i."""
+    """Count each image's queries with a rank within 1, 5, 10: (I, 6) float, i2t before t2i."""
     images = len(ranks["i2t"])
     out = np.empty((images, 2 * len(KS)))
     for column, k in enumerate(KS):
@@ -80,7 +79,7 @@ def hits(ranks: QueryRanks) -> np.ndarray:
 
 
 def query_counts(ranks: QueryRanks) -> np.ndarray:
-    """Count each image's queries, itself and its captions: (I, 6) float, as `hits`."""
+    """Count each image's queries (the image and its captions): (I, 6) float, columns as `hits`."""
     images = len(ranks["i2t"])
     captions = np.bincount(ranks["image"], minlength=images)
     return np.repeat(np.stack([ranks["i2t"] >= 0, captions], 1).astype(float), len(KS), axis=1)
@@ -90,10 +89,10 @@ def resample(hits: np.ndarray, queries: np.ndarray, samples: int, seed: int) -> 
     """Draw images with replacement and sum their recalls: (samples,) rsum in percent.
 
     Args:
-        hits: (I, 6) answered queries of each image, or the differences of two matchers.
-        queries: (I, 6) queries of each image.
-        samples: how many times I images are drawn.
-        seed: of the draws.
+        hits: (I, 6) hits of each image, or the difference of two matchers' hits.
+        queries: (I, 6) number of queries of each image.
+        samples: how often I images are drawn.
+        seed: seed of the draws.
     """
     rng, images = np.random.default_rng(seed), len(hits)
     out = np.empty(samples)
@@ -105,12 +104,12 @@ def resample(hits: np.ndarray, queries: np.ndarray, samples: int, seed: int) -> 
 
 
 def same_queries(a: QueryRanks, b: QueryRanks) -> bool:
-    """Whether two runs were tested on as many images and captions, arranged in the same way."""
+    """Check whether two runs have the same number of images and the same caption-image rows."""
     return len(a["i2t"]) == len(b["i2t"]) and np.array_equal(a["image"], b["image"])
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Correct p values for their number (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    """Correct p values for multiple tests (Holm, Scandinavian Journal of Statistics 6, 1979)."""
     order = np.argsort(values, kind="stable")
     corrected, largest = [0.0] * len(values), 0.0
     for place, at in enumerate(order):

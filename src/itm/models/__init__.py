@@ -1,4 +1,4 @@
-"""The backbones; each file reads from images and captions to scores and losses."""
+"""The backbones, from images and captions to scores and losses."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""SCAN: words attend to the regions of an image, or regions to the words of a caption.
+"""SCAN: words attend to the regions of an image, or regions attend to the words of a caption.
 
 Lee, Chen, Hua, Hu, He: Stacked Cross Attention for Image-Text Matching, ECCV 2018.
 """
@@ -20,12 +20,12 @@ from itm.utils.options import flat, flat_keywords
 
 @dataclass(frozen=True)
 class Norms:
-    """Which vectors have unit length.
+    """Options of normalisation.
 
     Args:
-        weight_norm: the region projection as one gain times a direction.
-        normalize_images: unit region vectors.
-        normalize_words: unit word vectors.
+        weight_norm: parametrise the region projection as one gain times a direction.
+        normalize_images: scale region vectors to unit length.
+        normalize_words: scale word vectors to unit length.
     """
 
     weight_norm: bool = False
@@ -38,29 +38,29 @@ class SCAN(Matcher):
 
     image:   regions v = W x + b of unit length.
     caption: words w = mean of the two directions of a GRU, of unit length.
-    score:   each query (t2i: word, i2t: region) is compared with what it attends to on the other
+    score:   each query (t2i: word, i2t: region) is compared with its attended vector of the other
              side, and the comparisons are aggregated; see `itm.layers.cross_attention`.
 
-    The defaults are the published "t-i AVG" model. Published temperatures are 9 (t2i) and 4 (i2t),
-    values of lambda_lse 6 (t2i) and 5 on Flickr30K, 20 on COCO (i2t). The options of `attention`
-    and `norms` are accepted as keywords, too: SCAN(..., direction="i2t").
+    The defaults are the published "t-i AVG" model. Published temperatures are 9 (t2i) and 4 (i2t);
+    published values of lambda_lse are 6 (t2i), and for i2t 5 on Flickr30K and 20 on COCO. The
+    options of `attention` and `norms` are also accepted as keywords: SCAN(..., direction="i2t").
 
     Args:
-        vocab_size: words V.
+        vocab_size: number V of words.
         img_dim: width F of the region features.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
-        num_layers: layers of the text GRU.
+        num_layers: number of layers of the text GRU.
         bidirectional: average a forward and a backward GRU.
         attention: direction, norm, temperature and aggregation.
-        norms: which vectors have unit length.
+        norms: options of normalisation.
         text: word encoder, {"name": "gru"} or {"name": "bert", ...}, see `itm.layers.text`.
         loss: see `Matcher`.
         optimizer: see `Matcher`.
         scheduler: see `Matcher`.
 
     Raises:
-        ValueError: an unknown option.
+        ValueError: an option is unknown.
     """
 
     @flat_keywords
@@ -90,13 +90,13 @@ class SCAN(Matcher):
         self.cross = attention
 
     def encode_images(self, images: Images) -> Encoded:
-        """Region vectors (I, R, D)."""
+        """Compute region vectors (I, R, D)."""
         regions = self.image(images.regions)
         regions = l2norm(regions) if self.norms.normalize_images else regions
         return self.cross.prepare(Encoded(parts=regions, mask=images.mask))
 
     def encode_captions(self, captions: Captions) -> Encoded:
-        """Word vectors (C, L, D), zero beyond each caption's length."""
+        """Compute word vectors (C, L, D), zero beyond each caption's length."""
         words, mask = self.text(captions)
         return Encoded(
             parts=l2norm(words) if self.norms.normalize_words else words,
@@ -105,24 +105,24 @@ class SCAN(Matcher):
         )
 
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
-        """Scores (I, C)."""
+        """Compute scores (I, C)."""
         return self.cross.similarity(images, captions)
 
     def attention(self, images: Encoded, captions: Encoded) -> Tensor:
-        """Weights (I, C, R, L); they sum to 1 over the regions in t2i, over the words in i2t."""
+        """Compute weights (I, C, R, L), which sum to 1 over regions in t2i, over words in i2t."""
         return self.cross.weights(images, captions)
 
     def pair_floats(self, regions: int, words: int) -> int:
-        """The products of a pair and about five arrays of their size."""
+        """Count the products of a pair and about five arrays of the same size."""
         return 6 * regions * words
 
     def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
-        """Which regions each word looks at, or which words each region reads."""
+        """Show which regions each word attends to, or which words each region attends to."""
         return attention_details(self, images, captions, self.cross.direction)
 
 
 def region_projection(img_dim: int, embed_dim: int, weight_norm: bool = False) -> nn.Linear:
-    """Linear map F -> D; with `weight_norm`, its weight is g V / ||V|| with one scalar gain g."""
+    """Build a linear map F -> D; with `weight_norm` its weight is g V / ||V|| with a scalar g."""
     if weight_norm:
         return nn.utils.parametrizations.weight_norm(nn.Linear(img_dim, embed_dim), dim=-1)
     return xavier_(nn.Linear(img_dim, embed_dim))

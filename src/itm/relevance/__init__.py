@@ -1,7 +1,7 @@
-"""How relevant a caption is for an image: CIDEr-D, SPICE, or a matrix of one's own.
+"""Measure how relevant a caption is for an image: CIDEr-D, SPICE, or your own matrix.
 
-A relevance is a (captions, images) matrix; larger is more relevant. `itm.metrics.evaluate` scores
-retrieval with it, and the SAM loss makes its margins from CIDEr-D inside a batch
+A relevance is a (captions, images) matrix; larger is more relevant. `itm.metrics.evaluate` uses it
+for graded metrics, and the SAM loss computes its margins from CIDEr-D within a batch
 (`CiderIndex.batch`).
 """
 

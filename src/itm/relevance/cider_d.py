@@ -1,18 +1,18 @@
-"""CIDEr-D of all captions against the references of all images, exact, as sparse products.
+"""Compute CIDEr-D of all captions against the references of all images by sparse products.
 
 For the tf-idf vectors g_n (n-grams of order n = 1..4) of a caption c and a reference s,
 
     CIDEr-D(c, image) = 10 mean_n mean_s <min(g_n(c), g_n(s)), g_n(s)> / (|g_n(c)| |g_n(s)|)
                         exp(-(len(c) - len(s))^2 / 72).
 
-The usual code walks dictionaries pair by pair. But the idf is never negative, so the clipped
-product of an n-gram with counts x and y is idf^2 min(x, y) y, and min(x, y) is the sum over k of
-[x >= k][y >= k]: with one feature per (n-gram, k) the clipping is linear and everything is one
-sparse matrix product. The length factor depends on two lengths only, so for each caption length the
-references of an image are summed into one row beforehand.
+The usual code compares dictionaries pair by pair. But idf >= 0, so the clipped product of an n-gram
+with counts x and y is idf^2 min(x, y) y, and min(x, y) = sum_k [x >= k][y >= k]. With one feature
+per (n-gram, k) the clipping is linear, and one sparse matrix product computes all pairs. The length
+factor depends on the two lengths only, so for each caption length the references of an image are
+summed into one row beforehand. The result is exact.
 
-Source: Vedantam et al., "CIDEr: Consensus-based image description evaluation" (CVPR 2015); the same
-numbers as `pycocoevalcap`.
+Source: Vedantam et al., "CIDEr: Consensus-based image description evaluation" (CVPR 2015); gives
+the same numbers as `pycocoevalcap`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,8 +47,8 @@ def cider(
     Args:
         captions: M captions.
         references: N lists of reference captions.
-        df: where document frequencies come from. None: the references themselves; the reference
-            lists of another corpus; or a table of `DocumentFrequencies`.
+        df: source of the document frequencies: None = the references; or the reference lists of
+            another corpus; or a table of `DocumentFrequencies`.
         tokens: caption -> words.
         out: (M, N) array or memory map of any float type to fill, e.g. float32 to halve the memory.
 
@@ -57,7 +57,7 @@ def cider(
 
     Raises:
         TypeError: captions are not strings.
-        ValueError: `out` has another shape, or a table counts more images than there are.
+        ValueError: `out` has another shape, or a table counts an n-gram in more images than it has.
     """
     flat = [caption for group in references for caption in group]
     image = np.repeat(np.arange(len(references)), [len(group) for group in references])
@@ -73,22 +73,26 @@ def cider(
 
 
 class CiderIndex:
-    """Index of a corpus by n-grams: the relevance of any of its captions for any of its images.
+    """Index a corpus by n-grams, to compute the relevance of any caption for any of its images.
 
-    It holds arrays only (about 0.3 GB for the 566,435 captions of COCO train in float32), so that
-    data-loader workers share its memory when they fork.
+    The index holds only arrays (about 0.3 GB for the 566,435 captions of COCO train in float32), so
+    forked data-loader workers share its memory.
 
     Args:
         captions: C captions.
         caption_image: (C,) row of the image that each caption describes; -1 for a caption that is
-            scored but is not a reference.
-        images: I; None takes the largest row + 1.
+            scored but not used as a reference.
+        images: I; None = the largest row + 1.
         df: see `cider`.
         tokens: caption -> words.
-        dtype: precision of the index, and of its results unless `out` has another.
+        dtype: precision of the index, and of its results without `out`.
 
     Attributes:
         shape: (C, I).
+
+    Raises:
+        TypeError: captions are not strings.
+        ValueError: `caption_image` has the wrong shape or range, or `df` does not match.
     """
 
     def __init__(
@@ -124,7 +128,7 @@ class CiderIndex:
         self._hypotheses, self._references = clipped_features(
             ngrams.counts[: len(captions)], ngrams.order, idf, np.dtype(dtype)
         )
-        # Lengths are counted in bigrams, which matters for the empty caption only.
+        # Count lengths in bigrams; this matters only for empty captions.
         self._length = np.maximum(ngrams.length[: len(captions)] - 1, 0)
         self._members = np.argsort(image, kind="stable")[np.count_nonzero(image < 0) :]
         self._count = np.bincount(image[self._members], minlength=self.shape[1])
@@ -136,7 +140,7 @@ class CiderIndex:
         images: ArrayLike | None = None,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Compute the CIDEr-D of the given (default: all) captions for the given images, (c, i).
+        """Compute the CIDEr-D (c, i) of the given captions for the given images (default: all).
 
         Args:
             captions: rows of c captions.
@@ -158,7 +162,7 @@ class CiderIndex:
         return out
 
     def topk(self, k: int, per: str = "caption") -> tuple[np.ndarray, np.ndarray]:
-        """Find the k highest relevances without holding the matrix.
+        """Find the k highest values of relevance without storing the matrix.
 
         Args:
             k: length of the lists.
@@ -166,10 +170,13 @@ class CiderIndex:
                 of each image.
 
         Returns:
-            Values and rows, both (C, k) or (I, k), best first; of equal values the lower row.
+            Values and rows, both (C, k) or (I, k), best first; the lower row wins a tie.
+
+        Raises:
+            ValueError: `per` is unknown.
         """
         if per not in ("caption", "image"):
-            raise ValueError(f"per={per!r}: expected 'caption' or 'image'")
+            raise ValueError(f"per must be 'caption' or 'image', got {per!r}")
         queries, gallery = self.shape if per == "caption" else self.shape[::-1]
         values = np.empty((queries, min(k, gallery)), self._hypotheses.dtype)
         items = np.empty(values.shape, np.int64)
@@ -201,16 +208,17 @@ class CiderIndex:
         return result
 
     def batch(self, captions: ArrayLike, images: ArrayLike) -> np.ndarray:
-        """Compute the relevance inside a batch: (I, C) float32, row = image, column = caption.
+        """Compute the relevance within a batch: (I, C) float32, row = image, column = caption.
 
-        The collate function of a data loader can call it: 128 x 128 take a few milliseconds.
+        This is fast enough for the collate function of a data loader: 128 x 128 pairs take a few
+        milliseconds.
         """
         captions, images = np.asarray(captions), np.asarray(images)
         owner, members = self._references_of(images)
         hypotheses, references = self._hypotheses[captions], self._references[members]
         # Renumber the features of these captions, so that the product does not grow with the
-        # millions of features of the corpus. Features that occur in references only are dropped:
-        # most by a look at their low 16 bits, the rest by a search.
+        # millions of features of the corpus. Drop features that occur in references only: most
+        # are found by their low 16 bits, the rest by a search.
         features, place = np.unique(hypotheses.indices, return_inverse=True)
         glance = np.zeros(2**16, bool)
         glance[features & 0xFFFF] = True
@@ -235,7 +243,7 @@ class CiderIndex:
         return result
 
     def _references_of(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each reference of the given images: the position of its image, and its own row."""
+        """Return the position of its image and its own row for each reference of the images."""
         count = self._count[images]
         members = self._members[expand(self._start[images], count)]
         return np.repeat(np.arange(len(images)), count), members
@@ -243,7 +251,7 @@ class CiderIndex:
     def _blocks(
         self, captions: np.ndarray, images: np.ndarray, size: int = 512
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Places in `captions`, all of one length, and their scores (len(places), len(images))."""
+        """Yield places in `captions` of equal length, and their scores (places, images)."""
         owner, members = self._references_of(images)
         references = self._references[members].T.tocsr()  # (features, references)
         scale = 2.5 / np.maximum(self._count[images], 1)[owner]
@@ -253,7 +261,7 @@ class CiderIndex:
                 (weight.astype(references.dtype), owner, np.arange(len(owner) + 1)),
                 shape=(len(owner), len(images)),
             )
-            table = references @ mean  # (features, images): the length factor is inside
+            table = references @ mean  # (features, images), length factor included
             places = np.flatnonzero(self._length[captions] == length)
             for part in np.split(places, range(size, len(places), size)):
                 yield part, (self._hypotheses[captions[part]] @ table).toarray()
@@ -292,7 +300,7 @@ class CiderIndex:
 
 
 def _length_factor(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """exp(-(a - b)^2 / 72), looked up: the few differences repeat for all pairs."""
+    """Compute exp(-(a - b)^2 / 72) by a table, because few different differences occur."""
     difference = np.abs(a - b)
     factors = np.exp(-(np.arange(difference.max(initial=0) + 1) ** 2) / VARIANCE)
     found: np.ndarray = factors[difference]

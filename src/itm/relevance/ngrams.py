@@ -1,4 +1,4 @@
-"""Count the n-grams of a corpus in a sparse matrix, and make tf-idf features for CIDEr-D."""
+"""Count the n-grams of a corpus in a sparse matrix, and compute tf-idf features for CIDEr-D."""
 
 import warnings
 from collections import Counter, defaultdict
@@ -15,21 +15,21 @@ PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--
 
 
 def whitespace_tokens(caption: str) -> list[str]:
-    """Split a lower-cased caption at blanks; right for caption files that are tokenised already."""
+    """Lower-case a caption and split it at blanks; meant for tokenised caption files."""
     return caption.lower().split()
 
 
 def coco_tokens(caption: str) -> list[str]:
-    """Split as `whitespace_tokens`, without the punctuation that the COCO evaluation drops."""
+    """Split as `whitespace_tokens` and drop the punctuation that the COCO evaluation drops."""
     return [word for word in caption.lower().split() if word not in PUNCTUATION]
 
 
 class DocumentFrequencies(NamedTuple):
-    """In how many images of a corpus an n-gram occurs.
+    """The number of images of a corpus in which each n-gram occurs.
 
     Attributes:
         counts: tuple of words -> number of images.
-        images: all images of the corpus.
+        images: number of images of the corpus.
     """
 
     counts: Mapping[tuple[str, ...], float]
@@ -37,15 +37,15 @@ class DocumentFrequencies(NamedTuple):
 
 
 class NGrams(NamedTuple):
-    """The n-grams of C captions; they are numbered order by order.
+    """The n-grams of C captions, numbered order by order.
 
     Attributes:
-        counts: (C, n-grams) int32, how often each occurs in each caption.
-        order: (n-grams,) 0 for single words to 3 for four words.
+        counts: (C, n-grams) int32, how often each n-gram occurs in each caption.
+        order: (n-grams,) 0 for single words up to 3 for four words.
         words: the vocabulary.
         prefix: (n-grams,) number of the n-gram without its last word, -1 for single words.
         last: (n-grams,) number of the last word.
-        length: (C,) words of each caption.
+        length: (C,) number of words of each caption.
     """
 
     counts: csr_array
@@ -56,17 +56,17 @@ class NGrams(NamedTuple):
     length: np.ndarray
 
     def look_up(self, table: Mapping[tuple[str, ...], float]) -> np.ndarray:
-        """Look up each n-gram in a table by word tuples: (n-grams,), 0 where it has none."""
+        """Look up each n-gram in a table keyed by word tuples: (n-grams,), 0 if missing."""
         names: list[tuple[str, ...]] = []
         for prefix, last in zip(self.prefix.tolist(), self.last.tolist(), strict=True):
             names.append((*(names[prefix] if prefix >= 0 else ()), self.words[last]))
         return np.array([table.get(name, 0) for name in names], np.float64)
 
     def document_frequency(self, document: np.ndarray) -> tuple[np.ndarray, int]:
-        """Count the documents that hold each n-gram, (n-grams,), and all documents.
+        """Count the documents that contain each n-gram, (n-grams,), and all documents.
 
         Args:
-            document: (C,) document that each caption belongs to, -1 for none.
+            document: (C,) document of each caption, -1 = none.
         """
         rows = np.repeat(document, np.diff(self.counts.indptr))
         known = rows >= 0
@@ -78,7 +78,7 @@ class NGrams(NamedTuple):
 
 
 def inverse_document_frequency(frequency: np.ndarray, documents: int) -> np.ndarray:
-    """Compute log(documents) - log(max(1, frequency)), which is never negative.
+    """Compute log(documents) - log(max(1, frequency)), which is at least 0.
 
     Raises:
         ValueError: a frequency exceeds the number of documents.
@@ -90,7 +90,7 @@ def inverse_document_frequency(frequency: np.ndarray, documents: int) -> np.ndar
         )
     if documents <= 1:
         warnings.warn(
-            "CIDEr-D is 0 everywhere when document frequencies come from a single image, "
+            "CIDEr-D is 0 everywhere if document frequencies come from a single image, "
             "because idf = log(1 / 1): pass df= with the captions of a larger corpus",
             stacklevel=3,
         )
@@ -101,8 +101,8 @@ def inverse_document_frequency(frequency: np.ndarray, documents: int) -> np.ndar
 def count_ngrams(captions: Sequence[str], tokens: Tokens) -> NGrams:
     """Count the n-grams of up to four words.
 
-    An n-gram is numbered through the pair (its first n-1 words as an n-gram, its last word), so
-    that sorting integers replaces dictionaries of tuples.
+    Each n-gram is identified by the pair (number of its first n-1 words, number of its last word),
+    so sorting integers replaces dictionaries of tuples.
 
     Raises:
         TypeError: captions are not strings.
@@ -151,7 +151,7 @@ def count_ngrams(captions: Sequence[str], tokens: Tokens) -> NGrams:
 def document_frequencies(
     references: Sequence[Sequence[str]], tokens: Tokens = whitespace_tokens
 ) -> DocumentFrequencies:
-    """Make a table for `df`: in how many images each n-gram of up to four words occurs."""
+    """Count in how many images each n-gram of up to four words occurs, a table for `df`."""
     counts: Counter[tuple[str, ...]] = Counter()
     for group in references:
         words = [tokens(caption) for caption in group]
@@ -169,7 +169,7 @@ def document_frequencies(
 def clipped_features(
     counts: csr_array, order: np.ndarray, idf: np.ndarray, dtype: np.dtype
 ) -> tuple[csr_array, csr_array]:
-    """Make matrices H and R with H R^T = sum over orders of the clipped cosines of CIDEr-D.
+    """Compute matrices H and R with H R^T = sum over orders of the clipped cosines of CIDEr-D.
 
     Feature (n-gram w, k) of a caption with count y >= k is idf(w) / |g_n| as a hypothesis and
     y idf(w) / |g_n| as a reference: min(x, y) y idf^2 = sum_k [x >= k] idf * [y >= k] y idf.
@@ -178,10 +178,10 @@ def clipped_features(
         counts: (C, n-grams).
         order: (n-grams,) order of each n-gram.
         idf: (n-grams,) >= 0.
-        dtype: of the result.
+        dtype: type of the result.
 
     Returns:
-        Two (C, features) matrices that share their pattern of non-zeros.
+        Two (C, features) matrices with the same sparsity pattern.
     """
     captions = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
     grams, count, weight = counts.indices, counts.data, idf[counts.indices]

@@ -30,8 +30,8 @@ def relevance(
         (M, N) relevance of each caption for each image.
 
     Raises:
-        ValueError: unknown name, or a matrix of the wrong shape.
-        FileNotFoundError: no such file.
+        ValueError: the name is unknown, or the matrix has the wrong shape.
+        FileNotFoundError: the file does not exist.
     """
     check_source(source)
     if isinstance(source, str) and source == "cider":
@@ -47,11 +47,11 @@ def relevance(
 
 
 def check_source(source: str | Path | np.ndarray) -> None:
-    """Check a source of relevance before scores are computed, which may take minutes.
+    """Check a source of relevance early, before scores are computed.
 
     Raises:
-        ValueError: unknown name.
-        FileNotFoundError: no such file.
+        ValueError: the name is unknown.
+        FileNotFoundError: the file does not exist.
     """
     if isinstance(source, np.ndarray) or source in ("cider", "spice"):
         return
@@ -60,11 +60,11 @@ def check_source(source: str | Path | np.ndarray) -> None:
             f"unknown relevance {str(source)!r}: choose cider, spice or the path of a .npy file"
         )
     if not Path(source).is_file():
-        raise FileNotFoundError(f"no relevance file {source}")
+        raise FileNotFoundError(f"relevance file {source} does not exist")
 
 
 def group_captions(captions: Sequence[str], caption_image: ArrayLike) -> list[list[str]]:
-    """Group captions by image: the lines of a caption file -> `references`.
+    """Group captions by image, to be used as `references`.
 
     Args:
         captions: M captions.
@@ -85,24 +85,24 @@ def spice(
 ) -> np.ndarray:
     """Compute the SPICE F-score (0..1) of every caption against the references of every image.
 
-    Runs the Java program that `pycocoevalcap` packages, which downloads its parser on first use.
-    Each pair is a comparison of scene graphs: meant for thousands of pairs, not for a whole split.
+    Run the Java program in `pycocoevalcap`, which downloads its parser on first use. Each pair
+    compares two scene graphs, so use SPICE for thousands of pairs, not for a whole split.
 
     Args:
         captions: M captions.
-        references: N lists of reference captions, none of them empty.
-        block: pairs per Java process.
+        references: N non-empty lists of reference captions.
+        block: number of pairs per Java process.
 
     Returns:
-        (M, N) float64; NaN from SPICE (no scene graph on either side) counts as 0.
+        (M, N) float64; NaN from SPICE (no scene graph on either side) becomes 0.
 
     Raises:
         RuntimeError: Java is missing or fails, or the parser cannot be downloaded.
     """
     if shutil.which("java") is None:
         raise RuntimeError(
-            "SPICE needs Java, and there is no `java` on the PATH: install a Java 8 runtime, use "
-            "relevance=cider, or bring a matrix of precomputed scores (.npy)"
+            "SPICE needs Java, but there is no `java` on the PATH: install a Java 8 runtime, use "
+            "relevance=cider, or give a matrix of precomputed scores (.npy)"
         )
     from pycocoevalcap.spice.spice import Spice  # slow to import, and rarely used
 
@@ -117,13 +117,13 @@ def spice(
             )
         except OSError as error:  # URLError among them
             raise RuntimeError(
-                "SPICE could not download its parser (stanford-corenlp 3.6.0); put its two jar "
-                "files into pycocoevalcap/spice/lib or connect to the internet"
+                "SPICE could not download its parser (stanford-corenlp 3.6.0): put its two jar "
+                "files into pycocoevalcap/spice/lib, or connect to the internet"
             ) from error
         except subprocess.CalledProcessError as error:
             raise RuntimeError(
-                f"SPICE's Java program failed (exit code {error.returncode}); it was written for "
-                "Java 8 and needs 8 GB of memory"
+                f"SPICE's Java program failed (exit code {error.returncode}): it needs Java 8 and "
+                "8 GB of memory"
             ) from error
         for (c, i), score in zip(part, scores, strict=True):
             result[c, i] = np.nan_to_num(score["All"]["f"])

@@ -12,6 +12,8 @@ import yaml
 
 from itm.runs.tables import RECALLS, markdown_table
 
+FAILURE = "failure.txt"  # in the folder of a job that failed: the error in one line
+
 
 def collect_jobs(folder: Path) -> list[dict[str, Any]]:
     """Read overrides and results of every job below a sweep folder, in job order."""
@@ -23,6 +25,8 @@ def collect_jobs(folder: Path) -> list[dict[str, Any]]:
         results = job / "results.json"
         values = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
         jobs.append({"job": job.relative_to(folder).as_posix(), "overrides": overrides, **values})
+        if (job / FAILURE).is_file():
+            jobs[-1]["failure"] = (job / FAILURE).read_text(encoding="utf-8")
     return sorted(jobs, key=lambda job: (len(job["job"]), job["job"]))
 
 
@@ -30,7 +34,7 @@ def job_table(jobs: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]
     """Make columns and rows: the swept values, then the recalls and rsum, best job first.
 
     Results are of the test split, or of the validation split if no job scored the test split. The
-    cells of a job without results are "failed".
+    cells of a job without results are "failed", the last one with the reason, where it is known.
     """
     keys = list(dict.fromkeys(key for job in jobs for key in job["overrides"]))
     swept = [k for k in keys if len({job["overrides"].get(k) for job in jobs}) > 1]
@@ -40,6 +44,8 @@ def job_table(jobs: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]
     rows = []
     for job in jobs:
         values = [job.get(f"{stage}/{name}", "failed") for name in names]
+        if "failure" in job:
+            values[-1] = f"failed: {job['failure']}"
         rows.append([job["job"], *(job["overrides"].get(k, "") for k in swept), *values])
     rows.sort(key=lambda row: -row[-1] if isinstance(row[-1], float) else 1)
     return ["job", *swept, *(f"{stage}/{name}" for name in names)], rows

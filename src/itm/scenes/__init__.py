@@ -1,7 +1,7 @@
-"""The embedded corpus: a small generated world, its captions, its regions and its pictures.
+"""The built-in corpus: a small generated world with captions, regions and pictures.
 
-It downloads nothing and is made in seconds, yet it is a retrieval task in earnest: captions are
-partial and overlap in meaning, images come with near twins, region vectors are noisy.
+It is generated in seconds without downloads, yet it is a real retrieval task: captions are partial
+and overlap in meaning, images have near duplicates, and region vectors are noisy.
 """
 
 from itm.scenes.corpus import cache_root, load_phrases, load_scenes, scenes_folder, write_scenes

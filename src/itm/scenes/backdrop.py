@@ -1,4 +1,4 @@
-"""What a place looks like: sky, light, land and water."""
+"""Draw the backdrop of a scene: sky, light, land and water."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SKY: dict[str, tuple[Colour, Colour]] = {  # top, horizon
     "sunset": ((116, 92, 160), (252, 172, 104)),
     "night": ((14, 20, 54), (50, 62, 112)),
 }
-# what the light does to the backdrop; things keep their colours, which captions name
+# effect of the light on the backdrop; things keep their colours, because captions name them
 TINT = {
     "sunny": (1.0, 1.0, 1.0),
     "cloudy": (0.86, 0.88, 0.92),
@@ -39,7 +39,7 @@ TINT = {
 
 
 def draw_backdrop(canvas: Image, scene: Scene) -> None:
-    """Draw what is behind the things, always the same for one scene."""
+    """Draw the backdrop, which is always the same for a given scene."""
     from PIL import ImageDraw
 
     draw = ImageDraw.Draw(canvas)
@@ -103,7 +103,7 @@ def draw_backdrop(canvas: Image, scene: Scene) -> None:
 
 
 def _draw_sky(draw: Any, light: str, rng: Random, width: int, height: int) -> None:
-    """Sun, clouds, or moon and stars."""
+    """Draw the sun, clouds, or moon and stars."""
 
     def disc(x: float, y: float, radius: float, colour: Colour, stretch: float = 1.0) -> None:
         r = radius * height

@@ -1,8 +1,8 @@
-"""Where the corpus lives on disk, and how it gets there and back.
+"""Write the generated corpus to disk and read it back.
 
-One folder for each set of parameters, in the SCAN layout (`{split}_ims.npy`, `{split}_caps.txt`,
-`{split}_ids.txt`) with `{split}_boxes.npy`, `{split}_phrases.jsonl`, `{split}_scenes.jsonl` and
-`scenes.json`, the parameters.
+There is one folder for each set of parameters. It has the SCAN layout (`{split}_ims.npy`,
+`{split}_caps.txt`, `{split}_ids.txt`) plus `{split}_boxes.npy`, `{split}_phrases.jsonl`,
+`{split}_scenes.jsonl` and `scenes.json` with the parameters.
 """
 
 import json
@@ -22,13 +22,13 @@ from itm.scenes.language import captions
 from itm.scenes.regions import detect
 from itm.scenes.world import Scene
 
-# part of every folder's name: raise it with any change to what is written
+# part of every folder's name; increase it with every change of the written data
 VERSION = 1
 SPLITS = ("train", "dev", "test")
 
 
 def cache_root() -> Path:
-    """Where generated data goes: `$ITM_CACHE`, else `$XDG_CACHE_HOME/itm`, else `~/.cache/itm`."""
+    """Return the data folder: `$ITM_CACHE`, else `$XDG_CACHE_HOME/itm`, else `~/.cache/itm`."""
     if chosen := os.environ.get("ITM_CACHE"):
         return Path(chosen).expanduser()
     if base := os.environ.get("XDG_CACHE_HOME"):
@@ -45,7 +45,7 @@ def scenes_folder(
     noise: float = 1.5,
     seed: int = 0,
 ) -> Path:
-    """The folder that `write_scenes` fills for these parameters; nothing is written."""
+    """Return the folder that `write_scenes` fills for these parameters, without writing to it."""
     return _folder(root, _parameters(images, regions, width, noise, seed))
 
 
@@ -58,24 +58,24 @@ def write_scenes(
     noise: float = 1.5,
     seed: int = 0,
 ) -> Path:
-    """Generate the corpus, or return at once where these parameters have been generated before.
+    """Generate the corpus, or return at once if it exists for these parameters.
 
     The folder appears complete or not at all; processes that write it at the same time do not
     disturb each other. The same parameters give the same bytes.
 
     Args:
-        root: folder that holds one folder for each set of parameters; default `cache_root()`.
+        root: parent folder of the corpora; None = `cache_root()`.
         images: number of train, dev and test images.
         regions: R, regions of every image.
         width: F, width of a region vector.
-        noise: standard deviation of the noise on region vectors, whose parts weigh about 1.
-        seed: another seed gives other scenes in the same feature space.
+        noise: standard deviation of the noise on region vectors; the facts have weights of about 1.
+        seed: seed of the scenes; all seeds share the same feature space.
 
     Returns:
         The folder, `root / "scenes-<digest of the parameters>"`.
 
     Raises:
-        ValueError: a number that makes no corpus.
+        ValueError: a parameter is out of range.
         OSError: the folder cannot be written.
     """
     parameters = _parameters(images, regions, width, noise, seed)
@@ -97,7 +97,7 @@ def write_scenes(
         try:
             partial.rename(folder)
         except OSError:
-            # another process was first, and wrote the same bytes
+            # another process was faster and wrote the same bytes
             if not (folder / "scenes.json").is_file():
                 raise
     finally:
@@ -106,17 +106,17 @@ def write_scenes(
 
 
 def load_scenes(folder: str | Path, split: str) -> list[Scene]:
-    """The scenes of a split, one for each image row."""
+    """Read the scenes of a split, one for each image row."""
     return [Scene.from_dict(values) for values in _read_lines(folder, f"{split}_scenes.jsonl")]
 
 
 def load_phrases(folder: str | Path, split: str) -> list[dict[str, Any]]:
-    """The phrases of a split, in caption order.
+    """Read the phrases of a split, in caption order.
 
     Each has `image` (row), `caption` (row), `phrase`, `span` ([start, stop] in the words of the
     caption split at spaces), `type` (people, clothing, animals, vehicles, scene, other) and
-    `boxes` (x1, y1, x2, y2 as fractions of width and height; several where it names several
-    things).
+    `boxes` (x1, y1, x2, y2 as fractions of width and height; several boxes if the phrase names
+    several things).
     """
     return _read_lines(folder, f"{split}_phrases.jsonl")
 
@@ -125,14 +125,16 @@ def _parameters(
     images: tuple[int, int, int], regions: int, width: int, noise: float, seed: int
 ) -> dict[str, Any]:
     if len(images) != len(SPLITS) or min(images) < 1:
-        raise ValueError(f"images={images}: give three counts of at least 1: train, dev, test")
+        raise ValueError(
+            f"images must be three counts of at least 1 (train, dev, test), got {images}"
+        )
     if regions < 1 or width < 1 or not 0 <= noise < float("inf"):
         raise ValueError(
-            f"regions={regions}, width={width}, noise={noise}: regions and width must be at "
-            "least 1, noise at least 0"
+            "regions and width must be at least 1 and noise at least 0, got "
+            f"regions={regions}, width={width}, noise={noise}"
         )
     if seed < 0:
-        raise ValueError(f"seed={seed}: give a whole number of at least 0")
+        raise ValueError(f"seed must be a whole number of at least 0, got {seed}")
     return {
         "images": [int(n) for n in images],
         "regions": int(regions),
@@ -151,7 +153,7 @@ def _folder(root: str | Path | None, parameters: dict[str, Any]) -> Path:
 def _write_split(
     folder: Path, split: str, count: int, regions: int, width: int, noise: float, seed: int
 ) -> None:
-    # one stream for each side, so that features may change without changing scenes or captions
+    # a random stream for each side, so that features can change without changing scenes or captions
     scenes = list(draw_scenes(Random(f"{seed} {split} scenes"), count, f"{split}-{seed}"))
     talk = Random(f"{seed} {split} captions")
     look = np.random.default_rng([seed, SPLITS.index(split)])
@@ -190,6 +192,6 @@ def _read_lines(folder: str | Path, name: str) -> list[dict[str, Any]]:
     path = Path(folder) / name
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is not there; write_scenes() makes a folder with train, dev and test splits"
+            f"{path} does not exist; write_scenes() makes a folder with train, dev and test splits"
         )
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,7 +1,6 @@
-"""How scenes are drawn: two to four groups of things, each in a place of its own.
+"""Sample scenes: two to four groups of things, each in a different place.
 
-Some scenes are variations of the one before with a single fact changed: the hard negatives of the
-corpus.
+Some scenes vary the previous scene in a single fact; these are the hard negatives of the corpus.
 """
 
 from collections.abc import Iterator
@@ -15,14 +14,14 @@ MOST_THINGS = 6
 
 
 class Group(NamedTuple):
-    """A group before it is placed: a thing without a place, and how many of it."""
+    """A group before it is placed: a thing without a box, and the number of copies."""
 
     thing: Thing
     number: int
 
 
 def draw_scenes(rng: Random, count: int, name: str, variation: float = 0.35) -> Iterator[Scene]:
-    """Draw `count` scenes; with probability `variation` one differs in one fact from the last."""
+    """Sample `count` scenes; with probability `variation` a scene varies the last in one fact."""
     setting, light = "", ""
     groups: list[Group] = []
     for row in range(count):
@@ -37,7 +36,7 @@ def draw_scenes(rng: Random, count: int, name: str, variation: float = 0.35) -> 
 def _draw_groups(rng: Random, setting: str) -> list[Group]:
     groups: list[Group] = []
     left = MOST_THINGS
-    # no category twice in a scene, so that "a dog" never leaves open which of two groups is meant
+    # no category twice in a scene, so that "a dog" is never ambiguous
     for category in rng.sample(SETTINGS[setting].categories, rng.choice((2, 3, 3, 4))):
         if left:
             groups.append(_draw_group(rng, category, left))
@@ -70,13 +69,13 @@ def _vary(rng: Random, setting: str, light: str, groups: list[Group]) -> tuple[s
             new = old._replace(number=new.number)
         elif fact != "category":
             new = old._replace(thing=replace(old.thing, **{fact: getattr(new.thing, fact)}))
-        # most facts of most things can change, not all: a man has no other size
+        # not every fact of every thing can change: a man has only one size
         if new != old:
             return light, [*groups[:which], new, *groups[which + 1 :]]
 
 
 def _place(rng: Random, setting: Setting, groups: list[Group]) -> tuple[Thing, ...]:
-    """Give every thing a box; of several random places a group takes the least crowded."""
+    """Give every thing a box; each group takes the least crowded of several random places."""
     placed: list[Thing] = []
     for index, group in enumerate(groups):
         tries = [_boxes(rng, setting, group) for _ in range(8)]
@@ -88,7 +87,7 @@ def _place(rng: Random, setting: Setting, groups: list[Group]) -> tuple[Thing, .
 
 
 def _boxes(rng: Random, setting: Setting, group: Group) -> list[Box]:
-    """Boxes of one group side by side, larger the nearer (the lower) they stand."""
+    """Place the boxes of a group side by side; nearer (lower) things are larger."""
     facts = CATEGORIES[group.thing.category]
     zone = ZONES.get(group.thing.pose, "land")
     top, bottom = {
@@ -114,7 +113,7 @@ def _boxes(rng: Random, setting: Setting, group: Group) -> list[Box]:
 
 
 def _overlap(a: Box, b: Box) -> float:
-    """Area of the intersection."""
+    """Compute the area of the intersection."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     return max(width, 0.0) * max(height, 0.0)

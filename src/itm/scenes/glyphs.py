@@ -1,7 +1,7 @@
-"""How each category is drawn: simple shapes in a unit box, facing right, y pointing down.
+"""Define the shapes of each category in a unit box, facing right, y pointing down.
 
 A shape is a form, a colour and coordinates: `oval` and `box` take x1, y1, x2, y2, `poly` takes
-points, `line` takes points after its thickness. The colour `main` is the thing's own, with its
+points, `line` takes its thickness and then points. The colour `main` is the thing's colour with its
 pattern; `deep` is a darker shade of it.
 """
 
@@ -9,7 +9,7 @@ Shape = tuple[str, str, tuple[float, ...]]
 
 
 def _person(skirt: bool, hair: str) -> list[Shape]:
-    """A person; what is `main` fills the box of the clothes."""
+    """Draw a person; the `main` shapes fill the box of the clothes."""
     legs: list[Shape] = [
         ("line", "navy", (0.13, 0.4, 0.66, 0.36, 0.98)),
         ("line", "navy", (0.13, 0.6, 0.66, 0.64, 0.98)),
@@ -30,7 +30,7 @@ def _person(skirt: bool, hair: str) -> list[Shape]:
 
 
 def _beast(ear: float, tail: float, legs: float) -> list[Shape]:
-    """A four-legged animal by the height of its ears, of its tail, and where its legs begin."""
+    """Draw a four-legged animal, given the height of its ears and tail and the top of its legs."""
     stand: list[Shape] = [
         ("line", "deep", (0.08, x, legs, x, 0.97)) for x in (0.18, 0.3, 0.55, 0.67)
     ]

@@ -1,7 +1,7 @@
-"""What people say of a scene: five captions, and the phrases in them with their boxes.
+"""Describe a scene by five captions, and their phrases with boxes.
 
 Every caption is true but partial: one counts, one relates two groups, one gives the gist, one
-tells what goes on, one looks closely at a single group.
+describes an action, and one describes a single group in detail.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from itm.scenes.world import Box, Scene, Thing, union
 
 
 class Phrase(NamedTuple):
-    """Some words of a caption and the boxes of what they refer to."""
+    """Words of a caption and the boxes of the things they refer to."""
 
     text: str
     type: str
@@ -31,7 +31,7 @@ class Phrase(NamedTuple):
 
 
 class Mention(NamedTuple):
-    """A phrase and its place in the caption: words[start:stop] of the caption split at spaces."""
+    """A phrase and its position: words[start:stop] of the caption split at spaces."""
 
     phrase: Phrase
     start: int
@@ -43,14 +43,14 @@ Things = list[Thing]
 
 
 def captions(rng: Random, scene: Scene) -> list[tuple[str, list[Mention]]]:
-    """Five captions of a scene in random order, each with its phrases."""
+    """Write five captions of a scene in random order, each with its phrases."""
     writers = [_count, _relate, _gist, _act, _look]
     rng.shuffle(writers)
     return [_sentence(write(rng, scene)) for write in writers]
 
 
 def relations(a: Things, b: Things) -> list[str]:
-    """Every relation that holds between two groups, judged by their boxes alone."""
+    """List every relation that holds between two groups, judged by their boxes."""
     ax1, ay1, ax2, ay2 = union([t.box for t in a])
     bx1, by1, bx2, by2 = union([t.box for t in b])
     shared = min(ax2, bx2) - max(ax1, bx1)
@@ -69,7 +69,7 @@ def relations(a: Things, b: Things) -> list[str]:
 
 
 def _count(rng: Random, scene: Scene) -> list[Piece]:
-    """How many of what are where."""
+    """Say how many things are where."""
     groups = _salient(rng, scene.groups, rng.choice((2, 2, 3)))
     named = [_name(rng, group, detail=0.3, exact=True) for group in groups]
     listed = named[0]
@@ -88,12 +88,12 @@ def _count(rng: Random, scene: Scene) -> list[Piece]:
 
 
 def _relate(rng: Random, scene: Scene) -> list[Piece]:
-    """Where one group is with respect to another."""
+    """Say where one group is relative to another."""
     groups = scene.groups
     found = [(a, b, name) for a in groups for b in groups for name in relations(a, b)]
     if not found:
         return _look(rng, scene)
-    # left and right hold of most pairs: prefer what says more
+    # left or right holds for most pairs, so prefer more specific relations
     weights = [1 if name in ("left", "right") else 3 for _, _, name in found]
     a, b, name = rng.choices(found, weights)[0]
     first, second = _name(rng, a, detail=0.6), _name(rng, b, detail=0.6)
@@ -107,7 +107,7 @@ def _relate(rng: Random, scene: Scene) -> list[Piece]:
 
 
 def _gist(rng: Random, scene: Scene) -> list[Piece]:
-    """What sort of scene it is."""
+    """Say what sort of scene it is."""
     kinds: list[list[Piece]] = []
     for kind in ("people", "animals", "vehicles"):
         members = [t for t in scene.things if t.kind == kind]
@@ -134,7 +134,7 @@ def _gist(rng: Random, scene: Scene) -> list[Piece]:
 
 
 def _act(rng: Random, scene: Scene) -> list[Piece]:
-    """What goes on."""
+    """Say what is happening."""
     a, *rest = _salient(rng, scene.groups, 2)
     first = [*_name(rng, a, detail=0.45), _verb(rng, a)]
     near = [g for g in scene.groups if "near" in relations(a, g)]
@@ -148,7 +148,7 @@ def _act(rng: Random, scene: Scene) -> list[Piece]:
 
 
 def _look(rng: Random, scene: Scene) -> list[Piece]:
-    """One group in full detail."""
+    """Describe one group in full detail."""
     a, *rest = _salient(rng, scene.groups, 2)
     first = _name(rng, a, detail=0.9)
     view = rng.choice(("a photo of", "a view of", "a picture of", "a close look at"))
@@ -162,7 +162,7 @@ def _look(rng: Random, scene: Scene) -> list[Piece]:
 
 
 def _name(rng: Random, group: Things, detail: float, exact: bool = False) -> list[Piece]:
-    """A noun phrase; each attribute is told with probability `detail`, counts if `exact`."""
+    """Build a noun phrase with each attribute with probability `detail`, and counts if `exact`."""
     thing, count = group[0], len(group)
     told = [a for a in (thing.size, thing.pattern, thing.colour) if rng.random() < detail]
     adjectives = [rng.choice(ADJECTIVES[a]) for a in told if a in ADJECTIVES]
@@ -181,7 +181,7 @@ def _name(rng: Random, group: Things, detail: float, exact: bool = False) -> lis
 
 
 def _phrase(rng: Random, words: list[str], kind: str, boxes: list[Box], exact: bool) -> Phrase:
-    """Words with an article or a number in front."""
+    """Build a phrase of words with an article or a number in front."""
     text, count = " ".join(words), len(boxes)
     if count == 1:
         text = f"one {text}" if exact and rng.random() < 0.4 else _article(text)
@@ -195,7 +195,7 @@ def _article(text: str) -> str:
 
 
 def _where(rng: Random, scene: Scene, things: Sequence[Thing]) -> list[Piece]:
-    """The place of things: air, water or land; the whole place for a mixture, or for none."""
+    """Name the place of things: air, water or land, or the whole place for several or none."""
     zones = {thing.zone for thing in things}
     zone = zones.pop() if len(zones) == 1 else "mixed"
     if zone == "air" and rng.random() < 0.5:
@@ -215,19 +215,19 @@ def _is(group: Things) -> str:
 
 
 def _verb(rng: Random, group: Things) -> str:
-    """A verb in one of its forms: runs, run, is running, are running, running."""
+    """Choose a form of the verb: runs, run, is running, are running, running."""
     singular, plural, progressive = rng.choice(VERBS[group[0].pose])
     simple = singular if len(group) == 1 else plural
     return rng.choice((simple, f"{_is(group)} {progressive}"))
 
 
 def _moves(group: Things) -> bool:
-    """Whether there is more to tell than that it stands there."""
+    """Check whether the group does more than stand there."""
     return group[0].kind in ("people", "animals") or group[0].zone != "land"
 
 
 def _salient(rng: Random, groups: list[Things], count: int) -> list[Things]:
-    """Up to `count` groups, people and animals and what is large or many first."""
+    """Choose up to `count` groups; people, animals, and large or many things come first."""
     interest = {"people": 4, "animals": 3, "vehicles": 2, "other": 1}
 
     def weight(group: Things) -> float:
@@ -242,7 +242,7 @@ def _sometimes(rng: Random, probability: float, pieces: list[Piece]) -> list[Pie
 
 
 def _sentence(pieces: list[Piece]) -> tuple[str, list[Mention]]:
-    """Join the pieces, capitalise, end with a full stop, and find each phrase's words."""
+    """Join the pieces, capitalise, end with a full stop, and locate each phrase's words."""
     words: list[str] = []
     mentions: list[Mention] = []
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""What a scene looks like: its picture, drawn with Pillow."""
+"""Draw the picture of a scene with Pillow."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COLOURS: dict[str, Colour] = {
     "leaf": (64, 140, 66),
     "shine": (255, 255, 255),
 }
-SMOOTH = 3  # drawn larger by this factor and reduced, for smooth edges
+SMOOTH = 3  # draw larger by this factor and reduce, for smooth edges
 
 
 def render(
@@ -48,8 +48,8 @@ def render(
     """Draw a scene.
 
     Args:
-        scene: what to draw.
-        path: where to save the picture; its ending chooses the format.
+        scene: scene to draw.
+        path: file to save the picture to; its ending sets the format.
         size: width and height in pixels; boxes are fractions of these.
 
     Returns:
@@ -105,7 +105,7 @@ def _draw_shape(draw: Any, shape: Shape, size: tuple[int, int]) -> None:
 
 
 def _shade(name: str, thing: Thing) -> Colour:
-    """A fixed colour, or for `deep` a darker shade of the thing's own (of black a lighter one)."""
+    """Return a fixed colour, or for `deep` a darker shade of the thing's (lighter for black)."""
     if name != "deep":
         return COLOURS[name]
     factor = 1.8 if thing.colour == "black" else 0.74
@@ -114,7 +114,7 @@ def _shade(name: str, thing: Thing) -> Colour:
 
 
 def _cloth(thing: Thing, size: tuple[int, int]) -> Image:
-    """The thing's colour with its pattern."""
+    """Draw the thing's colour with its pattern."""
     from PIL import Image, ImageDraw
 
     cloth = Image.new("RGB", size, COLOURS[thing.colour])
@@ -132,17 +132,17 @@ def _cloth(thing: Thing, size: tuple[int, int]) -> Image:
 
 
 def _draw_pose(draw: Any, thing: Thing, box: tuple[int, int, int, int]) -> None:
-    """Speed lines of what runs or drives, the shadow of a jump, a waving arm, the Zs of sleep."""
+    """Draw speed lines (run, drive), a jump's shadow, a waving arm, or the Zs of sleep."""
     x1, y1, x2, y2 = box
     w, h = x2 - x1, y2 - y1
 
     def at(*unit: float) -> list[tuple[float, float]]:
-        """Points in the unit box of a thing that faces right, in pixels."""
+        """Convert points in the unit box of a thing that faces right to pixels."""
         side, step = (x2, -w) if thing.mirrored else (x1, w)
         return [(side + step * x, y1 + h * y) for x, y in zip(unit[::2], unit[1::2], strict=True)]
 
     def mark(points: list[tuple[float, float]]) -> None:
-        """A white line with a dark edge, to be seen on snow and at night."""
+        """Draw a white line with a dark edge, visible on snow and at night."""
         thick = max(2, h // 36)
         draw.line(points, fill=COLOURS["steel"], width=2 * thick, joint="curve")
         draw.line(points, fill=COLOURS["paper"], width=thick, joint="curve")

@@ -1,8 +1,8 @@
-"""What a detector would see in a scene: boxes, and one vector for each.
+"""Simulate a detector: boxes of a scene, and one vector for each.
 
 A vector is the weighted sum of fixed random code vectors, one for each fact about the box
-(category, colour, place, ...), with noise. The code vectors depend on the fact's name and the
-width alone, so that corpora of different seeds speak of the same feature space.
+(category, colour, place, ...), plus noise. The code vectors depend only on the fact's name and the
+width, so corpora of different seeds share the same feature space.
 """
 
 from functools import cache
@@ -20,7 +20,7 @@ Facts = dict[str, float]
 
 @cache
 def code(name: str, width: int) -> Array:
-    """The code vector of one fact, (F,), standard normal."""
+    """Draw the code vector of a fact, (F,), standard normal."""
     rng = np.random.default_rng([crc32(name.encode()), width])
     return rng.standard_normal(width, dtype=np.float32)
 
@@ -28,19 +28,19 @@ def code(name: str, width: int) -> Array:
 def detect(
     rng: np.random.Generator, scene: Scene, regions: int, width: int, noise: float
 ) -> tuple[Array, Array]:
-    """See a scene as `regions` boxes in random order.
+    """Detect `regions` boxes in a scene, in random order.
 
-    Things come first, then whole groups, backdrop and parts; random boxes fill up.
+    Things have priority, then whole groups, backdrop and parts; random boxes fill the rest.
 
     Returns:
-        vectors (R, F) and boxes (R, 4) as fractions of the picture.
+        Vectors (R, F) and boxes (R, 4) as fractions of the picture.
     """
     seen = _candidates(scene)
     while len(seen) < regions:
         seen.append(_distraction(rng, scene))
     seen = [seen[i] for i in rng.permutation(regions)]
     boxes = np.array([box for box, _ in seen], np.float32)
-    # a detector's boxes are a little off
+    # a detector's boxes are slightly inexact
     sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
     boxes = np.clip(boxes + 0.05 * sides * rng.standard_normal(boxes.shape), 0, 1)
     vectors = np.stack(
@@ -51,7 +51,7 @@ def detect(
 
 
 def _candidates(scene: Scene) -> list[tuple[Box, Facts]]:
-    """Everything that is there, the most important first."""
+    """List the boxes and facts of everything in the scene, the most important first."""
     things = [(t.box, _thing(t)) for t in scene.things]
     several = [g for g in scene.groups if len(g) > 1]
     groups = [
@@ -82,7 +82,7 @@ def _thing(thing: Thing) -> Facts:
 
 
 def _distraction(rng: np.random.Generator, scene: Scene) -> tuple[Box, Facts]:
-    """A random box: a weak mixture of one thing and the land around it."""
+    """Draw a random box with a weak mixture of one thing and the land around it."""
     w, h = rng.uniform(0.1, 0.4, 2)
     x, y = rng.uniform(0, 1 - w), rng.uniform(0, 1 - h)
     thing = scene.things[rng.integers(len(scene.things))]

@@ -1,4 +1,4 @@
-"""The words for things, attributes, places and times, with synonyms."""
+"""Words for things, attributes, places and times, with synonyms."""
 
 Forms = tuple[tuple[str, str], ...]
 
@@ -41,7 +41,7 @@ NOUNS: dict[str, Forms] = {
     "girl clothes": (("dress", "dresses"), ("coat", "coats")),
 }
 
-# medium and plain are what nobody mentions
+# captions never mention "medium" and "plain"
 ADJECTIVES: dict[str, tuple[str, ...]] = {
     "small": ("small", "little", "tiny"),
     "large": ("large", "big", "huge"),
@@ -87,8 +87,8 @@ KINDS: dict[str, tuple[tuple[str, ...], ...]] = {
 
 Places = tuple[tuple[str, str, str], ...]
 
-# by the zone of what is there (mixed: several zones): preposition, place, and the part of the
-# backdrop that the place refers to
+# by the zone of the things (mixed: several zones): preposition, place, and the part of the backdrop
+# that the place refers to
 PLACES: dict[str, dict[str, Places]] = {
     "beach": {
         "land": (("on", "the beach", "land"), ("on", "the sand", "land")),

@@ -1,4 +1,4 @@
-"""What can be in a scene: the facts of a small world.
+"""Define what a scene can contain: the facts of a small world.
 
 A scene is a setting (beach, street, ...), a light (sunny, night, ...) and groups of equal things.
 """
@@ -21,7 +21,7 @@ MOVES = ("standing", "running", "jumping")
 
 
 class Category(NamedTuple):
-    """What can be true of one sort of thing; width and height are fractions of the picture."""
+    """Possible facts about a category; width and height are fractions of the picture."""
 
     kind: str
     width: float
@@ -70,7 +70,7 @@ CATEGORIES = {
 
 
 class Setting(NamedTuple):
-    """A backdrop: the sky ends at `horizon`, land begins at `shore`, water lies between."""
+    """A backdrop: sky down to `horizon`, land from `shore` downwards, water in between."""
 
     horizon: float
     shore: float
@@ -106,7 +106,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing in a scene; the things of one `group` differ in their boxes only."""
+    """A thing in a scene; things of the same `group` differ only in their boxes."""
 
     group: int
     category: str
@@ -119,17 +119,17 @@ class Thing:
 
     @property
     def kind(self) -> str:
-        """People, animals, vehicles or other."""
+        """Return the kind: people, animals, vehicles or other."""
         return CATEGORIES[self.category].kind
 
     @property
     def zone(self) -> str:
-        """Where it is: air, water or land."""
+        """Return where the thing is: air, water or land."""
         return ZONES.get(self.pose, "land")
 
     @property
     def clothes(self) -> Box:
-        """The box of what a person wears."""
+        """Return the box of a person's clothes."""
         x1, y1, x2, y2 = self.box
         w, h = x2 - x1, y2 - y1
         return (x1 + 0.15 * w, y1 + 0.24 * h, x2 - 0.15 * w, y1 + 0.68 * h)
@@ -137,7 +137,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """All there is to know about one image; `groups` is what captions talk about."""
+    """All facts about one image; captions describe its `groups`."""
 
     id: str
     setting: str
@@ -146,29 +146,29 @@ class Scene:
 
     @property
     def groups(self) -> list[list[Thing]]:
-        """The things, group by group."""
+        """Return the things group by group."""
         last = max(thing.group for thing in self.things)
         return [[t for t in self.things if t.group == g] for g in range(last + 1)]
 
     @property
     def backdrop(self) -> dict[str, Box]:
-        """Boxes of the sky, of the land, and of the water where there is some."""
+        """Return the boxes of the sky, the land and, if there is any, the water."""
         horizon, shore, _ = SETTINGS[self.setting]
         boxes = {"air": (0.0, 0.0, 1.0, horizon), "land": (0.0, shore, 1.0, 1.0)}
         return boxes | ({"water": (0.0, horizon, 1.0, shore)} if shore > horizon else {})
 
     def to_dict(self) -> dict[str, Any]:
-        """The scene as JSON-able values."""
+        """Return the scene as data for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Scene":
-        """The inverse of `to_dict`."""
+        """Rebuild a scene from `to_dict`."""
         things = tuple(Thing(**{**t, "box": tuple(t["box"])}) for t in values["things"])
         return cls(**{**values, "things": things})
 
 
 def union(boxes: list[Box]) -> Box:
-    """The smallest box around all boxes."""
+    """Compute the smallest box around all boxes."""
     x1, y1, x2, y2 = zip(*boxes, strict=True)
     return min(x1), min(y1), max(x2), max(y2)

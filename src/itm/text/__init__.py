@@ -1,4 +1,4 @@
-"""Captions -> ids and word lists."""
+"""Turn captions into ids, and find label and concept words in them."""
 
 from typing import TYPE_CHECKING
 

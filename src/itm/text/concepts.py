@@ -1,7 +1,7 @@
 """The concept vocabulary of CVSE (Wang et al., ECCV 2020, section 3.1).
 
-The most frequent nouns, adjectives and verbs of the training captions, and how often they occur
-together.
+Concepts are the most frequent nouns, adjectives and verbs of the training captions; the vocabulary
+also counts how often they occur together.
 """
 
 import json
@@ -31,17 +31,17 @@ class Concepts:
     """Concept words, their groups, counts, co-occurrence and optional word vectors.
 
     Args:
-        words: K concept words; the order is that of the labels.
+        words: K concept words, in the order of the labels.
         groups: "OBJ", "PROP" or "MOT" for each word.
-        counts: (K,) how often each word occurs in the corpus.
-        adjacency: (K, K) how many captions hold both words; symmetric, zero diagonal.
+        counts: (K,) number of occurrences of each word in the corpus.
+        adjacency: (K, K) number of captions with both words; symmetric, zero diagonal.
         vectors: (K, G) word vectors, or None.
-        matching: how captions are labelled: "exact" words, or noun "lemma" (the published test
-            rule: of concepts with the same lemma only the first is ever set).
-        source: which tagger made the groups.
+        matching: how captions are labelled: by "exact" words, or by noun "lemma" (the published
+            test rule, where of concepts with the same lemma only the first is ever set).
+        source: name of the tagger that made the groups.
 
     Raises:
-        ValueError: a word occurs twice, shapes do not fit, or the matching is unknown.
+        ValueError: a word occurs twice, shapes do not match, or the matching is unknown.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class Concepts:
     ):
         size = len(words)
         if len(set(words)) != size:
-            raise ValueError("concepts has words more than once")
+            raise ValueError("concepts must hold each word once")
         if matching not in ("exact", "lemma"):
-            raise ValueError(f"matching={matching!r}: expected 'exact' or 'lemma'")
+            raise ValueError(f"matching must be 'exact' or 'lemma', got {matching!r}")
         self.words = list(words)
         self.groups = list(groups) if groups is not None else None
         self.counts = None if counts is None else np.asarray(counts, np.int32)
@@ -70,9 +70,9 @@ class Concepts:
         for name, shape in shapes.items():
             value = getattr(self, name)
             if value is not None and value.shape != shape:
-                raise ValueError(f"{name} is {value.shape} for {size} concepts, expected {shape}")
+                raise ValueError(f"{name} must be {shape} for {size} concepts, got {value.shape}")
         if self.vectors is not None and (self.vectors.ndim != 2 or len(self.vectors) != size):
-            raise ValueError(f"vectors are {self.vectors.shape}, expected ({size}, G)")
+            raise ValueError(f"vectors must be ({size}, G), got {self.vectors.shape}")
 
     def __len__(self) -> int:
         return len(self.words)
@@ -87,15 +87,15 @@ class Concepts:
     ) -> "Concepts":
         """Choose the most frequent words: 70 % objects, 20 % properties, 10 % motions.
 
-        A word belongs to the group of its most frequent tag. Words are compared as written,
-        without stop list or lemmas (man and men are two concepts). Of words equally frequent the
-        one that occurs first is taken. A group with too few words leaves its places to objects,
-        then to the others; a small corpus gives fewer than `size` concepts.
+        A word belongs to the group of its most frequent tag. Words are compared as written, without
+        stop list or lemmas (man and men are two concepts). Of equally frequent words, the one that
+        occurs first comes first. If a group has too few words, the rest goes to objects, then to
+        the other groups; a small corpus gives fewer than `size` concepts.
 
         Args:
-            captions: of the training split only.
+            captions: captions of the training split only.
             size: K (paper: 300).
-            tagger: tokens -> Penn tags; `itm.text.tagger.default_tagger` when None.
+            tagger: tokens -> Penn tags; None = `itm.text.tagger.default_tagger`.
             vectors: file of word vectors in GloVe's text format.
         """
         tagger = tagger or default_tagger()
@@ -113,11 +113,11 @@ class Concepts:
         )
 
     def label(self, captions: Iterable[str], matching: str | None = None) -> np.ndarray:
-        """Label captions: (C, K) float32, 1 where a caption holds a concept.
+        """Label captions: (C, K) float32, 1 if a caption contains a concept.
 
         Args:
             captions: C captions.
-            matching: "exact" or "lemma"; None takes the list's own.
+            matching: "exact" or "lemma"; None = as set in the constructor.
         """
         return self._find(captions, matching or self.matching).toarray().astype(np.float32)
 
@@ -126,7 +126,8 @@ class Concepts:
     ) -> np.ndarray:
         """Label images by the exact words of any of their captions: (N, K) float32.
 
-        For training only: at test time such labels would reveal which captions belong together.
+        Use it only in training: at test time such labels would reveal which captions belong
+        together.
         """
         return any_of_image(self._find(captions, "exact"), caption_image, num_images)
 
@@ -159,16 +160,17 @@ class Concepts:
     def load(cls, path: str | Path, vectors: str | Path | None = None) -> "Concepts":
         """Read a file of `save`, or the original's files.
 
-        The original keeps category_concepts.json ({word: index}) beside pickles of counts and word
-        vectors, which are read too. Captions are then labelled by lemma, as the published
-        evaluation does.
+        The original code stores category_concepts.json ({word: index}) next to pickles of counts
+        and word vectors, which are read, too. Captions are then labelled by lemma, as in the
+        published evaluation.
 
         Args:
             path: JSON file, or the folder of category_concepts.json.
-            vectors: file of word vectors: GloVe's text format or .npy; instead of the stored ones.
+            vectors: file of word vectors in GloVe's text format or .npy, used in place of the
+                stored ones.
 
         Raises:
-            FileNotFoundError: no such file.
+            FileNotFoundError: the file does not exist.
             ValueError: the file has another format.
         """
         path = Path(path)

@@ -1,7 +1,7 @@
 """The label vocabulary of CASC and of the multi-label loss (Xu et al., TNNLS 2020).
 
-The most frequent nouns of the training captions; an image has the labels that any of its captions
-names.
+Labels are the most frequent nouns of the training captions; an image has a label if any of its
+captions contains the word.
 """
 
 import json
@@ -23,9 +23,12 @@ class Labels:
 
     Args:
         words: K label words.
-        positives: (K,) how many images hold each label, or None.
-        images: how many images were counted.
-        source: which tagger chose the words.
+        positives: (K,) number of images with each label, or None.
+        images: number of images counted.
+        source: name of the tagger that chose the words.
+
+    Raises:
+        ValueError: a word occurs twice, or `positives` does not hold K counts.
     """
 
     def __init__(
@@ -36,9 +39,9 @@ class Labels:
         source: str = "given",
     ):
         if len(set(words)) != len(words):
-            raise ValueError("labels has words more than once")
+            raise ValueError("labels must hold each word once")
         if positives is not None and len(positives) != len(words):
-            raise ValueError(f"{len(positives)} counts for {len(words)} labels")
+            raise ValueError(f"expected {len(words)} counts, one per label, got {len(positives)}")
         self.words = list(words)
         self.positives = None if positives is None else [int(n) for n in positives]
         self.images = images
@@ -57,14 +60,14 @@ class Labels:
     ) -> "Labels":
         """Choose the most frequent nouns without stop words.
 
-        A word counts where it is tagged as a noun.
+        Only occurrences tagged as nouns count.
 
         Args:
-            captions: of the training split only (published: training and validation).
-            size: K (paper: 500); fewer when the corpus has fewer nouns.
-            tagger: tokens -> Penn tags; `itm.text.tagger.default_tagger` when None.
-            caption_image: row of each caption's image, for `pos_weight`; without it every caption
-                counts as an image of its own.
+            captions: captions of the training split only (published: training and validation).
+            size: K (paper: 500); there are fewer labels if the corpus has fewer nouns.
+            tagger: tokens -> Penn tags; None = `itm.text.tagger.default_tagger`.
+            caption_image: row of each caption's image, for `pos_weight`; None = every caption
+                has a separate image.
         """
         tagger = tagger or default_tagger()
         labels = cls(
@@ -75,10 +78,10 @@ class Labels:
         return labels
 
     def count(self, captions: Sequence[str], caption_image: Sequence[int] | np.ndarray) -> None:
-        """Count the images that hold each label, for `pos_weight`; earlier counts are forgotten.
+        """Count the images with each label, for `pos_weight`, and replace earlier counts.
 
         Args:
-            captions: of the training split.
+            captions: captions of the training split.
             caption_image: row of each caption's image.
         """
         rows = np.asarray(caption_image)
@@ -93,14 +96,14 @@ class Labels:
         num_images: int,
         legacy_join: bool = False,
     ) -> np.ndarray:
-        """Label images: (N, K) float32, 1 where any caption holds the word, whatever its tag.
+        """Label images: (N, K) float32, 1 if any caption contains the word, with any tag.
 
         Args:
             captions: C captions.
             caption_image: (C,) row of each caption's image.
             num_images: N.
-            legacy_join: first join an image's captions without a space, as the original did,
-                which loses labels where two captions meet.
+            legacy_join: first join an image's captions without a space, as the original code did,
+                which loses labels at the joints.
         """
         if legacy_join:
             glued: defaultdict[int, str] = defaultdict(str)
@@ -115,12 +118,12 @@ class Labels:
         """Compute weights of positive labels, (K,): images without / images with, at most `cap`.
 
         Raises:
-            ValueError: the list was read from a file that holds no counts.
+            ValueError: the list has no counts, as when it was read from a file without them.
         """
         if self.positives is None:
             raise ValueError(
-                "this label list has no counts; build it with Labels.build(captions, ...) or give "
-                "the weights themselves"
+                "this label list has no counts: build it with Labels.build(captions, ...), or pass "
+                "the weights as pos_weight"
             )
         found = np.array(self.positives, np.float64)
         return np.minimum((self.images - found) / np.maximum(found, 1), cap).astype(np.float32)
@@ -144,20 +147,20 @@ class Labels:
         """Read a file of `save`, or the original's vocab_tag.json (<unk> at 0, label k at k + 1).
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: neither of the two.
+            FileNotFoundError: the file does not exist.
+            ValueError: the file has another format.
         """
         data = read_json(Path(path))
         if "words" in data:
             try:
                 return cls.from_state(data)
             except TypeError as error:
-                raise ValueError(f"{path} is another kind of word list than labels") from error
+                raise ValueError(f"{path} must be a label list, got another word list") from error
         words = words_of(data.get("word2idx"), Path(path))
         if "<start>" in words:
             raise ValueError(
-                f"{path} is the vocabulary of {len(words)} words that captions are read with; "
-                "expected the label list, such as the original's vocab_tag.json"
+                f"{path} is a vocabulary of {len(words)} words, expected a label list such as the "
+                "original's vocab_tag.json"
             )
         return cls(words[1:] if words[:1] == ["<unk>"] else words, source=Path(path).name)
 
@@ -165,27 +168,28 @@ class Labels:
 def positive_weights(
     given: Sequence[float] | float | str | Path | None, num_labels: int
 ) -> list[float] | None:
-    """Read the weights of labels that are present, as a configuration gives them.
+    """Read the weights of positive labels from a configuration value, which may be a file.
 
     Args:
-        given: a .npy file of K numbers, such as the original's caption_np.npy; or what
-            `label_weights` takes.
+        given: a .npy file of K numbers, such as the original's caption_np.npy; or a value that
+            `label_weights` accepts.
         num_labels: number K of labels.
 
     Returns:
-        K numbers; None, where they are to come from the label vocabulary.
+        K numbers; None if the label vocabulary is to provide them.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no such numbers, or another number of them than of labels.
+        FileNotFoundError: the file does not exist.
+        ValueError: the value does not hold K valid weights.
     """
     if not isinstance(given, (str, Path)) or str(given) == "auto":
         return label_weights(given, num_labels)
     name = f"pos_weight={given}"
     if not Path(given).is_file():
         raise FileNotFoundError(
-            f"{name}: no such file; give a .npy file of {num_labels} numbers, the numbers, one "
-            "for all labels (1 = unweighted), or auto = from the label vocabulary"
+            f"{name}: no such file; give a .npy file of {num_labels} numbers, the numbers "
+            "themselves, one number for all labels (1 = unweighted), or auto = from the label "
+            "vocabulary"
         )
     try:
         weights = np.load(given, allow_pickle=False).astype(np.float32)
@@ -199,24 +203,24 @@ def label_weights(
     num_labels: int,
     name: str = "pos_weight",
 ) -> list[float] | None:
-    """Check weights of labels that are present, and expand one weight to all labels.
+    """Check the weights of positive labels, and expand a single weight to all labels.
 
     Args:
-        given: K numbers; one for all labels (1 = unweighted); or None or "auto".
+        given: K numbers; one number for all labels (1 = unweighted); or None or "auto".
         num_labels: number K of labels.
-        name: names them in messages.
+        name: name of the weights in messages.
 
     Returns:
-        K numbers; None, where they are to come from the label vocabulary.
+        K numbers; None if the label vocabulary is to provide them.
 
     Raises:
-        ValueError: no such numbers, or another number of them than of labels.
+        ValueError: the value does not hold K valid weights.
     """
     if given is None or str(given) == "auto":
         return None
     if isinstance(given, (str, Path)):
         raise ValueError(
-            f"{name}={str(given)!r}: expected {num_labels} numbers; read a file of them by "
+            f"{name}={str(given)!r}: expected {num_labels} numbers; read a file with "
             f"itm.text.labels.positive_weights({str(given)!r}, {num_labels})"
         )
     try:
@@ -226,8 +230,8 @@ def label_weights(
     weights = np.ravel(weights if weights.ndim else np.full(num_labels, weights))
     if len(weights) != num_labels:
         raise ValueError(
-            f"{name}: {len(weights)} positive weights, num_labels={num_labels}; give the weights "
-            "and the label vocabulary (data.labels=FILE) that belong together"
+            f"{name}: {len(weights)} positive weights, num_labels={num_labels}; give weights and a "
+            "label vocabulary (data.labels=FILE) that belong together"
         )
     if not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError(f"{name}: weights must be finite and at least 0")

@@ -1,6 +1,6 @@
-"""Plural nouns -> singular. A table of our own, because WordNet's morphy needs a download."""
+"""Map plural nouns to the singular by rules and a table; WordNet's morphy would need a download."""
 
-# Plurals that no ending reveals. WordNet lists "men" and "clothes" as words of their own.
+# Irregular plurals. WordNet lists "men" and "clothes" as separate words.
 PLURALS = {
     "men": "men", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth",
     "geese": "goose", "mice": "mouse", "knives": "knife", "wives": "wife", "lives": "life",
@@ -12,8 +12,8 @@ PLURALS = {
 _WHOLE = """
 atlas canvas chaos christmas focus gas gps iris lens octopus rhinoceros series species texas thermos
 """
-# Words whose plural adds -s alone, although it looks like one in -ies, -oes or -ches, or like a
-# singular (skis).
+# Words whose plural only adds -s, although it looks like a plural in -ies, -oes or -ches, or like
+# a singular (skis).
 _WITH_S = """
 bowtie brownie calorie collie cookie hoodie movie necktie ollie selfie twinkie veggie zombie
 canoe doe hoe horseshoe shoe snowshoe tiptoe toe moustache mustache posse
@@ -24,9 +24,9 @@ WHOLE, WITH_S = frozenset(_WHOLE.split()), frozenset(_WITH_S.split())
 
 
 def noun_lemma(word: str) -> str:
-    """Find the singular of a noun by its ending, as WordNet's morphy does for words of captions.
+    """Find the singular of a noun by its ending, in agreement with WordNet's morphy on captions.
 
-    As in the published evaluation it is applied to every word, verbs too ("has" becomes "ha").
+    As in the published evaluation, it is applied to every word, even to verbs ("has" becomes "ha").
 
     >>> [noun_lemma(word) for word in "dogs boxes ladies women glass buses is".split()]
     ['dog', 'box', 'lady', 'woman', 'glass', 'bus', 'is']

@@ -1,8 +1,8 @@
 """Tag the parts of speech of captions, without downloads.
 
-`default_tagger` is nltk's averaged perceptron if its data is installed, else `LexiconTagger`: a
-list of words that are common in captions (lexicon.txt), suffix rules for all others, and a few
-rules on neighbours for words that can be noun or verb ("a walk", "they walk").
+`default_tagger` returns nltk's averaged perceptron if its data is installed, else `LexiconTagger`:
+a list of words common in captions (lexicon.txt), suffix rules for all other words, and a few rules
+on neighbours for words that can be noun or verb ("a walk", "they walk").
 """
 
 import re
@@ -29,7 +29,7 @@ SUFFIXES = (
 
 
 def lexicon() -> dict[str, tuple[str, ...]]:
-    """Read the possible tags of each word, the default first."""
+    """Read the possible tags of each word, the default tag first."""
     words: dict[str, tuple[str, ...]] = {}
 
     def add(word: str, tags: Sequence[str]) -> None:
@@ -48,7 +48,7 @@ def lexicon() -> dict[str, tuple[str, ...]]:
 
 
 def add_s(word: str) -> str:
-    """Form the -s form of a noun or a verb: walk -> walks, catch -> catches, carry -> carries."""
+    """Add -s to a noun or a verb: walk -> walks, catch -> catches, carry -> carries."""
     if re.search(r"(s|x|z|ch|sh|do|go)$", word):
         return word + "es"
     if re.search(r"[^aeiou]y$", word):
@@ -57,7 +57,7 @@ def add_s(word: str) -> str:
 
 
 class LexiconTagger:
-    """Tag by lexicon and suffix; for words with several tags, by their neighbours."""
+    """Tag by lexicon and suffix; neighbours decide for words with several possible tags."""
 
     name = "lexicon"
 
@@ -79,7 +79,7 @@ class LexiconTagger:
 
 
 def _choose(options: tuple[str, ...], before: list[str], following: str) -> str:
-    """Choose one of several tags by the tags before the word and the likeliest tag after it."""
+    """Choose one of several tags by the tags before the word and the next word's default tag."""
     previous = before[-1] if before else ""
     verb = next((tag for tag in options if tag.startswith("VB")), None)
     if verb is not None:
@@ -96,16 +96,16 @@ def _choose(options: tuple[str, ...], before: list[str], following: str) -> str:
 
 
 class PerceptronTagger:
-    """The averaged perceptron of nltk.
+    """Tag by nltk's averaged perceptron.
 
     Raises:
-        LookupError: its data is not installed.
+        LookupError: the perceptron's data is not installed.
     """
 
     name = "nltk perceptron"
 
     def __init__(self) -> None:
-        from nltk.tag import PerceptronTagger as Perceptron  # late: nltk costs half a second
+        from nltk.tag import PerceptronTagger as Perceptron  # late: nltk takes half a second
 
         self._tagger = Perceptron()
 
@@ -116,7 +116,7 @@ class PerceptronTagger:
 
 @lru_cache(maxsize=1)
 def default_tagger() -> LexiconTagger | PerceptronTagger:
-    """Return nltk's tagger if its data is installed, else the lexicon."""
+    """Return nltk's tagger if its data is installed, else the lexicon tagger."""
     try:
         return PerceptronTagger()
     except LookupError:
@@ -124,7 +124,7 @@ def default_tagger() -> LexiconTagger | PerceptronTagger:
 
 
 def tagger_name(tagger: Tagger) -> str:
-    """Name a tagger, for the record of a word list that it made."""
+    """Return the name of a tagger, which word lists store as their source."""
     return str(getattr(tagger, "name", getattr(tagger, "__name__", type(tagger).__name__)))
 
 

@@ -7,19 +7,19 @@ from functools import lru_cache
 
 
 def lower(caption: str) -> str:
-    """Strip and lower-case ASCII characters only, as the published pipelines did on raw bytes."""
+    """Strip a caption and lower-case its ASCII characters, as the published pipelines did."""
     return caption.encode("utf-8").strip().lower().decode("utf-8")
 
 
 @lru_cache(maxsize=1)
 def _treebank():
-    from nltk.tokenize import NLTKWordTokenizer  # imported late: nltk costs half a second
+    from nltk.tokenize import NLTKWordTokenizer  # late: importing nltk takes half a second
 
     return NLTKWordTokenizer()
 
 
 def tokenize(caption: str) -> list[str]:
-    """Split a caption in the style of the Penn Treebank: lower-cased, the line as one sentence.
+    """Lower-case a caption and split it in Penn Treebank style, as a single sentence.
 
     >>> tokenize("A man's dog isn't running.")
     ['a', 'man', "'s", 'dog', 'is', "n't", 'running', '.']
@@ -33,14 +33,14 @@ def split_blanks(caption: str) -> list[str]:
 
 
 def bytes_repr(caption: str) -> str:
-    """Return a caption as Python 3 prints its bytes: b'...', all in lower case."""
+    """Return a caption as Python 3 prints its bytes, b'...', in lower case."""
     return str(caption.encode("utf-8").strip()).lower()
 
 
 def tokenize_bytes_repr(caption: str) -> list[str]:
-    """Split `bytes_repr`, which CVSE's loader took for the caption, in training and test.
+    """Split `bytes_repr`, which CVSE's loader used as caption in training and test.
 
-    It applies the rule of nltk 3.4.5 to 3.9.1 that separates a quote from a single letter after it.
+    Apply the rule of nltk 3.4.5 to 3.9.1 that separates a quote from a following single letter.
 
     >>> tokenize_bytes_repr("A dog runs.")
     ['b', "'", 'a', 'dog', 'runs', '.', "'"]

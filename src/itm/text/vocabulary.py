@@ -1,8 +1,8 @@
-"""Words and their ids: a vocabulary turns a caption into token ids.
+"""Vocabularies: turn a caption into token ids.
 
-The pipeline is that of the published systems: a caption is stripped and lower-cased as ASCII bytes,
-split by nltk's tokeniser in the style of the Penn Treebank (which needs no data), wrapped in
-<start> and <end>, and unknown words become <unk>.
+The steps are those of the published systems: strip the caption and lower-case its ASCII characters,
+split it by nltk's Penn Treebank tokeniser (which needs no data), wrap it in <start> and <end>, and
+replace unknown words by <unk>.
 """
 
 import json
@@ -19,7 +19,7 @@ PAD, START, END, UNK = range(4)
 
 
 class Tokens(Protocol):
-    """What a matcher needs of a vocabulary: `Vocabulary` and `BertVocabulary` provide it."""
+    """What a matcher needs from a vocabulary; see `Vocabulary` and `BertVocabulary`."""
 
     def __len__(self) -> int:
         """Return the number of ids, which is the number of rows of the embedding table."""
@@ -30,7 +30,7 @@ class Tokens(Protocol):
         ...
 
     def as_read(self, caption: str) -> str:
-        """Return the text whose words `encode` looks up; concepts are found in the same text."""
+        """Return the text whose words `encode` looks up; concepts are matched in the same text."""
         ...
 
     def decode(self, ids: Iterable[int]) -> list[str]:
@@ -38,7 +38,7 @@ class Tokens(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """Return everything needed to rebuild it, as data for JSON."""
+        """Return everything needed to rebuild the vocabulary, as data for JSON."""
         ...
 
 
@@ -49,14 +49,15 @@ class Vocabulary:
         words: the words in the order of their ids, the four specials first. Without markers only
             <pad> is required; a vocabulary without <unk> drops unknown words.
         markers: wrap each caption in <start> and <end>.
-        tokenizer: "treebank", "whitespace" to split the lower-cased caption at blanks, or
-            "bytes_repr" for CVSE's own weights, see `itm.text.tokenizers.tokenize_bytes_repr`.
+        tokenizer: "treebank"; "whitespace" to split the lower-cased caption at blanks; or
+            "bytes_repr" for CVSE's published weights, see
+            `itm.text.tokenizers.tokenize_bytes_repr`.
         pad_to: pad or cut every caption to this many ids, and count the padding as words. Only for
-            published weights that were trained this way (two-branch networks in PyTorch, where the
-            vector of id 0 was learnt and is part of every caption).
+            published weights trained this way (two-branch networks in PyTorch, where the vector of
+            id 0 was learnt and is part of every caption).
 
     Raises:
-        ValueError: a word occurs twice, the specials are missing, or an unknown tokeniser.
+        ValueError: a word occurs twice, the specials are missing, or the tokeniser is unknown.
     """
 
     def __init__(
@@ -69,11 +70,11 @@ class Vocabulary:
         first = len(SPECIALS) if markers else 1
         if tuple(words[:first]) != SPECIALS[:first]:
             raise ValueError(
-                f"a vocabulary starts with {', '.join(SPECIALS[:first])}, this one with {words[:4]}"
+                f"a vocabulary must start with {', '.join(SPECIALS[:first])}, got {words[:4]}"
             )
         if tokenizer not in TOKENIZERS:
             raise ValueError(
-                f"tokenizer={tokenizer!r}: expected one of {', '.join(map(repr, TOKENIZERS))}"
+                f"tokenizer must be one of {', '.join(map(repr, TOKENIZERS))}, got {tokenizer!r}"
             )
         self.words = list(words)
         self.markers = markers
@@ -82,7 +83,7 @@ class Vocabulary:
         self.ids = {word: i for i, word in enumerate(self.words)}
         if len(self.ids) != len(self.words):
             twice = [word for word, n in Counter(self.words).items() if n > 1]
-            raise ValueError(f"vocabulary has words more than once: {twice[:5]}")
+            raise ValueError(f"a vocabulary must hold each word once, repeated: {twice[:5]}")
 
     def __len__(self) -> int:
         return len(self.words)
@@ -136,19 +137,19 @@ class Vocabulary:
             "idx2word": {str(i): word for i, word in enumerate(self.words)},
             "idx": len(self.words),
         }
-        if self.pad_to is not None:  # the other published format, see `load`
+        if self.pad_to is not None:  # the two-branch format, see `load`
             words = {word: i for word, i in self.ids.items() if i != PAD}
             data = {"tok2idx": words, "max_length": self.pad_to}
         if self.tokenizer != ("treebank" if self.pad_to is None else "whitespace"):
-            data["tokenizer"] = self.tokenizer  # our addition to both formats, for `load`
+            data["tokenizer"] = self.tokenizer  # not in the published formats; `load` reads it
         Path(path).write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        """Read a published JSON format ('word2idx', or the two-branch 'tok2idx') or our own.
+        """Read a published JSON format ('word2idx', or the two-branch 'tok2idx') or a saved state.
 
-        'tok2idx' numbers the words from 1; 0 pads every caption to 'max_length'. Its captions are
-        split at blanks, and their unknown words, stop words among them, are dropped.
+        'tok2idx' numbers the words from 1; 0 pads every caption to 'max_length'. Captions are then
+        split at blanks, and unknown words, including stop words, are dropped.
 
         Raises:
             ValueError: the file has another format, or its ids are not 0 to n-1.
@@ -157,7 +158,7 @@ class Vocabulary:
         options: dict[str, Any] = {}
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            if data.get("kind") == "words":  # of a folder that `itm.matcher.saved.save` wrote
+            if data.get("kind") == "words":  # from a folder that `itm.matcher.saved.save` wrote
                 return cls(**{name: value for name, value in data.items() if name != "kind"})
             if "tok2idx" in data:
                 options = {
@@ -182,11 +183,15 @@ class Vocabulary:
 
 
 def vocabulary_from(state: dict[str, Any]) -> Vocabulary | BertVocabulary:
-    """Rebuild a vocabulary from its `state()`."""
+    """Rebuild a vocabulary from its `state()`.
+
+    Raises:
+        ValueError: the kind is unknown.
+    """
     state = dict(state)
     kind = state.pop("kind", None)
     if kind == "words":
         return Vocabulary(**state)
     if kind == "bert":
         return BertVocabulary(**state)
-    raise ValueError(f"unknown kind of vocabulary {kind!r}; expected 'words' or 'bert'")
+    raise ValueError(f"the kind of vocabulary must be 'words' or 'bert', got {kind!r}")

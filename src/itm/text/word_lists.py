@@ -12,7 +12,7 @@ from itm.text.tokenizers import tokenize
 GROUPS = {"NN": "OBJ", "JJ": "PROP", "VB": "MOT"}  # concept group by the first letters of the tag
 QUOTAS = {"OBJ": 0.7, "PROP": 0.2, "MOT": 0.1}
 
-# Some taggers call these nouns; they are never labels.
+# Words that some taggers call nouns although they are never labels.
 _STOP = """
 a an the and or but if of at by for with about to from up down in out on off over under i me my we
 us our you your he him his she her it its they them their what which who this that these those am
@@ -39,7 +39,7 @@ def count_tags(
 def choose(counts: Counter[str], tags: dict[str, str], size: int) -> dict[str, str]:
     """Choose `size` concept words by frequency, with their groups: objects, properties, motions.
 
-    A group with fewer words than its quota leaves the rest to objects, then to the others.
+    If a group has fewer words than its quota, the rest goes to objects, then to the other groups.
     """
     ranked: dict[str, list[str]] = {group: [] for group in QUOTAS}
     for word, _ in counts.most_common():
@@ -57,7 +57,7 @@ def choose(counts: Counter[str], tags: dict[str, str], size: int) -> dict[str, s
 def frequent_nouns(sentences: Iterable[Sequence[str]], size: int, tagger: Tagger) -> list[str]:
     """Choose the `size` words most often tagged as nouns, without stop words.
 
-    Of words equally frequent the one that occurs first is taken.
+    Of equally frequent words, the one that occurs first comes first.
     """
     counts: Counter[str] = Counter()
     for tokens in sentences:
@@ -68,12 +68,12 @@ def frequent_nouns(sentences: Iterable[Sequence[str]], size: int, tagger: Tagger
 
 
 def is_word(token: str) -> bool:
-    """Whether a token starts with a letter; taggers call some quotes and numbers nouns."""
+    """Check that a token starts with a letter; taggers call some quotes and numbers nouns."""
     return token[:1].isalpha()
 
 
 def co_occurrence(sentences: Sequence[Sequence[str]], words: Sequence[str]) -> np.ndarray:
-    """Count the sentences in which two words occur together: (K, K) int32, zero diagonal."""
+    """Count the sentences with both of two words: (K, K) int32, zero diagonal."""
     column = {word: k for k, word in enumerate(words)}
     present = _incidence(sentences, column, len(words))
     together = (present.T @ present).toarray()
@@ -87,7 +87,7 @@ def multi_hot(
     form: Callable[[str], str] = str,
     size: int | None = None,
 ) -> csr_matrix:
-    """Find words in captions: (C, K) sparse, 1 where the `form` of a token is a column's word."""
+    """Find words in captions: (C, K) sparse, 1 if the `form` of any token is the column's word."""
     sentences = [[form(token) for token in tokenize(caption)] for caption in captions]
     return _incidence(sentences, column, len(column) if size is None else size)
 
@@ -95,7 +95,7 @@ def multi_hot(
 def any_of_image(
     labels: csr_matrix, caption_image: Sequence[int] | np.ndarray, num_images: int
 ) -> np.ndarray:
-    """Merge the labels of an image's captions: (C, K) -> (N, K) float32, 1 where any has it."""
+    """Merge the labels of an image's captions: (C, K) -> (N, K) float32, 1 if any has it."""
     rows = np.asarray(caption_image, np.int64)
     ones = np.ones(len(rows), np.int32)
     belongs = csr_matrix((ones, (rows, np.arange(len(rows)))), shape=(num_images, len(rows)))
@@ -103,7 +103,7 @@ def any_of_image(
 
 
 def _incidence(sentences: Sequence[Sequence[str]], column: dict[str, int], size: int) -> csr_matrix:
-    """(C, K) int32 sparse: 1 where a sentence holds the word of a column."""
+    """Mark which sentence contains which word: (C, K) int32, sparse."""
     found = [sorted({column[token] for token in tokens if token in column}) for tokens in sentences]
     ends = np.cumsum([0, *(len(columns) for columns in found)])
     indices = np.array([k for columns in found for k in columns], np.int32)

@@ -1,11 +1,52 @@
-"""The step schedule of the published systems, per parameter group; TensorFlow's Adam."""
+"""When learning rates change; the step schedule of the published systems; TensorFlow's Adam."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+
+
+class Schedule:
+    """A learning-rate schedule and when it steps.
+
+    Args:
+        make: optimiser -> scheduler, such as `functools.partial(StepLR, step_size=15)`.
+        interval: "epoch" or "step"; None = "step" for OneCycleLR and CyclicLR, else "epoch".
+        monitor: metric that `ReduceLROnPlateau` reads.
+    """
+
+    def __init__(
+        self, make: Callable[..., Any], interval: str | None = None, monitor: str = "val/rsum"
+    ):
+        if interval not in (None, "epoch", "step"):
+            raise ValueError(f"scheduler.interval={interval} must be 'epoch' or 'step'")
+        self.make = make
+        self.interval = interval
+        self.monitor = monitor
+
+    def configure(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Make the scheduler, in the form that Lightning takes.
+
+        Raises:
+            ValueError: a plateau schedule that waits for a recall to fall.
+        """
+        scheduler = self.make(optimizer)
+        by_step = isinstance(scheduler, OneCycleLR | CyclicLR)
+        interval = self.interval or ("step" if by_step else "epoch")
+        config: dict[str, Any] = {"scheduler": scheduler, "interval": interval}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            rises = re.search(r"(rsum|_r\d+|ncs_\d+)$", self.monitor)
+            if rises and scheduler.mode == "min":
+                raise ValueError(
+                    f"scheduler.mode=min waits for {self.monitor} to fall, but more is better: "
+                    "set scheduler.mode=max"
+                )
+            # Not strict: an epoch without a validation has no new value.
+            config |= {"monitor": self.monitor, "strict": False}
+        return config
 
 
 class StepLR(LRScheduler):

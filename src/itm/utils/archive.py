@@ -1,4 +1,4 @@
-"""Zip archives: whole or damaged."""
+"""Check that a zip archive, such as a checkpoint, is whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def damage(path: str | Path) -> str | None:
-    """What is wrong with a checkpoint file, or None when all its bytes are as they were written."""
+    """Tell what is wrong with a checkpoint file; None when all its bytes are as written."""
     try:
         with zipfile.ZipFile(path) as file:
             broken = file.testzip()

@@ -6,5 +6,5 @@ import torch
 
 
 def find_device(name: str) -> str:
-    """`auto` is the GPU where there is one."""
+    """Replace "auto" by the GPU where there is one, else by the CPU."""
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"

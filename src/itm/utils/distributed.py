@@ -1,5 +1,6 @@
-"""What several processes exchange: encodings of an evaluation, batches of a gathered loss."""
+"""Several processes: who this one is, and rows gathered with their gradients."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,14 +9,14 @@ from torch import Tensor
 
 
 def rank_and_size() -> tuple[int, int]:
-    """This process's number and how many there are."""
+    """Return the number of this process and how many there are."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 def gather_rows(x: Tensor) -> Tensor:
-    """The rows of all processes in rank order, differentiable; (n, ...) -> (sum of n, ...).
+    """Gather the rows of all processes in rank order, differentiably; (n, ...) -> (sum of n, ...).
 
     Processes may differ in every dimension: rows are cut to their true number, and the others (the
     number of regions or words) are padded with zeros to the largest.
@@ -30,12 +31,13 @@ def gather_rows(x: Tensor) -> Tensor:
     largest = [max(sizes) for sizes in zip(*every, strict=True)]
     padding = [n for a, b in zip(x.shape, largest, strict=True) for n in (b - a, 0)]
     padded = torch.nn.functional.pad(x, padding[::-1])  # from the last dimension, (before, after)
-    parts: tuple[Tensor, ...] = _AllGather.apply(padded)  # type: ignore[no-untyped-call]
+    gather: Callable[[Tensor], tuple[Tensor, ...]] = _AllGather.apply
+    parts = gather(padded)
     return torch.cat([part[: sizes[0]] for part, sizes in zip(parts, every, strict=True)])
 
 
 class _AllGather(torch.autograd.Function):
-    """Equal shapes from all processes; backward sums what they send to this process's part."""
+    """Gather equal shapes from all processes; backward sums their gradients of this one's part."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:

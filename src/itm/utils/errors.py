@@ -1,4 +1,4 @@
-"""What an exception says, in one line."""
+"""Shorten what an exception says to one line."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the pages that some add, and torch's advice to run the file.
+    """Return the first line of an error, without torch's advice to run a file's code after all.
 
-    Of torch's refusals that is the class or function which the pickle asked for.
+    Of torch's refusals it is the class or function that the pickle asks for.
     """
     text = str(error) or repr(error)
     refused = re.search(r"[Uu]nsupported (?:(?:global: )?GLOBAL \S+|operand \d+|class \S+)", text)

@@ -1,4 +1,4 @@
-"""Files that are the old one or the new one, whole, whenever the process, disk or power ends."""
+"""Replace files at once: after a crash there is the whole old file or the whole new one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import BinaryIO
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Write a file beside `path` and put it in its place at once, when it is complete and on disk.
 
-    A kill leaves `path` as it was, and beside it an unfinished file that nothing reads and the next
-    write of `path` overwrites. An error leaves nothing.
+    A kill leaves `path` as it was, and beside it an unfinished file; nothing reads that, and the
+    next write of `path` overwrites it. An error removes it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +42,6 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """`Path.write_text` by way of `replacing`."""
+    """Write text as UTF-8 by `replacing`."""
     with replacing(path) as file:
         file.write(text.encode("utf-8"))

@@ -1,4 +1,4 @@
-"""Pickles of numpy arrays and plain containers, read without running anything they contain."""
+"""Read pickles of numpy arrays and plain containers without running anything in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickles numpy arrays and plain containers; anything else is refused."""
+    """Unpickle numpy arrays and plain containers, and refuse anything else."""
 
     ALLOWED = {
         ("numpy", "ndarray"),
@@ -26,10 +26,10 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_arrays(path: Path) -> Any:
-    """The content of a pickle of numpy arrays and plain containers.
+    """Read a pickle of numpy arrays and plain containers.
 
     Raises:
-        ValueError: it holds anything else.
+        ValueError: the file is damaged or holds anything else.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Figures and HTML pages; only this package knows matplotlib and templates."""
+"""Figures and HTML pages; only this package imports matplotlib and Jinja2."""
 
 from typing import TYPE_CHECKING
 

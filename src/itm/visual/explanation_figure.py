@@ -1,4 +1,4 @@
-"""Figures of explanations: attention on the picture, rankings, edges, labels."""
+"""Draw explanations: attention on the picture, rankings, edges, labels."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 ACCENT, QUIET = "#f26b1d", "#8a9099"
 WIDTH = 9  # inches
 ACROSS = 4  # pictures in a row
-TOP = 5  # boxes that are drawn of a ranking
-PLAIN: dict[str, Any] = {"parse_math": False}  # a dollar sign in a caption is a dollar sign
+TOP = 5  # boxes drawn for a ranking
+PLAIN: dict[str, Any] = {"parse_math": False}  # show dollar signs in captions literally
 SLANTED: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
 
 
@@ -56,13 +56,13 @@ class Seen(NamedTuple):
 def draw_explanation(
     explanation: Explanation, picture: Image | None = None, boxes: np.ndarray | None = None
 ) -> Figure:
-    """Draw everything an explanation tells, on one sheet.
+    """Draw all parts of an explanation on one sheet.
 
     Args:
-        explanation: from `itm.explain.explain`.
-        picture: of the image; without it, or without boxes, attention is a grid of regions by
-            words.
-        boxes: (R, 4) of the regions, as fractions of width and height.
+        explanation: from `itm.matcher.explain`.
+        picture: picture of the image; without it, or without boxes, attention is drawn as a grid
+            of regions by words.
+        boxes: (R, 4) boxes of the regions, as fractions of width and height.
 
     Returns:
         A matplotlib figure; `itm.visual.save` writes it.
@@ -95,7 +95,7 @@ def draw_explanation(
 
 
 def region_boxes(split: Split, row: int, picture: Image | None) -> np.ndarray | None:
-    """Boxes (R, 4) of an image's regions as fractions of its picture; None without either."""
+    """Return the boxes (R, 4) of an image's regions as fractions of its picture, if both exist."""
     if split.boxes is None or picture is None:
         return None
     boxes = np.asarray(split.boxes[split.row[row]], np.float64)
@@ -106,7 +106,7 @@ def region_boxes(split: Split, row: int, picture: Image | None) -> np.ndarray | 
 
 
 def words(weights: np.ndarray, tokens: Sequence[str], seen: Seen, title: str) -> Part:
-    """Draw the picture once per word, lit where the word's attention is, its best region framed."""
+    """Draw the picture once per word, lit by the word's attention, with the best region framed."""
     shown = content(tokens)
     rows = -(-len(shown) // ACROSS)
 
@@ -126,7 +126,7 @@ def words(weights: np.ndarray, tokens: Sequence[str], seen: Seen, title: str) ->
 
 
 def ranking(scores: np.ndarray, seen: Seen, title: str) -> Part:
-    """Draw the picture with its best regions framed and numbered, and the scores of all."""
+    """Draw the picture with its best regions framed and numbered, and the scores of all regions."""
     real = [
         int(region) for region in np.argsort(-scores, kind="stable") if np.isfinite(scores[region])
     ]
@@ -135,7 +135,7 @@ def ranking(scores: np.ndarray, seen: Seen, title: str) -> Part:
         left, right = sheet.subplots(1, 2, width_ratios=(3, 2))
         left.imshow(seen.pixels)
         left.axis("off")
-        for place in range(min(TOP, len(real)), 0, -1):  # the best one on top
+        for place in range(min(TOP, len(real)), 0, -1):  # the best region on top
             frame(left, real[place - 1], seen, str(place), 1 - 0.75 * (place - 1) / TOP)
         colours = [ACCENT if place < TOP else QUIET for place in range(len(real))]
         right.barh(range(1, len(real) + 1), scores[real], color=colours)
@@ -146,7 +146,7 @@ def ranking(scores: np.ndarray, seen: Seen, title: str) -> Part:
 
 
 def grid(weights: np.ndarray, tokens: Sequence[str], title: str, square: bool = False) -> Part:
-    """Draw a heat map of regions by tokens, or if `square` of tokens by tokens."""
+    """Draw a heat map of regions by tokens, or of tokens by tokens if `square`."""
 
     def paint(sheet: Any) -> None:
         axes = sheet.subplots()
@@ -162,7 +162,7 @@ def grid(weights: np.ndarray, tokens: Sequence[str], title: str, square: bool = 
 
 
 def bars(scores: np.ndarray, tokens: Sequence[str] | None, title: str) -> Part:
-    """Draw one bar for each token, or without tokens for each region."""
+    """Draw one bar for each token, or for each region without tokens."""
 
     def paint(sheet: Any) -> None:
         axes = sheet.subplots()
@@ -196,13 +196,13 @@ def named(names: list[tuple[str, float, float]], title: str) -> Part:
 
 
 def content(tokens: Sequence[str]) -> list[int]:
-    """Find the words with a meaning of their own; all words where none has, all tokens at last."""
+    """Find the content words; if there are none, all words; if there are none, all tokens."""
     real = [i for i, token in enumerate(tokens) if is_word(token.removeprefix("##"))]
     return [i for i in real if tokens[i] not in STOP_WORDS] or real or list(range(len(tokens)))
 
 
 def lit(weights: np.ndarray, seen: Seen) -> np.ndarray:
-    """Sum the attention that falls on each pixel: (height, width), at most 1."""
+    """Sum the attention on each pixel, scaled to at most 1: (height, width)."""
     light = np.zeros(seen.size)
     for weight, (x1, y1, x2, y2) in zip(weights, seen.corners, strict=True):
         light[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))] += max(float(weight), 0)
@@ -210,7 +210,7 @@ def lit(weights: np.ndarray, seen: Seen) -> np.ndarray:
 
 
 def frame(axes: Axes, region: int, seen: Seen, name: str = "", strength: float = 1.0) -> None:
-    """Draw the box of one region, with a name in its corner."""
+    """Draw the box of a region, with a name in its corner."""
     x1, y1, x2, y2 = seen.corners[region]
     box = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=ACCENT, linewidth=2.2)
     box.set_alpha(strength)

@@ -1,4 +1,4 @@
-"""The page of `python -m itm.explain`: the figure, and the numbers of labels or concepts."""
+"""Make the page of `python -m itm.explain`: the figure, and the scores of labels or concepts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from itm.visual.thumbnails import thumbnail
 
 
 def explanation_page(explanation: Explanation, figure: Figure, name: str) -> str:
-    """Make the page on one image and one caption.
+    """Make the page for one image and one caption.
 
     Args:
-        explanation: what the matcher tells about the pair.
+        explanation: explanation of the pair.
         figure: from `itm.visual.draw_explanation`.
-        name: of the image.
+        name: name of the image.
     """
     content = BytesIO()
     save(figure, content, "png")

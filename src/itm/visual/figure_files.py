@@ -1,4 +1,4 @@
-"""Figures as files."""
+"""Write figures to files."""
 
 import warnings
 from io import BytesIO
@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 
 
 def save(figure: Figure, path: str | Path | BytesIO, kind: str | None = None) -> None:
-    """Write a figure; characters that the font lacks show as boxes, without a warning.
+    """Write a figure; characters missing in the font show as boxes, without a warning.
 
     Args:
-        figure: to write.
-        path: of the file, or an open one.
-        kind: format such as "png"; the ending of `path` by default.
+        figure: figure to write.
+        path: path of the file, or an open file.
+        kind: format such as "png"; None = by the ending of `path`.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*Glyph .* missing")

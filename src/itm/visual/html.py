@@ -1,8 +1,8 @@
-"""HTML pages from the templates beside this file, each one self-contained file.
+"""Render self-contained HTML pages from the templates in this package.
 
-Jinja2 escapes every value that a template shows, so captions, file names and queries show as the
-text they are. Pages hold no scripts, load nothing, and tell the browser to refuse both
-(`templates/layout.html`); they are light or dark as the reader's system is (`style.css`).
+Jinja2 escapes every value in a template, so captions, file names and queries appear literally.
+Pages contain no scripts, load nothing, and tell the browser to block both
+(`templates/layout.html`); they follow the system's light or dark theme (`style.css`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 class Table(NamedTuple):
-    """What the macro `table` shows; columns of numbers are right-aligned."""
+    """Input of the macro `table`; columns of numbers are right-aligned."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
     @property
     def numeric(self) -> list[bool]:
-        """Whether each column holds numbers only."""
+        """Whether each column holds only numbers."""
         return [
             bool(self.rows) and all(isinstance(row[i], int | float) for row in self.rows)
             for i in range(len(self.columns))
@@ -29,7 +29,7 @@ class Table(NamedTuple):
 
 
 def four_digits(value: Any) -> Any:
-    """Shorten floats to four significant digits; leave all else as it is."""
+    """Shorten floats to four significant digits; leave other values unchanged."""
     return f"{value:.4g}" if isinstance(value, float) else value
 
 
@@ -48,9 +48,9 @@ def render(template: str, data: Mapping[str, Any]) -> str:
 
     Args:
         template: name of a file in `templates/`.
-        data: its variables; all values but `markupsafe.Markup` are escaped.
+        data: variables of the template; all values except `markupsafe.Markup` are escaped.
 
     Raises:
-        jinja2.UndefinedError: a variable that the template shows is missing.
+        jinja2.UndefinedError: a variable of the template is missing.
     """
     return TEMPLATES.get_template(template).render(data)

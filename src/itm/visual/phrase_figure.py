@@ -1,4 +1,4 @@
-"""Figures of localised phrases: boxes on the picture."""
+"""Draw localised phrases as boxes on the picture."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ COLOURS = ("#f26b1d", "#2a62d6", "#d62a8a", "#16a34a", "#7c3aed", "#0891b2", "#c
 def draw_phrases(
     picture: Image, phrases: Sequence[str], found: np.ndarray, truth: np.ndarray | None = None
 ) -> Figure:
-    """Draw the picture with one box for each phrase, in a colour of its own.
+    """Draw the picture with one box for each phrase, each in a different colour.
 
     Args:
-        picture: of the image.
+        picture: picture of the image.
         phrases: n phrases.
-        found: (n, 4) boxes as fractions of width and height, drawn solid.
-        truth: (n, 4) boxes that they should have, drawn dotted.
+        found: (n, 4) predicted boxes as fractions of width and height, drawn solid.
+        truth: (n, 4) true boxes, drawn dotted.
 
     Returns:
         A matplotlib figure; `itm.visual.save` writes it.
@@ -50,7 +50,7 @@ def draw_phrases(
                 box = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour)
                 box.set(linewidth=2.5, linestyle=style)
                 axes.add_patch(box)
-    # Below the picture, so that no phrase hides what it means.
+    # The legend is below the picture, so that no phrase hides its region.
     legend = figure.legend(handles, phrases, loc="outside lower center", ncols=3, frameon=False)
     for line in legend.get_texts():
         line.set_parse_math(False)
@@ -58,13 +58,13 @@ def draw_phrases(
 
 
 def draw_image(picture: Image, split: PhraseSplit, scores: np.ndarray, image: int) -> Figure:
-    """Draw the phrases of one sentence about an image, or the first ones if they stand alone.
+    """Draw the phrases of an image's sentence, or its first phrases if they have no sentence.
 
     Args:
-        picture: of the image.
+        picture: picture of the image.
         split: M phrases.
         scores: (M, R) from `itm.phrases.localisation.region_scores`.
-        image: row of the image; its sentence with the most phrases is drawn.
+        image: row of the image; the sentence with the most phrases is drawn.
 
     Raises:
         ValueError: the image has no phrase.

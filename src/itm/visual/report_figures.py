@@ -1,4 +1,4 @@
-"""Figures over many runs: recall at K, metrics over a swept number, training curves."""
+"""Draw figures over many runs: recall at K, metrics over a swept option, training curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,11 +24,11 @@ def report_figures(
     """Draw the runs on one test and write each figure as SVG.
 
     Args:
-        groups: all runs, by what sets them apart.
-        best: the groups to draw where every one has a line.
-        setting: the swept number on the horizontal axis.
-        folder: to write to.
-        suffix: of the files' names.
+        groups: all runs, grouped by the options that differ.
+        best: the groups to draw in figures with one line per group.
+        setting: the swept option on the horizontal axis.
+        folder: folder to write to.
+        suffix: suffix of the file names.
 
     Returns:
         One section for each figure that could be drawn.
@@ -48,11 +48,11 @@ def report_figures(
 
 
 def plot_ranks(ranks: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
-    """Write the recall curves of some matchers, for every K until all queries are answered.
+    """Write the recall curves of several matchers, up to the K at which all reach 100 %.
 
     Args:
         ranks: name -> 0-based ranks of image queries and of caption queries.
-        path: of the picture.
+        path: path of the picture.
     """
     last = max(int(x.max(initial=0)) for both in ranks.values() for x in both)
     lines = {name: [dict(zip(WAYS, both, strict=True))] for name, both in ranks.items()}
@@ -60,7 +60,7 @@ def plot_ranks(ranks: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -
 
 
 def recall_curves(groups: Groups) -> Figure | None:
-    """Draw recall at every K up to 100, mean over seeds; None when no run kept its ranks."""
+    """Draw recall at every K up to 100, mean over seeds; None if no run saved its ranks."""
     known = {
         name: [run.ranks for run in runs if run.ranks]
         for name, runs in groups.items()
@@ -88,15 +88,15 @@ def recall_figure(lines: Mapping[str, Sequence[QueryRanks]], ks: np.ndarray) -> 
 
 
 def recalls(ranks: np.ndarray, ks: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Recall in percent at each of `ks`, over the queries that have an answer."""
+    """Compute recall in percent at each of `ks`, over the queries that have an answer."""
     ranks = np.sort(ranks[ranks >= 0])
     return 100 * np.searchsorted(ranks, ks, side="left") / len(ranks)
 
 
 def against(groups: Groups, setting: str, metrics: Sequence[str]) -> Figure | None:
-    """Draw metrics over a swept number; None without two values of it.
+    """Draw metrics over a swept option; None if it has fewer than two values.
 
-    Bars are deviations over seeds. Runs that agree in everything else share a line.
+    Error bars are deviations over seeds. Runs that agree in all other options share a line.
     """
     lines: dict[str, dict[float, Sequence[Run]]] = {}
     for name, runs in groups.items():
@@ -122,7 +122,7 @@ def against(groups: Groups, setting: str, metrics: Sequence[str]) -> Figure | No
 
 
 def training_curves(groups: Groups, columns: Sequence[str]) -> Figure | None:
-    """Draw columns of metrics.csv over steps, a thin line for each seed; None without any."""
+    """Draw columns of metrics.csv over steps, a thin line per seed; None if there are none."""
     shown = [c for c in columns if any(c in r.curves for runs in groups.values() for r in runs)]
     if not shown:
         return None
@@ -132,7 +132,7 @@ def training_curves(groups: Groups, columns: Sequence[str]) -> Figure | None:
             for run in runs:
                 if column in run.curves:
                     axes.plot(*run.curves[column], color=f"C{i % 10}", lw=1.2, label=name)
-                    name = f"_{name}"  # one entry of the legend for all seeds
+                    name = f"_{name}"  # one legend entry for all seeds
         axes.set(title=column, xlabel="step")
         _tidy(axes)
     _legend(figure)
@@ -145,7 +145,7 @@ def _tidy(axes: Axes) -> None:
 
 
 def _legend(figure: Figure) -> None:
-    """One legend below all panels."""
+    """Draw one legend below all panels."""
     found: dict[Any, str] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

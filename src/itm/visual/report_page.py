@@ -1,4 +1,4 @@
-"""The page of `python -m itm.report`, with its plots inside."""
+"""Make the page of `python -m itm.report`, with embedded plots."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The page of `python -m itm.search`: images as cards, captions as a table."""
+"""Make the page of `python -m itm.search`: images as cards, captions as a table."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Captions = Mapping[str, Sequence[str]]  # id of each image -> its own captions
 def search_page(
     answers: Sequence[tuple[str, str, Hits]], captions: Captions, pictures: Pictures, about: str
 ) -> str:
-    """Make the page over the answers to some queries.
+    """Make the page with the answers to some queries.
 
     Args:
         answers: query (a sentence or an image's id), "images" or "captions", and the hits.
-        captions: of every image that is queried or found.
-        pictures: of these images.
+        captions: captions of every image that is a query or a hit.
+        pictures: pictures of these images.
         about: one line on what was searched.
     """
     sections = [
@@ -34,7 +34,7 @@ def search_page(
 
 
 def _of_images(query: str, hits: Hits, captions: Captions, pictures: Pictures) -> dict[str, Any]:
-    """One card for each image; those that the sentence describes are marked."""
+    """Make one card per image, and mark the images that the sentence was written for."""
     cards = [
         {
             "caption": next(iter(captions[item]), ""),
@@ -48,7 +48,7 @@ def _of_images(query: str, hits: Hits, captions: Captions, pictures: Pictures) -
 
 
 def _of_captions(query: str, hits: Hits, captions: Captions, pictures: Pictures) -> dict[str, Any]:
-    """The picture of the image, and one row for each caption."""
+    """Show the picture of the image, and one row per caption."""
     rows = [
         (place, item, f"{score:.4f}", "its own" if item in captions[query] else "")
         for place, (item, score) in enumerate(hits, 1)

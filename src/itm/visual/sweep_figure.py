@@ -1,4 +1,4 @@
-"""The plot over the jobs of a sweep."""
+"""Plot the jobs of a sweep."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ def plot_jobs(columns: Sequence[str], rows: Sequence[Sequence[Any]], path: Path)
     """Draw a bar of rsum for each finished job, labelled with the swept values.
 
     Args:
-        columns: as `itm.runs.sweep.job_table` makes them: job, swept options, metrics, rsum last.
-        rows: one per job; a last cell that is not a number marks a failed job.
+        columns: columns of `itm.runs.sweep.job_table`: job, swept options, metrics, rsum last.
+        rows: one row per job; a failed job has no number in the last cell.
         path: picture to write.
     """
     split = next(i for i, name in enumerate(columns) if "/" in name)

@@ -1,4 +1,4 @@
-"""Small pictures that lie inside a page, as data URIs."""
+"""Embed small pictures in a page as data URIs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Thumbnail(NamedTuple):
-    """What the macro `picture` shows: a data URI, and the text that stands for it."""
+    """Input of the macro `picture`: a data URI, and the alternative text."""
 
     source: str
     alt: str
@@ -25,12 +25,13 @@ def thumbnail(source: str | Path | Image, size: int = 320, alt: str = "") -> Thu
 
     Args:
         source: a picture file, or a `PIL.Image.Image`.
-        size: of the longer side; SVG keeps its size, and so does any file where Pillow is missing.
-        alt: text in place of the picture; the file's name by default.
+        size: length of the longer side. SVG files keep their size, and so do all files if Pillow is
+            missing.
+        alt: alternative text; by default the name of the file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a picture.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not a picture.
     """
     if not isinstance(source, str | Path):
         return _jpeg(source, size, alt)
@@ -47,10 +48,10 @@ def thumbnail(source: str | Path | Image, size: int = 320, alt: str = "") -> Thu
 
 
 def thumbnail_of(pictures: Pictures, name: str, size: int = 320) -> Thumbnail | None:
-    """The thumbnail of an image of a split; None where it has no picture."""
+    """Make the thumbnail of an image of a split; None if it has no picture."""
     try:
         source = pictures.find(name, width=size)
-    except ImportError:  # a page without pictures, where Pillow is missing
+    except ImportError:  # without Pillow, the page has no pictures
         return None
     return None if source is None else thumbnail(source, size, alt=name)
 

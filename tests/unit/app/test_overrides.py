@@ -62,7 +62,7 @@ def test_a_file_that_is_no_checkpoint_and_an_empty_caption(capsys, monkeypatch, 
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("protocol=coco_5k", "defined on 5000 images and 25000 captions, the split has 4 and 20"),
+        ("protocol=coco_5k", "5000 images and 25000 captions, but the split has 4 and 20"),
         ("protocol=coco5k", "unknown protocol 'coco5k': choose from full"),
         ("relevance=cidr", "unknown relevance 'cidr': choose cider"),
         ("batch_size=0", "batch_size=0: expected at least 1"),

@@ -7,6 +7,7 @@ import torch
 
 import itm.checkpoints.folder as folder
 from itm import evaluate
+from itm.matcher.saved import save
 from itm.models import VSRN
 from itm.text.vocabulary import Vocabulary
 
@@ -22,7 +23,7 @@ def test_a_checkpoint_is_loaded_once(tmp_path, monkeypatch, capsys):
     sizes = {"word_dim": 4, "embed_dim": 8, "caption_dim": 8, "caption_word_dim": 4}
     matcher = VSRN(len(vocab), img_dim=8, **sizes).eval()
     matcher.vocab = vocab
-    folder.save(matcher, tmp_path / "saved")
+    save(matcher, tmp_path / "saved")
     loaded, load = [], folder.load
     monkeypatch.setattr(folder, "load", lambda path, *a: (loaded.append(path), load(path, *a))[1])
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""A pretrained transformer reads the captions of any backbone that takes words."""
+"""Check that a pretrained transformer can encode the captions of any backbone that reads words."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ MODELS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A transformer of two layers with random weights and a word-piece vocabulary of letters."""
+    """Write a two-layer transformer with random weights and a word-piece vocabulary of letters."""
     from transformers import BertConfig, BertModel, BertTokenizer
 
     path = tmp_path_factory.mktemp("bert")

@@ -1,4 +1,4 @@
-"""What text encoders answer about themselves."""
+"""Check what text encoders report about themselves."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a matcher asks of a loss: the library's own, a plain callable, a module of the user's."""
+"""Check the loss protocol for library losses, plain callables and a user's own modules."""
 
 import copy
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ EVERY = [Triplet(), SAM(), SAM(alone=True), MultiLabel(), Neighborhood(), Logist
 
 
 class Levels(MeanMatcher):
-    """One or more score levels."""
+    """A matcher with one or more score levels."""
 
     def __init__(self, loss=None, levels=1):
         super().__init__(20, 5, 6, loss=loss)
@@ -60,12 +60,12 @@ def test_a_function_has_the_defaults():
     loss.set_labels(None)
     with pytest.raises(ValueError, match="loss=neighborhood or loss=logistic"):
         loss.ground(scores, pairs, None)
-    with pytest.raises(TypeError, match="expected a callable"):
+    with pytest.raises(TypeError, match="must be a callable loss"):
         as_loss("triplet")
 
 
 class Mine:
-    """Not a module; states all that the protocol reads."""
+    """A plain object, not a module, that defines everything the protocol reads."""
 
     needs_relevance = needs_labels = gather = True
     sentences = 3
@@ -109,7 +109,7 @@ def test_the_hinge_of_a_callable_with_the_options_of_one():
 
 
 class Composite(nn.Module):
-    """A module of the user's that calls a loss of the library inside its own."""
+    """A user's module that calls a library loss inside its own."""
 
     def __init__(self):
         super().__init__()

@@ -76,7 +76,7 @@ def test_with_other_losses_and_several_captions_per_image(loss):
 
 
 class Dropped(MeanMatcher):
-    """With dropout on both sides."""
+    """Use dropout on both sides."""
 
     def encode_images(self, images):
         kept = nn.functional.dropout(images.regions, 0.5, self.training)
@@ -102,7 +102,7 @@ def test_both_passes_drop_the_same():
 
 
 def test_the_first_pass_keeps_no_graph():
-    """What encoding leaves for the backward pass, in bytes: one chunk's, not the batch's."""
+    """Measure the bytes kept for the backward pass: those of one chunk, not of the batch."""
     matcher = built(MODELS["scan"])
     pairs = batch(matcher)
     held = []
@@ -133,5 +133,5 @@ def test_batch_norm_is_refused(make):
 def test_a_size_below_one_is_refused():
     matcher = built(MODELS["mean"])
     matcher.chunk_size = 0
-    with pytest.raises(ValueError, match="chunk_size=0 must be at least 1"):
+    with pytest.raises(ValueError, match="chunk_size must be at least 1.* got 0"):
         matcher.losses(batch(matcher))

@@ -1,4 +1,4 @@
-"""Plain data in, scores and vectors out; the matcher's mode stays as it was."""
+"""Score and embed plain data; the matcher's mode is restored."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_embed_takes_one_side():
 
 
 class Own(Matcher):
-    """A backbone whose text encoder is a plain module, or none at all."""
+    """A backbone may have a plain module as text encoder, or none."""
 
     def __init__(self, text, *, loss=None):
         super().__init__(loss)

@@ -1,4 +1,4 @@
-"""Blocks of scores: what they may need, and that they change no number."""
+"""Check that blocks of scores respect the memory budget and do not change scores."""
 
 import itertools
 
@@ -13,7 +13,7 @@ COST = 10  # float32 values of a pair, by word
 
 
 def sides(images=(5, 3), captions=(4, 6, 1), width=8):
-    """Chunks of encodings with their rows in the split, shuffled."""
+    """Make chunks of encodings with their shuffled rows in the split."""
     torch.manual_seed(0)
 
     def chunks(sizes, parts):
@@ -25,7 +25,7 @@ def sides(images=(5, 3), captions=(4, 6, 1), width=8):
 
 
 def truth(images, captions):
-    """Pair by pair."""
+    """Score pair by pair."""
     n, m = (sum(len(rows) for _, rows in side) for side in (images, captions))
     out = np.empty((n, m), np.float32)
     for (a, rows), (b, columns) in itertools.product(images, captions):
@@ -37,7 +37,7 @@ def truth(images, captions):
 
 
 class Device:
-    """A similarity that runs out of memory above so many pairs, and notes what it was given."""
+    """Make a similarity that records its inputs and runs out of memory above a number of pairs."""
 
     def __init__(self, room=10**9):
         self.room = room
@@ -69,7 +69,7 @@ def test_blocks_respect_the_budget(budget):
 
 
 def test_blocks_are_not_smaller_than_needed():
-    """Halves at most: a budget is used to more than half, but for the last words of a chunk."""
+    """Blocks use more than half of the budget, except for the last words of a chunk."""
     device = Device()
     matrix(device, budget=4 * COST * 16, images=(4,), captions=(16,))
     assert [pairs for pairs, _ in device.blocks] == [16] * 4

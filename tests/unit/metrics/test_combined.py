@@ -1,4 +1,4 @@
-"""The metrics of one matrix are those of the functions that compute each of them."""
+"""Check that the combined metrics equal those of the single functions."""
 
 import numpy as np
 

@@ -25,7 +25,7 @@ from itm.metrics.retrieval import (
 
 
 def slow_ranks(scores, image_of):
-    """Sort every list in Python, stably, and look for the right item."""
+    """Sort every list stably in plain Python and look for the right item."""
     n, m = scores.shape
     i2t, t2i = [], []
     for i in range(n):
@@ -45,7 +45,7 @@ def same(a, b):
 
 @st.composite
 def problems(draw):
-    """Few distinct scores (so many ties), infinities, images without captions, any order."""
+    """Draw few distinct scores (many ties), infinities, images without captions, any order."""
     n, m = draw(st.integers(1, 7)), draw(st.integers(1, 12))
     values = st.sampled_from([-np.inf, -1.0, -0.5, 0.0, 0.25, 1.0, np.inf])
     scores = draw(arrays(np.float32, (n, m), elements=values))
@@ -98,9 +98,9 @@ def test_one_pair():
 def test_nan_raises(place):
     scores = np.zeros((5, 25), np.float32)
     scores[place] = np.nan
-    with pytest.raises(ValueError, match="holds NaN"):
+    with pytest.raises(ValueError, match="contains NaN"):
         ranks(scores)
-    with pytest.raises(ValueError, match="hold NaN"):
+    with pytest.raises(ValueError, match="contain NaN"):
         topk(scores, 3)
 
 
@@ -124,7 +124,7 @@ def test_bad_sizes(shape, image_of, message):
 @pytest.mark.parametrize("block", [1, 7, 64, 1024])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_streamed_ranks(block, dtype):
-    """Vectors of small integers: products are exact, so the ties are the same in every blocking."""
+    """Use vectors of small integers: exact products keep ties the same for every block size."""
     rng = np.random.default_rng(1)
     images = rng.integers(-3, 4, (23, 4)).astype(dtype)
     captions = rng.integers(-3, 4, (61, 4)).astype(dtype)
@@ -148,7 +148,7 @@ def test_streamed_ranks_of_real_numbers():
     same(streamed_ranks(images, captions.numpy()), expected)
     mixed = streamed_ranks(images.half(), captions)
     same(mixed, ranks(images.half().double() @ captions.T))
-    with pytest.raises(ValueError, match="of one width"):
+    with pytest.raises(ValueError, match="of the same width"):
         streamed_ranks(images, captions[:, 1:])
 
 
@@ -180,12 +180,12 @@ def test_summary():
         "rsum": 300.0,
     }
     assert result == pytest.approx(expected, abs=1e-12)
-    with pytest.raises(ValueError, match="no query"):
+    with pytest.raises(ValueError, match="zero queries"):
         recall([-1, -1], 1)
 
 
 def test_folds_follow_the_captions():
-    """Captions in random order: a fold holds the captions of its images, not a block of rows."""
+    """With captions in random order, a fold has the captions of its images, not a row block."""
     rng = np.random.default_rng(2)
     image_of = rng.permutation(np.repeat(np.arange(20), 5))
     scores = rng.standard_normal((20, 100))
@@ -212,7 +212,7 @@ def test_named_protocols():
     ]
     assert one_k == pytest.approx({k: np.mean([fold[k] for fold in folds]) for k in one_k})
     for protocol, size in (("f30k_1k", 5000), ("coco_5k", 1000), ("coco_1k", 1000)):
-        with pytest.raises(ValueError, match=f"{protocol} is defined on .* the split has {size}"):
+        with pytest.raises(ValueError, match=f"{protocol} is defined on .* split has {size}"):
             evaluate_vectors(images[:size], captions[: 5 * size], protocol=protocol)
     with pytest.raises(ValueError, match="choose from full, f30k_1k, coco_1k, coco_5k"):
         evaluate(np.zeros((2, 10)), None, "coco")

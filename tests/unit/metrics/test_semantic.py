@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from goldens_path import case
+from goldens_path import case, read_npz
 
 from itm.metrics.eccv import Judgements, evaluate_eccv, judge, load_tables
 from itm.metrics.pmrp import category_codes, pmrp
@@ -20,7 +20,7 @@ KS = (1, 5, 10, 20, 30)
 @pytest.fixture(scope="module")
 def golden():
     folder = case("metrics/ncs")
-    arrays = np.load(folder / "inputs.npz")
+    arrays = read_npz(folder / "inputs.npz")
     results = json.loads((folder / "expected.json").read_text())["results"]
     return arrays["sims"], arrays["relevance"], results
 
@@ -69,7 +69,7 @@ def test_golden_ndcg(golden):
 
 def test_golden_related_images(golden):
     folder = case("metrics/ncs")
-    expected = np.load(folder / "expected_related.npz")["related_images"]
+    expected = read_npz(folder / "expected_related.npz")["related_images"]
     np.testing.assert_array_equal(related_images(golden[1], related=4), expected)
 
 
@@ -77,7 +77,7 @@ def test_golden_related_images(golden):
 
 
 def slow(scores, relevance, own, k, include_own, related, depth):
-    """NCS, semantic recall (three kinds), linear nDCG at k, as Python lists."""
+    """Compute NCS, semantic recall (three kinds) and linear nDCG at k in plain Python."""
     n, m = scores.shape
 
     def ranked(values):
@@ -124,7 +124,7 @@ def slow(scores, relevance, own, k, include_own, related, depth):
 @pytest.mark.parametrize("include_own", [True, False])
 @pytest.mark.parametrize("seed", range(6))
 def test_against_loops(seed, include_own):
-    """Ties, irrelevant queries, images without captions, lists longer than the gallery."""
+    """Include ties, irrelevant queries, images without captions and short galleries."""
     rng = np.random.default_rng(seed)
     n, m = [(1, 1), (1, 3), (2, 2), (4, 9), (7, 15), (6, 40)][seed]
     own = rng.integers(0, n, m)
@@ -188,7 +188,7 @@ def test_bad_input():
 
 def test_golden_pmrp():
     folder = case("metrics/pmrp")
-    data = np.load(folder / "inputs.npz")
+    data = read_npz(folder / "inputs.npz")
     expected = json.loads((folder / "expected.json").read_text())["results"]
     codes, annotated = data["codes"], data["has_annotation"]
     result = pmrp(data["sims"], codes, annotated=annotated)
@@ -234,7 +234,7 @@ def test_pmrp_against_loops(own):
 
 
 def test_pmrp_refuses_nan_and_wrong_codes():
-    with pytest.raises(ValueError, match="one code and one annotated flag per image .2."):
+    with pytest.raises(ValueError, match="codes and annotated must hold one row per image .2."):
         pmrp(np.zeros((2, 10)), np.zeros((3, 4)))
     with pytest.raises(ValueError, match="NaN"):
         pmrp(np.full((2, 10), np.nan), np.zeros((2, 4)))
@@ -266,7 +266,7 @@ def test_golden_eccv():
         for direction, value in values.items():
             assert result[f"{direction}_{name}"] / 100 == pytest.approx(value, abs=1e-9)
 
-    queries = np.load(folder / "per_query.npz")
+    queries = read_npz(folder / "per_query.npz")
     for direction, values, ids in (
         ("i2t", scores, tables.image_ids),
         ("t2i", scores.T, tables.caption_ids),
@@ -279,7 +279,7 @@ def test_golden_eccv():
 
 
 def test_judge_agrees_with_the_package():
-    """Another random matrix, in another column order: the ids carry the meaning."""
+    """Evaluate another random matrix in another column order, which the ids must resolve."""
     package = pytest.importorskip("eccv_caption").Metrics()
     rng = np.random.default_rng(1)
     tables = load_tables(caption_ids=rng.permutation(load_tables().caption_ids))
@@ -308,7 +308,7 @@ def test_judge_agrees_with_the_package():
 
 
 def test_judge_by_hand():
-    """Two queries; the second has a right item that is in no gallery: it counts in R."""
+    """Of two queries, the second has a right item outside the gallery, which counts in R."""
     items = np.array([[3, 1, 0, 2], [2, 3, 1, 0]])
     judged = Judgements(np.array([0, 1]), np.array([[0, 3], [0, 0], [1, 1]]), np.array([2, 3]))
     result = judge(items, judged)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden_metrics import check_options
-from goldens_path import case
+from goldens_path import case, read_npz
 from omegaconf import OmegaConf
 
 from itm.batch import Captions, Images, Pairs
@@ -50,7 +50,7 @@ class Golden:
     def __init__(self, name):
         self.folder = case(f"cvse/{name}")
         self.name = name
-        self.expected = dict(np.load(self.folder / "expected.npz"))
+        self.expected = read_npz(self.folder / "expected.npz")
         data = next((self.folder / "data").iterdir())
         self.captions = (data / "test_caps.txt").read_text(encoding="utf-8").splitlines()
         features = np.load(data / "test_ims.npy")
@@ -68,7 +68,7 @@ class Golden:
         )
 
     def batch(self):
-        """The golden training batch, in its own order."""
+        """Return the golden training batch in its original order."""
         e = self.expected
         tokens, lengths = torch.from_numpy(e["batch_captions"]).long(), e["batch_lengths"]
         rows = torch.arange(len(tokens))
@@ -90,7 +90,7 @@ def trained(request):
 
 
 def with_levels(matcher, pairs):
-    """Both sides as in training, with the levels beside the vectors."""
+    """Encode both sides as in training, with the levels in addition to the vectors."""
     images, captions = matcher.training_encoders()
     return images(pairs.images), captions(pairs.captions)
 
@@ -188,7 +188,7 @@ def test_tokens_and_labels(golden):
 
 
 def test_scores_of_the_bytes_that_the_original_tokenised(golden):
-    """Its loader turned captions into "b'...'"; fed with those tokens the model is the same."""
+    """CVSE's loader turned captions into "b'...'"; with those tokens the model is the same."""
     e, matcher = golden.expected, golden.matcher()
     matcher.vocab = Vocabulary(matcher.vocab.words, tokenizer="bytes_repr")
     captions = matcher.pairs(golden.features, golden.captions, image=golden.image).captions
@@ -580,7 +580,7 @@ def test_gradients_reach_every_parameter(options):
 
 
 class AllScores(torch.nn.Module):
-    """One number that every score and loss of the matcher goes into, smoothly."""
+    """Combine every score and loss of the matcher into one smooth number."""
 
     def __init__(self, matcher):
         super().__init__()
@@ -669,7 +669,7 @@ def test_bad_input_is_explained():
         matcher.score(features(3, 5), CORPUS)
     pairs = matcher.pairs(features(), CORPUS)
     wrong = pairs.captions._replace(concepts=torch.zeros(3, 5))
-    with pytest.raises(ValueError, match="5 concept labels, not 6"):
+    with pytest.raises(ValueError, match="must have 6 concept labels, got 5"):
         matcher.encode_captions(wrong)
     with pytest.raises(ValueError, match="activation='relu': expected one of 'tanh', 'sigmoid'"):
         toy(activation="relu")
@@ -689,7 +689,7 @@ def test_set_concepts_reads_word_vectors(tmp_path):
     matcher = toy(concept_vectors=word_vectors(names, file))
     assert "concept_vectors" not in matcher.hparams  # but among the weights
     assert matcher.graph.vectors.tolist() == [[k, 1, 2] for k in range(6)]
-    with pytest.raises(ValueError, match=r"glove.txt': expected an array \(6, 3\); read a file by"):
+    with pytest.raises(ValueError, match=r"must be an array \(6, 3\), got 'glove.txt': read"):
         toy(concept_vectors=str(file))
     # without a file every run starts from the same noise
     assert torch.equal(toy(seed=1).graph.vectors, toy(seed=2).graph.vectors)
@@ -710,7 +710,8 @@ def test_saved_matchers_keep_their_graph(tmp_path):
 
 
 def test_folders_that_name_a_file_of_word_vectors_still_load(tmp_path):
-    from itm.checkpoints.folder import load, save
+    from itm.checkpoints.folder import load
+    from itm.matcher.saved import save
 
     matcher = toy().eval()
     save(matcher, tmp_path)

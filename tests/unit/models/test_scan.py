@@ -1,4 +1,4 @@
-"""SCAN: the original's numbers, a plain loop over pairs, gradients, precision, bad input."""
+"""Test SCAN: the original's numbers, a plain loop over pairs, gradients, precision, bad input."""
 
 import itertools
 import json
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from golden_metrics import check_metrics, check_options
-from goldens_path import SHARED, case
+from goldens_path import SHARED, case, read_npz
 from omegaconf import OmegaConf
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
@@ -39,12 +39,12 @@ SINGLE = [
 
 
 class Golden:
-    """A fixture: its matcher, images (each once), captions, options and expected arrays."""
+    """A golden case: its matcher, images (each once), captions, options and expected arrays."""
 
     def __init__(self, name, checkpoint="checkpoint.pth.tar"):
         folder = case(f"scan/{name}")
         self.options = json.loads((folder / "options.json").read_text())
-        self.expected = np.load(folder / "expected.npz")
+        self.expected = read_npz(folder / "expected.npz")
         self.path = folder / checkpoint
         self.matcher = from_published(self.path, vocab=folder / "vocab.json")
         negatives = "hardest" if self.options["max_violation"] else "all"
@@ -215,7 +215,7 @@ OTHERS = ("casc", "cvse", "sgraf", "vsrn")
 
 
 def sides(regions, words, dtype=torch.float64):
-    """`Encoded` sides of lists of (R_i, D) and (L_c, D), with padding that must not matter."""
+    """Make `Encoded` sides from lists of (R_i, D) and (L_c, D); padding must not matter."""
 
     def side(parts):
         padded = pad_sequence([x.to(dtype) for x in parts], batch_first=True, padding_value=7.0)
@@ -316,7 +316,7 @@ def test_zero_vectors_give_finite_scores_and_gradients(direction, norm):
 
 
 def small(seed=0, **options):
-    """A SCAN with random weights, images with 3 to 5 regions and captions of 2 to 7 tokens."""
+    """Make a random SCAN, images with 3 to 5 regions and captions of 2 to 7 tokens."""
     torch.manual_seed(seed)
     sizes = {"vocab_size": 30, "img_dim": 12, "word_dim": 6, "embed_dim": 8}
     matcher = SCAN(**{**sizes, **options}, loss=Triplet())
@@ -328,7 +328,7 @@ def small(seed=0, **options):
 
 
 class Letters:
-    """A vocabulary of letters, for captions whose length is plain to see."""
+    """Make a vocabulary of letters, for captions of obvious length."""
 
     def __len__(self):
         return 26
@@ -389,9 +389,9 @@ def test_captions_of_the_same_image_in_one_batch():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"direction": "both"}, "direction='both' is none of t2i, i2t"),
-        ({"raw_norm": "l3norm"}, "raw_norm='l3norm' is none of clipped_l2norm"),
-        ({"aggregation": "mean"}, "aggregation='mean' is none of LogSumExp, Mean"),
+        ({"direction": "both"}, "direction must be one of t2i, i2t, got 'both'"),
+        ({"raw_norm": "l3norm"}, "raw_norm must be one of clipped_l2norm.* got 'l3norm'"),
+        ({"aggregation": "mean"}, "aggregation must be one of LogSumExp, Mean.* got 'mean'"),
         ({"text": {"name": "mean"}}, "text=gru or text=bert"),
     ],
 )
@@ -423,7 +423,7 @@ def test_configurations_list_the_arguments_in_order(name, chosen):
 @pytest.mark.parametrize("temperature", [4.0, 9.0, 20.0])
 @pytest.mark.parametrize("direction", ["t2i", "i2t"])
 def test_what_points_away_is_not_taken_for_zero(direction, temperature, size):
-    """Attention to opposed vectors is e^-temperature before it is scaled, not nothing."""
+    """Attention to opposed vectors is e^-temperature before scaling, not zero."""
     torch.manual_seed(0)
     query = torch.nn.functional.normalize(torch.randn(1, 8), dim=-1)
     context = size * torch.nn.functional.normalize(0.3 * torch.randn(3, 8) - query, dim=-1)

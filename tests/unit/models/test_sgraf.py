@@ -1,4 +1,4 @@
-"""SGRAF: the original's numbers, a plain loop over captions, gradients, precision, bad input."""
+"""Test SGRAF: the original's numbers, a loop over captions, gradients, precision, bad input."""
 
 import copy
 import inspect
@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden_metrics import check_metrics, check_options
-from goldens_path import SHARED, case, shared
+from goldens_path import SHARED, case, read_npz, shared
 from torch import nn
 
 from itm.app.config import compose
@@ -41,12 +41,12 @@ MODULES = ["SGR", "SAF"]
 
 
 class Golden:
-    """A fixture: its matcher, images (each once), captions, options and expected arrays."""
+    """A golden case: its matcher, images (each once), captions, options and expected arrays."""
 
     def __init__(self, name, checkpoint="checkpoint.pth.tar"):
         folder = case(f"sgraf/{name}")
         self.options = json.loads((folder / "options.json").read_text())
-        self.expected = np.load(folder / "expected.npz")
+        self.expected = read_npz(folder / "expected.npz")
         self.path = folder / checkpoint
         self.matcher = from_published(self.path, vocab=folder / "vocab.json")
         negatives = "hardest" if self.options["max_violation"] else "all"
@@ -71,7 +71,7 @@ class Golden:
 
 
 def without_dropout(matcher):
-    """Training mode as the fixtures have it."""
+    """Switch to training mode without dropout, as in the golden cases."""
     matcher.train()
     for module in matcher.modules():
         if isinstance(module, nn.Dropout):
@@ -163,7 +163,7 @@ def test_golden_batch_and_five_steps(name):
     np.testing.assert_allclose(norms, expected["grad_norms"], rtol=1e-3)
     after = matcher.score(golden.images, golden.captions)
     np.testing.assert_allclose(after, expected["sims_after"], atol=2e-4)
-    buffers = {key[6:]: expected[key] for key in expected.files if key.startswith("after/")}
+    buffers = {key[6:]: expected[key] for key in expected if key.startswith("after/")}
     assert ("SAF_module.bn.running_mean" in buffers) == (golden.options["module_name"] == "SAF")
     similarity = write(matcher)[0][2]
     for key, value in buffers.items():
@@ -235,7 +235,7 @@ def test_the_original_has_one_temperature_and_a_gru():
 
 
 def small(module, seed=0, num_regions=5, dropout=0.0, **options):
-    """Random weights, with biases and running statistics that differ from 0 and 1."""
+    """Draw random weights; biases and running statistics differ from 0 and 1."""
     torch.manual_seed(seed)
     sizes = {"vocab_size": 30, "img_dim": 8, "word_dim": 6, "embed_dim": 10, "sim_dim": 7}
     matcher = SGRAF(
@@ -270,7 +270,7 @@ def unit(x, dim=-1):
 
 
 def loop(matcher, images, captions):
-    """Scores (I, C) as published, caption by caption, longest first; moves SAF's statistics."""
+    """Score caption by caption, longest first, as published, (I, C); updates SAF's statistics."""
     lengths = captions.mask.sum(1).tolist()
     columns = [None] * len(lengths)
     for c in sorted(range(len(lengths)), key=lambda c: -lengths[c]):
@@ -426,7 +426,7 @@ def test_no_attended_vector_is_kept_for_the_gradient():
 
 
 class Letters:
-    """A vocabulary of letters, for captions whose length is plain to see."""
+    """Make a vocabulary of letters, for captions of obvious length."""
 
     def __len__(self):
         return 26

@@ -1,4 +1,4 @@
-"""Two-branch networks: numbers of the original code, and properties on small random ones."""
+"""Test the two-branch networks: numbers of the original code, properties of small random ones."""
 
 import copy
 import json
@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from goldens_path import case
+from goldens_path import case, read_npz
 from torch import nn
 
 from itm.batch import Images, positives
@@ -47,7 +47,7 @@ def five_steps(matcher, pairs, optimizer):
 
 
 def close_gradients(matcher, expected, names, relative, absolute=0.0):
-    """Gradients under the original names; a bias before a batch norm has a true gradient of 0."""
+    """Return gradients by original name; a bias before a batch norm has a true gradient of 0."""
     parameters = dict(matcher.named_parameters())
     for ours, theirs in names.items():
         if ours not in parameters or ours.endswith(("first.linear.bias", "joint.linear.bias")):
@@ -73,10 +73,10 @@ def embedding(name, weights="weights_init.npz"):
         sentences=options["sample_size"],
     )
     matcher = from_published(folder / weights, family=EMBEDDING, loss=loss)
-    expected = np.load(folder / "expected.npz")
+    expected = read_npz(folder / "expected.npz")
     image = np.arange(options["batch_size"]).repeat(options["sample_size"])
     pairs = matcher.pairs(expected["batch_im_feats"], expected["batch_sent_feats"], image)
-    return matcher, expected, pairs, np.load(folder / "test_features.npz")
+    return matcher, expected, pairs, read_npz(folder / "test_features.npz")
 
 
 CASES = ["embed_s2", "embed_s5_bigmargin"]
@@ -192,7 +192,7 @@ def test_damaged_tensorflow_checkpoints(tmp_path):
 def port(name, word_reg=0.0):
     folder = case(f"two_branch_torch/{name}")
     options = json.loads((folder / "options.json").read_text())
-    expected = np.load(folder / "expected.npz")
+    expected = read_npz(folder / "expected.npz")
     loss = Neighborhood(
         margin=options["margin"],
         top_k=options["num_neg_sample"],
@@ -237,7 +237,7 @@ def test_port_scores(name):
 
 
 def check_port_recalls(scores, expected, suffix="", ties=0.0):
-    """Recalls of the original; scores that differ by less than `ties` may come in any order."""
+    """Check the original's recalls; scores that differ by less than `ties` may swap places."""
     owner = expected["test_cap2im"]
     own = owner == np.arange(len(scores))[:, None]
     worst, best = (evaluate(scores + shift * own, owner) for shift in (-ties, ties))
@@ -302,7 +302,7 @@ def cite(name):
         loss=Logistic(),
         options={"norm_axis": axis, "embed_l1": options["embed_l1"]},
     )
-    data, expected = np.load(folder / "data.npz"), np.load(folder / "expected.npz")
+    data, expected = read_npz(folder / "data.npz"), read_npz(folder / "expected.npz")
     pairs = matcher.pairs(data["train_region"], data["train_phrase"])
     pairs = pairs._replace(target=torch.from_numpy(data["train_labels"]))
     return matcher, options, data, expected, pairs
@@ -360,7 +360,7 @@ def test_cite_training(name):
 
 
 def test_tensorflows_adam():
-    """The formula of TensorFlow's documentation, with an eps that matters."""
+    """Compare with the formula of TensorFlow's documentation, with an eps that matters."""
     rng = np.random.default_rng(0)
     p, gradients = rng.normal(size=4), rng.normal(size=(5, 4))
     parameter = nn.Parameter(torch.from_numpy(p.copy()))
@@ -439,7 +439,7 @@ def normed(dense, x):
 
 
 def by_hand(matcher, regions, caption):
-    """The score of one image (R, F) with one caption, spelled out."""
+    """Score one image (R, F) with one caption, step by step."""
     table = matcher.text.embed.weight.detach().double().numpy()
     text = table[WORDS.encode(caption)].mean(0)
     branch = lambda b, x: affine(b.second, normed(b.first, x))  # noqa: E731
@@ -588,7 +588,7 @@ def test_running_variance_biased_and_unbiased():
 
 
 def phrases(cls, loss, **options):
-    """Four images, six phrases, and a target for every region."""
+    """Make four images, six phrases, and a target for every region."""
     matcher = without_dropout(small(cls, level="region", loss=loss, **options))
     pairs = matcher.pairs(region_lists(4, seed=3), sentences(6), [0, 0, 1, 2, 3, 3])
     generator = torch.Generator().manual_seed(0)
@@ -652,9 +652,9 @@ def test_round_trip_of_tensorflow_weights(tmp_path, name, suffix):
     for key, value in matcher.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key
     if suffix == ".npz":
-        first, second = np.load(source), np.load(tmp_path / "again.npz")
-        assert set(first.files) == {x for x in second.files if not x.startswith("opt/")}
-        assert all(np.array_equal(first[key], second[key]) for key in first.files)
+        first, second = read_npz(source), read_npz(tmp_path / "again.npz")
+        assert set(first) == {x for x in second if not x.startswith("opt/")}
+        assert all(np.array_equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.parametrize("name", PORTS)
@@ -765,7 +765,7 @@ def test_cite_preset_has_the_published_sizes():
 def test_wrong_inputs():
     with pytest.raises(ValueError, match="level='word'"):
         small(level="word")
-    with pytest.raises(ValueError, match="none of vectors, mean, attend, gru, bert"):
+    with pytest.raises(ValueError, match="must be vectors, mean, attend, gru or bert"):
         small(text={"name": "lstm"})
     with pytest.raises(ValueError, match="needs vocab_size"):
         TwoBranchEmbedding(text={"name": "mean"})
@@ -775,7 +775,7 @@ def test_wrong_inputs():
         small(TwoBranchSimilarity, norm_axis="regions")
     with pytest.raises(ValueError, match=r"pass captions as a \(C, F\) array"):
         small(text={"name": "vectors"}).score(region_lists(2), ["a"])
-    with pytest.raises(ValueError, match="3 wide, expected 5"):
+    with pytest.raises(ValueError, match="must be 5 wide, got 3"):
         small(text={"name": "vectors"}).score(region_lists(2), np.zeros((2, 3), np.float32))
     matcher, pairs = phrases(TwoBranchEmbedding, Triplet())
     with pytest.raises(ValueError, match="4 images and 6 phrases"):
@@ -793,7 +793,7 @@ def test_foreign_and_incomplete_checkpoints(tmp_path):
     for read in (two_branch.read_embedding, two_branch.read_similarity):
         assert read(foreign, {}) is None
         assert read(foreign[:1], {}) is None
-    arrays = dict(np.load(case("two_branch/embed_s2") / "weights_init.npz"))
+    arrays = read_npz(case("two_branch/embed_s2") / "weights_init.npz")
     del arrays["im_embed_2/biases"], arrays["im_embed_1/bnorm/beta"]
     np.savez(tmp_path / "part.npz", **arrays | {"im_embed_2/biases": np.zeros(3)}, odd=np.zeros(2))
     with pytest.raises(ValueError, match="unexpected odd"):

@@ -72,7 +72,7 @@ def test_region_scores_are_products_with_the_image_vector():
 
 @pytest.mark.parametrize("options", FORMS[:2])
 def test_padding_changes_nothing(options):
-    """In training mode, so that batch statistics are covered; neither losses nor gradients."""
+    """Padding changes neither losses, gradients nor batch statistics in training mode."""
     images, captions, image = toy_data(4)
     found = []
     for extra in (0, 3):
@@ -107,7 +107,7 @@ def test_batch_composition_changes_nothing(options):
 
 @pytest.mark.parametrize("options", FORMS[:2])
 def test_a_batch_of_one_trains(options):
-    """One image has no batch variance: its batch is normalised by the running statistics."""
+    """A batch of one image has no variance, so it is normalised by the running statistics."""
     images, captions, _ = toy_data(6)
     for x in (images[0], images[0][:1]):
         matcher = toy(6, **options).train()
@@ -334,9 +334,9 @@ def test_bert_captions_are_the_mean_of_their_word_pieces():
 
 def test_wrong_inputs_are_named():
     matcher = toy(16)
-    with pytest.raises(ValueError, match="region_norm 'rows'"):
+    with pytest.raises(ValueError, match="region_norm must be .* got 'rows'"):
         toy(region_norm="rows")
-    with pytest.raises(ValueError, match="max_len 2"):
+    with pytest.raises(ValueError, match="max_len must be at least 3.* got 2"):
         toy(caption_max_len=2)
     with pytest.raises(ValueError, match="start and end markers"):
         matcher.describe(toy_data()[0])

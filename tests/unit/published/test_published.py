@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from cli import run
-from goldens_path import case
+from goldens_path import case, read_npz
 from toy import MeanMatcher
 
 import itm
@@ -197,7 +197,7 @@ def test_convert_takes_options_and_a_tokenizer(tmp_path):
     files = [f"vocab={folder / 'vocab.json'}", f"concepts={folder / 'concepts'}", "out=cvse"]
     published = f"published={folder / 'checkpoint.pth.tar'}"
     run("convert", published, *files, "tokenizer=bytes_repr", cwd=tmp_path)
-    expected = np.load(folder / "expected.npz")
+    expected = read_npz(folder / "expected.npz")
     matcher = itm.load(tmp_path / "cvse")
     captions = next(folder.glob("data/*/test_caps.txt")).read_text().splitlines()
     for caption, ids, length in zip(
@@ -208,7 +208,7 @@ def test_convert_takes_options_and_a_tokenizer(tmp_path):
 
 def test_evaluation_with_completed_labels(tmp_path):
     folder = case("cvse/f30k")
-    expected = np.load(folder / "expected.npz")
+    expected = read_npz(folder / "expected.npz")
     matcher = from_published(
         folder / "checkpoint.pth.tar", folder / "vocab.json", folder / "concepts"
     )

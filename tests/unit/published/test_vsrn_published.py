@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from golden_metrics import check_options
-from goldens_path import case
+from goldens_path import case, read_npz
 from torch.nn.utils.rnn import pad_packed_sequence
 from vsrn_reference import toy
 
@@ -23,7 +23,7 @@ WITH_CAPTIONS = ["f30k_caption", "coco_caption"]
 class Golden:
     def __init__(self, name: str):
         self.folder = case(f"vsrn/{name}")
-        self.expected = dict(np.load(self.folder / "expected.npz"))
+        self.expected = read_npz(self.folder / "expected.npz")
         self.captions = next(self.folder.glob("data/*/test_caps.txt")).read_text().splitlines()
         features = np.load(next(self.folder.glob("data/*/test_ims.npy")))
         repeated = len(features) == len(self.captions)  # one row per caption, five per image

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from goldens_path import case, shared
+from goldens_path import case, read_npz, shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocoevalcap.cider.cider_scorer import CiderScorer
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:CIDEr-D is 0 everywhere")
 
 
 def pycoco(captions, references):
-    """All pairs by the usual package; it wants as many hypotheses as reference sets."""
+    """Score all pairs by pycocoevalcap, which needs as many hypotheses as reference sets."""
     rows = []
     for caption in captions:
         scorer = CiderScorer()
@@ -46,7 +46,7 @@ def golden():
         captions=[line for group in references for line in group] + data["hypotheses_extra"],
         data=data,
         corpus=json.loads((folder / "df_corpus.json").read_text()),
-        expected=np.load(folder / "expected.npz"),
+        expected=read_npz(folder / "expected.npz"),
     )
 
 
@@ -98,7 +98,7 @@ def test_equals_pycocoevalcap(hypotheses, references):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(captions, min_size=1, max_size=12), st.data())
 def test_index_ways_agree(lines, data):
-    """Matrix, batch, gather and top-k show the same numbers, whatever the owners' order."""
+    """Matrix, batch, gather and top-k agree for any order of the captions' images."""
     rows = st.integers(-1, 4)
     image = np.array(data.draw(st.lists(rows, min_size=len(lines), max_size=len(lines))))
     index = CiderIndex(lines, image, images=5, dtype=np.float64)
@@ -131,7 +131,7 @@ def test_topk(golden):
         order = np.argsort(-matrix, axis=1, kind="stable")[:, :7]
         np.testing.assert_array_equal(items, order)
         np.testing.assert_allclose(values, np.take_along_axis(matrix, order, 1), atol=1e-12)
-    with pytest.raises(ValueError, match="per='row'"):
+    with pytest.raises(ValueError, match="per must be 'caption' or 'image', got 'row'"):
         index.topk(3, "row")
 
 
@@ -220,7 +220,7 @@ def test_spice_without_java(monkeypatch):
 
 
 def test_spice_fills_the_matrix(monkeypatch):
-    """The Java program replaced by the share of common words."""
+    """Replace the Java program by the share of common words."""
     from pycocoevalcap.spice.spice import Spice
 
     def overlap(a, b):

@@ -1,4 +1,4 @@
-"""The generated corpus: its files, and the truth of what its captions say."""
+"""Test the generated corpus: its files, and that its captions are true."""
 
 import filecmp
 import inspect
@@ -81,7 +81,7 @@ def captions(folder, split):
 
 
 def is_true(caption, scene):
-    """Whether every "two brown dogs" of a caption fits the scene in number and looks."""
+    """Check that every phrase such as "two brown dogs" fits the scene in number and looks."""
     for number, looks, noun in NAMED.findall(caption.lower()):
         things = [t for t in scene.things if t.category == CATEGORY[noun]]
         low, high = NUMBERS[number]
@@ -97,7 +97,7 @@ def is_true(caption, scene):
 
 
 def contains(outer, inner):
-    """Whether the box `inner` lies inside the box `outer`."""
+    """Check that the box `inner` lies inside the box `outer`."""
     return outer[0] < inner[0] < inner[2] < outer[2] and outer[1] < inner[1] < inner[3] < outer[3]
 
 
@@ -160,7 +160,7 @@ def test_noise_and_width_leave_scenes_and_captions_alone(folder, tmp_path):
 
 
 def test_equal_facts_have_equal_vectors_without_noise(tmp_path):
-    """The code of a fact does not depend on the seed, so seeds share one feature space."""
+    """The code of a fact does not depend on the seed, so all seeds share a feature space."""
     made = [write_scenes(tmp_path, images=(120, 1, 1), noise=0.0, seed=seed) for seed in (1, 2)]
     solutions = []
     for one in made:
@@ -313,7 +313,7 @@ def test_phrases_have_the_boxes_of_what_they_name(folder):
 
 
 def test_phrases_can_be_localised(folder):
-    """Nearly every phrase has a region that overlaps its box (the union of several) by half."""
+    """Nearly every phrase has a region that overlaps its box (or union of boxes) by half."""
     regions = np.load(folder / "test_boxes.npy")
     hits = []
     for phrase in load_phrases(folder, "test"):

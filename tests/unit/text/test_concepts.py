@@ -10,7 +10,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
-from goldens_path import case, shared
+from goldens_path import case, read_npz, shared
 
 from itm.data.reader import caption_concepts
 from itm.text.concepts import Concepts
@@ -99,7 +99,7 @@ def test_original_files_are_read(name):
 @pytest.mark.parametrize("name", CVSE)
 def test_labels_of_captions_match_the_published_test_rule(name):
     folder = case(f"cvse/{name}")
-    expected = np.load(folder / "expected.npz")["concept_labels"]
+    expected = read_npz(folder / "expected.npz")["concept_labels"]
     labels = Concepts.load(folder / "concepts").label(caps(folder, "test"))
     assert labels.dtype == np.float32 and np.array_equal(labels, expected)
 
@@ -214,7 +214,7 @@ def test_lemmas():
 
 
 def wordnet():
-    """The words of WordNet 3 and its irregular forms, as METEOR brings them."""
+    """Read WordNet 3's words and irregular forms, as METEOR packages them."""
     import pycocoevalcap
 
     with ZipFile(Path(pycocoevalcap.__path__[0], "meteor/meteor-1.5.jar")) as jar:
@@ -296,13 +296,13 @@ def test_missing_words_get_the_vector_of_a_simpler_form(tmp_path):
 
 
 def test_wrong_concepts_say_what_is_wrong(tmp_path):
-    with pytest.raises(ValueError, match="more than once"):
+    with pytest.raises(ValueError, match="concepts must hold each word once"):
         Concepts(["dog", "dog"])
-    with pytest.raises(ValueError, match="adjacency is .2, 2. for 3 concepts"):
+    with pytest.raises(ValueError, match="adjacency must be .3, 3. for 3 concepts, got .2, 2."):
         Concepts(["a", "b", "c"], adjacency=np.zeros((2, 2)))
-    with pytest.raises(ValueError, match="vectors are"):
+    with pytest.raises(ValueError, match="vectors must be .2, G., got .3, 2."):
         Concepts(["a", "b"], vectors=np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="expected 'exact' or 'lemma'"):
+    with pytest.raises(ValueError, match="must be 'exact' or 'lemma', got 'stem'"):
         Concepts(["a"], matching="stem")
     with pytest.raises(FileNotFoundError, match="no word list"):
         Concepts.load(tmp_path / "none.json")
@@ -347,7 +347,7 @@ def test_concepts_of_real_captions_are_sensible():
 
 def test_label_images_match_the_original_with_and_without_its_join():
     folder = case("labels")
-    expected = np.load(folder / "expected.npz")
+    expected = read_npz(folder / "expected.npz")
     labels = Labels.load(folder / "vocab_tag.json")
     assert "<unk>" not in labels.words and len(labels) == 20
     captions = lines(folder / "train_caps.txt")
@@ -380,16 +380,16 @@ def test_labels_round_trip(tmp_path):
     labels.save(tmp_path / "labels.json")
     again = Labels.load(tmp_path / "labels.json")
     assert again.state() == labels.state() == Labels.from_state(labels.state()).state()
-    with pytest.raises(ValueError, match="more than once"):
+    with pytest.raises(ValueError, match="labels must hold each word once"):
         Labels(["a", "a"])
     (tmp_path / "other.json").write_text('{"a": 1}')
     with pytest.raises(ValueError, match="is not a word list"):
         Labels.load(tmp_path / "other.json")
     Concepts(["a"]).save(tmp_path / "concepts.json")
-    with pytest.raises(ValueError, match="concepts.json is another kind of word list"):
+    with pytest.raises(ValueError, match="concepts.json must be a label list"):
         Labels.load(tmp_path / "concepts.json")
     Vocabulary.build(["a dog"], 1).save(tmp_path / "vocab.json")
-    with pytest.raises(ValueError, match="is the vocabulary of 6 words that captions are read"):
+    with pytest.raises(ValueError, match="is a vocabulary of 6 words, expected a label list"):
         Labels.load(tmp_path / "vocab.json")
 
 
@@ -441,7 +441,7 @@ def test_a_published_label_list_and_the_counts_of_the_training_captions(tmp_path
         labels = data.label_vocabulary
         assert labels.words == words and labels.positives == count
         assert np.allclose(labels.pos_weight(1e9), [(images - n) / max(n, 1) for n in count])
-        expected = np.load(folder / "expected.npz")
+        expected = read_npz(folder / "expected.npz")
         found = data.reader("train").captions(5 * expected["batch_images"]).labels
         assert np.array_equal(found, expected["derived_batch_tags_spacejoin"])
 

@@ -86,14 +86,14 @@ def test_a_file_that_is_no_vocabulary_says_so(content, tmp_path):
 
 
 def test_a_word_twice_is_an_error():
-    with pytest.raises(ValueError, match="more than once"):
+    with pytest.raises(ValueError, match="must hold each word once"):
         Vocabulary([*SPECIALS, "a", "a"])
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_gru_equals_one_caption_at_a_time(bidirectional, layers):
-    """Padding and the batch change nothing: each caption alone through a plain nn.GRU."""
+    """Padding and batching change nothing: compare with each caption alone in a plain nn.GRU."""
     torch.manual_seed(0)
     encoder = GRUText(30, 6, 8, layers, bidirectional).eval()
     captions = captions_of([3, 7, 1, 5])

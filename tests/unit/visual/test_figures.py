@@ -74,4 +74,5 @@ def test_characters_that_the_font_lacks_are_saved_without_a_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         itm.visual.save(figure, tmp_path / "a.png")
-    assert Image.open(tmp_path / "a.png").size == (660, 660)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (660, 660)

@@ -23,14 +23,14 @@ EVIL = "<script>document.title='owned'</script> & \"quotes\" 'too'"
 
 
 def page(content, title="Page", **data):
-    """A page whose template has `content`."""
+    """Render a page whose template has `content`."""
     start = '{% extends "layout.html" %}{% from "macros.html" import picture, table %}'
     source = start + "{% block content %}" + content + "{% endblock %}"
     return TEMPLATES.from_string(source).render({"title": title, **data})
 
 
 def image(found):
-    """The element that a page shows a thumbnail as."""
+    """Return the element that shows a thumbnail in a page."""
     return re.search("<img[^>]*>", page("{{ picture(it) }}", it=found))[0]
 
 
@@ -108,7 +108,8 @@ def test_thumbnails_are_small_pictures_inside_the_page(tmp_path, suffix):
         r'<img src="data:image/jpeg;base64,([^"]+)" alt="a.\w+" loading="lazy">', made
     )
     (tmp_path / "back.jpg").write_bytes(base64.b64decode(found[1]))
-    assert Image.open(tmp_path / "back.jpg").size == (90, 30)
+    with Image.open(tmp_path / "back.jpg") as picture:
+        assert picture.size == (90, 30)
     assert "<img" in image(thumbnail(Image.new("L", (4, 4)), alt=EVIL))
 
 
@@ -140,7 +141,8 @@ def test_a_photograph_stands_upright(tmp_path):
     Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=turned)
     made = image(thumbnail(tmp_path / "a.jpg"))
     (tmp_path / "b.jpg").write_bytes(base64.b64decode(re.search(r"base64,([^\"]+)", made)[1]))
-    assert Image.open(tmp_path / "b.jpg").size == (20, 40)
+    with Image.open(tmp_path / "b.jpg") as picture:
+        assert picture.size == (20, 40)
 
 
 def test_no_picture_is_an_error(tmp_path):

@@ -1,4 +1,4 @@
-"""CASC's attention: SCAN's in both directions."""
+"""CASC's attention: SCAN's attention in both directions."""
 
 from dataclasses import dataclass
 
@@ -8,20 +8,20 @@ from itm.utils.checks import check_choice
 
 @dataclass(frozen=True)
 class TwoWayAttention:
-    """Words attend to regions (t2i), regions attend to words (i2t), or one of them alone.
+    """Options of attention: words attend to regions (t2i), regions to words (i2t), or both.
 
     Args:
-        direction: "both"; or "t2i" or "i2t" alone, which has one global vector and ranks with its
+        direction: "both", "t2i" or "i2t"; a single direction has one global vector and ranks by its
             local score.
         raw_norm: how products are normalised before the softmax, see `CrossAttention`.
-        t2i_temperature: of the words' attention (the original's lambda_softmax_avg).
-        t2i_aggregation: of the words' scores.
-        i2t_temperature: of the regions' attention (lambda_softmax_lse).
-        i2t_aggregation: of the regions' scores.
-        lambda_lse: of LogSumExp.
+        t2i_temperature: temperature of the words' attention (lambda_softmax_avg in the original).
+        t2i_aggregation: aggregation of the words' scores.
+        i2t_temperature: temperature of the regions' attention (lambda_softmax_lse).
+        i2t_aggregation: aggregation of the regions' scores.
+        lambda_lse: sharpness of LogSumExp.
 
     Raises:
-        ValueError: an unknown direction.
+        ValueError: the direction is unknown.
     """
 
     direction: str = "both"
@@ -37,12 +37,12 @@ class TwoWayAttention:
 
     @property
     def t2i(self) -> CrossAttention:
-        """Words attend to regions."""
+        """Return the attention of words to regions."""
         temperature, aggregation = self.t2i_temperature, self.t2i_aggregation
         return CrossAttention("t2i", self.raw_norm, temperature, aggregation, self.lambda_lse)
 
     @property
     def i2t(self) -> CrossAttention:
-        """Regions attend to words."""
+        """Return the attention of regions to words."""
         temperature, aggregation = self.i2t_temperature, self.i2t_aggregation
         return CrossAttention("i2t", self.raw_norm, temperature, aggregation, self.lambda_lse)

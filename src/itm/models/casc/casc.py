@@ -1,4 +1,4 @@
-"""CASC: SCAN's attention in both directions, held together by labels that both sides must name.
+"""CASC: SCAN's attention in both directions, with labels that both sides must predict.
 
 Xu, Wang, Yang, Zuo, Shen, Shen: Cross-Modal Attention With Semantic Consistence for Image-Text
 Matching, IEEE TNNLS 31(12), 2020.
@@ -36,28 +36,28 @@ class CASC(Matcher):
     loss:    ranking + label_weight [BCE(head(g_image), y) + BCE(head(g_text), y)] of matching
              pairs, y the labels of the image.
 
-    The options of `attention`, `head` and `norms` are accepted as keywords, too:
+    The options of `attention`, `head` and `norms` are also accepted as keywords:
     CASC(..., direction="t2i", hidden=256).
 
     Args:
-        vocab_size: words V.
+        vocab_size: number V of words.
         img_dim: width F of the region features.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
-        num_layers: layers of the text GRU.
+        num_layers: number of layers of the text GRU.
         bidirectional: average a forward and a backward GRU.
-        attention: the two directions of attention.
+        attention: options of both directions of attention.
         num_labels: number K of labels.
-        head: the label head and its loss.
+        head: options of the label head and its loss.
         alpha: share of the local score.
-        norms: which vectors have unit length.
+        norms: options of normalisation.
         text: word encoder, {"name": "gru"} or {"name": "bert", ...}, see `itm.layers.text`.
         loss: see `Matcher`.
         optimizer: see `Matcher`.
         scheduler: see `Matcher`.
 
     Raises:
-        ValueError: an unknown option, or positive weights that do not fit the labels.
+        ValueError: an option is unknown, or the number of positive weights is not K.
     """
 
     needs_labels: ClassVar[bool] = True
@@ -83,7 +83,7 @@ class CASC(Matcher):
         scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
-        # Saved as K numbers, or as None until `set_labels` brings them.
+        # Saved as K numbers, or as None if `set_labels` is to provide them.
         head = replace(head, pos_weight=label_weights(head.pos_weight, num_labels))
         self.save_hyperparameters(flat(locals()), ignore=OBJECTS)
         self.direction = attention.direction
@@ -99,30 +99,31 @@ class CASC(Matcher):
         self.head = LabelHead(embed_dim, head.hidden, num_labels, head.pos_weight)
 
     def set_labels(self, labels: Any) -> None:
-        """Take the positive weights of a label vocabulary, unless some were given.
+        """Take the positive weights of a label vocabulary, unless `pos_weight` was given.
 
         Args:
-            labels: an object with `pos_weight()`, K numbers, such as `itm.text.labels.Labels`.
+            labels: an object whose `pos_weight()` returns K numbers, such as
+                `itm.text.labels.Labels`.
 
         Raises:
-            ValueError: another number of labels.
+            ValueError: the number of labels is not K.
         """
         if self.hparams["pos_weight"] is None:
             self.head.set_pos_weight(labels.pos_weight())
 
     @property
     def _sides(self) -> list[CrossAttention]:
-        """The directions in use."""
+        """Return the directions in use."""
         return [x for x in (self.t2i, self.i2t) if self.direction in ("both", x.direction)]
 
     def encode_images(self, images: Images) -> Encoded:
-        """Region vectors (I, R, D)."""
+        """Compute region vectors (I, R, D)."""
         regions = self.image(images.regions)
         regions = l2norm(regions) if self.norms.normalize_images else regions
         return self._sides[0].prepare(Encoded(parts=regions, mask=images.mask))
 
     def encode_captions(self, captions: Captions) -> Encoded:
-        """Word vectors (C, L, D), zero beyond each caption's length."""
+        """Compute word vectors (C, L, D), zero beyond each caption's length."""
         words, mask = self.text(captions)
         return Encoded(
             parts=l2norm(words) if self.norms.normalize_words else words,
@@ -131,7 +132,7 @@ class CASC(Matcher):
         )
 
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
-        """Scores (I, C): local and global in two directions, local alone in one."""
+        """Compute scores (I, C): local plus global, or only local with a single direction."""
         if self.direction != "both":
             return self._local(images, captions)
         t2i, to_regions = self.t2i.similarity_and_means(images, captions)  # (I, C), (I, C, R)
@@ -147,16 +148,16 @@ class CASC(Matcher):
     def training_scores(
         self, images: Encoded, captions: Encoded
     ) -> dict[str, tuple[float, Tensor]]:
-        """The local score: the labels act on training through their own loss only."""
+        """Return the local score; labels affect training only through the label loss."""
         return {"main": (1.0, self._local(images, captions))}
 
     def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
-        """The label loss of matching pairs.
+        """Compute the label loss of matching pairs.
 
-        Without labels in the batch it is left out, except in training.
+        In eval mode, a batch without labels has no label loss.
 
         Raises:
-            ValueError: no labels in training, or another number of labels.
+            ValueError: a training batch has no labels, or the number of labels is not K.
         """
         labels = pairs.captions.labels
         if self.label_weight == 0 or (labels is None and not self.training):
@@ -174,11 +175,11 @@ class CASC(Matcher):
         return {"labels": self.label_weight * torch.stack(terms).sum()}
 
     def attention(self, images: Encoded, captions: Encoded) -> Tensor:
-        """Weights (I, C, R, L) of the words to the regions; with "i2t", of the regions to words."""
+        """Compute weights (I, C, R, L) of words to regions, or with "i2t" of regions to words."""
         return self._sides[0].weights(images, captions)
 
     def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
-        """Attention of either direction, and the labels that the attended vectors name."""
+        """Show the attention of each direction, and the labels predicted from attended vectors."""
         row = torch.zeros(1, dtype=torch.long, device=self.device)
         attention, named = {}, {}
         for side in self._sides:
@@ -192,7 +193,7 @@ class CASC(Matcher):
         return Details(attention, names={"labels": strongest(self.labels.words, image, text)})
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The label head learns faster, on a schedule and with a clip of its own."""
+        """Return groups in which the label head has its own learning rate, schedule and clip."""
         head = list(self.head.parameters())
         known = {id(p) for p in head}
         groups = super().parameter_groups()
@@ -202,10 +203,10 @@ class CASC(Matcher):
         return [*groups, {**own, **schedule}]
 
     def pair_floats(self, regions: int, words: int) -> int:
-        """As SCAN, and the mean attention of both directions."""
+        """Count the values of SCAN, and the mean attention of both directions."""
         return 6 * regions * words + 2 * (regions + words)
 
     @property
     def label_dim(self) -> int | None:
-        """None: it has its own label head."""
+        """None, because CASC has its own label head."""
         return None

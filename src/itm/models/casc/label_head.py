@@ -1,4 +1,4 @@
-"""CASC's label head: which labels does a global vector name, and do two vectors name the same?"""
+"""CASC's label head: predict labels from global vectors, and compare two vectors by labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +11,21 @@ from itm.layers.attention_math import split
 from itm.layers.functional import full, full_precision
 from itm.text.labels import label_weights
 
-PAIRS = 1 << 11  # pairs at once in `agreement`: 4 MB per array of width 512
+PAIRS = 1 << 11  # pairs computed at once in `agreement`: 4 MB per array of width 512
 
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """How labels are predicted and learnt.
+    """Options of the label head and its loss.
 
     Args:
         hidden: width of the label head's hidden layer.
-        label_weight: weight of the label loss; 0 leaves it out.
-        pos_weight: weight of a label that is present: K numbers, or one for all (1 = unweighted);
-            None or "auto" = from `CASC.set_labels`, and 1 without it. A file of them is read by
-            `itm.text.labels.positive_weights`.
-        head_lr_scale: learning rate of the label head relative to the rest (0.01 against 2e-4).
+        label_weight: weight of the label loss; 0 turns it off.
+        pos_weight: weight of positive labels: K numbers, or one number for all (1 = unweighted);
+            None or "auto" = taken from `CASC.set_labels`, 1 until then. To read them from a file,
+            use `itm.text.labels.positive_weights`.
+        head_lr_scale: learning rate of the label head relative to the rest (published: 0.01 and
+            2e-4).
     """
 
     hidden: int = 512
@@ -40,10 +41,10 @@ class LabelHead(nn.Module):
         dim: width D of the global vectors.
         hidden: width of the hidden layer.
         num_labels: number K of labels.
-        pos_weight: weight of a label that is present, see `LabelOptions`.
+        pos_weight: weight of positive labels, see `LabelOptions`.
 
     Raises:
-        ValueError: weights that do not fit the labels.
+        ValueError: the number of weights is not K.
     """
 
     pos_weight: Tensor
@@ -64,10 +65,10 @@ class LabelHead(nn.Module):
             self.set_pos_weight(weights)
 
     def set_pos_weight(self, values: Sequence[float] | Tensor) -> None:
-        """Take K positive weights.
+        """Set the K positive weights.
 
         Raises:
-            ValueError: another number of them.
+            ValueError: the number of weights is not K.
         """
         weight = torch.as_tensor(values, dtype=torch.float32)
         if weight.shape != self.pos_weight.shape:
@@ -77,23 +78,25 @@ class LabelHead(nn.Module):
         self.pos_weight.copy_(weight)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Logits (..., K) of global vectors (..., D)."""
+        """Compute logits (..., K) of global vectors (..., D)."""
         return self.second(torch.tanh(self.first(vectors)))
 
     @full_precision
     def loss(self, vectors: Tensor, labels: Tensor) -> Tensor:
-        """Binary cross entropy of the vectors' logits, mean over pairs and labels.
+        """Compute the binary cross entropy of the vectors' logits, mean over pairs and labels.
 
         Args:
             vectors: (C, D).
             labels: (C, K) multi-hot.
 
         Raises:
-            ValueError: another number of labels.
+            ValueError: the number of labels is not K.
         """
         count = len(self.pos_weight)
         if labels.shape[1] != count:
-            raise ValueError(f"the batch has {labels.shape[1]} labels, the matcher {count}")
+            raise ValueError(
+                f"the batch has {labels.shape[1]} labels, but the matcher has num_labels={count}"
+            )
         logits = self(vectors)
         weight = self.pos_weight.to(logits.dtype)
         return F.binary_cross_entropy_with_logits(
@@ -104,11 +107,11 @@ class LabelHead(nn.Module):
     def agreement(
         self, regions: Tensor, words: Tensor, to_regions: Tensor, to_words: Tensor
     ) -> Tensor:
-        """Cosine (I, C) of the label probabilities of both global vectors of every pair.
+        """Compute the cosine (I, C) of the label probabilities of every pair's global vectors.
 
-        A global vector is a weighted mean of regions or words. The first layer is linear: it is
-        applied to regions and words, and its outputs are averaged, so that no vector of width D is
-        made for a pair.
+        A global vector is a weighted mean of regions or words. Because the first layer is linear,
+        it is applied to regions and words and its outputs are averaged; no vector of width D is
+        computed per pair.
 
         Args:
             regions: (I, R, D).

@@ -1,4 +1,4 @@
-"""Parts of CVSE: pooling by self-attention, the concept graph, and mixtures of its concepts.
+"""Parts of CVSE: pooling by self-attention, the concept graph, and mixtures of concepts.
 
 Wang, Zhang, Ji, Pang, Ma: Consensus-Aware Visual-Semantic Embedding for Image-Text Matching,
 ECCV 2020.
@@ -15,26 +15,26 @@ from itm.layers.functional import full, full_precision, l2norm, masked_softmax
 from itm.utils.checks import check_choice
 
 EPS = 1e-12  # added to norms
-SHARPNESS = 10.0  # of the softmax over concepts
+SHARPNESS = 10.0  # factor in the softmax over concepts
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
 
 @dataclass(frozen=True)
 class Levels:
-    """How the instance and the consensus level are mixed, scored and trained.
+    """How the instance and consensus levels are mixed, scored and trained.
 
     Args:
         concept_ratio: share of a caption's own concept words in its distribution.
         alpha: weight of the instance vector in training.
-        eval_alpha: the same at test time.
+        eval_alpha: weight of the instance vector at test time.
         consensus_weight: weight w of the consensus level in the test score.
-        level_weights: of the ranking losses of the fused, instance and consensus level;
-            [3, 5, 1] when None.
+        level_weights: weights of the ranking losses of the fused, instance and consensus levels;
+            None = [3, 5, 1].
         kl_weight: weight of the KL divergence, summed over the batch.
         fusion: "weight_sum", v2 = l2(alpha v0 + (1 - alpha) v1), or "multiple", v2 = l2(v0 * v1).
 
     Raises:
-        ValueError: an unknown fusion.
+        ValueError: the fusion is unknown.
     """
 
     concept_ratio: float = 0.35
@@ -51,16 +51,16 @@ class Levels:
 
 @dataclass(frozen=True)
 class LayerOptions:
-    """The layers of both levels.
+    """Options of the layers of both levels.
 
     Args:
-        no_imgnorm: leave the region vectors unnormalised.
-        use_batchnorm: batch norms on the image side and in the consensus level.
+        no_imgnorm: do not normalise the region vectors.
+        use_batchnorm: use batch norms on the image side and in the consensus level.
         activation: "tanh" or "sigmoid".
-        dropout: of word embeddings and attention.
+        dropout: dropout on word embeddings and in the attention.
 
     Raises:
-        ValueError: an unknown activation.
+        ValueError: the activation is unknown.
     """
 
     no_imgnorm: bool = False
@@ -73,17 +73,17 @@ class LayerOptions:
 
 
 class SelfAttention(nn.Module):
-    """One vector from parts: v = l2(sum_p w_p x_p), w = softmax_p(f3(f1(x_p) * f2(m))).
+    """Pool parts into one vector: v = l2(sum_p w_p x_p), w = softmax_p(f3(f1(x_p) * f2(m))).
 
-    f1 and f2 are linear maps with activation and dropout, m is the mean of the parts.
+    f1 and f2 are linear maps with activation and dropout; m is the mean of the parts.
 
     Args:
         embed_dim: width D.
         activation: "tanh" or "sigmoid".
-        dropout: behind the activations.
-        num_parts: R, for a batch norm over the position of a part and one over the D columns of
-            the query; None for no batch norms.
-        bounded: activation and dropout behind f3 as well.
+        dropout: dropout after the activations.
+        num_parts: R, for a batch norm per position of a part and one per column of the query;
+            None = no batch norms.
+        bounded: apply activation and dropout after f3, too.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class SelfAttention(nn.Module):
         self.bounded = bounded
 
     def forward(self, parts: Tensor, mean: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Vector (N, D) and weights (N, P) of parts (N, P, D), their mean (N, D), mask (N, P)."""
+        """Pool parts (N, P, D) with mean (N, D) and mask (N, P): vector (N, D), weights (N, P)."""
         part = self.gate(self.part_norm(self.part(parts)))  # (N, P, D)
         query = self.gate(self.query_norm(self.query(mean)))  # (N, D)
-        # The product with the query folded into the score's weight: no second (N, P, D).
+        # Multiply the query into the score's weight, which avoids a second (N, P, D) tensor.
         score = (part @ (query * self.score.weight).unsqueeze(-1)).squeeze(-1) + self.score.bias
         if self.bounded:
             score = self.gate(score)
@@ -122,10 +122,10 @@ class SelfAttention(nn.Module):
 
 
 class ConceptGraph(nn.Module):
-    """Concept vectors by graph convolution: X = l2(A' leaky(A' Z W1) W2).
+    """Compute concept vectors by graph convolution: X = l2(A' leaky(A' Z W1) W2).
 
-    Z are word vectors of the concepts and A' the normalised graph; both are buffers, set from a
-    `itm.text.concepts.Concepts` by the matcher.
+    Z are the concepts' word vectors and A' is the normalised graph; the matcher sets both buffers
+    from an `itm.text.concepts.Concepts`.
 
     Args:
         num_concepts: K.
@@ -137,7 +137,7 @@ class ConceptGraph(nn.Module):
         super().__init__()
         self.first = _weight(concept_dim, embed_dim // 2)
         self.second = _weight(embed_dim // 2, embed_dim)
-        # Without word vectors concepts start from fixed random ones, the same in every run.
+        # Without word vectors, concepts have fixed random vectors, the same in every run.
         noise = np.random.default_rng(0).standard_normal((num_concepts, concept_dim))
         self.register_buffer("vectors", torch.from_numpy(noise).float())
         self.register_buffer("adjacency", torch.eye(num_concepts))
@@ -146,20 +146,20 @@ class ConceptGraph(nn.Module):
     adjacency: Tensor
 
     def forward(self) -> Tensor:
-        """X (K, D), unit rows."""
+        """Compute X (K, D) with unit rows."""
         graph = normalised(self.adjacency)
         hidden = nn.functional.leaky_relu(graph @ (self.vectors @ self.first), 0.2)  # (K, D / 2)
         return l2norm(graph @ (hidden @ self.second), eps=EPS)
 
 
 class Consensus(nn.Module):
-    """A vector's distribution over concepts: p = softmax_c(10 f3(f1(X_c) * f2(v))).
+    """Compute a vector's distribution over concepts: p = softmax_c(10 f3(f1(X_c) * f2(v))).
 
     Args:
         embed_dim: width D.
         activation: "tanh" or "sigmoid".
-        dropout: only used by "sigmoid" without batch norm, see below.
-        use_batchnorm: batch norms over the D columns in f1 and f2.
+        dropout: used only by "sigmoid" without batch norm, in place of the activation.
+        use_batchnorm: use batch norms over the D columns in f1 and f2.
     """
 
     def __init__(self, embed_dim: int, activation: str, dropout: float, use_batchnorm: bool):
@@ -169,12 +169,12 @@ class Consensus(nn.Module):
         self.query = nn.Linear(embed_dim, embed_dim)
         self.query_norm = nn.BatchNorm1d(embed_dim) if use_batchnorm else nn.Identity()
         self.score = nn.Linear(embed_dim, 1)
-        # The released code has dropout in place of the activation in this one combination.
+        # In this combination only, the released code has dropout in place of the activation.
         linear = activation == "sigmoid" and not use_batchnorm
         self.gate = nn.Dropout(dropout) if linear else ACTIVATIONS[activation]()
 
     def forward(self, vectors: Tensor, concepts: Tensor) -> Tensor:
-        """Log-probabilities (N, K) of vectors (N, D) over concepts (K, D)."""
+        """Compute log-probabilities (N, K) of vectors (N, D) over concepts (K, D)."""
         concept = self.gate(self.concept_norm(self.concept(concepts)))  # (K, D)
         query = self.gate(self.query_norm(self.query(vectors)))  # (N, D)
         return self._log_softmax(concept, query)
@@ -188,10 +188,10 @@ class Consensus(nn.Module):
 
 @full_precision
 def mix_labels(log_probabilities: Tensor, labels: Tensor | None, ratio: float) -> Tensor:
-    """Log of ratio softmax(10 labels) + (1 - ratio) p; (N, K) log p and labels -> (N, K).
+    """Compute the log of ratio softmax(10 labels) + (1 - ratio) p; (N, K) -> (N, K).
 
-    In log space, where neither a zero probability nor a zero ratio gives -inf times 0. Without
-    labels their share is uniform, as for a caption that names no concept.
+    Log space avoids -inf times 0 for zero probabilities or a zero ratio. Without labels their share
+    is uniform, as for a caption without concept words.
     """
     if labels is None:
         labels = torch.zeros_like(log_probabilities)
@@ -201,19 +201,19 @@ def mix_labels(log_probabilities: Tensor, labels: Tensor | None, ratio: float) -
 
 @full_precision
 def mixture(log_probabilities: Tensor, concepts: Tensor) -> Tensor:
-    """Unit vectors l2(sum_c p_c X_c), (N, D), from log p (N, K) and unit concepts (K, D)."""
+    """Compute l2(sum_c p_c X_c), (N, D), from log p (N, K) and unit concepts (K, D)."""
     return l2norm(log_probabilities.exp() @ full(concepts), eps=EPS)
 
 
 def graph_from_counts(counts: Tensor, together: Tensor) -> Tensor:
-    """A (K, K) from word counts and co-occurrence (paper, section 3.1, equations 1 to 3).
+    """Compute A (K, K) from word counts and co-occurrence (paper, section 3.1, equations 1 to 3).
 
-    P = together / counts row by row, scaled to E = 5^(P - 0.02) - 5^(-0.02), binarised at 0.3, and
-    re-weighted: A = 0.25 B / (column sums of B) + I.
+    P = together / counts (per row), scaled to E = 5^(P - 0.02) - 5^(-0.02), binarised at 0.3 to B,
+    and re-weighted: A = 0.25 B / (column sums of B) + I.
 
     Args:
-        counts: (K,) occurrences of each concept.
-        together: (K, K) captions with both concepts, zero diagonal.
+        counts: (K,) number of occurrences of each concept.
+        together: (K, K) number of captions with both concepts; the diagonal is zero.
     """
     likely = together.double() / counts.double().clamp_min(1)[:, None]
     scaled = 5 ** (likely - 0.02) - 5**-0.02
@@ -223,13 +223,13 @@ def graph_from_counts(counts: Tensor, together: Tensor) -> Tensor:
 
 
 def normalised(adjacency: Tensor) -> Tensor:
-    """A' (K, K): A'_ij = d_i A_ji d_j with d = (row sums of A)^(-1/2); note the transpose."""
+    """Compute A'_ij = d_i A_ji d_j, (K, K), d = (row sums of A)^(-1/2); note the transpose."""
     scale = adjacency.sum(1).rsqrt()
     return scale[:, None] * adjacency.T * scale[None, :]
 
 
 def _weight(rows: int, columns: int) -> nn.Parameter:
-    """Uniform in +-1 / sqrt(columns)."""
+    """Draw a weight uniformly in +-1 / sqrt(columns)."""
     bound = 1 / math.sqrt(columns)
     return nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound))
 

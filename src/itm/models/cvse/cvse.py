@@ -1,7 +1,7 @@
-"""CVSE: instance vectors, and a consensus level over concepts of everyday knowledge.
+"""CVSE: instance vectors, and a consensus level over commonsense concepts.
 
 Wang, Zhang, Ji, Pang, Ma: Consensus-Aware Visual-Semantic Embedding for Image-Text Matching,
-ECCV 2020. The words of a caption that are concepts act as its labels, in training and at test time.
+ECCV 2020. The concept words in a caption are its labels, in training and at test time.
 """
 
 import math
@@ -46,22 +46,22 @@ class CVSE(Matcher):
                global vector (width 2 D) is [sqrt(1 - w) v2, sqrt(w) v1].
     loss:      3 rank(fused) + 5 rank(instance) + 1 rank(consensus) + 2 KL(p_t || p_v).
 
-    The options of `levels` and `layers` are accepted as keywords, too: CVSE(..., alpha=0.9).
+    The options of `levels` and `layers` are also accepted as keywords: CVSE(..., alpha=0.9).
 
     Args:
-        vocab_size: words V.
+        vocab_size: number V of words.
         img_dim: width F of the region features.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
-        num_layers: layers of the GRU.
-        bidirectional: read captions in both directions.
-        num_regions: R; with batch norm, which acts on the position of a region, every image must
-            have this many.
-        num_concepts: K.
+        num_layers: number of layers of the text GRU.
+        bidirectional: average a forward and a backward GRU.
+        num_regions: number R of regions that every image must have if `use_batchnorm` is on,
+            because a batch norm acts on the position of a region.
+        num_concepts: number K of concepts.
         concept_dim: width G of the concepts' word vectors.
-        concept_vectors: word vectors Z (K, G), which `set_concepts` prefers to those of the
-            vocabulary; without either Z is seeded noise. They are saved among the weights, not
-            among the arguments. A file of them is read by `itm.text.word_vectors.word_vectors`.
+        concept_vectors: word vectors Z (K, G), used by `set_concepts` in place of the vocabulary's;
+            without either, Z is seeded noise. They are saved with the weights, not with the
+            arguments. To read them from a file, use `itm.text.word_vectors.word_vectors`.
         levels: how the two levels are mixed, scored and trained.
         layers: norms, activation and dropout.
         text: word encoder, {"name": "gru"} or {"name": "bert", ...}, see `itm.layers.text`.
@@ -70,7 +70,7 @@ class CVSE(Matcher):
         scheduler: see `Matcher`.
 
     Raises:
-        ValueError: an unknown option, or a file in place of word vectors.
+        ValueError: an option is unknown, or `concept_vectors` is a path.
     """
 
     needs_concepts = True
@@ -101,11 +101,12 @@ class CVSE(Matcher):
         self.save_hyperparameters(flat(locals()), ignore=[*OBJECTS, "concept_vectors"])
         if isinstance(concept_vectors, (str, Path)):
             raise ValueError(
-                f"concept_vectors={str(concept_vectors)!r}: expected an array ({num_concepts}, "
-                f"{concept_dim}); read a file by itm.text.word_vectors.word_vectors(words, FILE)"
+                f"concept_vectors must be an array ({num_concepts}, {concept_dim}), got "
+                f"{str(concept_vectors)!r}: read a file with "
+                "itm.text.word_vectors.word_vectors(words, FILE)"
             )
         dropout, batchnorm = layers.dropout, layers.use_batchnorm
-        # Without batch norm nothing knows a region by its position.
+        # Without batch norm, nothing depends on the position of a region.
         self.num_regions = num_regions if batchnorm else None
         self.levels, self.layers = levels, layers
         self.concept_vectors = concept_vectors
@@ -132,10 +133,10 @@ class CVSE(Matcher):
         self.text_consensus = Consensus(embed_dim, layers.activation, dropout, batchnorm)
 
     def set_concepts(self, concepts: Concepts) -> None:
-        """Take over words, graph and word vectors of a concept vocabulary.
+        """Take the words, graph and word vectors of a concept vocabulary.
 
         Raises:
-            ValueError: another number of concepts, or vectors of another width.
+            ValueError: the number of concepts is not K, or the vectors are not G wide.
         """
         size, width = self.graph.vectors.shape
         if len(concepts) != size:
@@ -145,8 +146,8 @@ class CVSE(Matcher):
         if vectors is not None:
             if vectors.shape[1] != width:
                 raise ValueError(
-                    f"the concepts' word vectors are {vectors.shape[1]} wide, the matcher takes "
-                    f"{width}: set concept_dim={vectors.shape[1]}"
+                    f"the concepts' word vectors are {vectors.shape[1]} wide, but the matcher has "
+                    f"concept_dim={width}: set concept_dim={vectors.shape[1]}"
                 )
             self.graph.vectors.copy_(torch.from_numpy(vectors))
         if concepts.counts is not None and concepts.adjacency is not None:
@@ -155,20 +156,20 @@ class CVSE(Matcher):
         self.concepts = concepts
 
     def encode_images(self, images: Images) -> Encoded:
-        """Global vectors (I, 2 D)."""
+        """Compute global vectors (I, 2 D)."""
         return Encoded(self.image_levels(images, self.graph()).vector)
 
     def encode_captions(self, captions: Captions) -> Encoded:
-        """Global vectors (C, 2 D).
+        """Compute global vectors (C, 2 D).
 
-        `captions.concepts` None counts as no concept word in any caption.
+        `captions.concepts` = None means that no caption has a concept word.
         """
         return Encoded(self.caption_levels(captions, self.graph()).vector)
 
     def training_encoders(
         self,
     ) -> tuple[Callable[[Images], Encoded], Callable[[Captions], Encoded]]:
-        """Both sides with their levels, from one pass through the concept graph."""
+        """Return encoders that keep the levels and share one pass through the concept graph."""
         concepts = self.graph()
         return (
             partial(self.image_levels, concepts=concepts),
@@ -176,28 +177,28 @@ class CVSE(Matcher):
         )
 
     def image_levels(self, images: Images, concepts: Tensor) -> Encoded:
-        """Global vectors (I, 2 D); in `aux` instance and consensus (I, D), and log p_v (I, K).
+        """Compute global vectors (I, 2 D); `aux` has both levels (I, D) and log p_v (I, K).
 
         Args:
             images: I images.
-            concepts: X (K, D), of the concept graph.
+            concepts: X (K, D), from the concept graph.
         """
         instance, _ = self._image(images)
         return self._encoded(instance, self.image_consensus(instance, concepts), concepts)
 
     def caption_levels(self, captions: Captions, concepts: Tensor) -> Encoded:
-        """Global vectors (C, 2 D); in `aux` instance and consensus (C, D), and log p_t (C, K).
+        """Compute global vectors (C, 2 D); `aux` has both levels (C, D) and log p_t (C, K).
 
         Args:
             captions: C captions.
-            concepts: X (K, D), of the concept graph.
+            concepts: X (K, D), from the concept graph.
 
         Raises:
-            ValueError: captions with another number of concept labels.
+            ValueError: the captions do not have K concept labels.
         """
         labels, size = captions.concepts, len(concepts)
         if labels is not None and labels.shape[1] != size:
-            raise ValueError(f"captions come with {labels.shape[1]} concept labels, not {size}")
+            raise ValueError(f"captions must have {size} concept labels, got {labels.shape[1]}")
         instance, _ = self._text(captions)
         own = self.text_consensus(instance, concepts)  # (C, K)
         log_concepts = mix_labels(own, labels, self.levels.concept_ratio)
@@ -212,15 +213,15 @@ class CVSE(Matcher):
         return Encoded(vector, aux=levels)
 
     def region_scores(self, images: Images) -> Tensor:
-        """Attention weights of the instance level, (I, R); 0 at padding."""
+        """Compute the instance level's attention weights (I, R); 0 at padding."""
         return self._image(images)[1]
 
     def word_scores(self, captions: Captions) -> Tensor:
-        """Attention weights of the instance level, (C, L); 0 at padding."""
+        """Compute the instance level's attention weights (C, L); 0 at padding."""
         return self._text(captions)[1]
 
     def _image(self, images: Images) -> tuple[Tensor, Tensor]:
-        """Instance vectors v0 (I, D) and their attention (I, R)."""
+        """Compute instance vectors v0 (I, D) and their attention (I, R)."""
         check_images(images, self)
         self._check_batch(len(images.regions))
         regions = self.image(images.regions)  # (I, R, D)
@@ -228,7 +229,7 @@ class CVSE(Matcher):
         return self.image_attention(parts, masked_mean(parts, images.mask), images.mask)
 
     def _text(self, captions: Captions) -> tuple[Tensor, Tensor]:
-        """Instance vectors t0 (C, D) and their attention (C, L)."""
+        """Compute instance vectors t0 (C, D) and their attention (C, L)."""
         self._check_batch(len(captions.lengths))
         words, mask = self.text(captions)
         parts = l2norm(words, eps=EPS)  # (C, L, D)
@@ -236,7 +237,7 @@ class CVSE(Matcher):
 
     @full_precision
     def fuse(self, instance: Tensor, consensus: Tensor, alpha: float) -> Tensor:
-        """Fused unit vectors (N, D) of two levels."""
+        """Fuse two levels into unit vectors (N, D)."""
         if self.levels.fusion == "multiple":
             return l2norm(instance * consensus, eps=EPS)
         return l2norm(alpha * instance + (1 - alpha) * consensus, eps=EPS)
@@ -244,20 +245,20 @@ class CVSE(Matcher):
     def _check_batch(self, size: int) -> None:
         if self.training and self.layers.use_batchnorm and size < 2:
             raise ValueError(
-                "CVSE cannot train on a batch of one: its batch norms need at least two; use "
-                "data.drop_last=true or another data.batch_size"
+                "CVSE cannot train on a batch of one, because its batch norms need at least two: "
+                "use data.drop_last=true or another data.batch_size"
             )
 
     @property
     def label_dim(self) -> int:
-        """Width of the global vectors, two levels beside each other: 2 D."""
+        """Width of the global vectors, which concatenate two levels: 2 D."""
         return 2 * self.hparams["embed_dim"]
 
     @full_precision
     def training_scores(
         self, images: Encoded, captions: Encoded
     ) -> dict[str, tuple[float, Tensor]]:
-        """Scores (I, C) of the fused (main), the instance and the consensus level."""
+        """Compute scores (I, C) of the fused (main), instance and consensus levels."""
         assert images.aux is not None and captions.aux is not None
         v, t = images.aux, captions.aux
         v2, t2 = (self.fuse(x["instance"], x["consensus"], self.levels.alpha) for x in (v, t))
@@ -270,14 +271,14 @@ class CVSE(Matcher):
 
     @full_precision
     def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
-        """KL(p_t || p_v) between each caption and its image; gradients reach both (section 3.4)."""
+        """Compute KL(p_t || p_v) of each caption and its image; both have gradients (3.4)."""
         assert images.aux is not None and captions.aux is not None
         text = captions.aux["log_concepts"]  # (C, K)
         image = images.aux["log_concepts"][pairs.captions.image]  # (C, K)
         return {"kl": self.levels.kl_weight * (text.exp() * (text - image)).sum()}
 
     def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
-        """Attention of the instance level, and the concepts of both sides."""
+        """Show the attention of the instance level, and the concepts of both sides."""
         regions, words = self.region_scores(pairs.images), self.word_scores(pairs.captions)
         found = Details(
             regions={"what the image's vector is made of": array(regions[0])},
@@ -294,7 +295,7 @@ class CVSE(Matcher):
         return found._replace(names={"concepts": strongest(self.concepts.words, image, text)})
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The concept graph's learning rate falls by 0.2 where that of the rest falls by 0.1."""
+        """Return groups in which the concept graph's learning rate falls by 0.2 instead of 0.1."""
         main, *others = super().parameter_groups()
         graph = list(self.graph.parameters())
         known = {id(p) for p in graph}

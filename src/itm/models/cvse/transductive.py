@@ -1,8 +1,8 @@
-"""CVSE's label completion: captions of the test set lend each other concept labels.
+"""CVSE's label completion: captions of the test set share concept labels with their neighbours.
 
 The published numbers of CVSE use it. The result of one query then depends on all other queries, so
-it is no retrieval system that answers one query at a time: report it as transductive, beside the
-inductive numbers of `Matcher.score`.
+this does not measure a system that answers one query at a time: report it as transductive, next to
+the inductive numbers of `Matcher.score`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from itm.layers.functional import l2norm
 from itm.matcher.inputs import Features, caption_batches
 from itm.models.cvse.cvse import CVSE
 
-# How many neighbours of each kind the original takes for each data set, see `complete_labels`.
+# (similar, ranked) of `complete_labels` in the original code, by data set.
 PUBLISHED = {"f30k": (3, 3), "coco": (2, 1)}
 
 
@@ -29,25 +29,26 @@ def score_transductive(
     batch_size: int = 128,
     labels: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Similarity (N, M) of every image with every caption, with completed concept labels.
+    """Score every image with every caption, (N, M), with completed concept labels.
 
     Args:
         matcher: CVSE with its vocabulary and its concepts.
-        features: N images, all images of the test set.
-        captions: M captions, all captions of the test set.
-        similar: neighbours by caption similarity, see `complete_labels` (Flickr30K: 3, COCO: 2).
-        ranked: neighbours by the image's ranking (Flickr30K: 3, COCO: 1).
-        batch_size: how many are encoded at once.
+        features: all N images of the test set.
+        captions: all M captions of the test set.
+        similar: number of neighbours by caption similarity, see `complete_labels` (Flickr30K: 3,
+            COCO: 2).
+        ranked: number of neighbours by the image's ranking (Flickr30K: 3, COCO: 1).
+        batch_size: number of images or captions encoded at once.
         labels: (M, K) labels to complete; by default the concepts among each caption's words.
 
     Raises:
-        ValueError: the matcher has no concept words to label captions with.
+        ValueError: the matcher has no concepts or no vocabulary, and no labels are given.
     """
     if labels is None:
         if matcher.concepts is None or matcher.vocab is None:
             raise ValueError(
-                "this matcher has no concept words, or no vocabulary to read captions with; set "
-                "them with set_concepts(...) and vocab=..."
+                "this matcher has no concept words or no vocabulary: set them with "
+                "set_concepts(...) and vocab=..., or pass labels="
             )
         labels = matcher.concepts.label([matcher.vocab.as_read(caption) for caption in captions])
     images = torch.from_numpy(matcher.embed(features, batch_size=batch_size))
@@ -74,15 +75,15 @@ def complete_labels(
     ranked: int = 3,
     block: int = 1024,
 ) -> np.ndarray:
-    """(M, K) labels of each caption and its neighbours: the largest of each column.
+    """Take the maximum of the labels over each caption and its neighbours, (M, K).
 
     Args:
         images: (N, D) fused image vectors.
         captions: (M, D) fused caption vectors.
         labels: (M, K) labels of the captions' own words.
-        similar: how many neighbours to take of `similar_captions`.
-        ranked: how many to take of `ranked_captions`.
-        block: captions compared with all others at once.
+        similar: number of neighbours from `similar_captions`.
+        ranked: number of neighbours from `ranked_captions`.
+        block: number of captions compared with all others at once.
     """
     near = similar_captions(captions, similar, block)  # (M, similar)
     beside = ranked_captions(images, captions)[:, :ranked]  # (M, ranked)
@@ -95,7 +96,7 @@ def complete_labels(
 
 
 def similar_captions(captions: Tensor, count: int, block: int = 1024) -> np.ndarray:
-    """(M, count) other captions by falling cosine; fewer columns when there are fewer captions."""
+    """Find the `count` other captions with the highest cosine, (M, count); fewer if M is small."""
     unit = l2norm(captions)
     count = min(count, len(unit) - 1)
     rows = []
@@ -107,10 +108,10 @@ def similar_captions(captions: Tensor, count: int, block: int = 1024) -> np.ndar
 
 
 def ranked_captions(images: Tensor, captions: Tensor, width: int = 3) -> np.ndarray:
-    """(M, 3) captions around each caption in the ranking of the image that suits it best.
+    """Find the 3 captions around each caption in the ranking of its best image, (M, 3).
 
-    At position p of n these are those at p - 1, p, p + 1; the first three when p < 2, and the last
-    three when p >= n - 3. With fewer than three captions all of them.
+    A caption at position p of n gets those at p - 1, p, p + 1; the first three if p < 2, and the
+    last three if p >= n - 3. If there are fewer than three captions, it gets all of them.
     """
     best = (images @ captions.T).argmax(0).numpy()  # (M,) image of each caption
     size = len(captions)

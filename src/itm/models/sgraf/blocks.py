@@ -1,9 +1,9 @@
-"""The parts of SGRAF: global vectors, similarity vectors, and the two ways to reduce them to one.
+"""Parts of SGRAF: global vectors, similarity vectors, and the two ways to reduce them to one.
 
 Diao, Zhang, Ma, Lu: Similarity Reasoning and Filtration for Image-Text Matching, AAAI 2021. A pair
 of an image and a caption of L words is a set of n = L + 1 nodes, each a similarity vector of width
-K; node 0 compares the global vectors. Captions of one length are scored together, so nothing here
-knows of padding.
+K; node 0 compares the global vectors. Captions of equal length are scored together, so there is no
+padding in this module.
 """
 
 import torch
@@ -14,20 +14,20 @@ from itm.layers.functional import full, full_precision, l2norm, masked_mean, mas
 from itm.layers.packing import Packed
 
 BLOCK = 1 << 22  # values of one (images, words, D) block
-CACHE = 1 << 20  # values of the nodes that a processor takes at once
+CACHE = 1 << 20  # values of the nodes that a CPU processes at once
 
 
 class GlobalVector(nn.Module):
-    """The parts' weighted mean, each part weighed by itself and the plain mean (section 3.1).
+    """Weighted mean of parts; a part's weight depends on it and on the plain mean (section 3.1).
 
     a_p = tanh(BN(W_a x_p)), b = tanh(BN(W_b mean(x))), e_p = w . (a_p * b),
-    vector = l2norm(sum_p softmax(e)_p x_p); the batch norms on the image side only.
+    vector = l2norm(sum_p softmax(e)_p x_p); only the image side has batch norms.
 
     Args:
         embed_dim: width D.
-        positions: parts of every input; gives batch norms, one of them over the part's position.
-            None: none, and inputs may differ in length.
-        dropout: on a and b, training only.
+        positions: number of parts of every input, for batch norms, one of them per position;
+            None = no batch norms, and inputs may differ in length.
+        dropout: dropout on a and b in training.
     """
 
     def __init__(self, embed_dim: int, positions: int | None = None, dropout: float = 0.4):
@@ -41,11 +41,11 @@ class GlobalVector(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, parts: Tensor, mask: Tensor) -> Tensor:
-        """(N, P, D), (N, P) -> (N, D)."""
+        """Pool parts (N, P, D) with mask (N, P) to (N, D)."""
         return weighted_mean(self.weights(parts, mask), parts)
 
     def weights(self, parts: Tensor, mask: Tensor) -> Tensor:
-        """How much each part counts: (N, P, D), (N, P) -> (N, P), rows sum to 1."""
+        """Compute the weight of each part: (N, P, D), (N, P) -> (N, P), rows sum to 1."""
         part = self.dropout(self.part_norm(self.part(parts)).tanh())  # (N, P, D)
         mean = self.mean_norm(self.mean(masked_mean(parts, mask))).tanh()  # (N, D)
         score = self.score(part * self.dropout(mean)[:, None]).squeeze(-1)  # (N, P)
@@ -54,15 +54,16 @@ class GlobalVector(nn.Module):
 
 @full_precision
 def weighted_mean(weights: Tensor, x: Tensor) -> Tensor:
-    """l2norm(sum_p weights_p x_p): (..., P), (..., P, D) -> (..., D)."""
+    """Compute l2norm(sum_p weights_p x_p): (..., P), (..., P, D) -> (..., D)."""
     return l2norm((weights[..., None, :] @ full(x)).squeeze(-2))
 
 
 @full_precision
 def word_attention(scores: Tensor, packed: Packed, temperature: float) -> Tensor:
-    """Attention of each word over the regions (equation 2): inner products (I, R, W) -> the same.
+    """Compute the attention of each word over the regions (equation 2), both (I, R, W).
 
-    Leaky products are normalised over the words of their caption, then softmax over the regions.
+    The inner products pass a leaky ReLU, are normalised over the words of their caption, and go
+    through a softmax over the regions.
     """
     leaky = nn.functional.leaky_relu(full(scores), 0.1)
     groups = zip(leaky.split(packed.sizes, -1), packed.shapes, strict=True)
@@ -72,14 +73,14 @@ def word_attention(scores: Tensor, packed: Packed, temperature: float) -> Tensor
 
 @full_precision
 def unit_attention(attention: Tensor, parts: Tensor) -> Tensor:
-    """Attention scaled so that the attended vectors have unit norm: (I, R, W), (I, R, D).
+    """Scale attention (I, R, W) over parts (I, R, D) so that attended vectors have unit norm.
 
-    |sum_r a_r v_r|^2 = a^T G a with the Gram matrix G of the regions, so that the D-wide vectors
-    need no norm of their own.
+    |sum_r a_r v_r|^2 = a^T G a with the Gram matrix G of the regions, so the D-wide attended
+    vectors are not needed.
     """
     gram = parts @ parts.mT  # (I, R, R)
     squares = (attention * (gram @ attention)).sum(1, keepdim=True)  # (I, 1, W)
-    positive = squares > 0  # rounding may leave a zero vector's square below zero
+    positive = squares > 0  # rounding may make a zero vector's square negative
     norm = squares.where(positive, 1.0).sqrt()
     return attention * (positive / (norm + 1e-8))
 
@@ -87,7 +88,7 @@ def unit_attention(attention: Tensor, parts: Tensor) -> Tensor:
 def project_difference(
     attention: Tensor, parts: Tensor, words: Tensor, linear: nn.Linear
 ) -> Tensor:
-    """Similarity vectors W (c - w)^2 + b with c = attention^T parts (equations 3 and 4).
+    """Compute similarity vectors W (c - w)^2 + b, c = attention^T parts (equations 3 and 4).
 
     Args:
         attention: (I, R, N) weights of the parts for each of N words.
@@ -96,7 +97,7 @@ def project_difference(
         linear: D -> K.
 
     Returns:
-        (I, N, K), not normalised yet.
+        (I, N, K), not yet normalised.
     """
     device = parts.device.type
     low = torch.is_autocast_enabled(device)
@@ -107,15 +108,16 @@ def project_difference(
 
 
 class ProjectDifference(torch.autograd.Function):
-    """W (attention^T parts - words)^2 + b without keeping any (I, N, D) tensor.
+    """Compute W (attention^T parts - words)^2 + b without storing any (I, N, D) tensor.
 
-    The square is quadratic in the attention, so D-wide differences cannot be avoided; they are made
-    in blocks of images, and made again for the gradient. Three times less work than storing them.
+    The square is quadratic in the attention, so D-wide differences cannot be avoided. They are
+    computed in blocks of images, and again for the gradient, which is three times faster than
+    storing them.
     """
 
     @staticmethod
     def forward(ctx, attention, parts, words, weight, bias):
-        """Inputs as in `project_difference`, all of one type -> (I, N, K)."""
+        """Compute (I, N, K) from the inputs of `project_difference`, all of the same dtype."""
         ctx.save_for_backward(attention, parts, words, weight)
         out = attention.new_empty(len(parts), len(words), len(weight))
         for block in _blocks(parts, words):
@@ -126,7 +128,7 @@ class ProjectDifference(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        """Gradients of all five inputs; sums over images run in float32."""
+        """Compute the gradients of all five inputs; sums over images run in float32."""
         attention, parts, words, weight = ctx.saved_tensors
         by_attention, by_parts = torch.empty_like(attention), torch.empty_like(parts)
         by_words, by_weight = torch.zeros_like(full(words)), torch.zeros_like(full(weight))
@@ -143,22 +145,22 @@ class ProjectDifference(torch.autograd.Function):
 
 
 def _blocks(parts: Tensor, words: Tensor) -> list[slice]:
-    """Slices of images of about `BLOCK` values (i, N, D) each."""
+    """Cut the images into slices of about `BLOCK` values (i, N, D) each."""
     step = max(1, BLOCK // max(1, words.numel()))
     return [slice(start, start + step) for start in range(0, len(parts), step)]
 
 
 def _difference(attention: Tensor, parts: Tensor, words: Tensor) -> Tensor:
-    """attention^T parts - words: (i, R, N), (i, R, D), (N, D) -> (i, N, D)."""
+    """Compute attention^T parts - words: (i, R, N), (i, R, D), (N, D) -> (i, N, D)."""
     return torch.baddbmm(words.expand(len(parts), -1, -1), attention.mT, parts, beta=-1)
 
 
 class GraphStep(nn.Module):
     """One step of graph reasoning: E = softmax((Wq X)(Wk X)^T), X <- relu(Wg E X) (equation 6).
 
-    No 1/sqrt(K), no residual. The softmax over the second node ignores what depends on the first
-    one only, so that Wq and Wk act as one matrix: E = softmax((X M + u) X^T) with M = Wq^T Wk and
-    u = bq^T Wk. The key's bias has no effect at all.
+    There is neither a factor 1/sqrt(K) nor a residual. The softmax over the second node ignores
+    terms that depend on the first node only, so Wq and Wk act as one matrix:
+    E = softmax((X M + u) X^T) with M = Wq^T Wk and u = bq^T Wk. The key's bias has no effect.
     """
 
     def __init__(self, sim_dim: int):
@@ -166,10 +168,10 @@ class GraphStep(nn.Module):
         self.query = xavier_(nn.Linear(sim_dim, sim_dim))
         self.key = xavier_(nn.Linear(sim_dim, sim_dim))
         self.graph = xavier_(nn.Linear(sim_dim, sim_dim))
-        self.key.bias.requires_grad_(False)  # without effect; here so that published weights load
+        self.key.bias.requires_grad_(False)  # has no effect; kept to load published weights
 
     def edges(self, x: Tensor, nodes: int | None = None) -> Tensor:
-        """Weights (P, m, n) of all n nodes for the first m = `nodes`; rows sum to 1."""
+        """Compute weights (P, m, n) of all n nodes for the first m = `nodes`; rows sum to 1."""
         key = self.key.weight.T
         query = nn.functional.linear(
             x[:, :nodes], key @ self.query.weight, key @ self.query.bias
@@ -177,7 +179,7 @@ class GraphStep(nn.Module):
         return torch.softmax(full(query @ x.mT), dim=-1)
 
     def forward(self, x: Tensor, nodes: int | None = None) -> Tensor:
-        """(P, n, K) -> the first `nodes` nodes after the step, (P, m, K)."""
+        """Apply the step: (P, n, K) -> the first m = `nodes` nodes, (P, m, K)."""
         return self.graph(self.edges(x, nodes).to(x.dtype) @ x).relu()
 
 
@@ -186,7 +188,7 @@ class GraphReasoning(nn.Module):
 
     Args:
         sim_dim: width K.
-        sgr_steps: steps, each with weights of its own.
+        sgr_steps: number of steps; each has its own weights.
     """
 
     def __init__(self, sim_dim: int, sgr_steps: int = 3):
@@ -194,14 +196,14 @@ class GraphReasoning(nn.Module):
         self.steps = nn.ModuleList(GraphStep(sim_dim) for _ in range(sgr_steps))
 
     def forward(self, nodes: Tensor) -> Tensor:
-        """(I, C, n, K) -> (I, C, K)."""
+        """Reduce the nodes (I, C, n, K) of each pair to one vector (I, C, K)."""
         x = nodes.flatten(0, 1)  # (P, n, K)
         for step in self.steps[:-1]:
             x = step(x)
         return self.steps[-1](x, nodes=1).view(*nodes.shape[:2], -1)
 
     def edges(self, nodes: Tensor) -> Tensor:
-        """Weights of all steps: (I, C, n, K) -> (I, C, steps, n, n), each row sums to 1."""
+        """Compute the edges of all steps: (I, C, n, K) -> (I, C, steps, n, n); rows sum to 1."""
         x, found = nodes.flatten(0, 1), []
         for step in self.steps:
             found.append(step.edges(x))  # type: ignore[operator]
@@ -210,10 +212,10 @@ class GraphReasoning(nn.Module):
 
 
 class AttentionFiltration(nn.Module):
-    """SAF (section 3.4): t = BN(w . x + b), weights = sigmoid(t) / sum(sigmoid(t)), weighted mean.
+    """SAF (section 3.4): weighted mean of nodes, sigmoid(t) / sum(sigmoid(t)), t = BN(w . x + b).
 
-    In training every caption is normalised by the mean and variance over its own nodes with all
-    images of the batch, and moves the running statistics once, longest caption first.
+    In training each caption is normalised by the mean and variance over its nodes with all images
+    of the batch, and updates the running statistics once, longest caption first.
 
     Args:
         sim_dim: width K.
@@ -225,11 +227,11 @@ class AttentionFiltration(nn.Module):
         self.norm = nn.BatchNorm1d(1)
 
     def forward(self, nodes: Tensor) -> Tensor:
-        """(I, C, n, K) -> (I, C, K)."""
+        """Reduce the nodes (I, C, n, K) of each pair to one vector (I, C, K)."""
         return weighted_mean(self.weights(nodes, self.training), nodes)
 
     def weights(self, nodes: Tensor, training: bool = False) -> Tensor:
-        """How much each node counts: (I, C, n, K) -> (I, C, n), sums to 1."""
+        """Compute the weight of each node: (I, C, n, K) -> (I, C, n), sums to 1."""
         return self._weights(self.attend(nodes).squeeze(-1), training)
 
     @full_precision
@@ -246,7 +248,7 @@ class AttentionFiltration(nn.Module):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """C updates r <- (1 - m) r + m s in row order, in closed form; s of (C,), m = 0.1.
+        """Apply C updates r <- (1 - m) r + m s_c in row order, in closed form; s (C,), m = 0.1.
 
         r_C = (1 - m)^C r_0 + sum_c m (1 - m)^(C - 1 - c) s_c, with the unbiased variance.
         """

@@ -1,7 +1,7 @@
-"""SGRAF: vectors of local and global similarity, reasoned over (SGR) or filtered (SAF).
+"""SGRAF: local and global similarity vectors, combined by reasoning (SGR) or filtration (SAF).
 
 Diao, Zhang, Ma, Lu: Similarity Reasoning and Filtration for Image-Text Matching, AAAI 2021. SGR and
-SAF are trained apart; SGRAF is the mean of their two score matrices.
+SAF are trained separately; SGRAF is the mean of their two score matrices.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,37 +34,37 @@ class SGRAF(Matcher):
 
     image:   v_r = l2norm(W x_r + b); global vector from all regions.
     caption: w_l = l2norm of the GRU's states; global vector from all words.
-    nodes:   l2norm(W_g (v - w)^2) of the global vectors, for each word l2norm(W_l (c_l - w_l)^2)
-             with the regions c_l = l2norm(sum_r attention v_r) that it attends to.
+    nodes:   l2norm(W_g (v - w)^2) of the global vectors, and l2norm(W_l (c_l - w_l)^2) for each
+             word with its attended regions c_l = l2norm(sum_r attention v_r).
     score:   sigmoid(w . reduce(nodes)), in (0, 1), where reduce is SGR or SAF.
 
-    In training a pair's score depends on the other images of the batch, through batch norm.
+    In training a pair's score depends on the other images of the batch, because of batch norm.
 
     Args:
-        vocab_size: words V.
+        vocab_size: number V of words.
         img_dim: width F of the region features.
         module: "SGR" or "SAF".
-        num_regions: regions R of every image; the batch norm has one channel for each position.
+        num_regions: number R of regions of every image; a batch norm has a channel per position.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
         sim_dim: width K of a similarity vector.
-        sgr_steps: reasoning steps of SGR.
-        num_layers: layers of the text GRU.
+        sgr_steps: number of reasoning steps of SGR.
+        num_layers: number of layers of the text GRU.
         bidirectional: average a forward and a backward GRU.
-        no_imgnorm: leave the region vectors unnormalised.
-        no_txtnorm: leave the word vectors unnormalised.
-        temperature: of the attention over regions (a constant in the original).
-        dropout: on the word embeddings and in both global vectors.
+        no_imgnorm: do not normalise the region vectors.
+        no_txtnorm: do not normalise the word vectors.
+        temperature: temperature of the attention over regions (a constant in the original).
+        dropout: dropout on the word embeddings and in both global vectors.
         text: word encoder, {"name": "gru"} or {"name": "bert", ...}, see `itm.layers.text`.
         loss: see `Matcher`.
         optimizer: see `Matcher`.
         scheduler: see `Matcher`.
 
     Raises:
-        ValueError: an unknown module, or SGR without steps.
+        ValueError: the module is unknown, or SGR has no steps.
     """
 
-    # Its similarity is unrolled over the groups of a batch, which are others in the next one.
+    # Not `similarity`: it loops over the length groups of a batch, which differ between batches.
     compiled: ClassVar[tuple[str, ...]] = ("encode_images",)
 
     def __init__(
@@ -118,45 +118,46 @@ class SGRAF(Matcher):
         self.head = xavier_(nn.Linear(sim_dim, 1))
 
     def encode_images(self, images: Images) -> Encoded:
-        """Global vectors (I, D) and region vectors (I, R, D).
+        """Compute global vectors (I, D) and region vectors (I, R, D).
 
         Raises:
-            ValueError: another number of regions, or a training batch of one image.
+            ValueError: the number of regions is not R, or a training batch has one image only.
         """
         check_images(images, self)
         if self.training and len(images.regions) < 2:
             raise ValueError(
-                "SGRAF cannot train on a batch of 1 image, as its batch norm needs at least 2: "
-                "use data.drop_last=true or another data.batch_size"
+                "SGRAF cannot train on a batch of 1 image, because its batch norm needs at least "
+                "2: use data.drop_last=true or another data.batch_size"
             )
         parts = self.image(images.regions)  # (I, R, D)
         parts = full(parts) if self.no_imgnorm else l2norm(parts)
         return Encoded(self.image_global(parts, images.mask), parts, images.mask)
 
     def encode_captions(self, captions: Captions) -> Encoded:
-        """Global vectors (C, D) and word vectors (C, L, D)."""
+        """Compute global vectors (C, D) and word vectors (C, L, D)."""
         words, mask = self.text(captions)  # (C, L, D)
         words = full(words) if self.no_txtnorm else l2norm(words)
         lengths = torch.tensor(captions.lengths)  # stays on the host
         return Encoded(self.text_global(words, mask), words, mask, {"lengths": lengths})
 
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
-        """Scores (I, C) in (0, 1)."""
+        """Compute scores (I, C) in (0, 1)."""
         packed = pack(captions)
         vectors = [self.reduce(nodes) for nodes in self._nodes(images, captions, packed)]
         scores = full(self.head(torch.cat(vectors, 1)).squeeze(-1)).sigmoid()
         return scores.index_select(1, packed.inverse)
 
     def _nodes(self, images: Encoded, captions: Encoded, packed: Packed) -> Iterator[Tensor]:
-        """Similarity vectors (I, c, 1 + L, K) of a few captions of one length, the global first.
+        """Yield similarity vectors (I, c, 1 + L, K) of captions of equal length, global first.
 
-        Longest captions come first, as in the original's batches: SAF counts them in this order.
+        The longest captions come first, as in the original's batches, because SAF updates its
+        statistics in this order.
         """
         assert images.vector is not None and images.parts is not None
         assert captions.vector is not None
         attention = unit_attention(self._attention(images, packed), images.parts)  # (I, R, W)
         local = project_difference(attention, images.parts, packed.words, self.local_node)
-        # A global vector is the one part of its image, with weight 1.
+        # Treat the global vector as the only part of its image, with weight 1.
         vectors = captions.vector.index_select(0, packed.inverse.argsort())
         whole = torch.ones_like(images.vector[:, :1, None]).expand(-1, 1, len(vectors))
         overall = project_difference(
@@ -169,12 +170,12 @@ class SGRAF(Matcher):
             yield l2norm(torch.cat([x[:, :, None], y.unflatten(1, shape)], 2))
 
     def _attention(self, images: Encoded, packed: Packed) -> Tensor:
-        """Weights (I, R, W) of the regions for each word."""
+        """Compute weights (I, R, W) of the regions for each word."""
         assert images.parts is not None
         return word_attention(images.parts @ packed.words.T, packed, self.temperature)
 
     def attention(self, images: Encoded, captions: Encoded) -> Tensor:
-        """Weights (I, C, R, L) of the regions for each word: they sum to 1 over R, 0 at padding."""
+        """Compute weights (I, C, R, L) of the regions for each word; sum 1 over R, 0 at padding."""
         assert captions.parts is not None
         packed = pack(captions)
         weights = self._attention(images, packed).split(packed.sizes, -1)  # (I, R, c L) each
@@ -183,27 +184,27 @@ class SGRAF(Matcher):
         return padded(found, captions.parts.shape[1], 1).index_select(1, packed.inverse)
 
     def node_weights(self, images: Encoded, captions: Encoded) -> Tensor:
-        """SAF's weights (I, C, 1 + L): first the global node, then the words; 0 at padding.
+        """Compute SAF's weights (I, C, 1 + L) of the global node and the words; 0 at padding.
 
         Raises:
-            ValueError: an SGR matcher.
+            ValueError: the module is SGR.
         """
         if not isinstance(self.reduce, AttentionFiltration):
-            raise ValueError("node weights belong to module='SAF'; this is SGR, which has edges()")
+            raise ValueError("node_weights() needs module='SAF'; this is SGR, which has edges()")
         return self._look(images, captions, self.reduce.weights, 1)
 
     def edges(self, images: Encoded, captions: Encoded) -> Tensor:
-        """SGR's edges (I, C, steps, 1 + L, 1 + L); rows sum to 1, node 0 is the global one.
+        """Compute SGR's edges (I, C, steps, 1 + L, 1 + L); rows sum to 1, node 0 is global.
 
         Raises:
-            ValueError: a SAF matcher.
+            ValueError: the module is SAF.
         """
         if not isinstance(self.reduce, GraphReasoning):
-            raise ValueError("edges belong to module='SGR'; this is SAF, which has node_weights()")
+            raise ValueError("edges() needs module='SGR'; this is SAF, which has node_weights()")
         return self._look(images, captions, self.reduce.edges, 2)
 
     def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
-        """Attention of the words; SAF's weights of words, or SGR's edges in its last step."""
+        """Show the words' attention, and SAF's weights of words or SGR's edges in its last step."""
         found = attention_details(self, images, captions)
         if isinstance(self.reduce, AttentionFiltration):
             weights = array(self.node_weights(images, captions)[0, 0])
@@ -214,14 +215,14 @@ class SGRAF(Matcher):
     def _look(
         self, images: Encoded, captions: Encoded, look: Callable[[Tensor], Tensor], axes: int
     ) -> Tensor:
-        """`look` at each group's nodes; its last `axes` axes run over nodes."""
+        """Apply `look` to each group's nodes; the last `axes` axes of its result are nodes."""
         assert captions.parts is not None
         packed = pack(captions)
         found = [look(nodes) for nodes in self._nodes(images, captions, packed)]
         return padded(found, 1 + captions.parts.shape[1], axes).index_select(1, packed.inverse)
 
     def pair_floats(self, regions: int, words: int) -> int:
-        """Float32 values of one pair: attention, similarity vectors and, for SGR, edges."""
+        """Count attention, similarity vectors and, for SGR, edges of one pair."""
         nodes, copies = words + 1, 6 if isinstance(self.reduce, GraphReasoning) else 4
         return 3 * regions * words + copies * nodes * self.hparams["sim_dim"] + 2 * nodes**2
 
@@ -229,12 +230,12 @@ class SGRAF(Matcher):
 def blocks(
     shapes: list[tuple[int, int]], width: int, device: torch.device
 ) -> list[tuple[int, int]]:
-    """Groups (captions, words) cut, on a processor, into blocks that stay in its cache.
+    """Cut groups (captions, words) into blocks that fit the cache of a CPU.
 
     Args:
-        shapes: captions and words of each group.
-        width: values of each node of all images.
-        device: a GPU prefers few large blocks and gets the groups whole.
+        shapes: number of captions and words of each group.
+        width: number of values of a node for all images.
+        device: on a GPU the groups stay whole, because few large blocks are faster.
     """
     found = []
     for count, size in shapes:
@@ -244,5 +245,5 @@ def blocks(
 
 
 def padded(groups: list[Tensor], size: int, axes: int) -> Tensor:
-    """Join along dim 1; the last `axes` axes are padded with zeros to `size`."""
+    """Join along dim 1 after padding the last `axes` axes with zeros to `size`."""
     return torch.cat([pad(x, (0, size - x.shape[-1]) * axes) for x in groups], 1)

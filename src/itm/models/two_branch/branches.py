@@ -1,4 +1,4 @@
-"""What both two-branch networks share: the branches, and region-phrase mode."""
+"""Shared parts of the two-branch networks: the branches, and training on regions and phrases."""
 
 from typing import Any
 
@@ -13,20 +13,20 @@ from itm.matcher.explanation import Details, array
 from itm.matcher.matcher import Matcher
 
 LEVELS = ("image", "region")
-EPS = 1e-12  # of the norms: only for zero vectors
+EPS = 1e-12  # added to norms; matters only for zero vectors
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch norm over rows (n, D) that can keep its statistics as TensorFlow does.
+    """Batch norm over rows (n, D) that can track its statistics as TensorFlow does.
 
-    A batch of one row has no variance; it is normalised by the running statistics and leaves them
-    as they are.
+    A batch of one row has no variance; it is normalised by the running statistics and does not
+    change them.
 
     Args:
         width: D.
         momentum: weight of the batch in the running statistics.
         eps: added to the variance.
-        biased: let the running variance take the biased variance of the batch.
+        biased: track the biased variance of the batch in the running variance.
     """
 
     running_mean: Tensor
@@ -39,15 +39,15 @@ class BatchNorm(nn.BatchNorm1d):
         self.biased = biased
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, D) -> (n, D)."""
+        """Normalise (n, D) -> (n, D)."""
         mean, var = self.running_mean, self.running_var
         if not self.training or len(x) < 2:
             return batch_norm(x, mean, var, self.weight, self.bias, False, eps=self.eps)
-        # On copies, because what autograd has seen must not change before backward.
+        # Use copies: tensors that autograd has saved must not change before backward.
         mean, var = mean.clone(), var.clone()
         out = batch_norm(x, mean, var, self.weight, self.bias, True, self.weigh, self.eps)
         with torch.no_grad():
-            if self.biased:  # torch has added weigh * n / (n - 1) * the biased variance
+            if self.biased:  # torch has added weigh * n / (n - 1) x the biased variance
                 added = var - (1 - self.weigh) * self.running_var
                 var = var - added / len(x)
             self.running_mean.copy_(mean)
@@ -71,7 +71,7 @@ class Dense(nn.Module):
         self.norm = BatchNorm(outputs, **norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, in) -> (n, out)."""
+        """Map (n, in) -> (n, out)."""
         return self.norm(self.linear(x)).relu()
 
 
@@ -82,7 +82,7 @@ class Branch(nn.Module):
         inputs: width of the input.
         hidden: width between the two maps.
         outputs: width of the output.
-        dropout: on the hidden values, training only.
+        dropout: dropout on the hidden values in training.
         norm: "momentum", "eps" and "biased" of `BatchNorm`.
     """
 
@@ -95,18 +95,18 @@ class Branch(nn.Module):
         self.second = xavier_(nn.Linear(hidden, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, in) -> (n, out)."""
+        """Map (n, in) -> (n, out)."""
         return self.second(self.dropout(self.first(x)))
 
 
 class TwoBranch(Matcher):
-    """Base of the two networks, which set its attributes.
+    """Base class of the two networks, which set its attributes.
 
     Attributes:
-        level: "image" or "region", what a caption is compared with.
-        text: captions -> sentence vectors.
-        image: branch of image or region vectors.
-        sentence: branch of sentence vectors.
+        level: what a caption is compared with, "image" or "region".
+        text: sentence encoder.
+        image: branch for image or region features.
+        sentence: branch for sentence vectors.
         text_lr_scale: learning rate of the sentence branch relative to the rest.
     """
 
@@ -117,48 +117,48 @@ class TwoBranch(Matcher):
     text_lr_scale: float
 
     def encode_images(self, images: Images) -> Encoded:
-        """Vectors (I, D) of the mean region, or at level "region" all regions (I, R, D)."""
+        """Compute vectors (I, D) of the mean region, or (I, R, D) of all at level "region"."""
         if self.level == "region":
             return Encoded(None, self.encode_regions(images), images.mask)
         return Encoded(l2norm(self.image(masked_mean(images.regions, images.mask)), eps=EPS))
 
     def encode_regions(self, images: Images) -> Tensor:
-        """Region vectors (I, R, D) of unit length, zero beyond the mask."""
+        """Compute region vectors (I, R, D) of unit length, zero at padding."""
         return l2norm(self.branch_regions(images), eps=EPS)
 
     def branch_regions(self, images: Images) -> Tensor:
-        """The image branch on every real region, whose statistics the batch norm sees."""
+        """Apply the image branch, whose batch norm must see real regions only, (I, R, D)."""
         rows = full(self.image(images.regions[images.mask]))  # (n, D)
         regions = rows.new_zeros(*images.mask.shape, rows.shape[1])
         return regions.masked_scatter(images.mask[..., None], rows)  # (I, R, D)
 
     def encode_captions(self, captions: Captions) -> Encoded:
-        """Vectors (C, D)."""
+        """Compute caption vectors (C, D)."""
         return Encoded(l2norm(self.sentence(self.text(captions)), eps=EPS))
 
     # Phrases and regions ----------------------------------------------------------------------
 
     def region_scores(self, regions: Tensor, mask: Tensor, captions: Encoded) -> Tensor:
-        """(N, R) scores of each of N captions with the regions (N, R, D) of its own row."""
+        """Score each of N captions with the regions (N, R, D) of its row, (N, R)."""
         raise NotImplementedError
 
     def ground(self, images: Images, captions: Captions, image: Tensor | None = None) -> Tensor:
-        """Scores (B, R) of each phrase with the regions of its image.
+        """Score each phrase with the regions of its image, (B, R).
 
-        Padded regions score -inf, so that `argmax(1)` is the region the phrase means.
+        Padded regions score -inf, so `argmax(1)` is the best region of each phrase.
 
         Args:
             images: I images, each encoded once.
             captions: B phrases.
-            image: (B,) row of each phrase's image; row by row when None.
+            image: (B,) row of each phrase's image; None = phrase b belongs to image b.
 
         Raises:
-            ValueError: the counts differ and there are no rows.
+            ValueError: the counts differ and `image` is None.
         """
         if image is None and len(images.regions) != len(captions.lengths):
             raise ValueError(
-                f"{len(images.regions)} images and {len(captions.lengths)} phrases: ground takes "
-                "them row by row, or needs image=(row of each phrase's image)"
+                f"got {len(images.regions)} images and {len(captions.lengths)} phrases: pass one "
+                "image per phrase, or image=(row of each phrase's image)"
             )
         regions, mask = self.encode_regions(images), images.mask
         if image is not None:
@@ -167,28 +167,28 @@ class TwoBranch(Matcher):
         return full(scores).masked_fill(~mask, float("-inf"))
 
     def losses(self, pairs: Pairs) -> dict[str, Tensor]:
-        """See `Matcher.losses`; at level "region" with targets those of `ground_losses`."""
+        """Compute the losses, by `ground_losses` at level "region" with targets; see `Matcher`."""
         if self.level == "region" and pairs.target is not None:
             return self.ground_losses(pairs)
         return super().losses(pairs)
 
     def ground_losses(self, pairs: Pairs) -> dict[str, Tensor]:
-        """Losses of phrases with marked regions: name -> scalar, "total" is their sum.
+        """Compute the losses of phrases with labelled regions: name -> scalar, "total" is the sum.
 
         Args:
             pairs: I images and C phrases that belong together through `captions.image`; `target`
-                (C, R) marks each region of the phrase's image: +1 match (IoU >= 0.5 with its box;
+                (C, R) labels each region of the phrase's image: +1 match (IoU >= 0.5 with its box;
                 CITE trains with 0.6), -1 negative, 0 ignored.
 
         Raises:
-            ValueError: a target of another shape, or a loss without a form for regions.
+            ValueError: the target has another shape, or the loss is not defined for regions.
         """
         mask = pairs.images.mask[pairs.captions.image]  # (C, R)
         if pairs.target is None or pairs.target.shape != mask.shape:
             given = None if pairs.target is None else tuple(pairs.target.shape)
             raise ValueError(
-                f"target is {given}, expected {tuple(mask.shape)}: one row per phrase, one column "
-                "per region of its image"
+                f"target must be {tuple(mask.shape)}, one row per phrase and one column per region "
+                f"of its image, got {given}"
             )
         regions = self.encode_regions(pairs.images)
         images, captions = Encoded(None, regions, pairs.images.mask), self.encode_captions(pairs[1])
@@ -202,15 +202,15 @@ class TwoBranch(Matcher):
         return terms | {"total": torch.stack([full(term) for term in terms.values()]).sum()}
 
     def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
-        """How well the sentence fits each region.
+        """Show how well the sentence fits each region.
 
         Raises:
-            ValueError: level "image", which does not see single regions.
+            ValueError: the level is "image", which does not compare single regions.
         """
         if self.level != "region":
             raise ValueError(
-                "this two-branch network compares the mean of all regions; train one with "
-                "model.level=region to see single regions"
+                "this two-branch network compares the mean of all regions: train one with "
+                "model.level=region to explain single regions"
             )
         scores = array(self.ground(pairs.images, pairs.captions)[0])
         return Details(regions={"how well the sentence fits each region": scores})
@@ -218,11 +218,11 @@ class TwoBranch(Matcher):
     # Training ---------------------------------------------------------------------------------
 
     def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
-        """The pull towards pretrained word vectors, when `text` has a `word_reg`."""
+        """Compute the pull towards pretrained word vectors, if `text` has a `word_reg`."""
         return self.text.penalty()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Sentence branch and transformer at their own rates; word vectors without weight decay."""
+        """Return groups with learning rates for sentence branch and text encoder, and the rest."""
         groups: list[dict[str, Any]] = [
             {
                 "name": "sentence",

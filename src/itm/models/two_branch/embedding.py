@@ -1,7 +1,7 @@
-"""Two-branch embedding network: an image branch and a sentence branch into one space.
+"""Two-branch embedding network: an image branch and a sentence branch into a joint space.
 
 Wang, Li, Huang, Lazebnik: Learning Two-Branch Neural Networks for Image-Text Matching Tasks,
-TPAMI 41(2), 2019. What it shares with the similarity network is in `branches.py`.
+TPAMI 41(2), 2019. `branches.py` holds the parts shared with the similarity network.
 """
 
 from typing import Any
@@ -20,28 +20,27 @@ class TwoBranchEmbedding(TwoBranch):
     """Embedding network.
 
     branch: x -> linear -> batch norm -> ReLU -> dropout -> linear -> unit length, per side.
-    score:  s = -d, d = sqrt(|v - t|^2 + 1e-4), so that larger is better as everywhere.
+    score:  s = -d, d = sqrt(|v - t|^2 + 1e-4); as everywhere, larger is better.
 
-    The defaults are those of the authors' code; their inputs are 4096 (VGG-19) and 6000 (HGLMM)
-    wide, with text={"name": "vectors"}.
+    The defaults follow the authors' code, whose inputs are 4096 (VGG-19) and 6000 (HGLMM) wide,
+    with text={"name": "vectors"}.
 
     Args:
-        vocab_size: words V; not needed for text=vectors.
+        vocab_size: number V of words; not needed for text=vectors and text=bert.
         img_dim: width F of the image or region features.
         word_dim: width of the word vectors (text=mean, attend, gru).
-        sentence_dim: width of the sentence vectors: precomputed ones, or the GRU's or BERT's.
+        sentence_dim: width of precomputed sentence vectors, or of the result of text=gru and bert.
         hidden_dim: width between the two linear maps.
         embed_dim: width D of the joint space.
-        dropout: after the ReLU, training only.
-        bn_momentum: weight of the batch in the running statistics (TensorFlow's momentum is one
-            minus this; the PyTorch port: 0.1).
+        dropout: dropout after the ReLU in training.
+        bn_momentum: weight of the batch in the running statistics (1 - TensorFlow's momentum; the
+            PyTorch port: 0.1).
         bn_eps: added to the variance.
-        bn_biased: the running variance takes the biased variance of a batch, as in TensorFlow;
-            False for that of PyTorch.
-        text: sentence encoder, see `itm.layers.sentence`; {"name": "mean"} when None.
+        bn_biased: track the biased variance of a batch, as TensorFlow does; False as PyTorch does.
+        text: sentence encoder, see `itm.layers.sentence`; None = {"name": "mean"}.
         text_lr_scale: learning rate of the sentence branch relative to the rest (PyTorch port: 2).
-        level: what a caption is compared with: the "image", by the mean of its regions; or, for
-            phrases, each "region", an image then scores as its best region.
+        level: what a caption is compared with: "image", the mean of its regions; or "region", for
+            phrases, where an image scores as its best region.
         loss: see `Matcher`.
         optimizer: see `Matcher`.
         scheduler: see `Matcher`.
@@ -78,12 +77,12 @@ class TwoBranchEmbedding(TwoBranch):
         self.sentence = Branch(self.text.dim, hidden_dim, embed_dim, dropout, norm)
 
     def region_scores(self, regions: Tensor, mask: Tensor, captions: Encoded) -> Tensor:
-        """(N, R) scores of each caption with the regions (N, R, D) of its row."""
+        """Score each caption with the regions (N, R, D) of its row, (N, R)."""
         assert captions.vector is not None
         return -distances(regions, captions.vector[:, None]).squeeze(-1)
 
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
-        """(I, C) minus the distances; at level "region" of the nearest region."""
+        """Compute negative distances (I, C); at level "region" to the nearest region."""
         assert captions.vector is not None
         if images.vector is not None:
             return -distances(images.vector, captions.vector)
@@ -93,9 +92,9 @@ class TwoBranchEmbedding(TwoBranch):
 
     @property
     def ranks_by_vectors(self) -> bool:
-        """At level "image": of unit vectors the nearest has the largest product."""
+        """Whether the level is "image": among unit vectors the nearest has the largest product."""
         return self.level == "image"
 
     def pair_floats(self, regions: int, words: int) -> int:
-        """Products, squared distances and their root, for each region."""
+        """Count products, squared distances and their root for each region."""
         return 4 * regions

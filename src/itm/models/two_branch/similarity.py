@@ -1,8 +1,8 @@
-"""Similarity network: two branches, their product, and a small network that scores it.
+"""Two-branch similarity network: two branches, and a small network that scores their product.
 
 Wang, Li, Huang, Lazebnik: Learning Two-Branch Neural Networks for Image-Text Matching Tasks,
-TPAMI 41(2), 2019. The authors published no code; sizes and layers are those of its descendant CITE
-(Plummer et al.: Conditional Image-Text Embedding Networks, ECCV 2018), whose weights load here.
+TPAMI 41(2), 2019. The authors published no code; sizes and layers follow its descendant CITE
+(Plummer et al.: Conditional Image-Text Embedding Networks, ECCV 2018), whose weights can be loaded.
 """
 
 from typing import Any
@@ -27,31 +27,32 @@ class TwoBranchSimilarity(TwoBranch):
             p = softmax(concept branch of the sentence).
 
     Args:
-        vocab_size: words V; not needed for text=vectors.
+        vocab_size: number V of words; not needed for text=vectors and text=bert.
         img_dim: width F of the image or region features.
         word_dim: width of the word vectors (text=mean, attend, gru).
-        sentence_dim: width of the sentence vectors: precomputed ones, or the GRU's or BERT's.
+        sentence_dim: width of precomputed sentence vectors, or of the result of text=gru and bert.
         hidden_dim: width between the two linear maps of a branch.
         embed_dim: width D of the product.
         joint_dims: widths of h1 and h2.
-        dropout: in the branches, training only.
+        dropout: dropout in the branches in training.
         bn_momentum: weight of the batch in the running statistics (1 - TensorFlow's decay).
         bn_eps: added to the variance.
-        bn_biased: the running variances of regions and products take the biased variance of a
-            batch, as in CITE; those of sentences always the unbiased one (TensorFlow keeps either,
-            depending on the rank of a tensor).
-        norm_axis: unit length over the "features" of each region (the paper), or of each feature
-            over the "regions" of an image, as CITE's weights were trained; level "region" only.
-            CITE pads images with zero regions that count as real: for its exact numbers give
-            equally many regions per image, zeros included.
-        num_experts: parallel layers h2 of CITE; 0 = one, and no concept branch.
+        bn_biased: track the biased variance of regions and products, as in CITE. For sentences the
+            unbiased variance is always tracked (TensorFlow does either, depending on the rank of a
+            tensor).
+        norm_axis: "features" scales each region to unit length (the paper); "regions" scales each
+            feature over the regions of an image, as in CITE's weights, at level "region" only. CITE
+            pads images with zero regions that count as real: for its exact numbers, give the same
+            number of regions per image, zeros included.
+        num_experts: number of parallel layers h2 (CITE); 0 = one layer and no concept branch.
         concept_l1: weight of the mean L1 norm of the concept logits (CITE).
-        weight_penalty: L2 weights c of 0.5 c |W|^2 for linear maps before a batch norm, for the
-            branches' second ones, and for the last one (CITE: 5e-4, 1e-3, 5e-3); None = none.
-        text: sentence encoder, see `itm.layers.sentence`; {"name": "mean"} when None.
+        weight_penalty: three weights c of the penalties 0.5 c |W|^2, for linear maps before a batch
+            norm, the branches' second maps, and the last map (CITE: 5e-4, 1e-3, 5e-3); None = no
+            penalty.
+        text: sentence encoder, see `itm.layers.sentence`; None = {"name": "mean"}.
         text_lr_scale: learning rate of the sentence branch relative to the rest.
-        level: what a caption is compared with: the "image", by the mean of its regions; or, for
-            phrases, each "region", an image then scores as its best region.
+        level: what a caption is compared with: "image", the mean of its regions; or "region", for
+            phrases, where an image scores as its best region.
         loss: see `Matcher`.
         optimizer: see `Matcher`.
         scheduler: see `Matcher`.
@@ -88,7 +89,7 @@ class TwoBranchSimilarity(TwoBranch):
         check_choice("norm_axis", norm_axis, ("features", "regions"))
         if norm_axis == "regions" and level == "image":
             raise ValueError(
-                "norm_axis=regions needs level=region: one vector has no other regions"
+                "norm_axis=regions needs level=region: at level=image an image has one vector only"
             )
         norm = {"momentum": bn_momentum, "eps": bn_eps, "biased": bn_biased}
         plain = {**norm, "biased": False}
@@ -109,18 +110,18 @@ class TwoBranchSimilarity(TwoBranch):
         self.last = nn.Linear(second, 1)
 
     def encode_regions(self, images: Images) -> Tensor:
-        """Region vectors (I, R, D), zero beyond the mask."""
+        """Compute region vectors (I, R, D), zero at padding."""
         regions = self.branch_regions(images)
         return l2norm(regions, dim=1 if self.norm_axis == "regions" else -1, eps=EPS)
 
     def encode_captions(self, captions: Captions) -> Encoded:
-        """Vectors (C, D), and with experts their logits (C, K)."""
+        """Compute caption vectors (C, D), and with experts their logits (C, K)."""
         sentences = self.text(captions)
         aux = None if self.concept is None else {"concepts": full(self.concept(sentences))}
         return Encoded(l2norm(self.sentence(sentences), eps=EPS), aux=aux)
 
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
-        """(I, C) logits; at level "region" of the best region."""
+        """Compute logits (I, C); at level "region" of the best region."""
         assert captions.vector is not None
         vectors, logits = captions.vector, (captions.aux or {}).get("concepts")  # (C, D), (C, K)
         if images.vector is not None:
@@ -133,14 +134,14 @@ class TwoBranchSimilarity(TwoBranch):
         return self.masked_logit(products, mask, logits).amax(-1)
 
     def region_scores(self, regions: Tensor, mask: Tensor, captions: Encoded) -> Tensor:
-        """(N, R) logits of each caption with the regions (N, R, D) of its row."""
+        """Compute logits (N, R) of each caption with the regions (N, R, D) of its row."""
         assert captions.vector is not None
         logits = (captions.aux or {}).get("concepts")
         products = regions * captions.vector[:, None]
         return self.masked_logit(products, mask, None if logits is None else logits[:, None])
 
     def masked_logit(self, products: Tensor, mask: Tensor, concepts: Tensor | None) -> Tensor:
-        """`logit` of the real regions, whose statistics the batch norms see; -inf elsewhere.
+        """Compute `logit` for real regions only, because of the batch norms; -inf elsewhere.
 
         Args:
             products: (..., R, D).
@@ -153,11 +154,11 @@ class TwoBranchSimilarity(TwoBranch):
         return scores.new_full(mask.shape, float("-inf")).masked_scatter(mask, scores)
 
     def logit(self, products: Tensor, concepts: Tensor | None) -> Tensor:
-        """The joint network: (..., D) -> (...), in float32.
+        """Apply the joint network: (..., D) -> (...), in float32.
 
         Args:
-            products: v * t.
-            concepts: logits (..., K) of the experts, broadcast over the products, or None.
+            products: (..., D) v * t.
+            concepts: (..., K) logits of the experts, broadcast over the products, or None.
         """
         rows = self.joint(products.reshape(-1, products.shape[-1]))  # (n, first)
         if concepts is None:
@@ -169,7 +170,7 @@ class TwoBranchSimilarity(TwoBranch):
         return full(self.last(mixed)).reshape(products.shape[:-1])
 
     def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
-        """Sparse experts and small weights, where they are asked for."""
+        """Compute the penalties of concept logits and weights, if they are in use."""
         terms = super().extra_losses(pairs, images, captions)
         if captions.aux is not None:
             concepts = captions.aux["concepts"]
@@ -189,7 +190,7 @@ class TwoBranchSimilarity(TwoBranch):
         return terms
 
     def pair_floats(self, regions: int, words: int) -> int:
-        """The product and every layer's values before and after its batch norm, per region."""
+        """Count the product and every layer's values before and after batch norm, per region."""
         layers = [self.joint, *self.experts]
         width = sum(2 * layer.linear.out_features for layer in layers)
         return regions * (self.hparams["embed_dim"] + width)

@@ -1,8 +1,8 @@
-"""The captioning branch of VSRN: a sequence-to-sequence model that writes an image's sentence.
+"""VSRN's captioning branch: a sequence-to-sequence model that generates an image's sentence.
 
-It makes the region vectors hold what the sentence says (Li et al., Visual Semantic Reasoning for
-Image-Text Matching, ICCV 2019, section 3.4; the network is S2VT's, Venugopalan et al. 2015, with
-attention). Retrieval does not use it.
+It trains the region vectors to represent the content of the sentence (Li et al., Visual Semantic
+Reasoning for Image-Text Matching, ICCV 2019, section 3.4; the network is S2VT, Venugopalan et al.
+2015, with attention). Retrieval does not use it.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class Memory(NamedTuple):
 
     Attributes:
         states: (N, R, H) encoder states.
-        keys: (N, R, H) their half of the attention's first layer, the same at every step.
+        keys: (N, R, H) their share of the attention's first layer, the same at every step.
         mask: (N, R) bool, True = real region.
     """
 
@@ -31,25 +31,25 @@ class Memory(NamedTuple):
     mask: Tensor
 
     def take(self, rows: Tensor | slice) -> "Memory":
-        """The given rows."""
+        """Select rows."""
         return Memory(*(x[rows] for x in self))
 
 
 def teacher(captions: Captions, max_len: int) -> tuple[PackedSequence, PackedSequence]:
-    """What the decoder reads and what it should say next, packed by step.
+    """Prepare the decoder's inputs and targets for teacher forcing, packed by step.
 
-    A caption w_1 ... w_n (markers included) is read as w_1 ... w_n and answered by
-    w_2 ... w_n, pad: the pad behind the end marker is learnt too. A caption of more than `max_len`
-    tokens is cut there, its last token replaced by its end marker; at most `max_len` - 1 steps are
-    taken, so that a caption that fills `max_len` has no pad to say.
+    For a caption w_1 ... w_n (markers included) the inputs are w_1 ... w_n and the targets are
+    w_2 ... w_n, pad: the pad after the end marker is learnt, too. A caption of more than `max_len`
+    tokens is cut and its last token replaced by the end marker. There are at most `max_len` - 1
+    steps, so a caption of `max_len` tokens has no pad as target.
 
     Args:
         captions: C captions.
-        max_len: most tokens of a caption, markers included.
+        max_len: maximum number of tokens of a caption, markers included.
 
     Returns:
-        Inputs and targets with the same packing: step t holds the captions that are longer than t,
-        the longest caption first.
+        Inputs and targets with the same packing: step t holds the captions longer than t, longest
+        first.
     """
     lengths = torch.tensor(captions.lengths)
     ends = lengths.to(captions.tokens.device)
@@ -73,16 +73,19 @@ class Captioner(nn.Module):
     alpha = softmax_n(u^T tanh(W [O_n; h] + b)), h' = GRU([embedding; sum_n alpha_n O_n], h), and
     the words' logits are a linear map of h'.
 
-    Exact rearrangements keep it cheap: the half of W that meets O is applied once, a caption leaves
-    the batch when it has been said, and logits are computed once for all states.
+    Three exact rearrangements reduce the cost: the half of W that acts on O is applied once, a
+    caption leaves the batch after its last step, and the logits of all states are computed at once.
 
     Args:
-        vocab_size: V words.
+        vocab_size: number V of words.
         region_dim: width of the region vectors.
         hidden_dim: width H of both GRUs and of the attention.
         word_dim: width of the decoder's own word embedding.
-        max_len: most tokens of a caption, markers included.
-        dropout: on the projected regions and on the decoder's input, training only.
+        max_len: maximum number of tokens of a caption, markers included.
+        dropout: dropout on the projected regions and on the decoder's input in training.
+
+    Raises:
+        ValueError: `max_len` is below 3.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class Captioner(nn.Module):
     ):
         super().__init__()
         if max_len < 3:
-            raise ValueError(f"max_len {max_len} leaves no word between <start> and <end>")
+            raise ValueError(f"max_len must be at least 3 (<start>, a word, <end>), got {max_len}")
         self.max_len = max_len
         self.project = nn.Linear(region_dim, hidden_dim)
         self.encoder = nn.GRU(hidden_dim, hidden_dim, batch_first=True)
@@ -110,14 +113,14 @@ class Captioner(nn.Module):
         nn.init.xavier_normal_(self.out.weight)
 
     def encode(self, regions: Tensor, mask: Tensor) -> tuple[Memory, Tensor]:
-        """Regions (I, R, D), mask (I, R) -> memory and first decoder state (I, H)."""
+        """Encode regions (I, R, D), mask (I, R) to a memory and the first decoder state (I, H)."""
         states, _ = self.encoder(self.dropout(self.project(regions)))  # (I, R, H)
         of_regions, _ = self.attend.weight.chunk(2, dim=1)
         keys = F.linear(states, of_regions, self.attend.bias)  # (I, R, H)
         return Memory(states, keys, mask), last_state(states, mask.sum(1))
 
     def step(self, words: Tensor, hidden: Tensor, memory: Memory) -> Tensor:
-        """Read one word each: words (N,), states (N, H) -> states (N, H)."""
+        """Advance N decoders by one word: words (N,), states (N, H) -> states (N, H)."""
         _, of_state = self.attend.weight.chunk(2, dim=1)
         query = F.linear(hidden, of_state)[:, None]  # (N, 1, H)
         energy = self.energy(torch.tanh(memory.keys + query)).squeeze(-1)  # (N, R)
@@ -127,16 +130,16 @@ class Captioner(nn.Module):
         return self.decoder(self.dropout(read), hidden)
 
     def logits(self, regions: Tensor, mask: Tensor, captions: Captions) -> tuple[Tensor, Tensor]:
-        """Teacher forcing: what is said after each true word, and what should be.
+        """Compute logits by teacher forcing, and their targets.
 
         Returns:
-            Logits (N, V) and targets (N,), packed by step as in `teacher`, where N is the sum of
-            all steps.
+            Logits (N, V) and targets (N,), packed by step as in `teacher`; N is the total number
+            of steps.
         """
         inputs, targets = teacher(captions, self.max_len)
         assert inputs.sorted_indices is not None
         image = captions.image[inputs.sorted_indices.to(captions.image.device)]  # longest first
-        memory, hidden = self.encode(regions, mask)  # once per image, whatever its captions
+        memory, hidden = self.encode(regions, mask)  # once per image
         memory, hidden = memory.take(image), hidden[image]
         sizes, states = inputs.batch_sizes.tolist(), []
         for words, size in zip(inputs.data.split(sizes), sizes, strict=True):
@@ -145,19 +148,19 @@ class Captioner(nn.Module):
         return self.out(torch.cat(states)), targets.data
 
     def forward(self, regions: Tensor, mask: Tensor, captions: Captions) -> Tensor:
-        """Loss: -log p of each caption given its image, summed over words, mean over captions.
+        """Compute -log p of the captions given their images, sum over words, mean over captions.
 
         Args:
             regions: (I, R, D).
             mask: (I, R).
-            captions: C captions with `image`, the rows of their images.
+            captions: C captions; `image` holds the row of each caption's image.
         """
         logits, targets = self.logits(regions, mask, captions)
         return F.cross_entropy(full(logits), targets, reduction="sum") / len(captions.lengths)
 
     @torch.no_grad()
     def greedy(self, regions: Tensor, mask: Tensor, start: int = START) -> tuple[Tensor, Tensor]:
-        """The most likely next word, again and again, `max_len` - 2 times without stopping.
+        """Decode greedily for exactly `max_len` - 2 steps, without stopping at the end marker.
 
         Args:
             regions: (I, R, D).

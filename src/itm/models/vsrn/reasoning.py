@@ -1,4 +1,4 @@
-"""The image side of VSRN: relations between regions, then one vector for the image.
+"""VSRN's image side: reason over relations between regions, then form one vector per image.
 
 Li et al., Visual Semantic Reasoning for Image-Text Matching, ICCV 2019, sections 3.2 and 3.3.
 """
@@ -10,31 +10,31 @@ from torch import Tensor, nn
 from itm.batch import Images
 from itm.layers.functional import full, full_precision, l2norm, last_state, xavier_
 
-EPS = 1e-12  # the originals divide by the bare norm
+EPS = 1e-12  # the original code divides by the plain norm
 
 
 @full_precision
 def batch_norm(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
-    """`norm` of the rows of x (N, D), in at least float32.
+    """Apply `norm` to the rows of x (N, D), in at least float32.
 
-    One row has no variance, so in training its batch is normalised by the running statistics: the
+    A single row has no variance, so in training it is normalised by the running statistics: the
     last batch of an epoch may be a single image.
     """
     x = full(x)
-    # Synchronised statistics are over all processes, and skipping them here would block the others.
+    # Synchronised statistics cover all processes; skipping them here would block the others.
     if norm.training and len(x) < 2 and not isinstance(norm, nn.SyncBatchNorm):
         mean, var = norm.running_mean, norm.running_var
         return F.batch_norm(x, mean, var, norm.weight, norm.bias, eps=norm.eps)
-    # As one sequence (1, D, N): for rows, the CPU kernel loses a decimal when mean^2 >> variance.
+    # As one sequence (1, D, N): on rows, the CPU kernel loses a digit when mean^2 >> variance.
     return norm(x.T[None].contiguous())[0].T
 
 
 @full_precision
 def masked_batch_norm(norm: nn.BatchNorm1d, x: Tensor, mask: Tensor) -> Tensor:
-    """`batch_norm` of the rows of x (I, R, D) where the mask (I, R) is True; zero elsewhere.
+    """Apply `batch_norm` to the rows of x (I, R, D) where mask (I, R) is True; zero elsewhere.
 
-    Picking those rows out would wait for the device to count them, and cannot be compiled; only
-    statistics over several processes are left to torch's own layer, which needs it.
+    Selecting these rows would wait for the device to count them and cannot be compiled. Only for
+    statistics over several processes, torch's own layer is used, which needs the selection.
     """
     x = full(x)
     if norm.training and isinstance(norm, nn.SyncBatchNorm):
@@ -62,8 +62,8 @@ def masked_batch_norm(norm: nn.BatchNorm1d, x: Tensor, mask: Tensor) -> Tensor:
 class GraphBlock(nn.Module):
     """Residual graph convolution: x_i + BN(W sum_j A_ij g(x_j)), A_ij = theta(x_i) . phi(x_j) / n.
 
-    n is the image's number of regions; there is no softmax (section 3.2). The batch norm starts at
-    zero, so that a block starts as the identity; its statistics are over the real regions of the
+    n is the image's number of regions; there is no softmax (section 3.2). The batch norm's weight
+    starts at zero, so a block starts as the identity. Its statistics cover the real regions of the
     batch.
 
     Args:
@@ -77,7 +77,7 @@ class GraphBlock(nn.Module):
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """From x (I, R, D), zero where the mask (I, R) is False, to the same shape, zero there."""
+        """Map x (I, R, D), zero where the mask (I, R) is False, to the same shape, zero there."""
         count = mask.sum(1).clamp_min(1)[:, None, None]
         affinity = self.theta(x) @ self.phi(x).mT / count  # (I, R, R)
         affinity = affinity.masked_fill(~mask[:, None], 0)  # padding sends nothing
@@ -86,21 +86,24 @@ class GraphBlock(nn.Module):
 
 
 class RegionReasoning(nn.Module):
-    """Linear -> graph blocks -> GRU over the regions in their order -> batch norm, if any.
+    """Linear -> graph blocks -> GRU over the regions in order -> optional batch norm.
 
     Args:
         img_dim: width F of the region features.
         dim: width D.
-        num_gcn: graph blocks.
+        num_gcn: number of graph blocks.
         region_norm: "columns" divides each of the D columns by its norm over the regions, before
             the graph blocks; "none" does not.
-        final_bn: batch norm on the image vector.
+        final_bn: apply batch norm to the image vector.
+
+    Raises:
+        ValueError: `region_norm` is unknown.
     """
 
     def __init__(self, img_dim: int, dim: int, num_gcn: int, region_norm: str, final_bn: bool):
         super().__init__()
         if region_norm not in ("none", "columns"):
-            raise ValueError(f"region_norm {region_norm!r} is neither 'none' nor 'columns'")
+            raise ValueError(f"region_norm must be 'none' or 'columns', got {region_norm!r}")
         self.region_norm = region_norm
         self.project = xavier_(nn.Linear(img_dim, dim))
         self.blocks = nn.ModuleList(GraphBlock(dim) for _ in range(num_gcn))
@@ -108,11 +111,11 @@ class RegionReasoning(nn.Module):
         self.norm = nn.BatchNorm1d(dim) if final_bn else None
 
     def forward(self, images: Images) -> tuple[Tensor, Tensor]:
-        """Image vectors (I, D) before their norm, and region vectors (I, R, D)."""
+        """Compute image vectors (I, D), not normalised yet, and region vectors (I, R, D)."""
         regions, mask, _ = images
         x = full(self.project(regions)).masked_fill(~mask[..., None], 0)  # (I, R, D)
-        # Dim 1 is the regions: each column is normalised over the regions of its image, not each
-        # region vector. Published weights were trained so.
+        # Dim 1 is the regions: as in the published weights, each column is normalised over the
+        # regions of its image, not each region vector.
         if self.region_norm == "columns":
             x = l2norm(x, dim=1, eps=EPS)
         for block in self.blocks:

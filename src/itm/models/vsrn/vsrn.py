@@ -1,7 +1,7 @@
-"""VSRN: relations between regions by graph convolutions, a GRU over the regions, and captioning.
+"""VSRN: graph convolutions between regions, a GRU over the regions, and a captioning loss.
 
-Li, Zhang, Li, Li, Fu: Visual Semantic Reasoning for Image-Text Matching, ICCV 2019. One vector per
-image and one per caption, so that similarity is a dot product.
+Li, Zhang, Li, Li, Fu: Visual Semantic Reasoning for Image-Text Matching, ICCV 2019. There is one
+vector per image and one per caption, so similarity is a dot product.
 """
 
 from typing import Any
@@ -25,40 +25,40 @@ class VSRN(Matcher):
     """Visual semantic reasoning network.
 
     image:   x = W r + b; `num_gcn` graph blocks; v = last state of a GRU over the regions.
-    caption: t = last state of a GRU over the words (with BERT: the mean of its word pieces, whose
-             last one is a marker).
+    caption: t = last state of a GRU over the words (with BERT, whose last word piece is a marker:
+             the mean of the word pieces).
     score:   s = <v, t> of unit vectors; with measure="order" s = -||max(0, t - v)||, the order
              embedding of Vendrov et al. (ICLR 2016).
     loss:    ranking + `caption_weight` x captioning (section 3.4).
 
-    Two forms were published: COCO's (region_norm="columns", final_bn=False) and Flickr30K's
+    Two variants were published: for COCO (region_norm="columns", final_bn=False) and for Flickr30K
     (region_norm="none", final_bn=True).
 
     Args:
-        vocab_size: words V.
+        vocab_size: number V of words.
         img_dim: width F of the region features.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
-        num_layers: layers of the text GRU.
-        num_gcn: graph blocks.
+        num_layers: number of layers of the text GRU.
+        num_gcn: number of graph blocks.
         region_norm: "columns" divides each of the D columns by its norm over the regions, before
             the graph blocks; "none" does not.
-        final_bn: batch norm on the image vector.
-        use_abs: absolute values of both vectors.
-        no_imgnorm: leave the image vector unnormalised.
+        final_bn: apply batch norm to the image vector.
+        use_abs: take absolute values of both vectors.
+        no_imgnorm: do not normalise the image vector.
         measure: "cosine" or "order".
         text: word encoder, {"name": "gru"} or {"name": "bert", ...}, see `itm.layers.text`.
-        caption_weight: weight of the captioning loss; 0 builds no captioner.
+        caption_weight: weight of the captioning loss; with 0 there is no captioner.
         caption_dim: width of the captioner's GRUs.
         caption_word_dim: width of the captioner's word embedding.
-        caption_max_len: tokens after which the captioner cuts a caption.
+        caption_max_len: maximum number of tokens; the captioner cuts longer captions.
         caption_dropout: dropout of the captioner.
         loss: see `Matcher`.
         optimizer: see `Matcher`.
         scheduler: see `Matcher`.
 
     Raises:
-        ValueError: an unknown measure.
+        ValueError: an option is unknown.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class VSRN(Matcher):
         super().__init__(loss, optimizer, scheduler)
         self.save_hyperparameters(ignore=OBJECTS)
         if measure not in ("cosine", "order"):
-            raise ValueError(f"measure={measure!r} must be 'cosine' or 'order'")
+            raise ValueError(f"measure must be 'cosine' or 'order', got {measure!r}")
         self.measure = measure
         self.use_abs = use_abs
         self.no_imgnorm = no_imgnorm
@@ -111,9 +111,10 @@ class VSRN(Matcher):
         )
 
     def encode_images(self, images: Images) -> Encoded:
-        """Vectors (I, D); in training also the region vectors, which the captioner reads.
+        """Compute image vectors (I, D), and in training region vectors for the captioner.
 
-        Evaluation holds the encodings of a whole split, where regions would need R times the room.
+        Evaluation stores the encodings of a whole split; region vectors would take R times the
+        memory.
         """
         vector, regions = self._image(images)
         if self.training and self.captioner is not None:
@@ -121,20 +122,20 @@ class VSRN(Matcher):
         return Encoded(vector)
 
     def _image(self, images: Images) -> tuple[Tensor, Tensor]:
-        """Vectors (I, D) and region vectors (I, R, D)."""
+        """Compute image vectors (I, D) and region vectors (I, R, D)."""
         vector, regions = self.image(images)
         vector = vector if self.no_imgnorm else l2norm(vector, eps=EPS)
         return vector.abs() if self.use_abs else vector, regions
 
     def encode_captions(self, captions: Captions) -> Encoded:
-        """Vectors (C, D)."""
+        """Compute caption vectors (C, D)."""
         words, mask = self.text(captions)  # (C, L, D)
         vector = l2norm(self.text.pool(words, mask), eps=EPS)  # (C, D)
         return Encoded(vector.abs() if self.use_abs else vector)
 
     @full_precision
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
-        """See `Matcher.similarity`; an order embedding counts what a caption adds."""
+        """Compute scores (I, C); "order" penalises what the caption exceeds the image by."""
         if self.measure == "cosine":
             return super().similarity(images, captions)
         assert images.vector is not None and captions.vector is not None
@@ -143,15 +144,15 @@ class VSRN(Matcher):
 
     @property
     def ranks_by_vectors(self) -> bool:
-        """Not an order embedding, whose score is no product."""
+        """Whether the score is a dot product; an order embedding's score is not."""
         return self.measure == "cosine"
 
     def pair_floats(self, regions: int, words: int) -> int:
-        """Differences before and after the clamp for each of the D columns, see `Matcher`."""
+        """Count the differences before and after the clamp for each of the D columns."""
         return 4 if self.measure == "cosine" else 3 * self.hparams["embed_dim"]
 
     def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
-        """The captioning loss, from the region vectors behind the graph blocks."""
+        """Compute the captioning loss from the region vectors after the graph blocks."""
         if self.captioner is None:
             return {}
         regions = self.image(pairs.images)[1] if images.parts is None else images.parts
@@ -159,21 +160,21 @@ class VSRN(Matcher):
         return {"caption": self.caption_weight * loss}
 
     def region_scores(self, images: Images) -> Tensor:
-        """How much each region makes up its image's vector: <x_i, v>, (I, R); 0 at padding.
+        """Compute how much each region contributes to the image vector, <x_i, v>, (I, R).
 
-        This is the paper's attention picture (section 4.5): regions are ranked by it.
+        Padding gives 0. The paper ranks regions by this value in its visualisation (section 4.5).
         """
         vector, regions = self._image(images)
         return (regions * full(vector)[:, None]).sum(-1)
 
     def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
-        """Which regions the image's vector follows."""
+        """Show how much each region contributes to the image vector."""
         scores = array(self.region_scores(pairs.images)[0])
         return Details(regions={"what the image's vector follows": scores})
 
     @torch.no_grad()
     def greedy(self, images: Images, start: int = START) -> tuple[Tensor, Tensor]:
-        """Ids and log-probabilities (I, caption_max_len - 2) of the most likely words, one by one.
+        """Decode greedily: ids and log-probabilities, both (I, caption_max_len - 2).
 
         Raises:
             ValueError: this matcher has no captioner.
@@ -191,14 +192,14 @@ class VSRN(Matcher):
             self.train(training)
 
     def describe(self, features: Features, batch_size: int = 128) -> list[str]:
-        """A sentence for each image, in eval mode.
+        """Generate a sentence for each image, in eval mode.
 
         Args:
             features: (N, R, F) array or memory map, or a list of (R_i, F).
-            batch_size: how many are described at once.
+            batch_size: number of images described at once.
 
         Raises:
-            ValueError: no captioner, or no vocabulary with start and end markers.
+            ValueError: there is no captioner, or no vocabulary with start and end markers.
         """
         markers = [] if self.vocab is None else self.vocab.encode("")
         if self.vocab is None or len(markers) != 2:

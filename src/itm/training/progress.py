@@ -1,0 +1,143 @@
+"""One line per epoch, on the terminal and in the run's log file."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+LOG = logging.getLogger(__name__)
+
+
+def say(text: str, trainer: Trainer | None = None) -> None:
+    """Print a text, and append it to the files that the root logger writes (train.log).
+
+    Args:
+        text: one or several lines.
+        trainer: its progress bar, if any, moves out of the way of the text.
+    """
+    bar = None if trainer is None else trainer.progress_bar_callback
+    if bar is not None and bar.is_enabled:
+        bar.print(text)
+    else:
+        print(text, flush=True)
+    record = LOG.makeRecord(LOG.name, logging.INFO, __file__, 0, text, (), None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):  # not the terminal, which has the text already
+            handler.handle(record)
+
+
+class EpochLine(Callback):
+    """Write a line after each epoch, and a line when early stopping ends the training.
+
+    An example: `epoch 3/30  loss 2.17  val rsum 287.0 (best)  lr 2e-4  1:12`. The loss is the mean
+    over the pairs of the epoch, in a resumed epoch over those since it was resumed; several
+    processes report the loss of the first. It stays on the device until the epoch ends, so that
+    training does not wait for it.
+    """
+
+    def __init__(self) -> None:
+        self._total: Tensor | float = 0.0  # sum over the batches, on the device
+        self._pairs = 0
+        self._rate: float | Tensor = math.nan
+        self._validated = False
+        self._began = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the epoch before."""
+        self._total, self._pairs, self._validated = 0.0, 0, False
+        self._began = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the learning rate, before a scheduler changes it."""
+        if trainer.optimizers:
+            self._rate = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add the loss of a batch."""
+        if not isinstance(outputs, dict) or "terms" not in outputs:
+            return
+        size = len(batch.captions.lengths)
+        total = outputs["terms"]["total"]
+        self._total = self._total + (total if _is_summed(pl_module) else total * size)
+        self._pairs += size
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that this epoch has a score."""
+        self._validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the line."""
+        if not trainer.is_global_zero:
+            return
+        last = trainer.max_epochs
+        of = f"/{last}" if last is not None and last > 0 else ""
+        parts = [f"epoch {trainer.current_epoch + 1}{of}"]
+        if self._pairs:
+            parts.append(f"loss {float(self._total) / self._pairs:.3g}")
+        rsum = trainer.callback_metrics.get("val/rsum")
+        if self._validated and rsum is not None:
+            parts.append(f"val rsum {float(rsum):.1f}{' (best)' if _is_best(trainer) else ''}")
+        if not math.isnan(rate := float(self._rate)):
+            parts.append(f"lr {short(rate)}")
+        parts.append(clock(time.monotonic() - self._began))
+        say("  ".join(parts), trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say which early stopping ended the training."""
+        for stopping in trainer.early_stopping_callbacks:
+            if stopping.stopped_epoch and trainer.is_global_zero:
+                say(
+                    f"stopped early after epoch {stopping.stopped_epoch + 1}: {stopping.monitor} "
+                    f"has not improved on {float(stopping.best_score):.1f} in "
+                    f"{stopping.patience} validations",
+                    trainer,
+                )
+
+
+def _is_summed(matcher: Any) -> bool:
+    """Whether the loss of a batch grows with the number of its pairs."""
+    if getattr(matcher, "loss", None) is None:
+        return False
+    hinge = matcher.objective.ranked.hinge()
+    reduction = getattr(matcher.loss, "reduction", None) if hinge is None else hinge.reduction
+    return reduction == "sum"
+
+
+def _is_best(trainer: Trainer) -> bool:
+    """Whether best.ckpt is of the last validation."""
+    best: Any = trainer.checkpoint_callback
+    score = getattr(best, "best_model_score", None)
+    now = trainer.callback_metrics.get(getattr(best, "monitor", None) or "")
+    return score is not None and now is not None and float(score) == float(now)
+
+
+def short(value: float) -> str:
+    """Write a number as one types it.
+
+    >>> short(2e-4), short(0.00125), short(0.0)
+    ('2e-4', '1.25e-3', '0')
+    """
+    if value == 0:
+        return "0"
+    digits, _, exponent = f"{value:.2e}".partition("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def clock(seconds: float) -> str:
+    """Write a duration.
+
+    >>> clock(72), clock(3_672)
+    ('1:12', '1:01:12')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,65 @@
+"""Every module, path and command that README and docs name exists."""
+
+import importlib
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+if not (ROOT / "docs").is_dir():
+    pytest.skip("docs come with the repository only", allow_module_level=True)
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+FOLDERS = "src|tests|conf|docs|notebooks|benchmarks"
+
+
+def named(pattern, text):
+    """Return what a pattern finds, without endings that belong to the sentence."""
+    return sorted({name.rstrip(".,:;") for name in re.findall(pattern, text)})
+
+
+def resolve(name):
+    """Import the longest module in a dotted name and get the rest as attributes."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for attribute in parts[end:]:
+            found = getattr(found, attribute)
+        return found
+    raise ModuleNotFoundError(name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_dotted_names_resolve(page):
+    for name in named(r"(?<![\w./-])itm(?:\.[A-Za-z_]\w*)+", page.read_text("utf-8")):
+        resolve(name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_paths_exist(page):
+    text = page.read_text("utf-8")
+    for path in named(rf"(?<![\w./-])(?:{FOLDERS})/[\w./-]+", text):
+        # conf/ of a reader's own folder; names that end in "_" or "-" go on with a placeholder
+        if (page.name, path.split("/")[0]) != ("extend.md", "conf") and path[-1] not in "_-":
+            assert (ROOT / path).exists(), path
+    for path in named(r"`([a-z_]+/[a-z_/]+\.(?:py|html))`", text):
+        assert any((ROOT / base / path).exists() for base in ("", "src", "src/itm")), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_commands_exist(page):
+    for name in named(r"python3? -m ((?:itm|benchmarks)[\w.]*)", page.read_text("utf-8")):
+        assert importlib.util.find_spec(name), name
+        module = ROOT / ("src" if name.startswith("itm") else "") / name.replace(".", "/")
+        command = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
+        assert "__main__" in command.name or "__main__" in command.read_text("utf-8"), name
+
+
+def test_a_wrong_name_is_noticed():
+    for name in ("itm.nothing", "itm.losses.Nothing", "itm.losses.triplet.nothing"):
+        with pytest.raises((ImportError, AttributeError)):
+            resolve(name)
