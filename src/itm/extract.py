@@ -71,7 +71,7 @@ def plan(cfg: DictConfig, pictures: dict[str, Path], out: Path) -> dict[str, lis
     splits = read_plan(out, settings)
     if splits is None:
         splits, captions = make_plan(
-            pictures, cfg.captions, cfg.splits, cfg.fractions, cfg.seed, cfg.workers
+            pictures, cfg.captions, cfg.splits, cfg.fractions, cfg.seed, cfg.workers, cfg.partial
         )
         write_plan(out, settings, splits, captions)
     return splits

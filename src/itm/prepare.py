@@ -54,7 +54,7 @@ def convert(cfg: DictConfig) -> Path:
         )
     sentences = read_sentences(cfg.captions)
     captions, known = sentences.captions, sentences.splits
-    splits = partition(list(captions), cfg.splits, known, cfg.fractions, cfg.seed)
+    splits = partition(list(captions), cfg.splits, known, cfg.fractions, cfg.seed, cfg.partial)
     records = READERS[cfg["from"]](cfg.source)
     return convert_features(records, splits, captions, cfg.out, cfg.regions, cfg.dtype)
 

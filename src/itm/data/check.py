@@ -1,6 +1,6 @@
-"""What a data folder holds, what is missing, and which captions look broken, on one page.
+"""Report on one page what a data folder holds, what is missing and which captions look broken.
 
-Reads what a training run would refuse, so that all problems of a folder show at once.
+The report also covers splits that training would refuse, so that all problems show at once.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from itm.text.tokenizers import tokenize
 
 SPLITS = ("train", "dev", "val", "test", "testall")
 OPTIONAL = ("vocab.json", "concepts.json", "labels.json", "cider.npz")
-LONG, SHORT = 100, 3  # words; a caption outside is worth a look
+LONG, SHORT = 100, 3  # words; captions outside these bounds are reported
 
 
 def page(root: str | Path, captions_per_image: int | None = None, names: Sequence[str] = ()) -> str:
-    """The page on a folder.
+    """Write the page on a folder.
 
     Args:
         root: the folder.
         captions_per_image: as in `itm.data.layout.read_split`.
-        names: splits that are wanted, beside the usual ones that are there.
+        names: splits to report on, in addition to the usual ones that exist.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -53,7 +53,7 @@ def page(root: str | Path, captions_per_image: int | None = None, names: Sequenc
 
 
 def describe(split: Split, sample: int = 200) -> str:
-    """What one split holds: counts, shapes, statistics of some images' features."""
+    """Describe a split: counts, shapes, statistics of the features of some images."""
     rows = np.linspace(0, split.num_images - 1, min(sample, split.num_images)).astype(int)
     block = split.images(np.unique(rows))
     norms = np.linalg.norm(block, axis=-1)
@@ -81,7 +81,7 @@ def _shape(path: Path) -> str:
 
 
 def caption_problems(path: Path, most: int = 3) -> list[str]:
-    """What looks broken in a caption file, each kind with its count and first line numbers."""
+    """List what looks broken in a caption file: each kind with its count and first lines."""
     found: dict[str, list[int]] = {}
     first: dict[str, int] = {}
     again = 0
@@ -105,7 +105,7 @@ def caption_problems(path: Path, most: int = 3) -> list[str]:
 
 
 def _kinds(line: bytes) -> list[str]:
-    """What is wrong with one line."""
+    """List what is wrong with one line."""
     if not line.strip():
         return ["empty"]
     try:
@@ -124,7 +124,7 @@ def _kinds(line: bytes) -> list[str]:
 
 
 def shared_images(splits: Sequence[Split]) -> list[str]:
-    """Images that two splits share by their ids; test contains testall's first part by design."""
+    """Find images whose ids are in two splits; test is the first part of testall by design."""
     texts = []
     for i, a in enumerate(splits):
         for b in splits[i + 1 :]:

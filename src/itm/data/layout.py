@@ -1,6 +1,6 @@
-"""Splits in the SCAN layout, as they are found in the wild.
+"""Read splits in the SCAN layout, in all forms that are in use.
 
-`{split}_ims.npy`: (rows, R, F) or (rows, F), float32 or float16, each image once or repeated once
+`{split}_ims.npy`: (rows, R, F) or (rows, F), float32 or float16; each image has one row, or one row
 per caption. `{split}_caps.txt`: one caption a line, the captions of an image on consecutive lines.
 Optional: `{split}_ids.txt` (one id per image, per row, or per caption, which tells images with
 unequally many captions apart), `{split}_boxes.npy` (rows, R, 4).
@@ -15,6 +15,9 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from itm.data.batches import Arrays
+from itm.data.repeated import repeated_rows
+
+FIVE_EACH = ("coco_1k", "coco_5k")  # COCO's images have five to seven captions; these take five
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Split:
         ids: N names, or None.
         boxes: (rows, R, 4) memory map, or None.
         protocol: how the split is evaluated, see `itm.metrics`.
+        caption_row: (M,) line of each caption in its file, or None if these are the first M lines.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Split:
     ids: list[str] | None = None
     boxes: np.ndarray | None = None
     protocol: str = "full"
+    caption_row: np.ndarray | None = None
 
     @property
     def num_images(self) -> int:
@@ -74,13 +79,14 @@ class Split:
         return block.reshape(len(rows), -1, self.width)
 
     def view(self) -> "ImageView":
-        """The distinct images as something that is sliced, read when sliced."""
+        """Return the distinct images as a sequence that reads an image when it is sliced."""
         return ImageView(self)
 
     def references(self, captions: int | None = None) -> list[list[str]]:
-        """The captions of each image.
+        """Return the captions of each image.
 
-        With `captions`, of the first so many captions; images without any are left out.
+        Args:
+            captions: use the first so many captions only, and leave out images without any.
         """
         every: list[list[str]] = [[] for _ in range(self.num_images)]
         for caption, image in list(zip(self.captions, self.caption_image, strict=True))[:captions]:
@@ -88,14 +94,14 @@ class Split:
         return every if captions is None else [group for group in every if group]
 
     def target(self, rows: Sequence[int] | np.ndarray) -> np.ndarray | None:
-        """(n, R) float32 in {+1, 0, -1}: which regions of their images some captions mean.
+        """Return which regions the captions mean: (n, R) float32 in {+1, 0, -1}.
 
-        None, where captions mean whole images.
+        None if captions mean whole images.
         """
         return None
 
     def sentence_vectors(self) -> np.ndarray:
-        """(M, F) memory map of `{split}_caps.npy`, precomputed sentence vectors.
+        """Read `{split}_caps.npy`, precomputed sentence vectors (M, F), as a memory map.
 
         Raises:
             FileNotFoundError: no such file.
@@ -107,10 +113,26 @@ class Split:
         vectors = read_array(path)
         if vectors.ndim != 2 or len(vectors) < len(self.captions):
             raise ValueError(f"{path} is {vectors.shape}, expected ({len(self.captions)}, F)")
-        return vectors[: len(self.captions)]
+        return (
+            vectors[: len(self.captions)] if self.caption_row is None else vectors[self.caption_row]
+        )
+
+    def first_captions(self, most: int) -> "Split":
+        """Keep the first `most` captions of each image, if no image has fewer."""
+        counts = np.bincount(self.caption_image, minlength=self.num_images)
+        if counts.min() < most or counts.max() == most:
+            return self
+        begins = np.cumsum(counts) - counts
+        keep = np.flatnonzero(np.arange(len(self.captions)) - begins[self.caption_image] < most)
+        return replace(
+            self,
+            captions=[self.captions[i] for i in keep],
+            caption_image=self.caption_image[keep],
+            caption_row=keep,
+        )
 
     def head(self, images: int | None) -> "Split":
-        """The first `images` images with their captions."""
+        """Return the first `images` images with their captions."""
         if images is None or images >= self.num_images:
             return self
         keep = self.caption_image < images
@@ -119,6 +141,7 @@ class Split:
             row=self.row[:images],
             captions=[c for c, k in zip(self.captions, keep, strict=True) if k],
             caption_image=self.caption_image[keep],
+            caption_row=None if self.caption_row is None else self.caption_row[keep],
             ids=self.ids and self.ids[:images],
         )
 
@@ -137,10 +160,10 @@ class ImageView:
 
 
 def read_captions(path: Path) -> list[str]:
-    r"""Captions of a file, one a line, split on "\n" only.
+    r"""Read the captions of a file, one a line; only "\n" ends a line.
 
-    Text-mode readers also split on carriage returns and exotic separators, which would shift every
-    later caption.
+    Text mode would also split at carriage returns and rare separators, and so shift every later
+    caption.
 
     Raises:
         ValueError: a blank line or bytes that are not UTF-8, with the line's number.
@@ -163,13 +186,13 @@ def read_captions(path: Path) -> list[str]:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """A memory-mapped .npy file.
+    """Open a .npy file as a memory map.
 
     Raises:
-        ValueError: truncated, or no .npy file.
+        ValueError: the file is truncated, or not a .npy file.
     """
     try:
-        return open_memmap(path, mode="r")  # unlike np.load it takes no other kind of file
+        return open_memmap(path, mode="r")  # np.load would accept other kinds of files
     except Exception as error:  # a damaged header can raise anything
         size = path.stat().st_size
         raise ValueError(
@@ -181,16 +204,16 @@ def read_array(path: Path) -> np.ndarray:
 def read_split(
     root: str | Path, name: str, captions_per_image: int | None = None, protocol: str = "full"
 ) -> Split:
-    """Read one split; nothing but the captions is loaded.
+    """Read one split; only the captions are loaded.
 
     Args:
         root: folder of the files.
         name: "train", "dev", "test", "testall", ...
         captions_per_image: inferred when None.
-        protocol: carried along for the evaluation.
+        protocol: of the evaluation; those of COCO keep the first five captions of each image.
 
     Raises:
-        FileNotFoundError: a file is missing; lists what was looked for and what is there.
+        FileNotFoundError: a file is missing; the message lists the files wanted and found.
         ValueError: files that contradict each other or are broken.
     """
     root = Path(root).expanduser()
@@ -198,10 +221,13 @@ def read_split(
     missing = [str(path) for path in (ims, caps) if not path.is_file()]
     if missing:
         there = sorted(p.name for p in root.iterdir())[:20] if root.is_dir() else "no such folder"
+        other = ""
+        if name == "testall" and (root / "test_ims.npy").is_file():
+            other = ", or read the test split that is there with data.test=test"
         raise FileNotFoundError(
             f"split {name!r} of {root} needs {ims.name} and {caps.name}; missing: "
             f"{', '.join(missing)}; found there: {there}. Set data.root to the folder that holds "
-            "them (see `python -m itm.prepare`)"
+            f"them (see `python -m itm.prepare`){other}"
         )
     features, captions = read_array(ims), read_captions(caps)
     if features.ndim not in (2, 3) or features.dtype.kind != "f" or 0 in features.shape[1:]:
@@ -226,7 +252,8 @@ def read_split(
             f"{boxes}: expected {(*features.shape[:2], 4)} for {ims.name} {features.shape}, found "
             f"{box_array.shape}"
         )
-    return Split(name, root, features, row, captions, caption_image, ids, box_array, protocol)
+    split = Split(name, root, features, row, captions, caption_image, ids, box_array, protocol)
+    return split.first_captions(5) if protocol in FIVE_EACH else split
 
 
 def _read_ids(path: Path) -> list[str] | None:
@@ -241,10 +268,10 @@ def _assign(
     ims: Path,
     caps: Path,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) feature row of each image and (M,) image of each caption."""
+    """Find the feature row of each image (N,) and the image of each caption (M,)."""
     rows, lines = len(features), len(captions)
     if rows == lines and per_image != 1 and not lines % (per_image or 1):
-        starts = _runs(features, per_image, ids)
+        starts = _runs(features, per_image, ids, ims)
         return starts, np.searchsorted(starts, np.arange(lines), side="right") - 1
     found = lines // rows
     begins = _changes(ids) if ids is not None and len(ids) == lines else []
@@ -260,24 +287,39 @@ def _assign(
     return np.arange(rows), np.arange(lines) // found
 
 
-def _runs(features: np.ndarray, per_image: int | None, ids: list[str] | None) -> np.ndarray:
-    """First rows of the images in a file that stores each image once per caption."""
+def _runs(
+    features: np.ndarray, per_image: int | None, ids: list[str] | None, ims: Path
+) -> np.ndarray:
+    """Find the first row of each image in a file with as many rows as captions.
+
+    Raises:
+        ValueError: it cannot be told whether equal rows are one image.
+    """
     if per_image is not None:
         return np.arange(0, len(features), per_image)
     if ids is not None and len(ids) == len(features):
         return np.array(_changes(ids))
-    first = features[:, 0] if features.ndim == 3 else features
-    change = np.any(np.asarray(first[1:]) != np.asarray(first[:-1]), axis=-1)
-    return np.concatenate([[0], 1 + np.flatnonzero(change)])
+    starts = np.flatnonzero(~repeated_rows(features))
+    lengths = np.diff([*starts, len(features)])
+    repeats = lengths.min()
+    if len(starts) == len(features) or (repeats > 1 and not (lengths % repeats).any()):
+        return np.arange(0, len(features), repeats)
+    same = starts[lengths.argmax()]
+    raise ValueError(
+        f"{ims} has as many rows as there are captions, and some equal rows (such as {same} and "
+        f"{same + 1}), but not each image equally often: data.captions_per_image=1 says that each "
+        f"row is an image, data.captions_per_image=5 that each image has 5 rows; or write "
+        f"{ims.name.removesuffix('_ims.npy')}_ids.txt with the image of each row"
+    )
 
 
 def _changes(ids: list[str]) -> list[int]:
-    """Where another id begins."""
+    """Find where another id begins."""
     return [i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]
 
 
 def _ids_per_image(ids: list[str], row: np.ndarray, rows: int, path: Path) -> list[str]:
-    """One id per image from a file with one per image or one per feature row.
+    """Return one id per image from a file with one per image or one per feature row.
 
     Raises:
         ValueError: another count, or an id that names two images.
@@ -301,10 +343,10 @@ Features = Arrays | ImageView
 
 
 def find_row(split: Split, image: str | int | None) -> int:
-    """Row of an image by its id, else by its number; the first one by default.
+    """Find the row of an image by its id, else by its number; the first row by default.
 
     Raises:
-        ValueError: neither.
+        ValueError: no such id or number.
     """
     if image is None:
         return 0
@@ -320,5 +362,5 @@ def find_row(split: Split, image: str | int | None) -> int:
 
 
 def name_of(split: Split, row: int) -> str:
-    """An image's id, or its number."""
+    """Return an image's id, or its number if there are no ids."""
     return str(row) if split.ids is None else split.ids[row]

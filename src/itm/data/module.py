@@ -55,7 +55,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
     # Splits -----------------------------------------------------------------------------------
 
     def split(self, stage: str) -> Split:
-        """The split of a stage: "train", "val" or "test"; only its captions are in memory."""
+        """Return the split of a stage, "train", "val" or "test"; only captions are in memory."""
         if stage not in self._splits:
             name = {"train": self.train, "val": self.val, "test": self.test}[stage]
             protocol = self.protocol if stage == "test" and self.limit is None else "full"
@@ -70,7 +70,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         return self._splits[stage]
 
     def _check_width(self, split: Split) -> None:
-        """All splits must be features of one kind, which otherwise shows after an epoch."""
+        """Refuse splits of different widths now, not after an epoch."""
         for other in self._splits.values():
             if other.width != split.width:
                 raise ValueError(
@@ -106,11 +106,11 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         return split.captions[: self._train_size(split)]
 
     def _train_size(self, split: Split) -> int:
-        """How many captions are trained on: the first rows of the file."""
+        """Return how many captions, counted from the first line, are trained on."""
         return max(1, int(len(split.captions) * self.fraction))
 
     def reader(self, stage: str) -> Reader:
-        """The tensors of a stage's split."""
+        """Return the reader of a stage, which makes its tensors."""
         if stage not in self._readers:
             self._readers[stage] = self._make_reader(self.split(stage), stage == "train")
         return self._readers[stage]

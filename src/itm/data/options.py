@@ -1,4 +1,4 @@
-"""The options of `RegionDataModule`: its fields, in three groups, each with default and meaning.
+"""Options of `RegionDataModule`, in three groups of fields.
 
 `conf/data/base.yaml` lists the same names without the groups.
 """
@@ -18,7 +18,7 @@ class SplitSource(Protocol):
     """Other captions for the images of a split, such as `itm.phrases.PhraseSource`."""
 
     def split(self, split: Split, train: bool = False) -> Split:
-        """The split with these captions; in training perhaps fewer of them."""
+        """Return the split with these captions; training may leave some out."""
         ...
 
 
@@ -98,14 +98,14 @@ class Loading:
     vectors: bool = False
     """Read precomputed sentence vectors, `{split}_caps.npy` (M, F)."""
     resident: bool | str = False
-    """Keep the features of whole splits on the device, see `itm.data.resident`: True, as the files
-    have them, or "bfloat16", "float16"."""
+    """Keep the features of whole splits on the device (`itm.data.resident`): True keeps the type
+    of the files, "bfloat16" and "float16" convert."""
     workers: int = 0
     """Loader processes."""
     pin_memory: bool = False
     """Page-locked batches, for GPUs."""
     seed: int = 0
-    """Of the order of training, neighbours and noise."""
+    """Seed of the training order, of neighbours and of noise."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

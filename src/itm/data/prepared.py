@@ -1,4 +1,4 @@
-"""Write the files that models and losses need, made from the captions of the training split."""
+"""Make the files that models and losses need from the captions of the training split."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def read_arrays(folder: str | Path) -> Iterator[Record]:
         raise ValueError(f"{folder} holds no .npy or .npz file")
     for path in paths:
         if path.suffix == ".npy":
-            yield Record(path.stem, _checked(np.asarray(read_array(path)), path))
+            yield Record(path.stem, np.asarray(read_array(path)))
             continue
         try:
             with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
@@ -46,19 +46,9 @@ def _from_npz(path: Path, file: Mapping[str, np.ndarray]) -> Record:
     size = None
     if "image_w" in file and "image_h" in file:
         size = float(file["image_w"]), float(file["image_h"])
-    features = _checked(file[name], path)
-    return Record(path.stem, features, None if boxes is None else file[boxes], size)
+    return Record(path.stem, file[name], None if boxes is None else file[boxes], size)
 
 
 def first(file: Mapping[str, object], names: tuple[str, ...]) -> str | None:
     """Find the first of the names that a file has, or None."""
     return next((name for name in names if name in file), None)
-
-
-def _checked(features: np.ndarray, path: Path) -> np.ndarray:
-    if features.ndim not in (1, 2) or features.dtype.kind != "f" or not features.size:
-        raise ValueError(
-            f"{path}: expected floats (regions, width) or (width,), found {features.dtype} "
-            f"{features.shape}"
-        )
-    return features

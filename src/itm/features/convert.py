@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
+from itm.data.names import Names, report_lost
 from itm.features.arrays import read_arrays
 from itm.features.hdf5 import read_hdf5
-from itm.features.names import Names
-from itm.features.records import Record, to_fractions
+from itm.features.records import Record, box_units, check_record, to_fractions
 from itm.features.store import Store, fit, write_captions
 from itm.features.tsv import read_tsv
 
@@ -32,7 +30,7 @@ def convert_features(
     """Write the images of all splits in one pass over the records, which may come in any order.
 
     Args:
-        records: one per image; images outside all splits are skipped.
+        records: one per image; images outside all splits are skipped and counted.
         splits: split -> images.
         captions: image -> captions.
         out: folder to write.
@@ -41,18 +39,31 @@ def convert_features(
         dtype: "float16" or "float32".
 
     Raises:
-        ValueError: images differ in regions or width, or have no record.
+        ValueError: images differ in regions, width or the units of their boxes, have features and
+            boxes that contradict each other, have no record or two.
     """
     place = {
         name: (split, row) for split, names in splits.items() for row, name in enumerate(names)
     }
     names, stores = Names(place), dict[str, Store]()
     shape: tuple[int, int] | None = None
+    units: tuple[str, str] | None = None  # of the boxes, and the image that told them
+    given, lost = False, list[str]()
+    sources: dict[str, str] = {}
     for record in records:
-        name = names.find(record.name)
+        name = names.claim(record.name)
         if name is None:
+            lost.append(record.name)
             continue
-        features = np.atleast_2d(np.asarray(record.features))
+        features = check_record(record)
+        own = box_units(record)
+        if units and own and own != units[0] != "no boxes":
+            raise ValueError(
+                f"image {record.name} has {own}, image {units[1]} has {units[0]}; all images must "
+                "be alike"
+            )
+        if units is None and own:
+            units = own, record.name
         if shape is None:
             shape = (regions or len(features), features.shape[1])
             given = record.boxes is not None and to_fractions(record.boxes, record.size) is not None
@@ -66,10 +77,21 @@ def convert_features(
                 "regions=36 brings all to one number of regions"
             )
         boxes = None if record.boxes is None else to_fractions(record.boxes, record.size)
+        if given and boxes is None:
+            raise ValueError(f"image {record.name} has {own}, the first image had known units")
         split, row = place[name]
-        kept = None if boxes is None else fit(boxes, shape[0])[None]
-        stores[split].write([row], fit(features, shape[0])[None], kept)
+        features = fit(features, shape[0])
+        if sources.get(name) == record.name and not stores[split].holds(row, features):
+            raise ValueError(f"the source has image {record.name} twice, with different features")
+        sources[name] = record.name
+        kept = None if boxes is None or not given else fit(boxes, shape[0])[None]
+        stores[split].write([row], features[None], kept)
     _check(splits, stores, len(place))
+    report_lost(
+        ("images of the source without captions", lost, len(lost) + len(sources)), partial=True
+    )
+    if units and not given:
+        print(f"no boxes written, since image {units[1]} has {units[0]}")
     write_captions(out, splits, captions)
     for store in stores.values():
         store.finish()

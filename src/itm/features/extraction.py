@@ -11,8 +11,8 @@ import torch
 from rich.progress import track
 from torch.utils.data import DataLoader
 
+from itm.data.names import Names
 from itm.features.backbones import Backbone
-from itm.features.names import Names
 from itm.features.pictures import PictureDataset
 from itm.features.store import Store, fit
 from itm.features.windows import coverage
@@ -22,22 +22,23 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Read the boxes of every picture from a JSON file, {picture: [[x1, y1, x2, y2], ...]}.
 
     Args:
-        path: the file; its names are matched to pictures as in `itm.features.names.Names`.
+        path: the file; its names are matched to pictures by `itm.data.names.Names`.
         names: pictures that need boxes.
 
     Returns:
         Picture -> (R, 4) float32 pixels or fractions.
 
     Raises:
-        ValueError: pictures without boxes, or boxes of another shape than (R, 4).
+        ValueError: pictures without boxes, boxes of another shape than (R, 4), or a name that
+            could mean two pictures.
     """
-    find, found = Names(names), {}
-    for name, boxes in json.loads(Path(path).read_text(encoding="utf-8")).items():
-        picture, array = find.find(name), np.asarray(boxes, np.float32)
-        if array.ndim != 2 or array.shape[1] != 4 or not len(array):
-            raise ValueError(f"{path}: {name} has boxes {array.shape}, expected (regions, 4)")
-        if picture is not None:
-            found[picture] = array
+    given, found = json.loads(Path(path).read_text(encoding="utf-8")), {}
+    for name, picture in Names(names).match(given).items():
+        found[picture] = np.asarray(given[name], np.float32)
+        if found[picture].ndim != 2 or found[picture].shape[1] != 4 or not len(found[picture]):
+            raise ValueError(
+                f"{path}: {name} has boxes {found[picture].shape}, expected (regions, 4)"
+            )
     absent = [name for name in names if name not in found]
     if absent:
         raise ValueError(f"{path} has no boxes for {len(absent)} pictures, such as {absent[0]!r}")

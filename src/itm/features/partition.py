@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from itm.data.layout import read_captions
-from itm.features.names import Names
+from itm.data.names import Names, report_lost
 
 NAMES = ("train", "dev", "test")
 
@@ -17,6 +17,7 @@ def partition(
     known: Mapping[str, str] | None = None,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     seed: int = 0,
+    partial: bool = False,
 ) -> dict[str, list[str]]:
     """Divide pictures into splits, each in the order of `names` or of its list.
 
@@ -26,31 +27,41 @@ def partition(
         known: picture -> split; used if no list is given.
         fractions: shares of train, dev and test; used if there are neither lists nor known splits.
         seed: of the draw; the same names, fractions and seed give the same splits.
+        partial: accept lists that name other pictures, see `itm.data.names.report_lost`.
 
     Returns:
         Split -> pictures.
 
     Raises:
         ValueError: fractions that do not sum to 1, a split without pictures, a picture in two
-            lists.
+            lists, or lists that belong to other pictures.
     """
     given = {split: path for split, path in (lists or {}).items() if path}
     if given:
-        return _from_lists(names, given)
+        return _from_lists(names, given, partial)
     if known:
         splits: dict[str, list[str]] = {}
         for name in names:
             if name in known:
                 splits.setdefault(known[name], []).append(name)
+        lost = [name for name in names if name not in known]
+        report_lost(("pictures without a split", lost, len(names)), partial=partial)
         return splits
     return _drawn(names, fractions, seed)
 
 
-def _from_lists(names: Sequence[str], lists: Mapping[str, str | Path]) -> dict[str, list[str]]:
+def _from_lists(
+    names: Sequence[str], lists: Mapping[str, str | Path], partial: bool
+) -> dict[str, list[str]]:
     find, owner = Names(names), dict[str, str]()
     splits: dict[str, list[str]] = {}
+    lost, total = [], 0
     for split, path in lists.items():
-        found = [name for line in read_captions(Path(path)) if (name := find.find(line))]
+        lines = read_captions(Path(path))
+        matched = find.match(lines)
+        found = [matched[line] for line in lines if line in matched]
+        lost += [line for line in lines if line not in matched]
+        total += len(lines)
         if not found:
             raise ValueError(
                 f"no picture of {path} is among the {len(names)} pictures with captions"
@@ -60,6 +71,12 @@ def _from_lists(names: Sequence[str], lists: Mapping[str, str | Path]) -> dict[s
                 raise ValueError(f"{name} is in the lists of both {owner[name]} and {split}")
             owner[name] = split
         splits[split] = found
+    rest = [name for name in names if name not in owner]
+    report_lost(
+        ("names of the lists without a picture", lost, total),
+        ("pictures that are in no list", rest, len(names)),
+        partial=partial,
+    )
     return splits
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from itm.data.pictures import as_shown
 from itm.features.records import to_fractions
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -38,11 +39,12 @@ def load_pixels(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
 
     Raises:
         OSError: the picture cannot be read.
+        ValueError: its pixels have 32 bits.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with Image.open(path) as picture:
-        upright = ImageOps.exif_transpose(picture).convert("RGB")
+        upright = as_shown(picture)
         small = upright.resize((size, size), Image.Resampling.BICUBIC)
         return np.array(small), upright.size  # a copy: tensors want memory they may write to
 
@@ -55,7 +57,7 @@ def broken(paths: Sequence[Path], workers: int) -> dict[Path, str]:
         try:
             with Image.open(path) as picture:
                 picture.draft("RGB", (32, 32))
-                picture.load()
+                as_shown(picture)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             return str(error) or type(error).__name__
         return None
@@ -86,7 +88,7 @@ class PictureDataset(Dataset):
         row = int(self.rows[at])
         try:
             pixels, size = load_pixels(self.paths[row], self.size)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ValueError(f"{self.paths[row]} cannot be read ({error})") from error
         if isinstance(self.boxes, np.ndarray):
             return row, pixels, self.boxes

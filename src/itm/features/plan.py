@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from itm.features.names import Names
+from itm.data.names import Names, report_lost
 from itm.features.partition import partition
 from itm.features.pictures import broken
 from itm.features.sentences import read_sentences
@@ -74,6 +74,7 @@ def make_plan(
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     seed: int = 0,
     workers: int = 2,
+    partial: bool = False,
 ) -> tuple[Groups, Groups]:
     """Assign the pictures that can be used to splits; print what is left out, and why.
 
@@ -84,16 +85,17 @@ def make_plan(
         fractions: as there.
         seed: as there.
         workers: threads that look for broken pictures.
+        partial: accept that captions, lists and pictures have few names in common.
 
     Returns:
         Split -> pictures, and picture -> captions, which is empty without a caption file.
 
     Raises:
-        ValueError: no picture can be used, or no caption belongs to a picture.
+        ValueError: no picture can be used, or captions and pictures do not belong together.
     """
     names, own, known = list(pictures), Groups(), dict[str, str]()
     if captions is not None:
-        names, own, known = _captioned(captions, pictures)
+        names, own, known = _captioned(captions, pictures, partial)
     bad = broken([pictures[name] for name in names], workers)
     for file, why in bad.items():
         print(f"left out: {file} cannot be read ({why})")
@@ -101,7 +103,7 @@ def make_plan(
     if captions is None:
         splits = {"all": names}
     else:
-        splits = partition(names, lists, known, fractions, seed)
+        splits = partition(names, lists, known, fractions, seed, partial)
     if not any(splits.values()):
         raise ValueError(f"none of the {len(pictures)} pictures can be used")
     print(", ".join(f"{split}: {len(names)} pictures" for split, names in splits.items()))
@@ -120,37 +122,32 @@ def write_plan(out: Path, settings: Mapping[str, Any], splits: Groups, captions:
 
 
 def _captioned(
-    path: str | Path, pictures: Mapping[str, Path]
+    path: str | Path, pictures: Mapping[str, Path], partial: bool
 ) -> tuple[list[str], Groups, dict[str, str]]:
     """Find the pictures with captions, their captions, and their splits if the file knows them.
 
     Raises:
-        ValueError: no caption belongs to a picture.
+        ValueError: captions and pictures do not belong together.
     """
-    sentences, find = read_sentences(path), Names(pictures)
-    captions: Groups = {}
-    known: dict[str, str] = {}
-    lost = []
-    for name, own in sentences.captions.items():
-        picture = find.find(name)
-        if picture is None:
-            lost.append(name)
-            continue
-        captions.setdefault(picture, []).extend(own)
-        if name in sentences.splits:
-            known[picture] = sentences.splits[name]
-    if not captions:
+    sentences = read_sentences(path)
+    matched = Names(pictures).match(sentences.captions)
+    lost = [name for name in sentences.captions if name not in matched]
+    if not matched:
         raise ValueError(
             f"no picture has the name of a caption: the captions name {lost[0]!r}, the pictures "
             f"are called {next(iter(pictures))!r}"
         )
-    if lost:
-        print(f"left out: captions of {len(lost)} names without a picture, such as {lost[0]!r}")
-    if len(pictures) > len(captions):
-        some = next(name for name in pictures if name not in captions)
-        print(
-            f"left out: {len(pictures) - len(captions)} pictures without captions, such as {some}"
-        )
+    captions = {picture: sentences.captions[name] for name, picture in matched.items()}
+    known = {
+        picture: sentences.splits[name]
+        for name, picture in matched.items()
+        if name in sentences.splits
+    }
+    report_lost(
+        ("captions' names without a picture", lost, len(sentences.captions)),
+        ("pictures without captions", [p for p in pictures if p not in captions], len(pictures)),
+        partial=partial,
+    )
     if sentences.empty:
         print(f"left out: {sentences.empty} empty captions")
     return [name for name in pictures if name in captions], captions, known

@@ -1,14 +1,20 @@
-"""Read the captions of pictures from text, CSV and JSON files."""
+"""Read the captions of pictures from text, tables and JSON files."""
 
-import csv
-import io
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from itm.features.tables import PICTURE, Row, has_header, read_objects, read_table
 
 NUMBER = re.compile(r"#\d+$")  # Flickr: name.jpg#0
-SPLITS = {"restval": "train", "val": "dev"}  # Karpathy's names -> the layout's
+SPLITS = {"restval": "train", "val": "dev", "validation": "dev"}  # others' names -> the layout's
+JSON = (
+    "{'images': [{'filename', 'sentences': [{'raw'}]}]} as Karpathy's, {'images', 'annotations'} "
+    "as COCO's, or a list of {'file_name', 'caption'}"
+)
 
 
 @dataclass
@@ -25,11 +31,19 @@ class Sentences:
     splits: dict[str, str] = field(default_factory=dict)
     empty: int = 0
 
-    def add(self, name: str, caption: str) -> None:
-        """Add a caption; line breaks and runs of blanks become one blank."""
-        caption = " ".join(caption.split())
+    def add(self, name: str, caption: str, split: str = "") -> None:
+        """Add a caption; line breaks and runs of blanks become one blank.
+
+        Raises:
+            ValueError: no name, or a picture in two splits.
+        """
+        name, caption, split = name.strip(), " ".join(caption.split()), SPLITS.get(split, split)
+        if not name:
+            raise ValueError(f"the caption {caption[:60]!r} has no picture")
+        if split and self.splits.setdefault(name, split) != split:
+            raise ValueError(f"{name} is in the splits {self.splits[name]} and {split}")
         if caption:
-            self.captions.setdefault(name.strip(), []).append(caption)
+            self.captions.setdefault(name, []).append(caption)
         else:
             self.empty += 1
 
@@ -38,8 +52,12 @@ def read_sentences(path: str | Path) -> Sentences:
     r"""Read captions from a file.
 
     - text: `name<TAB>caption` or, as Flickr has it, `name.jpg#0<TAB>caption`, one a line;
-    - `.csv`: columns `image` and `caption`, or the first two;
-    - `.json`: Karpathy's `{"images": [{"filename", "split", "sentences": [{"raw"}]}]}`.
+    - a table (`.csv`, or any text with a header): see `itm.features.tables` for the delimiters and
+      the names of columns; `.csv` without header: `name.jpg,caption`;
+    - `.jsonl`: one object a line, with keys named like the columns of tables;
+    - `.json`: Karpathy's `{"images": [{"filename", "split", "sentences": [{"raw"}]}]}`, COCO's
+      `{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}`, or a list of
+      objects as in `.jsonl`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -54,52 +72,92 @@ def read_sentences(path: str | Path) -> Sentences:
             f"{path}:{line}: not UTF-8; convert the file, for example with "
             f"iconv -f latin1 -t utf-8 {path.name}"
         ) from error
-    kinds = {".json": _karpathy, ".csv": _table}
-    found = kinds.get(path.suffix.lower(), _lines)(path, text)
+    ending = path.suffix.lower()
+    if ending == ".json":
+        found = _json(path, text)
+    elif ending in (".jsonl", ".ndjson"):
+        found = _collect(path, read_objects(_json_lines(text)))
+    elif ending == ".csv" or has_header(text):
+        found = _collect(path, read_table(text))
+    else:
+        found = _lines(path, text)
     if not found.captions:
         raise ValueError(f"{path} holds no caption")
     return found
 
 
-def _lines(path: Path, text: str) -> Sentences:
-    found = Sentences()
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        name, tab, caption = line.partition("\t")
-        if not tab:
-            raise ValueError(
-                f"{path}:{number}: no TAB between picture and caption, {line[:60]!r}; expected "
-                "name.jpg<TAB>caption, or a .csv file with the columns image,caption"
-            )
-        found.add(NUMBER.sub("", name.strip()), caption)
-    return found
-
-
-def _table(path: Path, text: str) -> Sentences:
-    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if any(row)]
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    named = "image" in header and "caption" in header
-    at = (header.index("image"), header.index("caption")) if named else (0, 1)
-    found = Sentences()
-    for number, row in enumerate(rows[named:], 1 + named):
-        if len(row) <= max(at):
-            raise ValueError(f"{path}, row {number}: {row} has no column {max(at) + 1}")
-        found.add(NUMBER.sub("", row[at[0]].strip()), row[at[1]])
-    return found
-
-
-def _karpathy(path: Path, text: str) -> Sentences:
+def _collect(path: Path, rows: Iterable[Row]) -> Sentences:
+    """Gather rows; errors get the path in front of the line."""
     found = Sentences()
     try:
-        for image in json.loads(text)["images"]:
-            for sentence in image["sentences"]:
-                found.add(image["filename"], sentence["raw"])
-            if "split" in image:
-                found.splits[image["filename"]] = SPLITS.get(image["split"], image["split"])
-    except (KeyError, TypeError, ValueError) as error:
+        for row in rows:
+            for caption in row.captions:
+                try:
+                    found.add(NUMBER.sub("", row.name), caption, row.split)
+                except ValueError as error:
+                    raise ValueError(f"{row.line}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}:{error}") from error
+    return found
+
+
+def _lines(path: Path, text: str) -> Sentences:
+    lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    found = Sentences()
+    for number, line in lines:
+        cells = line.split("\t")
+        while len(cells) > 2 and not cells[-1].strip():
+            cells.pop()
+        if len(cells) != 2:
+            raise ValueError(
+                f"{path}:{number}: {len(cells) - 1 or 'no'} TAB between picture and caption, "
+                f"{line[:60]!r}; expected name.jpg<TAB>caption, or a table with a header such as "
+                "image,caption"
+            )
+        found.add(NUMBER.sub("", cells[0].strip()), cells[1])
+    if len(lines) > 1 and not _like_a_name(lines[0][1]) and _like_a_name(lines[1][1]):
         raise ValueError(
-            f"{path}: expected {{'images': [{{'filename', 'sentences': [{{'raw'}}]}}]}} "
-            f"(found {error!r})"
-        ) from error
+            f"{path}:{lines[0][0]}: the header {lines[0][1][:60]!r} is not understood; name the "
+            "columns image and caption, or leave the header out"
+        )
+    return found
+
+
+def _like_a_name(line: str) -> bool:
+    name = line.partition("\t")[0].strip()
+    return bool(PICTURE.fullmatch(name) or re.search(r"\d", name))
+
+
+def _json_lines(text: str) -> Iterable[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{number}: not a JSON object ({error})") from error
+
+
+def _json(path: Path, text: str) -> Sentences:
+    try:
+        content = json.loads(text)
+        if isinstance(content, list):
+            return _collect(path, read_objects(enumerate(content, 1)))
+        return _coco(content) if "annotations" in content else _karpathy(content)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: expected {JSON} (found {error!r})") from error
+
+
+def _karpathy(content: Any) -> Sentences:
+    found = Sentences()
+    for image in content["images"]:
+        for sentence in image["sentences"]:
+            found.add(image["filename"], sentence["raw"], image.get("split", ""))
+    return found
+
+
+def _coco(content: Any) -> Sentences:
+    found = Sentences()
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    for annotation in content["annotations"]:
+        found.add(names[annotation["image_id"]], annotation["caption"])
     return found

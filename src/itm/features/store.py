@@ -100,6 +100,11 @@ class Store:
             self._arrays["boxes"][rows] = boxes
         self._written += [int(row) for row in rows]
 
+    def holds(self, row: int, features: np.ndarray) -> bool:
+        """Tell whether a row was filled with these features (R, F)."""
+        kept = self._arrays["ims"]
+        return np.array_equal(kept[row], features.astype(kept.dtype))
+
     def flush(self) -> None:
         """Bring the written rows to disk; from then on they count as done."""
         done = self._arrays.pop("done")

@@ -8,7 +8,7 @@ Box = tuple[float, float, float, float]
 
 
 def overlaps(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Intersection over union: (..., R, 4) with (..., 4) -> (..., R).
+    """Compute intersection over union: (..., R, 4) with (..., 4) -> (..., R).
 
     Boxes reach up to their edges, so that their width is x2 - x1; `edges` converts boxes of
     inclusive pixels. A box without area overlaps nothing.
@@ -28,18 +28,9 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 
 
 def around(boxes: Sequence[Sequence[float]]) -> Box:
-    """The smallest box around all boxes."""
+    """Find the smallest box around all boxes."""
     x1, y1, x2, y2 = zip(*boxes, strict=True)
     return min(x1), min(y1), max(x2), max(y2)
-
-
-def in_pixels(boxes: np.ndarray) -> bool:
-    """Whether boxes are in pixels, not in fractions of width and height.
-
-    Fractions are at most 1; 2 leaves some slack. The first 64 images are looked at: no photograph
-    has all its regions in its first two pixels.
-    """
-    return bool(np.nanmax(np.asarray(boxes[:64], np.float64), initial=0) > 2)
 
 
 def edges(boxes: np.ndarray) -> np.ndarray:

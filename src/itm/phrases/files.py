@@ -1,4 +1,4 @@
-"""Files of phrases and boxes: Flickr30K Entities, ReferIt and its relatives, a plain file.
+"""Read phrases and boxes: Flickr30K Entities, REFER (ReferIt, RefCOCO), or a plain file.
 
 * `Sentences/ID.txt` and `Annotations/ID.xml` of Flickr30K Entities (Plummer et al., IJCV 2017);
 * `instances.json` and `refs(NAME).p` of the REFER toolkit: ReferIt, RefCOCO, RefCOCO+, RefCOCOg;
@@ -16,14 +16,16 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from itm.data.boxes import in_pixels
 from itm.data.layout import Split
-from itm.phrases.boxes import Box, around, edges, in_pixels
+from itm.data.names import Names, stem
+from itm.phrases.boxes import Box, around, edges
 from itm.phrases.split import Phrase
 from itm.utils.safe_pickle import read_arrays
 
 
 def read_phrases(path: str | Path | None, split: Split) -> list[Phrase]:
-    """The phrases of a split's images.
+    """Read the phrases of a split's images.
 
     Args:
         path: folder of Flickr30K Entities or of REFER, or a phrases file; None = the file
@@ -31,7 +33,7 @@ def read_phrases(path: str | Path | None, split: Split) -> list[Phrase]:
         split: its images' ids name the files; its boxes tell the units.
 
     Raises:
-        FileNotFoundError: nothing of the kind there.
+        FileNotFoundError: the path holds none of these formats.
         ValueError: a broken file; the message names it.
     """
     path = split.folder / f"{split.name}_phrases.jsonl" if path is None else Path(path).expanduser()
@@ -67,8 +69,8 @@ def _lines(path: Path, split: Split) -> Iterator[Phrase]:
 
 
 def _entities(folder: Path, split: Split) -> Iterator[Phrase]:
-    """Phrases with a box; those of one chain of references share the union of its boxes."""
-    for image, name in enumerate(_names(split)):
+    """Read phrases that have a box; phrases of one reference chain share the union of its boxes."""
+    for image, name in enumerate(map(stem, _ids(split))):
         sentences = folder / "Sentences" / f"{name}.txt"
         annotations = folder / "Annotations" / f"{name}.xml"
         size, boxes = entity_boxes(annotations)
@@ -83,7 +85,7 @@ def _entities(folder: Path, split: Split) -> Iterator[Phrase]:
 
 
 def entity_phrases(line: str) -> tuple[tuple[str, ...], list[tuple[str, str, int, int]]]:
-    """Words of one line of Sentences/ID.txt, and its phrases as (chain, types, start, stop).
+    """Parse a line of Sentences/ID.txt: its words, its phrases as (chain, types, start, stop).
 
     >>> entity_phrases("[/EN#1/people A man] runs .")
     (('A', 'man', 'runs', '.'), [('1', 'people', 0, 2)])
@@ -110,13 +112,13 @@ def entity_phrases(line: str) -> tuple[tuple[str, ...], list[tuple[str, str, int
 
 
 def entity_boxes(path: Path) -> tuple[tuple[int, int], dict[str, list[Box]]]:
-    """Width and height of an image, and the boxes of its chains, from Annotations/ID.xml.
+    """Read the size of an image and the boxes of its chains from Annotations/ID.xml.
 
     Columns and rows count from 1 in the file, from 0 here; the last ones belong to the box.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not such a file.
+        ValueError: not an annotation of Flickr30K Entities.
     """
     boxes: dict[str, list[Box]] = defaultdict(list)
     try:
@@ -137,25 +139,27 @@ def entity_boxes(path: Path) -> tuple[tuple[int, int], dict[str, list[Box]]]:
 
 
 def _refer(path: Path, split: Split) -> Iterator[Phrase]:
-    """Every expression about every object that is referred to."""
+    """Read every expression about every object."""
     folder = path if path.is_dir() else path.parent
     files = sorted(folder.glob("refs*.p")) if path.is_dir() else [path]
     if len(files) != 1:
         raise ValueError(
-            f"{folder} has {len(files)} files refs(NAME).p: give the path of one of them, such as "
-            f"{files[0] if files else folder / 'refs(unc).p'}"
+            f"{folder} has {len(files)} files refs(NAME).p "
+            f"({', '.join(file.name for file in files)}), expected one: give its path in place of "
+            f"the folder, such as {files[-1] if files else folder / 'refs(unc).p'}"
         )
     instances = json.loads(_text(folder / "instances.json"))
     try:
         boxes = {int(a["id"]): a["bbox"] for a in instances["annotations"]}
         pictures = {int(image["id"]): image for image in instances["images"]}
-        rows = {name: row for row, name in enumerate(_names(split))}
+        ids = _ids(split)
+        names, rows = Names(ids), {name: row for row, name in enumerate(ids)}
         for ref in read_arrays(files[0]):
             picture = pictures[int(ref["image_id"])]
-            names = (Path(picture["file_name"]).stem, str(ref["image_id"]))
-            image = next((rows[name] for name in names if name in rows), None)
-            if image is None:
+            found = names.find(picture["file_name"]) or names.find(ref["image_id"])
+            if found is None:
                 continue
+            image = rows[found]
             x, y, w, h = boxes[int(ref["ann_id"])]
             size = (int(picture["width"]), int(picture["height"]))
             box = _in_units((x, y, x + w, y + h), size, split)
@@ -165,18 +169,22 @@ def _refer(path: Path, split: Split) -> Iterator[Phrase]:
         raise ValueError(f"{files[0]} and instances.json do not fit together: {error!r}") from error
 
 
-def _names(split: Split) -> list[str]:
-    """The images' ids without the endings of picture files."""
+def _ids(split: Split) -> list[str]:
+    """Return the images' ids.
+
+    Raises:
+        ValueError: the split has none.
+    """
     if split.ids is None:
         raise ValueError(
             f"{split.folder} has no {split.name}_ids.txt, so that nothing says which image a "
             "phrase belongs to"
         )
-    return [name.removesuffix(".jpg").removesuffix(".png") for name in split.ids]
+    return split.ids
 
 
 def _in_units(box: Box, size: tuple[int, int], split: Split) -> Box:
-    """An inclusive pixel box up to its edges, as fractions where the regions' boxes are."""
+    """Convert an inclusive pixel box to its edges, and to fractions if the region boxes are."""
     found = edges(np.array(box))
     if split.boxes is not None and not in_pixels(split.boxes):
         found = (found / np.array([*size, *size])).clip(0, 1)

@@ -1,4 +1,4 @@
-"""Which region of an image a phrase means: scores, ranks, accuracy."""
+"""Find the region of an image that a phrase means: scores, ranks, accuracy."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _attended(
 def word_positions(
     matcher: Matcher, words: Sequence[str], phrase: Phrase | None = None
 ) -> tuple[int, int]:
-    """First and last position of the tokens of a phrase in its caption, or of all words.
+    """Find the first and last token of a phrase in its caption, or of all words.
 
     A tokeniser may cut words, so the tokens in front of the phrase are counted.
     """
@@ -122,7 +122,7 @@ def word_positions(
 
 
 def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """0-based rank of the best right region of each phrase; -1 where no region is right.
+    """Compute the 0-based rank of the best right region of each phrase; -1 if none is right.
 
     At equal scores the wrong region comes first, so that constant scores find nothing.
 

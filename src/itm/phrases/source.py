@@ -33,7 +33,7 @@ class PhraseSource:
             )
 
     def split(self, split: Split, train: bool = False) -> PhraseSplit:
-        """The phrases of a split; in training keep only phrases that overlap some region.
+        """Read the phrases of a split; in training keep only phrases that overlap some region.
 
         Raises:
             ValueError: no phrase belongs to an image, or in training none overlaps a region.

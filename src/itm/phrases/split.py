@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from itm.data.boxes import in_pixels
 from itm.data.layout import Split
-from itm.phrases.boxes import Box, edges, in_pixels, overlaps
+from itm.phrases.boxes import Box, edges, overlaps
 
 
 class Phrase(NamedTuple):
@@ -46,24 +47,24 @@ class PhraseSplit(Split):
     negative_iou: float = 0.5
 
     def head(self, images: int | None) -> "PhraseSplit":
-        """The first `images` images with their phrases."""
+        """Return the first `images` images with their phrases."""
         cut = super().head(images)
         assert isinstance(cut, PhraseSplit)
         return replace(cut, phrases=self.phrases[: len(cut.captions)])
 
     def region_boxes(self, images: np.ndarray) -> np.ndarray:
-        """(n, R, 4) boxes of the regions of some images, up to their edges."""
+        """Return the region boxes (n, R, 4) of some images, up to their edges."""
         assert self.boxes is not None
         boxes = np.asarray(self.boxes[self.row[images]], np.float64)
         return edges(boxes) if in_pixels(self.boxes) else boxes
 
     def overlaps(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n, R) overlap of the boxes of some phrases with the regions of their images."""
+        """Compute the overlap (n, R) of some phrases' boxes with the regions of their images."""
         truth = np.array([self.phrases[row].box for row in rows]).reshape(-1, 4)
         return overlaps(self.region_boxes(self.caption_image[rows]), truth)
 
     def target(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n, R) float32: 1 for regions that match a phrase, -1 for negatives, 0 = ignored."""
+        """Return (n, R) float32: 1 for regions that match a phrase, -1 for negatives, 0 ignored."""
         found = self.overlaps(rows)
         wrong = np.where(found < self.negative_iou, -1.0, 0.0)
         return np.where(found >= self.positive_iou, 1.0, wrong).astype(np.float32)

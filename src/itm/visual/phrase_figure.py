@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from itm.phrases.boxes import in_pixels
+from itm.data.boxes import in_pixels
 from itm.phrases.split import PhraseSplit
 
 if TYPE_CHECKING:

@@ -154,7 +154,7 @@ def test_what_cannot_be_used_is_left_out_and_told(tmp_path, vit, pictures, capsy
     text = capsys.readouterr().out
     for part in (
         "picture 2.png cannot be read",
-        "1 names without a picture, such as 'nowhere.png'",
+        "1 captions' names without a picture, such as nowhere.png",
         "1 pictures without captions, such as without.png",
         "1 empty captions",
         "train: 7 pictures, dev: 1 pictures, test: 1 pictures",

@@ -56,6 +56,45 @@ def test_one_caption_per_image(tmp_path):
     np.testing.assert_array_equal(split.caption_image, np.arange(6))
 
 
+def test_one_caption_per_image_with_equal_first_regions(tmp_path):
+    features = write(tmp_path, per_image=1)
+    features[1:4, 0] = 0
+    np.save(tmp_path / "train_ims.npy", features)
+    assert read_split(tmp_path, "train").num_images == 6
+    features[2] = features[1]
+    np.save(tmp_path / "train_ims.npy", features)
+    with pytest.raises(
+        ValueError, match=r"rows \(such as 1 and 2\).*captions_per_image=1.*train_ids"
+    ):
+        read_split(tmp_path, "train")
+    assert read_split(tmp_path, "train", captions_per_image=1).num_images == 6
+
+
+def test_equal_neighbours_are_two_images_where_rows_are_repeated(tmp_path):
+    features = write(tmp_path, repeat=5)
+    features[5:10] = features[0]
+    np.save(tmp_path / "train_ims.npy", features)
+    np.testing.assert_array_equal(read_split(tmp_path, "train").row, np.arange(0, 30, 5))
+
+
+def test_coco_takes_five_captions_of_each_image(tmp_path):
+    write(tmp_path, "test", images=3)
+    lines = [f"image {i} caption {k}" for i, n in enumerate((5, 7, 6)) for k in range(n)]
+    (tmp_path / "test_caps.txt").write_text("\n".join(lines))
+    ids = [str(i) for i, n in enumerate((5, 7, 6)) for _ in range(n)]
+    (tmp_path / "test_ids.txt").write_text("\n".join(ids))
+    np.save(tmp_path / "test_caps.npy", np.arange(18.0)[:, None])
+    split = read_split(tmp_path, "test", protocol="coco_5k")
+    assert split.captions == [f"image {i} caption {k}" for i in range(3) for k in range(5)]
+    np.testing.assert_array_equal(split.caption_image, np.arange(15) // 5)
+    wanted = [*range(5), *range(5, 10), *range(12, 17)]
+    assert split.sentence_vectors()[:, 0].tolist() == wanted
+    assert split.head(2).sentence_vectors()[:, 0].tolist() == wanted[:10]
+    assert len(read_split(tmp_path, "test").captions) == 18
+    with pytest.raises(FileNotFoundError, match="data.test=test"):
+        read_split(tmp_path, "testall")
+
+
 def break_line_short(root):
     path = root / "train_caps.txt"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]))

@@ -1,5 +1,6 @@
 import base64
 import json
+import pickle
 
 import h5py
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 from itm.app.config import compose
 from itm.data import check
 from itm.data.layout import read_split
+from itm.data.names import Names, report_lost
 from itm.features.arrays import read_arrays
 from itm.features.convert import convert_features
 from itm.features.hdf5 import read_hdf5
-from itm.features.names import Names
 from itm.features.partition import partition
 from itm.features.records import Record, to_fractions
 from itm.features.sentences import read_sentences
@@ -88,7 +89,7 @@ def test_arrays_one_per_image(tmp_path):
     expect(out, boxes=False, dtype=np.float32)
 
 
-@pytest.mark.parametrize("kind", ["rows", "groups", "arrays"])
+@pytest.mark.parametrize("kind", ["rows", "groups", "arrays", "suffixes", "kinds", "packed"])
 def test_hdf5(tmp_path, kind):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         if kind == "rows":
@@ -101,6 +102,19 @@ def test_hdf5(tmp_path, kind):
             group.attrs["image_w"], group.attrs["image_h"] = 400, 200
         for name in NAMES if kind == "arrays" else []:
             file[name] = FEATURES[name]
+        for name in NAMES if kind in ("suffixes", "kinds") else []:
+            number, boxes = int(name[-16:-4]), PIXELS[name] / [400, 200, 400, 200]
+            form = "{}_{}" if kind == "suffixes" else "{1}/{0}"
+            file[form.format(number, "features")] = FEATURES[name]
+            file[form.format(number, "boxes")] = boxes
+            file[form.format(number, "cls_prob")] = np.ones((4, 9))
+        if kind == "packed":  # as in bottom-up features for VQA
+            file["image_features"] = np.concatenate([FEATURES[n] for n in NAMES])
+            boxes = [PIXELS[n] / [400, 200, 400, 200] for n in NAMES]
+            file["image_bb"] = np.concatenate(boxes)
+            file["pos_boxes"] = [[4 * i, 4 * i + 4] for i in range(len(NAMES))]
+            rows = {int(name[-16:-4]): row for row, name in enumerate(NAMES)}
+            (tmp_path / "a_imgid2idx.pkl").write_bytes(pickle.dumps(rows))
     out = convert_features(read_hdf5(tmp_path / "a.h5"), splits(), CAPTIONS, tmp_path / "out")
     expect(out, boxes=kind != "arrays")
 
@@ -159,6 +173,54 @@ def test_boxes():
     np.testing.assert_array_equal(to_fractions(box / 100, None), (box / 100).astype(np.float32))
     assert to_fractions(box, None) is None
     assert to_fractions(box, (20, 100)).max() == 1  # detectors overshoot by a pixel
+    rounded = np.array([[0, 0, 1.0000002, 1.1]], np.float32)
+    assert to_fractions(rounded, (200, 150)).tolist() == [[0, 0, 1, 1]]
+
+
+def boxed(name, boxes, size=None, regions=2):
+    return Record(name, np.ones((regions, 3)), boxes, size)
+
+
+FRACTION, PIXEL = np.full((2, 4), 0.5), np.full((2, 4), 50.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ((PIXEL, (100, 100)), (PIXEL,), "without the image's size, image .* has boxes in pixels;"),
+        ((FRACTION,), (PIXEL, (100, 100)), "in pixels, image .* has boxes in fractions"),
+        ((FRACTION,), (None,), "has no boxes, image .* has boxes in fractions"),
+        ((np.zeros((2, 4)),), (PIXEL,), "the first image had known units"),
+        ((FRACTION,), (np.ones((3, 4)),), r"features \(2, 3\) and boxes \(3, 4\)"),
+        ((np.ones((3, 4)),), (FRACTION,), "the features seem transposed"),
+    ],
+)
+def test_boxes_that_contradict_each_other(tmp_path, first, second, message):
+    names = {"train": ["a", "b"]}
+    captions = {"a": ["x"], "b": ["y"]}
+    with pytest.raises(ValueError, match=message):
+        records = [boxed("a", *first), boxed("b", *second)]
+        convert_features(records, names, captions, tmp_path / "out")
+
+
+def test_boxes_without_units_are_left_out_and_told(tmp_path, capsys):
+    records = [boxed("a", PIXEL), boxed("b", PIXEL), boxed("c", PIXEL)]
+    captions = {"a": ["x"], "b": ["y"]}
+    out = convert_features(records, {"train": ["a", "b"]}, captions, tmp_path / "out")
+    text = capsys.readouterr().out
+    assert "image a has boxes in pixels, without the image's size" in text
+    assert "1 images of the source without captions, such as c" in text
+    assert not (out / "train_boxes.npy").exists()
+
+
+def test_an_image_that_comes_twice(tmp_path):
+    one, two = boxed("a", None), Record("a", np.zeros((2, 3)))
+    convert_features([one, one], {"train": ["a"]}, {"a": ["x"]}, tmp_path / "a")
+    with pytest.raises(ValueError, match="image a twice, with different features"):
+        convert_features([one, two], {"train": ["a"]}, {"a": ["x"]}, tmp_path / "b")
+    with pytest.raises(ValueError, match="'x/a' and 'y/a' both seem to be 'a'"):
+        both = [boxed("x/a", None), boxed("y/a", None)]
+        convert_features(both, {"train": ["a"]}, {"a": ["x"]}, tmp_path / "c")
 
 
 def test_a_store_goes_on_where_it_was(tmp_path):
@@ -209,6 +271,54 @@ def test_formats_of_captions(tmp_path, name, text):
     assert read_sentences(path).captions == WANTED
 
 
+ROWS = [("a.jpg", "A dog, running"), ("a.jpg", "Two dogs"), ("b.jpg", "A cat")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "image,caption\n" + "".join(f"{n},{c}\n" for n, c in ROWS)),  # no quotes
+        ("a.csv", "Image Name;text\n" + "".join(f"{n};{c}\n" for n, c in ROWS)),
+        ("a.csv", "filepath\ttitle\n" + "".join(f"{n}\t{c}\n" for n, c in ROWS)),  # open_clip
+        ("a.csv", ",file_name,text\n" + "".join(f'3,{n},"{c}"\n' for n, c in ROWS)),
+        ("a.csv", "image_name| comment_number| comment\n"
+         + "".join(f"{n}| {i}| {c}\n" for i, (n, c) in enumerate(ROWS))),
+        ("a.csv", 'raw,sentids,split,filename,img_id\n'
+         '"[""A dog, running"", ""Two dogs""]","[0, 1]",train,a.jpg,0\n'
+         '"[\'A cat\']",[2],test,b.jpg,1\n'),
+        ("a.csv", 'image,caption_1,caption_2\na.jpg,"A dog, running",Two dogs\nb.jpg,A cat,\n'),
+        ("captions.txt", 'image,caption\na.jpg,"A dog, running"\na.jpg,Two dogs\nb.jpg,A cat\n'),
+        ("a.tsv", "id\tcaption\n" + "".join(f"{n}\t{c}\n" for n, c in ROWS)),
+        ("a.tsv", "".join(f"{n}\t{c}\n" for n, c in ROWS)),
+        ("a.jsonl", "".join(json.dumps({"file_name": n, "text": c}) + "\n" for n, c in ROWS)),
+        ("a.json", json.dumps([{"image": "a.jpg", "caption": ["A dog, running", "Two dogs"]},
+                               {"image": "b.jpg", "caption": "A cat"}])),
+        ("a.json", json.dumps({
+            "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
+            "annotations": [{"image_id": 1 + (n == "b.jpg"), "caption": c} for n, c in ROWS]})),
+    ],
+)  # fmt: skip
+def test_tables_of_captions(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert read_sentences(tmp_path / name).captions == WANTED
+
+
+@pytest.mark.parametrize("delimiter", ["\t", "|"])
+def test_quotes_are_characters_where_nobody_quotes(tmp_path, delimiter):
+    lines = [["image", "caption"], ["a.jpg", '"Stop" says a sign'], ["b.jpg", 'A 5" pipe']]
+    (tmp_path / "a.csv").write_text("".join(delimiter.join(line) + "\n" for line in lines))
+    assert read_sentences(tmp_path / "a.csv").captions == {n: [c] for n, c in lines[1:]}
+
+
+def test_splits_of_tables(tmp_path):
+    text = "filename,split,caption\na.jpg,restval,A dog\nb.jpg,validation,A cat\n"
+    (tmp_path / "a.csv").write_text(text)
+    assert read_sentences(tmp_path / "a.csv").splits == {"a.jpg": "train", "b.jpg": "dev"}
+    (tmp_path / "a.csv").write_text(text + "a.jpg,test,Two dogs\n")
+    with pytest.raises(ValueError, match=r"a.csv:4: a.jpg is in the splits train and test"):
+        read_sentences(tmp_path / "a.csv")
+
+
 def test_karpathys_format_brings_splits(tmp_path):
     images = [
         {"filename": n, "split": s, "sentences": [{"raw": f"{n} {s}"}]}
@@ -229,7 +339,27 @@ def test_karpathys_format_brings_splits(tmp_path):
         ("a.txt", b"a.jpg a dog\n", r"a.txt:1: no TAB"),
         ("a.txt", b"a.jpg\tdog\nb.jpg\tcaf\xe9\n", r"a.txt:2: not UTF-8.*iconv"),
         ("a.txt", b"\n\n", "holds no caption"),
-        ("a.csv", b"image,caption\na.jpg\n", "row 2.*no column 2"),
+        ("a.csv", b"\n\n", "holds no caption"),
+        ("a.csv", b"image,caption\na.jpg\n", r"a.csv:2: .*1 cells, expected the 2 columns"),
+        ("a.csv", b"bild,satz\na.jpg,dog\n", r"a.csv:1: the header 'bild,satz' is not understood"),
+        ("a.csv", b"a.jpg,A dog, running\n", r"a.csv:1: .*3 cells, expected 2 columns"),
+        ("a.csv", b"caption,image\nA dog, running,a.jpg\n", r"a.csv:2: .*3 cells"),
+        ("a.csv", b'image,caption\na.jpg,"Hi" he said\n', r"a.csv:2: .*double the quotes"),
+        (
+            "a.csv",
+            b'image,caption\na.jpg,"A dog\nb.jpg,A cat"\n',
+            r"a.csv:3: a quote is not closed",
+        ),
+        ("a.csv", b'image,caption\na.jpg,"A dog\n', r"a.csv:\d: unexpected end of data"),
+        ("a.csv", b"image,caption\na.jpg," + b"x" * 140000, r"a.csv:2: field larger"),
+        ("a.csv", b"image,caption,title\na.jpg,dog,cat\n", "several columns that could be the cap"),
+        ("a.csv", b"image,captions\na.jpg,\"['a', 'b\"\n", r"a.csv:2: .*not a complete list"),
+        ("a.csv", b"image,caption\n,dog\n", r"a.csv:2: the caption 'dog' has no picture"),
+        ("a.txt", b"bild\tsatz\na1.jpg\tdog\n", r"a.txt:1: the header 'bild.*is not understood"),
+        ("a.tsv", b"a.jpg\t0\tdog\n", "a.tsv:1: 2 TAB between"),
+        ("a.jsonl", b'{"file_name": "a.jpg"}\n', "a.jsonl:1: found file_name; expected"),
+        ("a.jsonl", b'{"file_name": "a.jpg", "text": 3}\n', "a.jsonl:1: expected a sentence"),
+        ("a.jsonl", b"{\n", "a.jsonl:1: not a JSON object"),
         ("a.json", b'{"pictures": []}', "expected .*images"),
         ("a.json", b"[", "expected .*images"),
     ],
@@ -244,8 +374,38 @@ def test_names_are_found_under_other_forms():
     names = Names(["x/a.jpg", "COCO_000012.png", "img_3.jpg", "other_3.jpg", "y/b.jpg", "z/b.jpg"])
     assert names.find("x/a.jpg") == names.find("a") == names.find("elsewhere/a.npy") == "x/a.jpg"
     assert names.find("12") == names.find(12) == "COCO_000012.png"
-    assert names.find("3") is None and names.find("b") is None  # two have it
+    for other, found in (("3", "'img_3.jpg' or 'other_3.jpg'"), ("b", "'y/b.jpg' or 'z/b.jpg'")):
+        with pytest.raises(ValueError, match=f"'{other}' could be {found}"):
+            names.find(other)
     assert names.find("other_3") == "other_3.jpg" and names.find("c") is None
+
+
+def test_names_that_only_look_alike_are_not_joined():
+    names = Names(["10_ab12cd34.jpg", "COCO_val2014_0007.jpg", "img_003.jpg", "2.jpg"])
+    for other in ("11_ff12cd34", "34", "COCO_train2014_0007", "other_3", "img_2x"):
+        assert names.find(other) is None, other
+    assert names.find("img_3") == "img_003.jpg" and names.find("7") == "COCO_val2014_0007.jpg"
+    assert names.find("COCO_val2014_000002") == names.find("0002.png") == "2.jpg"
+
+
+def test_a_name_is_claimed_by_the_nearest_form():
+    names = Names(["train/a.jpg", "b_7.jpg"])
+    assert names.match(["val/a.jpg", "train/a.jpg", "7", "b_7"]) == {
+        "train/a.jpg": "train/a.jpg",
+        "b_7": "b_7.jpg",
+    }
+    with pytest.raises(ValueError, match=r"'x/a.png' and 'y/a.png' both seem to be 'train/a.jpg'"):
+        Names(["train/a.jpg"]).match(["x/a.png", "y/a.png"])
+
+
+def test_files_that_both_lose_names_need_partial(capsys):
+    report_lost(("captions", list("abcdefgh"), 10), ("pictures", [], 2))  # one covers the other
+    assert capsys.readouterr().out == "left out: 8 captions, such as a, b, c\n"
+    sides = ("captions", ["a", "b"], 20), ("pictures", ["c", "d"], 10)
+    with pytest.raises(ValueError, match=r"2 captions, such as a, b; 2 pictures.*partial=true"):
+        report_lost(*sides)
+    report_lost(*sides, partial=True)
+    report_lost(("captions", ["a"], 2), ("pictures", ["b"], 2))  # a single one is no pattern
 
 
 def test_fractions_are_kept_and_repeatable():
@@ -359,3 +519,12 @@ def test_broken_hdf5(tmp_path):
         file["features"] = np.ones((2, 3, 4))
     with pytest.raises(ValueError, match="one name per image"):
         list(read_hdf5(tmp_path / "a.h5"))
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["1_features"], file["2_boxes"] = np.ones((3, 4)), np.ones((3, 4))
+    with pytest.raises(ValueError, match="2_boxes belongs to none of the images"):
+        list(read_hdf5(tmp_path / "b.h5"))
+    (tmp_path / "c.h5").write_bytes(b"not HDF5")
+    with pytest.raises(ValueError, match="c.h5 is not a complete HDF5 file"):
+        list(read_hdf5(tmp_path / "c.h5"))
+    with pytest.raises(FileNotFoundError, match="source=.*no such file"):
+        list(read_hdf5(tmp_path / "none.h5"))

@@ -1,0 +1,32 @@
+"""Find the rows of a feature file that repeat the row before."""
+
+import numpy as np
+
+SAMPLE = 256  # rows read whole where the first regions agree on one number of repetitions
+BLOCK = 64  # rows compared at once
+
+
+def repeated_rows(features: np.ndarray) -> np.ndarray:
+    """Tell which rows (N, R, F) or (N, F) equal the row before, as a whole: (N,) bool.
+
+    The first regions, which are quick to read, tell candidates. If they say that each image has the
+    same number of rows, a sample of the candidates is read whole, else all of them.
+    """
+    first = features[:, 0] if features.ndim == 3 else features
+    repeated = np.zeros(len(features), bool)
+    repeated[1:] = np.all(np.asarray(first[1:]) == np.asarray(first[:-1]), axis=-1)
+    rows = np.flatnonzero(repeated)
+    lengths = np.diff([*np.flatnonzero(~repeated), len(features)])
+    sample = rows[:: max(1, len(rows) // SAMPLE)]
+    if len(rows) and (lengths == lengths[0]).all() and _equal(features, sample).all():
+        return repeated
+    repeated[rows] = _equal(features, rows)
+    return repeated
+
+
+def _equal(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(n,) bool: which rows equal the row before."""
+    blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+    axes = tuple(range(1, features.ndim))
+    same = [np.all(features[block] == features[block - 1], axis=axes) for block in blocks]
+    return np.concatenate([np.zeros(0, bool), *same])

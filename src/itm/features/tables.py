@@ -1,0 +1,260 @@
+"""Read tables of captions: delimiters, headers and rows of .csv, .tsv and .jsonl files.
+
+A header is understood or refused; it never becomes a caption, and a sentence is never cut.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+# Names of columns in lower case, the more telling ones first: Flickr8k and Flickr30K (Kaggle),
+# Karpathy, open_clip, `metadata.csv` of Hugging Face, COCO and Conceptual Captions as tables.
+NAMES = (
+    "filename", "file_name", "image", "image_name", "image_file", "img", "img_name", "file",
+    "filepath", "file_path", "image_path", "img_path", "path", "picture", "photo", "photo_id",
+    "image_id", "imgid", "img_id", "imageid", "cocoid", "coco_id", "name", "key", "id",
+)  # fmt: skip
+CAPTIONS = (
+    "caption", "captions", "sentence", "sentences", "text", "texts", "comment", "raw", "title",
+    "description",
+)  # fmt: skip
+SPLITS = ("split",)
+DELIMITERS = ",\t;|"
+PICTURE = re.compile(r"[^,\t;|\n]+\.(jpe?g|png|gif|bmp|webp|tiff?)(#\d+)?", re.I)
+
+
+class Row(NamedTuple):
+    """One picture of a table with one or several captions.
+
+    Attributes:
+        line: where the row ends in the file.
+        name: the picture.
+        captions: its captions in this row.
+        split: empty if the table has no such column.
+    """
+
+    line: int
+    name: str
+    captions: list[str]
+    split: str = ""
+
+
+class Columns(NamedTuple):
+    """Where a table has its columns.
+
+    Attributes:
+        name: column of the picture.
+        captions: columns of captions.
+        split: column of the split, or None.
+        width: how many columns there are.
+    """
+
+    name: int
+    captions: list[int]
+    split: int | None
+    width: int
+
+
+def find_columns(header: Sequence[str]) -> Columns | None:
+    """Find the columns of a header; None if it names no picture or no caption.
+
+    Numbered columns, such as caption_1 to caption_5, all hold captions.
+
+    Raises:
+        ValueError: several columns could be the caption.
+    """
+    cells = [re.sub(r"[ -]+", "_", cell.strip().lower()) for cell in header]
+    name = next((cells.index(known) for known in NAMES if known in cells), None)
+    plain = [re.sub(r"[ _]?\d+$", "", cell) for cell in cells]
+    found = [i for i, cell in enumerate(plain) if cell in CAPTIONS and i != name]
+    if name is None or not found:
+        return None
+    if len({plain[i] for i in found}) > 1 or len({cells[i] for i in found}) < len(found):
+        raise ValueError(
+            f"the header {list(header)} has several columns that could be the caption: "
+            f"{', '.join(header[i] for i in found)}; keep one of them, or number them (caption_1)"
+        )
+    split = next((cells.index(known) for known in SPLITS if known in cells), None)
+    return Columns(name, found, split, len(cells))
+
+
+def has_header(text: str) -> bool:
+    """Tell whether the first line of a text is a header that `find_columns` understands."""
+    return _dialect(_first_line(text)) is not None
+
+
+def read_table(text: str, delimiters: str = DELIMITERS) -> Iterator[Row]:
+    """Read the rows of a table whose first line is a header, or `picture,caption`.
+
+    Raises:
+        ValueError: a header that is not understood, another number of cells than it has, a quote
+            that is not closed; the message begins with the number of the line.
+    """
+    first = _first_line(text)
+    if not first:
+        return
+    dialect = _dialect(first)
+    if dialect is None:
+        delimiter = next((d for d in delimiters if _is_pair(first, d)), None)
+        if delimiter is None:
+            raise ValueError(
+                f"1: the header {first[:200]!r} is not understood; expected a column for the "
+                f"picture, such as {', '.join(NAMES[:4])}, and one for the caption, such as "
+                f"{', '.join(CAPTIONS[:5])}"
+            )
+        columns, header = Columns(0, [1], None, 2), None
+    else:
+        delimiter, columns = dialect
+        header = next(_rows(first, delimiter))[1]
+    try:
+        rows = list(_rows(text, delimiter))
+    except csv.Error as error:
+        if delimiter != "\t":
+            raise ValueError(
+                f"{error}; quote a whole cell, and double the quotes inside of it"
+            ) from error
+        rows = list(_rows(text, delimiter, quoted=False))  # quotes are ordinary characters
+    exact = header is not None and f"{delimiter} " not in first  # no blank was skipped
+    yield from _records(rows, columns, header, delimiter, exact)
+
+
+def read_objects(entries: Iterable[tuple[int, Any]]) -> Iterator[Row]:
+    """Read rows from (line, object) pairs, objects as in `metadata.jsonl`: {"file_name", "text"}.
+
+    Raises:
+        ValueError: an object without picture or caption; the message begins with the line.
+    """
+    for line, entry in entries:
+        if not isinstance(entry, dict):
+            raise ValueError(f"{line}: expected an object with a picture and a caption")
+        keys = list(entry)
+        columns = find_columns(keys)
+        if columns is None:
+            raise ValueError(
+                f"{line}: found {', '.join(keys)}; expected a picture, such as "
+                f"{', '.join(NAMES[:4])}, and a caption, such as {', '.join(CAPTIONS[:5])}"
+            )
+        values = list(entry.values())
+        captions = [text for at in columns.captions for text in _texts(values[at], line)]
+        split = "" if columns.split is None else str(values[columns.split])
+        yield Row(line, str(values[columns.name]), captions, split)
+
+
+def _texts(value: Any, line: int) -> list[str]:
+    """Captions of a JSON value: a sentence, or a list of sentences or of {"raw": sentence}."""
+    values = value if isinstance(value, list) else [value]
+    texts: list[Any] = [v.get("raw") if isinstance(v, dict) else v for v in values]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{line}: expected a sentence or a list of sentences, found {value!r}")
+    return texts
+
+
+def _first_line(text: str) -> str:
+    return next((line for line in text.split("\n") if line.strip()), "")
+
+
+def _dialect(first: str) -> tuple[str, Columns] | None:
+    for delimiter in DELIMITERS:
+        try:
+            cells = next(_rows(first, delimiter))[1]
+        except (csv.Error, StopIteration):
+            continue
+        columns = find_columns(cells)
+        if columns is not None:
+            return delimiter, columns
+    return None
+
+
+def _is_pair(first: str, delimiter: str) -> bool:
+    """Whether a first line without header is a picture and its caption."""
+    name, found, caption = first.partition(delimiter)
+    name = name.strip().strip('"')
+    return bool(found and caption.strip() and (PICTURE.fullmatch(name) or name.isdecimal()))
+
+
+def _rows(text: str, delimiter: str, quoted: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Read rows and the numbers of their last lines; "|" stands in Flickr30K's, without quotes."""
+    blank = f"{delimiter} " in _first_line(text)  # as in `image, caption`
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_MINIMAL if quoted and delimiter != "|" else csv.QUOTE_NONE,
+        skipinitialspace=blank,
+        strict=True,
+    )
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise csv.Error(f"{reader.line_num}: {error}") from error
+        if row is None:
+            return
+        yield reader.line_num, row
+
+
+def _records(
+    rows: Iterable[tuple[int, list[str]]],
+    columns: Columns,
+    header: list[str] | None,
+    delimiter: str,
+    exact: bool,
+) -> Iterator[Row]:
+    for line, row in rows:
+        if not any(cell.strip() for cell in row) or row == header:
+            continue
+        cells = _whole(row, columns, header, line, delimiter, exact)
+        captions = []
+        for at in columns.captions:
+            _check_swallowed(cells[at], delimiter, line)
+            captions += _listed(cells[at], line)
+        split = "" if columns.split is None else cells[columns.split].strip()
+        yield Row(line, cells[columns.name].strip(), captions, split)
+
+
+def _whole(
+    row: list[str],
+    columns: Columns,
+    header: list[str] | None,
+    line: int,
+    delimiter: str,
+    exact: bool,
+) -> list[str]:
+    """Bring a row to the columns of its header: a last caption without quotes is joined again."""
+    while len(row) > columns.width and not row[-1].strip():
+        row = row[:-1]
+    last = columns.width - 1
+    if len(row) > columns.width and columns.captions == [last] and exact:
+        return [*row[:last], delimiter.join(row[last:])]
+    if len(row) != columns.width:
+        wanted = f"the {columns.width} columns of the header {header}" if header else "2 columns"
+        raise ValueError(
+            f"{line}: {row} has {len(row)} cells, expected {wanted}; quote captions that hold "
+            f"{delimiter!r}"
+        )
+    return row
+
+
+def _check_swallowed(cell: str, delimiter: str, line: int) -> None:
+    """Refuse a quoted caption that runs over the rows below it."""
+    for more in cell.split("\n")[1:]:
+        if PICTURE.fullmatch(more.partition(delimiter)[0].strip().strip('"')):
+            raise ValueError(f"{line}: a quote is not closed above {more[:60]!r}")
+
+
+def _listed(cell: str, line: int) -> list[str]:
+    """Captions of a cell: one sentence, or a list of sentences in JSON or Python's form."""
+    if not re.match(r"\s*\[\s*['\"]", cell):
+        return [cell]
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(cell)
+        except (ValueError, SyntaxError):
+            continue
+        return _texts(found, line)
+    raise ValueError(f"{line}: {cell[:60]!r} is not a complete list of captions")
