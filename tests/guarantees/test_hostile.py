@@ -157,10 +157,10 @@ def change(path, **values):
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"class": "os.system"}, "no model of this library"),
-        ({"class": "__class__"}, "no model of this library"),
-        ({"class": "../../evil"}, "no model of this library"),
-        ({"class": ["SCAN"]}, "no model of this library"),
+        ({"class": "os.system"}, "not a model of this library"),
+        ({"class": "__class__"}, "not a model of this library"),
+        ({"class": "../../evil"}, "not a model of this library"),
+        ({"class": ["SCAN"]}, "not a model of this library"),
         ({"arguments": {"_target_": "os.system", "command": "touch PROOF"}}, "not the arguments"),
         ({"arguments": {"vocab_size": 6, "text": {"_target_": "os.system"}}}, "not the arguments"),
         ({"arguments": {"vocab_size": 6, "loss": {"_target_": "os.system"}}}, "not the arguments"),

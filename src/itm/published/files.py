@@ -56,7 +56,9 @@ def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str
     states = list(model) if isinstance(model, (list, tuple)) else [model]
     for state in states:
         if not isinstance(state, dict):
-            raise ValueError(f"{path}: 'model' holds a {type(state).__name__}, expected state dicts")
+            raise ValueError(
+                f"{path}: 'model' holds a {type(state).__name__}, expected state dicts"
+            )
         for name, value in state.items():
             if not isinstance(value, Tensor):
                 raise ValueError(f"{path}: {name} is a {type(value).__name__}, expected a tensor")
@@ -99,7 +101,9 @@ def write_checkpoint(
         arrays: dict[str, Any] = {name: value.numpy() for name, value in states[0].items()}
         for name, x in options.items():
             if not isinstance(x, (str, int, float)):
-                raise ValueError(f"{path}: option {name}={x!r} must be a number, a string or a bool")
+                raise ValueError(
+                    f"{path}: option {name}={x!r} must be a number, a string or a bool"
+                )
         arrays |= {OPT + name: np.array(x) for name, x in options.items()}
         with replacing(path) as file:
             np.savez(file, **arrays)

@@ -141,7 +141,11 @@ def _storages(found: dict[str, _Storage]) -> Callable[[Any], Any]:
     """Return the function that turns a pickle's references into storages, collected in `found`."""
 
     def storage(pid: Any) -> Any:
-        if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] not in ("storage", b"storage"):
+        if (
+            type(pid) is not tuple
+            or len(pid) not in (5, 6)
+            or pid[0] not in ("storage", b"storage")
+        ):
             raise pickle.UnpicklingError("a storage without type, key and size")
         _, kind, key, _, count, *view = pid
         name = kind.path.rpartition(".")[2] if type(kind) is Name else ""
