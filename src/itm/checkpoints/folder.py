@@ -75,8 +75,8 @@ def matcher_class(name: str, trusted: str | type[Matcher] | None = None) -> type
         return getattr(importlib.import_module(module), attribute)
     if name not in itm.models.__all__:
         raise ValueError(
-            f"{name!r} is not a model of this library ({', '.join(itm.models.__all__)}); for a class "
-            "of your own pass model_class='your.module.YourMatcher'"
+            f"{name!r} is not a model of this library ({', '.join(itm.models.__all__)}); for your "
+            "own class pass model_class='your.module.YourMatcher'"
         )
     return getattr(itm.models, name)
 
