@@ -99,7 +99,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return _read_checkpoint(found)
     if path.is_file():
         raise ValueError(
-            f"{path} is not a .ckpt; give a run folder, a saved folder or a .ckpt (weights of an "
+            f"{path} is no .ckpt; give a run folder, a saved folder or a .ckpt (weights of an "
             "original code base: `python -m itm.convert published=FILE vocab=... out=FOLDER`)"
         )
     looked = [path / "config.json", path / "model.safetensors", *checkpoint]

@@ -56,8 +56,8 @@ def read_variables(prefix: str | Path) -> dict[str, Tensor]:
             f"{index} is not an index of a TensorFlow checkpoint, or it is damaged ({error})"
         ) from error
     return {
-        name: _variable(Path(f"{prefix}.data-{shard:05d}-of-{shards:05d}"), name, *place)
-        for name, (shard, *place) in variables.items()
+        name: _variable(Path(f"{prefix}.data-{place[0]:05d}-of-{shards:05d}"), name, *place[1:])
+        for name, place in variables.items()
     }
 
 

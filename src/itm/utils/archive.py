@@ -82,5 +82,5 @@ def _read_npy(data: bytes) -> np.ndarray:
     expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
     if expected != found:
         raise ValueError(f"an array {shape} of {dtype} has {found} bytes, expected {expected}")
-    flat = np.frombuffer(data, dtype, offset=file.tell())
+    flat: np.ndarray = np.frombuffer(data, dtype, offset=file.tell())
     return flat.reshape(shape, order="F" if fortran else "C").copy(order="K")

@@ -45,7 +45,7 @@ def masked(crc: int) -> int:
 
 def _apply(matrix: np.ndarray, registers: np.ndarray) -> np.ndarray:
     """Multiply registers by a (32,) matrix of bits, which holds the image of each bit."""
-    found = np.zeros_like(registers)
+    found: np.ndarray = np.zeros_like(registers)
     for bit in range(32):
         found ^= np.where(registers >> np.uint32(bit) & np.uint32(1), matrix[bit], np.uint32(0))
     return found

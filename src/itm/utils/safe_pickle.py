@@ -14,7 +14,7 @@ import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -63,11 +63,13 @@ class Instance(Later):
         self.fields: dict[str, Any] = {}
 
     def build(self, state: Any) -> None:
+        """Take attributes by name."""
         if type(state) is not dict or not all(type(key) is str for key in state):
             raise pickle.UnpicklingError(f"attributes of {self.name} must be a dict by name")
         self.fields.update(state)
 
     def value(self) -> Instance:
+        """Return the instance itself."""
         return self
 
 
@@ -82,7 +84,7 @@ class _Dtype(Later):
         """(version, byte order, subarray, names, fields, item size, alignment, flags)."""
         if type(state) is not tuple or len(state) < 5 or any(x is not None for x in state[2:5]):
             raise pickle.UnpicklingError("arrays of records are not read")
-        order = state[1].decode("ascii") if type(state[1]) is bytes else state[1]
+        order: Any = state[1].decode("ascii") if type(state[1]) is bytes else state[1]
         if order not in ("<", ">", "|", "="):
             raise pickle.UnpicklingError("the type of an array has no known byte order")
         self.dtype = self.dtype.newbyteorder(order)
@@ -131,7 +133,8 @@ def _array(shape: Any, dtype: Any, data: Any, order: Any) -> np.ndarray:
         raise pickle.UnpicklingError(
             f"an array {shape} of {dtype.dtype} needs {size} bytes, the pickle holds {len(data)}"
         )
-    return np.frombuffer(data, dtype.dtype).reshape(shape, order=order).copy(order="K")
+    flat: np.ndarray = np.frombuffer(data, dtype.dtype)
+    return flat.reshape(shape, order=order).copy(order="K")
 
 
 def is_size(number: Any) -> bool:
@@ -196,7 +199,7 @@ WORDS = {"numpy.ndarray"}  # names that occur as arguments only
 class _File:
     """A file that gives exactly the bytes asked for, and reserves no memory beyond its size."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: IO[bytes]):
         here = file.tell()
         self.file, self.size, self.reads = file, file.seek(0, 2), 0
         file.seek(here)
@@ -222,7 +225,7 @@ class _File:
 _Base: Any = pickle._Unpickler  # type: ignore[attr-defined]
 
 
-class Unpickler(_Base):  # type: ignore[misc]
+class Unpickler(_Base):
     """Reads one pickle from a file; `load` returns its content.
 
     Args:
@@ -235,7 +238,7 @@ class Unpickler(_Base):  # type: ignore[misc]
 
     def __init__(
         self,
-        file: BinaryIO,
+        file: IO[bytes],
         calls: Calls = ARRAYS,
         classes: tuple[str, ...] = (),
         encoding: str = "latin1",
