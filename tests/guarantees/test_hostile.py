@@ -259,3 +259,25 @@ def test_any_bytes_are_an_error_or_a_value(tmp_path_factory, data):
     ):
         with suppress(ValueError, FileNotFoundError):
             read(folder / name)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"text": {"name": "bert", "path": "user/model"}},
+        {"text": {"name": "bert", "path": "/etc", "config": {}}},
+        {"embed_dim": 2**40},
+        {"num_layers": 10**9},
+    ],
+)
+def test_a_folder_is_refused_before_it_costs_anything(arguments, folder, monkeypatch):
+    import socket
+
+    def ask(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    config = json.loads((folder / "config.json").read_text())
+    change(folder / "config.json", arguments=config["arguments"] | arguments)
+    with pytest.raises(ValueError, match=r"a place that the file chooses|weights"):
+        itm.load(folder)

@@ -83,4 +83,5 @@ def _read_npy(data: bytes) -> np.ndarray:
     if expected != found:
         raise ValueError(f"an array {shape} of {dtype} has {found} bytes, expected {expected}")
     flat: np.ndarray = np.frombuffer(data, dtype, offset=file.tell())
-    return flat.reshape(shape, order="F" if fortran else "C").copy(order="K")
+    whole: np.ndarray = flat.reshape(shape, order="F" if fortran else "C").copy(order="K")
+    return whole

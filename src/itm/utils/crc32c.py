@@ -8,7 +8,7 @@ LANE = 1024  # bytes that one lane computes alone; lanes run side by side
 
 
 def _table() -> np.ndarray:
-    rows = np.arange(256, dtype=np.uint32)
+    rows: np.ndarray = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         rows = np.where(rows & 1, (rows >> 1) ^ np.uint32(0x82F63B78), rows >> 1)
     return rows

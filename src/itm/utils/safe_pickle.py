@@ -134,7 +134,8 @@ def _array(shape: Any, dtype: Any, data: Any, order: Any) -> np.ndarray:
             f"an array {shape} of {dtype.dtype} needs {size} bytes, the pickle holds {len(data)}"
         )
     flat: np.ndarray = np.frombuffer(data, dtype.dtype)
-    return flat.reshape(shape, order=order).copy(order="K")
+    whole: np.ndarray = flat.reshape(shape, order=order).copy(order="K")
+    return whole
 
 
 def is_size(number: Any) -> bool:
@@ -222,10 +223,10 @@ class _File:
 
 # Python's own reader in Python is the base: the one in C reserves memory for numbers that a
 # pickle only claims. Its private name has been the same since Python 3.0.
-_Base: Any = pickle._Unpickler  # type: ignore[attr-defined]
+_Base: Any = pickle._Unpickler
 
 
-class Unpickler(_Base):
+class Unpickler(_Base):  # type: ignore[misc]
     """Reads one pickle from a file; `load` returns its content.
 
     Args:
