@@ -130,7 +130,7 @@ def _check_sizes(
     hook = register_module_parameter_registration_hook(count)
     try:
         with torch.device("meta"):
-            empty = kind(**arguments)
+            empty = kind(**arguments, loss=None)
     finally:
         hook.remove()
     check_fit(empty, tensors, str(path))

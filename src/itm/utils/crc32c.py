@@ -53,9 +53,9 @@ def _apply(matrix: np.ndarray, registers: np.ndarray) -> np.ndarray:
 
 def _shift(count: int) -> np.ndarray:
     """Return the matrix that moves a register over `count` bytes of zeros."""
-    bits = np.uint32(1) << np.arange(32, dtype=np.uint32)
+    bits: np.ndarray = np.uint32(1) << np.arange(32, dtype=np.uint32)
     power = TABLE[bits & 255] ^ (bits >> 8)  # over one byte
-    found = bits
+    found: np.ndarray = bits
     while count:
         if count & 1:
             found = _apply(power, found)
