@@ -103,13 +103,13 @@ def replacing_folder(folder: str | Path, last: str, stale: Iterable[str] = ()) -
             unfinished.replace(folder)
         else:
             files.sort(key=lambda file: file == unfinished / last)
+            gone = [name for name in stale if not (unfinished / name).exists()]
             for file in files:
                 place = folder / file.relative_to(unfinished)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 if file == unfinished / last:
-                    for name in stale:
-                        if not (unfinished / name).exists():
-                            (folder / name).unlink(missing_ok=True)
+                    for name in gone:
+                        (folder / name).unlink(missing_ok=True)
                 file.replace(place)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -169,7 +169,7 @@ def test_an_archive_has_a_budget(tmp_path):
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
     def put(text, fail=False):
-        with replacing_folder(tmp_path / "x", last="last", stale=["b"]) as place:
+        with replacing_folder(tmp_path / "x", last="last", stale=["a", "b"]) as place:
             (place / "a").write_text(text)
             if fail:
                 raise OSError("disk full")
