@@ -157,10 +157,10 @@ def change(path, **values):
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"class": "os.system"}, "no model of this library"),
-        ({"class": "__class__"}, "no model of this library"),
-        ({"class": "../../evil"}, "no model of this library"),
-        ({"class": ["SCAN"]}, "no model of this library"),
+        ({"class": "os.system"}, "not a model of this library"),
+        ({"class": "__class__"}, "not a model of this library"),
+        ({"class": "../../evil"}, "not a model of this library"),
+        ({"class": ["SCAN"]}, "not a model of this library"),
         ({"arguments": {"_target_": "os.system", "command": "touch PROOF"}}, "not the arguments"),
         ({"arguments": {"vocab_size": 6, "text": {"_target_": "os.system"}}}, "not the arguments"),
         ({"arguments": {"vocab_size": 6, "loss": {"_target_": "os.system"}}}, "not the arguments"),
@@ -259,3 +259,25 @@ def test_any_bytes_are_an_error_or_a_value(tmp_path_factory, data):
     ):
         with suppress(ValueError, FileNotFoundError):
             read(folder / name)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"text": {"name": "bert", "path": "user/model"}},
+        {"text": {"name": "bert", "path": "/etc", "config": {}}},
+        {"embed_dim": 2**40},
+        {"num_layers": 10**9},
+    ],
+)
+def test_a_folder_is_refused_before_it_costs_anything(arguments, folder, monkeypatch):
+    import socket
+
+    def ask(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    config = json.loads((folder / "config.json").read_text())
+    change(folder / "config.json", arguments=config["arguments"] | arguments)
+    with pytest.raises(ValueError, match="a place that the file chooses|weights|overflowed"):
+        itm.load(folder)

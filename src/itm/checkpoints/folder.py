@@ -6,8 +6,12 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
 import itm.models
-from itm.checkpoints.strict import load_strictly
+from itm.checkpoints.strict import check_fit, load_strictly
 from itm.matcher.saved import read, read_record
 from itm.matcher.state import unpack_state
 from itm.utils.devices import find_device
@@ -38,9 +42,12 @@ def load(
     path = Path(path)
     config, tensors = read(path)
     try:
-        arguments = _without_files(config["arguments"])
-        matcher = matcher_class(config["class"], model_class)(**arguments, loss=loss)
-    except (AttributeError, KeyError, TypeError) as error:
+        arguments = _without_files(config["arguments"], path)
+        kind = matcher_class(config["class"], model_class)
+        if model_class is None:
+            _check_sizes(kind, arguments, tensors, path)
+        matcher = kind(**arguments, loss=loss)
+    except (AttributeError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path}: not the arguments of a matcher ({error!r})") from error
     load_strictly(matcher, tensors, str(path))
     try:
@@ -68,19 +75,62 @@ def matcher_class(name: str, trusted: str | type[Matcher] | None = None) -> type
         return getattr(importlib.import_module(module), attribute)
     if name not in itm.models.__all__:
         raise ValueError(
-            f"{name!r} is no model of this library ({', '.join(itm.models.__all__)}); for a class "
-            "of your own pass model_class='your.module.YourMatcher'"
+            f"{name!r} is not a model of this library ({', '.join(itm.models.__all__)}); for your "
+            "own class pass model_class='your.module.YourMatcher'"
         )
     return getattr(itm.models, name)
 
 
-def _without_files(arguments: dict[str, Any]) -> dict[str, Any]:
+def _without_files(arguments: dict[str, Any], path: Path) -> dict[str, Any]:
     """Leave out the files that a matcher was once built from: the weights hold what was in them.
 
-    A saved BERT is rebuilt from its stored configuration.
+    A pretrained text encoder is rebuilt from its stored configuration.
+
+    Raises:
+        ValueError: the text encoder names a folder or a model of the hub, without a configuration.
     """
     arguments = {k: v for k, v in arguments.items() if k != "concept_vectors"}
     text = arguments.get("text")
-    if isinstance(text, dict) and text.get("config"):
-        arguments["text"] = {k: v for k, v in text.items() if k != "path"}
+    if isinstance(text, dict):
+        if text.get("path") is not None and not text.get("config"):
+            raise ValueError(
+                f"{path}: its text encoder is to be read from {text['path']!r}, a place that the "
+                "file chooses; nothing is read from there. Expected is the encoder's configuration "
+                "(arguments.text.config), which `save_pretrained` and training write"
+            )
+        text = {k: v for k, v in text.items() if k != "path"}
+        arguments["text"] = _without_downloads(text)
     return arguments
+
+
+def _without_downloads(options: Any) -> Any:
+    """Leave out what makes `transformers` read further weights for a part of a configuration."""
+    if isinstance(options, dict):
+        return {k: _without_downloads(v) for k, v in options.items() if "backbone" not in str(k)}
+    return [_without_downloads(x) for x in options] if isinstance(options, list) else options
+
+
+def _check_sizes(
+    kind: type[Matcher], arguments: dict[str, Any], tensors: dict[str, Tensor], path: Path
+) -> None:
+    """Build the matcher without memory for its weights, and compare shapes.
+
+    Raises:
+        ValueError: it needs other weights than there are.
+    """
+    most = 4 * len(tensors) + 64  # some parameters are replaced while they are made
+    made = 0
+
+    def count(*_: Any) -> None:
+        nonlocal made
+        made += 1
+        if made > most:
+            raise ValueError(f"{path}: its arguments need more weights than the file holds")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            empty = kind(**arguments, loss=None)
+    finally:
+        hook.remove()
+    check_fit(empty, tensors, str(path))

@@ -20,11 +20,24 @@ def load_strictly(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> 
         source: file that the weights come from, for the message.
 
     Raises:
-        ValueError: with the names that are missing, unexpected, misshapen or no tensors.
+        ValueError: with the names that are missing, unexpected, of another shape, or not tensors.
+    """
+    tensors = check_fit(matcher, tensors, source)
+    matcher.load_state_dict(tensors, strict=matcher.loss is None)
+
+
+def check_fit(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Compare names and shapes of weights with a matcher's, which may be on the meta device.
+
+    Returns:
+        The weights, with the counts of batches that PyTorch before 0.4.1 did not keep.
+
+    Raises:
+        ValueError: as in `load_strictly`.
     """
     own = {k: v for k, v in matcher.state_dict().items() if not k.startswith("loss.")}
-    counts = {k: torch.tensor(0) for k in own if k.endswith("num_batches_tracked")}
-    tensors = {**counts, **tensors}  # PyTorch before 0.4.1 did not count them
+    counts = {k: torch.tensor(0, device="cpu") for k in own if k.endswith("num_batches_tracked")}
+    tensors = {**counts, **tensors}
     problems = [f"missing {k} {tuple(own[k].shape)}" for k in own if k not in tensors]
     problems += [f"unexpected {k} {_shape(tensors[k])}" for k in tensors if k not in own]
     problems += [
@@ -36,7 +49,7 @@ def load_strictly(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> 
         raise ValueError(
             f"{source}: weights do not fit {type(matcher).__name__}:\n  " + "\n  ".join(problems)
         )
-    matcher.load_state_dict(tensors, strict=matcher.loss is None)
+    return tensors
 
 
 def check_finite(tensors: dict[str, Tensor], source: str) -> None:

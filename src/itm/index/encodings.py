@@ -22,6 +22,7 @@ from itm.data.batches import take_captions
 from itm.layers.functional import global_vector
 from itm.matcher.inputs import image_batches, tokenise
 from itm.matcher.matcher import Matcher
+from itm.utils.files import unfinished_beside
 
 if TYPE_CHECKING:
     from itm.data.layout import Features
@@ -72,10 +73,12 @@ class Shelf:
             found = {"rows": rows, "vector": encoded.vector, "parts": encoded.parts}
             found |= {f"aux.{name}": value for name, value in (encoded.aux or {}).items()}
             tensors |= {f"{number}.{k}": v for k, v in found.items() if v is not None}
-        # Not in place: these tensors may be mapped from the very file.
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished)
-        unfinished.replace(path)
+        # Beside the file first: it may be the one that these tensors are mapped from.
+        with unfinished_beside(path) as unfinished:
+            try:
+                save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished)
+            except SafetensorError as error:
+                raise OSError(f"cannot write {path} ({error})") from error
 
     @classmethod
     def load(cls, path: Path, count: int) -> Shelf:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from itm.utils.checks import check_choice
+from itm.utils.files import unfinished_beside
 
 KINDS = ("flat", "ivf", "hnsw")
 FLAT = 50_000  # vectors up to which one product with all takes milliseconds
@@ -107,10 +108,12 @@ class Nearest:
         if self.index is None:
             path.unlink(missing_ok=True)
             return
-        # Not in place: this index may be mapped from the very file.
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        faiss_module().write_index(self.index, str(unfinished))
-        unfinished.replace(path)
+        # Beside the file first: this index may be mapped from it.
+        with unfinished_beside(path) as unfinished:
+            try:
+                faiss_module().write_index(self.index, str(unfinished))
+            except RuntimeError as error:
+                raise OSError(f"cannot write {path} ({error})") from error
 
     @classmethod
     def load(cls, path: Path, vectors: Tensor) -> Nearest:

@@ -7,7 +7,6 @@ on the hub for every path that is not a folder, such as a checkpoint.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,10 +35,7 @@ def save_pretrained(matcher: MatcherLike, folder: str | Path, card: str = "") ->
         The folder.
     """
     record = public(matcher.record)
-    folder = save(matcher, folder, card or make_card(matcher, record))
-    if record:
-        (folder / "results.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    return folder
+    return save(matcher, folder, card or make_card(matcher, record), record)
 
 
 def push_to_hub(

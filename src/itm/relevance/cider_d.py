@@ -31,6 +31,7 @@ from itm.relevance.ngrams import (
     inverse_document_frequency,
     whitespace_tokens,
 )
+from itm.utils.files import replacing
 
 VARIANCE = 72.0  # 2 sigma^2 of the length factor, sigma = 6
 
@@ -268,7 +269,7 @@ class CiderIndex:
 
     def save(self, path: str | Path) -> None:
         """Write the index to an .npz file."""
-        with open(path, "wb") as file:
+        with replacing(path) as file:
             np.savez(
                 file,
                 hypotheses=self._hypotheses.data,

@@ -24,6 +24,7 @@ from itm.text.word_lists import (
     multi_hot,
 )
 from itm.text.word_vectors import word_vectors
+from itm.utils.files import write_text
 from itm.utils.packed_arrays import pack, unpack
 
 
@@ -154,7 +155,7 @@ class Concepts:
 
     def save(self, path: str | Path) -> None:
         """Write `state()` as JSON."""
-        Path(path).write_text(json.dumps(self.state(), ensure_ascii=False), encoding="utf-8")
+        write_text(path, json.dumps(self.state(), ensure_ascii=False))
 
     @classmethod
     def load(cls, path: str | Path, vectors: str | Path | None = None) -> "Concepts":

@@ -16,6 +16,7 @@ from itm.text.tagger import Tagger, default_tagger, tagger_name
 from itm.text.tokenizers import tokenize
 from itm.text.word_list_files import read_json, words_of
 from itm.text.word_lists import any_of_image, frequent_nouns, multi_hot
+from itm.utils.files import write_text
 
 
 class Labels:
@@ -140,7 +141,7 @@ class Labels:
 
     def save(self, path: str | Path) -> None:
         """Write `state()` as JSON."""
-        Path(path).write_text(json.dumps(self.state(), ensure_ascii=False), encoding="utf-8")
+        write_text(path, json.dumps(self.state(), ensure_ascii=False))
 
     @classmethod
     def load(cls, path: str | Path) -> "Labels":

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from itm.text.bert_vocabulary import BertVocabulary
 from itm.text.tokenizers import TOKENIZERS, bytes_repr, tokenize
+from itm.utils.files import write_text
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 PAD, START, END, UNK = range(4)
@@ -141,8 +142,8 @@ class Vocabulary:
             words = {word: i for word, i in self.ids.items() if i != PAD}
             data = {"tok2idx": words, "max_length": self.pad_to}
         if self.tokenizer != ("treebank" if self.pad_to is None else "whitespace"):
-            data["tokenizer"] = self.tokenizer  # not in the published formats; `load` reads it
-        Path(path).write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+            data["tokenizer"] = self.tokenizer  # our addition to both formats, for `load`
+        write_text(path, json.dumps(data, ensure_ascii=False))
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":

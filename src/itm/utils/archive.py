@@ -1,18 +1,87 @@
-"""Check that a zip archive, such as a checkpoint, is whole."""
+"""Zip archives: whole or damaged, and no larger than they may be."""
 
 from __future__ import annotations
 
+import io
+import math
 import zipfile
 from pathlib import Path
 
+import numpy as np
+
+MEMBERS = 100_000
+SMALL = 2**28  # bytes that any archive may hold; a larger one may hold 20 times its own size
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
 
 def damage(path: str | Path) -> str | None:
-    """Tell what is wrong with a checkpoint file; None when all its bytes are as written."""
+    """Say what is wrong with a checkpoint file; None if all its bytes are as they were written."""
     try:
         with zipfile.ZipFile(path) as file:
+            check_members(file, Path(path).stat().st_size)
             broken = file.testzip()
     except FileNotFoundError:
         return "it does not exist"
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        return f"it is cut off or no checkpoint ({error})"
+    except Exception as error:  # a damaged archive can raise anything
+        return f"it is cut off or not a checkpoint ({error})"
     return None if broken is None else f"its part {broken} is damaged"
+
+
+def check_members(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse an archive of `size` bytes that would become far larger when it is read.
+
+    Raises:
+        ValueError: it claims too many members or bytes.
+    """
+    members = archive.infolist()
+    claimed = sum(member.file_size for member in members)
+    if len(members) > MEMBERS or claimed > max(SMALL, 20 * size):
+        raise ValueError(
+            f"its {len(members)} members claim {claimed} bytes, the file has {size}; expected at "
+            f"most {MEMBERS} members and {max(SMALL, 20 * size)} bytes"
+        )
+
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """Read the arrays of an .npz file by name; nothing is unpickled.
+
+    No memory is reserved for what a header only claims, and checksums are compared.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it is damaged, holds objects or would become too large.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                check_members(archive, path.stat().st_size)
+                return {
+                    name.removesuffix(".npy"): _read_npy(archive.read(name))
+                    for name in archive.namelist()
+                }
+        except Exception as error:  # a damaged archive can raise anything
+            raise ValueError(
+                f"{path} could not be read safely: an .npz file of plain arrays is expected "
+                f"({error or type(error).__name__})"
+            ) from error
+
+
+def _read_npy(data: bytes) -> np.ndarray:
+    """Read the array in the bytes of a .npy file."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"version {version} of .npy is not known")
+    shape, fortran, dtype = HEADERS[version](file)
+    if dtype.hasobject or min(shape, default=0) < 0:
+        raise ValueError(f"an array {shape} of {dtype} is not read")
+    expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+    if expected != found:
+        raise ValueError(f"an array {shape} of {dtype} has {found} bytes, expected {expected}")
+    flat: np.ndarray = np.frombuffer(data, dtype, offset=file.tell())
+    whole: np.ndarray = flat.reshape(shape, order="F" if fortran else "C").copy(order="K")
+    return whole

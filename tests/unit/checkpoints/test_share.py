@@ -152,7 +152,7 @@ def test_another_kind_is_refused(tmp_path):
 def test_a_class_of_ones_own_reads_what_it_saved(tmp_path):
     matcher = make(toy.MeanMatcher, embed_dim=8)
     matcher.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="no model of this library"):
+    with pytest.raises(ValueError, match="not a model of this library"):
         Matcher.from_pretrained(tmp_path)
     again = toy.MeanMatcher.from_pretrained(tmp_path)
     assert type(again) is toy.MeanMatcher
@@ -166,7 +166,7 @@ def test_a_folder_names_no_code(tmp_path, name):
     config = json.loads((tmp_path / "config.json").read_text())
     config["class"] = name
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="no model of this library"):
+    with pytest.raises(ValueError, match="not a model of this library"):
         Matcher.from_pretrained(tmp_path)
 
 

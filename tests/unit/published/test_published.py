@@ -56,7 +56,11 @@ def without(state, *parts):
         ("vsrn/f30k_caption", lambda s: without(s[0], "Rs_GCN_1.g"), r"missing image.blocks.0.g"),
         ("cvse/f30k", lambda s: s.pop(), "8 state dicts, here are 7"),
         ("scan/t2i_lse", lambda s: s[0]["fc.bias"].fill_(np.nan), "image.bias holds NaN"),
-        ("scan/t2i_lse", lambda s: s[0].update({"fc.bias": 5}), "fc.bias is a int, not a tensor"),
+        (
+            "scan/t2i_lse",
+            lambda s: s[0].update({"fc.bias": 5}),
+            "fc.bias is a int, expected a tensor",
+        ),
     ],
 )
 def test_what_is_missing_or_wrong_is_named(tmp_path, name, change, message):

@@ -82,7 +82,7 @@ def test_hostile_pickles_run_nothing(tmp_path, monkeypatch):
     files.append(b"cos\nsystem\n(S'touch " + str(proof).encode() + b"'\ntR.")
     for data in files:
         (tmp_path / "v.pkl").write_bytes(data)
-        with pytest.raises(ValueError, match="no vocabulary pickle"):
+        with pytest.raises(ValueError, match="not a vocabulary pickle"):
             read_vocabulary(tmp_path / "v.pkl")
         assert not proof.exists()
 
@@ -94,7 +94,7 @@ def test_a_pickle_cannot_change_later_reads(tmp_path, monkeypatch):
     with pytest.raises(ValueError):
         read_vocabulary(tmp_path / "v.pkl")
     (tmp_path / "w.pkl").write_bytes(pickled(monkeypatch, other=1))
-    with pytest.raises(ValueError, match="no vocabulary pickle"):
+    with pytest.raises(ValueError, match="not a vocabulary pickle"):
         read_vocabulary(tmp_path / "w.pkl")
 
 
@@ -112,5 +112,5 @@ def test_wrong_files_are_named(tmp_path, monkeypatch):
         pickled(monkeypatch, word2idx={1: "a"}),
     ):
         (tmp_path / "v.pkl").write_bytes(data)
-        with pytest.raises(ValueError, match="no vocabulary pickle"):
+        with pytest.raises(ValueError, match="not a vocabulary pickle"):
             read_vocabulary(tmp_path / "v.pkl")

@@ -1,0 +1,203 @@
+"""Pickles, archives and TensorFlow's files from elsewhere: an error or a value, nothing else."""
+
+import pickle
+import random
+import struct
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from itm.published.tensorflow import MAGIC, read_variables
+from itm.utils.archive import read_npz
+from itm.utils.crc32c import crc32c, masked
+from itm.utils.files import check_manifest, manifest, replacing, replacing_folder
+from itm.utils.safe_pickle import read_arrays
+from itm.utils.torch_files import read_torch
+
+CONTENT = {
+    "a": np.arange(6).reshape(2, 3),
+    "f": np.asfortranarray(np.ones((2, 3), np.float32)),
+    "n": np.float64(3),
+    "words": np.array(["ab", "c"]),
+    "empty": np.zeros((0, 3)),
+    "plain": [1.5, None, (1, 2, 3, 4), {1, 2}, b"xy", b"", 10**30],
+}
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_arrays_are_read_as_numpy_wrote_them(protocol, tmp_path):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(CONTENT, protocol))
+    found = read_arrays(tmp_path / "a.pkl")
+    assert repr(found) == repr(CONTENT)
+    assert found["f"].flags.f_contiguous and found["a"].dtype == CONTENT["a"].dtype
+
+
+BAD = {
+    "objects": pickle.dumps(np.array([print], dtype=object)),
+    "a deep tuple as a key": b"}" + b")" + b"\x85" * 100_000 + b"K\x01s.",
+    "deep lists": b"]" * 1000 + b"a" * 999 + b".",
+    "a list in itself": b"]q\x00h\x00a.",
+    "many values of few bytes": b"]" + b"q\x00]h\x00ah\x00aq\x00" * 40 + b".",
+    "a memo of 64 GiB": b"Nr\xff\xff\xff\xff.",
+    "a string of 4 GiB": b"X\xff\xff\xff\xffa.",
+    "bytes of 2**62": b"\x80\x05\x96" + struct.pack("<Q", 2**62) + b".",
+    "more than there is": pickle.dumps(np.zeros(4), 2).replace(b"K\x04\x85", b"K\x05\x85"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_pickle_cannot_exhaust_or_end_the_process(kind, tmp_path):
+    (tmp_path / "a.pkl").write_bytes(BAD[kind])
+    code = (
+        "import resource, sys; from pathlib import Path; from itm.utils.safe_pickle import *\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
+        "try: print('value', len(repr(read_arrays(Path(sys.argv[1])))))\n"
+        "except ValueError: print('error')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.pkl")]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0 and found.stdout, found.stderr[-300:]
+
+
+def mutated(data, rng):
+    data = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        place = rng.randrange(len(data))
+        change = rng.randrange(3)
+        if change == 0:
+            data[place] = rng.randrange(256)
+        elif change == 1:
+            del data[place : place + rng.randint(1, 4)]
+        else:
+            data[place:place] = bytes(rng.randrange(256) for _ in range(rng.randint(1, 4)))
+    return bytes(data)
+
+
+def entry(size=8, offset=0, dtype=1, checksum=None, dims=(b"\x08\x02",)):
+    """Field numbers: 1 type, 2 shape, 4 offset, 5 size, 6 checksum."""
+    shape = b"".join(b"\x12" + bytes([len(x)]) + x for x in dims)
+    crc = masked(crc32c(b"\0" * 8)) if checksum is None else checksum
+    head = bytes([8, dtype, 0x12, len(shape)]) + shape
+    return head + bytes([0x20, offset, 0x28, size]) + b"\x35" + struct.pack("<I", crc)
+
+
+def block(entries):
+    data = b"".join(bytes([s, len(k), len(v)]) + k + v for s, k, v in entries)
+    data += struct.pack("<II", 0, 1) + b"\0"
+    return data + struct.pack("<I", masked(crc32c(data)))
+
+
+def table(entries):
+    body = block(entries)
+    index = block([(0, b"\xff", b"\0" + bytes([len(body) - 5]))])
+    foot = b"\0\0" + bytes([len(body) & 127 | 128, len(body) >> 7, len(index) - 5])
+    return body + index + foot.ljust(40, b"\0") + struct.pack("<Q", MAGIC)
+
+
+HEADER = (0, b"", b"\x08\x01")
+
+
+def test_a_tensorflow_checkpoint_is_checked(tmp_path):
+    data = tmp_path / "m.data-00000-of-00001"
+    data.write_bytes(b"\0" * 8)
+
+    def read(*entries):
+        (tmp_path / "m.index").write_bytes(table([HEADER, *entries]))
+        return read_variables(tmp_path / "m")
+
+    assert torch.equal(read((0, b"w", entry()))["w"], torch.zeros(2))
+    for wrong in (
+        entry(size=12), entry(offset=1), entry(dims=(b"\x08\x02",) * 17), entry(checksum=1),
+        entry(dims=(b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",)), b"\x0a\x01a", b"\x0b\x01",
+        b"\x08\x01\x10\x05\x28\x08", b"\x08\x01\x2a\x01a", b"\x08" + b"\xff" * 100,
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"m\.(index|data)"):
+            read((0, b"w", wrong))
+    with pytest.raises(ValueError, match="not in order"):
+        read((0, b"w", entry()), (0, b"w", entry()))
+    with pytest.raises(ValueError, match="behind its block"):
+        read((9, b"w", entry()))
+    data.write_bytes(b"\0\0\0\0\x01\0\0\0")
+    with pytest.raises(ValueError, match="checksum of w"):
+        read((0, b"w", entry()))
+
+
+def test_checksums_are_those_of_the_standard():
+    assert crc32c(b"123456789") == 0xE3069283 and crc32c(b"\0" * 32) == 0x8A9136AA
+    long = bytes(range(256)) * 20 + b"end"  # several lanes
+    register = 0xFFFFFFFF
+    for byte in long:
+        register ^= byte
+        for _ in range(8):
+            register = (register >> 1) ^ (0x82F63B78 if register & 1 else 0)
+    assert crc32c(long) == register ^ 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_changed_files_are_an_error_or_a_value(count, tmp_path):
+    rng = random.Random(0)
+    tensors = {"model": [{"w": torch.ones(2, 3)}], "opt": {"a": 1, "b": [1.5, "x"]}}
+    torch.save(tensors, tmp_path / "zip")
+    torch.save(tensors, tmp_path / "legacy", _use_new_zipfile_serialization=False)
+    np.savez(tmp_path / "a.npz", w=np.ones((2, 3)))
+    (tmp_path / "m.data-00000-of-00001").write_bytes(b"\0" * 8)
+    seeds = [pickle.dumps(CONTENT, protocol) for protocol in (0, 2, 4)]
+    cases = [("a.pkl", read_arrays, data) for data in seeds]
+    cases += [(name, read_torch, (tmp_path / name).read_bytes()) for name in ("zip", "legacy")]
+    cases.append(("a.npz", read_npz, (tmp_path / "a.npz").read_bytes()))
+    index = table([HEADER, (0, b"w", entry())])
+    cases.append(("m.index", lambda _: read_variables(tmp_path / "m"), index))
+    for name, read, whole in cases:
+        for _ in range(count):
+            (tmp_path / name).write_bytes(mutated(whole, rng))
+            try:
+                read(tmp_path / name)
+            except (ValueError, OSError) as error:
+                assert name.partition(".")[0] in str(error)
+
+
+def test_an_archive_has_a_budget(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("w.npy", bytes(2**29))
+    with pytest.raises(ValueError, match="members claim 536870912 bytes"):
+        read_npz(tmp_path / "a.npz")
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    def put(text, fail=False):
+        with replacing_folder(tmp_path / "x", last="last", stale=["a", "b"]) as place:
+            (place / "a").write_text(text)
+            if fail:
+                raise OSError("disk full")
+            (place / "last").write_text(text)
+
+    put("one")
+    (tmp_path / "x/b").write_text("of an earlier result")
+    (tmp_path / "x/notes").write_text("of the user")
+    with pytest.raises(OSError, match="disk full"):
+        put("two", fail=True)
+    assert (tmp_path / "x/a").read_text() == "one" and (tmp_path / "x/b").exists()
+    put("two")
+    assert {f.name: f.read_text() for f in (tmp_path / "x").iterdir()} == {
+        "a": "two", "last": "two", "notes": "of the user",
+    }  # fmt: skip
+    assert [f.name for f in tmp_path.iterdir()] == ["x"]
+    files = manifest(tmp_path / "x", ["a", "none"])
+    check_manifest(tmp_path / "x", files)
+    (tmp_path / "x/a").write_text("twO")
+    with pytest.raises(ValueError, match="x/a is damaged or was written by another"):
+        check_manifest(tmp_path / "x", files)
+    with pytest.raises(ValueError, match="outside"):
+        check_manifest(tmp_path / "x", {"../y": "0"})
+
+
+def test_two_writers_do_not_mix(tmp_path):
+    with replacing(tmp_path / "f") as one, replacing(tmp_path / "f") as two:
+        one.write(b"1" * 1000)
+        two.write(b"2" * 500)
+    assert (tmp_path / "f").read_bytes() == b"1" * 1000
+    assert [f.name for f in tmp_path.iterdir()] == ["f"]
