@@ -147,8 +147,8 @@ def build_schedule(cfg: DictConfig) -> Schedule | None:
 def _plain(node: Any, name: str) -> DictConfig:
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise ValueError(
-            f"{name}={node} names no class: give {name}._target_=torch.optim..., or several options "
-            f"at once, '{name}={{_target_: ..., ...}}'"
+            f"{name}={node} names no class: give {name}._target_=CLASS, or all options at once, "
+            f"'{name}={{_target_: CLASS, ...}}'"
         )
     return OmegaConf.create(OmegaConf.to_container(node, resolve=True))  # type: ignore[return-value]
 
@@ -161,8 +161,8 @@ def _check_arguments(node: DictConfig, name: str) -> None:
     wrong = [str(key) for key in node if not str(key).startswith("_") and key not in taken]
     if wrong:
         raise ValueError(
-            f"{node._target_} does not take {', '.join(f'{name}.{key}' for key in wrong)}; it takes "
-            f"{', '.join(list(taken)[1:])}"
+            f"{node._target_} does not take {', '.join(f'{name}.{key}' for key in wrong)}; "
+            f"it takes {', '.join(list(taken)[1:])}"
         )
     needed = [
         key

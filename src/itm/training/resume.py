@@ -28,6 +28,7 @@ from itm.training.progress import say
 from itm.utils.archive import damage
 
 SCHEDULED = ("momentum", "betas")  # OneCycleLR and CyclicLR change them
+PLACES = ("last_epoch", "total_steps")  # of a scheduler, not to be changed
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C, a scheduler's end of job, SLURM's warning
 
 
@@ -93,7 +94,7 @@ def apply_options(trainer: Trainer, matcher: LightningModule) -> None:
         scheduler, other = config.scheduler, wanted["scheduler"]
         for key in inspect.signature(type(other)).parameters.keys() & vars(scheduler).keys():
             old, value = getattr(scheduler, key), getattr(other, key, None)
-            if isinstance(value, int | float) and key != "last_epoch" and old != value:
+            if isinstance(value, int | float) and key not in PLACES and old != value:
                 said[f"scheduler.{key} {old} -> {value}"] = None
                 setattr(scheduler, key, value)
     if said and trainer.is_global_zero:

@@ -1,0 +1,141 @@
+"""Which folders a run may use, and what a resumed run may change; nothing is written before."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from itm.app.resuming import check_changes, use_folder
+
+SMALL = ["model=scan", "data.root.images=[8,4,4]", "loss.margin=0.5"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run folder `run` in the working folder, with a checkpoint that is whole."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    torch.save({}, folder / "checkpoints/last.ckpt")
+    (folder / "run.json").write_text(json.dumps({"overrides": SMALL}))
+    return folder
+
+
+def files(folder):
+    return sorted(p.relative_to(folder) for p in folder.rglob("*") if p.name != ".lock")
+
+
+@pytest.mark.parametrize("form", ["resume=run", "resume='run'", 'resume="run"'])
+def test_a_record_is_read_however_it_is_named(form, run):
+    used = use_folder([form, "max_epochs=2", "loss.margin=0.3"])
+    assert used == [*SMALL[:2], "hydra.run.dir=run", form, "max_epochs=2", "loss.margin=0.3"]
+
+
+def test_a_name_with_blanks_and_commas(run):
+    run.rename(run.parent / "my run, one")
+    used = use_folder(["resume='my run, one'"])
+    assert used == [*SMALL, "hydra.run.dir='my run, one'", "resume='my run, one'"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "cannot read"), ("{", "cannot read"), ("[]", "cannot read"), ("{}", "cannot read"),
+     ('{"overrides": 3}', "not a list"), (None, "no run.json")],
+)  # fmt: skip
+def test_a_record_that_cannot_be_read(text, said, run):
+    record = run / "run.json"
+    record.unlink() if text is None else record.write_text(text)
+    before = files(run)
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        use_folder(["resume=run"])
+    assert files(run) == before
+
+
+def test_a_wrong_place_leaves_no_trace(run):
+    before = files(run.parent)
+    for wrong in ("nowhere", "run/checkpoints/first.ckpt"):
+        with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+            use_folder([f"resume={wrong}", "hydra.run.dir=new"])
+    assert files(run.parent) == before
+
+
+def test_a_used_folder_is_refused_resumed_or_replaced(run):
+    (run / "results.json").write_text("{}")
+    (run / "notes.txt").write_text("mine")
+    given = [*SMALL, "hydra.run.dir=run"]
+    before = files(run)
+    with pytest.raises(ValueError, match="run holds a run already: continue it with resume=true"):
+        use_folder(given)
+    assert files(run) == before
+    assert use_folder([*given, "resume=true"]) == [*given, "resume=true"]
+    assert files(run) == before
+    with pytest.raises(ValueError, match="give one of them"):
+        use_folder([*given, "resume=true", "overwrite=true"])
+    use_folder([*given, "overwrite=true"])
+    assert [str(p) for p in files(run)] == ["notes.txt"]
+
+
+def test_help_and_a_new_folder_are_left_alone(run):
+    for given in (["--cfg", "job", "hydra.run.dir=run"], ["hydra.run.dir=new"], ["--help"], []):
+        assert use_folder(given) == given
+
+
+def test_a_used_sweep_folder_is_refused(run):
+    run.rename(run.parent / "0")
+    given = ["-m", "seed=0,1", f"hydra.sweep.dir={run.parent}"]
+    with pytest.raises(ValueError, match="holds a run already"):
+        use_folder(given)
+    use_folder([*given, "overwrite=true"])
+
+
+def test_a_folder_in_use_is_refused(run):
+    code = (
+        "import sys; from itm.app.resuming import use_folder; "
+        f"use_folder([*{SMALL}, 'hydra.run.dir=run', 'resume=true']); print('locked', flush=True); "
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        while "locked" not in other.stdout.readline():
+            assert other.poll() is None
+        with pytest.raises(ValueError, match="run is in use: another process"):
+            use_folder([*SMALL, "hydra.run.dir=run", "resume=true"])
+        other.communicate("")
+
+
+def test_another_process_of_the_same_run_is_not_asked(run, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert use_folder(["hydra.run.dir=run"]) == ["hydra.run.dir=run"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["seed=1", "model=vsrn", "model.direction=i2t", "data.noise_ratio=0.5", "data.fraction=0.5",
+     "init=elsewhere", "optimizer._target_=torch.optim.SGD", "~scheduler", "scheduler=null"],
+)  # fmt: skip
+def test_what_a_resumed_run_cannot_change(option):
+    with pytest.raises(ValueError, match=r"a resumed run cannot change .* -> .*init=RUN_FOLDER"):
+        check_changes(SMALL, [*SMALL, option])
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("max_epochs=99", "max_epochs 6 -> 99"),
+        ("optimizer.lr=1.0e-5", "optimizer.lr 0.002 -> 1e-05"),
+        ("scheduler.step_size=3", "scheduler.step_size"),
+        ("data.batch_size=7", "data.batch_size"),
+        ("loss.margin=0.1", "loss.margin 0.2 -> 0.1"),
+        ("trainer.max_epochs=3", "trainer.max_epochs"),
+    ],
+)
+def test_what_a_resumed_run_can_change_is_said(option, said, capsys):
+    before = SMALL[:2]
+    check_changes(before, [*before, option])
+    text = capsys.readouterr().out
+    assert text.startswith("resuming with other options than before: ") and said in text
+    check_changes(before, before)
+    assert capsys.readouterr().out == ""
