@@ -21,7 +21,7 @@ def say(text: str, trainer: Trainer | None = None) -> None:
         trainer: its progress bar, if any, moves out of the way of the text.
     """
     bar = None if trainer is None else trainer.progress_bar_callback
-    if bar is not None and bar.is_enabled:
+    if bar is not None and getattr(bar, "is_enabled", False):  # bars of other packages may lack it
         bar.print(text)
     else:
         print(text, flush=True)
