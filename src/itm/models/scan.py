@@ -60,7 +60,7 @@ class SCAN(Matcher):
         bidirectional: bool = True,
         *,
         attention: CrossAttention = CrossAttention(),  # noqa: B008
-        norms: Norms = Norms(),
+        norms: Norms = Norms(),  # noqa: B008
         text: dict[str, Any] | None = None,
         loss: Loss | None = None,
         optimizer: MakeOptimizer | None = None,
