@@ -10,6 +10,9 @@ from small_models import MODELS, WORDS
 
 from itm.losses import Triplet
 
+# What torch.compile warns about while it traces is its own affair.
+pytestmark = pytest.mark.filterwarnings("default")
+
 LEXICON = ["a", "dog", "cat", "runs", "red"]
 
 
