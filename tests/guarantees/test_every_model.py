@@ -309,7 +309,7 @@ def test_a_vocabulary_of_another_size_is_named(name, tmp_path):
         with pytest.raises(ValueError, match="the vocabulary has 11 words but the embedding .* 10"):
             from_published(tmp_path / "m.pth.tar", more, concepts)
         matcher.vocab = more
-        with pytest.raises(ValueError, match="the vocabulary has 11 words, but .* for 10"):
+        with pytest.raises(ValueError, match="the vocabulary has 11 words, but .* for only 10"):
             matcher.score(features(matcher), CAPTIONS)
 
 
