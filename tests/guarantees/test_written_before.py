@@ -49,7 +49,9 @@ def test_saved_folders(name, tmp_path):
     again = matcher.save_pretrained(tmp_path)
     config = content(again / "config.json")
     assert set(config.pop("files")) == {"model.safetensors", "vocab.json"}  # checksums, new since
-    assert config == content(folder / "config.json")
+    before = content(folder / "config.json")
+    before["arguments"].pop("concept_vectors", None)  # a file, whose numbers the weights hold
+    assert config == before
     assert content(again / "vocab.json") == content(folder / "vocab.json")
     close(itm.load(again).score(features, CAPTIONS), EXPECTED[name])
 
