@@ -9,8 +9,8 @@ from corpus import write
 from toy import MeanMatcher
 
 import itm
-from itm.data.batches import make_captions
 from itm.data.check import caption_problems
+from itm.data.collate import make_captions
 from itm.data.layout import read_captions, read_split
 from itm.data.module import RegionDataModule
 from itm.layers.text import GRUText

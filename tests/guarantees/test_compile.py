@@ -10,11 +10,8 @@ from small_models import MODELS, WORDS
 
 from itm.losses import Triplet
 
-# The compiler's own, about tensors that it looks at and modules that it imports.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
-    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated"),
-]
+# What torch.compile warns about while it traces is its own affair.
+pytestmark = pytest.mark.filterwarnings("default")
 
 LEXICON = ["a", "dog", "cat", "runs", "red"]
 

@@ -28,7 +28,7 @@ from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.vocabulary import SPECIALS, Vocabulary
 from itm.text.word_vectors import word_vectors
-from itm.training.checkpoint_io import CheckpointFiles
+from itm.training.checkpoint_files import CheckpointFiles
 from itm.utils.safe_pickle import read_arrays
 
 

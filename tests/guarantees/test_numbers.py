@@ -148,9 +148,9 @@ def test_sentence_vectors_reach_the_encoder_that_reads_them(cls):
     "captions, message",
     [
         ("a dog", "list of sentences, got the string 'a dog'"),
-        (["a dog", b"a cat"], "caption 1 is a bytes"),
-        (torch.ones(2, 6), "caption 0 is a Tensor"),
-        (["a dog", None], "caption 1 is a NoneType"),
+        (["a dog", b"a cat"], "caption 1 must be a string, got bytes"),
+        (torch.ones(2, 6), "caption 0 must be a string, got Tensor"),
+        (["a dog", None], "caption 1 must be a string, got NoneType"),
     ],
 )
 def test_what_is_no_sentence_is_named(captions, message):

@@ -34,7 +34,7 @@ def run(main: Callable[[], Any], prepare: Callable[[list[str]], list[str]] | Non
             sys.argv[1:] = read_arguments(prepare(sys.argv[1:]))
         main()
     except Exception as error:
-        from itm.app.diagnose import diagnose  # late: what it imports takes a moment
+        from itm.app.wrong_options import diagnose  # late: what it imports takes a moment
 
         wrong = None if os.environ.get("ITM_TRACEBACK") else diagnose(error, main, sys.argv[1:])
         fail(error if wrong is None else ValueError(wrong))

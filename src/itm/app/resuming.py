@@ -246,13 +246,15 @@ def _lock(folder: Path) -> None:
         import fcntl
     except ImportError:  # Windows
         return
-    if any(file.name == str(folder / ".lock") for file in _locks):
+    path = folder.resolve() / ".lock"
+    if any(file.name == str(path) for file in _locks):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / ".lock").open("a")
+    file = path.open("a")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        file.close()
         raise ValueError(f"{folder} is in use: another process trains there") from None
     except OSError:
         return  # a file system without locks

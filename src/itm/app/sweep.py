@@ -19,7 +19,7 @@ class Summary(Callback):
         """Say what a job of a multirun reached."""
         from itm.runs.sweep import FAILURE  # late, see below
 
-        hydra = config.get("hydra") or {}
+        hydra: Any = config.get("hydra") or {}
         if str(hydra.get("mode")).endswith("MULTIRUN") and job_return.status == JobStatus.COMPLETED:
             folder = Path(hydra.sweep.dir) / str(hydra.sweep.subdir)
             number = hydra.job.num

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from itm.batch import Captions, Images, Pairs
-from itm.data.batches import make_captions, make_images
+from itm.data.collate import make_captions, make_images
 from itm.data.layout import Split
 from itm.data.resident import row_numbers
 from itm.text.vocabulary import Tokens

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from itm.data.boxes import to_fractions
 from itm.data.names import Names, report_lost
 from itm.features.arrays import read_arrays
 from itm.features.hdf5 import read_hdf5
-from itm.features.records import Record, box_units, check_record, to_fractions
+from itm.features.records import Record, box_units, check_record
 from itm.features.store import Store, fit, write_captions
 from itm.features.tsv import read_tsv
 

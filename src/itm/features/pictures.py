@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from itm.data.boxes import to_fractions
 from itm.data.pictures import as_shown
-from itm.features.records import to_fractions
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 

@@ -57,13 +57,3 @@ def box_units(record: Record) -> str | None:
     if not in_pixels(record.boxes):
         return "boxes in fractions"
     return "boxes in pixels" if record.size else "boxes in pixels, without the image's size"
-
-
-def to_fractions(boxes: np.ndarray, size: tuple[float, float] | None) -> np.ndarray | None:
-    """Turn boxes into fractions of width and height; None for pixels of unknown image size."""
-    boxes = np.asarray(boxes, np.float32)
-    if not in_pixels(boxes):
-        return np.clip(boxes, 0, 1)
-    if size is None:
-        return None
-    return np.clip(boxes / np.array([*size, *size], np.float32), 0, 1)

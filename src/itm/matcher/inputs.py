@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from itm.batch import Captions, Images, Pairs
-from itm.data.batches import (
+from itm.data.collate import (
     Arrays,
     _tensor,
     check_regions,

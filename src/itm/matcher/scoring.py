@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from itm.batch import Captions, Chunk, Images, Pairs, map_encoded
-from itm.data.batches import Arrays
+from itm.data.collate import Arrays
 from itm.data.layout import Features
 from itm.layers.functional import global_vector
 from itm.matcher.blocks import similarity_matrix

@@ -1,36 +1,22 @@
 """SCAN: words attend to the regions of an image, or regions attend to the words of a caption.
 
-Lee, Chen, Hua, Hu, He: Stacked Cross Attention for Image-Text Matching, ECCV 2018.
+Lee, Chen, Hua, Hu, He: Stacked Cross Attention for Image-Text Matching, ECCV 2018. The attention
+itself, which CASC shares, is in `itm.layers.cross_attention`.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.cross_attention import CrossAttention
-from itm.layers.functional import l2norm, xavier_
+from itm.layers.functional import l2norm
+from itm.layers.projection import Norms, region_projection
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, attention_details
 from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
 from itm.utils.options import flat, flat_keywords
-
-
-@dataclass(frozen=True)
-class Norms:
-    """Options of normalisation.
-
-    Args:
-        weight_norm: parametrise the region projection as one gain times a direction.
-        normalize_images: scale region vectors to unit length.
-        normalize_words: scale word vectors to unit length.
-    """
-
-    weight_norm: bool = False
-    normalize_images: bool = True
-    normalize_words: bool = True
 
 
 class SCAN(Matcher):
@@ -74,7 +60,7 @@ class SCAN(Matcher):
         bidirectional: bool = True,
         *,
         attention: CrossAttention = CrossAttention(),  # noqa: B008
-        norms: Norms = Norms(),
+        norms: Norms = Norms(),  # noqa: B008
         text: dict[str, Any] | None = None,
         loss: Loss | None = None,
         optimizer: MakeOptimizer | None = None,
@@ -119,10 +105,3 @@ class SCAN(Matcher):
     def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
         """Show which regions each word attends to, or which words each region attends to."""
         return attention_details(self, images, captions, self.cross.direction)
-
-
-def region_projection(img_dim: int, embed_dim: int, weight_norm: bool = False) -> nn.Linear:
-    """Build a linear map F -> D; with `weight_norm` its weight is g V / ||V|| with a scalar g."""
-    if weight_norm:
-        return nn.utils.parametrizations.weight_norm(nn.Linear(img_dim, embed_dim), dim=-1)
-    return xavier_(nn.Linear(img_dim, embed_dim))

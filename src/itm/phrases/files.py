@@ -16,10 +16,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from itm.data.boxes import in_pixels
+from itm.data.boxes import Box, around, edges, in_pixels
 from itm.data.layout import Split
 from itm.data.names import Names, stem
-from itm.phrases.boxes import Box, around, edges
 from itm.phrases.split import Phrase
 from itm.utils.safe_pickle import read_arrays
 

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from itm.data.boxes import in_pixels
+from itm.data.boxes import Box, edges, in_pixels, overlaps
 from itm.data.layout import Split
-from itm.phrases.boxes import Box, edges, overlaps
 
 
 class Phrase(NamedTuple):

@@ -20,8 +20,8 @@ def say(text: str, trainer: Trainer | None = None) -> None:
         text: one or several lines.
         trainer: its progress bar, if any, moves out of the way of the text.
     """
-    bar = None if trainer is None else trainer.progress_bar_callback
-    if bar is not None and bar.is_enabled:
+    bar: Any = None if trainer is None else trainer.progress_bar_callback
+    if getattr(bar, "is_enabled", False):
         bar.print(text)
     else:
         print(text, flush=True)

@@ -30,7 +30,7 @@ def line(module, *arguments, capsys, monkeypatch, cwd):
         (["batch_size=8"], "there is no option batch_size; did you mean data.batch_size?"),
         (["loss=sam", "loss.wibble=1"], "there is no option loss.wibble; loss: margin"),
         (["data.batch_size=0", SMALL], "error: data.batch_size=0 must be at least 1\n"),
-        (["loss.margin=-1", SMALL], "error: margin=-1: expected 0 or more\n"),
+        (["loss.margin=-1", SMALL], "error: margin must be at least 0, got -1\n"),
         (["loss.margin=wide", SMALL], "loss.margin=wide: expected a number, such as 0.2"),
         (["seed=abc"], "seed=abc: expected a number, such as 0"),
     ],
@@ -67,7 +67,7 @@ def test_a_file_that_is_no_checkpoint_and_an_empty_caption(capsys, monkeypatch, 
         ("relevance=cidr", "unknown relevance 'cidr': choose cider"),
         ("batch_size=0", "batch_size=0: expected at least 1"),
         ("eccv=true", "5000 images and 25000 captions; split test of"),
-        ("relevance=missing.npy", "no relevance file missing.npy"),
+        ("relevance=missing.npy", "relevance file missing.npy does not exist"),
     ],
 )
 def test_an_evaluation_finds_mistakes_before_it_scores(option, said, capsys, monkeypatch, tmp_path):

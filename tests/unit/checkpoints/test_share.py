@@ -9,8 +9,9 @@ import torch
 import toy
 
 import itm
-from itm.matcher.hub import FILES, make_card, public
+from itm.matcher.hub import FILES, public
 from itm.matcher.matcher import Matcher
+from itm.matcher.model_card import make_card
 from itm.models import SCAN, VSRN
 from itm.text.vocabulary import Vocabulary
 

@@ -8,13 +8,14 @@ import pytest
 
 from itm.app.config import compose
 from itm.data import check
+from itm.data.boxes import to_fractions
 from itm.data.layout import read_split
 from itm.data.names import Names, report_lost
 from itm.features.arrays import read_arrays
 from itm.features.convert import convert_features
 from itm.features.hdf5 import read_hdf5
 from itm.features.partition import partition
-from itm.features.records import Record, to_fractions
+from itm.features.records import Record
 from itm.features.sentences import read_sentences
 from itm.features.store import Store, fit, write_captions
 from itm.features.tsv import read_tsv

@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 import itm
 from itm.app.config import compose
 from itm.batch import Encoded, Pairs
-from itm.data.boxes import in_pixels
+from itm.data.boxes import around, edges, in_pixels, overlaps
 from itm.data.layout import Split
 from itm.localise import command
 from itm.losses import Logistic
 from itm.models import SCAN, SGRAF, VSRN, TwoBranchEmbedding
-from itm.phrases.boxes import around, edges, overlaps
 from itm.phrases.files import entity_boxes, entity_phrases, read_phrases
 from itm.phrases.localisation import evaluate, localise, ranks, region_scores, word_positions
 from itm.phrases.source import PhraseSource

@@ -14,12 +14,12 @@ from torch import Tensor
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.cross_attention import CrossAttention
 from itm.layers.functional import l2norm
+from itm.layers.projection import Norms, region_projection
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import WAYS, Details, array, strongest
 from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.casc.attention import TwoWayAttention
 from itm.models.casc.label_head import LabelHead, LabelOptions
-from itm.models.scan import Norms, region_projection
 from itm.text.labels import label_weights
 from itm.utils.options import flat, flat_keywords
 
