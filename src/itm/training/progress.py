@@ -45,11 +45,13 @@ class EpochLine(Callback):
         self._pairs = 0
         self._rate: float | Tensor = math.nan
         self._validated = False
+        self._before: float | None = None  # the best score when the epoch began
         self._began = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the epoch before."""
         self._total, self._pairs, self._validated = 0.0, 0, False
+        self._before = _best_score(trainer)
         self._began = time.monotonic()
 
     def on_train_batch_start(
@@ -85,11 +87,22 @@ class EpochLine(Callback):
             parts.append(f"loss {float(self._total) / self._pairs:.3g}")
         rsum = trainer.callback_metrics.get("val/rsum")
         if self._validated and rsum is not None:
-            parts.append(f"val rsum {float(rsum):.1f}{' (best)' if _is_best(trainer) else ''}")
+            parts.append(f"val rsum {float(rsum):.1f}{' (best)' if self._is_best(trainer) else ''}")
         if not math.isnan(rate := float(self._rate)):
             parts.append(f"lr {short(rate)}")
         parts.append(clock(time.monotonic() - self._began))
         say("  ".join(parts), trainer)
+
+    def _is_best(self, trainer: Trainer) -> bool:
+        """Tell whether the last validation is the best; best.ckpt may be written after this."""
+        keeper: Any = trainer.checkpoint_callback
+        now = trainer.callback_metrics.get(getattr(keeper, "monitor", None) or "")
+        if now is None:
+            return False
+        sign = -1.0 if keeper.mode == "min" else 1.0
+        beaten = self._before is None or sign * float(now) > sign * self._before
+        best = _best_score(trainer)  # in this epoch too, if it had several validations
+        return beaten and (best is None or sign * float(now) >= sign * best)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say which early stopping ended the training."""
@@ -112,12 +125,10 @@ def _is_summed(matcher: Any) -> bool:
     return reduction == "sum"
 
 
-def _is_best(trainer: Trainer) -> bool:
-    """Whether best.ckpt is of the last validation."""
-    best: Any = trainer.checkpoint_callback
-    score = getattr(best, "best_model_score", None)
-    now = trainer.callback_metrics.get(getattr(best, "monitor", None) or "")
-    return score is not None and now is not None and float(score) == float(now)
+def _best_score(trainer: Trainer) -> float | None:
+    """Return the score of best.ckpt, or None without one."""
+    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+    return None if score is None else float(score)
 
 
 def short(value: float) -> str:

@@ -182,7 +182,7 @@ def test_damaged_tensorflow_checkpoints(tmp_path):
     with pytest.raises(ValueError, match="does not hold"):
         from_published(tmp_path / "a")
     (tmp_path / "a.index").write_bytes(index[:-1])
-    with pytest.raises(ValueError, match="no TensorFlow checkpoint index"):
+    with pytest.raises(ValueError, match="is not an index of a TensorFlow checkpoint"):
         from_published(tmp_path / "a")
 
 
