@@ -1,4 +1,4 @@
-"""`itm.load`: a matcher from a saved folder, a run folder or a checkpoint."""
+"""`itm.load`: a matcher from a saved folder, a run folder or a checkpoint; `save` writes one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import itm.models
 from itm.checkpoints.strict import check_fit, load_strictly
-from itm.matcher.saved import read, read_record
+from itm.matcher.saved import read, read_record, save
 from itm.matcher.state import unpack_state
 from itm.utils.devices import find_device
 
 if TYPE_CHECKING:
     from itm.matcher.matcher import Loss, Matcher
+
+__all__ = ["load", "matcher_class", "save"]
 
 
 def load(
