@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 
 from itm.checkpoints.strict import check_finite, load_strictly
-from itm.losses import Triplet
 from itm.matcher.matcher import Loss, Matcher
 from itm.models import CASC, CVSE, SCAN, SGRAF, VSRN, TwoBranchEmbedding, TwoBranchSimilarity
 from itm.published import casc, cvse, scan, sgraf, two_branch, vsrn
@@ -243,9 +242,9 @@ def save_published(matcher: Matcher, path: str | Path, options: Options | None =
             f"{', '.join(x.matcher.__name__ for x in FAMILIES.values())}"
         )
     states, known = write(matcher)
-    loss = getattr(matcher.loss, "ranking", matcher.loss)
-    if isinstance(loss, Triplet):
-        known = {"margin": loss.margin, "max_violation": loss.negatives == "hardest", **known}
+    hinge = None if matcher.loss is None else matcher.objective.ranked.hinge()
+    if hinge is not None:
+        known = {"margin": hinge.margin, "max_violation": hinge.negatives == "hardest", **known}
     if len(states) > 1:
         known = {**TRAINING, **known}
     write_checkpoint(path, states, {**known, **(options or {})})
