@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from itm.app.config import CONF, output_folder, run_name
 from itm.app.entry import fail_alone, run
-from itm.app.resuming import use_folder
+from itm.app.run_folder import use_folder
 from itm.app.sweep import write_failure
 
 

@@ -10,9 +10,9 @@ from toy import MeanMatcher
 
 import itm
 from itm.data.check import caption_problems
-from itm.data.collate import make_captions
 from itm.data.layout import read_captions, read_split
 from itm.data.module import RegionDataModule
+from itm.data.padding import make_captions
 from itm.layers.text import GRUText
 from itm.losses import Triplet
 from itm.models import CVSE, SGRAF, TwoBranchEmbedding

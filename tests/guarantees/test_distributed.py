@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from itm.batch import Captions, Encoded, Images, Pairs
-from itm.data.collate import make_captions
+from itm.data.padding import make_captions
 from itm.layers.functional import masked_mean
 from itm.losses import SAM, MultiLabel, Triplet
 from itm.matcher.blocks import similarity_matrix

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from itm.batch import Pairs
-from itm.data.collate import make_captions, make_images
+from itm.data.padding import make_captions, make_images
 from itm.losses import Triplet
 from itm.models import VSRN
 

@@ -1,4 +1,4 @@
-"""Between Hydra and the library: find conf/, compose, and build data, loss and matcher.
+"""Between Hydra and the library: build data, loss and matcher.
 
 Nothing else in the library sees a configuration object. Constructor signatures are the schema: what
 a constructor does not take fails when it is built, with the class's name.

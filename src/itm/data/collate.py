@@ -1,90 +1,136 @@
-"""Arrays and sentences -> `Images` and `Captions`, padded and checked."""
+"""Put batches together: `Reader` turns rows of a split into tensors, in training and evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from itm.batch import Captions, Images
+from itm.batch import Captions, Images, Pairs
+from itm.data.layout import Split
+from itm.data.padding import make_captions, make_images
+from itm.data.resident import row_numbers
+from itm.text.vocabulary import Tokens
 
-Arrays = np.ndarray | Sequence[np.ndarray]
+if TYPE_CHECKING:
+    from itm.relevance import CiderIndex
+    from itm.text.concepts import Concepts
 
 
-def make_images(features: Arrays, index: Sequence[int]) -> Images:
-    """`Images` from (I, R, F), (I, F) or a list of (R_i, F) arrays; shorter ones are padded.
+class Reader:
+    """Reads rows of a split into tensors; one per split, shared by training and evaluation.
 
-    Raises:
-        ValueError: another number of dimensions, or widths that differ.
+    Args:
+        split: the files.
+        vocab: tokens of the captions.
+        labels: (N, K) labels of the images, or None.
+        concepts: (M, K) concept labels of the captions, or None.
+        relevance: CIDEr-D index with `batch(caption_rows, image_rows)`, or None.
+        vectors: (M, F) sentence vectors, or None.
+        features: read the features; False for batches that look them up on the device.
+        caption_image: (M,) image of each caption, where it differs from the split's.
     """
-    if isinstance(features, np.ndarray):
-        array = np.asarray(features, np.float32)  # float16 storage and memory maps are widened here
-        array = array[:, None] if array.ndim == 2 else array
-        if array.ndim != 3:
-            raise ValueError(f"features must be (I, R, F) or (I, F), got {features.shape}")
-        usable = array.flags.writeable and min(array.strides) >= 0  # by torch
-        regions = torch.from_numpy(array if usable else array.copy())
-        mask = torch.ones(regions.shape[:2], dtype=torch.bool)
-    else:
-        rows = [np.atleast_2d(np.asarray(x, np.float32)) for x in features]
-        if len({x.shape[1] for x in rows}) != 1:
-            raise ValueError(
-                f"images differ in feature width: {sorted({x.shape[1] for x in rows})}"
-            )
-        longest = max(len(x) for x in rows)
-        regions = torch.zeros(len(rows), longest, rows[0].shape[1])
-        mask = torch.zeros(len(rows), longest, dtype=torch.bool)
-        for i, x in enumerate(rows):
-            regions[i, : len(x)] = torch.from_numpy(np.array(x))
-            mask[i, : len(x)] = True
-    return Images(regions, mask, torch.as_tensor(index, dtype=torch.long))
 
+    def __init__(
+        self,
+        split: Split,
+        vocab: Tokens,
+        labels: np.ndarray | None = None,
+        concepts: np.ndarray | None = None,
+        relevance: Any = None,
+        vectors: np.ndarray | None = None,
+        features: bool = True,
+        caption_image: np.ndarray | None = None,
+    ):
+        self.split = split
+        self.features = features
+        self.tokens = [vocab.encode(caption) for caption in split.captions]
+        self.lengths = np.array([len(ids) for ids in self.tokens])
+        self.caption_image = split.caption_image if caption_image is None else caption_image
+        self.labels = labels
+        self.concepts = concepts
+        self.relevance = relevance
+        self.vectors = vectors
 
-def make_captions(
-    tokens: Sequence[Sequence[int]],
-    index: Sequence[int],
-    image: Sequence[int],
-    labels: Tensor | None = None,
-    concepts: Tensor | None = None,
-    vectors: Tensor | None = None,
-) -> Captions:
-    """`Captions` from lists of ids, padded with 0 to the longest."""
-    lengths = tuple(len(ids) for ids in tokens)
-    padded = torch.zeros(len(tokens), max(lengths, default=0), dtype=torch.long)
-    for row, ids in zip(padded, tokens, strict=True):
-        row[: len(ids)] = torch.as_tensor(ids, dtype=torch.long)
-    return Captions(
-        padded,
-        lengths,
-        torch.as_tensor(index, dtype=torch.long),
-        torch.as_tensor(image, dtype=torch.long),
-        labels,
-        concepts,
-        vectors,
-    )
+    def images(self, rows: Sequence[int]) -> Images:
+        """Some images."""
+        if not self.features:
+            return row_numbers(self.split, list(rows))
+        return make_images(self.split.images(np.asarray(rows)), rows)
 
+    def captions(self, rows: Sequence[int], image: Sequence[int] | None = None) -> Captions:
+        """Some captions; `image` is the row of each one's image in the batch, else in the split."""
+        index = np.asarray(rows)
+        own = self.caption_image[index]
 
-def _tensor(values: Any) -> Tensor | None:
-    return None if values is None else torch.as_tensor(np.asarray(values), dtype=torch.float32)
+        def pick(table: np.ndarray | None, at: np.ndarray) -> torch.Tensor | None:
+            return None if table is None else torch.from_numpy(np.array(table[at], np.float32))
 
-
-def check_regions(images: Images) -> None:
-    """Raise ValueError unless all features are finite: one NaN would spoil a whole batch."""
-    if not images.regions.isfinite().all():
-        bad = int(images.index[~images.regions.isfinite().all(-1).all(-1)][0])
-        raise ValueError(
-            f"the features of image {bad} hold NaN or infinite values; extract them again or drop "
-            "the image"
+        return make_captions(
+            [self.tokens[row] for row in rows],
+            index.tolist(),
+            own.tolist() if image is None else image,
+            pick(self.labels, own),
+            pick(self.concepts, index),
+            pick(self.vectors, index),
         )
 
+    def pairs(self, rows: Sequence[int]) -> Pairs:
+        """A training batch of captions, longest first, each with its image."""
+        rows = sorted(rows, key=lambda row: -self.lengths[row])
+        own = self.caption_image[rows]
+        relevance = None
+        if self.relevance is not None:
+            relevance = torch.from_numpy(self.relevance.batch(np.array(rows), own))
+        captions = self.captions(rows, range(len(rows)))
+        return Pairs(self.images(own.tolist()), captions, relevance, self.target(rows))
 
-def take_captions(captions: Captions, rows: np.ndarray) -> Captions:
-    """The given captions, padded to their own longest."""
-    lengths = tuple(captions.lengths[row] for row in rows)
-    picked = (None if x is None else x[rows] for x in (captions.index, captions.image))
-    index, image = (x for x in picked if x is not None)
-    extra = (None if x is None else x[rows] for x in captions[4:])
-    return Captions(captions.tokens[rows][:, : max(lengths)], lengths, index, image, *extra)
+    def groups(self, rows: Sequence[int]) -> Pairs:
+        """A batch with several captions per image: runs of one image share its row."""
+        own = self.caption_image[list(rows)]
+        new = np.concatenate([[True], own[1:] != own[:-1]])
+        image = np.cumsum(new) - 1
+        relevance = None
+        if self.relevance is not None:
+            relevance = torch.from_numpy(self.relevance.batch(np.array(rows), own[new]))
+        captions = self.captions(rows, image.tolist())
+        return Pairs(self.images(own[new].tolist()), captions, relevance, self.target(rows))
+
+    def target(self, rows: Sequence[int]) -> torch.Tensor | None:
+        """(n, R) target of some captions, see `Split.target`."""
+        target = self.split.target(rows)
+        return None if target is None else torch.from_numpy(target)
+
+
+def caption_concepts(concepts: Concepts, split: Split, vocab: Tokens, training: bool) -> np.ndarray:
+    """(M, K) concepts of each caption; in training, as published, of all captions of its image.
+
+    At test time only its own count, because the others tell which captions belong to one image.
+    """
+    if not training:
+        return concepts.label([vocab.as_read(caption) for caption in split.captions])
+    of_image = concepts.label_images(split.captions, split.caption_image, split.num_images)
+    return of_image.astype(bool)[split.caption_image]
+
+
+def relevance_index(split: Split, size: int) -> CiderIndex:
+    """CIDEr-D between all captions and images of a split.
+
+    References are always an image's full list; document frequencies come from the first `size`
+    captions, those that are trained on.
+    """
+    from itm.relevance import CiderIndex
+
+    df = None if size == len(split.captions) else split.references(size)
+    return CiderIndex(split.captions, split.caption_image, split.num_images, df)
+
+
+def shuffled_images(split: Split, ratio: float, seed: int) -> np.ndarray:
+    """(M,) image of each caption, with a share `ratio` of the captions shuffled."""
+    rng = np.random.default_rng((seed, 1))
+    image = split.caption_image.copy()
+    chosen = rng.permutation(len(image))[: int(len(image) * ratio)]
+    image[chosen] = image[rng.permutation(chosen)]
+    return image

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from itm.data.collate import Arrays
+from itm.data.padding import Arrays
 from itm.data.repeated import repeated_rows
 
 FIVE_EACH = ("coco_1k", "coco_5k")  # COCO's images have five to seven captions; these take five

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
+from itm.data.collate import Reader
 from itm.data.options import Loading
-from itm.data.reader import Reader
 from itm.data.sampler import PairLoader, PairSampler
 from itm.utils.distributed import rank_and_size
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from itm.batch import Captions, Pairs
+from itm.data.collate import Reader, caption_concepts, relevance_index, shuffled_images
 from itm.data.layout import Split, read_split
 from itm.data.loaders import evaluation_loaders, training_loader
 from itm.data.options import Loading, Splits, WordLists
-from itm.data.reader import Reader, caption_concepts, relevance_index, shuffled_images
 from itm.data.resident import look_up, read_table
 from itm.data.sampler import PairLoader, PairSampler
 from itm.data.word_lists import find_concepts, find_labels, find_vocabulary

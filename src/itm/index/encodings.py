@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from itm.batch import Captions, Chunk, Encoded, Images, concatenate, map_encoded, parts_of, take
-from itm.data.collate import take_captions
+from itm.data.padding import take_captions
 from itm.layers.functional import global_vector
 from itm.matcher.inputs import image_batches, tokenise
 from itm.matcher.matcher import Matcher

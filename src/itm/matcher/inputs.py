@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from itm.batch import Captions, Images, Pairs
-from itm.data.collate import (
+from itm.data.layout import Features, ImageView
+from itm.data.padding import (
     Arrays,
     _tensor,
     check_regions,
@@ -17,7 +18,6 @@ from itm.data.collate import (
     make_images,
     take_captions,
 )
-from itm.data.layout import Features, ImageView
 from itm.layers.text import as_text_encoder
 from itm.matcher.protocol import MatcherLike
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from itm.batch import Captions, Chunk, Images, Pairs, map_encoded
-from itm.data.collate import Arrays
 from itm.data.layout import Features
+from itm.data.padding import Arrays
 from itm.layers.functional import global_vector
 from itm.matcher.blocks import similarity_matrix
 from itm.matcher.inputs import caption_batches, check_images, image_batches, make_pairs

@@ -10,7 +10,7 @@ from torch import nn
 from toy import MeanMatcher
 
 from itm.batch import Pairs
-from itm.data.collate import make_captions, make_images
+from itm.data.padding import make_captions, make_images
 from itm.losses import SAM, Logistic, Loss, MultiLabel, Neighborhood, Triplet, as_loss, triplet
 from itm.losses.base import Hinge
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from vsrn_reference import caption_loss, encode, encode_captions, toy, toy_data, toy_pairs, widen
 
-from itm.data.collate import make_captions, make_images
+from itm.data.padding import make_captions, make_images
 from itm.losses import Triplet
 from itm.models import VSRN
 from itm.models.vsrn.reasoning import batch_norm, masked_batch_norm

@@ -8,7 +8,7 @@ from vsrn_reference import toy
 
 import itm.checkpoints.folder
 from itm.batch import Pairs
-from itm.data.collate import make_images
+from itm.data.padding import make_images
 from itm.losses import Triplet
 from itm.metrics.retrieval import evaluate
 from itm.models import VSRN

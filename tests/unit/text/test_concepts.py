@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from goldens_path import case, read_npz, shared
 
-from itm.data.reader import caption_concepts
+from itm.data.collate import caption_concepts
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.lemmas import noun_lemma

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from itm.app.resuming import check_changes, use_folder
+from itm.app.run_folder import check_changes, use_folder
 
 SMALL = ["model=scan", "data.root.images=[8,4,4]", "loss.margin=0.5"]
 
@@ -92,7 +92,7 @@ def test_a_used_sweep_folder_is_refused(run):
 
 def test_a_folder_in_use_is_refused(run):
     code = (
-        "import sys; from itm.app.resuming import use_folder; "
+        "import sys; from itm.app.run_folder import use_folder; "
         f"use_folder([*{SMALL}, 'hydra.run.dir=run', 'resume=true']); print('locked', flush=True); "
         "sys.stdin.read()"
     )

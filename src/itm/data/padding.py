@@ -1,0 +1,90 @@
+"""Pad arrays and token ids to `Images` and `Captions`, and check them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from itm.batch import Captions, Images
+
+Arrays = np.ndarray | Sequence[np.ndarray]
+
+
+def make_images(features: Arrays, index: Sequence[int]) -> Images:
+    """`Images` from (I, R, F), (I, F) or a list of (R_i, F) arrays; shorter ones are padded.
+
+    Raises:
+        ValueError: another number of dimensions, or widths that differ.
+    """
+    if isinstance(features, np.ndarray):
+        array = np.asarray(features, np.float32)  # float16 storage and memory maps are widened here
+        array = array[:, None] if array.ndim == 2 else array
+        if array.ndim != 3:
+            raise ValueError(f"features must be (I, R, F) or (I, F), got {features.shape}")
+        usable = array.flags.writeable and min(array.strides) >= 0  # by torch
+        regions = torch.from_numpy(array if usable else array.copy())
+        mask = torch.ones(regions.shape[:2], dtype=torch.bool)
+    else:
+        rows = [np.atleast_2d(np.asarray(x, np.float32)) for x in features]
+        if len({x.shape[1] for x in rows}) != 1:
+            raise ValueError(
+                f"images differ in feature width: {sorted({x.shape[1] for x in rows})}"
+            )
+        longest = max(len(x) for x in rows)
+        regions = torch.zeros(len(rows), longest, rows[0].shape[1])
+        mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+        for i, x in enumerate(rows):
+            regions[i, : len(x)] = torch.from_numpy(np.array(x))
+            mask[i, : len(x)] = True
+    return Images(regions, mask, torch.as_tensor(index, dtype=torch.long))
+
+
+def make_captions(
+    tokens: Sequence[Sequence[int]],
+    index: Sequence[int],
+    image: Sequence[int],
+    labels: Tensor | None = None,
+    concepts: Tensor | None = None,
+    vectors: Tensor | None = None,
+) -> Captions:
+    """`Captions` from lists of ids, padded with 0 to the longest."""
+    lengths = tuple(len(ids) for ids in tokens)
+    padded = torch.zeros(len(tokens), max(lengths, default=0), dtype=torch.long)
+    for row, ids in zip(padded, tokens, strict=True):
+        row[: len(ids)] = torch.as_tensor(ids, dtype=torch.long)
+    return Captions(
+        padded,
+        lengths,
+        torch.as_tensor(index, dtype=torch.long),
+        torch.as_tensor(image, dtype=torch.long),
+        labels,
+        concepts,
+        vectors,
+    )
+
+
+def _tensor(values: Any) -> Tensor | None:
+    return None if values is None else torch.as_tensor(np.asarray(values), dtype=torch.float32)
+
+
+def check_regions(images: Images) -> None:
+    """Raise ValueError unless all features are finite: one NaN would spoil a whole batch."""
+    if not images.regions.isfinite().all():
+        bad = int(images.index[~images.regions.isfinite().all(-1).all(-1)][0])
+        raise ValueError(
+            f"the features of image {bad} hold NaN or infinite values; extract them again or drop "
+            "the image"
+        )
+
+
+def take_captions(captions: Captions, rows: np.ndarray) -> Captions:
+    """The given captions, padded to their own longest."""
+    lengths = tuple(captions.lengths[row] for row in rows)
+    picked = (None if x is None else x[rows] for x in (captions.index, captions.image))
+    index, image = (x for x in picked if x is not None)
+    extra = (None if x is None else x[rows] for x in captions[4:])
+    return Captions(captions.tokens[rows][:, : max(lengths)], lengths, index, image, *extra)
