@@ -79,15 +79,16 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
         out = _value(arguments, "hydra.sweep.dir")
         jobs = [] if out is None else sorted(p.parent for p in Path(out).glob("*/run.json"))
         for job in jobs if resume is None else []:
-            _make_room(job, overwrite)
+            _make_room(job, overwrite, changed)
         return changed
     if out is None or "${" in out:
         return changed
     folder = Path(out)
     is_used = (folder / "run.json").is_file() or any(folder.glob("checkpoints/*.ckpt"))
     if is_used and (given is None or given.endswith(".ckpt")) and resume != "true":
-        _lock(folder)
-        _make_room(folder, overwrite)
+        if overwrite:
+            _lock(folder)
+        _make_room(folder, overwrite, changed)
     _lock(folder)
     if (folder / "run.json").is_file() and resume is not None and not _is_ckpt(given):
         check_changes(_recorded(folder), changed)
@@ -220,17 +221,26 @@ def _recorded(folder: Path) -> list[str]:
     return overrides
 
 
-def _make_room(folder: Path, overwrite: bool) -> None:
+def _make_room(folder: Path, overwrite: bool, arguments: Sequence[str]) -> None:
     """Delete an earlier run, if that was asked for.
 
+    Nothing is deleted when the options of the new run are wrong: Hydra, which comes next, says so.
+
     Raises:
-        ValueError: it was not asked for.
+        ValueError: it was not asked for, or `itm.train` did not write what is there.
     """
     if not overwrite:
         raise ValueError(
             f"{folder} holds a run already: continue it with resume=true, replace it with "
             "overwrite=true, or give another hydra.run.dir"
         )
+    if not (folder / "run.json").is_file():
+        raise ValueError(
+            f"{folder} holds checkpoints but no run.json, so overwrite=true does not delete them: "
+            "remove them yourself, or give another hydra.run.dir"
+        )
+    if _options(arguments, arguments) is None and "-m" not in arguments:
+        return
     for name in WRITTEN:
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

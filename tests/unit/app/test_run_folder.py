@@ -77,6 +77,19 @@ def test_a_used_folder_is_refused_resumed_or_replaced(run):
     assert [str(p) for p in files(run)] == ["notes.txt"]
 
 
+def test_a_wrong_option_deletes_nothing(run):
+    before = files(run)
+    use_folder([f"hydra.run.dir={run}", "overwrite=true", "loss.margn=0.1"])
+    assert [p for p in files(run) if p.name != ".lock"] == [p for p in before if p.name != ".lock"]
+
+
+def test_checkpoints_of_others_are_not_deleted(run):
+    (run / "run.json").unlink()
+    with pytest.raises(ValueError, match="no run.json"):
+        use_folder([f"hydra.run.dir={run}", "overwrite=true"])
+    assert (run / "checkpoints").is_dir()
+
+
 def test_help_and_a_new_folder_are_left_alone(run):
     for given in (["--cfg", "job", "hydra.run.dir=run"], ["hydra.run.dir=new"], ["--help"], []):
         assert use_folder(given) == given
