@@ -131,7 +131,7 @@ def check_manifest(folder: Path, files: Any) -> None:
         files: name -> checksum; None for a folder of a version that wrote none.
 
     Raises:
-        ValueError: a file is damaged, or of another result. Readers notice missing ones.
+        ValueError: a file is missing, damaged, or of another result.
     """
     if files is None:
         return
@@ -140,7 +140,9 @@ def check_manifest(folder: Path, files: Any) -> None:
     for name, checksum in files.items():
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise ValueError(f"{folder}: its list of files names {name}, which is outside of it")
-        if (folder / name).is_file() and _checksum(folder / name) != checksum:
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name} is missing: copy the whole folder or write it again")
+        if _checksum(folder / name) != checksum:
             raise ValueError(
                 f"{folder / name} is damaged or was written by another command than the rest of "
                 "its folder: its checksum differs; write the folder again"

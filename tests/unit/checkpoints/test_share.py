@@ -198,3 +198,10 @@ def test_a_checkpoint_of_a_run_brings_its_results(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(RECORD))
     assert itm.load(tmp_path).record == itm.load(folder / "best.ckpt").record == RECORD
     assert itm.load(folder / "last.ckpt").record == {}  # the results are of the best
+
+
+def test_a_file_lost_from_a_saved_folder_is_noticed(tmp_path):
+    folder = small().save_pretrained(tmp_path / "saved")
+    (folder / "vocab.json").unlink()
+    with pytest.raises(ValueError, match="vocab.json is missing"):
+        itm.load(folder)
