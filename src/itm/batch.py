@@ -73,7 +73,8 @@ class Encoded(NamedTuple):
         vector: (N, D) global vector, or None.
         parts: (N, P, D) region or word vectors, or None.
         mask: (N, P) bool, True = real part, or None.
-        aux: further tensors by name, each with N rows, for the matcher's own use, or None.
+        aux: further tensors by name, each with N rows, for the matcher's own use, or None;
+            "lengths" (C,) int64 is the number of words of each caption and stays on the host.
     """
 
     vector: Tensor | None = None
@@ -105,6 +106,13 @@ def map_encoded(encoded: Encoded, function: Callable[[Tensor], Tensor]) -> Encod
     aux = encoded.aux and {name: function(value) for name, value in encoded.aux.items()}
     vector, parts, mask = (None if x is None else function(x) for x in encoded[:3])
     return Encoded(vector, parts, mask, aux)
+
+
+def to_device(encoded: Encoded, device: torch.device | str) -> Encoded:
+    """Send an `Encoded` to a device without waiting; `aux["lengths"]` stays on the host."""
+    lengths = (encoded.aux or {}).get("lengths")
+    sent = map_encoded(encoded, lambda x: x if x is lengths else x.to(device, non_blocking=True))
+    return sent
 
 
 def take(encoded: Encoded, rows: slice | Tensor) -> Encoded:

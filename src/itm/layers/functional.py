@@ -67,8 +67,12 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
 
 def length_mask(lengths: tuple[int, ...], size: int, device: torch.device) -> Tensor:
     """Mark the real positions of each caption, (C, L) bool with L = `size`."""
-    ends = torch.tensor(lengths, device=device)
-    return torch.arange(size, device=device)[None, :] < ends[:, None]
+    return send(torch.arange(size) < torch.tensor(lengths)[:, None], device)
+
+
+def send(x: Tensor, device: torch.device) -> Tensor:
+    """Send a host tensor to a device without waiting for the device."""
+    return x.to(device, non_blocking=True)
 
 
 def masked_mean(x: Tensor, mask: Tensor, dim: int = 1) -> Tensor:

@@ -7,6 +7,36 @@ import torch
 from torch import Tensor
 
 from itm.batch import Encoded
+from itm.layers.functional import send
+
+
+class Steps(NamedTuple):
+    """The order in which a recurrent network reads the W words of C captions.
+
+    Attributes:
+        rows: (W,) position c x L + t of each word in the padded batch, step after step; within a
+            step the longest captions come first.
+        sizes: (T,) int64 on the host, number of captions with a word at step t.
+        order: (C,) the captions, longest first.
+    """
+
+    rows: Tensor
+    sizes: Tensor
+    order: Tensor
+
+
+def by_step(lengths: Sequence[int], size: int, device: torch.device) -> Steps:
+    """Order the words of captions padded to L = `size` as a `PackedSequence` does.
+
+    Unlike `pack_padded_sequence`, it computes everything on the host and never waits for the
+    device; words are then packed by one `index_select`, whose backward is one `index_add`.
+    """
+    ends = torch.tensor(lengths)
+    order = ends.argsort(descending=True, stable=True)
+    steps = torch.arange(int(ends.max()))[:, None]
+    real = steps < ends[order]  # (T, C)
+    rows = (order * size + steps)[real]
+    return Steps(send(rows, device), real.sum(1), send(order, device))
 
 
 class Packed(NamedTuple):
@@ -53,10 +83,10 @@ def pack(captions: Encoded, slack: float = 0.0) -> Packed:
     for rows, (_, size) in zip(groups, shapes, strict=True):
         ends = torch.tensor([lengths[row] for row in rows])
         mask = torch.arange(size) < ends[:, None]  # (n, L')
-        masks.append(None if mask.all() else _send(mask, words))
+        masks.append(None if mask.all() else send(mask, words.device))
     inverse = torch.tensor([row for rows in groups for row in rows]).argsort()
-    packed = words.flatten(0, 1).index_select(0, _send(torch.cat(index), words))
-    return Packed(packed, shapes, masks, _send(inverse, words))
+    packed = words.flatten(0, 1).index_select(0, send(torch.cat(index), words.device))
+    return Packed(packed, shapes, masks, send(inverse, words.device))
 
 
 def host_lengths(captions: Encoded) -> list[int]:
@@ -83,8 +113,3 @@ def group_by_length(lengths: Sequence[int], slack: float = 0.0) -> list[list[int
         else:
             groups.append([row])
     return groups
-
-
-def _send(x: Tensor, like: Tensor) -> Tensor:
-    """Send a host tensor to the device of `like` without waiting for the device."""
-    return x.to(like.device, non_blocking=True)

@@ -5,15 +5,17 @@ exact zeros. `text_encoder` builds one from the `text` option of a matcher. `Tex
 interface of all text encoders, including those of `itm.layers.sentence`.
 """
 
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from itm.batch import Captions
 from itm.layers.functional import full, last_state, length_mask, masked_mean
+from itm.layers.packing import by_step
 
 
 class TextEncoder(nn.Module):
@@ -137,33 +139,29 @@ class GRUText(TextEncoder):
                 "needs at least one: use a vocabulary with markers or <unk>, or leave the caption "
                 "out"
             )
-        size = captions.tokens.shape[1]
-        words = self.dropout(self.embed(captions.tokens))  # (C, L, word_dim)
-        packed = pack_padded_sequence(
-            words, torch.tensor(captions.lengths), batch_first=True, enforce_sorted=False
-        )
-        states: PackedSequence = self.rnn(packed)[0]
+        tokens, lengths = captions.tokens, captions.lengths
+        count, size = tokens.shape
+        rows, sizes, _ = by_step(lengths, size, tokens.device)
+        words = self.dropout(self.embed(tokens.flatten().index_select(0, rows)))  # (W, word_dim)
+        states = self.rnn(PackedSequence(words, sizes))[0].data  # (W, D) or (W, 2 D)
         if self.rnn.bidirectional:
-            forward, backward = states.data.chunk(2, dim=-1)
-            states = states._replace(data=(forward + backward) / 2)
-        return padded(states, size), length_mask(captions.lengths, size, words.device)
+            forward, backward = states.chunk(2, dim=-1)
+            states = (forward + backward) / 2
+        # `pad_packed_sequence` would copy the whole tensor at every time step of its backward.
+        flat = states.new_zeros(count * size, states.shape[1]).index_copy_(0, rows, states)
+        return flat.view(count, size, -1), length_mask(lengths, size, tokens.device)
 
 
-def padded(states: PackedSequence, size: int) -> Tensor:
-    """Pad C packed sequences with zeros to L = `size`, (C, L, D).
+def transformer_mask(mask: Tensor) -> Tensor:
+    """Turn a mask (C, L) of real tokens into one that a transformer reads without waiting.
 
-    The result equals that of `pad_packed_sequence`, whose backward copies the whole tensor at every
-    time step.
+    transformers asks whether a (C, L) mask is all True, which waits for a device. From version 5 on
+    it takes a (C, 1, 1, L) mask of values to add to the attention as it is.
     """
-    assert states.sorted_indices is not None
-    steps = torch.arange(len(states.batch_sizes)).repeat_interleave(states.batch_sizes)  # (W,)
-    starts = states.batch_sizes.cumsum(0) - states.batch_sizes
-    order = torch.arange(len(steps)) - starts[steps]  # index of the sequence, longest first
-    steps, order = (x.to(states.data.device, non_blocking=True) for x in (steps, order))
-    rows = states.sorted_indices[order] * size + steps
-    count, width = len(states.sorted_indices), states.data.shape[1]
-    flat = states.data.new_zeros(count * size, width).index_copy_(0, rows, states.data)
-    return flat.view(count, size, width)
+    if mask.device.type == "cpu" or int(version("transformers").partition(".")[0]) < 5:
+        return mask.long()
+    least = torch.finfo(torch.float16).min  # exp() of it is 0, and all precisions can hold it
+    return torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, least)[:, None, None]
 
 
 # Options through which a transformer's configuration could name code to download.
@@ -235,7 +233,7 @@ class BertText(TextEncoder):
         """Return word-piece states (C, L, D), zero at padding, and the mask (C, L)."""
         mask = length_mask(captions.lengths, captions.tokens.shape[1], captions.tokens.device)
         with torch.set_grad_enabled(self.finetune and torch.is_grad_enabled()):
-            states = self.bert(input_ids=captions.tokens, attention_mask=mask.long())[0]
+            states = self.bert(input_ids=captions.tokens, attention_mask=transformer_mask(mask))[0]
         words = self.project(self.dropout(states))  # (C, L, D)
         return words.masked_fill(~mask[..., None], 0.0), mask
 

@@ -75,6 +75,16 @@ class Loss(nn.Module):
             "loss=neighborhood or loss=logistic"
         )
 
+    def check_batch(self, pairs: Pairs) -> None:
+        """Check the values of a training batch that is still on the host.
+
+        `Matcher.on_before_batch_transfer` calls this, because the same check on a device would
+        make every training step wait.
+
+        Raises:
+            ValueError: the loss cannot use the batch.
+        """
+
     def start_batch(self) -> None:
         """Begin a batch: call `on_batch` of this loss and of every loss inside it.
 
@@ -154,6 +164,10 @@ class PlainLoss(Loss):
         """Call the callable's `ground`, or raise the error of `Loss.ground`."""
         terms: dict[str, Tensor] = self._own("ground", super().ground)(scores, pairs, encoded)
         return terms
+
+    def check_batch(self, pairs: Pairs) -> None:
+        """Call the callable's `check_batch`, if it has one."""
+        self._own("check_batch", super().check_batch)(pairs)
 
     def on_batch(self) -> None:
         """Call the callable's `on_batch`, and start the batch of its `ranking`.

@@ -13,7 +13,14 @@ from itm.batch import Pairs, same_image
 from itm.layers.functional import full, full_precision
 from itm.losses.base import Loss, Sides
 from itm.losses.sam_released import released_sam
-from itm.losses.shared import REDUCTIONS, anchors, check_relevance, reduced
+from itm.losses.shared import (
+    REDUCTIONS,
+    anchors,
+    check_numbers,
+    check_relevance,
+    on_host,
+    reduced,
+)
 from itm.losses.triplet import Triplet
 from itm.utils.checks import check_choice
 from itm.utils.distributed import gather_rows, rank_and_size
@@ -84,6 +91,19 @@ def _pick(others: Tensor, excluded: Tensor, sampling: str) -> Tensor:
     if sampling == "hardest":
         return others.masked_fill(excluded, float("-inf")).argmax(1)
     return others.masked_fill(excluded, float("inf")).argmin(1)
+
+
+def check_order(image: Tensor) -> None:
+    """Check that caption j belongs to image j, (C,) int64 rows of images.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not torch.equal(image, torch.arange(len(image), device=image.device)):
+        raise ValueError(
+            "the released picks and margins need one caption per image, in image order; "
+            'use loss.reference_topk=false and loss.indexing="triplet"'
+        )
 
 
 class SAM(Loss):
@@ -169,6 +189,13 @@ class SAM(Loss):
         """Use this index for batches without relevance, see `Loss.set_relevance`."""
         self.relevance_index = index
 
+    def check_batch(self, pairs: Pairs) -> None:
+        """Check the relevance for NaN, and the order of captions for the released picks."""
+        if pairs.relevance is not None:
+            check_numbers(pairs.relevance)
+        if self.released:
+            check_order(pairs.captions.image)
+
     def forward(self, scores: Tensor, pairs: Pairs, encoded: Sides | None = None) -> Tensor:
         """Compute the ranking loss (unless alone) plus weight x SAM of a score matrix (I, C)."""
         added = self.weight * self._sam(scores, pairs)
@@ -187,11 +214,8 @@ class SAM(Loss):
             return sam(
                 scores, relevance, image, ignore, self.temperature, self.sampling, self.reduction
             )
-        if not torch.equal(image, torch.arange(len(scores), device=image.device)):
-            raise ValueError(
-                "the released picks and margins need one caption per image, in image order; "
-                'use loss.reference_topk=false and loss.indexing="triplet"'
-            )
+        if on_host(image):
+            check_order(image)
         return released_sam(
             scores,
             relevance,
@@ -222,5 +246,7 @@ class SAM(Loss):
         rank, processes = rank_and_size() if self.gather else (0, 1)
         captions = pairs.captions.index.tensor_split(processes)[rank].cpu().numpy()
         block = self.relevance_index.batch(captions, pairs.images.index.cpu().numpy())
-        columns = torch.from_numpy(block).T.to(pairs.captions.index.device)  # (share of C, I)
+        columns = torch.from_numpy(block).T  # (share of C, I)
+        check_numbers(columns)
+        columns = columns.to(pairs.captions.index.device)
         return gather_rows(columns).T if self.gather else columns.T

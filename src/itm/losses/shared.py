@@ -59,7 +59,9 @@ def reduced(total: Tensor, terms: int, reduction: str) -> Tensor:
 
 
 def check_relevance(relevance: Tensor, scores: Tensor) -> None:
-    """Check that there is a relevance for each score; this waits for the device.
+    """Check that there is a relevance for each score, and on the host that none is NaN.
+
+    On a device, looking for NaN would wait; `Loss.check_batch` does it before a batch is sent.
 
     Raises:
         ValueError: the shapes differ, or the relevance contains NaN.
@@ -69,6 +71,21 @@ def check_relevance(relevance: Tensor, scores: Tensor) -> None:
             f"relevance must hold one number per image (row) and caption (column), "
             f"{tuple(scores.shape)}, got {tuple(relevance.shape)}"
         )
+    if on_host(relevance):
+        check_numbers(relevance)
+
+
+def check_numbers(relevance: Tensor) -> None:
+    """Check that no relevance is NaN.
+
+    Raises:
+        ValueError: the relevance contains NaN.
+    """
     if relevance.isnan().any():
         missing = int(relevance.isnan().sum())
         raise ValueError(f"the relevance of {missing} of {relevance.numel()} pairs is NaN")
+
+
+def on_host(x: Tensor) -> bool:
+    """Tell whether reading values of a tensor waits for no device."""
+    return x.device.type == "cpu"

@@ -1,12 +1,14 @@
 """Compute the similarity matrix of a whole split from encodings, block by block."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from itm.batch import Chunk, Encoded, map_encoded, parts_of, take
+from itm.batch import Chunk, Encoded, parts_of, take, to_device
+from itm.utils.devices import free_memory
 
 MEMORY_BUDGET = 1 << 30  # bytes that one block of scores may need, intermediates included
 
@@ -27,7 +29,8 @@ def similarity_matrix(
         images: chunks of encoded images with their rows.
         captions: chunks of encoded captions with their rows; sort by length to reduce padding.
         pair_floats: (regions, words) -> float32 values that one image-caption pair needs.
-        device: where blocks are computed.
+        device: where blocks are computed. All captions are sent there at once if they fit in half of
+            the free memory, else again for each chunk of images; scores come back without waiting.
         memory_budget: bytes that one block may need. If the device has less memory, blocks are
             halved until they fit.
         out: (N, M) float32 array or memory map to fill; None = a new array.
@@ -38,24 +41,66 @@ def similarity_matrix(
     if out is None:
         shape = (_extent(images), _extent(captions))
         out = np.empty(shape, np.float32)
+    device = torch.device(device)
+    if _fits(captions, device, memory_budget):
+        captions = [(to_device(encoded, device), rows) for encoded, rows in captions]
+    sink = Sink(out)
     for image_chunk, image_rows in images:
-        here = map_encoded(image_chunk, lambda x: x.to(device)), image_rows
-        for chunk in captions:
-            cost = 4 * pair_floats(parts_of(image_chunk), parts_of(chunk[0]))
+        here = to_device(image_chunk, device), image_rows
+        for encoded, rows in captions:
+            cost = 4 * pair_floats(parts_of(image_chunk), parts_of(encoded))
             planned = max(1, memory_budget // cost)
-            pairs = _fill(out, similarity, here, chunk, planned, device)
+            pairs = _fill(sink, similarity, here, (to_device(encoded, device), rows), planned)
             if pairs < planned:  # the device has less memory than the budget: lower the budget
                 memory_budget = pairs * cost
+    sink.finish()
     return out
 
 
+class Sink:
+    """Write blocks of scores into a matrix; blocks of a GPU arrive while the next are computed.
+
+    Args:
+        out: (N, M) float32.
+    """
+
+    def __init__(self, out: np.ndarray):
+        self.out = out
+        self.waiting: list[tuple[Any, Tensor, Tensor, Tensor]] = []
+
+    def write(self, scores: Tensor, rows: Tensor, columns: Tensor) -> None:
+        """Take scores (I, C) of these rows and columns."""
+        if scores.device.type != "cuda":
+            self._store(scores.cpu(), rows, columns)
+            return
+        pinned = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True)
+        pinned.copy_(scores, non_blocking=True)
+        arrival = torch.cuda.Event()
+        arrival.record()
+        self.waiting.append((arrival, pinned, rows, columns))
+        if len(self.waiting) > 2:
+            self._arrive()
+
+    def finish(self) -> None:
+        """Wait for all blocks."""
+        while self.waiting:
+            self._arrive()
+
+    def _arrive(self) -> None:
+        arrival, *block = self.waiting.pop(0)
+        arrival.synchronize()
+        self._store(*block)
+
+    def _store(self, scores: Tensor, rows: Tensor, columns: Tensor) -> None:
+        self.out[np.ix_(rows.numpy(), columns.numpy())] = scores.numpy()
+
+
 def _fill(
-    out: np.ndarray,
+    sink: Sink,
     similarity: Callable[[Encoded, Encoded], Tensor],
     images: Chunk,
     captions: Chunk,
     pairs: int,
-    device: torch.device | str,
 ) -> int:
     """Score all pairs of two chunks in blocks of at most `pairs` pairs, halved until they fit.
 
@@ -71,9 +116,8 @@ def _fill(
         return pairs
     if size <= pairs:
         try:
-            there = map_encoded(caption_block, lambda x: x.to(device))
-            scores = similarity(image_block, there).float().cpu().numpy()
-            out[np.ix_(image_rows.numpy(), caption_rows.numpy())] = scores
+            scores = similarity(image_block, caption_block).float()
+            sink.write(scores, image_rows, caption_rows)
             return pairs
         except torch.cuda.OutOfMemoryError:  # of any device; torch.OutOfMemoryError since 2.5
             if size == 1:
@@ -85,7 +129,7 @@ def _fill(
     else:
         blocks = [(half, captions) for half in _halves(images)]
     for block in blocks:
-        pairs = _fill(out, similarity, *block, pairs, device)
+        pairs = _fill(sink, similarity, *block, pairs)
     return pairs
 
 
@@ -93,6 +137,16 @@ def _halves(chunk: Chunk) -> list[Chunk]:
     encoded, rows = chunk
     middle = len(rows) // 2
     return [(take(encoded, x), rows[x]) for x in (slice(middle), slice(middle, None))]
+
+
+def _fits(chunks: Sequence[Chunk], device: torch.device, otherwise: int) -> bool:
+    """Tell whether encodings fill at most half of a device's free memory, or `otherwise` bytes."""
+    if device.type == "cpu":
+        return False  # nothing to send
+    free = free_memory(device)
+    tensors = [x for encoded, _ in chunks for x in (*encoded[:3], *(encoded.aux or {}).values())]
+    size = sum(x.numel() * x.element_size() for x in tensors if x is not None)
+    return size <= (otherwise if free is None else free // 2)
 
 
 def _extent(chunks: Sequence[Chunk]) -> int:

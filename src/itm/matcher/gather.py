@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from itm.batch import Captions, Chunk, Encoded, Images, Pairs, map_encoded
+from itm.batch import Captions, Chunk, Encoded, Images, Pairs, map_encoded, to_device
 from itm.utils.distributed import gather_rows, rank_and_size
 
 
@@ -22,7 +22,7 @@ def gather_chunks(chunks: list[Chunk]) -> list[Chunk]:
     host = [(map_encoded(c, lambda x: x.cpu()), rows) for c, rows in chunks]
     every: list[Any] = [None] * processes
     dist.all_gather_object(every, host)
-    return [(map_encoded(c, lambda x: x.to(device)), rows) for part in every for c, rows in part]
+    return [(to_device(c, device), rows) for part in every for c, rows in part]
 
 
 def gather_batch(
@@ -65,5 +65,14 @@ def gather_batch(
             Captions(tokens, tuple(lengths), rows, image, labels, concepts, vectors),
         ),
         map_encoded(images, gather_rows),
-        map_encoded(captions, gather_rows),
+        _gather_captions(captions, lengths),
     )
+
+
+def _gather_captions(captions: Encoded, lengths: list[int]) -> Encoded:
+    """Gather encoded captions; their lengths are on the host, which NCCL cannot gather."""
+    aux = captions.aux or {}
+    rest = {name: x for name, x in aux.items() if name != "lengths"}
+    found = map_encoded(captions._replace(aux=rest), gather_rows)
+    own = {"lengths": torch.tensor(lengths)} if "lengths" in aux else {}
+    return found._replace(aux={**(found.aux or {}), **own} or None)

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from itm.batch import Captions
-from itm.layers.functional import full, last_state, masked_softmax
+from itm.layers.functional import full, last_state, masked_softmax, send
+from itm.layers.packing import by_step
 from itm.text.vocabulary import START
 
 
@@ -51,19 +52,17 @@ def teacher(captions: Captions, max_len: int) -> tuple[PackedSequence, PackedSeq
         Inputs and targets with the same packing: step t holds the captions longer than t, longest
         first.
     """
-    lengths = torch.tensor(captions.lengths)
-    ends = lengths.to(captions.tokens.device)
+    device = captions.tokens.device
     labels = F.pad(captions.tokens, (0, 1))[:, :max_len]  # (C, min(L + 1, max_len))
     if labels.shape[1] == max_len:
+        ends = send(torch.tensor(captions.lengths), device)
         final = last_state(captions.tokens, ends)
         cut = torch.where(ends >= max_len, final, labels[:, -1])
         labels = torch.cat([labels[:, :-1], cut[:, None]], dim=1)
-    steps = lengths.clamp_max(max_len - 1)
-    inputs, targets = (
-        pack_padded_sequence(x, steps, batch_first=True, enforce_sorted=False)
-        for x in (labels[:, :-1], labels[:, 1:])
-    )
-    return inputs, targets
+    steps = [min(length, max_len - 1) for length in captions.lengths]
+    rows, sizes, order = by_step(steps, labels.shape[1], device)
+    inputs, targets = (labels.flatten().index_select(0, x) for x in (rows, rows + 1))
+    return PackedSequence(inputs, sizes, order), PackedSequence(targets, sizes, order)
 
 
 class Captioner(nn.Module):
@@ -138,7 +137,7 @@ class Captioner(nn.Module):
         """
         inputs, targets = teacher(captions, self.max_len)
         assert inputs.sorted_indices is not None
-        image = captions.image[inputs.sorted_indices.to(captions.image.device)]  # longest first
+        image = captions.image[inputs.sorted_indices]  # longest first
         memory, hidden = self.encode(regions, mask)  # once per image
         memory, hidden = memory.take(image), hidden[image]
         sizes, states = inputs.batch_sizes.tolist(), []
