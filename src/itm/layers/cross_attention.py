@@ -9,9 +9,10 @@ matrix G = context . context^T, the cosine follows without forming c:
 
 One matrix product gives S for all pairs. On a CPU, captions are grouped by equal length, so no
 padding or mask is needed, and processed in blocks that fit the cache. On a GPU, few large blocks
-are faster, so captions of similar length share a masked block.
+are faster, so all captions share a masked block.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -46,7 +47,7 @@ class Blocking(NamedTuple):
 
 
 CACHE = Blocking(slack=0.0, product=1 << 22, block=1 << 18)  # 16 MB and 1 MB of float32
-LAUNCH = Blocking(slack=0.5, product=1 << 62, block=1 << 62)  # as few kernels as possible
+LAUNCH = Blocking(slack=math.inf, product=1 << 62, block=1 << 62)  # as few kernels as possible
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from itm.batch import Encoded
 
@@ -47,9 +48,34 @@ def l2norm(x: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
 
     A zero vector gives a zero vector and a zero gradient (the plain formula gives NaN).
     """
-    x = full(x)
-    norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    return x * torch.where(norm > 0, 1 / (norm + eps), torch.zeros_like(norm))
+    scaled: Tensor = UnitLength.apply(full(x), dim, eps)
+    return scaled
+
+
+class UnitLength(torch.autograd.Function):
+    """Implement `l2norm` with few kernels and few copies of x: only x and the norms are kept.
+
+    dx = g / (n + eps) - x (g . x) / (n (n + eps)^2) for the gradient g and the norm n = ||x||.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dim: int, eps: float) -> Tensor:
+        """Scale x along `dim`."""
+        norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+        inverse = (norm + eps).reciprocal_().masked_fill_(norm == 0, 0.0)
+        ctx.dim = dim
+        ctx.save_for_backward(x, norm, inverse)
+        return x * inverse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of x, zero for a zero vector."""
+        x, norm, inverse = ctx.saved_tensors
+        along = (gradient * x).sum(ctx.dim, keepdim=True)
+        # inverse is 0 where the norm is 0, so the bound only prevents 0 / 0.
+        share = along * inverse.square() / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        return gradient * inverse - x * share, None, None
 
 
 @full_precision

@@ -68,7 +68,8 @@ def pack(captions: Encoded, slack: float = 0.0) -> Packed:
 
     Args:
         captions: with `parts`, and `mask` or `aux["lengths"]`.
-        slack: a group's longest caption has at most (1 + slack) x as many words as its shortest.
+        slack: a group's longest caption has at most (1 + slack) x as many words as its shortest;
+            `math.inf` makes one group.
     """
     words = captions.parts
     assert words is not None

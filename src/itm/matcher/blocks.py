@@ -29,8 +29,8 @@ def similarity_matrix(
         images: chunks of encoded images with their rows.
         captions: chunks of encoded captions with their rows; sort by length to reduce padding.
         pair_floats: (regions, words) -> float32 values that one image-caption pair needs.
-        device: where blocks are computed. All captions are sent there at once if they fit in half of
-            the free memory, else again for each chunk of images; scores come back without waiting.
+        device: where blocks are computed. All captions are sent there at once if they fit in half
+            of its free memory, else again for each chunk of images.
         memory_budget: bytes that one block may need. If the device has less memory, blocks are
             halved until they fit.
         out: (N, M) float32 array or memory map to fill; None = a new array.

@@ -13,3 +13,20 @@ def find_device(name: str) -> str:
 def free_memory(device: torch.device) -> int | None:
     """Return the free bytes of a GPU, or None for a device that does not tell."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def block_values(device: torch.device, cache: int) -> int:
+    """Return how many values of an intermediate result to compute at once.
+
+    A CPU is fastest on blocks that fit its cache. On a GPU every kernel costs a launch, so blocks
+    are as large as its memory allows: a 64th of it in float32 values is a 16th of its bytes.
+
+    Args:
+        device: where the values are computed.
+        cache: the number of values for a CPU.
+    """
+    if device.type == "cpu":
+        return cache
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory // 64)
+    return 1 << 28

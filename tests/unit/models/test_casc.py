@@ -353,7 +353,7 @@ def test_padding_and_company_change_nothing(direction):
 def test_agreement_in_pieces(monkeypatch):
     matcher, features, captions, _ = small()
     whole = matcher.score(features, captions)
-    monkeypatch.setattr("itm.models.casc.label_head.PAIRS", 1)
+    monkeypatch.setattr("itm.models.casc.label_head.CACHE", 1)
     np.testing.assert_allclose(matcher.score(features, captions), whole, atol=1e-7)
 
 

@@ -114,7 +114,7 @@ def test_golden_pictures_of_a_pair(name):
         np.testing.assert_allclose(attention, expected["pair_attn"], atol=1e-6)
         context = F.normalize(attention.T @ images.parts[0], dim=-1)
         np.testing.assert_allclose(context, expected["pair_context"], atol=1e-6)
-        (nodes,) = matcher._nodes(images, captions, pack(captions))  # (1, 1, 1 + L, K)
+        ((nodes, _),) = matcher._nodes(images, captions, pack(captions))  # (1, 1, 1 + L, K)
         np.testing.assert_allclose(nodes[0, 0], expected["pair_sim_emb"], atol=1e-6)
         np.testing.assert_allclose(
             matcher.reduce(nodes)[0, 0], expected["pair_sim_vec"].ravel(), atol=1e-6

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from itm.layers.attention_math import split
 from itm.layers.functional import full, full_precision
 from itm.text.labels import label_weights
+from itm.utils.devices import block_values
 
-PAIRS = 1 << 11  # pairs computed at once in `agreement`: 4 MB per array of width 512
+CACHE = 1 << 20  # values of an array of `agreement` that a CPU computes at once, 4 MB
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,8 @@ class LabelHead(nn.Module):
         regions = F.linear(full(regions), self.first.weight)  # (I, R, hidden)
         words = F.linear(full(words), self.first.weight)  # (C, L, hidden)
         rows = []
-        for region, image, text in split(
-            max(1, PAIRS // len(words)), regions, to_regions, to_words
-        ):
+        step = block_values(words.device, CACHE) // (len(words) * words.shape[-1])
+        for region, image, text in split(max(1, step), regions, to_regions, to_words):
             hidden = image @ region, (text.transpose(0, 1) @ words).transpose(0, 1)
             a, b = (
                 self.second(torch.tanh(x + self.first.bias)).sigmoid()  # (I, C, K)

@@ -2,8 +2,8 @@
 
 Diao, Zhang, Ma, Lu: Similarity Reasoning and Filtration for Image-Text Matching, AAAI 2021. A pair
 of an image and a caption of L words is a set of n = L + 1 nodes, each a similarity vector of width
-K; node 0 compares the global vectors. Captions of equal length are scored together, so there is no
-padding in this module.
+K; node 0 compares the global vectors. Captions that are scored together have equal length, or a
+mask (c, n) marks the real nodes of each of the c captions.
 """
 
 import torch
@@ -12,9 +12,11 @@ from torch.autograd.function import once_differentiable
 
 from itm.layers.functional import full, full_precision, l2norm, masked_mean, masked_softmax, xavier_
 from itm.layers.packing import Packed
+from itm.utils.devices import block_values
 
-BLOCK = 1 << 22  # values of one (images, words, D) block
-CACHE = 1 << 20  # values of the nodes that a CPU processes at once
+# Values that a CPU computes at once:
+BLOCK = 1 << 22  # of one (images, words, D) block
+CACHE = 1 << 20  # of the nodes
 
 
 class GlobalVector(nn.Module):
@@ -66,9 +68,14 @@ def word_attention(scores: Tensor, packed: Packed, temperature: float) -> Tensor
     through a softmax over the regions.
     """
     leaky = nn.functional.leaky_relu(full(scores), 0.1)
-    groups = zip(leaky.split(packed.sizes, -1), packed.shapes, strict=True)
-    unit = [l2norm(x.unflatten(-1, shape)).flatten(-2) for x, shape in groups]
+    groups = zip(leaky.split(packed.sizes, -1), packed.shapes, packed.masks, strict=True)
+    unit = [l2norm(real(x.unflatten(-1, shape), mask)).flatten(-2) for x, shape, mask in groups]
     return torch.softmax(temperature * torch.cat(unit, -1), dim=1)
+
+
+def real(x: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
+    """Replace padding by `value`; the mask broadcasts to x, None = no padding."""
+    return x if mask is None else x.masked_fill(~mask, value)
 
 
 @full_precision
@@ -146,7 +153,7 @@ class ProjectDifference(torch.autograd.Function):
 
 def _blocks(parts: Tensor, words: Tensor) -> list[slice]:
     """Cut the images into slices of about `BLOCK` values (i, N, D) each."""
-    step = max(1, BLOCK // max(1, words.numel()))
+    step = max(1, block_values(words.device, BLOCK) // max(1, words.numel()))
     return [slice(start, start + step) for start in range(0, len(parts), step)]
 
 
@@ -170,17 +177,20 @@ class GraphStep(nn.Module):
         self.graph = xavier_(nn.Linear(sim_dim, sim_dim))
         self.key.bias.requires_grad_(False)  # has no effect; kept to load published weights
 
-    def edges(self, x: Tensor, nodes: int | None = None) -> Tensor:
-        """Compute weights (P, m, n) of all n nodes for the first m = `nodes`; rows sum to 1."""
+    def edges(self, x: Tensor, nodes: int | None = None, mask: Tensor | None = None) -> Tensor:
+        """Compute weights (P, m, n) of all n nodes for the first m = `nodes`; rows sum to 1.
+
+        The weights of nodes that the mask (P, 1, n) excludes are 0.
+        """
         key = self.key.weight.T
         query = nn.functional.linear(
             x[:, :nodes], key @ self.query.weight, key @ self.query.bias
         )  # (P, m, K)
-        return torch.softmax(full(query @ x.mT), dim=-1)
+        return torch.softmax(real(full(query @ x.mT), mask, float("-inf")), dim=-1)
 
-    def forward(self, x: Tensor, nodes: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, nodes: int | None = None, mask: Tensor | None = None) -> Tensor:
         """Apply the step: (P, n, K) -> the first m = `nodes` nodes, (P, m, K)."""
-        return self.graph(self.edges(x, nodes).to(x.dtype) @ x).relu()
+        return self.graph(self.edges(x, nodes, mask).to(x.dtype) @ x).relu()
 
 
 class GraphReasoning(nn.Module):
@@ -195,12 +205,14 @@ class GraphReasoning(nn.Module):
         super().__init__()
         self.steps = nn.ModuleList(GraphStep(sim_dim) for _ in range(sgr_steps))
 
-    def forward(self, nodes: Tensor) -> Tensor:
-        """Reduce the nodes (I, C, n, K) of each pair to one vector (I, C, K)."""
+    def forward(self, nodes: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Reduce the nodes (I, C, n, K) of each pair to one vector (I, C, K); mask (C, n)."""
         x = nodes.flatten(0, 1)  # (P, n, K)
+        if mask is not None:
+            mask = mask.expand(len(nodes), -1, -1).flatten(0, 1)[:, None]  # (P, 1, n)
         for step in self.steps[:-1]:
-            x = step(x)
-        return self.steps[-1](x, nodes=1).view(*nodes.shape[:2], -1)
+            x = step(x, mask=mask)
+        return self.steps[-1](x, nodes=1, mask=mask).view(*nodes.shape[:2], -1)
 
     def edges(self, nodes: Tensor) -> Tensor:
         """Compute the edges of all steps: (I, C, n, K) -> (I, C, steps, n, n); rows sum to 1."""
@@ -226,28 +238,34 @@ class AttentionFiltration(nn.Module):
         self.attend = xavier_(nn.Linear(sim_dim, 1))
         self.norm = nn.BatchNorm1d(1)
 
-    def forward(self, nodes: Tensor) -> Tensor:
-        """Reduce the nodes (I, C, n, K) of each pair to one vector (I, C, K)."""
-        return weighted_mean(self.weights(nodes, self.training), nodes)
+    def forward(self, nodes: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Reduce the nodes (I, C, n, K) of each pair to one vector (I, C, K); mask (C, n)."""
+        return weighted_mean(self.weights(nodes, self.training, mask), nodes)
 
-    def weights(self, nodes: Tensor, training: bool = False) -> Tensor:
-        """Compute the weight of each node: (I, C, n, K) -> (I, C, n), sums to 1."""
-        return self._weights(self.attend(nodes).squeeze(-1), training)
+    def weights(self, nodes: Tensor, training: bool = False, mask: Tensor | None = None) -> Tensor:
+        """Compute the weight of each node: (I, C, n, K) -> (I, C, n), sums to 1; mask (C, n)."""
+        return self._weights(self.attend(nodes).squeeze(-1), training, mask)
 
     @full_precision
-    def _weights(self, raw: Tensor, training: bool) -> Tensor:
+    def _weights(self, raw: Tensor, training: bool, mask: Tensor | None) -> Tensor:
         raw, norm = full(raw), self.norm  # (I, C, n)
         mean, variance = norm.running_mean, norm.running_var
         assert mean is not None and variance is not None  # the norm tracks them
-        if training:
+        if training and mask is None:
             variance, mean = torch.var_mean(raw, (0, 2), correction=0, keepdim=True)  # (1, C, 1)
             self._track(mean.flatten(), variance.flatten(), raw.numel() // max(1, raw.shape[1]))
+        elif training:
+            assert mask is not None
+            count = len(raw) * mask.sum(1)[None, :, None]  # (1, C, 1)
+            mean = real(raw, mask).sum((0, 2), keepdim=True) / count
+            variance = real((raw - mean).square(), mask).sum((0, 2), keepdim=True) / count
+            self._track(mean.flatten(), variance.flatten(), count.flatten())
         scaled = (raw - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
-        gate = scaled.sigmoid()
+        gate = real(scaled.sigmoid(), mask)
         return gate / (gate.sum(-1, keepdim=True) + 1e-8)
 
     @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
+    def _track(self, mean: Tensor, variance: Tensor, count: int | Tensor) -> None:
         """Apply C updates r <- (1 - m) r + m s_c in row order, in closed form; s (C,), m = 0.1.
 
         r_C = (1 - m)^C r_0 + sum_c m (1 - m)^(C - 1 - c) s_c, with the unbiased variance.

@@ -4,6 +4,7 @@ Diao, Zhang, Ma, Lu: Similarity Reasoning and Filtration for Image-Text Matching
 SAF are trained separately; SGRAF is the mean of their two score matrices.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from itm.models.sgraf.blocks import (
     unit_attention,
     word_attention,
 )
+from itm.utils.devices import block_values
 
 
 class SGRAF(Matcher):
@@ -142,16 +144,21 @@ class SGRAF(Matcher):
 
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
         """Compute scores (I, C) in (0, 1)."""
-        packed = pack(captions)
-        vectors = [self.reduce(nodes) for nodes in self._nodes(images, captions, packed)]
+        assert captions.parts is not None
+        # On a GPU a few large kernels are faster than one group for each length.
+        packed = pack(captions, 0.0 if captions.parts.device.type == "cpu" else math.inf)
+        groups = self._nodes(images, captions, packed)
+        vectors = [self.reduce(nodes, mask) for nodes, mask in groups]
         scores = full(self.head(torch.cat(vectors, 1)).squeeze(-1)).sigmoid()
         return scores.index_select(1, packed.inverse)
 
-    def _nodes(self, images: Encoded, captions: Encoded, packed: Packed) -> Iterator[Tensor]:
-        """Yield similarity vectors (I, c, 1 + L, K) of captions of equal length, global first.
+    def _nodes(
+        self, images: Encoded, captions: Encoded, packed: Packed
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield similarity vectors (I, c, 1 + L, K) of a group, global first, and the nodes' mask.
 
-        The longest captions come first, as in the original's batches, because SAF updates its
-        statistics in this order.
+        The mask (c, 1 + L) is None for captions of equal length. The longest captions come first,
+        as in the original's batches, because SAF updates its statistics in this order.
         """
         assert images.vector is not None and images.parts is not None
         assert captions.vector is not None
@@ -163,11 +170,12 @@ class SGRAF(Matcher):
         overall = project_difference(
             whole, images.vector[:, None], vectors, self.global_node
         )  # (I, C, K)
-        shapes = blocks(packed.shapes, len(images.vector) * overall.shape[-1], images.vector.device)
-        first = overall.split([count for count, _ in shapes], 1)
-        rest = local.split([count * size for count, size in shapes], 1)
-        for x, y, shape in zip(first, rest, shapes, strict=True):
-            yield l2norm(torch.cat([x[:, :, None], y.unflatten(1, shape)], 2))
+        groups = blocks(packed, len(images.vector) * overall.shape[-1], images.vector.device)
+        first = overall.split([count for (count, _), _ in groups], 1)
+        rest = local.split([count * size for (count, size), _ in groups], 1)
+        for x, y, (shape, mask) in zip(first, rest, groups, strict=True):
+            nodes = l2norm(torch.cat([x[:, :, None], y.unflatten(1, shape)], 2))
+            yield nodes, None if mask is None else pad(mask, (1, 0), value=True)
 
     def _attention(self, images: Encoded, packed: Packed) -> Tensor:
         """Compute weights (I, R, W) of the regions for each word."""
@@ -218,7 +226,7 @@ class SGRAF(Matcher):
         """Apply `look` to each group's nodes; the last `axes` axes of its result are nodes."""
         assert captions.parts is not None
         packed = pack(captions)
-        found = [look(nodes) for nodes in self._nodes(images, captions, packed)]
+        found = [look(nodes) for nodes, _ in self._nodes(images, captions, packed)]
         return padded(found, 1 + captions.parts.shape[1], axes).index_select(1, packed.inverse)
 
     def pair_floats(self, regions: int, words: int) -> int:
@@ -228,19 +236,24 @@ class SGRAF(Matcher):
 
 
 def blocks(
-    shapes: list[tuple[int, int]], width: int, device: torch.device
-) -> list[tuple[int, int]]:
-    """Cut groups (captions, words) into blocks that fit the cache of a CPU.
+    packed: Packed, width: int, device: torch.device
+) -> list[tuple[tuple[int, int], Tensor | None]]:
+    """Cut groups of captions into blocks that fit the cache of a CPU, or the memory of a GPU.
 
     Args:
-        shapes: number of captions and words of each group.
+        packed: the words of the groups.
         width: number of values of a node for all images.
-        device: on a GPU the groups stay whole, because few large blocks are faster.
+        device: where the blocks are computed.
+
+    Returns:
+        For each block the number of captions and words, and the mask of the words.
     """
-    found = []
-    for count, size in shapes:
-        step = max(1, CACHE // (width * (size + 1))) if device.type == "cpu" else count
-        found += [(min(step, count - start), size) for start in range(0, count, step)]
+    found: list[tuple[tuple[int, int], Tensor | None]] = []
+    for (count, size), mask in zip(packed.shapes, packed.masks, strict=True):
+        step = max(1, block_values(device, CACHE) // (width * (size + 1)))
+        for start in range(0, count, step):
+            rows = slice(start, min(start + step, count))
+            found.append(((rows.stop - start, size), None if mask is None else mask[rows]))
     return found
 
 
