@@ -1,5 +1,6 @@
 """Shared parts of the two-branch networks: the branches, and training on regions and phrases."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,11 +39,13 @@ class BatchNorm(nn.BatchNorm1d):
         self.weigh = momentum
         self.biased = biased
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise (n, D) -> (n, D)."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Normalise (n, D) -> (n, D); statistics cover the rows in the mask (n,), None = all."""
         mean, var = self.running_mean, self.running_var
         if not self.training or len(x) < 2:
             return batch_norm(x, mean, var, self.weight, self.bias, False, eps=self.eps)
+        if mask is not None:
+            return self._masked(full(x), mask[:, None])
         # Use copies: tensors that autograd has saved must not change before backward.
         mean, var = mean.clone(), var.clone()
         out = batch_norm(x, mean, var, self.weight, self.bias, True, self.weigh, self.eps)
@@ -54,6 +57,22 @@ class BatchNorm(nn.BatchNorm1d):
             self.running_var.copy_(var)
             self.num_batches_tracked += 1
         return out
+
+    def _masked(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Normalise x (n, D) by the rows in the mask (n, 1), without waiting to count them."""
+        count = mask.sum()
+        enough = count > 1
+        mean = x.masked_fill(~mask, 0).sum(0) / count.clamp_min(1)
+        var = (x - mean).square().masked_fill(~mask, 0).sum(0) / count.clamp_min(1)
+        with torch.no_grad():
+            weigh = torch.where(enough, self.weigh, 0.0)
+            tracked = var if self.biased else var * (count / (count - 1).clamp_min(1))
+            self.running_mean.lerp_(mean, weigh)
+            self.running_var.lerp_(tracked, weigh)
+            self.num_batches_tracked += enough
+        mean = torch.where(enough, mean, self.running_mean)
+        var = torch.where(enough, var, self.running_var)
+        return (x - mean) * ((var + self.eps).rsqrt() * self.weight) + self.bias
 
 
 class Dense(nn.Module):
@@ -70,9 +89,9 @@ class Dense(nn.Module):
         self.linear = xavier_(nn.Linear(inputs, outputs))
         self.norm = BatchNorm(outputs, **norm)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (n, in) -> (n, out)."""
-        return self.norm(self.linear(x)).relu()
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map (n, in) -> (n, out); mask (n,) as in `BatchNorm`."""
+        return self.norm(self.linear(x), mask).relu()
 
 
 class Branch(nn.Module):
@@ -94,9 +113,32 @@ class Branch(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.second = xavier_(nn.Linear(hidden, outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (n, in) -> (n, out)."""
-        return self.second(self.dropout(self.first(x)))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map (n, in) -> (n, out); mask (n,) as in `BatchNorm`."""
+        return self.second(self.dropout(self.first(x, mask)))
+
+
+def real_rows(
+    function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, mask: Tensor
+) -> Tensor:
+    """Apply a function with batch norms to the real rows of x, (..., in) -> (..., out).
+
+    A CPU skips the other rows. On a device this would wait for their number, so there the function
+    takes all rows and a mask for its statistics.
+
+    Args:
+        function: rows (n, in) and a mask (n,) or None -> (n, out).
+        x: (..., in).
+        mask: (...), True = real.
+
+    Returns:
+        (..., out) in at least float32, 0 where the mask is False.
+    """
+    if mask.device.type == "cpu":
+        rows = full(function(x[mask], None))
+        return rows.new_zeros(*mask.shape, rows.shape[1]).masked_scatter(mask[..., None], rows)
+    rows = full(function(x.reshape(-1, x.shape[-1]), mask.flatten()))
+    return rows.view(*mask.shape, -1).masked_fill(~mask[..., None], 0)
 
 
 class TwoBranch(Matcher):
@@ -128,9 +170,7 @@ class TwoBranch(Matcher):
 
     def branch_regions(self, images: Images) -> Tensor:
         """Apply the image branch, whose batch norm must see real regions only, (I, R, D)."""
-        rows = full(self.image(images.regions[images.mask]))  # (n, D)
-        regions = rows.new_zeros(*images.mask.shape, rows.shape[1])
-        return regions.masked_scatter(images.mask[..., None], rows)  # (I, R, D)
+        return real_rows(self.image, images.regions, images.mask)
 
     def encode_captions(self, captions: Captions) -> Encoded:
         """Compute caption vectors (C, D)."""

@@ -14,7 +14,7 @@ from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.functional import full, l2norm
 from itm.layers.sentence import sentence_encoder
 from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler
-from itm.models.two_branch.branches import EPS, LEVELS, Branch, Dense, TwoBranch
+from itm.models.two_branch.branches import EPS, LEVELS, Branch, Dense, TwoBranch, real_rows
 from itm.utils.checks import check_choice
 
 
@@ -148,25 +148,34 @@ class TwoBranchSimilarity(TwoBranch):
             mask: (..., R).
             concepts: logits (..., 1, K), or None.
         """
-        if concepts is not None:
-            concepts = concepts.expand(*mask.shape, -1)[mask]
-        scores = self.logit(products[mask], concepts)  # (n, D) -> (n,)
-        return scores.new_full(mask.shape, float("-inf")).masked_scatter(mask, scores)
+        width = products.shape[-1]
+        if concepts is not None:  # (..., R, D + K)
+            products = torch.cat([products, concepts.expand(*mask.shape, -1)], -1)
 
-    def logit(self, products: Tensor, concepts: Tensor | None) -> Tensor:
+        def rows(x: Tensor, real: Tensor | None) -> Tensor:
+            given = None if concepts is None else x[:, width:]
+            return self.logit(x[:, :width], given, real)[:, None]
+
+        scores = real_rows(rows, products, mask).squeeze(-1)
+        return scores.masked_fill(~mask, float("-inf"))
+
+    def logit(
+        self, products: Tensor, concepts: Tensor | None, mask: Tensor | None = None
+    ) -> Tensor:
         """Apply the joint network: (..., D) -> (...), in float32.
 
         Args:
             products: (..., D) v * t.
             concepts: (..., K) logits of the experts, broadcast over the products, or None.
+            mask: (n,) rows that the batch norms' statistics cover, None = all.
         """
-        rows = self.joint(products.reshape(-1, products.shape[-1]))  # (n, first)
+        rows = self.joint(products.reshape(-1, products.shape[-1]), mask)  # (n, first)
         if concepts is None:
-            mixed = self.experts[0](rows)  # (n, second)
+            mixed = self.experts[0](rows, mask)  # (n, second)
         else:
             weight = concepts.softmax(-1).expand(*products.shape[:-1], -1)
             weight = weight.reshape(len(rows), -1, 1)  # (n, K, 1)
-            mixed = sum(expert(rows) * weight[:, k] for k, expert in enumerate(self.experts))
+            mixed = sum(expert(rows, mask) * weight[:, k] for k, expert in enumerate(self.experts))
         return full(self.last(mixed)).reshape(products.shape[:-1])
 
     def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
