@@ -182,6 +182,13 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         """Two loaders: images once, captions once."""
         return evaluation_loaders(self.reader("test"), self)
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Let a matcher check a training batch while it is on the host."""
+        check = getattr(self.trainer and self.trainer.lightning_module, "check_batch", None)
+        if isinstance(batch, Pairs) and check is not None:
+            check(batch)
+        return batch
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Look up the features of a batch on the device, if they are resident."""
         if not self.resident or isinstance(batch, Captions):

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from itm.batch import Captions
 from itm.layers.functional import full, last_state, length_mask, masked_mean
+from itm.layers.gru import run_gru
 from itm.layers.packing import by_step
 
 
@@ -143,7 +143,7 @@ class GRUText(TextEncoder):
         count, size = tokens.shape
         rows, sizes, _ = by_step(lengths, size, tokens.device)
         words = self.dropout(self.embed(tokens.flatten().index_select(0, rows)))  # (W, word_dim)
-        states = self.rnn(PackedSequence(words, sizes))[0].data  # (W, D) or (W, 2 D)
+        states = run_gru(self.rnn, words, sizes)  # (W, D) or (W, 2 D)
         if self.rnn.bidirectional:
             forward, backward = states.chunk(2, dim=-1)
             states = (forward + backward) / 2

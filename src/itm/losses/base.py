@@ -78,7 +78,7 @@ class Loss(nn.Module):
     def check_batch(self, pairs: Pairs) -> None:
         """Check the values of a training batch that is still on the host.
 
-        `Matcher.on_before_batch_transfer` calls this, because the same check on a device would
+        The data module calls this through the matcher, because the same check on a device would
         make every training step wait.
 
         Raises:

@@ -269,11 +269,13 @@ class Matcher(CompiledMethods):
         """Leave out the data module, too: its features stay on disk."""
         return {name: x for name, x in super().__getstate__().items() if name != "data"}
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Let the loss check a training batch on the host, where no check waits for the device."""
-        if isinstance(batch, Pairs) and self.loss is not None:
-            self.objective.check_batch(batch)
-        return batch
+    def check_batch(self, pairs: Pairs) -> None:
+        """Let the loss check a training batch on the host, where no check waits for a device.
+
+        `itm.data.RegionDataModule` calls this before it sends a batch.
+        """
+        if self.loss is not None:
+            self.objective.check_batch(pairs)
 
     def training_step(self, batch: Pairs, batch_idx: int) -> dict[str, Any]:
         """Compute the loss of a batch; log all terms, and return them for callbacks."""

@@ -17,6 +17,7 @@ from torch import nn
 from itm.app.config import compose
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.losses import SAM, MultiLabel, Triplet, released_sam, sam, triplet
+from itm.losses.base import as_loss
 from itm.losses.sam import SAMPLING
 from itm.matcher.matcher import Matcher
 
@@ -643,3 +644,28 @@ def test_config_lists_the_constructor_arguments(name, cls):
     assert node.pop("_target_") == f"itm.losses.{cls.__name__}"
     parameters = inspect.signature(cls).parameters
     assert list(node.items()) == [(key, p.default) for key, p in parameters.items()]
+
+
+def test_sam_checks_a_batch_before_it_leaves_the_host():
+    """On a device the same check would make every training step wait."""
+    relevance = torch.rand(3, 3)
+    SAM(indexing="released").check_batch(make_pairs(3, range(3), relevance=relevance))
+    with pytest.raises(ValueError, match="one caption per image"):
+        SAM(indexing="released").check_batch(make_pairs(3, [0, 0, 1], relevance=relevance))
+    relevance[1, 2] = torch.nan
+    with pytest.raises(ValueError, match="relevance of 1 of 9 pairs is NaN"):
+        SAM().check_batch(make_pairs(3, range(3), relevance=relevance))
+    seen = []
+    as_loss(CheckingLoss(seen)).check_batch(make_pairs(3, range(3)))
+    assert len(seen) == 1  # a loss of your own may define the check, too
+
+
+class CheckingLoss:
+    def __init__(self, seen):
+        self.seen = seen
+
+    def __call__(self, scores, pairs, encoded):
+        return scores.sum()
+
+    def check_batch(self, pairs):
+        self.seen.append(pairs)
