@@ -36,7 +36,7 @@ def check_options(cfg: DictConfig, split: Split) -> str:
         check_source(cfg.relevance)
     if cfg.batch_size < 1:
         raise ValueError(f"batch_size={cfg.batch_size}: expected at least 1")
-    if cfg.memory_budget < LEAST_MEMORY:
+    if cfg.memory_budget is not None and cfg.memory_budget < LEAST_MEMORY:
         raise ValueError(
             f"memory_budget={cfg.memory_budget} is too small: it is a number of bytes, at least "
             f"{LEAST_MEMORY} (1 MiB); the default is 1073741824 (1 GiB)"

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from itm.batch import Chunk, Encoded, parts_of, take, to_device
-from itm.utils.devices import free_memory
-
-MEMORY_BUDGET = 1 << 30  # bytes that one block of scores may need, intermediates included
+from itm.utils.devices import block_bytes, free_memory
 
 
 def similarity_matrix(
@@ -19,7 +17,7 @@ def similarity_matrix(
     captions: Sequence[Chunk],
     pair_floats: Callable[[int, int], int],
     device: torch.device | str = "cpu",
-    memory_budget: int = MEMORY_BUDGET,
+    memory_budget: int | None = None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Score every image with every caption from their encodings.
@@ -31,7 +29,8 @@ def similarity_matrix(
         pair_floats: (regions, words) -> float32 values that one image-caption pair needs.
         device: where blocks are computed. All captions are sent there at once if they fit in half
             of its free memory, else again for each chunk of images.
-        memory_budget: bytes that one block may need. If the device has less memory, blocks are
+        memory_budget: bytes that one block may need, intermediates included; None = chosen for the
+            device, see `itm.utils.devices.block_bytes`. If the device has less memory, blocks are
             halved until they fit.
         out: (N, M) float32 array or memory map to fill; None = a new array.
 
@@ -42,6 +41,7 @@ def similarity_matrix(
         shape = (_extent(images), _extent(captions))
         out = np.empty(shape, np.float32)
     device = torch.device(device)
+    memory_budget = block_bytes(device) if memory_budget is None else memory_budget
     if _fits(captions, device, memory_budget):
         captions = [(to_device(encoded, device), rows) for encoded, rows in captions]
     sink = Sink(out)

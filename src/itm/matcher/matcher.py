@@ -19,7 +19,6 @@ from itm.layers.text import as_text_encoder
 from itm.losses.base import Loss as LossProtocol
 from itm.losses.base import LossFunction, as_loss
 from itm.matcher import hub, optimisation, scoring, validation
-from itm.matcher.blocks import MEMORY_BUDGET
 from itm.matcher.compilation import CompiledMethods
 from itm.matcher.explanation import Details, attention_details
 from itm.matcher.gradient_cache import encode_in_chunks
@@ -71,7 +70,7 @@ class Matcher(CompiledMethods):
         chunk_size: encode training batches in chunks of this many rows, see
             `itm.matcher.gradient_cache`; None = whole batches, which takes half the time and more
             memory.
-        memory_budget: bytes that one block of scores may need.
+        memory_budget: bytes that one block of scores may need; None = chosen for the device.
         record: results, command and versions of the run that trained the matcher, {} if unknown.
             `itm.load` reads it from the results.json of a run or of a saved folder.
         ranks: ranks of the queries of the last validation or test, see
@@ -101,7 +100,7 @@ class Matcher(CompiledMethods):
         self.concepts: Concepts | None = None
         self.labels: Labels | None = None
         self.chunk_size: int | None = None
-        self.memory_budget = MEMORY_BUDGET
+        self.memory_budget: int | None = None
         self.record: dict[str, Any] = {}
         self.ranks: Ranks | None = None
         self.encoded_images: list[Chunk] = []

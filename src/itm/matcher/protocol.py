@@ -23,7 +23,7 @@ class MatcherLike(Protocol):
     labels: Any
     num_regions: int | None
     text: Any
-    memory_budget: int
+    memory_budget: int | None
     record: dict[str, Any]
 
     @property

@@ -15,6 +15,13 @@ def free_memory(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
+def block_bytes(device: torch.device) -> int:
+    """Return the bytes that one block of scores may need: 1 GiB, on a GPU a quarter of its memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory // 4)
+    return 1 << 30
+
+
 def block_values(device: torch.device, cache: int) -> int:
     """Return how many values of an intermediate result to compute at once.
 
