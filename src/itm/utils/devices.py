@@ -16,7 +16,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def block_bytes(device: torch.device) -> int:
-    """Return the bytes that one block of scores may need: 1 GiB, on a GPU a quarter of its memory."""
+    """Return the bytes of one block of scores: 1 GiB, on a GPU a quarter of its memory."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory // 4)
     return 1 << 30
