@@ -10,7 +10,7 @@ from typing import Any
 
 from itm.data.names import Names, report_lost
 from itm.features.partition import partition
-from itm.features.pictures import broken
+from itm.features.pictures import inspect_pictures
 from itm.features.sentences import read_sentences
 from itm.features.store import write_captions
 from itm.utils.files import write_text
@@ -96,10 +96,10 @@ def make_plan(
     names, own, known = list(pictures), Groups(), dict[str, str]()
     if captions is not None:
         names, own, known = _captioned(captions, pictures, partial)
-    bad = broken([pictures[name] for name in names], workers)
-    for file, why in bad.items():
-        print(f"left out: {file} cannot be read ({why})")
-    names = [name for name in names if pictures[name] not in bad]
+    bad, alike = inspect_pictures({name: pictures[name] for name in names}, workers)
+    for why in bad.values():
+        print(f"left out: {why}")
+    names = [name for name in names if name not in bad]
     if captions is None:
         splits = {"all": names}
     else:
@@ -107,7 +107,28 @@ def make_plan(
     if not any(splits.values()):
         raise ValueError(f"none of the {len(pictures)} pictures can be used")
     print(", ".join(f"{split}: {len(names)} pictures" for split, names in splits.items()))
+    _report_alike(alike, splits)
     return splits, own
+
+
+def _report_alike(alike: Sequence[Sequence[str]], splits: Groups) -> None:
+    """Print how many pictures are the same under two names, and which of them are in two splits."""
+    place = {name: split for split, names in splits.items() for name in names}
+    groups = [[name for name in names if name in place] for names in alike]
+    groups = [names for names in groups if len(names) > 1]
+    if groups:
+        print(f"the same picture under several names: {len(groups)}, such as {_joined(groups[0])}")
+    leaks = [names for names in groups if len({place[name] for name in names}) > 1]
+    if leaks:
+        print(
+            f"warning: {len(leaks)} of them are in several splits, such as {_joined(leaks[0])}, so "
+            "that the test is not independent of the training; remove the copies, or give "
+            "splits.train=FILE and the other lists"
+        )
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " = ".join(names[:3])
 
 
 def write_plan(out: Path, settings: Mapping[str, Any], splits: Groups, captions: Groups) -> None:
