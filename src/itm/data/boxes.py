@@ -24,6 +24,46 @@ def to_fractions(boxes: np.ndarray, size: tuple[float, float] | None) -> np.ndar
     return np.clip(boxes / np.array([*size, *size], np.float32), 0, 1)
 
 
+def check_boxes(boxes: np.ndarray, size: tuple[float, float] | None, where: str) -> None:
+    """Check that boxes (..., 4) are finite, run from left to right and lie in their picture.
+
+    A box may end where it begins. Rounding may carry it out of the picture by a pixel or 5 %.
+
+    Args:
+        boxes: x1, y1, x2, y2 in pixels or fractions.
+        size: width and height of the picture, or None if unknown.
+        where: begins the message.
+
+    Raises:
+        ValueError: other values, or x, y, width, height.
+    """
+    boxes = np.asarray(boxes, np.float64)
+    if not np.isfinite(boxes).all():
+        raise ValueError(f"{where}: boxes with NaN or infinite values")
+    pixels = in_pixels(boxes)
+    slack = 1.0 if pixels else 0.01
+    backwards = (boxes[..., 2:] < boxes[..., :2] - slack).any(-1)
+    if backwards.any():
+        raise ValueError(
+            f"{where}: box {_shown(boxes[backwards][0])} ends before it begins; expected x1, y1, "
+            "x2, y2. If these are x, y, width, height, add x and y to the last two first"
+        )
+    if pixels and size is None:
+        return
+    limit = np.array([*size, *size]) if pixels and size is not None else np.ones(4)
+    outside = (np.maximum(-boxes, boxes - limit) > 0.05 * limit + pixels).any(-1)
+    if outside.any():
+        shape = f"the picture of {size[0]:g} x {size[1]:g} pixels" if pixels and size else "0 to 1"
+        raise ValueError(
+            f"{where}: box {_shown(boxes[outside][0])} reaches out of {shape}; expected x1, y1, "
+            "x2, y2 in pixels of that picture, or fractions of its width and height"
+        )
+
+
+def _shown(box: np.ndarray) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in box) + ")"
+
+
 def overlaps(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Compute intersection over union: (..., R, 4) with (..., 4) -> (..., R).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -9,15 +10,85 @@ from itm.data.boxes import to_fractions
 from itm.data.names import Names, report_lost
 from itm.features.arrays import read_arrays
 from itm.features.hdf5 import read_hdf5
+from itm.features.partition import partition
 from itm.features.records import Record, box_units, check_record
+from itm.features.sentences import read_sentences
 from itm.features.store import Store, fit, write_captions
 from itm.features.tsv import read_tsv
+from itm.utils.files import write_text
+from itm.utils.manifest import building, digest, is_complete, read_record
 
 READERS: dict[str, Callable[[str | Path], Iterator[Record]]] = {
     "tsv": read_tsv,
     "arrays": read_arrays,
     "hdf5": read_hdf5,
 }
+
+
+OTHERS = {  # formats that must be converted first, and how
+    "lmdb": "LMDB files of pickled objects are not read, since unpickling runs code; write one .npz "
+    "per image with `features`, `boxes`, `image_w` and `image_h` in an environment that trusts the "
+    "file, and give from=arrays (docs/features.md has the loop)",
+    "parquet": "Parquet files are not read; write one .npz per image with `features` and `boxes`, "
+    "and give from=arrays",
+}
+RECORD = "prepare.json"  # what a folder was made of
+
+
+def write_data_folder(
+    kind: str,
+    source: str | Path,
+    captions: str | Path,
+    out: str | Path,
+    lists: Mapping[str, str | Path | None] | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+    partial: bool = False,
+    regions: int | None = None,
+    dtype: str = "float16",
+    overwrite: bool = False,
+) -> Path:
+    """Write features and captions of two files as a data folder, all of it or nothing.
+
+    Args:
+        kind: one of `READERS`.
+        source: file or folder of the features.
+        captions: file of the captions, see `itm.features.sentences.read_sentences`.
+        out: folder to write; if it holds the same result already, nothing is done.
+        lists: see `itm.features.partition.partition`.
+        fractions: see there.
+        seed: see there.
+        partial: see there.
+        regions: see `convert_features`.
+        dtype: see `convert_features`.
+        overwrite: replace another result in `out`.
+
+    Raises:
+        ValueError: the files do not fit together, or `out` holds files of others or another result.
+    """
+    settings = {
+        "from": kind,
+        "captions": digest(captions),
+        "splits": {split: digest(path) for split, path in (lists or {}).items()},
+        "fractions": list(fractions),
+        "seed": seed,
+        "partial": partial,
+        "regions": regions,
+        "dtype": dtype,
+    }
+    out = Path(out).expanduser()
+    if not overwrite and is_complete(out, RECORD, settings):
+        if (read_record(out, RECORD) or {}).get("source") == digest(source):
+            print(f"{out} holds this result already")
+            return out
+    sentences = read_sentences(captions)
+    own, known = sentences.captions, sentences.splits
+    splits = partition(list(own), lists, known, fractions, seed, partial)
+    with building(out, RECORD, settings, overwrite) as folder:
+        convert_features(READERS[kind](source), splits, own, folder, regions, dtype)
+        record = {"settings": settings, "source": digest(source)}
+        write_text(folder / RECORD, json.dumps(record))
+    return out
 
 
 def convert_features(

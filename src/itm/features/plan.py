@@ -1,10 +1,9 @@
-"""Assign pictures to splits, and record the assignment, so that a killed extraction can go on."""
+"""Assign pictures to splits and record the assignment, so that a killed extraction can continue."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from itm.features.pictures import inspect_pictures
 from itm.features.sentences import read_sentences
 from itm.features.store import write_captions
 from itm.utils.files import write_text
+from itm.utils.manifest import digest, digest_files, other_settings, read_record
 
 RECORD = "extract.json"  # in the folder of the features: their settings and splits
 
@@ -21,7 +21,7 @@ Groups = dict[str, list[str]]
 
 
 def describe_settings(
-    images: str | Path,
+    pictures: Mapping[str, Path],
     captions: str | Path | None,
     boxes: str | Path | None,
     lists: Mapping[str, str | Path | None],
@@ -30,7 +30,7 @@ def describe_settings(
     """Describe what features are made of: options by their values, files by their contents.
 
     Args:
-        images: folder of the pictures.
+        pictures: name -> file.
         captions: file of the captions, or None.
         boxes: file of the boxes, or None.
         lists: split -> file with its pictures, or None.
@@ -38,33 +38,28 @@ def describe_settings(
     """
     return {
         **options,
-        "captions": _digest(captions),
-        "boxes": _digest(boxes),
-        "splits": {split: _digest(path) for split, path in lists.items()},
-        "images": str(Path(images).expanduser().resolve()),
+        "captions": digest(captions),
+        "boxes": digest(boxes),
+        "splits": {split: digest(path) for split, path in lists.items()},
+        "pictures": digest_files(pictures),
     }
 
 
-def _digest(path: str | Path | None) -> str | None:
-    return None if path is None else sha256(Path(path).expanduser().read_bytes()).hexdigest()
-
-
 def read_plan(out: Path, settings: Mapping[str, Any]) -> Groups | None:
-    """Read the pictures of each split from the folder of an earlier run; None without a record.
+    """Read the pictures of each split from the folder of an earlier run; None without a plan.
 
     Raises:
-        ValueError: `out` was made with other settings.
+        ValueError: `out` was made with other settings, or its record is damaged.
     """
-    path = out / RECORD
-    if not path.is_file():
+    record = read_record(out, RECORD)
+    if record is None or "splits" not in record:
         return None
-    record = json.loads(path.read_text(encoding="utf-8"))
-    other = [key for key in settings if record["settings"].get(key) != settings[key]]
-    if other:
+    if other := other_settings(record, settings):
         raise ValueError(
             f"{out} was made with other {', '.join(other)}; choose another out=, or delete it"
         )
-    return record["splits"]
+    splits: Groups = record["splits"]
+    return splits
 
 
 def make_plan(

@@ -46,6 +46,7 @@ class Store:
         self.complete = self._path("ims").is_file()
         if self.complete and not resume:
             raise ValueError(f"{self._path('ims')} is there already; choose another out=")
+        self._take_back()
         self._arrays: dict[str, np.ndarray] = {}
         self._written: list[int] = []
         wanted = {"ims": (shape, dtype), "done": (shape[:1], "bool")}
@@ -57,6 +58,16 @@ class Store:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{self.split}_{name}.npy"
+
+    def _take_back(self) -> None:
+        """Undo, or complete, a `finish` that a kill cut short; it renames the features last."""
+        done, boxes = self._path("done.unfinished"), self._path("boxes")
+        if self.complete:
+            done.unlink(missing_ok=True)
+        elif done.is_file() and boxes.is_file():
+            boxes.replace(self._path("boxes.unfinished"))
+        elif boxes.is_file():
+            raise ValueError(f"{boxes} is there without features; choose another out=")
 
     def _open(self, name: str, shape: tuple[int, ...], dtype: str, resume: bool) -> np.ndarray:
         path = self._path(f"{name}.unfinished")

@@ -67,7 +67,9 @@ def test_a_grey_value_that_is_transparent_shows_the_page(tmp_path):
 def test_the_content_decides_and_no_program_runs(tmp_path):
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
     (tmp_path / "a.jpg").write_bytes(eps)
-    with pytest.raises(ValueError, match=r"a\.jpg is not a picture that can be read; expected JPEG"):
+    with pytest.raises(
+        ValueError, match=r"a\.jpg is not a picture that can be read; expected JPEG"
+    ):
         read_picture(tmp_path / "a.jpg")
     Image.new("RGB", (3, 3), "red").save(tmp_path / "b.ppm")  # a format that is not meant
     (tmp_path / "b.ppm").rename(tmp_path / "b.png")
