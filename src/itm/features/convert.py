@@ -16,7 +16,8 @@ from itm.features.sentences import read_sentences
 from itm.features.store import Store, fit, write_captions
 from itm.features.tsv import read_tsv
 from itm.utils.files import write_text
-from itm.utils.manifest import building, digest, is_complete, read_record
+from itm.utils.manifest import digest, is_complete, read_record
+from itm.utils.result_folder import building
 
 READERS: dict[str, Callable[[str | Path], Iterator[Record]]] = {
     "tsv": read_tsv,
@@ -26,11 +27,11 @@ READERS: dict[str, Callable[[str | Path], Iterator[Record]]] = {
 
 
 OTHERS = {  # formats that must be converted first, and how
-    "lmdb": "LMDB files of pickled objects are not read, since unpickling runs code; write one .npz "
-    "per image with `features`, `boxes`, `image_w` and `image_h` in an environment that trusts the "
-    "file, and give from=arrays (docs/features.md has the loop)",
-    "parquet": "Parquet files are not read; write one .npz per image with `features` and `boxes`, "
-    "and give from=arrays",
+    "lmdb": "LMDB files hold pickled objects, and unpickling runs code, so they are not read; "
+    "write one .npz per image with features, boxes, image_w and image_h in an environment that "
+    "trusts the file, and give from=arrays (docs/features.md has the loop)",
+    "parquet": "Parquet files are not read; write one .npz per image with features and boxes, and "
+    "give from=arrays",
 }
 RECORD = "prepare.json"  # what a folder was made of
 
@@ -77,10 +78,10 @@ def write_data_folder(
         "dtype": dtype,
     }
     out = Path(out).expanduser()
-    if not overwrite and is_complete(out, RECORD, settings):
-        if (read_record(out, RECORD) or {}).get("source") == digest(source):
-            print(f"{out} holds this result already")
-            return out
+    before = read_record(out, RECORD) if is_complete(out, RECORD, settings) else None
+    if before is not None and not overwrite and before.get("source") == digest(source):
+        print(f"{out} holds this result already")
+        return out
     sentences = read_sentences(captions)
     own, known = sentences.captions, sentences.splits
     splits = partition(list(own), lists, known, fractions, seed, partial)

@@ -136,6 +136,59 @@ def test_prepare_converts_and_checks(tmp_path, capsys):
         prepare(compose(["from=tsv"], "prepare"))
     with pytest.raises(ValueError, match="choose from tsv, arrays, hdf5"):
         prepare(compose(["from=csv", *paths], "prepare"))
+    with pytest.raises(ValueError, match=r"from=lmdb: .*one \.npz per image.*from=arrays"):
+        prepare(compose(["from=lmdb", *paths], "prepare"))
+
+
+def test_prepare_replaces_only_its_own(tmp_path, capsys):
+    write_tsv(tmp_path / "a.tsv")
+    lines = [f"{name}#{i}\t{text}\n" for name in NAMES for i, text in enumerate(CAPTIONS[name])]
+    (tmp_path / "captions.txt").write_text("".join(lines))
+    given = {"source": "a.tsv", "captions": "captions.txt", "out": "out"}
+    paths = [f"{key}={tmp_path / name}" for key, name in given.items()]
+    out = tmp_path / "out"
+
+    def again(*options):
+        capsys.readouterr()
+        given = ["from=tsv", *paths, f"fractions={THREE}", "write=[vocab]", "data.min_count=1"]
+        prepare(compose([*given, *options], "prepare"))
+        return capsys.readouterr().out
+
+    again()
+    assert "holds this result already" in again()
+    vocab = (out / "vocab.json").read_bytes()
+    with pytest.raises(ValueError, match=r"vocab\.json was made from other captions or options"):
+        again("data.min_count=9")
+    assert (out / "vocab.json").read_bytes() == vocab
+    again("data.min_count=9", "overwrite=true")
+    assert (out / "vocab.json").read_bytes() != vocab
+    with pytest.raises(ValueError, match="was made with other regions; .*overwrite=true"):
+        again("regions=2")
+    again("regions=2", "overwrite=true")
+    assert np.load(out / "train_ims.npy").shape == (2, 2, 6)
+    write_tsv(tmp_path / "a.tsv", NAMES[::-1])  # the same options, another source
+    with pytest.raises(ValueError, match="overwrite=true"):
+        again("regions=2")
+    (out / "vocab.json").write_text("published")
+    with pytest.raises(ValueError, match=r"changed since, such as vocab\.json"):
+        again("overwrite=true")
+    assert (out / "vocab.json").read_text() == "published"
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"did not make, such as mine\.txt"):
+        again("overwrite=true")
+
+
+def test_prepare_leaves_a_published_vocabulary(tmp_path):
+    folder_with(tmp_path, ["a dog"] * 4)
+    for name in ("dev", "test"):
+        folder_with(tmp_path, ["a cat"] * 4, name=name)
+    (tmp_path / "vocab.json").write_text("published")
+    options = ["data=flickr8k", f"data.root={tmp_path}", "write=[vocab,labels]"]
+    for more in ([], ["overwrite=true"]):
+        with pytest.raises(ValueError, match=r"vocab\.json was not made by this command"):
+            prepare(compose([*options, *more], "prepare"))
+    assert (tmp_path / "vocab.json").read_text() == "published"
+    assert not (tmp_path / "labels.json").exists()  # all files or none
 
 
 # Regions, stores ------------------------------------------------------------------------------
@@ -624,9 +677,7 @@ def test_rows_of_packed_images_are_checked(tmp_path, spans, message):
 def test_axes_in_another_order_are_refused(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:  # images last
         file["features"], file["ids"] = np.ones((3, 8, 5)), np.arange(5)
-    with pytest.raises(
-        ValueError, match=r"features \(3, 8, 5\).*must be the first axis.*ids \(5,\)"
-    ):
+    with pytest.raises(ValueError, match=r"\(3, 8, 5\).*must be the first axis.*ids \(5,\)"):
         list(read_hdf5(tmp_path / "a.h5"))
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["features"], file["boxes"] = np.ones((5, 3, 8)), np.ones((3, 5, 4))
@@ -639,13 +690,13 @@ def test_axes_in_another_order_are_refused(tmp_path):
     ("record", "message"),
     [
         (Record("a", np.ones((2048, 36))), r"features \(2048, 36\), which seem transposed"),
-        (Record("a", np.ones((6, 8)), np.ones((8, 4))), r"\(6, 8\) and boxes \(8, 4\).*features seem"),
+        (Record("a", np.ones((6, 8)), np.ones((8, 4))), r"boxes \(8, 4\).*the features seem"),
         (Record("a", np.ones((6, 8)), np.ones((4, 6))), r"\(6, 8\) and boxes \(4, 6\).*boxes seem"),
         (Record("a", np.ones((6, 8)), np.ones((5, 4))), r"\(6, 8\) and boxes \(5, 4\)"),
         (Record("a", np.ones((2, 3, 7, 7))), r"found float64 \(2, 3, 7, 7\)"),
         (boxed("a", np.tile([30, 20, 10, 5], (2, 1)), (40, 30)), "ends before it begins.*width"),
         (boxed("a", np.tile([0.5, 0.5, 0.2, 0.2], (2, 1))), "ends before it begins"),
-        (boxed("a", np.tile([0, 0, 300, 20], (2, 1)), (200, 300)), "out of the picture of 200 x 300"),
+        (boxed("a", np.tile([0, 0, 300, 20], (2, 1)), (200, 300)), "out of the picture of 200 x"),
         (boxed("a", np.tile([-40, 0, 30, 20], (2, 1)), (200, 300)), "reaches out of the picture"),
         (boxed("a", np.tile([0, 0, 1, 1.5], (2, 1))), "reaches out of 0 to 1"),
         (boxed("a", np.tile([0, 0, np.nan, 1], (2, 1))), "NaN or infinite"),
