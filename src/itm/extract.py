@@ -35,7 +35,7 @@ def command(cfg: DictConfig) -> Path:
     from itm.features.pictures import find_pictures
     from itm.features.plan import RECORD, describe_settings
     from itm.features.windows import windows
-    from itm.utils.manifest import is_complete
+    from itm.utils.provenance import is_complete
     from itm.utils.result_folder import building
 
     if cfg.images is None:

@@ -29,8 +29,12 @@ def command(cfg: DictConfig) -> None:
     print(page(root, per_image, [cfg.data.train, cfg.data.val, cfg.data.test]))
     train = read_split(root, cfg.data.train, per_image)
     if cfg.write:
-        sizes = (cfg.data.min_count, cfg.data.num_concepts, cfg.data.num_labels)
-        for path in write_derived(cfg.write, train, Path(cfg.out or root), *sizes, cfg.overwrite):
+        sizes = {
+            "min_count": cfg.data.min_count,
+            "num_concepts": cfg.data.num_concepts,
+            "num_labels": cfg.data.num_labels,
+        }
+        for path in write_derived(cfg.write, train, Path(cfg.out or root), sizes, cfg.overwrite):
             print(f"wrote {path}")
 
 

@@ -16,7 +16,7 @@ from itm.features.sentences import read_sentences
 from itm.features.store import Store, fit, write_captions
 from itm.features.tsv import read_tsv
 from itm.utils.files import write_text
-from itm.utils.manifest import digest, is_complete, read_record
+from itm.utils.provenance import digest, is_complete, read_record
 from itm.utils.result_folder import building
 
 READERS: dict[str, Callable[[str | Path], Iterator[Record]]] = {

@@ -13,7 +13,7 @@ from itm.features.pictures import inspect_pictures
 from itm.features.sentences import read_sentences
 from itm.features.store import write_captions
 from itm.utils.files import write_text
-from itm.utils.manifest import digest, digest_files, other_settings, read_record
+from itm.utils.provenance import digest, digest_files, other_settings, read_record
 
 RECORD = "extract.json"  # in the folder of the features: their settings and splits
 

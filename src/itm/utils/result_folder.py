@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from itm.utils.files import manifest, write_text
-from itm.utils.manifest import RECORDS, listed, other_settings, read_record
+from itm.utils.files import write_text
+from itm.utils.provenance import RECORDS, checksums, listed, other_settings, read_record
 
 CLEARED = "cleared"  # the key of a record whose other files are being deleted
 
@@ -72,7 +72,7 @@ def building(
         names = sorted(p.relative_to(work).as_posix() for p in work.rglob("*") if p.is_file())
         names.remove(record)
         content = read_record(work, record) or {}
-        write_text(work / record, json.dumps({**content, "files": manifest(work, names)}))
+        write_text(work / record, json.dumps({**content, "files": checksums(work, names)}))
         _replace(work, folder, record)
 
 
@@ -113,7 +113,7 @@ def check_target(
             f"out={folder} was made with {made}; "
             "choose another out=, or give overwrite=true to replace the whole folder"
         )
-    now = manifest(folder, content)
+    now = checksums(folder, content)
     changed = [name for name in content if files[name] not in (None, now[name])]
     if changed:
         raise ValueError(

@@ -179,9 +179,8 @@ def test_prepare_replaces_only_its_own(tmp_path, capsys):
 
 
 def test_prepare_leaves_a_published_vocabulary(tmp_path):
-    folder_with(tmp_path, ["a dog"] * 4)
-    for name in ("dev", "test"):
-        folder_with(tmp_path, ["a cat"] * 4, name=name)
+    for name in ("train", "dev", "test"):
+        folder_with(tmp_path, b"a dog\n" * 4, name=name)
     (tmp_path / "vocab.json").write_text("published")
     options = ["data=flickr8k", f"data.root={tmp_path}", "write=[vocab,labels]"]
     for more in ([], ["overwrite=true"]):

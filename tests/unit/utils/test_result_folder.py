@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from itm.utils.manifest import digest, is_complete, place_files, read_record
+from itm.utils.provenance import digest, is_complete, place_files, read_record
 from itm.utils.result_folder import building, check_target
 
 RECORD = "extract.json"
@@ -108,7 +108,7 @@ def test_files_of_others_are_never_replaced(tmp_path):
     (folder / "a.txt").write_text("corrected")
     with pytest.raises(ValueError, match=r"changed since, such as a\.txt"):
         build(folder, "new", overwrite=True)
-    with pytest.raises(ValueError, match=r"a\.txt is damaged"):
+    with pytest.raises(ValueError, match=r"a\.txt is missing, damaged or was edited"):
         is_complete(folder, RECORD, {"text": "old"})
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="file is a file; expected a folder"):

@@ -1,18 +1,18 @@
-"""Records in the folders that commands write: what made the files, and their checksums.
+"""Record in a data folder which command made its files, from what, and their checksums.
 
-A record is a JSON file with the settings of a result and the checksums of its files, or of single
+A record is a JSON file with the settings of a result and the SHA-256 of its files, or of single
 files that were added. Files that no record lists belong to somebody else and are never replaced.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from itm.utils.files import check_manifest, manifest, write_text
+from itm.utils.files import write_text
 
 RECORDS = ("extract.json", "prepare.json")  # in a data folder
 
@@ -38,6 +38,11 @@ def digest_files(files: Mapping[str, Path]) -> str:
             while piece := content.read(2**20):
                 total.update(piece)
     return total.hexdigest()
+
+
+def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Compute the SHA-256 of files in a folder by name; names without a file are left out."""
+    return {name: digest_files({"": folder / name}) for name in names if (folder / name).is_file()}
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any] | None:
@@ -73,7 +78,12 @@ def is_complete(folder: Path, record: str, settings: Mapping[str, Any]) -> bool:
     found = read_record(folder, record)
     if found is None or "files" not in found or other_settings(found, settings):
         return False
-    check_manifest(folder, found["files"])
+    for name, checksum in found["files"].items():
+        if checksums(folder, [name]).get(name) != checksum:
+            raise ValueError(
+                f"{folder / name} is missing, damaged or was edited: its checksum differs from "
+                f"that in {record}; restore it, or give overwrite=true to write the folder again"
+            )
     return True
 
 
@@ -94,9 +104,9 @@ def place_files(
     """
     own = read_record(folder, record) or {}
     before: dict[str, Any] = dict(own.get("derived") or {})
-    new = manifest(work, sorted(p.name for p in work.iterdir()))
+    new = checksums(work, sorted(p.name for p in work.iterdir()))
     for name, checksum in new.items():
-        found = manifest(folder, [name]).get(name)
+        found = checksums(folder, [name]).get(name)
         if found in (None, checksum) or (name in before and before[name] is None):
             continue
         if name not in before or before[name]["checksum"] != found:
