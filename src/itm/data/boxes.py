@@ -24,7 +24,12 @@ def to_fractions(boxes: np.ndarray, size: tuple[float, float] | None) -> np.ndar
     return np.clip(boxes / np.array([*size, *size], np.float32), 0, 1)
 
 
-def check_boxes(boxes: np.ndarray, size: tuple[float, float] | None, where: str) -> None:
+def check_boxes(
+    boxes: np.ndarray,
+    size: tuple[float, float] | None,
+    where: str,
+    pixels: bool | None = None,
+) -> None:
     """Check that boxes (..., 4) are finite, run from left to right and lie in their picture.
 
     A box may end where it begins. Rounding may carry it out of the picture by a pixel or 5 %.
@@ -33,6 +38,7 @@ def check_boxes(boxes: np.ndarray, size: tuple[float, float] | None, where: str)
         boxes: x1, y1, x2, y2 in pixels or fractions.
         size: width and height of the picture, or None if unknown.
         where: begins the message.
+        pixels: whether the boxes are in pixels; None = if `in_pixels` says so.
 
     Raises:
         ValueError: other values, or x, y, width, height.
@@ -40,7 +46,7 @@ def check_boxes(boxes: np.ndarray, size: tuple[float, float] | None, where: str)
     boxes = np.asarray(boxes, np.float64)
     if not np.isfinite(boxes).all():
         raise ValueError(f"{where}: boxes with NaN or infinite values")
-    pixels = in_pixels(boxes)
+    pixels = in_pixels(boxes) if pixels is None else pixels
     slack = 1.0 if pixels else 0.01
     backwards = (boxes[..., 2:] < boxes[..., :2] - slack).any(-1)
     if backwards.any():

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from itm.data.boxes import to_fractions
+from itm.data.boxes import check_boxes, to_fractions
 from itm.utils.pictures import picture_files, read_picture
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -105,6 +105,7 @@ class PictureDataset(Dataset):
         pixels, size = load_pixels(self.paths[row], self.size)
         if isinstance(self.boxes, np.ndarray):
             return row, pixels, self.boxes
+        check_boxes(self.boxes[row], size, str(self.paths[row]))
         boxes = to_fractions(self.boxes[row], size)
         assert boxes is not None
         return row, pixels, boxes

@@ -118,7 +118,7 @@ def entity_boxes(path: Path) -> tuple[tuple[int, int], dict[str, list[Box]]]:
             x1, y1, x2, y2 = (
                 int(corners.findtext(key, "")) - 1 for key in ("xmin", "ymin", "xmax", "ymax")
             )
-            check_boxes(np.array([x1, y1, x2 + 1, y2 + 1]) + 0.0, (width, height), "an object")
+            check_boxes(np.array([x1, y1, x2 + 1, y2 + 1]), (width, height), "an object", True)
             if x2 < x1 or y2 < y1:
                 raise ValueError(f"a box {(x1, y1, x2, y2)} that ends before it begins")
             for name in thing.iter("name"):
@@ -154,7 +154,7 @@ def _refer(path: Path, split: Split) -> Iterator[Phrase]:
             where = f"{files[0]}: expression {number} of image {ref['image_id']}"
             x, y, w, h = (float(value) for value in boxes[int(ref["ann_id"])]["bbox"])
             size = (int(picture["width"]), int(picture["height"]))
-            check_boxes(np.array([x, y, x + w, y + h]), size, where)
+            check_boxes(np.array([x, y, x + w, y + h]), size, where, True)
             if min(w, h) <= 0:
                 raise ValueError(f"{where}: bbox {(x, y, w, h)} must have a width and a height")
             box = _in_units((x, y, x + w, y + h), size, split)

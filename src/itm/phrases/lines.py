@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from itm.data.boxes import LIMIT, Box, around, check_boxes, edges, in_pixels
 from itm.data.layout import Split
 from itm.phrases.split import Phrase
 
+LARGEST = 10**9  # of a coordinate; NaN and infinite values are not below it either
 BLANK = ("Zs", "Zl", "Zp", "Cc", "Cf")  # Unicode categories: blanks, control and format characters
 
 
@@ -115,7 +115,7 @@ def _box(where: str, boxes: Any, pixels: bool) -> Box:
         isinstance(boxes, list)
         and boxes
         and all(isinstance(box, list) and len(box) == 4 for box in boxes)
-        and all(type(x) in (int, float) and math.isfinite(x) for box in boxes for x in box)
+        and all(type(x) in (int, float) and abs(x) < LARGEST for box in boxes for x in box)
     )
     if not valid:
         raise ValueError(
