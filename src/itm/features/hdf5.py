@@ -16,6 +16,7 @@ from itm.utils.safe_pickle import read_arrays
 
 FEATURES = ("features", "image_features", "feature", "feat", "x")
 BOXES = ("boxes", "image_bb", "bbox", "box")
+SPATIAL = "spatial_features"  # (..., 6): x1, y1, x2, y2, width, height as fractions
 IDS = ("ids", "image_ids", "image_id", "names")
 SUFFIX = re.compile(r"(.+?)_(?:image_features|features|feature|feat)$")  # 12_features
 RANGES = ("pos_boxes",)  # (N, 2): first and last + 1 row of each image, for packed regions
@@ -27,7 +28,8 @@ def read_hdf5(path: str | Path) -> Iterator[Record]:
     The file has one of these structures:
 
     - `features` (N, R, F), or (rows, F) with `pos_boxes` (N, 2), the rows of each image; optional
-      `boxes`; and the images' names in `ids` (N,), or in `FILE_imgid2idx.pkl`;
+      `boxes` or `spatial_features`; and the images' names in `ids` (N,), or in
+      `FILE_imgid2idx.pkl`;
     - a data set per image, named as the image;
     - data sets `NAME_features` and optional `NAME_boxes` per image;
     - a group per image with `features` and optional `boxes`, and image_w and image_h as attributes;
@@ -84,6 +86,10 @@ def _rows(file: Group, name: str, path: Path) -> Iterator[Record]:
             f"{path}: {name} {features.shape} needs one name per image in one of {', '.join(IDS)}, "
             f"and the images must be the first axis; found {', '.join(file)}{found}"
         )
+    if (
+        SPATIAL in file
+    ):  # of the same images as fractions, where `image_bb` has pixels without sizes
+        own_boxes = SPATIAL
     boxes = None if own_boxes is None else file[own_boxes]
     if boxes is not None and len(boxes) != len(features):
         raise ValueError(
@@ -93,7 +99,7 @@ def _rows(file: Group, name: str, path: Path) -> Iterator[Record]:
     for row, cell in enumerate(labels):
         label = cell.decode("utf-8") if isinstance(cell, bytes) else str(cell)
         at = row if spans is None else slice(*spans[row])
-        yield Record(label, features[at], None if boxes is None else boxes[at])
+        yield Record(label, features[at], None if boxes is None else boxes[at][..., :4])
 
 
 def _spans(rows: np.ndarray, features: Any, path: Path) -> list[tuple[int, int]]:
