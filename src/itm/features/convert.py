@@ -1,4 +1,4 @@
-"""Write features that others extracted as a folder in the SCAN layout."""
+"""Convert existing features to a folder in the SCAN layout."""
 
 from __future__ import annotations
 
@@ -103,24 +103,24 @@ def convert_features(
     """Write the images of all splits in one pass over the records, which may come in any order.
 
     Args:
-        records: one per image; images outside all splits are skipped and counted.
+        records: one per image; images that are in no split are skipped and counted.
         splits: split -> images.
         captions: image -> captions.
         out: folder to write.
         regions: R of the result. Images with more regions lose the last ones, images with fewer
-            repeat theirs. None keeps the number of the images, which must be the same for all.
+            repeat theirs. None = the number of regions of the images, which must all have the same.
         dtype: "float16" or "float32".
 
     Raises:
-        ValueError: images differ in regions, width or the units of their boxes, have features and
-            boxes that contradict each other, have no record or two.
+        ValueError: images differ in regions, width or the units of their boxes; features and boxes
+            contradict each other; or an image has no record, or two different ones.
     """
     place = {
         name: (split, row) for split, names in splits.items() for row, name in enumerate(names)
     }
     names, stores = Names(place), dict[str, Store]()
     shape: tuple[int, int] | None = None
-    units: tuple[str, str] | None = None  # of the boxes, and the image that told them
+    units: tuple[str, str] | None = None  # of the boxes, and the image that has them
     given, lost = False, list[str]()
     sources: dict[str, str] = {}
     for record in records:
@@ -133,7 +133,7 @@ def convert_features(
         if units and own and own != units[0] != "no boxes":
             raise ValueError(
                 f"image {record.name} has {own}, image {units[1]} has {units[0]}; all images must "
-                "be alike"
+                "have boxes in the same units, or none"
             )
         if units is None and own:
             units = own, record.name
@@ -146,12 +146,12 @@ def convert_features(
             }
         elif (regions is None and len(features) != shape[0]) or features.shape[1] != shape[1]:
             raise ValueError(
-                f"image {record.name} has features {features.shape}, the first one had {shape}; "
-                "regions=36 brings all to one number of regions"
+                f"image {record.name} has features {features.shape}, the first image has {shape}; "
+                "regions=36 changes all to one number of regions"
             )
         boxes = None if record.boxes is None else to_fractions(record.boxes, record.size)
         if given and boxes is None:
-            raise ValueError(f"image {record.name} has {own}, the first image had known units")
+            raise ValueError(f"image {record.name} has {own}, the first image has known units")
         split, row = place[name]
         features = fit(features, shape[0])
         if sources.get(name) == record.name and not stores[split].holds(row, features):

@@ -58,7 +58,7 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 def fit_boxes(
     boxes: dict[str, np.ndarray], names: Sequence[str], regions: int | None = None
 ) -> list[np.ndarray]:
-    """Bring the boxes of some pictures to one number of regions, by default that of the first."""
+    """Change the boxes of pictures to one number of regions, by default that of the first."""
     regions = regions or len(next(iter(boxes.values())))
     return [fit(boxes[name], regions) for name in names]
 
@@ -73,20 +73,21 @@ def extract_split(
     batch_size: int = 32,
     workers: int = 2,
 ) -> None:
-    """Fill the features and boxes of one split; rows that an earlier run has filled stay.
+    """Fill the features and boxes of one split; rows that an earlier run filled are kept.
 
     Args:
         out: folder of the features.
         split: name of the split.
         paths: N pictures.
-        network: on the device that it runs on.
+        network: already on its device.
         boxes: (R, 4) fractions for all pictures, or N arrays (R, 4) of pixels or fractions.
         dtype: "float16" or "float32".
-        batch_size: pictures at once.
+        batch_size: pictures per step.
         workers: loader processes.
 
     Raises:
-        ValueError: features that do not fit the type, or that an earlier run made in another shape.
+        ValueError: values too large for the type, a picture that cannot be read, or features of an
+            earlier run in another shape.
     """
     device = next(network.parameters()).device
     with torch.inference_mode():

@@ -71,7 +71,7 @@ def make_plan(
     workers: int = 2,
     partial: bool = False,
 ) -> tuple[Groups, Groups]:
-    """Assign the pictures that can be used to splits; print what is left out, and why.
+    """Assign the usable pictures to splits; print what is left out, and why.
 
     Args:
         pictures: name -> file.
@@ -80,10 +80,10 @@ def make_plan(
         fractions: as there.
         seed: as there.
         workers: threads that look for broken pictures.
-        partial: accept that captions, lists and pictures have few names in common.
+        partial: continue although captions, lists and pictures have few names in common.
 
     Returns:
-        Split -> pictures, and picture -> captions, which is empty without a caption file.
+        Split -> pictures, and picture -> captions (empty without a caption file).
 
     Raises:
         ValueError: no picture can be used, or captions and pictures do not belong together.
@@ -127,7 +127,7 @@ def _joined(names: Sequence[str]) -> str:
 
 
 def write_plan(out: Path, settings: Mapping[str, Any], splits: Groups, captions: Groups) -> None:
-    """Write captions and ids of every split, and last the record that `read_plan` reads."""
+    """Write captions and ids of every split, then the record that `read_plan` reads."""
     out.mkdir(parents=True, exist_ok=True)
     if captions:
         write_captions(out, splits, captions)
@@ -140,7 +140,7 @@ def write_plan(out: Path, settings: Mapping[str, Any], splits: Groups, captions:
 def _captioned(
     path: str | Path, pictures: Mapping[str, Path], partial: bool
 ) -> tuple[list[str], Groups, dict[str, str]]:
-    """Find the pictures with captions, their captions, and their splits if the file knows them.
+    """Find the pictures with captions, their captions, and their splits if the file has them.
 
     Raises:
         ValueError: captions and pictures do not belong together.

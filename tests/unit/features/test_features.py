@@ -244,7 +244,7 @@ FRACTION, PIXEL = np.full((2, 4), 0.5), np.full((2, 4), 50.0)
         ((PIXEL, (100, 100)), (PIXEL,), "without the image's size, image .* has boxes in pixels;"),
         ((FRACTION,), (PIXEL, (100, 100)), "in pixels, image .* has boxes in fractions"),
         ((FRACTION,), (None,), "has no boxes, image .* has boxes in fractions"),
-        ((np.zeros((2, 4)),), (PIXEL,), "the first image had known units"),
+        ((np.zeros((2, 4)),), (PIXEL,), "the first image has known units"),
         ((FRACTION,), (np.ones((3, 4)),), r"features \(2, 3\) and boxes \(3, 4\)"),
         ((np.ones((3, 4)),), (FRACTION,), "the features seem transposed"),
     ],
