@@ -29,10 +29,11 @@ def check_boxes(
     size: tuple[float, float] | None,
     where: str,
     pixels: bool | None = None,
-) -> None:
-    """Check that boxes (..., 4) are finite, run from left to right and lie in their picture.
+) -> int:
+    """Check that boxes (..., 4) are finite and lie in their picture as x1, y1, x2, y2.
 
-    A box may end where it begins. Rounding may carry it out of the picture by a pixel or 5 %.
+    Rounding may carry a box out of the picture by a pixel or 5 %. Boxes of pixels cannot be checked
+    against a picture of unknown size.
 
     Args:
         boxes: x1, y1, x2, y2 in pixels or fractions.
@@ -40,8 +41,12 @@ def check_boxes(
         where: begins the message.
         pixels: whether the boxes are in pixels; None = if `in_pixels` says so.
 
+    Returns:
+        The number of boxes that end before they begin; they overlap nothing.
+
     Raises:
-        ValueError: other values, or x, y, width, height.
+        ValueError: NaN, infinite values, boxes outside of the picture, or boxes that are
+            x, y, width, height: some end before they begin, but read so, all lie in the picture.
     """
     boxes = np.asarray(boxes, np.float64)
     if not np.isfinite(boxes).all():
@@ -49,21 +54,23 @@ def check_boxes(
     pixels = in_pixels(boxes) if pixels is None else pixels
     slack = 1.0 if pixels else 0.01
     backwards = (boxes[..., 2:] < boxes[..., :2] - slack).any(-1)
-    if backwards.any():
-        raise ValueError(
-            f"{where}: box {_shown(boxes[backwards][0])} ends before it begins; expected x1, y1, "
-            "x2, y2. If these are x, y, width, height, add x and y to the last two first"
-        )
     if pixels and size is None:
-        return
+        return int(backwards.sum())
     limit = np.array([*size, *size]) if pixels and size is not None else np.ones(4)
-    outside = (np.maximum(-boxes, boxes - limit) > 0.05 * limit + pixels).any(-1)
+    most = 1.05 * limit + pixels
+    outside = ((boxes > most) | (boxes < limit - most)).any(-1)
     if outside.any():
         shape = f"the picture of {size[0]:g} x {size[1]:g} pixels" if pixels and size else "0 to 1"
         raise ValueError(
             f"{where}: box {_shown(boxes[outside][0])} reaches out of {shape}; expected x1, y1, "
             "x2, y2 in pixels of that picture, or fractions of its width and height"
         )
+    if backwards.any() and (boxes[..., :2] + boxes[..., 2:] <= most[:2]).all():
+        raise ValueError(
+            f"{where}: box {_shown(boxes[backwards][0])} ends before it begins; the boxes seem to "
+            "be x, y, width, height, expected x1, y1, x2, y2: add x and y to the last two first"
+        )
+    return int(backwards.sum())
 
 
 def _shown(box: np.ndarray) -> str:

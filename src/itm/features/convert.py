@@ -11,7 +11,7 @@ from itm.data.names import Names, report_lost
 from itm.features.arrays import read_arrays
 from itm.features.hdf5 import read_hdf5
 from itm.features.partition import partition
-from itm.features.records import Record, box_units, check_record
+from itm.features.records import Record, box_units, check_record, count_backward
 from itm.features.sentences import read_sentences
 from itm.features.store import Store, fit, write_captions
 from itm.features.tsv import read_tsv
@@ -121,7 +121,7 @@ def convert_features(
     names, stores = Names(place), dict[str, Store]()
     shape: tuple[int, int] | None = None
     units: tuple[str, str] | None = None  # of the boxes, and the image that has them
-    given, lost = False, list[str]()
+    given, lost, backward = False, list[str](), dict[str, int]()
     sources: dict[str, str] = {}
     for record in records:
         name = names.claim(record.name)
@@ -130,6 +130,8 @@ def convert_features(
             continue
         features = check_record(record)
         own = box_units(record)
+        if count := count_backward(record):
+            backward[record.name] = count
         if units and own and own != units[0] != "no boxes":
             raise ValueError(
                 f"image {record.name} has {own}, image {units[1]} has {units[0]}; all images must "
@@ -165,6 +167,12 @@ def convert_features(
     )
     if units and not given:
         print(f"no boxes written, since image {units[1]} has {units[0]}")
+    if given and backward:
+        print(
+            f"warning: {sum(backward.values())} boxes of {len(backward)} images end before they "
+            f"begin, x2 < x1 or y2 < y1, such as those of {next(iter(backward))}; they overlap "
+            "nothing"
+        )
     write_captions(out, splits, captions)
     for store in stores.values():
         store.finish()

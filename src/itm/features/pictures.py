@@ -105,7 +105,8 @@ class PictureDataset(Dataset):
         pixels, size = load_pixels(self.paths[row], self.size)
         if isinstance(self.boxes, np.ndarray):
             return row, pixels, self.boxes
-        check_boxes(self.boxes[row], size, str(self.paths[row]))
+        if check_boxes(self.boxes[row], size, str(self.paths[row])):
+            raise ValueError(f"{self.paths[row]}: a box ends before it begins, x2 < x1 or y2 < y1")
         boxes = to_fractions(self.boxes[row], size)
         assert boxes is not None
         return row, pixels, boxes

@@ -73,6 +73,14 @@ def _check_count(name: str, features: tuple[int, ...], boxes: tuple[int, ...]) -
     )
 
 
+def count_backward(record: Record) -> int:
+    """Count the boxes that end before they begin, x2 < x1 or y2 < y1."""
+    if record.boxes is None:
+        return 0
+    boxes = np.asarray(record.boxes)
+    return int((boxes[:, 2:] < boxes[:, :2]).any(1).sum())
+
+
 def box_units(record: Record) -> str | None:
     """Say in which units the boxes of a record are; None if all are zero, which fits any unit."""
     if record.boxes is None:
