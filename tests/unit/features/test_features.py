@@ -158,9 +158,9 @@ def test_prepare_replaces_only_its_own(tmp_path, capsys):
     assert "holds this result already" in again()
     vocab = (out / "vocab.json").read_bytes()
     with pytest.raises(ValueError, match=r"vocab\.json was made from other captions or options"):
-        again("data.min_count=9")
+        again("data.min_count=4")
     assert (out / "vocab.json").read_bytes() == vocab
-    again("data.min_count=9", "overwrite=true")
+    again("data.min_count=4", "overwrite=true")
     assert (out / "vocab.json").read_bytes() != vocab
     with pytest.raises(ValueError, match="was made with other regions; .*overwrite=true"):
         again("regions=2")
