@@ -19,7 +19,8 @@ from itm.app.config import CONF
 from itm.app.entry import run
 from itm.app.splits import find_split
 from itm.data.layout import find_row, name_of, read_array
-from itm.phrases.localisation import FOUND, localise, measure, region_scores
+from itm.phrases.localisation import FOUND, localise, region_scores
+from itm.phrases.localisation import measure_localisation as measure
 from itm.phrases.split import PhraseSplit
 
 __all__ = ["localise", "measure", "region_scores"]

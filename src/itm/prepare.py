@@ -16,47 +16,60 @@ def command(cfg: DictConfig) -> None:
     """Report on every split of a folder, after a conversion, and write the files asked for.
 
     Raises:
-        ValueError: no data.root, or a split that cannot be used.
+        ValueError: no data.root, a split that cannot be used, or a file that would be replaced.
         FileNotFoundError: the folder has no split at all.
     """
     # Late, since they bring torch, which `--help` need not wait for.
     from itm.data.check import page
     from itm.data.layout import read_split
-    from itm.data.prepared import write_prepared
+    from itm.features.derived import write_derived
 
     root = convert(cfg) if cfg["from"] else find_root(cfg.data, "the folder to check")
     per_image = cfg.data.captions_per_image
     print(page(root, per_image, [cfg.data.train, cfg.data.val, cfg.data.test]))
     train = read_split(root, cfg.data.train, per_image)
-    out = Path(cfg.out or root)
-    out.mkdir(parents=True, exist_ok=True)
-    sizes = (cfg.data.min_count, cfg.data.num_concepts, cfg.data.num_labels)
-    for kind in cfg.write:
-        print(f"wrote {write_prepared(kind, train, out, *sizes)}")
+    if cfg.write:
+        sizes = {
+            "min_count": cfg.data.min_count,
+            "num_concepts": cfg.data.num_concepts,
+            "num_labels": cfg.data.num_labels,
+        }
+        for path in write_derived(cfg.write, train, Path(cfg.out or root), sizes, cfg.overwrite):
+            print(f"wrote {path}")
 
 
 def convert(cfg: DictConfig) -> Path:
     """Write the features of `source` and the captions of `captions` as a data folder.
 
     Raises:
-        ValueError: an unknown format, a missing option, or captions of images without features.
+        ValueError: an unknown format, a missing option, captions of images without features, or a
+            folder that holds other files.
     """
-    from itm.features.convert import READERS, convert_features
-    from itm.features.partition import partition
-    from itm.features.sentences import read_sentences
+    from itm.features.convert import OTHERS, READERS, write_data_folder
 
+    kind = cfg["from"]
+    if kind in OTHERS:
+        raise ValueError(f"from={kind}: {OTHERS[kind]}")
     missing = [key for key in ("source", "captions", "out") if cfg[key] is None]
-    if missing or cfg["from"] not in READERS:
+    if missing or kind not in READERS:
         raise ValueError(
-            f"from={cfg['from']}: choose from {', '.join(READERS)}, and give source=FILE_OR_FOLDER "
+            f"from={kind}: choose from {', '.join(READERS)}, and give source=FILE_OR_FOLDER "
             f"captions=FILE out=FOLDER{' (missing: ' if missing else ''}{', '.join(missing)}"
             f"{')' if missing else ''}"
         )
-    sentences = read_sentences(cfg.captions)
-    captions, known = sentences.captions, sentences.splits
-    splits = partition(list(captions), cfg.splits, known, cfg.fractions, cfg.seed, cfg.partial)
-    records = READERS[cfg["from"]](cfg.source)
-    return convert_features(records, splits, captions, cfg.out, cfg.regions, cfg.dtype)
+    return write_data_folder(
+        kind,
+        cfg.source,
+        cfg.captions,
+        cfg.out,
+        cfg.splits,
+        cfg.fractions,
+        cfg.seed,
+        cfg.partial,
+        cfg.regions,
+        cfg.dtype,
+        cfg.overwrite,
+    )
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="prepare")

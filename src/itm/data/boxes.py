@@ -24,6 +24,59 @@ def to_fractions(boxes: np.ndarray, size: tuple[float, float] | None) -> np.ndar
     return np.clip(boxes / np.array([*size, *size], np.float32), 0, 1)
 
 
+def check_boxes(
+    boxes: np.ndarray,
+    size: tuple[float, float] | None,
+    where: str,
+    pixels: bool | None = None,
+) -> int:
+    """Check that boxes (..., 4) are finite and lie in their picture as x1, y1, x2, y2.
+
+    Rounding may carry a box out of the picture by a pixel or 5 %. Boxes of pixels cannot be checked
+    against a picture of unknown size.
+
+    Args:
+        boxes: x1, y1, x2, y2 in pixels or fractions.
+        size: width and height of the picture, or None if unknown.
+        where: begins the message.
+        pixels: whether the boxes are in pixels; None = if `in_pixels` says so.
+
+    Returns:
+        The number of boxes that end before they begin; they overlap nothing.
+
+    Raises:
+        ValueError: NaN, infinite values, boxes outside of the picture, or boxes that are
+            x, y, width, height: some end before they begin, but read so, all lie in the picture.
+    """
+    boxes = np.asarray(boxes, np.float64)
+    if not np.isfinite(boxes).all():
+        raise ValueError(f"{where}: boxes with NaN or infinite values")
+    pixels = in_pixels(boxes) if pixels is None else pixels
+    slack = 1.0 if pixels else 0.01
+    backwards = (boxes[..., 2:] < boxes[..., :2] - slack).any(-1)
+    if pixels and size is None:
+        return int(backwards.sum())
+    limit = np.array([*size, *size]) if pixels and size is not None else np.ones(4)
+    most = 1.05 * limit + pixels
+    outside = ((boxes > most) | (boxes < limit - most)).any(-1)
+    if outside.any():
+        shape = f"the picture of {size[0]:g} x {size[1]:g} pixels" if pixels and size else "0 to 1"
+        raise ValueError(
+            f"{where}: box {_shown(boxes[outside][0])} reaches out of {shape}; expected x1, y1, "
+            "x2, y2 in pixels of that picture, or fractions of its width and height"
+        )
+    if backwards.any() and (boxes[..., :2] + boxes[..., 2:] <= most[:2]).all():
+        raise ValueError(
+            f"{where}: box {_shown(boxes[backwards][0])} ends before it begins; the boxes seem to "
+            "be x, y, width, height, expected x1, y1, x2, y2: add x and y to the last two first"
+        )
+    return int(backwards.sum())
+
+
+def _shown(box: np.ndarray) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in box) + ")"
+
+
 def overlaps(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Compute intersection over union: (..., R, 4) with (..., 4) -> (..., R).
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itm.data.names import Names
+from itm.utils.pictures import picture_files, read_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -18,9 +19,11 @@ FORMATS = {
     ".png": "image/png",
     ".gif": "image/gif",
     ".webp": "image/webp",
+    ".bmp": "image/bmp",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
     ".svg": "image/svg+xml",  # inside <img> a browser runs none of its scripts
 }
-TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")  # modes of Pillow
 
 
 class Pictures:
@@ -44,14 +47,13 @@ class Pictures:
         if folder is not None:
             if not Path(folder).is_dir():
                 raise FileNotFoundError(f"images={folder} is not a folder")
-            found = [p for p in sorted(Path(folder).rglob("*")) if p.suffix.lower() in FORMATS]
             ids = split.ids or [str(row) for row in range(split.num_images)]
-            files = {path.relative_to(folder).as_posix(): path for path in found}
+            files = picture_files(folder, FORMATS)
             matched = Names(files).match(ids)
             self._files = {name: files[file] for name, file in matched.items()}
             if not matched:
                 raise ValueError(
-                    f"none of the {len(found)} pictures in {folder} is named as an image of split "
+                    f"none of the {len(files)} pictures in {folder} is named as an image of split "
                     f"{split.name}, such as {ids[0]!r} or '{ids[0]}.jpg'"
                 )
         elif (split.folder / f"{split.name}_scenes.jsonl").is_file():
@@ -84,49 +86,4 @@ class Pictures:
             ImportError: Pillow is missing.
         """
         found = self.find(name)
-        return open_upright(found) if isinstance(found, Path) else found
-
-
-def open_upright(path: Path) -> Image:
-    """Read a picture file as RGB, as a viewer shows it.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a picture.
-        ImportError: Pillow is missing.
-    """
-    from PIL import Image, UnidentifiedImageError  # late: Pillow is optional
-
-    try:
-        with Image.open(path) as opened:
-            return as_shown(opened)
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not a picture that can be read") from error
-
-
-def as_shown(picture: Image) -> Image:
-    """Turn an opened picture into the RGB pixels that a viewer shows.
-
-    The picture is turned as its camera was held, 16 bits are scaled to 8, transparent pixels show a
-    white page, palettes and CMYK become RGB. Of an animation it is the first frame.
-
-    Raises:
-        ValueError: pixels of 32 bits, whose range the file does not tell.
-    """
-    import numpy as np
-    from PIL import Image, ImageOps  # late: Pillow is optional
-
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I;16") or upright.mode in ("I", "F"):
-        values = np.asarray(upright)
-        if upright.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ValueError(
-                f"pixels of mode {upright.mode} from {values.min():g} to {values.max():g}; save "
-                "the picture with 8 or 16 bits"
-            )
-        return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
-    if upright.mode not in TRANSPARENT and "transparency" not in upright.info:
-        return upright.convert("RGB")
-    page = Image.new("RGBA", upright.size, "white")
-    page.alpha_composite(upright.convert("RGBA"))
-    return page.convert("RGB")
+        return read_picture(found) if isinstance(found, Path) else found

@@ -1,7 +1,8 @@
 """Make a data folder in the SCAN layout from pictures, or from features in other formats.
 
-`sentences` reads caption files, `partition` makes the splits, `store` writes the folder. `tsv`,
-`arrays` and `hdf5` read features that others extracted, and `convert` writes them. `plan` assigns
-pictures to splits, and `extraction` computes their features with `pictures`, `windows` and
-`backbones`. `tables` understands tables of captions, `records` checks the features of an image.
+`sentences` reads caption files, with `tables` for tables; `partition` makes the splits; `store`
+writes the arrays. Existing features: `tsv`, `arrays` and `hdf5` read them, `records` checks each
+image, `convert` writes the folder, `derived` adds vocabularies and the like. Pictures: `plan`
+assigns them to splits, and `extraction` computes features with `pictures`, `windows` and
+`backbones`.
 """

@@ -2,53 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Container, Iterator
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from itm.data.layout import read_array
 from itm.features.records import Record
+from itm.utils.archive import read_npz
 
 FEATURES = ("features", "feature", "feat", "x", "arr_0")  # of the public extractors
 BOXES = ("boxes", "bbox", "box")
+SIZE = ("image_w", "image_h")
 
 
 def read_arrays(folder: str | Path) -> Iterator[Record]:
     """Read the files below a folder, sorted by name; each is opened when its turn comes.
 
     A .npz may hold the features under any of `FEATURES`, boxes under any of `BOXES`, and image_w
-    and image_h.
+    and image_h. Other members, such as pickled objects, are not read.
 
     Raises:
-        ValueError: no such file, or a file that is broken or holds other arrays.
+        FileNotFoundError: no such folder.
+        ValueError: a folder without such files, or a file that is damaged or holds other arrays.
     """
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix in (".npy", ".npz"))
+    folder = Path(folder).expanduser()
+    if not folder.exists():
+        raise FileNotFoundError(f"source={folder}: no such folder")
+    if not folder.is_dir():
+        raise ValueError(f"source={folder} is a file, expected a folder of .npy or .npz files")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix in (".npy", ".npz") and p.is_file())
     if not paths:
         raise ValueError(f"{folder} holds no .npy or .npz file")
     for path in paths:
         if path.suffix == ".npy":
             yield Record(path.stem, np.asarray(read_array(path)))
-            continue
-        try:
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                yield _from_npz(path, file)
-        except (OSError, ValueError, EOFError, BadZipFile) as error:
-            raise ValueError(f"{path} cannot be used: {error}") from error
+        else:
+            yield _from_npz(path)
 
 
-def _from_npz(path: Path, file: Mapping[str, np.ndarray]) -> Record:
-    name = first(file, FEATURES)
+def _from_npz(path: Path) -> Record:
+    try:
+        arrays = read_npz(path, (*FEATURES, *BOXES, *SIZE))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be used: {error}") from error
+    name, boxes = first(arrays, FEATURES), first(arrays, BOXES)
     if name is None:
-        raise ValueError(f"expected one of {', '.join(FEATURES)}, found {', '.join(file)}")
-    boxes = first(file, BOXES)
-    size = None
-    if "image_w" in file and "image_h" in file:
-        size = float(file["image_w"]), float(file["image_h"])
-    return Record(path.stem, file[name], None if boxes is None else file[boxes], size)
+        with zipfile.ZipFile(path) as archive:
+            found = ", ".join(member.removesuffix(".npy") for member in archive.namelist())
+        raise ValueError(
+            f"{path} cannot be used: expected one of {', '.join(FEATURES)}, found {found}"
+        )
+    sides = [arrays[side] for side in SIZE if side in arrays]
+    if len(sides) == 1 or any(side.size != 1 or side.dtype.kind not in "iuf" for side in sides):
+        raise ValueError(f"{path} cannot be used: expected one number each in image_w and image_h")
+    size = (float(sides[0].item()), float(sides[1].item())) if sides else None
+    return Record(path.stem, arrays[name], None if boxes is None else arrays[boxes], size)
 
 
-def first(file: Mapping[str, object], names: tuple[str, ...]) -> str | None:
-    """Find the first of the names that a file has, or None."""
-    return next((name for name in names if name in file), None)
+def first(names: Container[str], wanted: tuple[str, ...]) -> str | None:
+    """Find the first of the wanted names that a file has, or None."""
+    return next((name for name in wanted if name in names), None)

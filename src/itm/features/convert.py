@@ -1,7 +1,8 @@
-"""Write features that others extracted as a folder in the SCAN layout."""
+"""Convert existing features to a folder in the SCAN layout."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -9,15 +10,86 @@ from itm.data.boxes import to_fractions
 from itm.data.names import Names, report_lost
 from itm.features.arrays import read_arrays
 from itm.features.hdf5 import read_hdf5
-from itm.features.records import Record, box_units, check_record
+from itm.features.partition import partition
+from itm.features.records import Record, box_units, check_record, count_backward
+from itm.features.sentences import read_sentences
 from itm.features.store import Store, fit, write_captions
 from itm.features.tsv import read_tsv
+from itm.utils.files import write_text
+from itm.utils.provenance import digest, is_complete, read_record
+from itm.utils.result_folder import building
 
 READERS: dict[str, Callable[[str | Path], Iterator[Record]]] = {
     "tsv": read_tsv,
     "arrays": read_arrays,
     "hdf5": read_hdf5,
 }
+
+
+OTHERS = {  # formats that must be converted first, and how
+    "lmdb": "LMDB files hold pickled objects, and unpickling runs code, so they are not read; "
+    "write one .npz per image with features, boxes, image_w and image_h in an environment that "
+    "trusts the file, and give from=arrays (docs/features.md has the loop)",
+    "parquet": "Parquet files are not read; write one .npz per image with features and boxes, and "
+    "give from=arrays",
+}
+RECORD = "prepare.json"  # what a folder was made of
+
+
+def write_data_folder(
+    kind: str,
+    source: str | Path,
+    captions: str | Path,
+    out: str | Path,
+    lists: Mapping[str, str | Path | None] | None = None,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+    partial: bool = False,
+    regions: int | None = None,
+    dtype: str = "float16",
+    overwrite: bool = False,
+) -> Path:
+    """Write features and captions of two files as a data folder, all of it or nothing.
+
+    Args:
+        kind: one of `READERS`.
+        source: file or folder of the features.
+        captions: file of the captions, see `itm.features.sentences.read_sentences`.
+        out: folder to write; if it holds the same result already, nothing is done.
+        lists: see `itm.features.partition.partition`.
+        fractions: see there.
+        seed: see there.
+        partial: see there.
+        regions: see `convert_features`.
+        dtype: see `convert_features`.
+        overwrite: replace another result in `out`.
+
+    Raises:
+        ValueError: the files do not fit together, or `out` holds files of others or another result.
+    """
+    settings = {
+        "from": kind,
+        "captions": digest(captions),
+        "splits": {split: digest(path) for split, path in (lists or {}).items()},
+        "fractions": list(fractions),
+        "seed": seed,
+        "partial": partial,
+        "regions": regions,
+        "dtype": dtype,
+    }
+    out = Path(out).expanduser()
+    before = read_record(out, RECORD) if is_complete(out, RECORD, settings) else None
+    if before is not None and not overwrite and before.get("source") == digest(source):
+        print(f"{out} holds this result already")
+        return out
+    sentences = read_sentences(captions)
+    own, known = sentences.captions, sentences.splits
+    splits = partition(list(own), lists, known, fractions, seed, partial)
+    with building(out, RECORD, settings, overwrite) as folder:
+        convert_features(READERS[kind](source), splits, own, folder, regions, dtype)
+        record = {"settings": settings, "source": digest(source)}
+        write_text(folder / RECORD, json.dumps(record))
+    return out
 
 
 def convert_features(
@@ -31,25 +103,25 @@ def convert_features(
     """Write the images of all splits in one pass over the records, which may come in any order.
 
     Args:
-        records: one per image; images outside all splits are skipped and counted.
+        records: one per image; images that are in no split are skipped and counted.
         splits: split -> images.
         captions: image -> captions.
         out: folder to write.
         regions: R of the result. Images with more regions lose the last ones, images with fewer
-            repeat theirs. None keeps the number of the images, which must be the same for all.
+            repeat theirs. None = the number of regions of the images, which must all have the same.
         dtype: "float16" or "float32".
 
     Raises:
-        ValueError: images differ in regions, width or the units of their boxes, have features and
-            boxes that contradict each other, have no record or two.
+        ValueError: images differ in regions, width or the units of their boxes; features and boxes
+            contradict each other; or an image has no record, or two different ones.
     """
     place = {
         name: (split, row) for split, names in splits.items() for row, name in enumerate(names)
     }
     names, stores = Names(place), dict[str, Store]()
     shape: tuple[int, int] | None = None
-    units: tuple[str, str] | None = None  # of the boxes, and the image that told them
-    given, lost = False, list[str]()
+    units: tuple[str, str] | None = None  # of the boxes, and the image that has them
+    given, lost, backward = False, list[str](), dict[str, int]()
     sources: dict[str, str] = {}
     for record in records:
         name = names.claim(record.name)
@@ -58,10 +130,12 @@ def convert_features(
             continue
         features = check_record(record)
         own = box_units(record)
+        if count := count_backward(record):
+            backward[record.name] = count
         if units and own and own != units[0] != "no boxes":
             raise ValueError(
                 f"image {record.name} has {own}, image {units[1]} has {units[0]}; all images must "
-                "be alike"
+                "have boxes in the same units, or none"
             )
         if units is None and own:
             units = own, record.name
@@ -74,12 +148,12 @@ def convert_features(
             }
         elif (regions is None and len(features) != shape[0]) or features.shape[1] != shape[1]:
             raise ValueError(
-                f"image {record.name} has features {features.shape}, the first one had {shape}; "
-                "regions=36 brings all to one number of regions"
+                f"image {record.name} has features {features.shape}, the first image has {shape}; "
+                "regions=36 changes all to one number of regions"
             )
         boxes = None if record.boxes is None else to_fractions(record.boxes, record.size)
         if given and boxes is None:
-            raise ValueError(f"image {record.name} has {own}, the first image had known units")
+            raise ValueError(f"image {record.name} has {own}, the first image has known units")
         split, row = place[name]
         features = fit(features, shape[0])
         if sources.get(name) == record.name and not stores[split].holds(row, features):
@@ -93,6 +167,12 @@ def convert_features(
     )
     if units and not given:
         print(f"no boxes written, since image {units[1]} has {units[0]}")
+    if given and backward:
+        print(
+            f"warning: {sum(backward.values())} boxes of {len(backward)} images end before they "
+            f"begin, x2 < x1 or y2 < y1, such as those of {next(iter(backward))}; they overlap "
+            "nothing"
+        )
     write_captions(out, splits, captions)
     for store in stores.values():
         store.finish()

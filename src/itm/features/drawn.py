@@ -1,4 +1,4 @@
-"""Draw scenes as picture files with captions, to try the extraction without pictures."""
+"""Draw scenes as picture files with captions, to try `itm.extract` without own pictures."""
 
 from pathlib import Path
 
@@ -7,7 +7,11 @@ from itm.scenes import load_scenes, render, write_scenes
 
 
 def draw_pictures(folder: Path, count: int = 120) -> Path:
-    """Draw pictures into a folder, except those that are there; write their captions beside it.
+    """Draw the pictures that a folder lacks, and write their captions to `FOLDER.txt` beside it.
+
+    Args:
+        folder: created if missing.
+        count: number of pictures.
 
     Returns:
         The caption file.

@@ -1,4 +1,4 @@
-"""Extract region features of pictures: read the boxes, fill a split's arrays."""
+"""Extract region features of pictures: read boxes, and fill the arrays of a split."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from rich.progress import track
 from torch.utils.data import DataLoader
 
+from itm.data.boxes import check_boxes
 from itm.data.names import Names
 from itm.features.backbones import Backbone
 from itm.features.pictures import PictureDataset
@@ -29,16 +30,25 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         Picture -> (R, 4) float32 pixels or fractions.
 
     Raises:
-        ValueError: pictures without boxes, boxes of another shape than (R, 4), or a name that
-            could mean two pictures.
+        ValueError: not such a file, pictures without boxes, boxes of another shape than (R, 4) or
+            that `check_boxes` refuses, or a name that could mean two pictures.
     """
-    given, found = json.loads(Path(path).read_text(encoding="utf-8")), {}
+    path, found = Path(path).expanduser(), dict[str, np.ndarray]()
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a JSON file ({error})") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"{path}: expected {{picture: [[x1, y1, x2, y2], ...]}}")
     for name, picture in Names(names).match(given).items():
-        found[picture] = np.asarray(given[name], np.float32)
-        if found[picture].ndim != 2 or found[picture].shape[1] != 4 or not len(found[picture]):
-            raise ValueError(
-                f"{path}: {name} has boxes {found[picture].shape}, expected (regions, 4)"
-            )
+        try:
+            boxes = np.asarray(given[name], np.float32)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ValueError(f"{path}: {name} has boxes that are not numbers ({error})") from error
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
+            raise ValueError(f"{path}: {name} has boxes {boxes.shape}, expected (regions, 4)")
+        check_boxes(boxes, None, f"{path}: {name}")
+        found[picture] = boxes
     absent = [name for name in names if name not in found]
     if absent:
         raise ValueError(f"{path} has no boxes for {len(absent)} pictures, such as {absent[0]!r}")
@@ -48,7 +58,7 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 def fit_boxes(
     boxes: dict[str, np.ndarray], names: Sequence[str], regions: int | None = None
 ) -> list[np.ndarray]:
-    """Bring the boxes of some pictures to one number of regions, by default that of the first."""
+    """Change the boxes of pictures to one number of regions, by default that of the first."""
     regions = regions or len(next(iter(boxes.values())))
     return [fit(boxes[name], regions) for name in names]
 
@@ -63,20 +73,21 @@ def extract_split(
     batch_size: int = 32,
     workers: int = 2,
 ) -> None:
-    """Fill the features and boxes of one split; rows that an earlier run has filled stay.
+    """Fill the features and boxes of one split; rows that an earlier run filled are kept.
 
     Args:
         out: folder of the features.
         split: name of the split.
         paths: N pictures.
-        network: on the device that it runs on.
+        network: already on its device.
         boxes: (R, 4) fractions for all pictures, or N arrays (R, 4) of pixels or fractions.
         dtype: "float16" or "float32".
-        batch_size: pictures at once.
+        batch_size: pictures per step.
         workers: loader processes.
 
     Raises:
-        ValueError: features that do not fit the type, or that an earlier run made in another shape.
+        ValueError: values too large for the type, a picture that cannot be read, or features of an
+            earlier run in another shape.
     """
     device = next(network.parameters()).device
     with torch.inference_mode():
@@ -86,7 +97,7 @@ def extract_split(
     store = Store(out, split, (len(paths), regions, width), dtype, resume=True)
     rows = store.missing
     if 0 < len(rows) < len(paths):
-        print(f"{split}: going on with {len(rows)} of {len(paths)} pictures")
+        print(f"{split}: continuing with {len(rows)} of {len(paths)} pictures")
     pictures = PictureDataset(paths, rows, network.size, boxes)
     loader = DataLoader(pictures, batch_size, num_workers=workers)
     for at, pixels, places in track(loader, split, disable=not len(rows)):

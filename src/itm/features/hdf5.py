@@ -10,23 +10,26 @@ from typing import Any
 import numpy as np
 
 from itm.features.arrays import first
+from itm.features.hdf5_nodes import Group
 from itm.features.records import Record
 from itm.utils.safe_pickle import read_arrays
 
 FEATURES = ("features", "image_features", "feature", "feat", "x")
 BOXES = ("boxes", "image_bb", "bbox", "box")
+SPATIAL = "spatial_features"  # (..., 6): x1, y1, x2, y2, width, height as fractions
 IDS = ("ids", "image_ids", "image_id", "names")
 SUFFIX = re.compile(r"(.+?)_(?:image_features|features|feature|feat)$")  # 12_features
 RANGES = ("pos_boxes",)  # (N, 2): first and last + 1 row of each image, for packed regions
 
 
 def read_hdf5(path: str | Path) -> Iterator[Record]:
-    """Read the images of a file.
+    """Read the images of a file. Nothing outside of the file is read, see `Group`.
 
-    It holds one of:
+    The file has one of these structures:
 
     - `features` (N, R, F), or (rows, F) with `pos_boxes` (N, 2), the rows of each image; optional
-      `boxes`; and the images' names in `ids` (N,), or in `FILE_imgid2idx.pkl`;
+      `boxes` or `spatial_features`; and the images' names in `ids` (N,), or in
+      `FILE_imgid2idx.pkl`;
     - a data set per image, named as the image;
     - data sets `NAME_features` and optional `NAME_boxes` per image;
     - a group per image with `features` and optional `boxes`, and image_w and image_h as attributes;
@@ -35,52 +38,88 @@ def read_hdf5(path: str | Path) -> Iterator[Record]:
     `FEATURES`, `BOXES` and `IDS` list other names for these arrays.
 
     Raises:
+        FileNotFoundError: no such file.
         ImportError: h5py is missing.
-        ValueError: not an HDF5 file, or another structure.
+        ValueError: not an HDF5 file, damaged, of another structure, or with parts that lie in
+            other files.
     """
     try:
         import h5py
     except ImportError as error:
         raise ImportError("HDF5 needs h5py: pip install 'itm-lightning[features]'") from error
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"source={path}: no such file")
+    if not path.is_file():
+        raise ValueError(f"source={path} is a folder or pipe, expected an HDF5 file")
     try:
-        file = h5py.File(Path(path).expanduser(), "r")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"source={path}: no such file") from error
+        with h5py.File(path, "r") as file:
+            yield from _read(Group(file, path), path)
     except OSError as error:
         raise ValueError(f"{path} is not a complete HDF5 file ({error})") from error
-    with file:
-        name, boxes = first(file, FEATURES), first(file, BOXES)
-        if name is not None and hasattr(file[name], "keys"):
-            yield from _by_kind(file[name], file[boxes] if boxes else {})
-        elif name is not None:
-            yield from _rows(file, name, path)
-        elif any(SUFFIX.match(label) for label in file):
-            yield from _by_suffix(file, path)
-        else:
-            yield from _images(file, path)
+    except Exception as error:  # a damaged file can raise anything
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        raise ValueError(f"{path} cannot be read: {error or type(error).__name__}") from error
 
 
-def _rows(file: Any, name: str, path: str | Path) -> Iterator[Record]:
-    features, boxes, ranges = file[name], first(file, BOXES), first(file, RANGES)
-    spans = None if ranges is None else file[ranges][:]
+def _read(file: Group, path: Path) -> Iterator[Record]:
+    name, boxes = first(file, FEATURES), first(file, BOXES)
+    if name is not None and isinstance(file[name], Group):
+        return _by_kind(file[name], file[boxes] if boxes else {})
+    if name is not None:
+        return _rows(file, name, path)
+    if any(SUFFIX.match(label) for label in file):
+        return _by_suffix(file, path)
+    return _images(file, path)
+
+
+def _rows(file: Group, name: str, path: Path) -> Iterator[Record]:
+    features, ranges, own_boxes = file[name], first(file, RANGES), first(file, BOXES)
+    spans = None if ranges is None else _spans(np.asarray(file[ranges][()]), features, path)
     count = len(features) if spans is None else len(spans)
     ids = first(file, IDS)
-    labels = _pickled_ids(Path(path), count) if ids is None else file[ids][:]
-    if labels is None or len(labels) != count:
+    labels = _pickled_ids(path, count) if ids is None else file[ids][()]
+    if labels is None or np.ndim(labels) != 1 or len(labels) != count:
+        found = "" if labels is None else f" {ids} {np.shape(labels)}"
         raise ValueError(
-            f"{path}: {name} {features.shape} needs one name per image in one of {', '.join(IDS)}; "
-            f"found {', '.join(file)}"
+            f"{path}: {name} {features.shape} needs one name per image in one of {', '.join(IDS)}, "
+            f"and the images must be the first axis; found {', '.join(file)}{found}"
+        )
+    if (
+        SPATIAL in file
+    ):  # of the same images as fractions, where `image_bb` has pixels without sizes
+        own_boxes = SPATIAL
+    boxes = None if own_boxes is None else file[own_boxes]
+    if boxes is not None and len(boxes) != len(features):
+        raise ValueError(
+            f"{path}: {own_boxes} {boxes.shape} and {name} {features.shape} differ in their number "
+            "of images"
         )
     for row, cell in enumerate(labels):
         label = cell.decode("utf-8") if isinstance(cell, bytes) else str(cell)
-        at = row if spans is None else slice(*map(int, spans[row][:2]))
-        yield Record(label, features[at], None if boxes is None else file[boxes][at])
+        at = row if spans is None else slice(*spans[row])
+        yield Record(label, features[at], None if boxes is None else boxes[at][..., :4])
+
+
+def _spans(rows: np.ndarray, features: Any, path: Path) -> list[tuple[int, int]]:
+    """Check the rows of packed images: whole numbers, not empty, within the features."""
+    if rows.ndim != 2 or rows.shape[1] < 2 or rows.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path}: {RANGES[0]} is {rows.dtype} {rows.shape}, expected whole numbers (images, 2)"
+        )
+    for image, (start, stop) in enumerate(rows[:, :2]):
+        if not 0 <= start < stop <= len(features):
+            raise ValueError(
+                f"{path}: {RANGES[0]} gives image {image} the rows {start} to {stop} of features "
+                f"{features.shape}"
+            )
+    return [(int(start), int(stop)) for start, stop in rows[:, :2]]
 
 
 def _pickled_ids(path: Path, count: int) -> list[Any] | None:
     """Read the images from {image: row} in FILE_imgid2idx.pkl beside FILE.hdf5, or None."""
-    folder = path.expanduser().parent
-    file = folder / f"{path.stem}_imgid2idx.pkl"
+    file = path.parent / f"{path.stem}_imgid2idx.pkl"
     if not file.is_file():
         return None
     rows = read_arrays(file)
@@ -89,14 +128,12 @@ def _pickled_ids(path: Path, count: int) -> list[Any] | None:
     return sorted(rows, key=lambda image: rows[image])
 
 
-def _by_kind(features: Any, boxes: Mapping[str, Any]) -> Iterator[Record]:
+def _by_kind(features: Group, boxes: Mapping[str, Any]) -> Iterator[Record]:
     for label in features:
-        yield Record(
-            label, features[label][()], np.asarray(boxes[label]) if label in boxes else None
-        )
+        yield Record(label, features[label][()], boxes[label][()] if label in boxes else None)
 
 
-def _by_suffix(file: Any, path: str | Path) -> Iterator[Record]:
+def _by_suffix(file: Group, path: Path) -> Iterator[Record]:
     found = {match[1]: label for label in file if (match := SUFFIX.match(label))}
     for label in file:
         heads = [label[:at] for at, letter in enumerate(label) if letter == "_"]
@@ -107,12 +144,12 @@ def _by_suffix(file: Any, path: str | Path) -> Iterator[Record]:
             )
     for image, label in found.items():
         boxes = first(file, tuple(f"{image}_{name}" for name in BOXES))
-        yield Record(image, file[label][()], None if boxes is None else np.asarray(file[boxes]))
+        yield Record(image, file[label][()], None if boxes is None else file[boxes][()])
 
 
-def _images(file: Any, path: str | Path) -> Iterator[Record]:
+def _images(file: Group, path: Path) -> Iterator[Record]:
     for label, node in file.items():
-        if not hasattr(node, "keys"):
+        if not isinstance(node, Group):
             yield Record(label, node[()])
             continue
         name, boxes = first(node, FEATURES), first(node, BOXES)
@@ -123,6 +160,4 @@ def _images(file: Any, path: str | Path) -> Iterator[Record]:
         size = None
         if "image_w" in node.attrs and "image_h" in node.attrs:
             size = float(node.attrs["image_w"]), float(node.attrs["image_h"])
-        yield Record(
-            label, node[name][()], None if boxes is None else np.asarray(node[boxes]), size
-        )
+        yield Record(label, node[name][()], None if boxes is None else node[boxes][()], size)

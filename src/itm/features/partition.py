@@ -1,4 +1,4 @@
-"""Divide pictures into training, validation and test splits: by lists, as known, or by lot."""
+"""Divide pictures into splits: by lists, as the captions say, or at random."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,10 +24,10 @@ def partition(
     Args:
         names: all pictures.
         lists: split -> text file with one picture a line, or None.
-        known: picture -> split; used if no list is given.
+        known: picture -> split, from the caption file; used if no list is given.
         fractions: shares of train, dev and test; used if there are neither lists nor known splits.
-        seed: of the draw; the same names, fractions and seed give the same splits.
-        partial: accept lists that name other pictures, see `itm.data.names.report_lost`.
+        seed: of the random draw; the same names, fractions and seed give the same splits.
+        partial: accept lists that name many other pictures, see `itm.data.names.report_lost`.
 
     Returns:
         Split -> pictures.

@@ -1,69 +1,84 @@
-"""Find picture files, tell which are broken, and read their pixels for a loader."""
+"""Find picture files, report those that cannot be used, and load pixels for the network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from itm.data.boxes import to_fractions
-from itm.data.pictures import as_shown
+from itm.data.boxes import check_boxes, to_fractions
+from itm.utils.pictures import picture_files, read_picture
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+COARSE = 32  # JPEG files are decoded at the scale with about so many pixels a side to test them
 
 
 def find_pictures(folder: str | Path) -> dict[str, Path]:
     """Find all pictures below a folder: name relative to the folder -> file, sorted by name.
 
     Raises:
-        FileNotFoundError: no such folder, or no picture in it.
+        FileNotFoundError: the folder does not exist or holds no picture.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"images={folder}: no such folder")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS)
-    if not paths:
+    found = picture_files(folder, ENDINGS)
+    if not found:
         raise FileNotFoundError(f"images={folder} holds no picture ({', '.join(ENDINGS)})")
-    return {path.relative_to(folder).as_posix(): path for path in paths}
+    return found
 
 
 def load_pixels(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Read the whole picture, squeezed to a square.
+    """Read a whole picture and resize it to a square.
 
     Returns:
-        Pixels (S, S, 3) uint8, and the width and height of the file's picture.
+        Pixels (S, S, 3) uint8, and the width and height of the picture as it is shown.
 
     Raises:
-        OSError: the picture cannot be read.
-        ValueError: its pixels have 32 bits.
+        FileNotFoundError: no such file.
+        ValueError: not a picture, damaged, or too large, see `itm.utils.pictures.read_picture`.
     """
-    from PIL import Image
+    from PIL import Image  # late: Pillow is optional
 
-    with Image.open(path) as picture:
-        upright = as_shown(picture)
-        small = upright.resize((size, size), Image.Resampling.BICUBIC)
-        return np.array(small), upright.size  # a copy: tensors want memory they may write to
+    upright = read_picture(path)
+    small = upright.resize((size, size), Image.Resampling.BICUBIC)
+    return np.array(small), upright.size  # a copy: tensors want memory they may write to
 
 
-def broken(paths: Sequence[Path], workers: int) -> dict[Path, str]:
-    """Find the pictures that cannot be read, and why; each is decoded at its coarsest scale."""
-    from PIL import Image
+def inspect_pictures(
+    pictures: Mapping[str, Path], workers: int
+) -> tuple[dict[str, str], list[list[str]]]:
+    """Decode each picture at its coarsest scale.
 
-    def problem(path: Path) -> str | None:
+    Args:
+        pictures: name -> file.
+        workers: threads.
+
+    Returns:
+        Name -> why the picture cannot be read; and groups of names whose pictures show the same.
+    """
+
+    def look(path: Path) -> tuple[str, bytes]:
         try:
-            with Image.open(path) as picture:
-                picture.draft("RGB", (32, 32))
-                as_shown(picture)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            return str(error) or type(error).__name__
-        return None
+            shown = read_picture(path, least=COARSE)
+        except (OSError, ValueError) as error:
+            return str(error), b""
+        return "", sha256(f"{shown.size}".encode() + shown.tobytes()).digest()
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        return {p: why for p, why in zip(paths, pool.map(problem, paths), strict=True) if why}
+        seen = dict(zip(pictures, pool.map(look, pictures.values()), strict=True))
+    alike: dict[bytes, list[str]] = defaultdict(list)
+    for name, (problem, content) in seen.items():
+        if not problem:
+            alike[content].append(name)
+    broken = {name: problem for name, (problem, _) in seen.items() if problem}
+    return broken, [names for names in alike.values() if len(names) > 1]
 
 
 class PictureDataset(Dataset):
@@ -71,9 +86,10 @@ class PictureDataset(Dataset):
 
     Args:
         paths: all pictures of a split.
-        rows: which of them, in order.
-        size: S, pixels of a side.
-        boxes: (R, 4) fractions for all, or one (R, 4) of pixels or fractions for each of `paths`.
+        rows: the pictures to load, in this order.
+        size: S, side length in pixels.
+        boxes: (R, 4) fractions for all pictures, or one (R, 4) of pixels or fractions for each of
+            `paths`.
     """
 
     def __init__(
@@ -86,12 +102,11 @@ class PictureDataset(Dataset):
 
     def __getitem__(self, at: int) -> tuple[int, np.ndarray, np.ndarray]:
         row = int(self.rows[at])
-        try:
-            pixels, size = load_pixels(self.paths[row], self.size)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{self.paths[row]} cannot be read ({error})") from error
+        pixels, size = load_pixels(self.paths[row], self.size)
         if isinstance(self.boxes, np.ndarray):
             return row, pixels, self.boxes
+        if check_boxes(self.boxes[row], size, str(self.paths[row])):
+            raise ValueError(f"{self.paths[row]}: a box ends before it begins, x2 < x1 or y2 < y1")
         boxes = to_fractions(self.boxes[row], size)
         assert boxes is not None
         return row, pixels, boxes

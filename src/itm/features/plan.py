@@ -1,19 +1,19 @@
-"""Assign pictures to splits, and record the assignment, so that a killed extraction can go on."""
+"""Assign pictures to splits and record the assignment, so that a killed extraction can continue."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from itm.data.names import Names, report_lost
 from itm.features.partition import partition
-from itm.features.pictures import broken
+from itm.features.pictures import inspect_pictures
 from itm.features.sentences import read_sentences
 from itm.features.store import write_captions
 from itm.utils.files import write_text
+from itm.utils.provenance import digest, digest_files, other_settings, read_record
 
 RECORD = "extract.json"  # in the folder of the features: their settings and splits
 
@@ -21,7 +21,7 @@ Groups = dict[str, list[str]]
 
 
 def describe_settings(
-    images: str | Path,
+    pictures: Mapping[str, Path],
     captions: str | Path | None,
     boxes: str | Path | None,
     lists: Mapping[str, str | Path | None],
@@ -30,7 +30,7 @@ def describe_settings(
     """Describe what features are made of: options by their values, files by their contents.
 
     Args:
-        images: folder of the pictures.
+        pictures: name -> file.
         captions: file of the captions, or None.
         boxes: file of the boxes, or None.
         lists: split -> file with its pictures, or None.
@@ -38,33 +38,28 @@ def describe_settings(
     """
     return {
         **options,
-        "captions": _digest(captions),
-        "boxes": _digest(boxes),
-        "splits": {split: _digest(path) for split, path in lists.items()},
-        "images": str(Path(images).expanduser().resolve()),
+        "captions": digest(captions),
+        "boxes": digest(boxes),
+        "splits": {split: digest(path) for split, path in lists.items()},
+        "pictures": digest_files(pictures),
     }
 
 
-def _digest(path: str | Path | None) -> str | None:
-    return None if path is None else sha256(Path(path).expanduser().read_bytes()).hexdigest()
-
-
 def read_plan(out: Path, settings: Mapping[str, Any]) -> Groups | None:
-    """Read the pictures of each split from the folder of an earlier run; None without a record.
+    """Read the pictures of each split from the folder of an earlier run; None without a plan.
 
     Raises:
-        ValueError: `out` was made with other settings.
+        ValueError: `out` was made with other settings, or its record is damaged.
     """
-    path = out / RECORD
-    if not path.is_file():
+    record = read_record(out, RECORD)
+    if record is None or "splits" not in record:
         return None
-    record = json.loads(path.read_text(encoding="utf-8"))
-    other = [key for key in settings if record["settings"].get(key) != settings[key]]
-    if other:
+    if other := other_settings(record, settings):
         raise ValueError(
             f"{out} was made with other {', '.join(other)}; choose another out=, or delete it"
         )
-    return record["splits"]
+    splits: Groups = record["splits"]
+    return splits
 
 
 def make_plan(
@@ -76,7 +71,7 @@ def make_plan(
     workers: int = 2,
     partial: bool = False,
 ) -> tuple[Groups, Groups]:
-    """Assign the pictures that can be used to splits; print what is left out, and why.
+    """Assign the usable pictures to splits; print what is left out, and why.
 
     Args:
         pictures: name -> file.
@@ -85,10 +80,10 @@ def make_plan(
         fractions: as there.
         seed: as there.
         workers: threads that look for broken pictures.
-        partial: accept that captions, lists and pictures have few names in common.
+        partial: continue although captions, lists and pictures have few names in common.
 
     Returns:
-        Split -> pictures, and picture -> captions, which is empty without a caption file.
+        Split -> pictures, and picture -> captions (empty without a caption file).
 
     Raises:
         ValueError: no picture can be used, or captions and pictures do not belong together.
@@ -96,10 +91,10 @@ def make_plan(
     names, own, known = list(pictures), Groups(), dict[str, str]()
     if captions is not None:
         names, own, known = _captioned(captions, pictures, partial)
-    bad = broken([pictures[name] for name in names], workers)
-    for file, why in bad.items():
-        print(f"left out: {file} cannot be read ({why})")
-    names = [name for name in names if pictures[name] not in bad]
+    bad, alike = inspect_pictures({name: pictures[name] for name in names}, workers)
+    for why in bad.values():
+        print(f"left out: {why}")
+    names = [name for name in names if name not in bad]
     if captions is None:
         splits = {"all": names}
     else:
@@ -107,11 +102,32 @@ def make_plan(
     if not any(splits.values()):
         raise ValueError(f"none of the {len(pictures)} pictures can be used")
     print(", ".join(f"{split}: {len(names)} pictures" for split, names in splits.items()))
+    _report_alike(alike, splits)
     return splits, own
 
 
+def _report_alike(alike: Sequence[Sequence[str]], splits: Groups) -> None:
+    """Print how many pictures are the same under two names, and which of them are in two splits."""
+    place = {name: split for split, names in splits.items() for name in names}
+    groups = [[name for name in names if name in place] for names in alike]
+    groups = [names for names in groups if len(names) > 1]
+    if groups:
+        print(f"the same picture under several names: {len(groups)}, such as {_joined(groups[0])}")
+    leaks = [names for names in groups if len({place[name] for name in names}) > 1]
+    if leaks:
+        print(
+            f"warning: {len(leaks)} of them are in several splits, such as {_joined(leaks[0])}, so "
+            "that the test is not independent of the training; remove the copies, or give "
+            "splits.train=FILE and the other lists"
+        )
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " = ".join(names[:3])
+
+
 def write_plan(out: Path, settings: Mapping[str, Any], splits: Groups, captions: Groups) -> None:
-    """Write captions and ids of every split, and last the record that `read_plan` reads."""
+    """Write captions and ids of every split, then the record that `read_plan` reads."""
     out.mkdir(parents=True, exist_ok=True)
     if captions:
         write_captions(out, splits, captions)
@@ -124,7 +140,7 @@ def write_plan(out: Path, settings: Mapping[str, Any], splits: Groups, captions:
 def _captioned(
     path: str | Path, pictures: Mapping[str, Path], partial: bool
 ) -> tuple[list[str], Groups, dict[str, str]]:
-    """Find the pictures with captions, their captions, and their splits if the file knows them.
+    """Find the pictures with captions, their captions, and their splits if the file has them.
 
     Raises:
         ValueError: captions and pictures do not belong together.

@@ -1,4 +1,4 @@
-"""One image of a feature file, as all readers return it, and the checks that all of them need."""
+"""One image of a feature file, as all readers return it, and the checks that apply to all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from itm.data.boxes import in_pixels
+from itm.data.boxes import check_boxes, in_pixels
+
+MANY = 128  # more regions than this, and than columns, are columns of a transposed array
 
 
 class Record(NamedTuple):
@@ -26,10 +28,11 @@ class Record(NamedTuple):
 
 
 def check_record(record: Record) -> np.ndarray:
-    """Return the features (n, F) of a record whose features and boxes fit together.
+    """Return the features (n, F) of a record after checking that features, boxes and size agree.
 
     Raises:
-        ValueError: features that are not floats of one or two axes, or boxes of another count.
+        ValueError: features that are not floats of one or two axes or seem transposed, boxes of
+            another count, boxes that `check_boxes` refuses, or a size that is not positive.
     """
     features = np.asarray(record.features)
     if features.ndim not in (1, 2) or features.dtype.kind != "f" or not features.size:
@@ -38,18 +41,48 @@ def check_record(record: Record) -> np.ndarray:
             f"{features.dtype} {features.shape}"
         )
     features = np.atleast_2d(features)
-    if record.boxes is not None and np.shape(record.boxes) != (len(features), 4):
-        boxes = np.shape(record.boxes)
-        transposed = len(boxes) == 2 and boxes[0] == features.shape[1] != len(features)
+    if record.boxes is not None:
+        _check_count(record.name, features.shape, np.shape(record.boxes))
+    if len(features) > max(MANY, features.shape[1]):
         raise ValueError(
-            f"image {record.name} has features {features.shape} and boxes {boxes}; expected "
-            f"(regions, width) and (regions, 4)" + ", the features seem transposed" * transposed
+            f"image {record.name} has features {features.shape}, which seem transposed: expected "
+            "(regions, width) with more columns than regions"
         )
+    if record.size is not None and not (np.isfinite(record.size).all() and min(record.size) > 0):
+        raise ValueError(
+            f"image {record.name} has the size {record.size}; expected width and height in pixels"
+        )
+    if record.boxes is not None:
+        if np.asarray(record.boxes).dtype.kind not in "fiu":
+            raise ValueError(f"image {record.name} has boxes that are not numbers")
+        check_boxes(record.boxes, record.size, f"image {record.name}")
     return features
 
 
+def _check_count(name: str, features: tuple[int, ...], boxes: tuple[int, ...]) -> None:
+    if boxes == (features[0], 4):
+        return
+    hint = ""
+    if len(boxes) == 2 and boxes[1] == 4 and boxes[0] == features[1]:
+        hint = ", the features seem transposed"
+    elif boxes == (4, features[0]):
+        hint = ", the boxes seem transposed"
+    raise ValueError(
+        f"image {name} has features {features} and boxes {boxes}; expected (regions, width) and "
+        f"(regions, 4){hint}"
+    )
+
+
+def count_backward(record: Record) -> int:
+    """Count the boxes that end before they begin, x2 < x1 or y2 < y1."""
+    if record.boxes is None:
+        return 0
+    boxes = np.asarray(record.boxes)
+    return int((boxes[:, 2:] < boxes[:, :2]).any(1).sum())
+
+
 def box_units(record: Record) -> str | None:
-    """Tell how the boxes of a record are given; None where zeros fit all units."""
+    """Say in which units the boxes of a record are; None if all are zero, which fits any unit."""
     if record.boxes is None:
         return "no boxes"
     if not np.any(record.boxes):

@@ -1,7 +1,7 @@
 """Write a folder in the SCAN layout: captions and ids at once, features row by row.
 
-Features are written through a memory map, so that memory does not limit the number of images. Files
-get their names when they are complete.
+Features are written through a memory map, so memory does not limit the number of images. Files get
+their final names when they are complete.
 """
 
 from __future__ import annotations
@@ -16,20 +16,18 @@ from itm.utils.files import write_text
 
 
 class Store:
-    """Fill `{split}_ims.npy` and `{split}_boxes.npy`, rows in any order.
-
-    With `resume`, the rows that were filled before a kill are kept; `missing` lists the others.
+    """Fill `{split}_ims.npy` and `{split}_boxes.npy`, with rows in any order.
 
     Args:
-        folder: made when missing.
+        folder: created if missing.
         split: name of the split.
         shape: (N, R, F).
         dtype: "float16" or "float32".
-        boxes: also keep boxes (N, R, 4), fractions of width and height.
-        resume: go on with what is there.
+        boxes: also store boxes (N, R, 4), fractions of width and height.
+        resume: keep the rows that were filled before a kill; `missing` lists the others.
 
     Raises:
-        ValueError: the folder holds this split already, or, with `resume`, in another shape.
+        ValueError: the folder holds this split already or, with `resume`, in another shape.
     """
 
     def __init__(
@@ -46,6 +44,7 @@ class Store:
         self.complete = self._path("ims").is_file()
         if self.complete and not resume:
             raise ValueError(f"{self._path('ims')} is there already; choose another out=")
+        self._take_back()
         self._arrays: dict[str, np.ndarray] = {}
         self._written: list[int] = []
         wanted = {"ims": (shape, dtype), "done": (shape[:1], "bool")}
@@ -58,21 +57,31 @@ class Store:
     def _path(self, name: str) -> Path:
         return self.folder / f"{self.split}_{name}.npy"
 
+    def _take_back(self) -> None:
+        """Undo or complete a `finish` that a kill interrupted; `finish` renames features last."""
+        done, boxes = self._path("done.unfinished"), self._path("boxes")
+        if self.complete:
+            done.unlink(missing_ok=True)
+        elif done.is_file() and boxes.is_file():
+            boxes.replace(self._path("boxes.unfinished"))
+        elif boxes.is_file():
+            raise ValueError(f"{boxes} is there without features; choose another out=")
+
     def _open(self, name: str, shape: tuple[int, ...], dtype: str, resume: bool) -> np.ndarray:
         path = self._path(f"{name}.unfinished")
         if resume and path.is_file():
             array = open_memmap(path, mode="r+")
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(
-                    f"{path} is {array.dtype} {array.shape}, now it would be {dtype} {shape}: "
-                    f"delete {self.folder} or choose another out="
+                    f"{path} is {array.dtype} {array.shape}, expected {dtype} {shape}: delete "
+                    f"{self.folder} or choose another out="
                 )
             return array
         return open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
     @property
     def missing(self) -> np.ndarray:
-        """Rows that are not filled yet."""
+        """The rows that are not filled yet."""
         return np.array([], int) if self.complete else np.flatnonzero(~self._arrays["done"])
 
     def write(
@@ -93,7 +102,7 @@ class Store:
             bad = [r for r, x in zip(rows, kept, strict=True) if not np.isfinite(x).all()]
             raise ValueError(
                 f"{self.split} row {bad[0]} has NaN, infinite or too large values "
-                f"(largest {np.nanmax(np.abs(features)):.3g}); dtype=float32 holds larger ones"
+                f"(largest {np.nanmax(np.abs(features)):.3g}); dtype=float32 holds larger values"
             )
         self._arrays["ims"][rows] = kept
         if boxes is not None and "boxes" in self._arrays:
@@ -101,12 +110,12 @@ class Store:
         self._written += [int(row) for row in rows]
 
     def holds(self, row: int, features: np.ndarray) -> bool:
-        """Tell whether a row was filled with these features (R, F)."""
+        """Return whether a row was filled with these features (R, F)."""
         kept = self._arrays["ims"]
         return np.array_equal(kept[row], features.astype(kept.dtype))
 
     def flush(self) -> None:
-        """Bring the written rows to disk; from then on they count as done."""
+        """Write the filled rows to disk; from then on they count as done."""
         done = self._arrays.pop("done")
         for array in self._arrays.values():
             array.flush()  # type: ignore[attr-defined]
@@ -115,10 +124,10 @@ class Store:
         self._arrays["done"], self._written = done, []
 
     def finish(self) -> None:
-        """Give the files their names.
+        """Rename the files to their final names.
 
         Raises:
-            ValueError: rows are missing.
+            ValueError: some rows are missing.
         """
         if self.complete:
             return
@@ -138,8 +147,8 @@ def write_captions(
 ) -> None:
     """Write `{split}_caps.txt` and `{split}_ids.txt` of every split.
 
-    If all pictures of a split have equally many captions, ids are one per picture. Else they are
-    one per caption, so that a reader sees where the next picture begins.
+    If all pictures of a split have the same number of captions, there is one id per picture.
+    Otherwise there is one per caption, so that a reader sees where the next picture begins.
     """
     folder = Path(folder)
     for split, names in splits.items():
@@ -151,7 +160,7 @@ def write_captions(
 
 
 def fit(array: np.ndarray, regions: int) -> np.ndarray:
-    """Bring (n, ...) to (regions, ...): keep the first ones, or repeat all of them.
+    """Change (n, ...) to (regions, ...): keep the first regions, or repeat all of them.
 
     The layout has one number of regions. Whole repetitions change neither a mean nor a softmax over
     regions; rows of zeros would change both.

@@ -1,13 +1,14 @@
-"""Read bottom-up-attention TSV files: one image a line, arrays of float32 in base64.
+"""Read TSV files of region features: one image a line, arrays of float32 in base64.
 
-Source: the files of Anderson et al., CVPR 2018 (six columns), and those with classes and attributes
-as Tan and Bansal, EMNLP 2019, publish them (ten columns).
+Sources: bottom-up attention (Anderson et al., CVPR 2018; six columns), with classes and attributes
+(Tan and Bansal, EMNLP 2019; ten columns), and VinVL (Zhang et al., CVPR 2021; two or three).
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,24 +17,38 @@ import numpy as np
 from itm.features.records import Record
 
 COLUMNS = {
+    2: ("image_id", "json"),
+    3: ("image_id", "num_boxes", "features"),
     6: ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features"),
     10: (
         "image_id", "image_h", "image_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf",
         "num_boxes", "boxes", "features",
     ),
 }  # fmt: skip
+VINVL = 2054  # 2048 features, and x1, y1, x2, y2, width, height as fractions
 
 
 def read_tsv(path: str | Path) -> Iterator[Record]:
     """Read the images of a file, one line in memory at a time; the first line may name the columns.
 
+    Lines of VinVL are `id, n, base64` or `id, {"num_boxes": n, "features": base64}`; their last six
+    columns become the boxes.
+
     Raises:
+        FileNotFoundError: no such file.
         ValueError: another number of columns, or arrays of another size than the line says.
     """
-    path, columns = Path(path), None
-    with path.open(encoding="utf-8", newline="\n") as file:
-        for line, text in enumerate(file, 1):
-            cells = text.rstrip("\r\n").split("\t")
+    path, columns = Path(path).expanduser(), None
+    if not path.exists():
+        raise FileNotFoundError(f"source={path}: no such file")
+    if not path.is_file():
+        raise ValueError(f"source={path} is a folder or pipe, expected a .tsv file")
+    with path.open("rb") as file:
+        for line, content in enumerate(file, 1):
+            try:
+                cells = content.decode("utf-8").rstrip("\r\n").split("\t")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}:{line}: not UTF-8, so no file of features") from error
             if line == 1 and "features" in cells:
                 columns = tuple("image_id" if c == "img_id" else c for c in cells)
                 continue
@@ -41,21 +56,47 @@ def read_tsv(path: str | Path) -> Iterator[Record]:
             if columns is None or len(cells) != len(columns):
                 raise ValueError(
                     f"{path}:{line}: {len(cells)} columns; expected 6 or 10 as in "
-                    "bottom-up-attention files, or a first line with the columns' names"
+                    "bottom-up-attention files, 2 or 3 as in VinVL's, or a first line with the "
+                    "columns' names"
                 )
             yield _record(dict(zip(columns, cells, strict=True)), f"{path}:{line}")
 
 
 def _record(cells: dict[str, str], where: str) -> Record:
     try:
+        if "json" in cells:
+            cells |= {key: str(value) for key, value in json.loads(cells["json"]).items()}
+        if "json" in cells and "features" not in cells:
+            raise ValueError("detections without features; give the file with the features")
         count = int(cells["num_boxes"])
-        size = float(cells["image_w"]), float(cells["image_h"])
-        boxes, features = _floats(cells["boxes"]), _floats(cells["features"])
-        return Record(cells["image_id"], features.reshape(count, -1), boxes.reshape(count, 4), size)
-    except (KeyError, ValueError, binascii.Error) as error:
+        if count < 1:
+            raise ValueError(f"{count} boxes")
+        features = _floats(cells["features"]).reshape(count, -1)
+        size, boxes = None, None
+        if "image_w" in cells and "image_h" in cells:
+            size = float(cells["image_w"]), float(cells["image_h"])
+        if "boxes" in cells:
+            boxes = _floats(cells["boxes"]).reshape(count, 4)
+        elif features.shape[1] == VINVL:
+            features, boxes = _divide(features)
+        return Record(cells["image_id"], features, boxes, size)
+    except (KeyError, ValueError, AttributeError, binascii.Error) as error:
+        raise ValueError(f"{where}: not a line of region features ({error})") from error
+
+
+def _divide(both: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Divide VinVL's columns into features (n, 2048) and boxes (n, 4), fractions.
+
+    Raises:
+        ValueError: the last six columns are not a box with its width and height.
+    """
+    features, boxes, sides = both[:, :2048], both[:, 2048:2052], both[:, 2052:]
+    expected = boxes[:, 2:] - boxes[:, :2]
+    if not any(np.allclose(sides, e, atol=0.01) for e in (expected, expected[:, ::-1])):
         raise ValueError(
-            f"{where}: not a line of bottom-up-attention features ({error})"
-        ) from error
+            f"the last 6 of {VINVL} columns are not x1, y1, x2, y2, width, height as VinVL has them"
+        )
+    return features, boxes
 
 
 def _floats(cell: str) -> np.ndarray:

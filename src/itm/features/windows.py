@@ -1,25 +1,25 @@
-"""Make regions without a detector: windows over the picture, pooling of a map over boxes."""
+"""Make regions without a detector: place windows on the picture, pool a feature map over boxes."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-# Whole picture; halves standing and lying; quarters; small ones: 1 + 3 + 3 + 9 + 20 = 36 regions.
+# Whole picture, upright strips, level strips, quarters, small windows: 1 + 3 + 3 + 9 + 20 = 36.
 LEVELS = ((1, 1), (3, 1), (1, 3), (3, 3), (5, 4))
 
 
 def windows(levels: Sequence[Sequence[int]] = LEVELS, overlap: float = 0.5) -> np.ndarray:
-    """Make the boxes of evenly spread windows.
+    """Compute the boxes of evenly spaced windows.
 
     Args:
-        levels: (columns, rows) of windows, coarse ones first.
-        overlap: how much of a window's side its neighbour shares; 0 = a grid.
+        levels: (columns, rows) of windows, from coarse to fine.
+        overlap: share of a window's side that its neighbour covers too; 0 = a grid.
 
     Returns:
         (R, 4) float32 x1, y1, x2, y2, fractions of width and height.
 
     Raises:
-        ValueError: no level, fewer than one window, or an overlap outside [0, 1).
+        ValueError: no levels, a level without windows, or an overlap outside [0, 1).
     """
     if not levels or min(map(min, levels)) < 1 or not 0 <= overlap < 1:
         raise ValueError(
@@ -40,10 +40,10 @@ def _spans(count: int, overlap: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def coverage(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Compute weights that pool a feature map over boxes: the mean of its cells by covered area.
+    """Compute weights that pool a feature map over boxes: cells count by their covered area.
 
     Args:
-        boxes: (..., R, 4), fractions; a box without area takes the cell at its centre.
+        boxes: (..., R, 4), fractions. A box without area takes the cell at its centre.
         height: H, rows of the map.
         width: W, columns of the map.
 
@@ -58,7 +58,7 @@ def coverage(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _covered(low: np.ndarray, high: np.ndarray, cells: int) -> np.ndarray:
-    """Compute the share of [low, high] in each of equal cells of [0, 1]: (..., cells)."""
+    """Compute how much of [low, high] lies in each of equal cells of [0, 1]: (..., cells)."""
     edges = np.linspace(0, 1, cells + 1)
     ends = np.minimum(high[..., None], edges[1:]), np.maximum(low[..., None], edges[:-1])
     length = np.clip(ends[0] - ends[1], 0, None)

@@ -1,4 +1,4 @@
-"""Words and boxes: phrase files, splits of phrases, localisation."""
+"""Relate words and boxes: files of phrases, splits of phrases, localisation."""
 
 from typing import TYPE_CHECKING
 

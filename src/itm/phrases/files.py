@@ -1,11 +1,13 @@
-"""Read phrases and boxes: Flickr30K Entities, REFER (ReferIt, RefCOCO), or a plain file.
+"""Read phrases with their boxes: Flickr30K Entities, REFER (ReferIt, RefCOCO), or JSON lines.
 
 * `Sentences/ID.txt` and `Annotations/ID.xml` of Flickr30K Entities (Plummer et al., IJCV 2017);
 * `instances.json` and `refs(NAME).p` of the REFER toolkit: ReferIt, RefCOCO, RefCOCO+, RefCOCOg;
 * `{split}_phrases.jsonl`: one JSON object a line with "image" (row), "phrase", "boxes" (one or
-  several, in the units of the region boxes) and, if known, "type", "caption" (row) and "span"
-  ([start, stop] in the words of the caption split at blanks).
+  several, in the units of the region boxes) and, if known, "type", "caption" (row in the caption
+  file) and "span" ([start, stop] in the words of the caption split at blanks).
 """
+
+from __future__ import annotations
 
 import json
 from collections import defaultdict
@@ -16,9 +18,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from itm.data.boxes import Box, around, edges, in_pixels
+from itm.data.boxes import Box, around, check_boxes, edges, in_pixels
 from itm.data.layout import Split
 from itm.data.names import Names, stem
+from itm.phrases.lines import check_text, read_lines
 from itm.phrases.split import Phrase
 from itm.utils.safe_pickle import read_arrays
 
@@ -27,13 +30,13 @@ def read_phrases(path: str | Path | None, split: Split) -> list[Phrase]:
     """Read the phrases of a split's images.
 
     Args:
-        path: folder of Flickr30K Entities or of REFER, or a phrases file; None = the file
-            `{split}_phrases.jsonl` in the split's own folder.
-        split: its images' ids name the files; its boxes tell the units.
+        path: folder of Flickr30K Entities or of REFER, or a file of phrases; None = the file
+            `{split}_phrases.jsonl` in the folder of the split.
+        split: its ids name the files, and its region boxes give the units.
 
     Raises:
         FileNotFoundError: the path holds none of these formats.
-        ValueError: a broken file; the message names it.
+        ValueError: a damaged file or a wrong value; the message names file and line.
     """
     path = split.folder / f"{split.name}_phrases.jsonl" if path is None else Path(path).expanduser()
     if (path / "Sentences").is_dir() and (path / "Annotations").is_dir():
@@ -41,30 +44,12 @@ def read_phrases(path: str | Path | None, split: Split) -> list[Phrase]:
     if (path / "instances.json").is_file() or path.suffix == ".p":
         return list(_refer(path, split))
     if path.is_file():
-        return list(_lines(path, split))
+        return list(read_lines(path, split))
     raise FileNotFoundError(
         f"{path}: no phrases there; expected a folder with Sentences/ and Annotations/ (Flickr30K "
         "Entities), one with instances.json and refs(NAME).p (ReferIt, RefCOCO), or a file "
         f"{split.name}_phrases.jsonl"
     )
-
-
-def _lines(path: Path, split: Split) -> Iterator[Phrase]:
-    pixels = split.boxes is not None and in_pixels(split.boxes)
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            image, caption = int(entry["image"]), entry.get("caption")
-            box = around(entry["boxes"])
-            kind, span = entry.get("type", ""), tuple(entry.get("span", (0, 0)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}:{number}: expected a JSON object with image, phrase and boxes ({error!r})"
-            ) from error
-        if image < split.num_images:  # a split may be cut to its first images
-            words = () if caption is None else tuple(split.captions[caption].split())
-            box = _box(edges(np.array(box))) if pixels else box
-            yield Phrase(image, entry["phrase"], box, kind, words, span)
 
 
 def _entities(folder: Path, split: Split) -> Iterator[Phrase]:
@@ -73,14 +58,17 @@ def _entities(folder: Path, split: Split) -> Iterator[Phrase]:
         sentences = folder / "Sentences" / f"{name}.txt"
         annotations = folder / "Annotations" / f"{name}.xml"
         size, boxes = entity_boxes(annotations)
-        for line in _text(sentences).splitlines():
-            words, found = entity_phrases(line)
+        for number, line in enumerate(_text(sentences).split("\n"), 1):
+            where = f"{sentences}:{number}"
+            try:
+                words, found = entity_phrases(line)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
             for chain, types, start, stop in found:
                 if chain in boxes:
+                    text = check_text(where, " ".join(words[start:stop]))
                     box = _in_units(around(boxes[chain]), size, split)
-                    yield Phrase(
-                        image, " ".join(words[start:stop]), box, types, words, (start, stop)
-                    )
+                    yield Phrase(image, text, box, types, words, (start, stop))
 
 
 def entity_phrases(line: str) -> tuple[tuple[str, ...], list[tuple[str, str, int, int]]]:
@@ -130,8 +118,13 @@ def entity_boxes(path: Path) -> tuple[tuple[int, int], dict[str, list[Box]]]:
             x1, y1, x2, y2 = (
                 int(corners.findtext(key, "")) - 1 for key in ("xmin", "ymin", "xmax", "ymax")
             )
+            check_boxes(np.array([x1, y1, x2 + 1, y2 + 1]), (width, height), "an object", True)
+            if x2 < x1 or y2 < y1:
+                raise ValueError(f"a box {(x1, y1, x2, y2)} that ends before it begins")
             for name in thing.iter("name"):
                 boxes[name.text or ""].append((x1, y1, x2, y2))
+        if min(width, height) < 1:
+            raise ValueError(f"the size {width} x {height}")
     except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f"{path} is no annotation of Flickr30K Entities: {error}") from error
     return (width, height), dict(boxes)
@@ -144,28 +137,45 @@ def _refer(path: Path, split: Split) -> Iterator[Phrase]:
     if len(files) != 1:
         raise ValueError(
             f"{folder} has {len(files)} files refs(NAME).p "
-            f"({', '.join(file.name for file in files)}), expected one: give its path in place of "
-            f"the folder, such as {files[-1] if files else folder / 'refs(unc).p'}"
+            f"({', '.join(file.name for file in files)}), expected one: give the path of one "
+            f"instead of the folder, such as {files[-1] if files else folder / 'refs(unc).p'}"
         )
-    instances = json.loads(_text(folder / "instances.json"))
     try:
-        boxes = {int(a["id"]): a["bbox"] for a in instances["annotations"]}
-        pictures = {int(image["id"]): image for image in instances["images"]}
+        instances = json.loads(_text(folder / "instances.json"))
+        boxes = _by_id(instances["annotations"])
+        pictures = _by_id(instances["images"])
         ids = _ids(split)
         names, rows = Names(ids), {name: row for row, name in enumerate(ids)}
-        for ref in read_arrays(files[0]):
+        for number, ref in enumerate(read_arrays(files[0])):
             picture = pictures[int(ref["image_id"])]
             found = names.find(picture["file_name"]) or names.find(ref["image_id"])
             if found is None:
                 continue
-            image = rows[found]
-            x, y, w, h = boxes[int(ref["ann_id"])]
+            where = f"{files[0]}: expression {number} of image {ref['image_id']}"
+            x, y, w, h = (float(value) for value in boxes[int(ref["ann_id"])]["bbox"])
             size = (int(picture["width"]), int(picture["height"]))
+            check_boxes(np.array([x, y, x + w, y + h]), size, where, True)
+            if min(w, h) <= 0:
+                raise ValueError(f"{where}: bbox {(x, y, w, h)} must have a width and a height")
             box = _in_units((x, y, x + w, y + h), size, split)
             for sentence in ref["sentences"]:
-                yield Phrase(image, str(sentence["sent"]), box)
-    except (KeyError, TypeError) as error:
+                yield Phrase(rows[found], check_text(where, sentence["sent"]), box)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{files[0]} and instances.json do not fit together: {error!r}") from error
+
+
+def _by_id(entries: Any) -> dict[int, Any]:
+    """Index entries of a COCO file by their ids.
+
+    Raises:
+        ValueError: an id that occurs twice.
+    """
+    found: dict[int, Any] = {}
+    for entry in entries:
+        if int(entry["id"]) in found:
+            raise ValueError(f"instances.json has the id {entry['id']} twice")
+        found[int(entry["id"])] = entry
+    return found
 
 
 def _ids(split: Split) -> list[str]:
@@ -176,8 +186,8 @@ def _ids(split: Split) -> list[str]:
     """
     if split.ids is None:
         raise ValueError(
-            f"{split.folder} has no {split.name}_ids.txt, so that nothing says which image a "
-            "phrase belongs to"
+            f"{split.folder} has no {split.name}_ids.txt; without ids, phrases cannot be "
+            "assigned to images"
         )
     return split.ids
 
@@ -198,4 +208,7 @@ def _box(values: Any) -> Box:
 def _text(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; download it, or leave its image out")
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from error

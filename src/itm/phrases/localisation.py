@@ -1,23 +1,40 @@
-"""Find the region of an image that a phrase means: scores, ranks, accuracy."""
+"""Find the region that a phrase means: score regions, rank them, compute the accuracy."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from itm.phrases.split import Phrase, PhraseSplit
+from itm.utils.checks import check_choice
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from itm.batch import Captions, Images
     from itm.matcher.matcher import Matcher
 
 
 FOUND = 0.5  # overlap from which a region is right
 CONTEXTS = ("caption", "phrase")
+
+
+@runtime_checkable
+class Grounding(Protocol):
+    """A matcher that scores phrases with single regions, such as the two-branch networks."""
+
+    def ground(self, images: Images, captions: Captions, image: Tensor | None = None) -> Tensor:
+        """Score each of B phrases with the regions of its image, (B, R), -inf for padding.
+
+        Args:
+            images: I images.
+            captions: B phrases.
+            image: (B,) row of each phrase's image; None = phrase b belongs to image b.
+        """
+        ...
 
 
 def region_scores(
@@ -29,35 +46,34 @@ def region_scores(
 ) -> np.ndarray:
     """Score how well each phrase fits the regions of its image.
 
-    A matcher with `ground` (the two-branch networks) compares the phrase with every region. For a
-    cross-attention model, the score of a region is its mean attention to the words of the phrase.
+    A `Grounding` matcher compares the phrase with every region. For a cross-attention model, the
+    score of a region is its mean attention to the words of the phrase.
 
     Args:
-        matcher: a matcher of either kind.
+        matcher: a matcher of one of these two kinds.
         split: M phrases.
-        context: for attention, read the words of a phrase within their "caption", where there is
-            one, or read the "phrase" alone.
+        context: for attention models: "caption" reads the words of a phrase within its caption, if
+            the phrase has one; "phrase" reads the phrase alone.
         vectors: (M, F) vectors of the phrases, for matchers with text=vectors.
-        batch_size: images at once.
+        batch_size: images per step.
 
     Returns:
         (M, R) float32, larger = better.
 
     Raises:
-        ValueError: the matcher does not look at single regions, or the context is unknown.
+        ValueError: the matcher does not score single regions, or `context` or `vectors` do not fit.
     """
-    import torch
+    import torch  # late: the other functions of this module work without it
 
-    if context not in CONTEXTS:
-        raise ValueError(f"context={context!r} must be 'caption' or 'phrase'")
-    ground: Callable[..., Tensor] | None = getattr(matcher, "ground", None)
-    if vectors is not None and ground is None:
+    check_choice("context", context, CONTEXTS)
+    grounding = matcher if isinstance(matcher, Grounding) else None
+    if vectors is not None and grounding is None:
         raise ValueError(f"{type(matcher).__name__} reads words, not vectors of phrases")
     if vectors is not None and len(vectors) != len(split.phrases):
         raise ValueError(f"{len(vectors)} phrase vectors for {len(split.phrases)} phrases")
     out = np.empty((len(split.phrases), split.regions), np.float32)
     starts = np.searchsorted(split.caption_image, np.arange(split.num_images + 1))
-    step = 1 if ground is None else batch_size
+    step = 1 if grounding is None else batch_size
     training = matcher.training
     matcher.eval()
     try:
@@ -67,13 +83,14 @@ def region_scores(
                 rows = slice(starts[images[0]], starts[images[-1] + 1])
                 if rows.start == rows.stop:  # images without phrases
                     continue
-                if ground is None:
+                if grounding is None:
                     out[rows] = _attended(matcher, split, first, rows, context)
                     continue
                 captions = split.captions[rows] if vectors is None else vectors[rows]
                 own = (split.caption_image[rows] - first).tolist()
                 pairs = matcher.pairs(split.images(images), captions, own)
-                out[rows] = ground(*pairs[:2], pairs.captions.image).float().cpu().numpy()
+                scores = grounding.ground(pairs.images, pairs.captions, pairs.captions.image)
+                out[rows] = scores.float().cpu().numpy()
     finally:
         matcher.train(training)
     return out
@@ -82,7 +99,7 @@ def region_scores(
 def _attended(
     matcher: Matcher, split: PhraseSplit, image: int, rows: slice, context: str
 ) -> np.ndarray:
-    """Attention (m, R) of one image's regions to its phrases."""
+    """Compute the attention (m, R) of the regions of one image to its phrases."""
     phrases = split.phrases[rows]
     alone = context == "phrase"
     texts = [" ".join(p.caption) if p.caption and not alone else p.text for p in phrases]
@@ -93,9 +110,9 @@ def _attended(
         attention = matcher.attention(*encoded)[0].float().cpu().numpy()  # (c, R, L)
     except NotImplementedError as error:
         raise ValueError(
-            f"{type(matcher).__name__} compares whole images with whole sentences, so it points at "
-            "no region; localise with a two-branch network (model.level=region) or with a model "
-            "that has region-word attention (scan, sgr, saf, casc)"
+            f"{type(matcher).__name__} compares whole images with whole sentences, so it scores no "
+            "regions; localise with a two-branch network (model.level=region) or with a model that "
+            "has region-word attention (scan, sgr, saf, casc)"
         ) from error
     found = []
     for phrase, text in zip(phrases, texts, strict=True):
@@ -107,9 +124,9 @@ def _attended(
 def word_positions(
     matcher: Matcher, words: Sequence[str], phrase: Phrase | None = None
 ) -> tuple[int, int]:
-    """Find the first and last token of a phrase in its caption, or of all words.
+    """Find the tokens [start, stop) of a phrase in its caption, or of all words without a phrase.
 
-    A tokeniser may cut words, so the tokens in front of the phrase are counted.
+    A tokeniser may split words, so the tokens in front of the phrase are counted.
     """
     assert matcher.vocab is not None
     markers = len(matcher.vocab.encode(""))  # one in front, one behind
@@ -121,17 +138,17 @@ def word_positions(
     return ends[0], max(ends[1], ends[0] + 1)
 
 
-def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Compute the 0-based rank of the best right region of each phrase; -1 if none is right.
+def rank_right_region(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Compute the 0-based rank of the best right region of each phrase; -1 if no region is right.
 
-    At equal scores the wrong region comes first, so that constant scores find nothing.
+    Of equal scores the wrong region comes first, so constant scores find nothing.
 
     Args:
         scores: (M, R), -inf for padding.
         right: (M, R) bool.
 
     Raises:
-        ValueError: NaN among the scores, or shapes that differ.
+        ValueError: scores that are NaN, or shapes that differ.
     """
     if scores.shape != right.shape:
         raise ValueError(f"scores are {scores.shape}, the overlaps {right.shape}")
@@ -143,23 +160,25 @@ def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.where(right.any(1), found, -1)
 
 
-def evaluate(
+def localisation_accuracy(
     scores: np.ndarray, overlaps: np.ndarray, types: Sequence[str] | None = None
 ) -> dict[str, dict[str, float]]:
     """Compute the localisation accuracy in percent, of all phrases and of each type.
 
+    Source: the protocol of Flickr30K Entities (Plummer et al., IJCV 2017).
+
     Args:
         scores: (M, R) of each phrase with the regions of its image, -inf for padding.
-        overlaps: (M, R) overlap of those regions with the phrase's box.
+        overlaps: (M, R) overlap of these regions with the box of the phrase.
         types: type of each phrase; "a/b" counts as both.
 
     Returns:
-        For "all" and each type: "phrases", their number; "r1" (the accuracy), "r5" and "r10", how
-        often one of the best K regions overlaps the box by 0.5; "bound", how often any region
-        does; "chance", r1 of a region drawn at random.
+        For "all" and each type: "phrases", the number of phrases; "r1" (the accuracy), "r5" and
+        "r10", the share of phrases for which one of the best K regions overlaps the box by at least
+        0.5; "bound", the share for which any region does; "chance", r1 of a random region.
     """
     right = overlaps >= FOUND
-    place = ranks(scores, right)
+    place = rank_right_region(scores, right)
     real = scores > -np.inf
     chance = (right & real).sum(1) / real.sum(1).clip(1)
     groups: dict[str, list[int]] = defaultdict(list)
@@ -188,11 +207,21 @@ def localise(
     context: str = "caption",
     vectors: np.ndarray | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Localise the phrases of a split: `region_scores`, then `evaluate`."""
-    return measure(split, region_scores(matcher, split, context, vectors))
+    """Localise the phrases of a split: `region_scores`, then `measure_localisation`.
+
+    Args:
+        matcher: see `region_scores`.
+        split: M phrases.
+        context: see `region_scores`.
+        vectors: see `region_scores`.
+
+    Returns:
+        See `localisation_accuracy`.
+    """
+    return measure_localisation(split, region_scores(matcher, split, context, vectors))
 
 
-def measure(split: PhraseSplit, scores: np.ndarray) -> dict[str, dict[str, float]]:
-    """Call `evaluate` with the boxes and types of a split."""
+def measure_localisation(split: PhraseSplit, scores: np.ndarray) -> dict[str, dict[str, float]]:
+    """Compute `localisation_accuracy` of scores (M, R) with the boxes and types of a split."""
     overlaps = split.overlaps(range(len(split.phrases)))
-    return evaluate(scores, overlaps, [phrase.type for phrase in split.phrases])
+    return localisation_accuracy(scores, overlaps, [phrase.type for phrase in split.phrases])

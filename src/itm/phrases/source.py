@@ -1,4 +1,4 @@
-"""Where phrases come from, and which regions match them in training."""
+"""Choose the phrases to train on, and the regions that match them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from itm.phrases.split import PhraseSplit, phrase_split
 
 @dataclass(frozen=True)
 class PhraseSource:
-    """Where phrases come from, and which regions match them in training.
+    """Describe where phrases come from, and which regions match them in training.
 
     Args:
         path: folder or file, see `itm.phrases.files.read_phrases`; None = the file beside the
             features.
-        positive_iou: see `PhraseSplit` (CITE: 0.6; evaluation counts 0.5 as found).
-        negative_iou: see `PhraseSplit` (CITE: 0.3).
+        positive_iou: see `PhraseSplit`. CITE trains with 0.6; the evaluation uses 0.5.
+        negative_iou: see `PhraseSplit`. CITE trains with 0.3.
+
+    Raises:
+        ValueError: limits that are not 0 < negative_iou <= positive_iou <= 1.
     """
 
     path: str | Path | None = None
@@ -33,10 +36,10 @@ class PhraseSource:
             )
 
     def split(self, split: Split, train: bool = False) -> PhraseSplit:
-        """Read the phrases of a split; in training keep only phrases that overlap some region.
+        """Read the phrases of a split; for training, keep only those that some region matches.
 
         Raises:
-            ValueError: no phrase belongs to an image, or in training none overlaps a region.
+            ValueError: no phrase belongs to an image, or, for training, no region matches one.
         """
         phrases = read_phrases(self.path, split)
         whole = phrase_split(split, phrases, self.positive_iou, self.negative_iou)

@@ -1,4 +1,4 @@
-"""Phrases with boxes, and a split whose captions are phrases."""
+"""Define phrases with boxes, and a split whose captions are phrases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,16 +11,16 @@ from itm.data.layout import Split
 
 
 class Phrase(NamedTuple):
-    """A phrase of a caption and the box of what it refers to.
+    """A phrase of a caption, and the box of the object it refers to.
 
     Attributes:
         image: row of the image in its split.
         text: the words.
-        box: box up to its edges, in the units of the split's region boxes; where a phrase has
-            several boxes, their union.
-        type: such as "people"; several are joined by "/"; empty if unknown.
-        caption: the sentence around the phrase, split at blanks; empty where there is none.
-        span: the phrase is words[start:stop] of the caption.
+        box: the box up to its edges, in the units of the region boxes of the split. If the phrase
+            has several boxes, the smallest box around all of them.
+        type: such as "people"; several types are joined by "/"; empty if unknown.
+        caption: words of the sentence around the phrase, split at blanks; empty if unknown.
+        span: (start, stop) of the phrase in the words of the caption.
     """
 
     image: int
@@ -36,9 +36,10 @@ class PhraseSplit(Split):
     """A split whose captions are phrases, each with a box.
 
     Attributes:
-        phrases: M phrases; `captions` are their words.
-        positive_iou: from this overlap with the box, a region matches the phrase.
-        negative_iou: below this overlap it is a negative; regions between are ignored in training.
+        phrases: M phrases; `captions` holds their texts.
+        positive_iou: a region matches a phrase if it overlaps the box by at least this much.
+        negative_iou: a region is a negative if it overlaps the box by less than this. Training
+            ignores the regions in between.
     """
 
     phrases: tuple[Phrase, ...] = ()
@@ -52,18 +53,18 @@ class PhraseSplit(Split):
         return replace(cut, phrases=self.phrases[: len(cut.captions)])
 
     def region_boxes(self, images: np.ndarray) -> np.ndarray:
-        """Return the region boxes (n, R, 4) of some images, up to their edges."""
+        """Return the region boxes (n, R, 4) of some images; each box reaches up to its edges."""
         assert self.boxes is not None
         boxes = np.asarray(self.boxes[self.row[images]], np.float64)
         return edges(boxes) if in_pixels(self.boxes) else boxes
 
     def overlaps(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Compute the overlap (n, R) of some phrases' boxes with the regions of their images."""
+        """Compute the overlap (n, R) of phrases with the regions of their images."""
         truth = np.array([self.phrases[row].box for row in rows]).reshape(-1, 4)
         return overlaps(self.region_boxes(self.caption_image[rows]), truth)
 
     def target(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return (n, R) float32: 1 for regions that match a phrase, -1 for negatives, 0 ignored."""
+        """Label regions, (n, R) float32: 1 = matches the phrase, -1 = negative, 0 = ignored."""
         found = self.overlaps(rows)
         wrong = np.where(found < self.negative_iou, -1.0, 0.0)
         return np.where(found >= self.positive_iou, 1.0, wrong).astype(np.float32)
@@ -72,15 +73,16 @@ class PhraseSplit(Split):
 def phrase_split(
     split: Split, phrases: Sequence[Phrase], positive_iou: float = 0.5, negative_iou: float = 0.5
 ) -> PhraseSplit:
-    """Put phrases in place of the captions of a split, in the order of its images.
+    """Replace the captions of a split by phrases, in the order of its images.
 
     Raises:
-        ValueError: there are no phrases, or the split has no boxes of regions.
+        ValueError: there are no phrases, or the split has no region boxes.
     """
     if split.boxes is None:
         raise ValueError(
-            f"{split.folder} has no {split.name}_boxes.npy, the (images, regions, 4) boxes of its "
-            "regions; the features published with SCAN come without, extract features with boxes"
+            f"{split.folder} has no {split.name}_boxes.npy with the boxes (images, regions, 4) of "
+            "its regions; the features published with SCAN have no boxes: use features with boxes "
+            "(docs/features.md)"
         )
     if not phrases:
         raise ValueError(f"no phrase belongs to an image of split {split.name} of {split.folder}")

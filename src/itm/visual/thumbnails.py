@@ -7,7 +7,8 @@ from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from itm.data.pictures import FORMATS, Pictures, open_upright
+from itm.data.pictures import FORMATS, Pictures
+from itm.utils.pictures import open_regular, read_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,10 +42,11 @@ def thumbnail(source: str | Path | Image, size: int = 320, alt: str = "") -> Thu
         raise ValueError(f"{path} is not a picture; expected one of {', '.join(FORMATS)}")
     if kind != "image/svg+xml":
         try:
-            return _jpeg(open_upright(path), size, alt)
+            return _jpeg(read_picture(path), size, alt)
         except ImportError:  # no Pillow: the whole file
             pass
-    return _inline(path.read_bytes(), kind, alt)
+    with open_regular(path) as file:
+        return _inline(file.read(), kind, alt)
 
 
 def thumbnail_of(pictures: Pictures, name: str, size: int = 320) -> Thumbnail | None:

@@ -179,3 +179,53 @@ def test_names_that_do_not_meet(tmp_path, vit, pictures):
     empty.mkdir()
     with pytest.raises(FileNotFoundError, match="holds no picture"):
         find_pictures(empty)
+
+
+def test_features_replace_only_their_own_and_as_a_whole(tmp_path, vit, pictures, capsys):
+    out = run(tmp_path, vit)
+    record = json.loads((out / "extract.json").read_text())
+    assert set(record["files"]) == {p.name for p in out.iterdir()} - {"extract.json"}
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    capsys.readouterr()
+    run(tmp_path, vit)
+    assert "holds these features already" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="was made with other windows; .*overwrite=true"):
+        run(tmp_path, vit, "windows=[[1,1]]")
+    with pytest.raises(ValueError, match="expected pairs"):  # found before anything is deleted
+        run(tmp_path, vit, "overlap=2", "overwrite=true")
+    assert before == {p.name: p.read_bytes() for p in out.iterdir()}
+    run(tmp_path, vit, "windows=[[1,1]]", "overwrite=true")
+    assert np.load(out / "train_ims.npy").shape == (8, 1, 16)
+    (pictures / "picture 1.png").write_bytes((pictures / "picture 2.png").read_bytes())
+    with pytest.raises(ValueError, match="was made with other pictures"):
+        run(tmp_path, vit, "windows=[[1,1]]")
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"did not make, such as notes\.txt"):
+        run(tmp_path, vit, "overwrite=true")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["captions.txt", "out", "pictures"]
+
+
+def test_features_of_others_are_never_touched(tmp_path, vit, pictures):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "train_caps.txt").write_text("mine\n")
+    for option in ("overwrite=false", "overwrite=true"):
+        with pytest.raises(ValueError, match=r"did not make, such as train_caps\.txt"):
+            run(tmp_path, vit, option)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["train_caps.txt"]
+    assert (tmp_path / "out" / "train_caps.txt").read_text() == "mine\n"
+
+
+def test_a_kill_while_features_are_replaced(tmp_path, vit, pictures, monkeypatch):
+    out = run(tmp_path, vit)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    flush = Store.flush
+    monkeypatch.setattr(Store, "flush", lambda self: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        run(tmp_path, vit, "seed=1", "overwrite=true")
+    assert before == {p.name: p.read_bytes() for p in out.iterdir()}
+    monkeypatch.setattr(Store, "flush", flush)
+    with pytest.raises(ValueError, match="was made with other seed"):
+        run(tmp_path, vit, "seed=1")
+    run(tmp_path, vit, "seed=1", "overwrite=true")
+    assert (out / "extract.json").read_bytes() != before["extract.json"]
+    assert not (tmp_path / "out.unfinished").exists()

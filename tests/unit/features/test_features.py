@@ -1,6 +1,7 @@
 import base64
 import json
 import pickle
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -15,7 +16,7 @@ from itm.features.arrays import read_arrays
 from itm.features.convert import convert_features
 from itm.features.hdf5 import read_hdf5
 from itm.features.partition import partition
-from itm.features.records import Record
+from itm.features.records import Record, check_record
 from itm.features.sentences import read_sentences
 from itm.features.store import Store, fit, write_captions
 from itm.features.tsv import read_tsv
@@ -135,6 +136,58 @@ def test_prepare_converts_and_checks(tmp_path, capsys):
         prepare(compose(["from=tsv"], "prepare"))
     with pytest.raises(ValueError, match="choose from tsv, arrays, hdf5"):
         prepare(compose(["from=csv", *paths], "prepare"))
+    with pytest.raises(ValueError, match=r"from=lmdb: .*one \.npz per image.*from=arrays"):
+        prepare(compose(["from=lmdb", *paths], "prepare"))
+
+
+def test_prepare_replaces_only_its_own(tmp_path, capsys):
+    write_tsv(tmp_path / "a.tsv")
+    lines = [f"{name}#{i}\t{text}\n" for name in NAMES for i, text in enumerate(CAPTIONS[name])]
+    (tmp_path / "captions.txt").write_text("".join(lines))
+    given = {"source": "a.tsv", "captions": "captions.txt", "out": "out"}
+    paths = [f"{key}={tmp_path / name}" for key, name in given.items()]
+    out = tmp_path / "out"
+
+    def again(*options):
+        capsys.readouterr()
+        given = ["from=tsv", *paths, f"fractions={THREE}", "write=[vocab]", "data.min_count=1"]
+        prepare(compose([*given, *options], "prepare"))
+        return capsys.readouterr().out
+
+    again()
+    assert "holds this result already" in again()
+    vocab = (out / "vocab.json").read_bytes()
+    with pytest.raises(ValueError, match=r"vocab\.json was made from other captions or options"):
+        again("data.min_count=4")
+    assert (out / "vocab.json").read_bytes() == vocab
+    again("data.min_count=4", "overwrite=true")
+    assert (out / "vocab.json").read_bytes() != vocab
+    with pytest.raises(ValueError, match="was made with other regions; .*overwrite=true"):
+        again("regions=2")
+    again("regions=2", "overwrite=true")
+    assert np.load(out / "train_ims.npy").shape == (2, 2, 6)
+    write_tsv(tmp_path / "a.tsv", NAMES[::-1])  # the same options, another source
+    with pytest.raises(ValueError, match="overwrite=true"):
+        again("regions=2")
+    (out / "vocab.json").write_text("published")
+    with pytest.raises(ValueError, match=r"changed since, such as vocab\.json"):
+        again("overwrite=true")
+    assert (out / "vocab.json").read_text() == "published"
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"did not make, such as mine\.txt"):
+        again("overwrite=true")
+
+
+def test_prepare_leaves_a_published_vocabulary(tmp_path):
+    for name in ("train", "dev", "test"):
+        folder_with(tmp_path, b"a dog\n" * 4, name=name)
+    (tmp_path / "vocab.json").write_text("published")
+    options = ["data=flickr8k", f"data.root={tmp_path}", "write=[vocab,labels]"]
+    for more in ([], ["overwrite=true"]):
+        with pytest.raises(ValueError, match=r"vocab\.json was not made by this command"):
+            prepare(compose([*options, *more], "prepare"))
+    assert (tmp_path / "vocab.json").read_text() == "published"
+    assert not (tmp_path / "labels.json").exists()  # all files or none
 
 
 # Regions, stores ------------------------------------------------------------------------------
@@ -191,7 +244,7 @@ FRACTION, PIXEL = np.full((2, 4), 0.5), np.full((2, 4), 50.0)
         ((PIXEL, (100, 100)), (PIXEL,), "without the image's size, image .* has boxes in pixels;"),
         ((FRACTION,), (PIXEL, (100, 100)), "in pixels, image .* has boxes in fractions"),
         ((FRACTION,), (None,), "has no boxes, image .* has boxes in fractions"),
-        ((np.zeros((2, 4)),), (PIXEL,), "the first image had known units"),
+        ((np.zeros((2, 4)),), (PIXEL,), "the first image has known units"),
         ((FRACTION,), (np.ones((3, 4)),), r"features \(2, 3\) and boxes \(3, 4\)"),
         ((np.ones((3, 4)),), (FRACTION,), "the features seem transposed"),
     ],
@@ -240,6 +293,37 @@ def test_a_store_goes_on_where_it_was(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["train_boxes.npy", "train_ims.npy"]
     assert np.load(tmp_path / "train_ims.npy")[:, 0, 0].tolist() == [1, 2, 2, 1, 2]
     assert len(Store(tmp_path, "train", (5, 2, 3), resume=True).missing) == 0
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_a_store_that_was_killed_while_it_finished(tmp_path, step, monkeypatch):
+    store = Store(tmp_path, "train", (2, 2, 3), resume=True)
+    store.write([0, 1], np.ones((2, 2, 3)), np.full((2, 2, 4), 0.5))
+    left = [step]
+
+    def dying(real):
+        def call(*arguments, **options):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return real(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", dying(Path.replace))
+        patch.setattr(Path, "unlink", dying(Path.unlink))
+        with pytest.raises(KeyboardInterrupt):
+            store.finish()
+    Store(tmp_path, "train", (2, 2, 3), resume=True).finish()
+    assert (np.load(tmp_path / "train_boxes.npy") == 0.5).all()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["train_boxes.npy", "train_ims.npy"]
+
+
+def test_boxes_of_others_stay(tmp_path):
+    np.save(tmp_path / "train_boxes.npy", np.ones(3))
+    with pytest.raises(ValueError, match="is there without features"):
+        Store(tmp_path, "train", (2, 2, 3))
 
 
 def test_values_that_do_not_fit_are_refused(tmp_path):
@@ -493,7 +577,10 @@ def test_no_folder(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1\t2\t3", "3 columns"),
+        ("1\t2\t3\t4", "4 columns"),
+        ("1\t2\t3", "a.tsv:1: not a line"),
+        ('1\t{"objects": []}', "detections without features"),
+        (f"1\t1\t{cell(np.ones((1, 2054)))}", "not x1, y1, x2, y2, width, height"),
         ("1\t400\t200\t4\t!!\tAAAA", "a.tsv:1: not a line"),
         (f"1\t400\t200\t3\t{cell(np.ones((4, 4)))}\t{cell(np.ones((4, 6)))}", "a.tsv:1"),
     ],
@@ -513,6 +600,126 @@ def test_broken_arrays(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04")
     with pytest.raises(ValueError, match=r"a.npz"):
         list(read_arrays(tmp_path))
+
+
+def hdf5_from_elsewhere(folder, kind):
+    """Write a file that takes the features of image a from other files."""
+    (folder / "secret").write_bytes(b"PRIVATE KEY 0123456789 abcdefghijklm")
+    with h5py.File(folder / "other.h5", "w") as other:
+        other["x"] = np.full((3, 4), 7.0, np.float32)
+    there = str(folder / "other.h5")
+    with h5py.File(folder / "a.h5", "w") as file:
+        if kind == "external storage":
+            file.create_dataset("a", (3, 3), "f4", external=[(str(folder / "secret"), 0, 36)])
+        elif kind == "external link":
+            file["a"] = h5py.ExternalLink(there, "/x")
+        elif kind == "soft link over an external link":
+            file["b"] = h5py.Group(file.create_group("g").id)
+            file["g/out"] = h5py.ExternalLink(there, "/")
+            file["a"] = h5py.SoftLink("/g/out/x")
+            del file["b"]
+        elif kind == "group by an external link":
+            file.create_group("a")["features"] = h5py.ExternalLink(there, "/x")
+        elif kind == "links in a circle":
+            file["a"], file["b"] = h5py.SoftLink("/b"), h5py.SoftLink("/a")
+        elif kind == "dangling link":
+            file["a"] = h5py.SoftLink("/nowhere")
+        elif kind == "more than the file holds":
+            file.create_dataset("a", (10**9, 2048), "f4", chunks=(64, 2048))
+        else:
+            layout = h5py.VirtualLayout((3, 4), "f4")
+            layout[:] = h5py.VirtualSource(there, "x", (3, 4))
+            file.create_virtual_dataset("a", layout)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["external storage", "external link", "soft link over an external link", "virtual",
+     "group by an external link", "links in a circle", "dangling link", "more than the file holds"],
+)  # fmt: skip
+def test_hdf5_reads_no_other_file(tmp_path, kind):
+    hdf5_from_elsewhere(tmp_path, kind)
+    with pytest.raises(ValueError, match=r"a\.h5: "):
+        list(read_hdf5(tmp_path / "a.h5"))
+
+
+def test_links_inside_an_hdf5_file_are_followed(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["store/x"] = np.ones((3, 4), np.float32)
+        file["a"] = h5py.SoftLink("/store/x")
+        file["store/up"] = h5py.SoftLink("/a")
+        file["b"] = h5py.SoftLink("store/up")
+        file.create_group("c")["features"] = h5py.SoftLink("/store/x")
+        file["store/features"] = file["store/x"]
+    found = {record.name: record.features for record in read_hdf5(tmp_path / "a.h5")}
+    assert sorted(found) == ["a", "b", "c", "store"]
+    assert all((features == 1).all() for features in found.values())
+
+
+@pytest.mark.parametrize(
+    ("spans", "message"),
+    [
+        ([[0, 2], [2, 5]], "gives image 1 the rows 2 to 5 of features"),
+        ([[0, 2], [2, 2]], "gives image 1 the rows 2 to 2"),
+        ([[-1, 2], [2, 4]], "gives image 0 the rows -1 to 2"),
+        ([[0.0, 2.0], [2.0, 4.0]], "expected whole numbers"),
+    ],
+)
+def test_rows_of_packed_images_are_checked(tmp_path, spans, message):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["image_features"], file["ids"] = np.ones((4, 3)), [1, 2]
+        file["pos_boxes"] = spans
+    with pytest.raises(ValueError, match=message):
+        list(read_hdf5(tmp_path / "a.h5"))
+
+
+def test_axes_in_another_order_are_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:  # images last
+        file["features"], file["ids"] = np.ones((3, 8, 5)), np.arange(5)
+    with pytest.raises(ValueError, match=r"\(3, 8, 5\).*must be the first axis.*ids \(5,\)"):
+        list(read_hdf5(tmp_path / "a.h5"))
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["features"], file["boxes"] = np.ones((5, 3, 8)), np.ones((3, 5, 4))
+        file["ids"] = np.arange(5)
+    with pytest.raises(ValueError, match=r"boxes \(3, 5, 4\) and features \(5, 3, 8\)"):
+        list(read_hdf5(tmp_path / "b.h5"))
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (Record("a", np.ones((2048, 36))), r"features \(2048, 36\), which seem transposed"),
+        (Record("a", np.ones((6, 8)), np.ones((8, 4))), r"boxes \(8, 4\).*the features seem"),
+        (Record("a", np.ones((6, 8)), np.ones((4, 6))), r"\(6, 8\) and boxes \(4, 6\).*boxes seem"),
+        (Record("a", np.ones((6, 8)), np.ones((5, 4))), r"\(6, 8\) and boxes \(5, 4\)"),
+        (Record("a", np.ones((2, 3, 7, 7))), r"found float64 \(2, 3, 7, 7\)"),
+        (boxed("a", np.tile([30, 20, 10, 5], (2, 1)), (40, 30)), "ends before it begins.*width"),
+        (boxed("a", np.tile([0.5, 0.5, 0.2, 0.2], (2, 1))), "ends before it begins"),
+        (boxed("a", np.tile([0, 0, 300, 20], (2, 1)), (200, 300)), "out of the picture of 200 x"),
+        (boxed("a", np.tile([-40, 0, 30, 20], (2, 1)), (200, 300)), "reaches out of the picture"),
+        (boxed("a", np.tile([0, 0, 1, 1.5], (2, 1))), "reaches out of 0 to 1"),
+        (boxed("a", np.tile([0, 0, np.nan, 1], (2, 1))), "NaN or infinite"),
+        (boxed("a", np.full((2, 4), "x")), "not numbers"),
+        (boxed("a", FRACTION, (0, 100)), "has the size"),
+    ],
+)  # fmt: skip
+def test_features_boxes_and_size_must_agree(record, message):
+    with pytest.raises(ValueError, match=f"^image a.*{message}"):
+        check_record(record)
+
+
+def test_boxes_that_end_before_they_begin_are_counted(tmp_path, capsys):
+    boxes = np.array([[0.9, 0.2, 0.8, 0.9], [0, 0, 1, 1]])  # as x, y, width, height outside
+    record, captions = boxed("a", boxes), {"a": ["x"]}
+    out = convert_features([record], {"train": ["a"]}, captions, tmp_path / "out")
+    assert "warning: 1 boxes of 1 images end before they begin" in capsys.readouterr().out
+    np.testing.assert_allclose(np.load(out / "train_boxes.npy")[0], boxes, atol=1e-6)
+
+
+def test_boxes_may_overshoot_a_little():
+    check_record(boxed("a", np.tile([-0.5, 0, 201, 150.9], (2, 1)), (200, 150)))
+    check_record(boxed("a", np.tile([0, 0, 1.0000002, 1.01], (2, 1)), (200, 150)))
+    check_record(boxed("a", np.tile([0.5, 0.5, 0.5, 0.5], (2, 1))))  # without area
 
 
 def test_broken_hdf5(tmp_path):

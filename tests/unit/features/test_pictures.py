@@ -1,8 +1,13 @@
+import os
+import shutil
+
 import numpy as np
+import pytest
 from PIL import Image
 
-from itm.data.pictures import as_shown
-from itm.features.pictures import broken, load_pixels
+from itm.features.pictures import find_pictures, inspect_pictures, load_pixels
+from itm.features.plan import make_plan
+from itm.utils.pictures import MOST_PIXELS, as_shown, read_picture
 
 
 def test_pictures_are_upright_and_rgb(tmp_path):
@@ -16,7 +21,8 @@ def test_pictures_are_upright_and_rgb(tmp_path):
     assert size == (20, 40) and shown.shape == (8, 8, 3)
     assert shown[0].max() < 20 and shown[-1].min() > 235
     (tmp_path / "b.png").write_text("no picture")
-    assert list(broken([tmp_path / "a.jpg", tmp_path / "b.png"], 2)) == [tmp_path / "b.png"]
+    broken, alike = inspect_pictures({n: tmp_path / n for n in ("a.jpg", "b.png")}, 2)
+    assert list(broken) == ["b.png"] and not alike
 
 
 def shown(picture, tmp_path, ending=".png", **options):
@@ -47,4 +53,78 @@ def test_pixels_are_those_that_a_viewer_shows(tmp_path):
 
 def test_pixels_of_unknown_range_are_refused(tmp_path):
     Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "a.tif")
-    assert "8 or 16 bits" in broken([tmp_path / "a.tif"], 1)[tmp_path / "a.tif"]
+    assert "8 or 16 bits" in inspect_pictures({"a": tmp_path / "a.tif"}, 1)[0]["a"]
+
+
+def test_a_grey_value_that_is_transparent_shows_the_page(tmp_path):
+    grey = np.full((4, 4), 1000, np.uint16)
+    grey[2:] = 65535 // 2
+    Image.fromarray(grey).save(tmp_path / "a.png", transparency=1000)
+    seen = np.array(read_picture(tmp_path / "a.png"))
+    assert (seen[:2] == 255).all() and (seen[2:] == 127).all()
+
+
+def test_the_content_decides_and_no_program_runs(tmp_path):
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    (tmp_path / "a.jpg").write_bytes(eps)
+    with pytest.raises(
+        ValueError, match=r"a\.jpg is not a picture that can be read; expected JPEG"
+    ):
+        read_picture(tmp_path / "a.jpg")
+    Image.new("RGB", (3, 3), "red").save(tmp_path / "b.ppm")  # a format that is not meant
+    (tmp_path / "b.ppm").rename(tmp_path / "b.png")
+    with pytest.raises(ValueError, match=r"b\.png is not a picture"):
+        read_picture(tmp_path / "b.png")
+    Image.new("RGB", (3, 3), "red").save(tmp_path / "c.png")
+    (tmp_path / "c.png").rename(tmp_path / "c.jpg")
+    assert read_picture(tmp_path / "c.jpg").getpixel((0, 0)) == (255, 0, 0)
+    with pytest.raises(ValueError, match="cannot be read: .*not a regular file"):
+        read_picture(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read_picture(tmp_path / "nothing.png")
+
+
+@pytest.mark.parametrize("pixels", [MOST_PIXELS + 2**20, 3 * MOST_PIXELS])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, pixels):
+    side = int(pixels**0.5) + 1
+    Image.new("1", (side, side)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png cannot be read: .* pixels, expected at most"):
+        read_picture(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_only_files_inside_the_folder(tmp_path, capsys):
+    folder, outside = tmp_path / "pictures", tmp_path / "outside.png"
+    (folder / "d.png").mkdir(parents=True)
+    for path in (outside, folder / "a.png"):
+        Image.new("RGB", (3, 3)).save(path)
+    (folder / "b.png").symlink_to(outside)
+    (folder / "same.png").symlink_to("a.png")  # a link that stays inside
+    os.mkfifo(folder / "c.png")
+    assert list(find_pictures(folder)) == ["a.png", "same.png"]
+    assert "left out: 3 entries" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="not a regular file"):  # and no waiting for a writer
+        read_picture(folder / "c.png")
+    (tmp_path / "link").symlink_to(folder)  # the folder itself may be a link
+    assert list(find_pictures(tmp_path / "link")) == ["a.png", "same.png"]
+
+
+def test_the_same_picture_twice_is_told(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        pixels = rng.integers(0, 256, (40, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    shutil.copy(tmp_path / "a.png", tmp_path / "copy.png")
+    Image.open(tmp_path / "b.png").save(tmp_path / "other.bmp")  # other bytes, the same pixels
+    pictures = find_pictures(tmp_path)
+    broken, alike = inspect_pictures(pictures, 2)
+    assert not broken and alike == [["a.png", "copy.png"], ["b.png", "other.bmp"]]
+    for split, names in {"train": ["a", "b", "c", "other"], "test": ["copy"]}.items():
+        (tmp_path / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    (tmp_path / "captions.txt").write_text("".join(f"{name}\ttext\n" for name in pictures))
+    lists = {split: tmp_path / f"{split}.txt" for split in ("train", "test")}
+    make_plan(pictures, tmp_path / "captions.txt", lists)
+    text = capsys.readouterr().out
+    assert "the same picture under several names: 2, such as a.png = copy.png" in text
+    assert "warning: 1 of them are in several splits, such as a.png = copy.png" in text

@@ -7,7 +7,7 @@ from itm.features.plan import describe_settings, make_plan, read_plan, write_pla
 
 def settings(folder, **options):
     lists = {"train": None, "dev": None}
-    return describe_settings(folder, folder / "captions.txt", None, lists, {"seed": 0, **options})
+    return describe_settings({}, folder / "captions.txt", None, lists, {"seed": 0, **options})
 
 
 def test_a_plan_is_found_again_unless_a_setting_or_a_file_changed(tmp_path):

@@ -1,0 +1,357 @@
+"""Each way of docs/features.md and docs/localise.md, from downloaded files to a test table."""
+
+import base64
+import json
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+
+import itm
+from itm.app.config import compose
+from itm.data.layout import read_split
+from itm.phrases import phrase_split, read_phrases
+from itm.phrases.localisation import localise
+from itm.prepare import command as prepare
+
+RNG = np.random.default_rng(0)
+SPLITS = {"train": 24, "restval": 6, "val": 6, "test": 8}
+WIDTH, HEIGHT, REGIONS = 640, 480, 4
+WORDS = ("dog", "cat", "bus", "tree", "boat", "man", "cake", "bird")
+
+
+class Corpus:
+    """Images as COCO or Flickr30K number them, with captions, features and boxes in pixels."""
+
+    def __init__(self, coco=True, splits=SPLITS, width=6):
+        self.splits = [split for split, count in splits.items() for _ in range(count)]
+        self.ids = [9 + 16 * i if coco else 1000092795 + i for i in range(len(self.splits))]
+        form = "COCO_{}2014_{:012d}.jpg" if coco else "{1}.jpg"
+        self.names = [
+            form.format("train" if split == "train" else "val", number)
+            for split, number in zip(self.splits, self.ids, strict=True)
+        ]
+        self.captions = [
+            [f"A {WORDS[(i + j) % 8]} near a {WORDS[i % 8]}." for j in range(5 + (coco and i == 1))]
+            for i in range(len(self.ids))
+        ]
+        shape = (len(self.ids), REGIONS)
+        self.features = RNG.random((*shape, width)).astype(np.float32)
+        corners = np.sort(RNG.random((*shape, 2, 2)), axis=2) * [WIDTH, HEIGHT]
+        self.pixels = corners.reshape(*shape, 4).astype(np.float32)
+
+    @property
+    def fractions(self):
+        return self.pixels / np.array([WIDTH, HEIGHT] * 2, np.float32)
+
+    @property
+    def spatial(self):
+        """x1, y1, x2, y2, width, height as fractions."""
+        boxes = self.fractions
+        return np.concatenate([boxes, boxes[..., 2:] - boxes[..., :2]], -1)
+
+
+def cell(array):
+    return base64.b64encode(np.ascontiguousarray(array, np.float32).tobytes()).decode()
+
+
+# Captions ---------------------------------------------------------------------------------------
+
+
+def karpathy(corpus, path):
+    """Write dataset_coco.json or dataset_flickr30k.json with all of its fields."""
+    images = [
+        {
+            "filepath": name.split("_")[1] if "_" in name else "", "filename": name, "imgid": i,
+            "split": split, "cocoid": number, "sentids": list(range(len(own))),
+            "sentences": [
+                {"raw": text, "tokens": text.lower().rstrip(".").split(), "imgid": i, "sentid": j}
+                for j, text in enumerate(own)
+            ],
+        }
+        for i, (name, split, number, own) in enumerate(
+            zip(corpus.names, corpus.splits, corpus.ids, corpus.captions, strict=True)
+        )
+    ]  # fmt: skip
+    path.write_text(json.dumps({"dataset": "coco", "images": images}))
+
+
+# Features ---------------------------------------------------------------------------------------
+
+
+def bottom_up_tsv(corpus, folder):
+    """trainval_resnet101_faster_rcnn_genome_36.tsv: id, w, h, n, boxes, features."""
+    lines = [
+        "\t".join([str(n), str(WIDTH), str(HEIGHT), str(REGIONS), cell(b), cell(f)])
+        for n, b, f in zip(corpus.ids, corpus.pixels, corpus.features, strict=True)
+    ]
+    path = folder / "trainval_resnet101_faster_rcnn_genome_36.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    return "tsv", path
+
+
+def lxmert_tsv(corpus, folder):
+    """train2014_obj36.tsv: ten columns, the height first."""
+    lines = [
+        "\t".join([
+            name.removesuffix(".jpg"), str(HEIGHT), str(WIDTH), cell(np.ones(4)), cell(np.ones(4)),
+            cell(np.ones(4)), cell(np.ones(4)), str(REGIONS), cell(b), cell(f),
+        ])
+        for name, b, f in zip(corpus.names, corpus.pixels, corpus.features, strict=True)
+    ]  # fmt: skip
+    path = folder / "train2014_obj36.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    return "tsv", path
+
+
+def vinvl_tsv(corpus, folder):
+    """features.tsv: id, n, float32 (n, 2054); beside it predictions.tsv and imageid2idx.json."""
+    wide = np.tile(corpus.features, (1, 1, 342))[..., :2048]
+    both = np.concatenate([wide, corpus.spatial], -1)
+    path = folder / "features.tsv"
+    lines = [f"{n}\t{REGIONS}\t{cell(f)}\n" for n, f in zip(corpus.ids, both, strict=True)]
+    path.write_text("".join(lines))
+    corpus.features = wide
+    return "tsv", path
+
+
+def vinvl_json(corpus, folder):
+    """features.tsv: id, {"num_boxes", "features"}."""
+    _, path = vinvl_tsv(corpus, folder)
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    lines = [f"{n}\t{json.dumps({'num_boxes': int(k), 'features': f})}\n" for n, k, f in rows]
+    path.write_text("".join(lines))
+    return "tsv", path
+
+
+def milvlg_npz(corpus, folder):
+    """One .npz per image of bottom-up-attention.pytorch, with a pickled dict beside the arrays."""
+    (folder / "npz").mkdir()
+    for name, b, f in zip(corpus.names, corpus.pixels, corpus.features, strict=True):
+        np.savez(
+            folder / "npz" / f"{name}.npz", x=f, bbox=b, num_bbox=REGIONS, image_h=HEIGHT,
+            image_w=WIDTH, info=np.array({"objects_id": [1], "attrs_id": [2]}, dtype=object),
+        )  # fmt: skip
+    return "arrays", folder / "npz"
+
+
+def npy_per_image(corpus, folder):
+    """cocobu_att/ID.npy of the captioning code bases: features alone."""
+    (folder / "cocobu_att").mkdir()
+    for number, f in zip(corpus.ids, corpus.features, strict=True):
+        np.save(folder / "cocobu_att" / f"{number}.npy", f)
+    corpus.pixels = None
+    return "arrays", folder / "cocobu_att"
+
+
+def converted_lmdb(corpus, folder):
+    """What the loop of docs/features.md makes of an LMDB file."""
+    (folder / "arrays").mkdir()
+    for number, b, f in zip(corpus.ids, corpus.pixels, corpus.features, strict=True):
+        item = {"features": f, "boxes": b, "image_w": WIDTH, "image_h": HEIGHT}
+        np.savez(folder / "arrays" / f"{number}.npz", **item)
+    return "arrays", folder / "arrays"
+
+
+def h5_rows(corpus, folder):
+    """One array of all images, and their ids."""
+    with h5py.File(folder / "features.h5", "w") as file:
+        file["features"], file["boxes"] = corpus.features, corpus.fractions
+        file["ids"] = [name.encode() for name in corpus.names]
+    return "hdf5", folder / "features.h5"
+
+
+def h5_m2(corpus, folder):
+    """coco_detections.hdf5 of the meshed-memory transformer: three arrays per image."""
+    with h5py.File(folder / "coco_detections.hdf5", "w") as file:
+        for number, b, f in zip(corpus.ids, corpus.fractions, corpus.features, strict=True):
+            file[f"{number}_features"], file[f"{number}_boxes"] = f, b
+            file[f"{number}_cls_prob"] = np.ones((REGIONS, 1601), np.float32)
+    return "hdf5", folder / "coco_detections.hdf5"
+
+
+def h5_packed(corpus, folder):
+    """train.hdf5 and train_imgid2idx.pkl of ban-vqa: rows of all images one after another."""
+    with h5py.File(folder / "train.hdf5", "w") as file:
+        file["image_features"] = np.concatenate(corpus.features)
+        file["image_bb"] = np.concatenate(corpus.pixels)
+        file["spatial_features"] = np.concatenate(corpus.spatial)
+        starts = np.arange(len(corpus.ids)) * REGIONS
+        file["pos_boxes"] = np.stack([starts, starts + REGIONS], 1)
+    rows = {number: row for row, number in enumerate(corpus.ids)}
+    (folder / "train_imgid2idx.pkl").write_bytes(pickle.dumps(rows, 2))
+    return "hdf5", folder / "train.hdf5"
+
+
+def h5_fixed(corpus, folder):
+    """train36.hdf5 and train36_imgid2idx.pkl of bottom-up-attention-vqa: 36 regions each."""
+    with h5py.File(folder / "train36.hdf5", "w") as file:
+        file["image_features"], file["image_bb"] = corpus.features, corpus.pixels
+        file["spatial_features"] = corpus.spatial
+    rows = {number: row for row, number in enumerate(corpus.ids)}
+    (folder / "train36_imgid2idx.pkl").write_bytes(pickle.dumps(rows, 2))
+    return "hdf5", folder / "train36.hdf5"
+
+
+def h5_groups(corpus, folder):
+    """A group per image, its size as attributes."""
+    with h5py.File(folder / "groups.h5", "w") as file:
+        for name, b, f in zip(corpus.names, corpus.pixels, corpus.features, strict=True):
+            group = file.create_group(name)
+            group["features"], group["bbox"] = f, b
+            group.attrs["image_w"], group.attrs["image_h"] = WIDTH, HEIGHT
+    return "hdf5", folder / "groups.h5"
+
+
+LAYOUTS = (
+    bottom_up_tsv, lxmert_tsv, vinvl_tsv, vinvl_json, milvlg_npz, npy_per_image, converted_lmdb,
+    h5_rows, h5_m2, h5_packed, h5_fixed, h5_groups,
+)  # fmt: skip
+
+
+def convert(corpus, folder, write, captions="dataset_coco.json"):
+    """Call `itm.prepare from=... source=... captions=... out=...`; its folder."""
+    karpathy(corpus, folder / captions)
+    kind, source = write(corpus, folder)
+    given = [f"from={kind}", f"source={source}", f"captions={folder / captions}", "write=[]"]
+    prepare(compose([*given, f"out={folder / 'data'}", "data=flickr8k"], "prepare"))
+    return folder / "data"
+
+
+def test_table(matcher, data):
+    """Train for a step, then test: the metrics of the table."""
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", limit_train_batches=1, limit_val_batches=0,
+        enable_model_summary=False, num_sanity_val_steps=0, **options,
+    )  # fmt: skip
+    trainer.fit(matcher, datamodule=data)
+    return trainer.test(matcher, datamodule=data, verbose=False)[0]
+
+
+test_table.__test__ = False
+
+
+def build(root, *overrides, data="flickr8k", loss="triplet"):
+    small = ["model.embed_dim=8", "model.word_dim=8", "model.hidden_dim=8", "data.min_count=1"]
+    options = [f"data.root={root}", "data.batch_size=16", "data.workers=0", *small, *overrides]
+    return itm.build("two_branch_embedding", loss, data, options)
+
+
+@pytest.mark.parametrize("write", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_published_features_become_a_test_table(tmp_path, write):
+    corpus = Corpus()
+    root = convert(corpus, tmp_path, write)
+    for name, splits in {"train": ("train", "restval"), "dev": ("val",), "test": ("test",)}.items():
+        split, rows = read_split(root, name), np.flatnonzero(np.isin(corpus.splits, splits))
+        assert split.ids == [corpus.names[row] for row in rows]
+        assert split.references() == [corpus.captions[row] for row in rows]
+        np.testing.assert_array_equal(split.features, corpus.features[rows].astype(np.float16))
+        if corpus.pixels is None:
+            assert split.boxes is None
+        else:
+            np.testing.assert_allclose(split.boxes, corpus.fractions[rows], atol=1e-6)
+    matcher = build(root)
+    assert 0 < test_table(matcher, matcher.data)["test/rsum"] <= 600
+
+
+def test_coco_from_bottom_up_features_and_karpathys_captions(tmp_path):
+    corpus = Corpus(splits={"train": 20, "val": 8, "test": 5000}, width=4)
+    root = convert(corpus, tmp_path, bottom_up_tsv)
+    with pytest.raises(FileNotFoundError, match="read the test split .* data.test=test"):
+        build(root, data="coco").data.split("test")
+    matcher = build(root, "data.test=test", data="coco")
+    found = test_table(matcher, matcher.data)
+    assert 0 < found["test/rsum"] < 600
+
+
+def test_flickr30k_from_token_file_lists_and_features(tmp_path):
+    corpus = Corpus(coco=False)
+    lines = [
+        f"{name}#{j}\t{text}\n"
+        for name, own in zip(corpus.names, corpus.captions, strict=True)
+        for j, text in enumerate(own)
+    ]
+    (tmp_path / "results_20130124.token").write_text("".join(lines))
+    lists = []
+    for name, splits in {"train": ("train", "restval"), "dev": ("val",), "test": ("test",)}.items():
+        rows = [n for n, s in zip(corpus.ids, corpus.splits, strict=True) if s in splits]
+        (tmp_path / f"{name}.txt").write_text("".join(f"{n}\n" for n in rows))  # as Entities' lists
+        lists.append(f"splits.{name}={tmp_path / name}.txt")
+    kind, source = npy_per_image(corpus, tmp_path)
+    given = [f"from={kind}", f"source={source}", f"captions={tmp_path / 'results_20130124.token'}"]
+    out = [f"out={tmp_path / 'data'}", "write=[vocab]", "data=flickr8k"]
+    prepare(compose([*given, *lists, *out], "prepare"))
+    assert read_split(tmp_path / "data", "test").ids == [
+        n for n, s in zip(corpus.names, corpus.splits, strict=True) if s == "test"
+    ]
+    matcher = build(tmp_path / "data")
+    assert test_table(matcher, matcher.data)["test/rsum"] > 0
+
+
+# Phrases ----------------------------------------------------------------------------------------
+
+
+def entities(corpus, folder):
+    """Sentences/ID.txt and Annotations/ID.xml of Flickr30K Entities; the first region is meant."""
+    for name in ("Sentences", "Annotations"):
+        (folder / name).mkdir(parents=True)
+    for number, boxes in zip(corpus.ids, corpus.pixels, strict=True):
+        text = "[/EN#1/animals A dog] near [/EN#2/other a tree] .\n"
+        (folder / "Sentences" / f"{number}.txt").write_text(text * 5)
+        ends = np.maximum(np.rint(boxes[0]).astype(int), 1)
+        tags = zip(("xmin", "ymin", "xmax", "ymax"), ends, strict=True)
+        box = "".join(f"<{tag}>{value}</{tag}>" for tag, value in tags)
+        (folder / "Annotations" / f"{number}.xml").write_text(
+            f"<annotation><filename>{number}.jpg</filename><size><width>{WIDTH}</width><height>"
+            f"{HEIGHT}</height><depth>3</depth></size><object><name>1</name><bndbox>{box}</bndbox>"
+            "</object><object><name>2</name><nobndbox>1</nobndbox></object></annotation>"
+        )
+    return folder, corpus.ids
+
+
+def refer(corpus, folder):
+    """instances.json, refs(google).p and refs(unc).p of RefCOCO."""
+    folder.mkdir()
+    images = [
+        {"id": n, "file_name": name, "width": WIDTH, "height": HEIGHT}
+        for n, name in zip(corpus.ids, corpus.names, strict=True)
+    ]
+    corners = [[float(x) for x in boxes[0]] for boxes in corpus.pixels]
+    annotations = [
+        {"id": 7 * n, "image_id": n, "category_id": 1, "bbox": [a, b, c - a, d - b]}
+        for n, (a, b, c, d) in zip(corpus.ids, corners, strict=True)
+    ]
+    content = {"images": images, "annotations": annotations, "categories": []}
+    (folder / "instances.json").write_text(json.dumps(content))
+    refs = [
+        {
+            "ref_id": i, "ann_id": 7 * n, "image_id": n, "split": "testA", "category_id": 1,
+            "file_name": f"COCO_train2014_{n:012d}_{i}.jpg", "sent_ids": [i],
+            "sentences": [{"raw": "Dog!", "sent": "dog", "sent_id": i, "tokens": ["dog"]}],
+        }
+        for i, n in enumerate(corpus.ids)
+    ]  # fmt: skip
+    for name in ("refs(google).p", "refs(unc).p"):
+        (folder / name).write_bytes(pickle.dumps(refs, 2))
+    return folder / "refs(unc).p", corpus.ids
+
+
+@pytest.mark.parametrize(("write", "coco"), [(entities, False), (refer, True)])
+def test_published_phrases_become_a_test_table(tmp_path, write, coco):
+    corpus = Corpus(coco=coco)
+    corpus.pixels[..., 2:] = np.minimum(corpus.pixels[..., 2:] + 40, [WIDTH, HEIGHT])
+    root = convert(corpus, tmp_path, h5_groups, "dataset.json")
+    path, _ = write(corpus, tmp_path / "phrases")
+    matcher = build(root, "model.level=region")
+    test_table(matcher, matcher.data)
+    split = read_split(root, "test")
+    phrases = phrase_split(split, read_phrases(path, split))
+    report = localise(matcher, phrases)
+    assert report["all"]["phrases"] == len(split.ids) * (1 if coco else 5)
+    assert report["all"]["bound"] == 100 and 0 <= report["all"]["r1"] <= 100
+    if coco:  # the folder has two files, and the message names one to give
+        with pytest.raises(ValueError, match=r"2 files refs\(NAME\)\.p .*give the path of one"):
+            read_phrases(path.parent, split)

@@ -1,0 +1,228 @@
+"""Folders that commands write: whole, never over files of others, whatever step a kill hits."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from itm.utils.provenance import digest, is_complete, place_files, read_record
+from itm.utils.result_folder import building, check_target
+
+RECORD = "extract.json"
+
+
+def build(folder, text, overwrite=False, resume=False):
+    with building(folder, RECORD, {"text": text}, overwrite, resume) as work:
+        (work / "a.txt").write_text(text)
+        (work / "b.txt").write_text(text)
+
+
+def content(folder):
+    """The texts of a folder and of what stands beside it."""
+    texts = {p.read_text() for p in folder.glob("*.txt")}
+    return texts, sorted(p.name for p in folder.parent.iterdir())
+
+
+class Killed(BaseException):
+    pass
+
+
+@contextlib.contextmanager
+def killed_at(step, monkeypatch):
+    """End at the n-th change of the file system, and make no further one, as a kill does."""
+    left = [step]
+
+    def dying(real):
+        def call(*arguments, **options):
+            if left[0] <= 0:
+                raise Killed
+            left[0] -= 1
+            return real(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for owner, names in (
+            (Path, ("rename", "replace", "rmdir", "unlink", "mkdir", "write_text")),
+            (shutil, ("rmtree",)),
+            (os, ("fsync", "rename", "replace", "unlink", "rmdir", "mkdir")),
+        ):
+            for name in names:
+                real = (lambda handle: None) if name == "fsync" else getattr(owner, name)
+                patch.setattr(owner, name, dying(real))
+        with contextlib.suppress(Killed):
+            yield
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("begin", ["nothing", "an empty folder", "an old result"])
+def test_a_kill_at_any_step_leaves_the_old_or_the_new(tmp_path, monkeypatch, begin, resume):
+    folder, step, done = tmp_path / "out", 0, False
+    while not done:
+        for path in tmp_path.iterdir():
+            shutil.rmtree(path)
+        if begin != "nothing":
+            folder.mkdir()
+        if begin == "an old result":
+            build(folder, "old")
+        done = False
+        with killed_at(step, monkeypatch):
+            build(folder, "new", overwrite=True, resume=resume)
+            done = True
+        texts, _ = content(folder)
+        assert texts in ({"old"}, {"new"}, set()), (step, texts)
+        if texts:
+            assert is_complete(folder, RECORD, {"text": texts.pop()})
+        with contextlib.suppress(FileNotFoundError):
+            check_target(folder, RECORD, {"text": "new"}, overwrite=True)
+        if begin == "an old result":  # a look at the folder brings the old one back
+            assert content(folder)[0], step
+        build(folder, "new", overwrite=True, resume=resume)
+        assert content(folder) == ({"new"}, ["out"]), step
+        step += 1
+    assert step > 8
+
+
+def test_files_of_others_are_never_replaced(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "a.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=r"did not make, such as a\.txt"):
+            build(folder, "new", overwrite)
+    assert content(folder) == ({"mine"}, ["out"])
+    (folder / "a.txt").unlink()
+    build(folder, "old")
+    with pytest.raises(ValueError, match="was made with other text; .*overwrite=true"):
+        build(folder, "new")
+    with pytest.raises(ValueError, match="was made with these options; .*overwrite=true"):
+        build(folder, "old")
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"did not make, such as notes\.txt"):
+        build(folder, "new", overwrite=True)
+    (folder / "notes.txt").unlink()
+    (folder / "a.txt").write_text("corrected")
+    with pytest.raises(ValueError, match=r"changed since, such as a\.txt"):
+        build(folder, "new", overwrite=True)
+    with pytest.raises(ValueError, match=r"a\.txt is missing, damaged or was edited"):
+        is_complete(folder, RECORD, {"text": "old"})
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="file is a file; expected a folder"):
+        build(tmp_path / "file", "new", overwrite=True)
+    (tmp_path / "new.unfinished").mkdir()
+    (tmp_path / "new.unfinished" / "a.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"new\.unfinished holds files of others"):
+        build(tmp_path / "new", "new")
+    assert (tmp_path / "new.unfinished" / "a.txt").read_text() == "mine"
+
+
+def test_an_error_leaves_what_can_be_continued_and_nothing_else(tmp_path):
+    for resume in (False, True):
+        with (
+            pytest.raises(OSError, match="full"),
+            building(tmp_path / "out", RECORD, {"text": "a"}, resume=resume) as work,
+        ):
+            (work / "a.txt").write_text("half")
+            raise OSError("full")
+        assert [p.name for p in tmp_path.iterdir()] == ["out.unfinished"] * resume
+    with building(tmp_path / "out", RECORD, {"text": "a"}, resume=True) as work:
+        assert (work / "a.txt").read_text() == "half"
+        with pytest.raises(ValueError, match="in use: another process"):
+            build(tmp_path / "out", "a", resume=True)
+    assert content(tmp_path / "out") == ({"half"}, ["out"])
+
+
+def test_unfinished_work_of_other_settings_is_kept(tmp_path):
+    with (
+        contextlib.suppress(Killed),
+        building(tmp_path / "out", RECORD, {"text": "a"}, resume=True) as work,
+    ):
+        (work / "c.txt").write_text("hours of work")
+        raise Killed
+    with pytest.raises(ValueError, match="was begun with other text"):
+        build(tmp_path / "out", "b", resume=True)
+    assert (work / "c.txt").read_text() == "hours of work"
+    build(tmp_path / "out", "b", overwrite=True, resume=True)
+    assert content(tmp_path / "out") == ({"b"}, ["out"])
+
+
+def hold(folder, ready):
+    with building(folder, RECORD, {}, resume=True):
+        ready.set()
+        ready.wait(60)
+        os._exit(9)  # as by a kill
+
+
+def test_a_lock_dies_with_its_process(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=hold, args=(tmp_path / "out", ready))
+    process.start()
+    process.join(60)
+    with building(tmp_path / "out", RECORD, {}, resume=True):
+        pass
+    assert (tmp_path / "out").is_dir()
+
+
+def placed(tmp_path, text, settings, overwrite=False):
+    work, folder = tmp_path / "work", tmp_path / "data"
+    for path in (work, folder):
+        path.mkdir(exist_ok=True)
+    (work / "vocab.json").write_text(text)
+    place_files(work, folder, "prepare.json", settings, overwrite)
+    return (folder / "vocab.json").read_text()
+
+
+def test_single_files_go_into_a_folder_of_others(tmp_path):
+    assert placed(tmp_path, "a", {"n": 1}) == "a"
+    assert placed(tmp_path, "a", {"n": 1}) == "a"  # the same again
+    with pytest.raises(ValueError, match="other captions or options; give overwrite=true"):
+        placed(tmp_path, "b", {"n": 2})
+    assert placed(tmp_path, "b", {"n": 2}, overwrite=True) == "b"
+    (tmp_path / "data" / "vocab.json").write_text("published")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=r"vocab\.json was not made by this command"):
+            placed(tmp_path, "c", {"n": 2}, overwrite)
+    assert (tmp_path / "data" / "vocab.json").read_text() == "published"
+    assert placed(tmp_path, "published", {"n": 3}) == "published"  # equal bytes lose nothing
+
+
+def test_placing_goes_on_after_a_kill(tmp_path, monkeypatch):
+    for step in range(12):
+        for path in tmp_path.iterdir():
+            shutil.rmtree(path)
+        placed(tmp_path, "old", {"n": 1})
+        with killed_at(step, monkeypatch):
+            placed(tmp_path, "new", {"n": 2}, overwrite=True)
+        assert (tmp_path / "data" / "vocab.json").read_text() in ("old", "new")
+        assert placed(tmp_path, "new", {"n": 2}, overwrite=True) == "new"
+        assert read_record(tmp_path / "data", "prepare.json")["derived"]["vocab.json"]["settings"]
+
+
+def test_damaged_records_are_named(tmp_path):
+    (tmp_path / RECORD).write_text("{")
+    with pytest.raises(ValueError, match=r"extract\.json is damaged"):
+        read_record(tmp_path, RECORD)
+    (tmp_path / RECORD).write_text("[]")
+    with pytest.raises(ValueError, match="expected a JSON object"):
+        read_record(tmp_path, RECORD)
+    (tmp_path / RECORD).write_text(json.dumps({"settings": {}, "splits": {}}))
+    with pytest.raises(ValueError, match="written by an earlier version"):
+        check_target(tmp_path, RECORD, {}, overwrite=True)
+
+
+def test_digests_change_with_names_and_contents(tmp_path):
+    def of(**files):
+        folder = tmp_path / "d"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        return digest(folder)
+
+    found = [of(a="x", b="y"), of(a="y", b="x"), of(a="x"), of(c="x", b="y"), of(a="xy", b="")]
+    assert len(set(found)) == 5 and of(a="x", b="y") == found[0] and digest(None) is None
