@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from itm.batch import Captions, Images, Pairs
+from itm.data.array_file import ArrayFile
 from itm.data.layout import Split
 from itm.data.padding import make_captions, make_images
 from itm.data.resident import row_numbers
@@ -40,7 +41,7 @@ class Reader:
         labels: np.ndarray | None = None,
         concepts: np.ndarray | None = None,
         relevance: Any = None,
-        vectors: np.ndarray | None = None,
+        vectors: np.ndarray | ArrayFile | None = None,
         features: bool = True,
         caption_image: np.ndarray | None = None,
     ):
@@ -65,7 +66,7 @@ class Reader:
         index = np.asarray(rows)
         own = self.caption_image[index]
 
-        def pick(table: np.ndarray | None, at: np.ndarray) -> torch.Tensor | None:
+        def pick(table: np.ndarray | ArrayFile | None, at: np.ndarray) -> torch.Tensor | None:
             return None if table is None else torch.from_numpy(np.array(table[at], np.float32))
 
         return make_captions(

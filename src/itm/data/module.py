@@ -134,7 +134,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             labels,
             concepts,
             relevance,
-            split.sentence_vectors() if self.vectors else None,
+            split.sentence_file() if self.vectors else None,
             features=not self.resident,
             caption_image=image,
         )
