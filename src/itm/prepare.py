@@ -30,7 +30,7 @@ def command(cfg: DictConfig) -> None:
     train = read_split(root, cfg.data.train, per_image)
     out = Path(cfg.out or root)
     out.mkdir(parents=True, exist_ok=True)
-    sizes = (cfg.data.min_count, cfg.data.num_concepts, cfg.data.num_labels)
+    sizes = (cfg.data.min_count, cfg.data.num_concepts, cfg.data.num_labels, cfg.data.tokenizer)
     for kind in cfg.write:
         print(f"wrote {write_prepared(kind, train, out, *sizes)}")
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from codecs import BOM_UTF8
-from collections.abc import Iterable
 from pathlib import Path
 
 UNSEEN = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode categories that show nothing
@@ -44,11 +42,3 @@ def is_blank(text: str) -> bool:
     return not text or (
         not text[0].isalnum() and all(unicodedata.category(c) in UNSEEN for c in text)
     )
-
-
-def hash_captions(captions: Iterable[str]) -> str:
-    """Return a hash of captions and their order, by which derived files know their source."""
-    digest = hashlib.sha256()
-    for caption in captions:
-        digest.update(caption.encode("utf-8", "surrogatepass") + b"\n")
-    return digest.hexdigest()

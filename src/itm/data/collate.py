@@ -13,6 +13,7 @@ from itm.data.array_file import ArrayFile
 from itm.data.layout import Split
 from itm.data.padding import make_captions, make_images
 from itm.data.resident import row_numbers
+from itm.text.tokenizers import split_characters
 from itm.text.vocabulary import Tokens
 
 if TYPE_CHECKING:
@@ -116,16 +117,17 @@ def caption_concepts(concepts: Concepts, split: Split, vocab: Tokens, training: 
     return of_image.astype(bool)[split.caption_image]
 
 
-def relevance_index(split: Split, size: int) -> CiderIndex:
-    """CIDEr-D between all captions and images of a split.
+def relevance_index(split: Split, size: int, tokenizer: str = "treebank") -> CiderIndex:
+    """Index the CIDEr-D between all captions and images of a split.
 
     References are always an image's full list; document frequencies come from the first `size`
-    captions, those that are trained on.
+    captions, which are trained on. Words are split at blanks, as published, or into characters.
     """
-    from itm.relevance import CiderIndex
+    from itm.relevance import CiderIndex, whitespace_tokens
 
     df = None if size == len(split.captions) else split.references(size)
-    return CiderIndex(split.captions, split.caption_image, split.num_images, df)
+    tokens = split_characters if tokenizer == "characters" else whitespace_tokens
+    return CiderIndex(split.captions, split.caption_image, split.num_images, df, tokens)
 
 
 def shuffled_images(split: Split, ratio: float, seed: int) -> np.ndarray:

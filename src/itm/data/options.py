@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from itm.data.layout import Split
+from itm.text.tokenizers import TOKENIZERS
 from itm.text.vocabulary import Tokens
+from itm.utils.checks import check_choice
 
 NEEDS = ("labels", "concepts", "relevance")
 
@@ -69,6 +71,12 @@ class WordLists:
     """Published vocabulary JSON, or a vocabulary; None = built from the training captions."""
     min_count: int = 4
     """How often a word must occur to enter a built vocabulary (published: 4)."""
+    tokenizer: str | None = None
+    """How a caption is split into words: "treebank" (published), "whitespace", or "characters" for
+    scripts without blanks between words. None = as the given vocabulary, "treebank" for a built
+    one."""
+    max_unknown: float = 0.5
+    """Share of unknown words in the training captions above which training is refused; 1 = any."""
     labels: str | Path | None = None
     """File of the label vocabulary, such as the original's vocab_tag.json; None = built. Either way
     the labels are counted in the training captions."""
@@ -78,6 +86,16 @@ class WordLists:
     """File or folder of the concept vocabulary (`itm.text.Concepts.load`); None = built."""
     num_concepts: int = 300
     """Size of a built concept vocabulary."""
+    other_captions: bool = False
+    """Accept files of `itm.prepare` that were made from other captions."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_unknown <= 1:
+            raise ValueError(
+                f"data.max_unknown={self.max_unknown} must be above 0 and at most 1 (1 = any share)"
+            )
+        if self.tokenizer is not None:
+            check_choice("data.tokenizer", self.tokenizer, tuple(TOKENIZERS))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

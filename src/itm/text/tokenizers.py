@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 
 
@@ -32,6 +33,40 @@ def split_blanks(caption: str) -> list[str]:
     return lower(caption).split()
 
 
+# Scripts that put no blanks between words: Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han.
+_NO_BLANKS = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U000323af"
+)
+_CHARACTER = re.compile(f"([{_NO_BLANKS}])")
+
+
+def split_characters(caption: str) -> list[str]:
+    """Split a caption of any script, without a dictionary.
+
+    Every character of a script without blanks between words (Chinese, Japanese, Thai, Lao, Khmer,
+    Burmese, Tibetan) is a word. Other words end at blanks and punctuation. Compatibility forms
+    (NFKC) and capitals of all scripts are unified.
+
+    >>> split_characters("Ein Hund, 两只狗。")
+    ['ein', 'hund', ',', '两', '只', '狗', '。']
+    """
+    text = _CHARACTER.sub(r" \1 ", unicodedata.normalize("NFKC", caption).lower())
+    return [word for part in text.split() for word in _at_punctuation(part)]
+
+
+def _at_punctuation(part: str) -> list[str]:
+    """Split a part without blanks at punctuation, except for apostrophes and hyphens in words."""
+    words = [""]
+    for i, character in enumerate(part):
+        inner = character in "'’-" and part[i - 1 : i].isalnum() and part[i + 1 : i + 2].isalnum()
+        if unicodedata.category(character)[0] in "PS" and not inner:
+            words += [character, ""]
+        else:
+            words[-1] += character
+    return [word for word in words if word]
+
+
 def bytes_repr(caption: str) -> str:
     """Return a caption as Python 3 prints its bytes, b'...', in lower case."""
     return str(caption.encode("utf-8").strip()).lower()
@@ -52,5 +87,6 @@ def tokenize_bytes_repr(caption: str) -> list[str]:
 TOKENIZERS = {
     "treebank": tokenize,
     "whitespace": split_blanks,
+    "characters": split_characters,
     "bytes_repr": tokenize_bytes_repr,
 }
