@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from itm.data.array_file import ArrayFile
 from itm.data.array_file import read_array as read_array
 from itm.data.assignment import assign, image_ids
-from itm.data.boxes import check_boxes
+from itm.data.box_file import read_boxes
 from itm.data.caption_file import read_captions as read_captions
 from itm.data.split import Features as Features
 from itm.data.split import ImageView as ImageView
@@ -65,7 +63,7 @@ def read_split(
         captions,
         caption_image,
         names and image_ids(names, row, len(features), len(captions), ids),
-        _read_boxes(boxes, features, ims) if boxes.is_file() else None,
+        read_boxes(boxes, features, ims) if boxes.is_file() else None,
         protocol,
         file=ArrayFile(ims, features),
     )
@@ -85,20 +83,3 @@ def _check_present(root: Path, name: str, ims: Path, caps: Path) -> None:
         f"{', '.join(missing)}; found there: {there}. Set data.root to the folder that holds "
         f"them (see `python -m itm.prepare`){other}"
     )
-
-
-def _read_boxes(path: Path, features: np.ndarray, ims: Path) -> np.ndarray:
-    """Read the boxes (rows, R, 4) of a split's regions into memory.
-
-    Raises:
-        ValueError: another shape, or boxes that `check_boxes` refuses.
-    """
-    boxes = read_array(path)
-    if boxes.shape != (*features.shape[:2], 4):
-        raise ValueError(
-            f"{path}: expected {(*features.shape[:2], 4)} for {ims.name} {features.shape}, found "
-            f"{boxes.shape}"
-        )
-    boxes = np.array(boxes)
-    check_boxes(boxes, path)
-    return boxes

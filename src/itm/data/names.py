@@ -15,6 +15,9 @@ ENDINGS = re.compile(
     r"(\.(jpe?g|jfif|png|gif|bmp|webp|tiff?|avif|npy|npz|pth?|pkl|json|txt|xml))+$", re.I
 )
 
+MOST_DIGITS = 18
+HASH = "(?=.*[a-f])[0-9a-f]+"
+
 
 class Names:
     """Find a picture by the other forms that its name takes in files.
@@ -100,8 +103,7 @@ class Names:
         for name in self._number.get(value, []):
             known = _number(name)
             assert known is not None
-            bare = "" in (rest, known[0]) and not (_is_hash(other) or _is_hash(name))
-            if rest == known[0] or bare:
+            if rest == known[0] or "" in (rest, known[0]):
                 found.append(name)
         return found
 
@@ -113,15 +115,19 @@ def stem(name: str) -> str:
 
 
 def _number(name: str) -> tuple[str, int] | None:
-    """Divide a name into what stands in front of its last number, and that number."""
-    found = re.search(r"^(.*?)([0-9]+)$", stem(name), re.S)
-    return None if found is None else (found[1], int(found[2]))
+    """Divide a name into the text before its last number, and that number.
 
-
-def _is_hash(name: str) -> bool:
-    """Whether a name ends in hexadecimal digits, whose last ones are not a number."""
-    last = re.split(r"[^0-9A-Za-z]", stem(name))[-1]
-    return bool(re.fullmatch(r"[0-9a-f]{8,}", last) and re.search("[a-f]", last))
+    Tables write numbers as decimals, too: 391895.0 is 391895, but 12.5 ends in no number. Hashes
+    and other mixtures of letters and digits are not numbered either.
+    """
+    plain = re.sub(r"^([0-9]+)\.0+$", r"\1", stem(name))
+    found = re.search(r"^(.*?)([0-9]+)$", plain, re.S)
+    if found is None or len(found[2]) > MOST_DIGITS or re.search(r"[0-9][.,]$|^-$", found[1]):
+        return None
+    last = re.split(r"[^0-9A-Za-z]", plain)[-1]
+    if re.search(r"[0-9][A-Za-z]", last) or (len(last) >= 8 and re.fullmatch(HASH, last, re.I)):
+        return None
+    return found[1], int(found[2])
 
 
 def report_lost(*sides: tuple[str, Sequence[str], int], partial: bool = False) -> None:

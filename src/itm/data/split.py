@@ -10,6 +10,7 @@ import numpy as np
 
 from itm.data.array_file import ArrayFile, read_array
 from itm.data.caption_file import read_captions
+from itm.data.names import Names
 from itm.data.padding import Arrays
 
 
@@ -172,21 +173,28 @@ Features = Arrays | ImageView
 
 
 def find_row(split: Split, image: str | int | None) -> int:
-    """Find the row of an image by its id, else by its number; the first row by default.
+    """Find the row of an image by its id, else by its row number; the first row by default.
+
+    Ids are found in all forms that `itm.data.names.Names` knows. If ids are numbers themselves,
+    row numbers are not accepted: 17 would be the image in row 17 for want of the image 17.
 
     Raises:
-        ValueError: no such id or number.
+        ValueError: no such id or number, or an id that could mean two images.
     """
     if image is None:
         return 0
-    if split.ids is not None and str(image) in split.ids:
-        return split.ids.index(str(image))
-    if str(image).isdecimal() and int(image) < split.num_images:
+    ids = split.ids or []
+    found = Names(ids).find(image)
+    if found is not None:
+        return ids.index(found)
+    numbered = bool(ids) and all(name.isdecimal() for name in ids)
+    if str(image).isdecimal() and int(image) < split.num_images and not numbered:
         return int(image)
-    known = "" if split.ids is None else f"an id such as {split.ids[0]!r} or "
+    known = f"an id such as {ids[0]!r}" if ids else ""
+    row = "" if numbered else f"a number from 0 to {split.num_images - 1}"
     raise ValueError(
-        f"image={image} is not in split {split.name} of {split.folder}: give {known}a number from "
-        f"0 to {split.num_images - 1}"
+        f"image={image} is not in split {split.name} of {split.folder}: give "
+        f"{' or '.join(filter(None, (known, row)))}"
     )
 
 

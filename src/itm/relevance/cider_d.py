@@ -280,7 +280,6 @@ class CiderIndex:
             caption_image: (C,) row of each caption's image.
 
         Raises:
-            FileNotFoundError: no such file.
             ValueError: the file is damaged, holds something else, or was made from other captions.
         """
         saved = read_arrays(path)
@@ -294,8 +293,7 @@ class CiderIndex:
         shape, pattern = (index.shape[0], int(saved["width"])), (saved["indices"], saved["indptr"])
         index._hypotheses = csr_array((saved["hypotheses"], *pattern), shape=shape)
         index._references = csr_array((saved["references"], *pattern), shape=shape)
-        index._length, index._members, index._count = (
-            saved[name] for name in ("length", "members", "count")
-        )
+        index._length, index._members = saved["length"], saved["members"]
+        index._count = saved["count"]
         index._start = np.cumsum(index._count) - index._count
         return index
