@@ -8,6 +8,8 @@ import numpy as np
 
 from itm.data.repeated import repeated_rows
 
+MOST = 50  # captions per image; more are taken for the captions of another split
+
 
 def assign(
     features: np.ndarray,
@@ -39,6 +41,12 @@ def assign(
     begins = _changes(ids) if ids is not None and len(ids) == lines else []
     if len(begins) == rows and per_image is None:
         return np.arange(rows), np.searchsorted(begins, np.arange(lines), side="right") - 1
+    if per_image is None and found > MOST:
+        raise ValueError(
+            f"{caps} has {lines} captions but {ims} has {rows} images, {found} captions for each: "
+            f"the files seem to belong to different splits; if not, set data.captions_per_image="
+            f"{found}"
+        )
     if lines % rows or (per_image is not None and found != per_image):
         expected = f"{per_image or 5} captions per image"
         raise ValueError(
@@ -64,7 +72,8 @@ def _first_rows(
     starts = np.flatnonzero(~repeated_rows(features))
     lengths = np.diff([*starts, len(features)])
     repeats = lengths.min()
-    if len(starts) == len(features) or (repeats > 1 and not (lengths % repeats).any()):
+    usual = 1 < repeats <= MOST and not (lengths % repeats).any()
+    if len(starts) == len(features) or usual:
         return np.arange(0, len(features), repeats)
     same = starts[lengths.argmax()]
     raise ValueError(

@@ -63,3 +63,19 @@ def test_sentence_vectors_of_other_captions_are_an_error(tmp_path, shape):
     np.save(tmp_path / "train_caps.npy", np.zeros(shape, np.float32))
     with pytest.raises(ValueError, match=r"train_caps.npy.*expected float \(30, F\)"):
         read_split(tmp_path, "train").sentence_vectors()
+
+
+def test_captions_of_another_split_are_an_error(tmp_path):
+    """145,000 captions of Flickr30K's training split divide evenly by its 1,000 test images."""
+    write(tmp_path, per_image=145)
+    with pytest.raises(ValueError, match=r"145 captions for each: .*captions_per_image=145"):
+        read_split(tmp_path, "train")
+    assert read_split(tmp_path, "train", 145).num_images == 6
+
+
+def test_features_that_are_all_equal_are_not_one_image(tmp_path):
+    write(tmp_path, images=60, per_image=1)
+    np.save(tmp_path / "train_ims.npy", np.zeros((60, 3, 4), np.float32))
+    with pytest.raises(ValueError, match="some equal rows .*captions_per_image=1"):
+        read_split(tmp_path, "train")
+    assert read_split(tmp_path, "train", 1).num_images == 60
