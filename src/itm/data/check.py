@@ -20,7 +20,7 @@ LONG, SHORT = 100, 3  # words; captions outside these bounds are reported
 
 
 def page(root: str | Path, captions_per_image: int | None = None, names: Sequence[str] = ()) -> str:
-    """Write the page on a folder.
+    """Write the report on a folder.
 
     Args:
         root: the folder.
@@ -53,7 +53,7 @@ def page(root: str | Path, captions_per_image: int | None = None, names: Sequenc
 
 
 def describe(split: Split, sample: int = 200) -> str:
-    """Describe a split: counts, shapes, statistics of the features of some images."""
+    """Describe a split: counts, shapes, and statistics of the features of some images."""
     rows = np.linspace(0, split.num_images - 1, min(sample, split.num_images)).astype(int)
     block = split.images(np.unique(rows))
     norms = np.linalg.norm(block, axis=-1)

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 class Reader:
-    """Reads rows of a split into tensors; one per split, shared by training and evaluation.
+    """Read rows of a split into tensors; each split has one reader.
 
     Args:
         split: the files.
-        vocab: tokens of the captions.
+        vocab: the vocabulary that encodes captions.
         labels: (N, K) labels of the images, or None.
         concepts: (M, K) concept labels of the captions, or None.
         relevance: CIDEr-D index with `batch(caption_rows, image_rows)`, or None.
         vectors: (M, F) sentence vectors, or None.
-        features: read the features; False for batches that look them up on the device.
+        features: read the features; False if they are looked up on the device.
         caption_image: (M,) image of each caption, where it differs from the split's.
     """
 
@@ -101,15 +101,16 @@ class Reader:
         return Pairs(self.images(own[new].tolist()), captions, relevance, self.target(rows))
 
     def target(self, rows: Sequence[int]) -> torch.Tensor | None:
-        """(n, R) target of some captions, see `Split.target`."""
+        """Return the target (n, R) of some captions, see `Split.target`."""
         target = self.split.target(rows)
         return None if target is None else torch.from_numpy(target)
 
 
 def caption_concepts(concepts: Concepts, split: Split, vocab: Tokens, training: bool) -> np.ndarray:
-    """(M, K) concepts of each caption; in training, as published, of all captions of its image.
+    """Label captions with concepts: (M, K).
 
-    At test time only its own count, because the others tell which captions belong to one image.
+    In training, as published, a caption gets the concepts of all captions of its image. At test
+    time it gets only its own, because the others would reveal which captions belong together.
     """
     if not training:
         return concepts.label([vocab.as_read(caption) for caption in split.captions])
@@ -131,7 +132,7 @@ def relevance_index(split: Split, size: int, tokenizer: str = "treebank") -> Cid
 
 
 def shuffled_images(split: Split, ratio: float, seed: int) -> np.ndarray:
-    """(M,) image of each caption, with a share `ratio` of the captions shuffled."""
+    """Return the image of each caption, (M,), after shuffling those of a share of the captions."""
     rng = np.random.default_rng((seed, 1))
     image = split.caption_image.copy()
     chosen = rng.permutation(len(image))[: int(len(image) * ratio)]

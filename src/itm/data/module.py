@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
     """Train, validation and test splits in the SCAN layout.
 
-    The options are the fields of `itm.data.options.Splits`, `WordLists` and `Loading`, all keywords
-    but the folder: `RegionDataModule(root, batch_size=64, vocab="f30k_precomp_vocab.json")`.
+    The options are the fields of `itm.data.options.Splits`, `WordLists` and `Loading`; all but the
+    folder are keywords: `RegionDataModule(root, batch_size=64, vocab="f30k_precomp_vocab.json")`.
 
     Attributes:
         vocabulary: words and their ids, made by `setup`.
-        label_vocabulary: the labels, made by `setup` where `needs` names them.
-        concept_vocabulary: the concepts, made by `setup` where `needs` names them.
+        label_vocabulary: the labels, made by `setup` if `needs` names them.
+        concept_vocabulary: the concepts, made by `setup` if `needs` names them.
     """
 
     def __post_init__(self) -> None:
@@ -89,24 +89,18 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
 
     @property
     def val_split(self) -> Split:
-        """The validation split."""
+        """Return the validation split."""
         return self.split("val")
 
     @property
     def test_split(self) -> Split:
-        """The test split."""
+        """Return the test split."""
         return self.split("test")
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the vocabulary, and the word lists that are needed.
-
-        Raises:
-            ValueError: the vocabulary would be empty, or a prepared file belongs to other captions.
-        """
-        if not self.other_captions:
-            for name in ("vocab", "labels", "concepts"):
-                check_source(f"data.{name}", getattr(self, name), self._captions_hash)
+        """Make the vocabulary, and the word lists that are needed."""
         if self.vocabulary is None:
+            self._check_sources()
             self.vocabulary = find_vocabulary(
                 self.vocab, self._train_captions, self.min_count, self.tokenizer
             )
@@ -121,6 +115,12 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             self.concept_vocabulary = find_concepts(
                 self.concepts, self._train_captions, self.num_concepts, tokenizer
             )
+
+    def _check_sources(self) -> None:
+        """Refuse prepared files that were made from other captions."""
+        if not self.other_captions:
+            for name in ("vocab", "labels", "concepts"):
+                check_source(f"data.{name}", getattr(self, name), self._captions_hash)
 
     def _captions_hash(self) -> str:
         return hash_captions(read_captions(Path(self.root) / f"{self.train}_caps.txt"))
@@ -170,13 +170,13 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
 
     @property
     def sentence_dim(self) -> int:
-        """Width of the precomputed sentence vectors."""
+        """Return the width of the precomputed sentence vectors."""
         return self.split("train").sentence_vectors().shape[1]
 
     # Loaders ----------------------------------------------------------------------------------
 
     def train_sampler(self) -> PairSampler:
-        """The order of training, and this process's share of it.
+        """Make the sampler of the training order, with the share of this process.
 
         Raises:
             ValueError: fewer captions than one batch.
@@ -200,7 +200,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         return sampler
 
     def train_dataloader(self) -> PairLoader:
-        """Batches of `Pairs`; resumable in the middle of an epoch."""
+        """Load batches of `Pairs`, resumable in the middle of an epoch."""
         return training_loader(self.reader("train"), self.train_sampler(), self)
 
     def val_dataloader(self) -> list[DataLoader]:
@@ -224,7 +224,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         return look_up(batch, self._tables[stage])
 
     def describe(self) -> str:
-        """One line per split: images, captions, regions, width."""
+        """Describe each split in a line: images, captions, regions, width."""
         lines = []
         for stage in ("train", "val", "test"):
             split = self.split(stage)

@@ -17,7 +17,7 @@ NEEDS = ("labels", "concepts", "relevance")
 
 
 class SplitSource(Protocol):
-    """Other captions for the images of a split, such as `itm.phrases.PhraseSource`."""
+    """Replace the captions of a split, such as `itm.phrases.PhraseSource` does."""
 
     def split(self, split: Split, train: bool = False) -> Split:
         """Return the split with these captions; training may leave some out."""
@@ -26,7 +26,7 @@ class SplitSource(Protocol):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Splits:
-    """Which images and captions are read."""
+    """Choose the images and captions to read."""
 
     root: str | Path = field(kw_only=False)
     """Folder of the files."""
@@ -49,7 +49,7 @@ class Splits:
     val_images: int | None = None
     """At most this many images in validation."""
     phrases: SplitSource | None = None
-    """Train on phrases and the regions they mean, in place of captions."""
+    """Train on phrases and the regions they mean instead of captions."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
@@ -65,7 +65,7 @@ class Splits:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class WordLists:
-    """Which words, labels and concepts the training captions are read with."""
+    """Choose the vocabulary, labels and concepts."""
 
     vocab: str | Path | Tokens | None = None
     """Published vocabulary JSON, or a vocabulary; None = built from the training captions."""
@@ -100,7 +100,7 @@ class WordLists:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Loading:
-    """What a batch holds, and how it is read."""
+    """Choose what a batch holds and how it is read."""
 
     batch_size: int = 128
     """Pairs (anchors, with several sentences) per process and step."""
@@ -111,7 +111,7 @@ class Loading:
     drop_last: bool = False
     """Leave out the last incomplete training batch."""
     needs: Collection[str] = ()
-    """What model and loss read beside features and words: "labels", "concepts" (of CVSE),
+    """What model and loss read besides features and words: "labels", "concepts" (of CVSE),
     "relevance" (CIDEr-D of the batch)."""
     vectors: bool = False
     """Read precomputed sentence vectors, `{split}_caps.npy` (M, F)."""

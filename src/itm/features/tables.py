@@ -174,7 +174,7 @@ def _name(value: Any, key: str, line: int) -> str:
 
 
 def _texts(value: Any, line: int) -> list[str]:
-    """Captions of a JSON value: a sentence, or a list of sentences or of {"raw": sentence}."""
+    """Return the captions of a JSON value: a sentence or a list of (raw) sentences."""
     values = value if isinstance(value, list) else [value]
     texts: list[Any] = [v.get("raw") if isinstance(v, dict) else v for v in values]
     if not all(isinstance(text, str) for text in texts):
@@ -199,14 +199,14 @@ def _dialect(first: str) -> tuple[str, Columns] | None:
 
 
 def _is_pair(first: str, delimiter: str) -> bool:
-    """Whether a first line without header is a picture and its caption."""
+    """Tell whether a first line without header is a picture and its caption."""
     name, found, caption = first.partition(delimiter)
     name = name.strip().strip('"')
     return bool(found and caption.strip() and (PICTURE.fullmatch(name) or name.isdecimal()))
 
 
 def _rows(text: str, delimiter: str, quoted: bool = True) -> Iterator[tuple[int, list[str]]]:
-    """Read rows and the numbers of their last lines; "|" stands in Flickr30K's, without quotes."""
+    """Read rows and the numbers of their last lines; Flickr30K's "|" comes without quotes."""
     blank = f"{delimiter} " in _first_line(text)  # as in `image, caption`
     reader = csv.reader(
         io.StringIO(text, newline=""),
@@ -252,7 +252,7 @@ def _whole(
     delimiter: str,
     exact: bool,
 ) -> list[str]:
-    """Bring a row to the columns of its header: a last caption without quotes is joined again."""
+    """Fit a row to the columns of its header: join a last caption that was split."""
     while len(row) > columns.width and not row[-1].strip():
         row = row[:-1]
     last = columns.width - 1
@@ -285,7 +285,7 @@ def _is_rule(row: list[str]) -> bool:
 
 
 def _listed(cell: str, line: int) -> list[str]:
-    """Captions of a cell: one sentence, or a list of sentences in JSON or Python's form."""
+    """Return the captions of a cell: a sentence, or a list of them in JSON or Python's form."""
     if cell.strip().lower() in NOTHING:
         return [""]
     if not re.match(r"\s*\[\s*['\"\]]", cell):
