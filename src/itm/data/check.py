@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from itm.data.caption_file import is_blank
 from itm.data.layout import Split, read_array, read_split
 from itm.text.tokenizers import tokenize
 
@@ -106,12 +107,12 @@ def caption_problems(path: Path, most: int = 3) -> list[str]:
 
 def _kinds(line: bytes) -> list[str]:
     """List what is wrong with one line."""
-    if not line.strip():
-        return ["empty"]
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:
         return ["not UTF-8"]
+    if is_blank(text.strip()):
+        return ["empty"]
     words = len(tokenize(text))
     checks = {
         "Python bytes literals": text.startswith(("b'", 'b"')),

@@ -19,6 +19,7 @@ from itm.text.tokenizers import TOKENIZERS
 from itm.text.word_list_files import read_json, read_original
 from itm.text.word_lists import (
     any_of_image,
+    check_words,
     choose,
     co_occurrence,
     count_tags,
@@ -60,8 +61,7 @@ class Concepts:
         tokenizer: str = "treebank",
     ):
         size = len(words)
-        if len(set(words)) != size:
-            raise ValueError("concepts must hold each word once")
+        check_words(words, "concepts")
         check_choice("matching", matching, ("exact", "lemma"))
         check_choice("tokenizer", tokenizer, tuple(TOKENIZERS))
         self.words = list(words)
@@ -77,6 +77,11 @@ class Concepts:
             value = getattr(self, name)
             if value is not None and value.shape != shape:
                 raise ValueError(f"{name} must be {shape} for {size} concepts, got {value.shape}")
+        for name in shapes:
+            if getattr(self, name) is not None and (getattr(self, name) < 0).any():
+                raise ValueError(f"{name} of concepts must not be negative")
+        if self.vectors is not None and not np.isfinite(self.vectors).all():
+            raise ValueError("vectors of concepts hold NaN or infinite values")
         if self.vectors is not None and (self.vectors.ndim != 2 or len(self.vectors) != size):
             raise ValueError(f"vectors must be ({size}, G), got {self.vectors.shape}")
 
@@ -190,7 +195,10 @@ class Concepts:
         data = read_json(path)
         if "words" in data and isinstance(data["words"], list):
             data.pop(KEY, None)
-            concepts = cls.from_state(data)
+            try:
+                concepts = cls.from_state(data)
+            except (TypeError, KeyError, AttributeError) as error:
+                raise ValueError(f"{path} is not a list of concepts ({error})") from error
         else:
             found: dict[str, Any] = read_original(path)
             concepts = cls(**found, matching="lemma", source=path.name)

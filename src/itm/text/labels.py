@@ -16,7 +16,7 @@ from itm.text.made_from import KEY
 from itm.text.tagger import Tagger, default_tagger, tagger_name
 from itm.text.tokenizers import TOKENIZERS
 from itm.text.word_list_files import read_json, words_of
-from itm.text.word_lists import any_of_image, frequent_nouns, multi_hot
+from itm.text.word_lists import any_of_image, check_words, frequent_nouns, multi_hot
 from itm.utils.checks import check_choice
 from itm.utils.files import write_text
 
@@ -32,8 +32,8 @@ class Labels:
         tokenizer: how captions are split, see `itm.text.Vocabulary`.
 
     Raises:
-        ValueError: a word occurs twice, `positives` does not hold K counts, or the tokeniser is
-            unknown.
+        ValueError: a word occurs twice, `positives` does not hold K counts of images, or the
+            tokeniser is unknown.
     """
 
     def __init__(
@@ -45,10 +45,11 @@ class Labels:
         tokenizer: str = "treebank",
     ):
         check_choice("tokenizer", tokenizer, tuple(TOKENIZERS))
-        if len(set(words)) != len(words):
-            raise ValueError("labels must hold each word once")
+        check_words(words, "labels")
         if positives is not None and len(positives) != len(words):
             raise ValueError(f"expected {len(words)} counts, one per label, got {len(positives)}")
+        if positives is not None and not all(0 <= n <= images for n in positives):
+            raise ValueError(f"counts of labels must lie between 0 and the {images} images")
         self.words = list(words)
         self.positives = None if positives is None else [int(n) for n in positives]
         self.images = images

@@ -23,6 +23,15 @@ only own same s t d m o y don n't 's
 STOP_WORDS = frozenset(_STOP.split())
 
 
+def check_words(words: Sequence[object], what: str) -> None:
+    """Raise ValueError unless the words are strings that differ and are not blank."""
+    wrong = [word for word in words if not isinstance(word, str) or not word.strip()]
+    if wrong:
+        raise ValueError(f"{what} must be words, found {wrong[0]!r}")
+    if len(set(words)) != len(words):
+        raise ValueError(f"{what} must hold each word once")
+
+
 def count_tags(
     sentences: Iterable[Sequence[str]], tagger: Tagger
 ) -> tuple[Counter[str], dict[str, str]]:
