@@ -8,10 +8,10 @@ from typing import Any
 
 from itm.data.collate import relevance_index
 from itm.data.layout import Split
+from itm.data.word_lists import build_vocabulary
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.made_from import hash_captions
-from itm.text.vocabulary import Vocabulary
 
 
 def write_prepared(
@@ -43,7 +43,7 @@ def write_prepared(
     """
     captions, image, split = train.captions, train.caption_image, tokenizer or "treebank"
     makers: dict[str, tuple[str, Callable[[], Any]]] = {
-        "vocab": ("vocab.json", lambda: Vocabulary.build(captions, min_count, split)),
+        "vocab": ("vocab.json", lambda: build_vocabulary(captions, min_count, split)),
         "concepts": (
             "concepts.json",
             lambda: Concepts.build(captions, num_concepts, tokenizer=split),

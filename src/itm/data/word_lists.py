@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from itm.text.made_from import made_from
-from itm.text.vocabulary import Tokens, Vocabulary
+from itm.text.tokenizers import TOKENIZERS
+from itm.text.vocabulary import SPECIALS, Tokens, Vocabulary
 
 if TYPE_CHECKING:
     from itm.text.concepts import Concepts
@@ -30,13 +31,30 @@ def find_vocabulary(
         ValueError: the given vocabulary splits captions in another way, or the built one is empty.
     """
     if given is None:
-        return Vocabulary.build(captions(), min_count, tokenizer or "treebank")
+        return build_vocabulary(captions(), min_count, tokenizer)
     vocab = Vocabulary.load(given) if isinstance(given, (str, Path)) else given
     own = getattr(vocab, "tokenizer", None)
     if tokenizer is not None and own is not None and own != tokenizer:
         raise ValueError(
             f"data.tokenizer={tokenizer}, but data.vocab={given} was built with {own!r}: leave "
             "data.tokenizer out, or build a vocabulary"
+        )
+    return vocab
+
+
+def build_vocabulary(captions: list[str], min_count: int, tokenizer: str | None) -> Vocabulary:
+    """Keep the words that occur `min_count` times.
+
+    Raises:
+        ValueError: there are none.
+    """
+    vocab = Vocabulary.build(captions, min_count, tokenizer or "treebank")
+    if len(vocab) == len(SPECIALS):
+        words = TOKENIZERS[vocab.tokenizer](captions[0])[:2] if captions else []
+        raise ValueError(
+            f"no word of the captions (such as {', '.join(repr(word[:30]) for word in words)}) "
+            f"occurs {min_count} times, so the vocabulary would be empty. Lower data.min_count for "
+            "small data, or set data.tokenizer=characters for scripts without blanks between words"
         )
     return vocab
 

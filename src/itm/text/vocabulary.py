@@ -119,20 +119,13 @@ class Vocabulary:
         """Keep the words that occur at least `min_count` times, in order of first appearance.
 
         Raises:
-            ValueError: no word occurs so often, or the tokeniser is unknown.
+            ValueError: the tokeniser is unknown.
         """
         check_choice("tokenizer", tokenizer, tuple(TOKENIZERS))
         split, counts = TOKENIZERS[tokenizer], Counter[str]()
         for caption in captions:
             counts.update(split(caption))
         kept = [word for word, n in counts.items() if n >= min_count and word not in SPECIALS]
-        if not kept:
-            most = ", ".join(f"{word[:30]!r} {n} times" for word, n in counts.most_common(2))
-            raise ValueError(
-                f"no word of the captions occurs {min_count} times (most frequent: {most}), so the "
-                "vocabulary would be empty. Lower data.min_count for small data, or set "
-                "data.tokenizer=characters for scripts without blanks between words"
-            )
         return cls([*SPECIALS, *kept], tokenizer=tokenizer)
 
     def state(self) -> dict[str, Any]:

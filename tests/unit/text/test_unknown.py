@@ -3,6 +3,7 @@ import pytest
 from corpus import write
 
 from itm.data.module import RegionDataModule
+from itm.data.word_lists import build_vocabulary
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.tokenizers import split_characters
@@ -48,7 +49,8 @@ def test_labels_and_concepts_of_characters_round_trip(kind, tmp_path):
 
 def test_an_empty_vocabulary_is_an_error_that_names_the_remedies():
     with pytest.raises(ValueError, match=r"no word .* 2 times.*data.min_count.*characters"):
-        Vocabulary.build(CHINESE, 2)
+        build_vocabulary(CHINESE, 2, None)
+    assert "狗" in build_vocabulary(CHINESE, 2, "characters").ids
 
 
 def test_unknown_words_are_refused_or_told(capsys):
