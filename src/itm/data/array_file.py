@@ -56,7 +56,9 @@ class ArrayFile:
         self._open()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handle": None}  # another process opens the file itself
+        # Another process opens the file itself, and a memory map would travel as a copy.
+        state = {**self.__dict__, "_handle": None}
+        return {**state, "_array": None} if self._direct else state
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Read some rows: (n,) -> (n, ...).
