@@ -33,6 +33,7 @@ def command(cfg: DictConfig) -> None:
             "min_count": cfg.data.min_count,
             "num_concepts": cfg.data.num_concepts,
             "num_labels": cfg.data.num_labels,
+            "tokenizer": cfg.data.tokenizer,
         }
         for path in write_derived(cfg.write, train, Path(cfg.out or root), sizes, cfg.overwrite):
             print(f"wrote {path}")

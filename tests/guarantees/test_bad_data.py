@@ -139,12 +139,12 @@ def archive(folder):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (cut, "train_ims.npy .*no complete .npy file.*copy it again"),
-        (lambda f: (f / "train_ims.npy").write_bytes(b""), "0 bytes.*no complete .npy"),
-        (archive, "train_ims.npy .*no complete .npy"),
+        (cut, "train_ims.npy .*not a complete .npy file.*copy it again"),
+        (lambda f: (f / "train_ims.npy").write_bytes(b""), "0 bytes.*not a complete .npy"),
+        (archive, "train_ims.npy .*not a complete .npy"),
         (lambda f: np.save(f / "train_ims.npy", np.zeros((6, 3, 4, 2))), r"\(6, 3, 4, 2\)"),
         (lambda f: np.save(f / "train_ims.npy", np.zeros((6, 3, 4), np.int32)), "int32"),
-        (lambda f: np.save(f / "train_ims.npy", np.zeros((6, 0, 4))), r"\(6, 0, 4\)|no complete"),
+        (lambda f: np.save(f / "train_ims.npy", np.zeros((6, 0, 4))), r"\(6, 0, 4\)"),
         (lambda f: np.save(f / "train_ims.npy", np.zeros(6)), r"float64 \(6,\)"),
     ],
 )

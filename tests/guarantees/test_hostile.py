@@ -227,7 +227,7 @@ def test_an_array_that_promises_more_than_there_is(tmp_path):
         text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
         data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
         (tmp_path / "x.npy").write_bytes(data + b"\0" * 64)
-        with pytest.raises(ValueError, match="no complete .npy file"):
+        with pytest.raises(ValueError, match="not a complete .npy file"):
             read_array(tmp_path / "x.npy")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from itm.data.caption_file import is_blank
 from itm.data.layout import Split, read_array, read_split
 from itm.text.tokenizers import tokenize
 
@@ -20,7 +21,7 @@ LONG, SHORT = 100, 3  # words; captions outside these bounds are reported
 
 
 def page(root: str | Path, captions_per_image: int | None = None, names: Sequence[str] = ()) -> str:
-    """Write the page on a folder.
+    """Write the report on a folder.
 
     Args:
         root: the folder.
@@ -53,7 +54,7 @@ def page(root: str | Path, captions_per_image: int | None = None, names: Sequenc
 
 
 def describe(split: Split, sample: int = 200) -> str:
-    """Describe a split: counts, shapes, statistics of the features of some images."""
+    """Describe a split: counts, shapes, and statistics of the features of some images."""
     rows = np.linspace(0, split.num_images - 1, min(sample, split.num_images)).astype(int)
     block = split.images(np.unique(rows))
     norms = np.linalg.norm(block, axis=-1)
@@ -106,12 +107,12 @@ def caption_problems(path: Path, most: int = 3) -> list[str]:
 
 def _kinds(line: bytes) -> list[str]:
     """List what is wrong with one line."""
-    if not line.strip():
-        return ["empty"]
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:
         return ["not UTF-8"]
+    if is_blank(text.strip()):
+        return ["empty"]
     words = len(tokenize(text))
     checks = {
         "Python bytes literals": text.startswith(("b'", 'b"')),

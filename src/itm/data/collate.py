@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from itm.batch import Captions, Images, Pairs
+from itm.data.array_file import ArrayFile
 from itm.data.layout import Split
 from itm.data.padding import make_captions, make_images
 from itm.data.resident import row_numbers
+from itm.text.tokenizers import split_characters
 from itm.text.vocabulary import Tokens
 
 if TYPE_CHECKING:
@@ -20,16 +22,16 @@ if TYPE_CHECKING:
 
 
 class Reader:
-    """Reads rows of a split into tensors; one per split, shared by training and evaluation.
+    """Read rows of a split into tensors; each split has one reader.
 
     Args:
         split: the files.
-        vocab: tokens of the captions.
+        vocab: the vocabulary that encodes captions.
         labels: (N, K) labels of the images, or None.
         concepts: (M, K) concept labels of the captions, or None.
         relevance: CIDEr-D index with `batch(caption_rows, image_rows)`, or None.
         vectors: (M, F) sentence vectors, or None.
-        features: read the features; False for batches that look them up on the device.
+        features: read the features; False if they are looked up on the device.
         caption_image: (M,) image of each caption, where it differs from the split's.
     """
 
@@ -40,7 +42,7 @@ class Reader:
         labels: np.ndarray | None = None,
         concepts: np.ndarray | None = None,
         relevance: Any = None,
-        vectors: np.ndarray | None = None,
+        vectors: np.ndarray | ArrayFile | None = None,
         features: bool = True,
         caption_image: np.ndarray | None = None,
     ):
@@ -65,7 +67,7 @@ class Reader:
         index = np.asarray(rows)
         own = self.caption_image[index]
 
-        def pick(table: np.ndarray | None, at: np.ndarray) -> torch.Tensor | None:
+        def pick(table: np.ndarray | ArrayFile | None, at: np.ndarray) -> torch.Tensor | None:
             return None if table is None else torch.from_numpy(np.array(table[at], np.float32))
 
         return make_captions(
@@ -99,15 +101,16 @@ class Reader:
         return Pairs(self.images(own[new].tolist()), captions, relevance, self.target(rows))
 
     def target(self, rows: Sequence[int]) -> torch.Tensor | None:
-        """(n, R) target of some captions, see `Split.target`."""
+        """Return the target (n, R) of some captions, see `Split.target`."""
         target = self.split.target(rows)
         return None if target is None else torch.from_numpy(target)
 
 
 def caption_concepts(concepts: Concepts, split: Split, vocab: Tokens, training: bool) -> np.ndarray:
-    """(M, K) concepts of each caption; in training, as published, of all captions of its image.
+    """Label captions with concepts: (M, K).
 
-    At test time only its own count, because the others tell which captions belong to one image.
+    In training, as published, a caption gets the concepts of all captions of its image. At test
+    time it gets only its own, because the others would reveal which captions belong together.
     """
     if not training:
         return concepts.label([vocab.as_read(caption) for caption in split.captions])
@@ -115,20 +118,21 @@ def caption_concepts(concepts: Concepts, split: Split, vocab: Tokens, training: 
     return of_image.astype(bool)[split.caption_image]
 
 
-def relevance_index(split: Split, size: int) -> CiderIndex:
-    """CIDEr-D between all captions and images of a split.
+def relevance_index(split: Split, size: int, tokenizer: str = "treebank") -> CiderIndex:
+    """Index the CIDEr-D between all captions and images of a split.
 
     References are always an image's full list; document frequencies come from the first `size`
-    captions, those that are trained on.
+    captions, which are trained on. Words are split at blanks, as published, or into characters.
     """
-    from itm.relevance import CiderIndex
+    from itm.relevance import CiderIndex, whitespace_tokens
 
     df = None if size == len(split.captions) else split.references(size)
-    return CiderIndex(split.captions, split.caption_image, split.num_images, df)
+    tokens = split_characters if tokenizer == "characters" else whitespace_tokens
+    return CiderIndex(split.captions, split.caption_image, split.num_images, df, tokens)
 
 
 def shuffled_images(split: Split, ratio: float, seed: int) -> np.ndarray:
-    """(M,) image of each caption, with a share `ratio` of the captions shuffled."""
+    """Return the image of each caption, (M,), after shuffling those of a share of the captions."""
     rng = np.random.default_rng((seed, 1))
     image = split.caption_image.copy()
     chosen = rng.permutation(len(image))[: int(len(image) * ratio)]

@@ -13,7 +13,7 @@ from itm.utils.distributed import rank_and_size
 
 
 def training_loader(reader: Reader, sampler: PairSampler, options: Loading) -> PairLoader:
-    """Batches of `Pairs`; resumable in the middle of an epoch."""
+    """Load batches of `Pairs`, resumable in the middle of an epoch."""
     return PairLoader(
         range(len(sampler.caption_image)),  # type: ignore[arg-type]
         batch_sampler=sampler,

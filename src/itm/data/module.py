@@ -13,12 +13,20 @@ from torch.utils.data import DataLoader
 
 from itm.batch import Captions, Pairs
 from itm.data.collate import Reader, caption_concepts, relevance_index, shuffled_images
-from itm.data.layout import Split, read_split
+from itm.data.layout import Split, read_captions, read_split
 from itm.data.loaders import evaluation_loaders, training_loader
 from itm.data.options import Loading, Splits, WordLists
 from itm.data.resident import look_up, read_table
 from itm.data.sampler import PairLoader, PairSampler
-from itm.data.word_lists import find_concepts, find_labels, find_vocabulary
+from itm.data.word_lists import (
+    check_source,
+    find_concepts,
+    find_labels,
+    find_vocabulary,
+    list_tokenizer,
+)
+from itm.text.made_from import hash_captions
+from itm.text.unknown import check_known
 from itm.text.vocabulary import Tokens
 from itm.utils.distributed import rank_and_size
 
@@ -31,18 +39,19 @@ if TYPE_CHECKING:
 class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
     """Train, validation and test splits in the SCAN layout.
 
-    The options are the fields of `itm.data.options.Splits`, `WordLists` and `Loading`, all keywords
-    but the folder: `RegionDataModule(root, batch_size=64, vocab="f30k_precomp_vocab.json")`.
+    The options are the fields of `itm.data.options.Splits`, `WordLists` and `Loading`; all but the
+    folder are keywords: `RegionDataModule(root, batch_size=64, vocab="f30k_precomp_vocab.json")`.
 
     Attributes:
         vocabulary: words and their ids, made by `setup`.
-        label_vocabulary: the labels, made by `setup` where `needs` names them.
-        concept_vocabulary: the concepts, made by `setup` where `needs` names them.
+        label_vocabulary: the labels, made by `setup` if `needs` names them.
+        concept_vocabulary: the concepts, made by `setup` if `needs` names them.
     """
 
     def __post_init__(self) -> None:
         pl.LightningDataModule.__init__(self)
         Splits.__post_init__(self)
+        WordLists.__post_init__(self)
         Loading.__post_init__(self)
         self.root = Path(self.root).expanduser()
         self.vocabulary: Tokens | None = None
@@ -80,26 +89,41 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
 
     @property
     def val_split(self) -> Split:
-        """The validation split."""
+        """Return the validation split."""
         return self.split("val")
 
     @property
     def test_split(self) -> Split:
-        """The test split."""
+        """Return the test split."""
         return self.split("test")
 
     def setup(self, stage: str | None = None) -> None:
         """Make the vocabulary, and the word lists that are needed."""
         if self.vocabulary is None:
-            self.vocabulary = find_vocabulary(self.vocab, self._train_captions, self.min_count)
+            self._check_sources()
+            self.vocabulary = find_vocabulary(
+                self.vocab, self._train_captions, self.min_count, self.tokenizer
+            )
+        tokenizer = list_tokenizer(self.vocabulary, self.tokenizer)
         if "labels" in self.needs and self.label_vocabulary is None:
             captions = self._train_captions()
             image = self.split("train").caption_image[: len(captions)]
-            self.label_vocabulary = find_labels(self.labels, captions, image, self.num_labels)
+            self.label_vocabulary = find_labels(
+                self.labels, captions, image, self.num_labels, tokenizer
+            )
         if "concepts" in self.needs and self.concept_vocabulary is None:
             self.concept_vocabulary = find_concepts(
-                self.concepts, self._train_captions, self.num_concepts
+                self.concepts, self._train_captions, self.num_concepts, tokenizer
             )
+
+    def _check_sources(self) -> None:
+        """Refuse prepared files that were made from other captions."""
+        if not self.other_captions:
+            for name in ("vocab", "labels", "concepts"):
+                check_source(f"data.{name}", getattr(self, name), self._captions_hash)
+
+    def _captions_hash(self) -> str:
+        return hash_captions(read_captions(Path(self.root) / f"{self.train}_caps.txt"))
 
     def _train_captions(self) -> list[str]:
         split = self.split("train")
@@ -117,6 +141,10 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
 
     def _make_reader(self, split: Split, train: bool) -> Reader:
         assert self.vocabulary is not None, "call setup() first"
+        if not self.vectors:
+            captions = split.captions[: self._train_size(split)] if train else split.captions
+            most = self.max_unknown if train else 1.0
+            check_known(self.vocabulary, captions, most, f"the captions of split {split.name}")
         labels = concepts = relevance = image = None
         if self.label_vocabulary is not None:
             labels = self.label_vocabulary.label_images(
@@ -125,7 +153,8 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         if self.concept_vocabulary is not None:
             concepts = caption_concepts(self.concept_vocabulary, split, self.vocabulary, train)
         if train and "relevance" in self.needs:
-            relevance = relevance_index(split, self._train_size(split))
+            tokenizer = list_tokenizer(self.vocabulary, self.tokenizer)
+            relevance = relevance_index(split, self._train_size(split), tokenizer)
         if train and self.noise_ratio:
             image = shuffled_images(split, self.noise_ratio, self.seed)
         return Reader(
@@ -134,20 +163,20 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             labels,
             concepts,
             relevance,
-            split.sentence_vectors() if self.vectors else None,
+            split.sentence_file() if self.vectors else None,
             features=not self.resident,
             caption_image=image,
         )
 
     @property
     def sentence_dim(self) -> int:
-        """Width of the precomputed sentence vectors."""
+        """Return the width of the precomputed sentence vectors."""
         return self.split("train").sentence_vectors().shape[1]
 
     # Loaders ----------------------------------------------------------------------------------
 
     def train_sampler(self) -> PairSampler:
-        """The order of training, and this process's share of it.
+        """Make the sampler of the training order, with the share of this process.
 
         Raises:
             ValueError: fewer captions than one batch.
@@ -171,7 +200,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         return sampler
 
     def train_dataloader(self) -> PairLoader:
-        """Batches of `Pairs`; resumable in the middle of an epoch."""
+        """Load batches of `Pairs`, resumable in the middle of an epoch."""
         return training_loader(self.reader("train"), self.train_sampler(), self)
 
     def val_dataloader(self) -> list[DataLoader]:
@@ -202,7 +231,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         return look_up(batch, self._tables[stage])
 
     def describe(self) -> str:
-        """One line per split: images, captions, regions, width."""
+        """Describe each split in a line: images, captions, regions, width."""
         lines = []
         for stage in ("train", "val", "test"):
             split = self.split(stage)

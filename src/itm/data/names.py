@@ -15,14 +15,17 @@ ENDINGS = re.compile(
     r"(\.(jpe?g|jfif|png|gif|bmp|webp|tiff?|avif|npy|npz|pth?|pkl|json|txt|xml))+$", re.I
 )
 
+MOST_DIGITS = 18
+HASH = "(?=.*[a-f])[0-9a-f]+"
+
 
 class Names:
-    """Find a picture by the other forms that its name takes in files.
+    """Find a picture by the forms that its name takes in other files.
 
-    1. The name as it is.
+    1. The exact name.
     2. The name without folder and ending: `images/a.jpg` is `a`.
-    3. The number at its end, if the rest of both names agrees (`img_3` is `img_003`) or if one of
-       them is nothing but a number (`COCO_val2014_000000391895.jpg` is 391895).
+    3. The number at its end, if the rest of both names agrees (`img_3` is `img_003`) or if one
+       name is only a number (`COCO_val2014_000000391895.jpg` is 391895).
 
     The first form that finds something decides.
 
@@ -49,10 +52,10 @@ class Names:
         return self._look_up(str(other))[1]
 
     def claim(self, other: str | int) -> str | None:
-        """Find a name for `other` alone: an earlier form keeps it from a later one.
+        """Find a name and reserve it for `other`; an exact name takes it from a similar one.
 
         Returns:
-            The name, or None if `other` finds none or a better form of the name has claimed it.
+            The name, or None if there is none or an earlier form of it has reserved it.
 
         Raises:
             ValueError: `other` could mean two names, or two others mean the same name.
@@ -72,7 +75,7 @@ class Names:
         return name
 
     def match(self, others: Iterable[str]) -> dict[str, str]:
-        """Claim names for several others: other -> name, without the others that find none."""
+        """Reserve names for several others: other -> name; others without a name are left out."""
         claimed = [(other, self.claim(other)) for other in others]
         return {o: n for o, n in claimed if n is not None and self._found[n][1] == o}
 
@@ -100,8 +103,7 @@ class Names:
         for name in self._number.get(value, []):
             known = _number(name)
             assert known is not None
-            bare = "" in (rest, known[0]) and not (_is_hash(other) or _is_hash(name))
-            if rest == known[0] or bare:
+            if rest == known[0] or "" in (rest, known[0]):
                 found.append(name)
         return found
 
@@ -113,25 +115,29 @@ def stem(name: str) -> str:
 
 
 def _number(name: str) -> tuple[str, int] | None:
-    """Divide a name into what stands in front of its last number, and that number."""
-    found = re.search(r"^(.*?)([0-9]+)$", stem(name), re.S)
-    return None if found is None else (found[1], int(found[2]))
+    """Divide a name into the text before its last number, and that number.
 
-
-def _is_hash(name: str) -> bool:
-    """Whether a name ends in hexadecimal digits, whose last ones are not a number."""
-    last = re.split(r"[^0-9A-Za-z]", stem(name))[-1]
-    return bool(re.fullmatch(r"[0-9a-f]{8,}", last) and re.search("[a-f]", last))
+    Tables write numbers as decimals, too: 391895.0 is 391895, but 12.5 ends in no number. Hashes
+    and other mixtures of letters and digits are not numbered either.
+    """
+    plain = re.sub(r"^([0-9]+)\.0+$", r"\1", stem(name))
+    found = re.search(r"^(.*?)([0-9]+)$", plain, re.S)
+    if found is None or len(found[2]) > MOST_DIGITS or re.search(r"[0-9][.,]$|^-$", found[1]):
+        return None
+    last = re.split(r"[^0-9A-Za-z]", plain)[-1]
+    if re.search(r"[0-9][A-Za-z]", last) or (len(last) >= 8 and re.fullmatch(HASH, last, re.I)):
+        return None
+    return found[1], int(found[2])
 
 
 def report_lost(*sides: tuple[str, Sequence[str], int], partial: bool = False) -> None:
-    """Print which names of two files have no partner in the other one.
+    """Print the names of two files that have no partner in the other one.
 
     A file may cover a part of the other: the captions of a corpus with some of its pictures. Two
     files that both lose names usually do not belong together.
 
     Args:
-        sides: for each file what its names are, those without a partner, and how many it has.
+        sides: for each file what its names are, the names without a partner, and how many it has.
         partial: accept any number.
 
     Raises:
@@ -142,8 +148,8 @@ def report_lost(*sides: tuple[str, Sequence[str], int], partial: bool = False) -
     ]
     if not partial and all(len(lost) > max(1, FEW * total) for _, lost, total in sides):
         raise ValueError(
-            f"the files do not belong together: {'; '.join(texts)}. Correct the names, or give "
-            "partial=true to go on with the others"
+            f"the files do not belong together: {'; '.join(texts)}. Correct the names, or set "
+            "partial=true to continue with the others"
         )
     for text in texts:
         print(f"left out: {text}")

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Protocol
 
 from itm.data.layout import Split
+from itm.text.tokenizers import TOKENIZERS
 from itm.text.vocabulary import Tokens
+from itm.utils.checks import check_choice
 
 NEEDS = ("labels", "concepts", "relevance")
 
 
 class SplitSource(Protocol):
-    """Other captions for the images of a split, such as `itm.phrases.PhraseSource`."""
+    """Replace the captions of a split, such as `itm.phrases.PhraseSource` does."""
 
     def split(self, split: Split, train: bool = False) -> Split:
         """Return the split with these captions; training may leave some out."""
@@ -24,7 +26,7 @@ class SplitSource(Protocol):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Splits:
-    """Which images and captions are read."""
+    """Choose the images and captions to read."""
 
     root: str | Path = field(kw_only=False)
     """Folder of the files."""
@@ -47,7 +49,7 @@ class Splits:
     val_images: int | None = None
     """At most this many images in validation."""
     phrases: SplitSource | None = None
-    """Train on phrases and the regions they mean, in place of captions."""
+    """Train on phrases and the regions they mean instead of captions."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
@@ -63,12 +65,18 @@ class Splits:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class WordLists:
-    """Which words, labels and concepts the training captions are read with."""
+    """Choose the vocabulary, labels and concepts."""
 
     vocab: str | Path | Tokens | None = None
     """Published vocabulary JSON, or a vocabulary; None = built from the training captions."""
     min_count: int = 4
     """How often a word must occur to enter a built vocabulary (published: 4)."""
+    tokenizer: str | None = None
+    """How a caption is split into words: "treebank" (published), "whitespace", or "characters" for
+    scripts without blanks between words. None = as the given vocabulary, "treebank" for a built
+    one."""
+    max_unknown: float = 0.5
+    """Share of unknown words in the training captions above which training is refused; 1 = any."""
     labels: str | Path | None = None
     """File of the label vocabulary, such as the original's vocab_tag.json; None = built. Either way
     the labels are counted in the training captions."""
@@ -78,11 +86,21 @@ class WordLists:
     """File or folder of the concept vocabulary (`itm.text.Concepts.load`); None = built."""
     num_concepts: int = 300
     """Size of a built concept vocabulary."""
+    other_captions: bool = False
+    """Accept files of `itm.prepare` that were made from other captions."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_unknown <= 1:
+            raise ValueError(
+                f"data.max_unknown={self.max_unknown} must be above 0 and at most 1 (1 = any share)"
+            )
+        if self.tokenizer is not None:
+            check_choice("data.tokenizer", self.tokenizer, tuple(TOKENIZERS))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Loading:
-    """What a batch holds, and how it is read."""
+    """Choose what a batch holds and how it is read."""
 
     batch_size: int = 128
     """Pairs (anchors, with several sentences) per process and step."""
@@ -93,7 +111,7 @@ class Loading:
     drop_last: bool = False
     """Leave out the last incomplete training batch."""
     needs: Collection[str] = ()
-    """What model and loss read beside features and words: "labels", "concepts" (of CVSE),
+    """What model and loss read besides features and words: "labels", "concepts" (of CVSE),
     "relevance" (CIDEr-D of the batch)."""
     vectors: bool = False
     """Read precomputed sentence vectors, `{split}_caps.npy` (M, F)."""

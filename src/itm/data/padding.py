@@ -15,10 +15,10 @@ Arrays = np.ndarray | Sequence[np.ndarray]
 
 
 def make_images(features: Arrays, index: Sequence[int]) -> Images:
-    """`Images` from (I, R, F), (I, F) or a list of (R_i, F) arrays; shorter ones are padded.
+    """Make `Images` from (I, R, F), (I, F) or a list of (R_i, F) arrays; pad the shorter ones.
 
     Raises:
-        ValueError: another number of dimensions, or widths that differ.
+        ValueError: another number of dimensions, or arrays of different widths.
     """
     if isinstance(features, np.ndarray):
         array = np.asarray(features, np.float32)  # float16 storage and memory maps are widened here
@@ -51,7 +51,7 @@ def make_captions(
     concepts: Tensor | None = None,
     vectors: Tensor | None = None,
 ) -> Captions:
-    """`Captions` from lists of ids, padded with 0 to the longest."""
+    """Make `Captions` from lists of ids; pad them with 0 to the longest."""
     lengths = tuple(len(ids) for ids in tokens)
     padded = torch.zeros(len(tokens), max(lengths, default=0), dtype=torch.long)
     for row, ids in zip(padded, tokens, strict=True):
@@ -82,7 +82,7 @@ def check_regions(images: Images) -> None:
 
 
 def take_captions(captions: Captions, rows: np.ndarray) -> Captions:
-    """The given captions, padded to their own longest."""
+    """Select captions, padded to the longest of them."""
     lengths = tuple(captions.lengths[row] for row in rows)
     picked = (None if x is None else x[rows] for x in (captions.index, captions.image))
     index, image = (x for x in picked if x is not None)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from itm.data.collate import relevance_index
 from itm.data.layout import Split
-from itm.relevance.cider_d import CiderIndex
+from itm.data.word_lists import build_vocabulary
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
-from itm.text.vocabulary import Vocabulary
+from itm.text.made_from import hash_captions
 
 
 def write_prepared(
@@ -20,8 +21,9 @@ def write_prepared(
     min_count: int = 4,
     num_concepts: int = 300,
     num_labels: int = 500,
+    tokenizer: str | None = None,
 ) -> Path:
-    """Write one file into a data folder.
+    """Write one file into a data folder; it records the hash of the training captions.
 
     Args:
         kind: "vocab" (words), "concepts" (of CVSE, with how often they occur together), "labels"
@@ -31,22 +33,32 @@ def write_prepared(
         min_count: how often a word of the vocabulary must occur.
         num_concepts: K of the concepts.
         num_labels: K of the labels.
+        tokenizer: how captions are split, see `itm.text.Vocabulary`; None = "treebank".
 
     Returns:
         The file.
 
     Raises:
-        ValueError: unknown kind.
+        ValueError: unknown kind, or no word occurs often enough.
     """
-    captions, image = train.captions, train.caption_image
+    captions, image, split = train.captions, train.caption_image, tokenizer or "treebank"
     makers: dict[str, tuple[str, Callable[[], Any]]] = {
-        "vocab": ("vocab.json", lambda: Vocabulary.build(captions, min_count)),
-        "concepts": ("concepts.json", lambda: Concepts.build(captions, num_concepts)),
-        "labels": ("labels.json", lambda: Labels.build(captions, num_labels, caption_image=image)),
-        "cider": ("cider.npz", lambda: CiderIndex(captions, image)),
+        "vocab": ("vocab.json", lambda: build_vocabulary(captions, min_count, split)),
+        "concepts": (
+            "concepts.json",
+            lambda: Concepts.build(captions, num_concepts, tokenizer=split),
+        ),
+        "labels": (
+            "labels.json",
+            lambda: Labels.build(captions, num_labels, caption_image=image, tokenizer=split),
+        ),
+        "cider": ("cider.npz", lambda: relevance_index(train, len(captions), split)),
     }
     if kind not in makers:
         raise ValueError(f"write=[{kind}]: choose from {', '.join(makers)}")
     name, make = makers[kind]
-    make().save(folder / name)
+    if kind == "cider":
+        make().save(folder / name)
+    else:
+        make().save(folder / name, hash_captions(captions))
     return folder / name

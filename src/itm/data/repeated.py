@@ -1,16 +1,16 @@
-"""Find the rows of a feature file that repeat the row before."""
+"""Find the rows of a feature file that repeat the previous row."""
 
 import numpy as np
 
-SAMPLE = 256  # rows read whole where the first regions agree on one number of repetitions
+SAMPLE = 256  # rows read whole if the first regions agree on one number of repetitions
 BLOCK = 64  # rows compared at once
 
 
 def repeated_rows(features: np.ndarray) -> np.ndarray:
-    """Tell which rows (N, R, F) or (N, F) equal the row before, as a whole: (N,) bool.
+    """Find the rows (N, R, F) or (N, F) that equal the previous row as a whole: (N,) bool.
 
-    The first regions, which are quick to read, tell candidates. If they say that each image has the
-    same number of rows, a sample of the candidates is read whole, else all of them.
+    Equal first regions, which are quick to read, make a row a candidate. If all images then have
+    the same number of rows, only a sample of the candidates is compared whole, otherwise all.
     """
     first = features[:, 0] if features.ndim == 3 else features
     repeated = np.zeros(len(features), bool)
@@ -25,7 +25,7 @@ def repeated_rows(features: np.ndarray) -> np.ndarray:
 
 
 def _equal(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(n,) bool: which rows equal the row before."""
+    """Compare rows with the previous row: (n,) bool."""
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
     axes = tuple(range(1, features.ndim))
     same = [np.all(features[block] == features[block - 1], axis=axes) for block in blocks]

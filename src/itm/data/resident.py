@@ -1,8 +1,8 @@
-"""Features of a whole split in the device's memory: a batch brings row numbers, and is looked up.
+"""Keep the features of a whole split on the device: batches hold row numbers and look them up.
 
-COCO's training features take 33 GB as float32 and 17 GB in half precision; then no loader reads
-features, and none travel. Under bf16-mixed, bfloat16 changes no number that matters: an encoder's
-first product rounds its input to it anyway.
+No loader then reads features, and none travel. COCO's training features take 33 GB as float32 and
+17 GB in half precision. Under bf16-mixed, bfloat16 loses nothing: the first product of an encoder
+rounds its input to bfloat16 anyway.
 """
 
 from typing import TypeVar
@@ -27,10 +27,10 @@ def row_numbers(split: Split, rows: list[int]) -> Images:
 
 
 def look_up(batch: Batch, table: Tensor) -> Batch:
-    """The batch with its images' regions, float32.
+    """Add the regions of its images to a batch, as float32.
 
     Args:
-        batch: with images as `row_numbers` makes them, on the table's device.
+        batch: a batch on the table's device, with images of `row_numbers`.
         table: (N, R, F) features of the split.
     """
     if isinstance(batch, Pairs):
@@ -39,15 +39,15 @@ def look_up(batch: Batch, table: Tensor) -> Batch:
 
 
 def read_table(split: Split, device: torch.device, dtype: bool | str) -> Tensor:
-    """Features (N, R, F) of all distinct images of a split.
+    """Read the features (N, R, F) of all distinct images of a split.
 
     Args:
         split: the files.
-        device: where they go, block by block.
-        dtype: "float16", "bfloat16" or "float32"; True = that of the file.
+        device: where to put them, block by block.
+        dtype: "float16", "bfloat16" or "float32"; True = the type of the file.
 
     Raises:
-        ValueError: another type.
+        ValueError: the type is unknown.
     """
     names = ("float16", "bfloat16", "float32")
     name = str(split.features.dtype) if dtype is True else dtype

@@ -1,4 +1,4 @@
-"""Which captions make a batch: deterministic from (seed, epoch), the same for any process count."""
+"""Choose the captions of each batch by seed and epoch, independently of the number of processes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,18 +11,18 @@ class PairSampler(Sampler[list[int]]):
     """Batches of caption rows; each epoch is one shuffle of all captions.
 
     Every process draws the same order. Global batch j is the j-th run of `batch_size * processes`
-    captions, and each process takes its own slice of it, so that two processes with batch 64 see
-    what one with batch 128 sees.
+    captions, and each process takes a slice of it: two processes with batch size 64 train on the
+    same batches as one process with 128.
 
     Args:
         caption_image: (M,) image of each caption.
         batch_size: anchors per process and batch.
-        seed: of the order.
+        seed: seed of the order.
         sentences: captions per anchor; above 1, other captions of the anchor's image join it
             (neighbourhood sampling: Wang et al., TPAMI 2019).
         drop_last: leave out the last incomplete batch.
-        rank: this process.
-        processes: how many there are.
+        rank: number of this process.
+        processes: number of processes.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class PairSampler(Sampler[list[int]]):
         self.start = 0  # batches of this epoch that were already trained on
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the shuffle; Lightning calls this at each epoch's start."""
+        """Choose the shuffle; Lightning calls this at the start of each epoch."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
     @property
     def sampler(self) -> "PairSampler":
-        """Itself: Lightning calls `set_epoch` on `loader.batch_sampler.sampler`."""
+        """Return the sampler itself, because Lightning calls `batch_sampler.sampler.set_epoch`."""
         return self
 
     @property
     def global_batch(self) -> int:
-        """Anchors per step, over all processes."""
+        """Return the number of anchors per step, over all processes."""
         return self.batch_size * self.processes
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class PairSampler(Sampler[list[int]]):
             yield self._with_neighbours(anchors[self.rank], batch)
 
     def _with_neighbours(self, anchors: np.ndarray, batch: int) -> list[int]:
-        """`sentences` captions per anchor, sorted, anchor by anchor."""
+        """Return `sentences` captions per anchor, sorted, anchor by anchor."""
         if self.sentences == 1:
             return anchors.tolist()
         rng = np.random.default_rng((self.seed, self.epoch, batch, self.rank))
@@ -87,7 +87,7 @@ class PairSampler(Sampler[list[int]]):
         return rows
 
     def _siblings(self, caption: int) -> np.ndarray:
-        """The other captions of a caption's image (captions of an image are consecutive)."""
+        """Find the other captions of a caption's image (captions of an image are consecutive)."""
         image = self.caption_image[caption]
         first, last = caption, caption
         while first > 0 and self.caption_image[first - 1] == image:
@@ -98,10 +98,10 @@ class PairSampler(Sampler[list[int]]):
 
 
 class PairLoader(DataLoader):
-    """Loads the batches of a `PairSampler`; its state in checkpoints is the place in the epoch.
+    """Load the batches of a `PairSampler`; checkpoints store its place in the epoch.
 
-    What counts is the batches that were handed out, not those that workers have read ahead. An
-    epoch's reading begins with its first batch, when Lightning has set epoch and place.
+    Only batches that were handed out count; workers may have read further ahead. Reading starts
+    with the first batch of an epoch, after Lightning has set epoch and place.
     """
 
     position = 0  # batches of the epoch that were handed out
@@ -118,14 +118,14 @@ class PairLoader(DataLoader):
         return self.batch_sampler
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch, batches trained on in it, and anchors per batch."""
+        """Return the epoch, the batches trained on in it, and the anchors per batch."""
         sampler = self._pairs
         return {"epoch": sampler.epoch, "batch": self.position, "size": sampler.global_batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on behind the batches that were trained on; the order of their captions is the same.
+        """Continue after the batches that were trained on, in the same order of captions.
 
-        With another batch size or number of processes the place is rounded down to a whole batch.
+        With another batch size or number of processes, round the place down to a whole batch.
         """
         self._pairs.epoch = state["epoch"]
         self._pairs.start = self.position = (

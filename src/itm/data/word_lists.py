@@ -8,51 +8,116 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from itm.text.vocabulary import Tokens, Vocabulary
+from itm.text.made_from import made_from
+from itm.text.tokenizers import TOKENIZERS
+from itm.text.vocabulary import SPECIALS, Tokens, Vocabulary
 
 if TYPE_CHECKING:
     from itm.text.concepts import Concepts
     from itm.text.labels import Labels
 
-ReadCaptions = Callable[[], list[str]]  # read only where a list is built
+ReadCaptions = Callable[[], list[str]]  # called only if a list is built
 
 
 def find_vocabulary(
-    given: str | Path | Tokens | None, captions: ReadCaptions, min_count: int
+    given: str | Path | Tokens | None,
+    captions: ReadCaptions,
+    min_count: int,
+    tokenizer: str | None = None,
 ) -> Tokens:
-    """The given vocabulary, or that of a file, or the words that occur `min_count` times."""
+    """Take the given vocabulary, read its file, or keep the words that occur `min_count` times.
+
+    Raises:
+        ValueError: the given vocabulary splits captions in another way, or the built one is empty.
+    """
     if given is None:
-        return Vocabulary.build(captions(), min_count)
-    return Vocabulary.load(given) if isinstance(given, (str, Path)) else given
+        return build_vocabulary(captions(), min_count, tokenizer)
+    vocab = Vocabulary.load(given) if isinstance(given, (str, Path)) else given
+    own = getattr(vocab, "tokenizer", None)
+    if tokenizer is not None and own is not None and own != tokenizer:
+        raise ValueError(
+            f"data.tokenizer={tokenizer}, but data.vocab={given} was built with {own!r}: leave "
+            "data.tokenizer out, or build a vocabulary"
+        )
+    return vocab
+
+
+def build_vocabulary(captions: list[str], min_count: int, tokenizer: str | None) -> Vocabulary:
+    """Keep the words that occur `min_count` times.
+
+    Raises:
+        ValueError: there are none.
+    """
+    vocab = Vocabulary.build(captions, min_count, tokenizer or "treebank")
+    if len(vocab) == len(SPECIALS):
+        words = TOKENIZERS[vocab.tokenizer](captions[0])[:2] if captions else []
+        raise ValueError(
+            f"no word of the captions (such as {', '.join(repr(word[:30]) for word in words)}) "
+            f"occurs {min_count} times, so the vocabulary would be empty. Lower data.min_count for "
+            "small data, or set data.tokenizer=characters for scripts without blanks between words"
+        )
+    return vocab
+
+
+def list_tokenizer(vocab: Tokens, tokenizer: str | None) -> str:
+    """Choose how label and concept words are split: as asked, else as the vocabulary's words."""
+    own = getattr(vocab, "tokenizer", None)
+    return tokenizer or ("characters" if own == "characters" else "treebank")
 
 
 def find_labels(
-    file: str | Path | None, captions: list[str], caption_image: np.ndarray, size: int
+    file: str | Path | None,
+    captions: list[str],
+    caption_image: np.ndarray,
+    size: int,
+    tokenizer: str = "treebank",
 ) -> Labels:
-    """The labels of a file, or the `size` most frequent ones; counted in the captions."""
+    """Read the labels of a file, or choose the `size` most frequent; count them in the captions."""
     from itm.text.labels import Labels  # late: only some models and losses need it
 
     if file is None:
-        return Labels.build(captions, size, caption_image=caption_image)
+        return Labels.build(captions, size, caption_image=caption_image, tokenizer=tokenizer)
     labels = Labels.load(file)
     labels.count(captions, caption_image)
     return labels
 
 
-def find_concepts(file: str | Path | None, captions: ReadCaptions, size: int) -> Concepts:
-    """The concepts of a file or folder, or the `size` most frequent ones.
+def find_concepts(
+    file: str | Path | None, captions: ReadCaptions, size: int, tokenizer: str = "treebank"
+) -> Concepts:
+    """Read the concepts of a file or folder, or choose the `size` most frequent.
 
     Raises:
-        ValueError: a file without the counts that the concepts' graph is made of.
+        ValueError: the file lacks the counts that the graph of concepts is built from.
     """
     from itm.text.concepts import Concepts  # late: only CVSE needs it
 
     if file is None:
-        return Concepts.build(captions(), size)
+        return Concepts.build(captions(), size, tokenizer=tokenizer)
     concepts = Concepts.load(file)
     if concepts.adjacency is None:
         raise ValueError(
-            f"data.concepts={file} holds no counts, which the concepts' graph is made of: give the "
-            "original's folder, or what itm.prepare writes"
+            f"data.concepts={file} has no counts, from which the graph of concepts is built: give "
+            "the original's folder, or a file that itm.prepare wrote"
         )
     return concepts
+
+
+def check_source(option: str, given: object, captions_hash: Callable[[], str]) -> None:
+    """Check that a prepared file was made from the training captions.
+
+    Args:
+        option: name of the option, for messages.
+        given: value of the option; only a file that records its source is checked.
+        captions_hash: returns the hash of all training captions.
+
+    Raises:
+        ValueError: the file was made from other captions.
+    """
+    recorded = made_from(Path(given)) if isinstance(given, (str, Path)) else None
+    if recorded is not None and recorded != captions_hash():
+        raise ValueError(
+            f"{option}={given} was made from other captions than those of this training split: run "
+            "itm.prepare again, leave the option out, or set data.other_captions=true to use the "
+            "file on purpose"
+        )

@@ -114,7 +114,13 @@ def _lines(path: Path, text: str) -> Sentences:
                 f"{line[:60]!r}; expected name.jpg<TAB>caption, or a table with a header such as "
                 "image,caption"
             )
-        found.add(NUMBER.sub("", cells[0].strip()), cells[1])
+        name, caption = cells[0].strip(), cells[1].strip()
+        if " " in name and " " not in caption and PICTURE.fullmatch(caption):
+            raise ValueError(
+                f"{path}:{number}: {line[:60]!r} has the picture behind the caption; swap the "
+                "columns, or name them in a header such as caption<TAB>image"
+            )
+        found.add(NUMBER.sub("", name), caption)
     if len(lines) > 1 and not _like_a_name(lines[0][1]) and _like_a_name(lines[1][1]):
         raise ValueError(
             f"{path}:{lines[0][0]}: the header {lines[0][1][:60]!r} is not understood; name the "
@@ -143,7 +149,12 @@ def _json(path: Path, text: str) -> Sentences:
         if isinstance(content, list):
             return _collect(path, read_objects(enumerate(content, 1)))
         return _coco(content) if "annotations" in content else _karpathy(content)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}); expected {JSON}") from error
+    except ValueError as error:
+        named = str(error).startswith(str(path))
+        raise error if named else ValueError(f"{path}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected {JSON} (found {error!r})") from error
 
 
@@ -157,7 +168,12 @@ def _karpathy(content: Any) -> Sentences:
 
 def _coco(content: Any) -> Sentences:
     found = Sentences()
-    names = {image["id"]: image["file_name"] for image in content["images"]}
+    names: dict[Any, str] = {}
+    for image in content["images"]:
+        if names.setdefault(image["id"], image["file_name"]) != image["file_name"]:
+            raise ValueError(f"two images have the id {image['id']}")
     for annotation in content["annotations"]:
+        if annotation["image_id"] not in names:
+            raise ValueError(f"a caption names image {annotation['image_id']}, which is not listed")
         found.add(names[annotation["image_id"]], annotation["caption"])
     return found

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-# Names of columns in lower case, the more telling ones first: Flickr8k and Flickr30K (Kaggle),
+# Names of columns in lower case, the most specific first: Flickr8k and Flickr30K (Kaggle),
 # Karpathy, open_clip, `metadata.csv` of Hugging Face, COCO and Conceptual Captions as tables.
 NAMES = (
     "filename", "file_name", "image", "image_name", "image_file", "img", "img_name", "file",
@@ -25,6 +25,8 @@ CAPTIONS = (
     "description",
 )  # fmt: skip
 SPLITS = ("split",)
+NUMBERS = ("comment_number", "caption_number")
+NOTHING = {"nan", "none", "null", "n/a", "<na>"}  # how programs write an empty cell
 DELIMITERS = ",\t;|"
 PICTURE = re.compile(r"[^,\t;|\n]+\.(jpe?g|png|gif|bmp|webp|tiff?)(#\d+)?", re.I)
 
@@ -53,12 +55,14 @@ class Columns(NamedTuple):
         captions: columns of captions.
         split: column of the split, or None.
         width: how many columns there are.
+        number: column of the caption's number, or None.
     """
 
     name: int
     captions: list[int]
     split: int | None
     width: int
+    number: int | None = None
 
 
 def find_columns(header: Sequence[str]) -> Columns | None:
@@ -67,7 +71,7 @@ def find_columns(header: Sequence[str]) -> Columns | None:
     Numbered columns, such as caption_1 to caption_5, all hold captions.
 
     Raises:
-        ValueError: several columns could be the caption.
+        ValueError: several columns could be the caption, or two have the picture's name.
     """
     cells = [re.sub(r"[ -]+", "_", cell.strip().lower()) for cell in header]
     name = next((cells.index(known) for known in NAMES if known in cells), None)
@@ -80,13 +84,21 @@ def find_columns(header: Sequence[str]) -> Columns | None:
             f"the header {list(header)} has several columns that could be the caption: "
             f"{', '.join(header[i] for i in found)}; keep one of them, or number them (caption_1)"
         )
-    split = next((cells.index(known) for known in SPLITS if known in cells), None)
-    return Columns(name, found, split, len(cells))
+    if cells.count(cells[name]) > 1:
+        raise ValueError(f"the header {list(header)} has two columns {header[name]!r}; keep one")
+    split, number = (
+        next((cells.index(known) for known in names if known in cells), None)
+        for names in (SPLITS, NUMBERS)
+    )
+    return Columns(name, found, split, len(cells), number)
 
 
 def has_header(text: str) -> bool:
-    """Tell whether the first line of a text is a header that `find_columns` understands."""
-    return _dialect(_first_line(text)) is not None
+    """Tell whether the first line of a text is a header, understood or ambiguous."""
+    try:
+        return _dialect(_first_line(text)) is not None
+    except ValueError:  # `read_table` raises it with the line
+        return True
 
 
 def read_table(text: str, delimiters: str = DELIMITERS) -> Iterator[Row]:
@@ -99,7 +111,10 @@ def read_table(text: str, delimiters: str = DELIMITERS) -> Iterator[Row]:
     first = _first_line(text)
     if not first:
         return
-    dialect = _dialect(first)
+    try:
+        dialect = _dialect(first)
+    except ValueError as error:
+        raise ValueError(f"1: {error}") from error
     if dialect is None:
         delimiter = next((d for d in delimiters if _is_pair(first, d)), None)
         if delimiter is None:
@@ -117,7 +132,7 @@ def read_table(text: str, delimiters: str = DELIMITERS) -> Iterator[Row]:
     except csv.Error as error:
         if delimiter != "\t":
             raise ValueError(
-                f"{error}; quote a whole cell, and double the quotes inside of it"
+                f"{error}; quote a whole cell, double the quotes inside of it, and close them"
             ) from error
         rows = list(_rows(text, delimiter, quoted=False))  # quotes are ordinary characters
     exact = header is not None and f"{delimiter} " not in first  # no blank was skipped
@@ -134,7 +149,10 @@ def read_objects(entries: Iterable[tuple[int, Any]]) -> Iterator[Row]:
         if not isinstance(entry, dict):
             raise ValueError(f"{line}: expected an object with a picture and a caption")
         keys = list(entry)
-        columns = find_columns(keys)
+        try:
+            columns = find_columns(keys)
+        except ValueError as error:
+            raise ValueError(f"{line}: {error}") from error
         if columns is None:
             raise ValueError(
                 f"{line}: found {', '.join(keys)}; expected a picture, such as "
@@ -142,12 +160,21 @@ def read_objects(entries: Iterable[tuple[int, Any]]) -> Iterator[Row]:
             )
         values = list(entry.values())
         captions = [text for at in columns.captions for text in _texts(values[at], line)]
-        split = "" if columns.split is None else str(values[columns.split])
-        yield Row(line, str(values[columns.name]), captions, split)
+        split = "" if columns.split is None else str(values[columns.split]).strip().lower()
+        yield Row(line, _name(values[columns.name], keys[columns.name], line), captions, split)
+
+
+def _name(value: Any, key: str, line: int) -> str:
+    """Turn the JSON value of a picture into its name: a string or a whole number."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(f"{line}: expected the name or number of a picture in {key!r}: {value!r}")
+    return str(value)
 
 
 def _texts(value: Any, line: int) -> list[str]:
-    """Captions of a JSON value: a sentence, or a list of sentences or of {"raw": sentence}."""
+    """Return the captions of a JSON value: a sentence or a list of (raw) sentences."""
     values = value if isinstance(value, list) else [value]
     texts: list[Any] = [v.get("raw") if isinstance(v, dict) else v for v in values]
     if not all(isinstance(text, str) for text in texts):
@@ -172,14 +199,14 @@ def _dialect(first: str) -> tuple[str, Columns] | None:
 
 
 def _is_pair(first: str, delimiter: str) -> bool:
-    """Whether a first line without header is a picture and its caption."""
+    """Tell whether a first line without header is a picture and its caption."""
     name, found, caption = first.partition(delimiter)
     name = name.strip().strip('"')
     return bool(found and caption.strip() and (PICTURE.fullmatch(name) or name.isdecimal()))
 
 
 def _rows(text: str, delimiter: str, quoted: bool = True) -> Iterator[tuple[int, list[str]]]:
-    """Read rows and the numbers of their last lines; "|" stands in Flickr30K's, without quotes."""
+    """Read rows and the numbers of their last lines; Flickr30K's "|" comes without quotes."""
     blank = f"{delimiter} " in _first_line(text)  # as in `image, caption`
     reader = csv.reader(
         io.StringIO(text, newline=""),
@@ -206,14 +233,14 @@ def _records(
     exact: bool,
 ) -> Iterator[Row]:
     for line, row in rows:
-        if not any(cell.strip() for cell in row) or row == header:
+        if not any(cell.strip() for cell in row) or row == header or _is_rule(row):
             continue
         cells = _whole(row, columns, header, line, delimiter, exact)
         captions = []
         for at in columns.captions:
             _check_swallowed(cells[at], delimiter, line)
             captions += _listed(cells[at], line)
-        split = "" if columns.split is None else cells[columns.split].strip()
+        split = "" if columns.split is None else cells[columns.split].strip().lower()
         yield Row(line, cells[columns.name].strip(), captions, split)
 
 
@@ -225,10 +252,13 @@ def _whole(
     delimiter: str,
     exact: bool,
 ) -> list[str]:
-    """Bring a row to the columns of its header: a last caption without quotes is joined again."""
+    """Fit a row to the columns of its header: join a last caption that was split."""
     while len(row) > columns.width and not row[-1].strip():
         row = row[:-1]
     last = columns.width - 1
+    joined = re.fullmatch(r"\s*(\d+)\s{2,}(\S.*)", row[-1], re.S)
+    if len(row) == last and joined and columns.captions == [last] and columns.number == last - 1:
+        return [*row[:-1], *joined.groups()]  # a delimiter is missing in Kaggle's Flickr30K
     if len(row) > columns.width and columns.captions == [last] and exact:
         return [*row[:last], delimiter.join(row[last:])]
     if len(row) != columns.width:
@@ -243,18 +273,28 @@ def _whole(
 def _check_swallowed(cell: str, delimiter: str, line: int) -> None:
     """Refuse a quoted caption that runs over the rows below it."""
     for more in cell.split("\n")[1:]:
-        if PICTURE.fullmatch(more.partition(delimiter)[0].strip().strip('"')):
+        name, found, _ = more.partition(delimiter)
+        name = name.strip().strip('"')
+        if PICTURE.fullmatch(name) or (found and re.fullmatch(r"\S*\d", name)):
             raise ValueError(f"{line}: a quote is not closed above {more[:60]!r}")
 
 
+def _is_rule(row: list[str]) -> bool:
+    """Tell whether a row is the line below the header of a Markdown table."""
+    return all(re.fullmatch(r"\s*(:?-{2,}:?)?\s*", cell) for cell in row)
+
+
 def _listed(cell: str, line: int) -> list[str]:
-    """Captions of a cell: one sentence, or a list of sentences in JSON or Python's form."""
-    if not re.match(r"\s*\[\s*['\"]", cell):
+    """Return the captions of a cell: a sentence, or a list of them in JSON or Python's form."""
+    if cell.strip().lower() in NOTHING:
+        return [""]
+    if not re.match(r"\s*\[\s*['\"\]]", cell):
         return [cell]
-    for parse in (json.loads, ast.literal_eval):
+    # Python joins strings without a comma, as numpy prints them, to one.
+    for parse in () if re.search(r"['\"]\s+['\"]", cell) else (json.loads, ast.literal_eval):
         try:
             found = parse(cell)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-        return _texts(found, line)
+        return _texts(found, line) or [""]
     raise ValueError(f"{line}: {cell[:60]!r} is not a complete list of captions")

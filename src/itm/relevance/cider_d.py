@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from scipy.sparse import coo_array, csr_array
 
 from itm.metrics.ranking import expand, topk
+from itm.relevance.index_file import read_arrays, write_arrays
 from itm.relevance.ngrams import (
     DocumentFrequencies,
     Tokens,
@@ -31,9 +32,9 @@ from itm.relevance.ngrams import (
     inverse_document_frequency,
     whitespace_tokens,
 )
-from itm.utils.files import replacing
-
-VARIANCE = 72.0  # 2 sigma^2 of the length factor, sigma = 6
+from itm.relevance.products import length_factor, sparse_cosines
+from itm.text.made_from import hash_captions
+from itm.utils.checks import check_choice
 
 
 def cider(
@@ -117,6 +118,7 @@ class CiderIndex:
 
         corpus = [] if df is None or isinstance(df, DocumentFrequencies) else df
         ngrams = count_ngrams([*captions, *(c for group in corpus for c in group)], tokens)
+        self._source = hash_captions(captions, image)
         if isinstance(df, DocumentFrequencies):
             frequency, documents = ngrams.look_up(df.counts), df.images
         elif df is None:
@@ -176,8 +178,7 @@ class CiderIndex:
         Raises:
             ValueError: `per` is unknown.
         """
-        if per not in ("caption", "image"):
-            raise ValueError(f"per must be 'caption' or 'image', got {per!r}")
+        check_choice("per", per, ("caption", "image"))
         queries, gallery = self.shape if per == "caption" else self.shape[::-1]
         values = np.empty((queries, min(k, gallery)), self._hypotheses.dtype)
         items = np.empty(values.shape, np.int64)
@@ -203,7 +204,7 @@ class CiderIndex:
             pair, members = self._references_of(images[part])
             rows = captions[part][pair]
             product = self._hypotheses[rows].multiply(self._references[members]).sum(1)
-            product = product * _length_factor(self._length[rows], self._length[members])
+            product = product * length_factor(self._length[rows], self._length[members])
             count = np.maximum(self._count[images[part]], 1)
             result[part] = 2.5 * np.bincount(pair, product, minlength=len(part)) / count
         return result
@@ -217,25 +218,8 @@ class CiderIndex:
         captions, images = np.asarray(captions), np.asarray(images)
         owner, members = self._references_of(images)
         hypotheses, references = self._hypotheses[captions], self._references[members]
-        # Renumber the features of these captions, so that the product does not grow with the
-        # millions of features of the corpus. Drop features that occur in references only: most
-        # are found by their low 16 bits, the rest by a search.
-        features, place = np.unique(hypotheses.indices, return_inverse=True)
-        glance = np.zeros(2**16, bool)
-        glance[features & 0xFFFF] = True
-        kept = np.flatnonzero(glance[references.indices & 0xFFFF])
-        found = np.searchsorted(features, references.indices[kept])
-        hit = features.take(found, mode="clip") == references.indices[kept]
-        kept, found = kept[hit], found[hit]
-
-        dense = np.zeros((len(features), len(captions)), np.float32)
-        dense[place, _row_of_entry(hypotheses)] = hypotheses.data
-        sparse = coo_array(
-            (references.data[kept].astype(np.float32), (_row_of_entry(references)[kept], found)),
-            shape=(len(members), len(features)),
-        )
-        cosine = sparse.tocsr() @ dense  # (references, C)
-        cosine *= _length_factor(self._length[members][:, None], self._length[captions])
+        cosine = sparse_cosines(hypotheses, references)  # (references, C)
+        cosine *= length_factor(self._length[members][:, None], self._length[captions])
         weight = (2.5 / np.maximum(self._count[images], 1)).astype(np.float32)[owner]
         mean = coo_array(
             (weight, (owner, np.arange(len(members)))), shape=(len(images), len(members))
@@ -257,7 +241,7 @@ class CiderIndex:
         references = self._references[members].T.tocsr()  # (features, references)
         scale = 2.5 / np.maximum(self._count[images], 1)[owner]
         for length in np.unique(self._length[captions]):
-            weight = scale * _length_factor(length, self._length[members])
+            weight = scale * length_factor(length, self._length[members])
             mean = csr_array(
                 (weight.astype(references.dtype), owner, np.arange(len(owner) + 1)),
                 shape=(len(owner), len(images)),
@@ -269,44 +253,47 @@ class CiderIndex:
 
     def save(self, path: str | Path) -> None:
         """Write the index to an .npz file."""
-        with replacing(path) as file:
-            np.savez(
-                file,
-                hypotheses=self._hypotheses.data,
-                references=self._references.data,
-                indices=self._hypotheses.indices,
-                indptr=self._hypotheses.indptr,
-                width=self._hypotheses.shape[1],
-                length=self._length,
-                members=self._members,
-                count=self._count,
-            )
+        arrays = {
+            "hypotheses": self._hypotheses.data,
+            "references": self._references.data,
+            "indices": self._hypotheses.indices,
+            "indptr": self._hypotheses.indptr,
+            "width": np.array(self._hypotheses.shape[1]),
+            "length": self._length,
+            "members": self._members,
+            "count": self._count,
+        }
+        write_arrays(path, {**arrays, "source": np.array(self._source)})
 
     @classmethod
-    def load(cls, path: str | Path) -> "CiderIndex":
-        """Read an index that `save` wrote."""
-        with np.load(path) as saved:
-            index = cls.__new__(cls)
-            index.shape = (len(saved["length"]), len(saved["count"]))
-            shape, pattern = (
-                (index.shape[0], int(saved["width"])),
-                (saved["indices"], saved["indptr"]),
-            )
-            index._hypotheses = csr_array((saved["hypotheses"], *pattern), shape=shape)
-            index._references = csr_array((saved["references"], *pattern), shape=shape)
-            index._length, index._members = saved["length"], saved["members"]
-            index._count = saved["count"]
-            index._start = np.cumsum(index._count) - index._count
+    def load(
+        cls,
+        path: str | Path,
+        captions: Sequence[str] | None = None,
+        caption_image: ArrayLike | None = None,
+    ) -> "CiderIndex":
+        """Read an index that `save` wrote.
+
+        Args:
+            path: the file.
+            captions: if given, the captions that the index must have been made from.
+            caption_image: (C,) row of each caption's image.
+
+        Raises:
+            ValueError: the file is damaged, holds something else, or was made from other captions.
+        """
+        saved = read_arrays(path)
+        index = cls.__new__(cls)
+        index._source = str(saved.get("source", ""))  # files of earlier versions have none
+        if captions is not None:
+            image = None if caption_image is None else np.asarray(caption_image, np.int64)
+            if index._source != hash_captions(captions, image):
+                raise ValueError(f"{path} was made from other captions: run itm.prepare again")
+        index.shape = (len(saved["length"]), len(saved["count"]))
+        shape, pattern = (index.shape[0], int(saved["width"])), (saved["indices"], saved["indptr"])
+        index._hypotheses = csr_array((saved["hypotheses"], *pattern), shape=shape)
+        index._references = csr_array((saved["references"], *pattern), shape=shape)
+        index._length, index._members = saved["length"], saved["members"]
+        index._count = saved["count"]
+        index._start = np.cumsum(index._count) - index._count
         return index
-
-
-def _length_factor(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Compute exp(-(a - b)^2 / 72) by a table, because few different differences occur."""
-    difference = np.abs(a - b)
-    factors = np.exp(-(np.arange(difference.max(initial=0) + 1) ** 2) / VARIANCE)
-    found: np.ndarray = factors[difference]
-    return found
-
-
-def _row_of_entry(matrix: csr_array) -> np.ndarray:
-    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))

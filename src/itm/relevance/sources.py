@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from itm.relevance.cider_d import cider
 from itm.relevance.ngrams import Tokens, whitespace_tokens
 
+BLOCK = 1024  # captions checked at once
+
 
 def relevance(
     source: str | Path | np.ndarray,
@@ -30,7 +32,8 @@ def relevance(
         (M, N) relevance of each caption for each image.
 
     Raises:
-        ValueError: the name is unknown, or the matrix has the wrong shape.
+        ValueError: the name is unknown; the matrix has the wrong shape or holds NaN or infinite
+            values; or the file is damaged.
         FileNotFoundError: the file does not exist.
     """
     check_source(source)
@@ -38,12 +41,30 @@ def relevance(
         return cider(captions, references, tokens=tokens)
     if isinstance(source, str) and source == "spice":
         return spice(captions, references)
-    matrix = source if isinstance(source, np.ndarray) else np.load(source, mmap_mode="r")
+    matrix = source if isinstance(source, np.ndarray) else _read_matrix(Path(source))
     shape = (len(captions), len(references))
     if matrix.shape != shape:
         hint = ": transpose it" if matrix.shape == shape[::-1] else ""
         raise ValueError(f"relevance must be captions x images, {shape}, got {matrix.shape}{hint}")
+    if matrix.dtype.kind not in "fiu":
+        raise ValueError(f"relevance must hold numbers, got {matrix.dtype}")
+    for start in range(0, len(matrix), BLOCK):
+        wrong = ~np.isfinite(matrix[start : start + BLOCK]).all(1)
+        if wrong.any():
+            raise ValueError(
+                f"relevance of caption {start + int(wrong.argmax())} holds NaN or infinite values"
+            )
     return matrix
+
+
+def _read_matrix(path: Path) -> np.ndarray:
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # a damaged header can raise anything
+        raise ValueError(
+            f"relevance file {path} ({path.stat().st_size} bytes) is not a complete .npy file "
+            f"({error})"
+        ) from error
 
 
 def check_source(source: str | Path | np.ndarray) -> None:

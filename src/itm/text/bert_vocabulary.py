@@ -1,6 +1,7 @@
 """Word pieces and their ids: the vocabulary of a pretrained transformer."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 
@@ -24,10 +25,33 @@ class BertVocabulary:
 
     @classmethod
     def from_pretrained(cls, path: str, max_length: int = 128) -> "BertVocabulary":
-        """Read the tokeniser from a local folder or by its name on the hub."""
-        from transformers import AutoTokenizer  # late, for start-up time
+        """Read the tokeniser from a local folder or by its name on the hub.
 
-        return cls(AutoTokenizer.from_pretrained(path).backend_tokenizer.to_str(), max_length)
+        Args:
+            path: the folder or name.
+            max_length: longer captions are cut here, or at the positions of the transformer.
+
+        Raises:
+            ValueError: there is no tokeniser, or one of another transformer.
+            OSError: there is no such folder or name.
+        """
+        from transformers import AutoConfig, AutoTokenizer  # late, for start-up time
+
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None or len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+            raise ValueError(
+                f"{path} has no tokeniser: it needs tokenizer.json, or the vocabulary that the "
+                "transformer was trained with (vocab.txt); save it with tokenizer.save_pretrained"
+            )
+        config = AutoConfig.from_pretrained(path)
+        rows = getattr(config, "vocab_size", None)
+        if rows is not None and len(tokenizer) > rows:
+            raise ValueError(
+                f"{path}: the tokeniser has {len(tokenizer)} word pieces, but the transformer has "
+                f"vectors for {rows}; they do not belong together"
+            )
+        return cls(backend.to_str(), min(max_length, _positions(config, max_length)))
 
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size()
@@ -35,6 +59,22 @@ class BertVocabulary:
     def encode(self, caption: str) -> list[int]:
         """Convert a caption to ids, with the transformer's own markers."""
         return self._tokenizer.encode(caption.strip()).ids
+
+    def count_unknown(self, captions: Sequence[str]) -> tuple[int, int, int]:
+        """Count the word pieces of captions, the unknown ones, and the captions that are cut."""
+        model = json.loads(self.json)["model"]
+        unknown = model.get("unk_id")  # of a unigram model
+        if unknown is None and model.get("unk_token") is not None:
+            unknown = self._tokenizer.token_to_id(model["unk_token"])
+        found = self._tokenizer.encode_batch([caption.strip() for caption in captions])
+        pieces = [
+            piece
+            for one in found
+            for piece, marker in zip(one.ids, one.special_tokens_mask, strict=True)
+            # [UNK] counts as a marker, too, in some versions of the package.
+            if not marker or piece == unknown
+        ]
+        return len(pieces), pieces.count(unknown), sum(bool(one.overflowing) for one in found)
 
     def as_read(self, caption: str) -> str:
         """Return the caption: concepts are found in the text that `encode` reads."""
@@ -47,3 +87,15 @@ class BertVocabulary:
     def state(self) -> dict[str, Any]:
         """Return the content as data for JSON, which `vocabulary_from` reads back."""
         return {"kind": "bert", "tokenizer": self.json, "max_length": self.max_length}
+
+
+# Models whose positions begin behind the id of the padding.
+_SHIFTED = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl")
+
+
+def _positions(config: Any, default: int) -> int:
+    """Return how many word pieces a transformer can read at once."""
+    positions = getattr(config, "max_position_embeddings", None) or default
+    if config.model_type in _SHIFTED:
+        positions -= (config.pad_token_id or 0) + 1
+    return cast(int, positions)

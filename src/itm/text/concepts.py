@@ -13,17 +13,20 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from itm.text.lemmas import noun_lemma
+from itm.text.made_from import KEY
 from itm.text.tagger import Tagger, default_tagger, tagger_name
-from itm.text.tokenizers import tokenize
+from itm.text.tokenizers import TOKENIZERS
 from itm.text.word_list_files import read_json, read_original
 from itm.text.word_lists import (
     any_of_image,
+    check_words,
     choose,
     co_occurrence,
     count_tags,
     multi_hot,
 )
 from itm.text.word_vectors import word_vectors
+from itm.utils.checks import check_choice
 from itm.utils.files import write_text
 from itm.utils.packed_arrays import pack, unpack
 
@@ -40,9 +43,10 @@ class Concepts:
         matching: how captions are labelled: by "exact" words, or by noun "lemma" (the published
             test rule, where of concepts with the same lemma only the first is ever set).
         source: name of the tagger that made the groups.
+        tokenizer: how captions are split, see `itm.text.Vocabulary`.
 
     Raises:
-        ValueError: a word occurs twice, shapes do not match, or the matching is unknown.
+        ValueError: a word occurs twice, shapes do not match, or matching or tokeniser is unknown.
     """
 
     def __init__(
@@ -54,12 +58,12 @@ class Concepts:
         vectors: np.ndarray | None = None,
         matching: str = "exact",
         source: str = "given",
+        tokenizer: str = "treebank",
     ):
         size = len(words)
-        if len(set(words)) != size:
-            raise ValueError("concepts must hold each word once")
-        if matching not in ("exact", "lemma"):
-            raise ValueError(f"matching must be 'exact' or 'lemma', got {matching!r}")
+        check_words(words, "concepts")
+        check_choice("matching", matching, ("exact", "lemma"))
+        check_choice("tokenizer", tokenizer, tuple(TOKENIZERS))
         self.words = list(words)
         self.groups = list(groups) if groups is not None else None
         self.counts = None if counts is None else np.asarray(counts, np.int32)
@@ -67,11 +71,17 @@ class Concepts:
         self.vectors = None if vectors is None else np.asarray(vectors, np.float32)
         self.matching = matching
         self.source = source
+        self.tokenizer = tokenizer
         shapes = {"counts": (size,), "adjacency": (size, size)}
         for name, shape in shapes.items():
             value = getattr(self, name)
             if value is not None and value.shape != shape:
                 raise ValueError(f"{name} must be {shape} for {size} concepts, got {value.shape}")
+        for name in shapes:
+            if getattr(self, name) is not None and (getattr(self, name) < 0).any():
+                raise ValueError(f"{name} of concepts must not be negative")
+        if self.vectors is not None and not np.isfinite(self.vectors).all():
+            raise ValueError("vectors of concepts hold NaN or infinite values")
         if self.vectors is not None and (self.vectors.ndim != 2 or len(self.vectors) != size):
             raise ValueError(f"vectors must be ({size}, G), got {self.vectors.shape}")
 
@@ -85,6 +95,7 @@ class Concepts:
         size: int = 300,
         tagger: Tagger | None = None,
         vectors: str | Path | None = None,
+        tokenizer: str = "treebank",
     ) -> "Concepts":
         """Choose the most frequent words: 70 % objects, 20 % properties, 10 % motions.
 
@@ -98,9 +109,10 @@ class Concepts:
             size: K (paper: 300).
             tagger: tokens -> Penn tags; None = `itm.text.tagger.default_tagger`.
             vectors: file of word vectors in GloVe's text format.
+            tokenizer: how captions are split.
         """
-        tagger = tagger or default_tagger()
-        sentences = [tokenize(caption) for caption in captions]
+        tagger, split = tagger or default_tagger(), TOKENIZERS[tokenizer]
+        sentences = [split(caption) for caption in captions]
         counts, tags = count_tags(sentences, tagger)
         groups = choose(counts, tags, size)
         words = list(groups)
@@ -111,6 +123,7 @@ class Concepts:
             co_occurrence(sentences, words),
             None if vectors is None else word_vectors(words, vectors),
             source=tagger_name(tagger),
+            tokenizer=tokenizer,
         )
 
     def label(self, captions: Iterable[str], matching: str | None = None) -> np.ndarray:
@@ -137,13 +150,15 @@ class Concepts:
         column: dict[str, int] = {}
         for k, word in enumerate(self.words):
             column.setdefault(form(word), k)
-        return multi_hot(captions, column, form, len(self.words))
+        return multi_hot(captions, column, form, len(self.words), self.tokenizer)
 
     def state(self) -> dict[str, Any]:
         """Return the content as data for JSON, which `from_state` reads back."""
         arrays = {"counts": self.counts, "adjacency": self.adjacency, "vectors": self.vectors}
         packed = {name: pack(x) for name, x in arrays.items() if x is not None}
-        plain = {"words": self.words, "groups": self.groups}
+        plain: dict[str, Any] = {"words": self.words, "groups": self.groups}
+        if self.tokenizer != "treebank":
+            plain["tokenizer"] = self.tokenizer
         return {**plain, "matching": self.matching, "source": self.source, **packed}
 
     @classmethod
@@ -153,9 +168,10 @@ class Concepts:
         options: dict[str, Any] = {k: unpack(v) if k in arrays else v for k, v in state.items()}
         return cls(**options)
 
-    def save(self, path: str | Path) -> None:
-        """Write `state()` as JSON."""
-        write_text(path, json.dumps(self.state(), ensure_ascii=False))
+    def save(self, path: str | Path, captions_hash: str | None = None) -> None:
+        """Write `state()` as JSON, with the `hash_captions` of its source if given."""
+        state = self.state() if captions_hash is None else {**self.state(), KEY: captions_hash}
+        write_text(path, json.dumps(state, ensure_ascii=False))
 
     @classmethod
     def load(cls, path: str | Path, vectors: str | Path | None = None) -> "Concepts":
@@ -178,7 +194,11 @@ class Concepts:
         path = path / "category_concepts.json" if path.is_dir() else path
         data = read_json(path)
         if "words" in data and isinstance(data["words"], list):
-            concepts = cls.from_state(data)
+            data.pop(KEY, None)
+            try:
+                concepts = cls.from_state(data)
+            except (TypeError, KeyError, AttributeError) as error:
+                raise ValueError(f"{path} is not a list of concepts ({error})") from error
         else:
             found: dict[str, Any] = read_original(path)
             concepts = cls(**found, matching="lemma", source=path.name)

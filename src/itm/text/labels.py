@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from itm.text.made_from import KEY
 from itm.text.tagger import Tagger, default_tagger, tagger_name
-from itm.text.tokenizers import tokenize
+from itm.text.tokenizers import TOKENIZERS
 from itm.text.word_list_files import read_json, words_of
-from itm.text.word_lists import any_of_image, frequent_nouns, multi_hot
+from itm.text.word_lists import any_of_image, check_words, frequent_nouns, multi_hot
+from itm.utils.checks import check_choice
 from itm.utils.files import write_text
 
 
@@ -27,9 +29,11 @@ class Labels:
         positives: (K,) number of images with each label, or None.
         images: number of images counted.
         source: name of the tagger that chose the words.
+        tokenizer: how captions are split, see `itm.text.Vocabulary`.
 
     Raises:
-        ValueError: a word occurs twice, or `positives` does not hold K counts.
+        ValueError: a word occurs twice, `positives` does not hold K counts of images, or the
+            tokeniser is unknown.
     """
 
     def __init__(
@@ -38,15 +42,19 @@ class Labels:
         positives: Sequence[int] | None = None,
         images: int = 0,
         source: str = "given",
+        tokenizer: str = "treebank",
     ):
-        if len(set(words)) != len(words):
-            raise ValueError("labels must hold each word once")
+        check_choice("tokenizer", tokenizer, tuple(TOKENIZERS))
+        check_words(words, "labels")
         if positives is not None and len(positives) != len(words):
             raise ValueError(f"expected {len(words)} counts, one per label, got {len(positives)}")
+        if positives is not None and not all(0 <= n <= images for n in positives):
+            raise ValueError(f"counts of labels must lie between 0 and the {images} images")
         self.words = list(words)
         self.positives = None if positives is None else [int(n) for n in positives]
         self.images = images
         self.source = source
+        self.tokenizer = tokenizer
 
     def __len__(self) -> int:
         return len(self.words)
@@ -58,6 +66,7 @@ class Labels:
         size: int = 500,
         tagger: Tagger | None = None,
         caption_image: Sequence[int] | np.ndarray | None = None,
+        tokenizer: str = "treebank",
     ) -> "Labels":
         """Choose the most frequent nouns without stop words.
 
@@ -69,11 +78,13 @@ class Labels:
             tagger: tokens -> Penn tags; None = `itm.text.tagger.default_tagger`.
             caption_image: row of each caption's image, for `pos_weight`; None = every caption
                 has a separate image.
+            tokenizer: how captions are split.
         """
-        tagger = tagger or default_tagger()
+        tagger, split = tagger or default_tagger(), TOKENIZERS[tokenizer]
         labels = cls(
-            frequent_nouns((tokenize(caption) for caption in captions), size, tagger),
+            frequent_nouns((split(caption) for caption in captions), size, tagger),
             source=tagger_name(tagger),
+            tokenizer=tokenizer,
         )
         labels.count(captions, np.arange(len(captions)) if caption_image is None else caption_image)
         return labels
@@ -112,7 +123,7 @@ class Labels:
                 glued[int(row)] += caption.strip()
             captions, caption_image = list(glued.values()), list(glued)
         column = {word: k for k, word in enumerate(self.words)}
-        found = multi_hot(captions, column)
+        found = multi_hot(captions, column, tokenizer=self.tokenizer)
         return any_of_image(found, caption_image, num_images)
 
     def pos_weight(self, cap: float = 100.0) -> np.ndarray:
@@ -132,16 +143,18 @@ class Labels:
     def state(self) -> dict[str, Any]:
         """Return the content as data for JSON, which `from_state` reads back."""
         counts = {"positives": self.positives, "images": self.images}
-        return {"words": self.words, **counts, "source": self.source}
+        state = {"words": self.words, **counts, "source": self.source}
+        return state if self.tokenizer == "treebank" else {**state, "tokenizer": self.tokenizer}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Labels":
         """Rebuild from `state()`."""
         return cls(**state)
 
-    def save(self, path: str | Path) -> None:
-        """Write `state()` as JSON."""
-        write_text(path, json.dumps(self.state(), ensure_ascii=False))
+    def save(self, path: str | Path, captions_hash: str | None = None) -> None:
+        """Write `state()` as JSON, with the `hash_captions` of its source if given."""
+        state = self.state() if captions_hash is None else {**self.state(), KEY: captions_hash}
+        write_text(path, json.dumps(state, ensure_ascii=False))
 
     @classmethod
     def load(cls, path: str | Path) -> "Labels":
@@ -152,6 +165,7 @@ class Labels:
             ValueError: the file has another format.
         """
         data = read_json(Path(path))
+        data.pop(KEY, None)
         if "words" in data:
             try:
                 return cls.from_state(data)

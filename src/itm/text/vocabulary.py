@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from itm.text.bert_vocabulary import BertVocabulary
-from itm.text.tokenizers import TOKENIZERS, bytes_repr, tokenize
+from itm.text.made_from import KEY
+from itm.text.tokenizers import TOKENIZERS, bytes_repr
+from itm.utils.checks import check_choice
 from itm.utils.files import write_text
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
@@ -50,9 +52,10 @@ class Vocabulary:
         words: the words in the order of their ids, the four specials first. Without markers only
             <pad> is required; a vocabulary without <unk> drops unknown words.
         markers: wrap each caption in <start> and <end>.
-        tokenizer: "treebank"; "whitespace" to split the lower-cased caption at blanks; or
-            "bytes_repr" for CVSE's published weights, see
-            `itm.text.tokenizers.tokenize_bytes_repr`.
+        tokenizer: "treebank"; "whitespace" to split the lower-cased caption at blanks;
+            "characters" for scripts without blanks between words, see
+            `itm.text.tokenizers.split_characters`; or "bytes_repr" for CVSE's published weights,
+            see `itm.text.tokenizers.tokenize_bytes_repr`.
         pad_to: pad or cut every caption to this many ids, and count the padding as words. Only for
             published weights trained this way (two-branch networks in PyTorch, where the vector of
             id 0 was learnt and is part of every caption).
@@ -73,10 +76,7 @@ class Vocabulary:
             raise ValueError(
                 f"a vocabulary must start with {', '.join(SPECIALS[:first])}, got {words[:4]}"
             )
-        if tokenizer not in TOKENIZERS:
-            raise ValueError(
-                f"tokenizer must be one of {', '.join(map(repr, TOKENIZERS))}, got {tokenizer!r}"
-            )
+        check_choice("tokenizer", tokenizer, tuple(TOKENIZERS))
         self.words = list(words)
         self.markers = markers
         self.tokenizer = tokenizer
@@ -113,13 +113,20 @@ class Vocabulary:
         return [self.words[i] for i in ids]
 
     @classmethod
-    def build(cls, captions: Iterable[str], min_count: int = 4) -> "Vocabulary":
-        """Keep the words that occur at least `min_count` times, in order of first appearance."""
-        counts: Counter[str] = Counter()
+    def build(
+        cls, captions: Iterable[str], min_count: int = 4, tokenizer: str = "treebank"
+    ) -> "Vocabulary":
+        """Keep the words that occur at least `min_count` times, in order of first appearance.
+
+        Raises:
+            ValueError: the tokeniser is unknown.
+        """
+        check_choice("tokenizer", tokenizer, tuple(TOKENIZERS))
+        split, counts = TOKENIZERS[tokenizer], Counter[str]()
         for caption in captions:
-            counts.update(tokenize(caption))
+            counts.update(split(caption))
         kept = [word for word, n in counts.items() if n >= min_count and word not in SPECIALS]
-        return cls([*SPECIALS, *kept])
+        return cls([*SPECIALS, *kept], tokenizer=tokenizer)
 
     def state(self) -> dict[str, Any]:
         """Return the content as data for JSON, which `vocabulary_from` reads back."""
@@ -131,8 +138,13 @@ class Vocabulary:
             "pad_to": self.pad_to,
         }
 
-    def save(self, path: str | Path) -> None:
-        """Write the published JSON format: word2idx, idx2word (string keys), idx."""
+    def save(self, path: str | Path, captions_hash: str | None = None) -> None:
+        """Write the published JSON format: word2idx, idx2word (string keys), idx.
+
+        Args:
+            path: the file.
+            captions_hash: `itm.text.made_from.hash_captions` of the captions it was built from.
+        """
         data: dict[str, Any] = {
             "word2idx": self.ids,
             "idx2word": {str(i): word for i, word in enumerate(self.words)},
@@ -143,6 +155,8 @@ class Vocabulary:
             data = {"tok2idx": words, "max_length": self.pad_to}
         if self.tokenizer != ("treebank" if self.pad_to is None else "whitespace"):
             data["tokenizer"] = self.tokenizer  # our addition to both formats, for `load`
+        if captions_hash is not None:
+            data[KEY] = captions_hash
         write_text(path, json.dumps(data, ensure_ascii=False))
 
     @classmethod

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from itm.text.tagger import Tagger
-from itm.text.tokenizers import tokenize
+from itm.text.tokenizers import TOKENIZERS
 
 GROUPS = {"NN": "OBJ", "JJ": "PROP", "VB": "MOT"}  # concept group by the first letters of the tag
 QUOTAS = {"OBJ": 0.7, "PROP": 0.2, "MOT": 0.1}
@@ -21,6 +21,15 @@ will just now then here there when where why how all any both each few more most
 only own same s t d m o y don n't 's
 """
 STOP_WORDS = frozenset(_STOP.split())
+
+
+def check_words(words: Sequence[object], what: str) -> None:
+    """Raise ValueError unless the words are strings that differ and are not blank."""
+    wrong = [word for word in words if not isinstance(word, str) or not word.strip()]
+    if wrong:
+        raise ValueError(f"{what} must be words, found {wrong[0]!r}")
+    if len(set(words)) != len(words):
+        raise ValueError(f"{what} must hold each word once")
 
 
 def count_tags(
@@ -86,9 +95,11 @@ def multi_hot(
     column: dict[str, int],
     form: Callable[[str], str] = str,
     size: int | None = None,
+    tokenizer: str = "treebank",
 ) -> csr_matrix:
     """Find words in captions: (C, K) sparse, 1 if the `form` of any token is the column's word."""
-    sentences = [[form(token) for token in tokenize(caption)] for caption in captions]
+    split = TOKENIZERS[tokenizer]
+    sentences = [[form(token) for token in split(caption)] for caption in captions]
     return _incidence(sentences, column, len(column) if size is None else size)
 
 

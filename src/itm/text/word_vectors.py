@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+WARN = 0.5  # the share of words without a vector above which a warning is printed
+
 
 def word_vectors(
     words: Sequence[str], path: str | Path, seed: int = 0, missing: np.ndarray | None = None
@@ -29,22 +31,17 @@ def word_vectors(
     Raises:
         FileNotFoundError: no such file.
         ValueError: a .npy file with another number of rows; a text file with none of the words,
-            or with vectors of different widths.
+            or with vectors of different widths; a damaged file, or a value that is not finite.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no word vectors at {path}")
     if path.suffix == ".npy":
-        table = np.load(path, allow_pickle=False)
-        if table.ndim != 2 or len(table) != len(words):
-            raise ValueError(
-                f"{path} is {table.shape}, expected a row for each of the {len(words)} words"
-            )
-        return table.astype(np.float32)
+        return _read_table(path, len(words))
     bare = [re.sub("[-.']", "", word).split("/")[0] for word in words]
     wanted = {*words, *bare, *(part for word in words for part in word.split("-"))} - {""}
     found: dict[str, np.ndarray] = {}
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:  # GloVe 840B has broken bytes
         for line in lines:
             word, _, numbers = line.rstrip().partition(" ")
             if word in wanted and word not in found and " " in numbers:
@@ -59,10 +56,13 @@ def word_vectors(
     widths = {len(vector) for vector in found.values()}
     if len(widths) != 1:
         raise ValueError(f"{path} has vectors of widths {sorted(widths)} for these words")
+    wrong = next((word for word, vector in found.items() if not np.isfinite(vector).all()), None)
+    if wrong is not None:
+        raise ValueError(f"{path}: the vector of {wrong!r} holds NaN or infinite values")
     size = (len(words), widths.pop())
     if missing is None or missing.shape != size:
         missing = np.random.default_rng(seed).standard_normal(size)
-    out = missing.copy()
+    out, without = missing.copy(), []
     for k, word in enumerate(words):
         parts = [found[part] for part in word.split("-") if part in found]
         vector = found.get(word, found.get(bare[k]))
@@ -70,4 +70,26 @@ def word_vectors(
             out[k] = vector
         elif parts:
             out[k] = np.mean(parts, 0)
+        else:
+            without.append(word)
+    if len(without) > WARN * len(words):
+        print(
+            f"warning: {path} has no vector for {len(without)} of {len(words)} words, such as "
+            f"{', '.join(map(repr, without[-3:]))}",
+            flush=True,
+        )
     return out.astype(np.float32)
+
+
+def _read_table(path: Path, rows: int) -> np.ndarray:
+    """Read vectors (V, G) from a .npy file."""
+    try:
+        table: np.ndarray = np.load(path, allow_pickle=False)
+    except Exception as error:  # a damaged header can raise anything
+        raise ValueError(f"{path} is not a complete .npy file of numbers ({error})") from error
+    if not isinstance(table, np.ndarray) or table.ndim != 2 or len(table) != rows:
+        shape = getattr(table, "shape", "an archive")
+        raise ValueError(f"{path} is {shape}, expected a row for each of the {rows} words")
+    if table.dtype.kind not in "fiu" or not np.isfinite(table).all():
+        raise ValueError(f"{path} holds {table.dtype} values that are not all finite numbers")
+    return table.astype(np.float32)

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpus import write
 
-from itm.data.layout import Split
+from itm.data.layout import Split, read_split
+from itm.data.module import RegionDataModule
 from itm.data.prepared import write_prepared
 from itm.relevance import CiderIndex
 from itm.text import Concepts, Labels
@@ -27,3 +29,25 @@ def test_each_kind_is_written_and_read(tmp_path):
     assert isinstance(CiderIndex.load(path), CiderIndex)
     with pytest.raises(ValueError, match=r"write=\[words\]: choose from vocab, concepts, labels"):
         write_prepared("words", train, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["vocab", "concepts", "labels"])
+def test_prepared_files_of_other_captions_are_refused_by_content(tmp_path, kind):
+    for name in ("train", "dev", "test"):
+        write(tmp_path, name)
+    written = write_prepared(kind, read_split(tmp_path, "train"), tmp_path, min_count=1)
+    moved = written.rename(tmp_path / "elsewhere.json")
+
+    def data(**options):
+        found = RegionDataModule(tmp_path, **{kind: moved}, needs=["concepts", "labels"], **options)
+        found.setup()
+        return found
+
+    data(fraction=0.5, limit=3)
+    caps = tmp_path / "train_caps.txt"
+    caps.write_bytes(caps.read_bytes().replace(b"\n", b"\r\n"))  # the same captions
+    data()
+    caps.write_text(caps.read_text().replace("dog", "cat"))
+    with pytest.raises(ValueError, match=rf"data.{kind}=.*elsewhere.json was made from other capt"):
+        data()
+    data(other_captions=True)

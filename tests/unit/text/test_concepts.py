@@ -302,7 +302,7 @@ def test_wrong_concepts_say_what_is_wrong(tmp_path):
         Concepts(["a", "b", "c"], adjacency=np.zeros((2, 2)))
     with pytest.raises(ValueError, match="vectors must be .2, G., got .3, 2."):
         Concepts(["a", "b"], vectors=np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="must be 'exact' or 'lemma', got 'stem'"):
+    with pytest.raises(ValueError, match="matching='stem': expected one of 'exact', 'lemma'"):
         Concepts(["a"], matching="stem")
     with pytest.raises(FileNotFoundError, match="no word list"):
         Concepts.load(tmp_path / "none.json")
@@ -452,3 +452,21 @@ def test_evaluation_finds_concepts_in_the_text_that_is_read():
     for tokenizer, expected in (("treebank", [[1, 1], [0, 1]]), ("bytes_repr", [[0, 1], [0, 1]])):
         vocab = Vocabulary([*SPECIALS, "park"], tokenizer=tokenizer)
         assert caption_concepts(concepts, split, vocab, training=False).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "message"),
+    [
+        (Labels, {"words": ["dog", 3]}, "labels must be words, found 3"),
+        (Labels, {"words": ["dog", "\u3000"]}, "labels must be words"),
+        (Labels, {"words": ["dog"], "positives": [5], "images": 4}, "between 0 and the 4 images"),
+        (Labels, {"words": ["dog"], "groups": ["OBJ"]}, "must be a label list"),
+        (Concepts, {"words": ["dog", None]}, "concepts must be words, found None"),
+        (Concepts, {"words": ["dog"], "positives": [5]}, "is not a list of concepts"),
+        (Concepts, {"words": ["dog"], "counts": 7}, "w.json"),
+    ],
+)
+def test_values_of_a_list_are_checked(tmp_path, kind, state, message):
+    (tmp_path / "w.json").write_text(json.dumps(state))
+    with pytest.raises(ValueError, match=message):
+        kind.load(tmp_path / "w.json")

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from itm.batch import Captions
 from itm.data.layout import read_captions
 from itm.layers.text import GRUText, padded, text_encoder
-from itm.text.tokenizers import lower, tokenize
+from itm.text.tokenizers import lower, tokenize, treebank
 from itm.text.vocabulary import SPECIALS, UNK, Vocabulary, vocabulary_from
 
 
@@ -158,3 +158,33 @@ def test_saved_vocabularies_keep_their_tokenizer(tokenizer, pad_to, tmp_path):
     vocab.save(tmp_path / "vocab.json")
     assert Vocabulary.load(tmp_path / "vocab.json") == vocab
     assert vocab.as_read("A dog") == ("b'a dog'" if tokenizer == "bytes_repr" else "A dog")
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "A man's dog, two t-shirts , and 1,000 cats.",
+        "a dog .",
+        "I cannot see; it's gonna rain...",
+        '\'tis 3.5 m -- "far"!',
+        "the dogs' owner, who isn't here",
+        ".",
+        "",
+        "a, ,b. c.",
+        "cannot-x, man's.",
+    ],
+)
+def test_the_shortcut_equals_treebank(caption):
+    assert tokenize(caption) == treebank(lower(caption))
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["a", "b1", "'s", ",", ",", "", ".", "-", "cannot", "t's", "1", "'", "--", "!", "gonna"]
+        )
+    )
+)
+def test_the_shortcut_equals_treebank_on_any_mixture(parts):
+    for text in ("".join(parts), " ".join(parts)):
+        assert tokenize(text) == treebank(lower(text))

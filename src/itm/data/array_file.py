@@ -1,0 +1,127 @@
+"""Open .npy files, and read their rows in a way that survives changes of the file."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Open a .npy file as a memory map.
+
+    Raises:
+        ValueError: the file is truncated, or not a .npy file.
+        OSError: the file cannot be opened.
+    """
+    try:
+        return open_memmap(path, mode="r")  # np.load would accept other kinds of files
+    except PermissionError:
+        raise
+    except Exception as error:  # a damaged header can raise anything
+        size = path.stat().st_size
+        raise ValueError(
+            f"{path} ({size} bytes) is not a complete .npy file ({error}); it may be truncated: "
+            "compare its size with the source and copy it again"
+        ) from error
+
+
+class ArrayFile:
+    """Rows of a .npy file that is open for the whole run.
+
+    A memory map ends the process by SIGBUS when its file shrinks, and mixes old with new rows when
+    its file is written again. Reads through the open file fail with an error instead.
+
+    Args:
+        path: the file.
+        array: its memory map, which tells where the rows are.
+        order: (n,) rows of the file that can be read; None = all.
+    """
+
+    def __init__(self, path: Path, array: np.ndarray, order: np.ndarray | None = None):
+        self.path = path
+        self.order = order
+        self.shape, self.dtype = array.shape, array.dtype
+        self._array = array
+        self._begin = getattr(array, "offset", 0)
+        # Rows of Fortran order are not contiguous, and Windows has no preadv.
+        self._direct = array.flags.c_contiguous and hasattr(os, "preadv")
+        self._opened = _identity(path.stat())
+        self._handle: int | None = None
+        self._open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process opens the file itself, and a memory map would travel as a copy.
+        state = {**self.__dict__, "_handle": None}
+        return {**state, "_array": None} if self._direct else state
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Read some rows: (n,) -> (n, ...).
+
+        Raises:
+            ValueError: the file was changed after it was opened.
+            OSError: the file cannot be read.
+        """
+        rows = np.asarray(rows, np.int64)
+        rows = rows if self.order is None else self.order[rows]
+        if not self._direct:
+            self.check()
+            return np.asarray(self._array[rows])
+        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        if out.size:
+            flat = memoryview(out.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+            size = out.nbytes // len(rows)
+            for start, stop in _runs(rows):
+                self._read(flat[start * size : stop * size], self._begin + int(rows[start]) * size)
+        self.check()  # after reading, so that no change goes unnoticed
+        return out
+
+    def check(self) -> None:
+        """Raise ValueError if the file was written, cut or replaced since it was opened.
+
+        A file that was removed can still be read.
+        """
+        try:
+            now = self.path.stat()
+        except FileNotFoundError:
+            if self._handle is None:
+                raise
+            now = os.fstat(self._handle)
+        if _identity(now) != self._opened:
+            raise ValueError(
+                f"{self.path} was changed during the run: it had {self._opened[2]} bytes, now it "
+                f"has {now.st_size}, or was written again. Earlier and later batches would come "
+                "from different files: leave the file alone during a run, and start again"
+            )
+
+    def _open(self) -> int:
+        if self._handle is None:
+            self._handle = os.open(self.path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._handle)
+        return self._handle
+
+    def _read(self, buffer: memoryview, place: int) -> None:
+        while len(buffer):
+            try:
+                done = os.preadv(self._open(), [buffer], place)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
+            if not done:
+                self.check()
+                raise ValueError(f"{self.path} ends before byte {place + len(buffer)}")
+            buffer, place = buffer[done:], place + done
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield where consecutive rows begin and end: one read for each run."""
+    ends = [*(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+    yield from zip([0, *ends[:-1]], ends, strict=True)

@@ -1,0 +1,120 @@
+"""Find which feature row belongs to each image, and which image to each caption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from itm.data.repeated import repeated_rows
+
+MOST = 50  # captions per image; more are taken for the captions of another split
+
+
+def assign(
+    features: np.ndarray,
+    captions: list[str],
+    per_image: int | None,
+    ids: list[str] | None,
+    ims: Path,
+    caps: Path,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the feature row of each image (N,) and the image of each caption (M,).
+
+    Args:
+        features: (rows, R, F) or (rows, F).
+        captions: M sentences.
+        per_image: captions of each image; None = inferred.
+        ids: one per image, per row, or per caption, or None.
+        ims: file of the features, for messages.
+        caps: file of the captions, for messages.
+
+    Raises:
+        ValueError: the numbers of rows and captions contradict each other, or equal rows may be
+            one image or several.
+    """
+    rows, lines = len(features), len(captions)
+    if rows == lines and per_image != 1 and not lines % (per_image or 1):
+        starts = _first_rows(features, per_image, ids, ims)
+        return starts, np.searchsorted(starts, np.arange(lines), side="right") - 1
+    found = lines // rows
+    begins = _changes(ids) if ids is not None and len(ids) == lines else []
+    if len(begins) == rows and per_image is None:
+        return np.arange(rows), np.searchsorted(begins, np.arange(lines), side="right") - 1
+    if per_image is None and found > MOST:
+        raise ValueError(
+            f"{caps} has {lines} captions but {ims} has {rows} images, {found} captions for each: "
+            f"the files seem to belong to different splits; if not, set data.captions_per_image="
+            f"{found}"
+        )
+    if lines % rows or (per_image is not None and found != per_image):
+        expected = f"{per_image or 5} captions per image"
+        raise ValueError(
+            f"{caps} has {lines} captions but {ims} has {rows} images: expected {expected}, that "
+            f"is {rows * (per_image or 5)} lines (or one feature row per caption, {lines} rows); "
+            "a line is missing or too many"
+        )
+    return np.arange(rows), np.arange(lines) // found
+
+
+def _first_rows(
+    features: np.ndarray, per_image: int | None, ids: list[str] | None, ims: Path
+) -> np.ndarray:
+    """Find the first row of each image in a file with as many rows as captions.
+
+    Raises:
+        ValueError: equal rows may be one image or several.
+    """
+    if per_image is not None:
+        return np.arange(0, len(features), per_image)
+    if ids is not None and len(ids) == len(features):
+        return np.array(_changes(ids))
+    starts = np.flatnonzero(~repeated_rows(features))
+    lengths = np.diff([*starts, len(features)])
+    repeats = lengths.min()
+    usual = 1 < repeats <= MOST and not (lengths % repeats).any()
+    if len(starts) == len(features) or usual:
+        return np.arange(0, len(features), repeats)
+    same = starts[lengths.argmax()]
+    raise ValueError(
+        f"{ims} has as many rows as there are captions, and some equal rows (such as {same} and "
+        f"{same + 1}), but not the same number for each image. Set data.captions_per_image=1 if "
+        "each row is an image, data.captions_per_image=5 if each image has 5 rows, or write "
+        f"{ims.name.removesuffix('_ims.npy')}_ids.txt with the image of each row"
+    )
+
+
+def _changes(ids: list[str]) -> list[int]:
+    """Find where another id begins."""
+    return [i for i in range(len(ids)) if i == 0 or ids[i] != ids[i - 1]]
+
+
+def image_ids(ids: list[str], row: np.ndarray, rows: int, captions: int, path: Path) -> list[str]:
+    """Return one id per image from a file with one per image, per feature row or per caption.
+
+    Args:
+        ids: lines of the file.
+        row: (N,) feature row of each image.
+        rows: number of feature rows.
+        captions: number of captions.
+        path: the file, for messages.
+
+    Raises:
+        ValueError: another count, or an id that names two images.
+    """
+    lines = np.arange(len(ids))
+    if len(ids) == captions > rows:
+        lines = np.array(_changes(ids))
+    elif len(ids) == rows:
+        lines = row
+    if len(lines) != len(row):
+        raise ValueError(f"{path} has {len(ids)} ids for {len(row)} images in {rows} rows")
+    first: dict[str, int] = {}
+    for image, line in enumerate(lines.tolist()):
+        before = first.setdefault(ids[line], image)
+        if before != image:
+            raise ValueError(
+                f"{path}:{line + 1}: id {ids[line]!r} names image {before} and image {image} "
+                f"(first in line {lines[before] + 1}); each image needs its own id"
+            )
+    return list(first)

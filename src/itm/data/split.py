@@ -1,0 +1,203 @@
+"""A split: the features of N images and the captions of each, as a view of files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from itm.data.array_file import ArrayFile, read_array
+from itm.data.caption_file import read_captions
+from itm.data.names import Names
+from itm.data.padding import Arrays
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: N images and M captions.
+
+    Attributes:
+        name: such as "train".
+        folder: where it was read.
+        features: (rows, R, F) or (rows, F) memory map; rows may repeat an image.
+        row: (N,) row of `features` of each image.
+        captions: M sentences.
+        caption_image: (M,) image of each caption.
+        ids: N names, or None.
+        boxes: (rows, R, 4), or None.
+        protocol: how the split is evaluated, see `itm.metrics`.
+        caption_row: (M,) line of each caption in its file, or None if these are the first M lines.
+        file: the file of `features`, from which batches are read; None = from `features`.
+    """
+
+    name: str
+    folder: Path
+    features: np.ndarray
+    row: np.ndarray
+    captions: list[str]
+    caption_image: np.ndarray
+    ids: list[str] | None = None
+    boxes: np.ndarray | None = None
+    protocol: str = "full"
+    caption_row: np.ndarray | None = None
+    file: ArrayFile | None = None
+
+    @property
+    def num_images(self) -> int:
+        """N, distinct images."""
+        return len(self.row)
+
+    @property
+    def regions(self) -> int:
+        """R, regions per image."""
+        return self.features.shape[1] if self.features.ndim == 3 else 1
+
+    @property
+    def width(self) -> int:
+        """F, feature width."""
+        return self.features.shape[-1]
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """Read features of some images: (n, R, F) float32.
+
+        Raises:
+            ValueError: a value is NaN or infinite, with file and row; or the file was changed
+                since the split was read.
+        """
+        source = self.features if self.file is None else self.file
+        block = np.asarray(source[self.row[rows]], np.float32)
+        if not np.isfinite(block).all():
+            bad = next(i for i, x in zip(rows, block, strict=True) if not np.isfinite(x).all())
+            raise ValueError(
+                f"{self.folder / self.name}_ims.npy row {self.row[bad]} holds NaN or infinite "
+                "values; extract these features again or drop the image"
+            )
+        return block.reshape(len(rows), -1, self.width)
+
+    def view(self) -> ImageView:
+        """Return the distinct images as a sequence that reads an image when it is sliced."""
+        return ImageView(self)
+
+    def references(self, captions: int | None = None) -> list[list[str]]:
+        """Return the captions of each image.
+
+        Args:
+            captions: use the first so many captions only, and leave out images without any.
+        """
+        every: list[list[str]] = [[] for _ in range(self.num_images)]
+        for caption, image in list(zip(self.captions, self.caption_image, strict=True))[:captions]:
+            every[image].append(caption)
+        return every if captions is None else [group for group in every if group]
+
+    def target(self, rows: Sequence[int] | np.ndarray) -> np.ndarray | None:
+        """Return which regions the captions mean: (n, R) float32 in {+1, 0, -1}.
+
+        None if captions mean whole images.
+        """
+        return None
+
+    def sentence_vectors(self) -> np.ndarray:
+        """Open `{split}_caps.npy`, precomputed sentence vectors (M, F), as a memory map.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not a float matrix, or another number of rows than lines.
+        """
+        vectors = self._vectors()[1]
+        return (
+            vectors[: len(self.captions)] if self.caption_row is None else vectors[self.caption_row]
+        )
+
+    def sentence_file(self) -> ArrayFile:
+        """Open the same vectors for reading batches: index it with rows of captions."""
+        return ArrayFile(*self._vectors(), self.caption_row)
+
+    def _vectors(self) -> tuple[Path, np.ndarray]:
+        path = self.folder / f"{self.name}_caps.npy"
+        if not path.is_file():
+            raise FileNotFoundError(f"text=vectors needs {path}, one row per caption")
+        vectors = read_array(path)
+        lines = len(read_captions(path.with_suffix(".txt")))
+        if vectors.ndim != 2 or len(vectors) != lines or vectors.dtype.kind != "f":
+            raise ValueError(
+                f"{path} is {vectors.dtype} {vectors.shape}, expected float ({lines}, F), a row "
+                f"for each line of {self.name}_caps.txt"
+            )
+        return path, vectors
+
+    def first_captions(self, most: int) -> Split:
+        """Keep the first `most` captions of each image, if no image has fewer."""
+        counts = np.bincount(self.caption_image, minlength=self.num_images)
+        if counts.min() < most or counts.max() == most:
+            return self
+        begins = np.cumsum(counts) - counts
+        keep = np.flatnonzero(np.arange(len(self.captions)) - begins[self.caption_image] < most)
+        return replace(
+            self,
+            captions=[self.captions[i] for i in keep],
+            caption_image=self.caption_image[keep],
+            caption_row=keep,
+        )
+
+    def head(self, images: int | None) -> Split:
+        """Return the first `images` images with their captions."""
+        if images is None or images >= self.num_images:
+            return self
+        keep = self.caption_image < images
+        return replace(
+            self,
+            row=self.row[:images],
+            captions=[c for c, k in zip(self.captions, keep, strict=True) if k],
+            caption_image=self.caption_image[keep],
+            caption_row=None if self.caption_row is None else self.caption_row[keep],
+            ids=self.ids and self.ids[:images],
+        )
+
+
+class ImageView:
+    """Features of a split's distinct images: `len` and slices, like an array on disk."""
+
+    def __init__(self, split: Split):
+        self.split = split
+
+    def __len__(self) -> int:
+        return self.split.num_images
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.split.images(np.arange(len(self))[rows])
+
+
+Features = Arrays | ImageView
+
+
+def find_row(split: Split, image: str | int | None) -> int:
+    """Find the row of an image by its id, else by its row number; the first row by default.
+
+    Ids are found in all forms that `itm.data.names.Names` knows. If ids are numbers themselves,
+    row numbers are not accepted: 17 would be the image in row 17 for want of the image 17.
+
+    Raises:
+        ValueError: no such id or number, or an id that could mean two images.
+    """
+    if image is None:
+        return 0
+    ids = split.ids or []
+    found = Names(ids).find(image)
+    if found is not None:
+        return ids.index(found)
+    numbered = bool(ids) and all(name.isdecimal() for name in ids)
+    if str(image).isdecimal() and int(image) < split.num_images and not numbered:
+        return int(image)
+    known = f"an id such as {ids[0]!r}" if ids else ""
+    row = "" if numbered else f"a number from 0 to {split.num_images - 1}"
+    raise ValueError(
+        f"image={image} is not in split {split.name} of {split.folder}: give "
+        f"{' or '.join(filter(None, (known, row)))}"
+    )
+
+
+def name_of(split: Split, row: int) -> str:
+    """Return an image's id, or its number if there are no ids."""
+    return str(row) if split.ids is None else split.ids[row]

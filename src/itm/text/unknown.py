@@ -1,0 +1,84 @@
+"""Count the words of captions that a vocabulary does not know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from itm.text.bert_vocabulary import BertVocabulary
+from itm.text.tokenizers import TOKENIZERS
+from itm.text.vocabulary import Tokens, Vocabulary
+
+SAMPLE = 5000  # captions that are counted
+WARN = 0.1  # the share of unknown words above which a warning is printed
+
+
+class Unknown(NamedTuple):
+    """What a vocabulary loses of some captions.
+
+    Attributes:
+        share: of the words that are unknown; without <unk>, of the captions without a known word.
+        examples: the most frequent unknown words.
+        cut: share of the captions that are cut, because they are too long.
+    """
+
+    share: float
+    examples: list[str]
+    cut: float = 0.0
+
+
+def count_unknown(vocab: Tokens, captions: Sequence[str]) -> Unknown:
+    """Count what a vocabulary loses of captions, in an even sample of at most `SAMPLE`.
+
+    A vocabulary of another class is taken to know everything.
+    """
+    rows = np.unique(np.linspace(0, len(captions) - 1, min(SAMPLE, len(captions))).astype(int))
+    sample = [captions[row] for row in rows]
+    if isinstance(vocab, BertVocabulary):
+        pieces, unknown, long = vocab.count_unknown(sample)
+        examples: list[str] = [caption[:20] for caption in sample[:1]]
+        return Unknown(unknown / max(pieces, 1), examples, long / max(len(sample), 1))
+    if not isinstance(vocab, Vocabulary):
+        return Unknown(0.0, [])
+    split = TOKENIZERS[vocab.tokenizer]
+    sentences = [split(caption) for caption in sample]
+    missing = Counter(word for words in sentences for word in words if word not in vocab.ids)
+    if "<unk>" not in vocab.ids:  # unknown words are dropped, stop words on purpose
+        lost = sum(not any(word in vocab.ids for word in words) for words in sentences)
+        share = lost / max(len(sentences), 1)
+    else:
+        share = missing.total() / max(sum(map(len, sentences)), 1)
+    return Unknown(share, [word for word, _ in missing.most_common(3)])
+
+
+def check_known(vocab: Tokens, captions: Sequence[str], most: float, what: str) -> None:
+    """Refuse captions that a vocabulary does not know, and print what it loses of others.
+
+    Args:
+        vocab: the vocabulary.
+        captions: the captions.
+        most: the share of unknown words that is accepted; 1 = any.
+        what: of whom they are, for messages.
+
+    Raises:
+        ValueError: a larger share of the words is unknown.
+    """
+    found = count_unknown(vocab, captions)
+    if found.share > min(most, WARN):
+        text = (
+            f"{found.share:.0%} of the words of {what} are unknown to the vocabulary of "
+            f"{len(vocab)} entries (such as {', '.join(map(repr, found.examples))})"
+        )
+        if found.share > most:
+            raise ValueError(
+                f"{text}; at most {most:.0%} are accepted (data.max_unknown). Lower data.min_count "
+                "for small data, set data.tokenizer=characters for scripts without blanks between "
+                "words, or give a vocabulary or transformer of this language"
+            )
+        print(f"warning: {text}", flush=True)
+    if found.cut:
+        length = getattr(vocab, "max_length", 0)
+        print(f"warning: {found.cut:.1%} of {what} are cut after {length} word pieces", flush=True)

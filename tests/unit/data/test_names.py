@@ -1,0 +1,67 @@
+from dataclasses import replace
+
+import pytest
+from corpus import write
+
+from itm.data.layout import find_row, read_split
+from itm.data.names import Names
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("COCO_val2014_000000391895.jpg", "391895"),
+        ("391895.jpg", "391895.0"),  # a column of numbers with gaps becomes decimals
+        ("000000391895.jpg", "COCO_val2014_000000391895.npy"),
+        ("img_003.jpg", "img_3"),
+        ("clip1_frame3.jpg", "x/clip1_frame003.png"),
+        ("café.jpg", "cafe\u0301.jpg"),
+        ("C:\\pictures\\a.jpg", "a"),
+    ],
+)
+def test_forms_of_one_name(name, other):
+    assert Names([name]).find(other) == Names([name]).claim(other) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("0.jpg", "391895.0"),
+        ("5.jpg", "12.5"),
+        ("12.jpg", "-12"),
+        ("dQw4w9WgXc3.jpg", "3"),
+        ("DEADBEEF12.jpg", "12"),
+        ("ab12cd03.jpg", "ab12cd3"),
+        ("2007_000027.jpg", "2008_000027.jpg"),
+        ("1000268201_693b08cb0e.jpg", "1000268201"),
+        ("IMG.jpg", "img.jpg"),
+        ("7.jpg", "7" * 5000),
+    ],
+)
+def test_names_that_only_look_alike(name, other):
+    assert Names([name]).find(other) is None and Names([other]).find(name) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "other"),
+    [
+        (["a.jpg", "a.png"], "a"),
+        (["train/a.jpg", "val/a.jpg"], "x/a.jpg"),
+        (["img_3.jpg", "img_03.jpg"], "img_003"),
+        (["COCO_val2014_07.jpg", "COCO_train2014_07.jpg"], "7"),
+    ],
+)
+def test_two_candidates_are_an_error_that_names_both(names, other):
+    with pytest.raises(ValueError, match=f"could be '{names[0]}' or '{names[1]}'"):
+        Names(names).find(other)
+    assert Names(names).find(names[1]) == names[1]
+
+
+def test_an_image_is_found_by_its_id_before_its_row(tmp_path):
+    write(tmp_path, ids=["a_7.jpg", "b", "c", "d", "e", "f"])
+    split = read_split(tmp_path, "train")
+    assert find_row(split, "c.png") == 2 and find_row(split, "7") == 0 and find_row(split, 5) == 5
+    numbers = replace(split, ids=["17", "2", "30", "4", "50", "6"])
+    assert find_row(numbers, 2) == 1 and find_row(numbers, "COCO_000017.jpg") == 0
+    with pytest.raises(ValueError, match=r"image=3 is not in split train .* an id such as '17'$"):
+        find_row(numbers, 3)

@@ -1,0 +1,100 @@
+import json
+
+import pytest
+
+from itm.features.sentences import read_sentences
+
+
+def read(path, text, ending="csv"):
+    file = path / f"captions.{ending}"
+    file.write_text(text, encoding="utf-8", newline="")
+    return read_sentences(file)
+
+
+@pytest.mark.parametrize(
+    ("ending", "text", "wanted"),
+    [
+        ("csv", 'image,caption\n1.jpg,A dog .\n1.jpg,"A dog, runs"\n', ["A dog .", "A dog, runs"]),
+        (
+            "csv",
+            'image_name| comment_number| comment\n1.jpg| 0| A "dog, runs .\n1.jpg| 4   B .\n',
+            ['A "dog, runs .', "B ."],
+        ),  # the row without its second delimiter is Kaggle's
+        ("csv", ",image,caption\n0,1.jpg,A dog\n", ["A dog"]),
+        ("csv", "image;caption\n1.jpg;A dog, x; y\n", ["A dog, x; y"]),
+        ("csv", 'image,caption\n1.jpg,A "big" dog\n', ['A "big" dog']),
+        ("csv", "image,caption\r1.jpg,A\r1.jpg,B\r", ["A", "B"]),
+        ("csv", '\ufefffile_name,label,text\n1.jpg,3,"A dog\nruns"\n', ["A dog runs"]),
+        ("csv", "| image | caption |\n|---|:--|\n| 1.jpg | A |\n", ["A"]),
+        ("csv", 'raw,split,filename,img_id\n"[""A, b"", ""B""]",train,1.jpg,0\n', ["A, b", "B"]),
+        ("csv", "image,caption_0,caption_1\n1.jpg,A,B\n", ["A", "B"]),
+        ("csv", 'image,captions\n1.jpg,"[\'A\', ""it\'s""]"\n1.jpg,[]\n1.jpg,nan\n', ["A", "it's"]),
+        ("tsv", 'filepath\ttitle\n1.jpg\tA "dog" runs\n', ['A "dog" runs']),
+        ("tsv", 'image\tcaption\n1.jpg\t"A dog\n', ['"A dog']),
+        ("txt", "1.jpg#0\tA dog\n1.jpg#1\tA cat\n", ["A dog", "A cat"]),
+        (
+            "jsonl",
+            '{"image": "1.jpg", "text": "A"}\n{"image": "1.jpg", "text": ["B", "C"]}\n',
+            ["A", "B", "C"],
+        ),
+        ("json", '[{"image": "1.jpg", "captions": [{"raw": "A"}]}]', ["A"]),
+    ],
+)
+def test_captions_are_read_whole(tmp_path, ending, text, wanted):
+    found = read(tmp_path, text, ending)
+    assert found.captions == {"1.jpg": wanted}
+
+
+def test_numbers_of_images_and_names_of_splits_are_unified(tmp_path):
+    found = read(tmp_path, '{"image_id": 391895.0, "caption": "x"}\n', "jsonl")
+    assert found.captions == {"391895": ["x"]}
+    found = read(tmp_path, "image,caption,split\n1.jpg,a,VAL\n2.jpg,b,Train\n")
+    assert found.splits == {"1.jpg": "dev", "2.jpg": "train"}
+
+
+@pytest.mark.parametrize(
+    ("ending", "text", "message"),
+    [
+        ("csv", "foo,bar\n1.jpg,A\n", "csv:1: the header 'foo,bar' is not understood"),
+        ("csv", "image,caption_en,caption_de\n1.jpg,A,B\n", "csv:1: the header .*caption_en"),
+        ("csv", "image,caption,text\n1.jpg,a,b\n", "csv:1: .*could be the caption: caption, text"),
+        ("tsv", "image\ttitle\tcaption\n1.jpg\tt\tc\n", "tsv:1: .*could be the caption"),
+        ("csv", "filename,filename,caption\n1.jpg,2.jpg,a\n", "csv:1: .*two columns 'filename'"),
+        ("csv", "caption,image\na, b,1.jpg\n", "csv:2: .* has 3 cells, expected the 2 columns"),
+        ("csv", "image,caption\n1.jpg\n", "csv:2: .* has 1 cells"),
+        ("csv", "1.jpg,0,A dog\n", "csv:1: .* has 3 cells, expected 2 columns"),
+        ("csv", 'image,caption\n1.jpg,"A" dog\n', "csv:2: .*expected after"),
+        ("csv", 'image,caption\n1.jpg,"A\n2.jpg,B\n', "csv:3: unexpected end"),
+        ("csv", 'image_id,caption\n1,"A dog\n2,B"\n3,c\n', "csv:3: a quote is not closed"),
+        ("csv", "image,captions\n1.jpg,\"['A dog' 'B dog']\"\n", "csv:2: .*not a complete list"),
+        ("csv", "image,caption\n1.jpg," + "a" * 200_000 + "\n", "csv:2: field larger than"),
+        ("tsv", "2 dogs run\thttp://x/1.jpg\n", "tsv:1: .*the picture behind the caption"),
+        ("txt", "1.jpg#0 A dog\n", "txt:1: no TAB"),
+        ("jsonl", '{"image_id": null, "caption": "x"}\n', "jsonl:1: expected the name or number"),
+        ("jsonl", '{"image_id": [1], "caption": "x"}\n', "jsonl:1: expected the name or number"),
+        ("jsonl", '{"image": "1.jpg", "caption": null}\n', "jsonl:1: expected a sentence"),
+        ("jsonl", '{"image": "1.jpg"\n', "jsonl:1: not a JSON object"),
+        ("json", '[["1.jpg", "x"]]', "json:1: expected an object"),
+        ("json", '{"1.jpg": ["a"]}', "json: expected .*Karpathy"),
+        ("json", "{", "json is not JSON"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, ending, text, message):
+    with pytest.raises(ValueError, match=rf"captions\.{message}"):
+        read(tmp_path, text, ending)
+
+
+@pytest.mark.parametrize(
+    ("images", "annotation", "message"),
+    [
+        ([(1, "1.jpg"), (1, "2.jpg")], 1, "two images have the id 1"),
+        ([(1, "1.jpg")], 2, "a caption names image 2, which is not listed"),
+    ],
+)
+def test_coco_files_that_contradict_themselves(tmp_path, images, annotation, message):
+    content = {
+        "images": [{"id": i, "file_name": name} for i, name in images],
+        "annotations": [{"image_id": annotation, "caption": "a"}],
+    }
+    with pytest.raises(ValueError, match=rf"captions.json: {message}"):
+        read(tmp_path, json.dumps(content), "json")

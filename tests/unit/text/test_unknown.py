@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+from corpus import write
+
+from itm.data.module import RegionDataModule
+from itm.data.word_lists import build_vocabulary
+from itm.text.concepts import Concepts
+from itm.text.labels import Labels
+from itm.text.tokenizers import split_characters
+from itm.text.unknown import check_known, count_unknown
+from itm.text.vocabulary import SPECIALS, BertVocabulary, Vocabulary, vocabulary_from
+
+CHINESE = ["一只黑色的狗在草地上奔跑。", "两只白色的狗看着镜头。", "一只猫在草地上。"]
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("一只狗。", ["一", "只", "狗", "。"]),
+        ("黒い犬が走る", list("黒い犬が走る")),
+        ("Ein GROẞER Hund, läuft!", ["ein", "großer", "hund", ",", "läuft", "!"]),
+        ("Собака бежит.", ["собака", "бежит", "."]),
+        ("कुत्ता दौड़ता है।", ["कुत्ता", "दौड़ता", "है", "।"]),
+        ("หมา dog's ２匹", ["ห", "ม", "า", "dog's", "2", "匹"]),
+        ("un chien - ou l'autre (petit)", ["un", "chien", "-", "ou", "l'autre", "(", "petit", ")"]),
+    ],
+)
+def test_characters(caption, words):
+    assert split_characters(caption) == words
+
+
+def test_a_vocabulary_of_characters_round_trips(tmp_path):
+    vocab = Vocabulary.build(CHINESE, 1, "characters")
+    vocab.save(tmp_path / "v.json")
+    for other in (Vocabulary.load(tmp_path / "v.json"), vocabulary_from(vocab.state())):
+        assert other == vocab and "狗" in other.decode(other.encode("狗"))
+    assert count_unknown(vocab, CHINESE).share == 0
+
+
+@pytest.mark.parametrize("kind", [Labels, Concepts])
+def test_labels_and_concepts_of_characters_round_trip(kind, tmp_path):
+    made = kind.build(CHINESE, 5, tokenizer="characters")
+    made.save(tmp_path / "words.json")
+    read = kind.load(tmp_path / "words.json")
+    assert read.words == made.words and "狗" in read.words
+    table = read.label_images(CHINESE, [0, 0, 1], 2)
+    np.testing.assert_array_equal(table[:, read.words.index("狗")], [1, 0])
+
+
+def test_an_empty_vocabulary_is_an_error_that_names_the_remedies():
+    with pytest.raises(ValueError, match=r"no word .* 2 times.*data.min_count.*characters"):
+        build_vocabulary(CHINESE, 2, None)
+    assert "狗" in build_vocabulary(CHINESE, 2, "characters").ids
+
+
+def test_unknown_words_are_refused_or_told(capsys):
+    vocab = Vocabulary([*SPECIALS, "a", "dog"])
+    check_known(vocab, ["a dog a dog"], 0.5, "them")
+    assert not capsys.readouterr().out
+    check_known(vocab, ["a dog", "a cat"], 0.5, "them")
+    assert "25% of the words of them are unknown" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"67% .* unknown .*'der'.*at most 50%.*data.max_unknown"):
+        check_known(vocab, ["a dog", "der hund", "der baum"], 0.5, "them")
+    check_known(vocab, ["der hund"], 1.0, "them")
+
+
+def test_a_vocabulary_that_drops_words_must_know_one_of_each_caption():
+    vocab = Vocabulary([SPECIALS[0], "dog"], markers=False, tokenizer="whitespace")
+    assert count_unknown(vocab, ["the dog is on the grass", "der hund"]).share == 0.5
+
+
+def test_training_refuses_captions_of_another_language(tmp_path, capsys):
+    for name in ("train", "dev", "test"):
+        write(tmp_path, name)
+    other = Vocabulary([*SPECIALS, "ein", "hund"])
+    data = RegionDataModule(tmp_path, vocab=other)
+    data.setup()
+    with pytest.raises(ValueError, match=r"100% of the words of the captions of split train"):
+        data.train_dataloader()
+    data = RegionDataModule(tmp_path, vocab=other, max_unknown=1)
+    data.setup()
+    data.train_dataloader()
+    assert "100% of the words of the captions of split train are unknown" in capsys.readouterr().out
+
+
+def transformer(path, words, positions=512, rows=None, kind="bert"):
+    """Write a configuration and, if there are words, a tokeniser; no weights are needed."""
+    from transformers import BertConfig, BertTokenizer, RobertaConfig
+
+    config = {"bert": BertConfig, "roberta": RobertaConfig}[kind]
+    size = rows or 5 + len(words)
+    config(vocab_size=size, max_position_embeddings=positions, pad_token_id=1).save_pretrained(path)
+    if words:
+        markers = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        (path / "vocab.txt").write_text("\n".join([*markers, *words]), encoding="utf-8")
+        BertTokenizer(str(path / "vocab.txt")).save_pretrained(path)
+
+
+def test_a_transformer_that_reads_nothing_is_refused(tmp_path):
+    transformer(tmp_path, ["dog", "a", "runs"])
+    vocab = BertVocabulary.from_pretrained(str(tmp_path))
+    assert count_unknown(vocab, ["a dog", "a cat"]).share == 0.25
+    with pytest.raises(ValueError, match="83% .* are unknown"):
+        check_known(vocab, [CHINESE[2][:4] + " a dog"] * 2 + ["ein hund läuft"] * 4, 0.5, "them")
+
+
+def test_a_transformer_without_tokeniser_or_with_that_of_another_is_refused(tmp_path):
+    transformer(tmp_path / "none", [])
+    with pytest.raises(ValueError, match=r"none has no tokeniser.*vocab.txt"):
+        BertVocabulary.from_pretrained(str(tmp_path / "none"))
+    (tmp_path / "small").mkdir()
+    transformer(tmp_path / "small", ["dog", "cat"], rows=6)
+    with pytest.raises(ValueError, match="7 word pieces, but the transformer has vectors for 6"):
+        BertVocabulary.from_pretrained(str(tmp_path / "small"))
+
+
+@pytest.mark.parametrize(("kind", "longest"), [("bert", 8), ("roberta", 6)])
+def test_captions_end_at_the_positions_of_the_transformer(tmp_path, kind, longest, capsys):
+    transformer(tmp_path, ["dog"], positions=8, kind=kind)
+    vocab = BertVocabulary.from_pretrained(str(tmp_path))
+    assert len(vocab.encode("dog " * 20)) == longest
+    check_known(vocab, ["dog " * 20, "dog"], 0.5, "them")
+    assert f"50.0% of them are cut after {longest} word pieces" in capsys.readouterr().out

@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+
+from itm.text.word_vectors import word_vectors
+
+
+def test_words_without_vectors_are_told(tmp_path, capsys):
+    (tmp_path / "v.txt").write_text("dog 1 2\ncat 3 4\n")
+    word_vectors(["dog", "cat", "x"], tmp_path / "v.txt")
+    assert not capsys.readouterr().out
+    word_vectors(["dog", "hund", "katze"], tmp_path / "v.txt")
+    assert "no vector for 2 of 3 words, such as 'hund', 'katze'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("v.txt", b"dog nan 2\n", "v.txt: the vector of 'dog' holds NaN"),
+        ("v.txt", b"\xff\xfe 1 2\n", "v.txt has a vector for none of the 1 words"),
+        ("v.npy", b"\x93NUMPY", "v.npy is not a complete .npy file"),
+        ("v.npy", np.zeros((1, 2), "U3"), "v.npy holds <U3 values"),
+        ("v.npy", np.full((1, 2), np.inf), "v.npy holds float64 values that are not all finite"),
+        ("v.npy", np.zeros((2, 2)), r"v.npy is \(2, 2\), expected a row for each of the 1 words"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content) if isinstance(content, bytes) else np.save(path, content)
+    with pytest.raises(ValueError, match=message):
+        word_vectors(["dog"], path)
