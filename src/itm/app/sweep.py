@@ -15,6 +15,15 @@ from itm.app.entry import tell
 class Summary(Callback):
     """Print a line per finished job and one table over all, also as CSV, Markdown and a plot."""
 
+    def __init__(self) -> None:
+        self._earlier: dict[Path, int] = {}  # jobs of an earlier sweep in the same folder
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the jobs of an earlier sweep."""
+        from itm.runs.sweep import job_times  # late, see below
+
+        self._earlier = job_times(Path(config.hydra.sweep.dir))
+
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         """Say what a job of a multirun reached."""
         from itm.runs.sweep import FAILURE  # late, see below
@@ -33,22 +42,24 @@ class Summary(Callback):
             SystemExit: a job failed.
         """
         # Late, since every run makes this callback before it starts.
-        from itm.runs.sweep import collect_jobs, job_table, write_table
+        from itm.runs.sweep import collect_jobs, job_table, seed_table, write_tables
         from itm.runs.tables import rows_table
 
         folder = Path(config.hydra.sweep.dir)
-        jobs = collect_jobs(folder)
+        jobs = collect_jobs(folder, self._earlier)
         if not jobs:
             return
-        columns, rows = job_table(jobs)
-        print(rows_table(f"{len(rows)} jobs in {folder}", columns, rows))
-        write_table(folder, columns, rows)
+        table, means = job_table(jobs), seed_table(jobs)
+        write_tables(folder, table, means)
+        print(rows_table(f"{len(jobs)} jobs in {folder}", *table))
+        if means is not None:
+            print(rows_table("mean ± standard deviation over seeds", *means))
         try:
             from itm.visual.sweep_figure import plot_jobs
         except ImportError:
             print("no plot: pip install 'itm-lightning[plot]'")
         else:
-            plot_jobs(columns, rows, folder / "summary.png")
+            plot_jobs(*table, folder / "summary.png")
         if failed := [job["job"] for job in jobs if "failure" in job]:
             print(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
             raise SystemExit(1)

@@ -10,11 +10,12 @@ from itm.app.config import compose
 from itm.metrics.protocols import Protocol
 from itm.metrics.retrieval import evaluate, evaluate_queries, ranks
 from itm.metrics.significance import compare, hits, holm, interval, query_counts, resample
-from itm.report import places, report
+from itm.report import command, places
 from itm.runs.groups import differing, group_seeds
 from itm.runs.history import find_runs
 from itm.runs.record import write_ranks
-from itm.runs.report import every_run, markdown
+from itm.runs.report import every_run
+from itm.runs.report_files import markdown
 from itm.runs.tables import RECALLS
 from itm.visual.report_page import report_page
 
@@ -53,7 +54,7 @@ def make_run(folder, quality, seed, model="vsrn", **settings):
 
 def make_report(tmp_path, *overrides):
     cfg = compose([f"out={tmp_path / 'page'}", "samples=200", *overrides], "report")
-    return report(cfg)
+    return command(cfg)
 
 
 def test_a_sweep_becomes_one_page(tmp_path):
@@ -117,7 +118,7 @@ def test_unusual_names_stay_text(tmp_path):
     runs, _ = find_runs([tmp_path / "a|<b>&"])
     section = every_run(runs)
     assert "&lt;b&gt;&amp;" in report_page("x", [section])
-    assert r"a\|<b>" in markdown("x", [section])
+    assert r"a\|\<b\>\&" in markdown("x", [section])
 
 
 def test_places_without_runs_say_what_to_do(tmp_path, monkeypatch):
