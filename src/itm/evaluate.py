@@ -67,7 +67,9 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
             f"matrix {first.shape} is not from split {split.name}: five captions per image assumed"
         )
         if cfg.failures:
-            raise ValueError(f"failures={cfg.failures} needs the captions of the matrix: give data=")
+            raise ValueError(
+                f"failures={cfg.failures} needs the captions of the matrix: give data="
+            )
     relevant = None
     if cfg.relevance is not None:
         relevant = relevance(cfg.relevance, split.captions, split.references())

@@ -16,7 +16,7 @@ from itm.app.entry import run
 from itm.app.run_data import check_result_folder
 from itm.runs import report_files
 from itm.runs.groups import Groups, group_seeds
-from itm.runs.history import Run, find_runs
+from itm.runs.history import find_runs
 from itm.runs.outputs import result_folder
 from itm.runs.report import Section, costs, differences, every_run, results, unfinished_runs
 from itm.utils.checks import check_choice

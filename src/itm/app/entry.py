@@ -1,5 +1,6 @@
 """Run a command: readable errors in place of tracebacks, and no notices that nobody can act on."""
 
+import io
 import logging
 import os
 import sys
@@ -92,3 +93,6 @@ def quiet() -> None:
         "The dirpath has changed from",  # resume=X.ckpt starts a folder and a best score of its own
     ):
         warnings.filterwarnings("ignore", message)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # characters that the terminal lacks become "?"
+            stream.reconfigure(errors="replace")

@@ -1,8 +1,8 @@
 """Before Hydra reads the command line: take the data of the run that a checkpoint comes from.
 
-`itm.evaluate`, `search`, `explain` and `localise` work on the data that the run was tested on, unless
-the command line says otherwise. A run may come from anywhere, so its record gives plain values for
-a few options (`data`, `data.root`, `data.test`, ...) and never names code to call.
+`itm.evaluate`, `search`, `explain` and `localise` work on the data that the run was tested on,
+unless the command line says otherwise. A run may come from anywhere, so its record gives plain
+values for a few options (`data`, `data.root`, `data.test`, ...) and never names code to call.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from itm.runs.run_files import read_record, read_yaml
 
 SCENES = ("images", "regions", "width", "noise", "seed")  # numbers
 WRITE_SCENES = "itm.scenes.write_scenes"
+TEXT = ("query", "caption", "image")  # options that hold text in the user's words
 NAME = re.compile(r"[\w.\-]+", re.ASCII)
 QUESTIONS = ("-h", "--help", "-c", "--cfg", "-i", "--info", "--hydra-help", "--version")
 
@@ -38,8 +39,8 @@ def use_run_data(arguments: Sequence[str]) -> list[str]:
     Raises:
         ValueError: several checkpoints of runs on different data, or data that is no longer there.
     """
-    arguments = list(arguments)
     given = _parsed(arguments)
+    arguments = [_as_typed(a, given) for a in arguments]
     if "checkpoint" not in given or any(a in QUESTIONS for a in arguments):
         return arguments
     value = given["checkpoint"]
@@ -48,14 +49,18 @@ def use_run_data(arguments: Sequence[str]) -> list[str]:
     at = max(i for i, a in enumerate(arguments) if a.lstrip("+").startswith("checkpoint="))
     if files != paths:
         listed = ",".join(quote(f"init={file}").partition("=")[2] for file in files)
-        arguments[at] = f"checkpoint=[{listed}]" if isinstance(value, list) else f"checkpoint={listed}"
+        arguments[at] = (
+            f"checkpoint=[{listed}]" if isinstance(value, list) else f"checkpoint={listed}"
+        )
     found = {path: _options(Path(path), given) for path in files}
     options = [x for x in found.values() if x]
     if not options:
         return arguments
     if any(x != options[0] for x in options):
         told = "; ".join(f"{path}: {' '.join(_typed(x))}" for path, x in found.items())
-        raise ValueError(f"these checkpoints were tested on different data, {told}: give data= and data.root=")
+        raise ValueError(
+            f"these checkpoints were tested on different data, {told}: give data= and data.root="
+        )
     print(f"data of the run: {' '.join(_typed(options[0]))}")
     arguments[at:at] = _typed(options[0])  # together: options of argparse may stand around them
     return arguments
@@ -88,6 +93,16 @@ def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
             except HydraException:
                 continue
     return given
+
+
+def _as_typed(argument: str, given: dict[str, Any]) -> str:
+    """Undo the quoting of free text: the entry point quotes the result of this module again."""
+    key = argument.partition("=")[0]
+    if key not in TEXT or not isinstance(given.get(key), str):
+        return argument
+    # `quote` puts 2n + 1 backslashes before a reference that had n.
+    back = re.sub(r"(\\+)\$\{", lambda found: found[1][: len(found[1]) // 2] + "${", given[key])
+    return f"{key}={back}"
 
 
 def _checkpoint_file(path: str) -> str:

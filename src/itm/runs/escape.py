@@ -25,7 +25,11 @@ def printable(text: Any) -> str:
     'a dog�[31m'
     """
     return "".join(
-        c if c.isprintable() or c in JOINERS else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}"
+        c
+        if c.isprintable() or c in JOINERS
+        else " "
+        if c.isspace()
+        else "\N{REPLACEMENT CHARACTER}"
         for c in str(text)
     )
 

@@ -57,7 +57,9 @@ def write_evaluation(
         save_ranks: write ranks_0.npz, ... and queries_0.csv, ...
         save_similarity: write similarity_0.npy, ...
     """
-    write_json(folder / "report.json", {**facts, "results": {k: x.metrics for k, x in rows.items()}})
+    write_json(
+        folder / "report.json", {**facts, "results": {k: x.metrics for k, x in rows.items()}}
+    )
     for i, row in enumerate(rows.values() if save_ranks else ()):
         write_ranks(folder / f"ranks_{i}.npz", *row.ranks, owner)
         if fits_split(row.scores, split):

@@ -81,10 +81,10 @@ def find_runs(places: Iterable[str | Path]) -> tuple[list[Run], list[Unfinished]
     Raises:
         FileNotFoundError: a folder does not exist, or no folder holds a run.
     """
-    places = [Path(place) for place in places]
+    searched = [Path(place) for place in places]
     runs: list[Run] = []
     unfinished = []
-    for place in places:
+    for place in searched:
         if not place.is_dir():
             raise FileNotFoundError(f"runs={place}: no such folder; give run or sweep folders")
         files = [*place.rglob("run.json"), *place.rglob("report.json")]
@@ -101,7 +101,7 @@ def find_runs(places: Iterable[str | Path]) -> tuple[list[Run], list[Unfinished]
                 unfinished.append(Unfinished(folder, f"damaged: {first_line(error)}"))
     unique = merge(runs)
     if not unique:
-        looked = ", ".join(map(str, places))
+        looked = ", ".join(map(str, searched))
         detail = "".join(f"\n{folder}: {reason}" for folder, reason in unfinished[:10])
         raise FileNotFoundError(
             f"no finished run below {looked}: looked for results.json beside run.json (itm.train) "

@@ -126,7 +126,9 @@ def check_files(folder: Path, patterns: Sequence[str]) -> None:
     record = _read_manifest(folder)
     if record is not None:
         files = record["files"]
-        check_manifest(folder, {n: x for n, x in files.items() if any(fnmatch(n, p) for p in patterns)})
+        check_manifest(
+            folder, {n: x for n, x in files.items() if any(fnmatch(n, p) for p in patterns)}
+        )
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -116,7 +116,11 @@ def query_table(scores: np.ndarray, split: Split, ranks: Ranks) -> str:
     images, captions = image_names(split), caption_names(split)
     rows = []
     for query in queries(scores, split, ranks, every, 1):
-        items, text = (captions, "") if query.direction == "i2t" else (images, split.captions[query.row])
+        items, text = (
+            (captions, "") if query.direction == "i2t" else (images, split.captions[query.row])
+        )
         first, score = items[query.retrieved[0]], f"{query.scores[0]:.6g}"
-        rows.append([query.direction, query.name, query.rank, items[query.right], first, score, text])
+        rows.append(
+            [query.direction, query.name, query.rank, items[query.right], first, score, text]
+        )
     return csv_table(COLUMNS, rows)

@@ -1,4 +1,4 @@
-"""Write a report as Markdown, LaTeX, CSV, JSON and text; `itm.visual.report_page` makes the page."""
+"""Format a report as Markdown, LaTeX, CSV, JSON and text; HTML is in `itm.visual.report_page`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,15 @@ from itm.runs.tables import RECALLS, cell_text, csv_table, markdown_table
 from itm.utils.errors import first_line
 from itm.utils.files import write_text
 
-__all__ = ["FAILURE", "Table", "collect_jobs", "job_table", "job_times", "seed_table", "write_tables"]
+__all__ = [
+    "FAILURE",
+    "Table",
+    "collect_jobs",
+    "job_table",
+    "job_times",
+    "seed_table",
+    "write_tables",
+]
 
 
 class Table(NamedTuple):

@@ -77,7 +77,9 @@ def markdown_table(columns: Sequence[str], rows: Rows) -> str:
 def csv_table(columns: Sequence[str], rows: Rows) -> str:
     """Format a table as CSV; no cell is a formula."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([[*map(for_csv, row)] for row in (columns, *rows)])
+    csv.writer(text, lineterminator="\n").writerows(
+        [[*map(for_csv, row)] for row in (columns, *rows)]
+    )
     return text.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Make the page of `python -m itm.evaluate failures=20`: the worst queries and what they retrieved."""
+"""Make the page of `python -m itm.evaluate failures=20`: the worst queries and their results."""
 
 from __future__ import annotations
 
@@ -91,9 +91,13 @@ def _caption_query(
     query: Query, split: Split, names: Sequence[str], pictures: Pictures
 ) -> dict[str, Any]:
     """Show the images that came first, and the right one."""
-    shown = list(zip(range(1, len(query.retrieved) + 1), query.retrieved, query.scores, strict=True))
+    shown = list(
+        zip(range(1, len(query.retrieved) + 1), query.retrieved, query.scores, strict=True)
+    )
     cards = [
-        _card(split, names, pictures, i, f"{place}. {names[i]}, score {score:.4f}", i == query.right)
+        _card(
+            split, names, pictures, i, f"{place}. {names[i]}, score {score:.4f}", i == query.right
+        )
         for place, i, score in shown
     ]
     if query.right not in query.retrieved:
@@ -111,7 +115,9 @@ def _caption_query(
 def _card(
     split: Split, names: Sequence[str], pictures: Pictures, row: int, note: str, right: bool
 ) -> dict[str, Any]:
-    own = next((c for c, i in zip(split.captions, split.caption_image, strict=True) if i == row), "")
+    own = next(
+        (c for c, i in zip(split.captions, split.caption_image, strict=True) if i == row), ""
+    )
     picture = thumbnail_of(pictures, names[row])
     return {"caption": own, "note": note, "picture": picture, "right": right}
 

@@ -37,6 +37,7 @@ def image(found):
 def test_templates_are_files_of_the_package():
     folder = files("itm.visual") / "templates"
     names = {"layout.html", "macros.html", "search.html", "explanation.html", "report.html"}
+    names |= {"failures.html"}
     assert names | {"style.css"} == set(TEMPLATES.list_templates())
     assert all((folder / name).is_file() for name in names)
 
