@@ -12,11 +12,16 @@ from itm.app.config import CONF, listed, output_folder
 from itm.app.entry import run
 from itm.app.evaluation import check_options
 from itm.app.run_data import check_result_folder, use_run_data
+from itm.runs.outputs import check_folder, result_folder
 
 if TYPE_CHECKING:
     from itm.runs.evaluation_files import Evaluated
 
 COMMAND = "itm.evaluate"
+FILES = (
+    "report.json", "ranks_*.npz", "queries_*.csv", "similarity_*.npy", "described_*.txt",
+    "ranks.png", "failures.html",
+)  # fmt: skip
 
 
 def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
@@ -36,9 +41,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.data.pictures import Pictures
     from itm.metrics.combined import evaluate_all
     from itm.relevance.sources import relevance
-    from itm.runs.evaluation_files import FILES, Evaluated, write_evaluation
+    from itm.runs.evaluation_files import Evaluated, write_evaluation
     from itm.runs.matrices import caption_owner, fits_split, read_matrices, with_ensemble
-    from itm.runs.outputs import check_folder, result_folder
     from itm.runs.record import environment, split_facts
     from itm.runs.tables import metric_table
 
@@ -115,8 +119,6 @@ def plot(rows: dict[str, Evaluated], path: Path) -> None:
 
 def prepare(arguments: list[str]) -> list[str]:
     """Check the output folder, and take the data of the run of the checkpoint."""
-    from itm.runs.evaluation_files import FILES  # late: brings torch
-
     check_result_folder(arguments, COMMAND, FILES)
     return use_run_data(arguments)
 

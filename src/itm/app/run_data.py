@@ -17,9 +17,8 @@ from hydra.errors import HydraException
 
 from itm.app.arguments import quote
 from itm.app.config import CONF
-from itm.runs.history import run_of
 from itm.runs.outputs import check_folder
-from itm.runs.run_files import read_record, read_yaml
+from itm.runs.plain_files import read_record, read_yaml, run_of
 
 SCENES = ("images", "regions", "width", "noise", "seed")  # numbers
 WRITE_SCENES = "itm.scenes.write_scenes"

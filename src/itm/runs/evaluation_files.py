@@ -16,11 +16,6 @@ from itm.runs.matrices import fits_split, write_matrices
 from itm.runs.queries import query_table
 from itm.runs.record import write_json, write_ranks
 
-FILES = (
-    "report.json", "ranks_*.npz", "queries_*.csv", "similarity_*.npy", "described_*.txt",
-    "ranks.png", "failures.html",
-)  # fmt: skip
-
 
 class Evaluated(NamedTuple):
     """One row of an evaluation.

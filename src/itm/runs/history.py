@@ -10,15 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from itm.runs.outputs import check_files
+from itm.runs.plain_files import read_record, run_of
 from itm.runs.record import FAILURE
-from itm.runs.run_files import (
-    metrics_of,
-    read_curves,
-    read_ranks,
-    read_record,
-    read_results,
-    read_settings,
-)
+from itm.runs.run_files import metrics_of, read_curves, read_ranks, read_results, read_settings
 from itm.runs.tables import RECALLS
 from itm.utils.errors import first_line
 
@@ -210,12 +204,6 @@ def _test(facts: dict[str, Any]) -> str:
     if "split" not in facts:
         return "unknown split"
     return "{split} of {root}, {images} images, {protocol}".format_map(facts)
-
-
-def run_of(checkpoint: Path) -> Path | None:
-    """Find the run folder that a checkpoint belongs to: the folder itself, or one above a file."""
-    places = [checkpoint, *checkpoint.parents][:3]
-    return next((place for place in places if (place / "run.json").is_file()), None)
 
 
 def _name(folder: Path, place: Path) -> str:

@@ -7,44 +7,17 @@ references such as ${oc.env:HOME} are not resolved, and a damaged file is a Valu
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from itm.runs.plain_files import read_record, read_yaml
 from itm.utils.archive import read_npz
 
 # Config groups whose choice names a run; the first four go without the name of the group.
 GROUPS = ("model", "loss", "data", "text", "trainer", "callbacks", "optimizer", "scheduler")
-TEXT_LIMIT = 2**26  # bytes; larger files of this kind were not written by a run
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Refuse references inside a file, with which a few lines can expand to gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("references (*) are not read")
-        return super().compose_node(parent, index)
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Read a JSON record such as results.json.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is damaged.
-    """
-    try:
-        record = json.loads(_text(path))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} is damaged ({error})") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path.name} holds a {type(record).__name__}, expected a JSON object")
-    return record
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:
@@ -95,24 +68,6 @@ def read_settings(folder: Path) -> dict[str, Any]:
     chosen = node if isinstance(node, dict) else {}
     choices = {key: chosen.get(key) for key in GROUPS}
     return {k: v for k, v in choices.items() if v is not None} | flat
-
-
-def read_yaml(path: Path) -> Any:
-    """Read plain YAML.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    try:
-        return yaml.load(_text(path), _PlainLoader)  # noqa: S506: a loader of plain values
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ValueError(f"{path.name} is damaged ({error})") from error
-
-
-def _text(path: Path) -> str:
-    if path.stat().st_size > TEXT_LIMIT:
-        raise ValueError(f"{path.name} has more than {TEXT_LIMIT} bytes")
-    return path.read_text(encoding="utf-8")
 
 
 def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

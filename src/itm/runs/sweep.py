@@ -10,8 +10,9 @@ import numpy as np
 
 from itm.runs.escape import for_markdown
 from itm.runs.groups import spread
+from itm.runs.plain_files import read_yaml
 from itm.runs.record import FAILURE
-from itm.runs.run_files import metrics_of, read_results, read_yaml
+from itm.runs.run_files import metrics_of, read_results
 from itm.runs.tables import RECALLS, cell_text, csv_table, markdown_table
 from itm.utils.errors import first_line
 from itm.utils.files import write_text
