@@ -102,7 +102,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     for path, written in described.items():
         print(f"{path}: " + ", ".join(f"{k} {v:.1f}" for k, v in written.scores.items()))
     report = {name: row.metrics for name, row in rows.items()}
-    print(metric_table(report, f"{split.folder.name} {split.name}, protocol {protocol}"))
+    print(metric_table(report, f"{split.folder.resolve().name} {split.name}, protocol {protocol}"))
     print(f"written to {out}")
     return report
 

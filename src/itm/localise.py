@@ -65,7 +65,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
 
             row = find_row(phrases, cfg.image)
             save(draw_image(picture, phrases, scores, row), place / "phrases.png", command=COMMAND)
-    title = f"{type(matcher).__name__}, {split.folder.name} {split.name}, overlap {FOUND}"
+    title = f"{type(matcher).__name__}, {split.folder.resolve().name} {split.name}, overlap {FOUND}"
     print(rows_table(title, COLUMNS, [[name, *row.values()] for name, row in report.items()]))
     print(f"written to {out / 'localisation.json'}")
     if picture is not None:

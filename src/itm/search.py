@@ -97,7 +97,7 @@ def _write(
         from itm.visual.search_page import search_page
 
         searched = cfg.checkpoint or cfg.index
-        about = f"{split.num_images} images of {split.folder.name} {split.name}, {searched}"
+        about = f"{split.num_images} images of {split.folder} {split.name}, {searched}"
         text = search_page(answers, captions, Pictures(split, cfg.images), about)
     else:
         facts = {"checkpoint": cfg.checkpoint, "root": str(split.folder), "split": split.name}

@@ -12,6 +12,7 @@ import itm.checkpoints.folder as folder
 from itm import evaluate
 from itm.matcher.saved import save
 from itm.models import VSRN
+from itm.runs.run_files import read_ranks
 from itm.text.vocabulary import Vocabulary
 
 CAPTIONS = ["a red dog", "a dog runs", "two cats", "a cat sits", "a bird", "one blue bird"]
@@ -32,6 +33,7 @@ def make_data(tmp_path):
 
 def evaluate_here(monkeypatch, *options):
     common = ["data=flickr8k", "data.root=.", "plot=false", "hydra.run.dir=out"]
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as the entry point does
     monkeypatch.setattr("sys.argv", ["itm.evaluate", *common, *options])
     evaluate._main()
 
@@ -58,8 +60,8 @@ def test_failures_and_queries_are_written_and_nothing_is_mixed(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     evaluate_here(monkeypatch, "checkpoint=saved", "failures=2", "save_similarity=true")
     page = (tmp_path / "out/failures.html").read_text()
-    scores, ranks = np.load("out/similarity_0.npy"), np.load("out/ranks_0.npz")
-    rows = list(csv.DictReader((tmp_path / "out/queries_0.csv").open()))
+    scores, ranks = np.load("out/similarity_0.npy"), read_ranks(tmp_path / "out/ranks_0.npz")
+    rows = list(csv.DictReader((tmp_path / "out/queries_0.csv").read_text().splitlines()))
     assert [int(row["rank"]) - 1 for row in rows] == [*ranks["i2t"], *ranks["t2i"]]
     assert rows[0]["first"] == f"{scores[0].argmax() // 2}#{scores[0].argmax() % 2 + 1}"
     wrong = sum(int((ranks[way] > 0).sum()) for way in ("i2t", "t2i"))
