@@ -12,6 +12,7 @@ from itm.app.config import CONF, listed, output_folder
 from itm.app.entry import run
 from itm.app.evaluation import check_options
 from itm.app.run_data import check_result_folder, use_run_data
+from itm.runs.escape import printable
 from itm.runs.outputs import check_folder, result_folder
 
 if TYPE_CHECKING:
@@ -100,10 +101,10 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         if cfg.plot:
             plot(rows, place / "ranks.png")
     for path, written in described.items():
-        print(f"{path}: " + ", ".join(f"{k} {v:.1f}" for k, v in written.scores.items()))
+        print(f"{printable(path)}: " + ", ".join(f"{k} {v:.1f}" for k, v in written.scores.items()))
     report = {name: row.metrics for name, row in rows.items()}
     print(metric_table(report, f"{split.folder.resolve().name} {split.name}, protocol {protocol}"))
-    print(f"written to {out}")
+    print(printable(f"written to {out}"))
     return report
 
 

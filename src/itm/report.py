@@ -15,6 +15,7 @@ from itm.app.config import CONF
 from itm.app.entry import run
 from itm.app.run_data import check_result_folder
 from itm.runs import report_files
+from itm.runs.escape import printable
 from itm.runs.groups import Groups, group_seeds
 from itm.runs.history import find_runs
 from itm.runs.outputs import result_folder
@@ -69,7 +70,7 @@ def command(cfg: DictConfig) -> Path:
             write_text(folder / f"results.{ending}", text)
     print(report_files.format_results(tests, cfg.format))
     failed = f", {len(unfinished)} without results" if unfinished else ""
-    print(f"{len(runs)} runs{failed}; written to {out / 'report.html'}")
+    print(printable(f"{len(runs)} runs{failed}; written to {out / 'report.html'}"))
     return out
 
 

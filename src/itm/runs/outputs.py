@@ -112,6 +112,7 @@ def result_folder(
     earlier = check_folder(folder, command, patterns, overwrite)
     with replacing_folder(folder, last=MANIFEST, stale=earlier) as place:
         yield place
+        check_folder(folder, command, patterns, overwrite)  # another process may have written
         files = manifest(place, sorted(file.name for file in place.iterdir()))
         text = json.dumps({"command": command, "files": files}, indent=1)
         (place / MANIFEST).write_text(text, encoding="utf-8")
