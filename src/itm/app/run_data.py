@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 
 from itm.app.arguments import quote
 from itm.app.config import CONF
+from itm.runs.escape import printable
 from itm.runs.outputs import check_folder
 from itm.runs.plain_files import read_record, read_yaml, run_of
 
@@ -60,7 +61,7 @@ def use_run_data(arguments: Sequence[str]) -> list[str]:
         raise ValueError(
             f"these checkpoints were tested on different data, {told}: give data= and data.root="
         )
-    print(f"data of the run: {' '.join(_typed(options[0]))}")
+    print(printable(f"data of the run: {' '.join(_typed(options[0]))}"))
     arguments[at:at] = _typed(options[0])  # together: options of argparse may stand around them
     return arguments
 
@@ -111,7 +112,7 @@ def _checkpoint_file(path: str) -> str:
     usual = ("config.json", "checkpoints/best.ckpt", "best.ckpt")
     if not last.is_file() or any((folder / name).is_file() for name in usual):
         return path
-    print(f"{path} has no checkpoints/best.ckpt (no validation yet); using {last}")
+    print(printable(f"{path} has no checkpoints/best.ckpt (no validation yet); using {last}"))
     return str(last)
 
 

@@ -39,7 +39,7 @@ def _is_aside(key: str) -> bool:
 
 
 def _varies(runs: Sequence[Run], key: str) -> bool:
-    return len({repr(run.settings.get(key)) for run in runs}) > 1
+    return len({_comparable(run.settings.get(key)) for run in runs}) > 1
 
 
 def group_seeds(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -72,7 +72,13 @@ def _identity(run: Run) -> Any:
     if not run.settings:
         return run.folder, run.name
     items = ((k, v) for k, v in run.settings.items() if v is not None and not _is_aside(k))
-    return tuple(sorted((key, repr(value)) for key, value in items))
+    return tuple(sorted((key, _comparable(value)) for key, value in items))
+
+
+def _comparable(value: Any) -> str:
+    """Write a value so that equal numbers are equal, and numbers differ from words."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return repr(float(value) if number else value)
 
 
 def _order(group: Sequence[Run]) -> tuple[bool, float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,6 +78,7 @@ def find_runs(places: Iterable[str | Path]) -> tuple[list[Run], list[Unfinished]
     """
     searched = [Path(place) for place in places]
     runs: list[Run] = []
+    evaluations: list[Run] = []
     unfinished = []
     for place in searched:
         if not place.is_dir():
@@ -86,14 +88,14 @@ def find_runs(places: Iterable[str | Path]) -> tuple[list[Run], list[Unfinished]
             folder, name = file.parent, _name(file.parent, place)
             try:
                 if file.name == "report.json":
-                    runs += read_evaluation(folder, name)
+                    evaluations += read_evaluation(folder, name)
                 elif run := read_training(folder, name):
                     runs.append(run)
                 else:
                     unfinished.append(Unfinished(folder, _reason(folder)))
             except Exception as error:  # files from anywhere; the other runs are shown
                 unfinished.append(Unfinished(folder, f"damaged: {first_line(error)}"))
-    unique = merge(runs)
+    unique = merge([*runs, *evaluations])
     if not unique:
         looked = ", ".join(map(str, searched))
         detail = "".join(f"\n{folder}: {reason}" for folder, reason in unfinished[:10])
@@ -115,7 +117,10 @@ def _reason(folder: Path) -> str:
 
 
 def merge(runs: Iterable[Run]) -> list[Run]:
-    """Join runs that were found twice, and each run with its evaluations on the same test split."""
+    """Join runs that were found twice, and each run with its evaluations on the same test split.
+
+    The first of them gives the name.
+    """
     found: dict[Any, Run] = {}
     for run in runs:
         key = (run.source, run.test) if run.source else (run.folder.resolve(), run.name)
@@ -148,8 +153,17 @@ def read_training(folder: Path, name: str) -> Run | None:
             if key not in metrics and best < len(values):
                 metrics[key] = float(values[best])
     ranks = read_ranks(folder / "ranks.npz") if stage == "test" else None
-    own = Run(folder, name, read_settings(folder), _test(results), metrics, ranks, curves)
+    settings = _with_precision(read_settings(folder), results)
+    own = Run(folder, name, settings, _test(results), metrics, ranks, curves)
     return replace(own, source=folder.resolve(), **_training(results))
+
+
+def _with_precision(settings: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """Say on which hardware a precision was chosen automatically: GPUs use bfloat16."""
+    if settings.get("trainer.precision") != "auto" or "device" not in results:
+        return settings
+    device = str(results["device"]).partition(" (")[0]  # without the number of threads
+    return {**settings, "trainer.precision": f"auto on {device}"}
 
 
 def _training(results: dict[str, Any]) -> dict[str, Any]:
@@ -181,11 +195,11 @@ def read_evaluation(folder: Path, name: str) -> list[Run]:
         ranks, test = read_ranks(folder / f"ranks_{i}.npz"), _test(report)
         run = Run(folder, f"{name}: {row}", {}, test, metrics, ranks, {})
         checkpoint = Path(checkpoints[i]) if i < len(checkpoints) else None
-        rows.append(run if checkpoint is None else _with_training(run, checkpoint))
+        rows.append(run if checkpoint is None else _with_training(run, checkpoint, report))
     return rows
 
 
-def _with_training(run: Run, checkpoint: Path) -> Run:
+def _with_training(run: Run, checkpoint: Path, report: dict[str, Any]) -> Run:
     """Add what is known of the training run that a checkpoint comes from."""
     source = run_of(checkpoint)
     if source is None:
@@ -194,9 +208,21 @@ def _with_training(run: Run, checkpoint: Path) -> Run:
         settings, results = read_settings(source), read_results(source) or {}
     except (ValueError, OSError):  # the damaged run has a line of its own
         return run
+    if _is_older(report, results):
+        return run  # of a checkpoint that the training has replaced since
+    settings = _with_precision(settings, results)
     if checkpoint not in (source, source / "checkpoints" / "best.ckpt"):
         return replace(run, settings={**settings, "checkpoint": checkpoint.name})
     return replace(run, settings=settings, source=source, **_training(results))
+
+
+def _is_older(report: dict[str, Any], results: dict[str, Any]) -> bool:
+    """Tell whether an evaluation began before the training had ended, as far as is recorded."""
+    try:
+        ended = datetime.fromisoformat(results["started"]) + timedelta(seconds=results["seconds"])
+        return datetime.fromisoformat(report["started"]) < ended
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return False  # an earlier version recorded no times
 
 
 def _test(facts: dict[str, Any]) -> str:

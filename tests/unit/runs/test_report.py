@@ -267,6 +267,48 @@ def test_results_of_an_earlier_attempt_are_not_shown(tmp_path):
     assert reasons["resumed"].startswith("resumed and not finished since")
 
 
+def test_an_evaluation_of_an_earlier_checkpoint_is_not_joined(tmp_path):
+    """The run was trained again after the evaluation, into the same folder."""
+    for name, hour in (("old", 9), ("new", 11)):
+        metrics = make_run(tmp_path / name, 1, 0)
+        edit(
+            tmp_path / name / "results.json",
+            started=f"2026-01-01T{hour:02}:00:00+00:00",
+            seconds=60,
+        )
+        (tmp_path / f"ev_{name}").mkdir()
+        facts = {
+            **FACTS,
+            "checkpoints": [str(tmp_path / name)],
+            "results": {name: {**metrics, "x": 1}},
+        }
+        facts["started"] = "2026-01-01T10:00:00+00:00"
+        (tmp_path / f"ev_{name}/report.json").write_text(json.dumps(facts))
+    runs, _ = find_runs([tmp_path])
+    assert {run.name: "x" in run.metrics for run in runs} == {
+        f"{tmp_path.name}/old": True, f"{tmp_path.name}/new": False,
+        f"{tmp_path.name}/ev_new: new": True,
+    }  # fmt: skip
+
+
+def test_automatic_precision_depends_on_the_hardware(tmp_path):
+    devices = ["cpu (1 threads)", "cpu (4 threads)", "NVIDIA H100"]
+    for seed, device in enumerate(devices):
+        make_run(tmp_path / str(seed), 1, seed, **{"trainer.precision": "auto"})
+        edit(tmp_path / f"{seed}/results.json", device=device)
+    runs, _ = find_runs([tmp_path])
+    assert {name: len(group) for name, group in group_seeds(runs).items()} == {
+        "trainer.precision=auto on cpu": 2, "trainer.precision=auto on NVIDIA H100": 1,
+    }  # fmt: skip
+
+
+def test_equal_numbers_are_equal(tmp_path):
+    for i, margin in enumerate((1, 1.0, True)):
+        make_run(tmp_path / str(i), 1, i, **{"loss.margin": margin})
+    runs, _ = find_runs([tmp_path])
+    assert sorted(len(group) for group in group_seeds(runs).values()) == [1, 2]
+
+
 def test_references_are_never_resolved(tmp_path, monkeypatch):
     monkeypatch.setenv("ITM_SECRET", "hush")
     make_run(tmp_path / "a", 1, 0, **{"data.root": "${oc.env:ITM_SECRET}"})
