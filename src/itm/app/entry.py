@@ -1,6 +1,5 @@
 """Run a command: readable errors in place of tracebacks, and no notices that nobody can act on."""
 
-import io
 import logging
 import os
 import sys
@@ -94,5 +93,5 @@ def quiet() -> None:
     ):
         warnings.filterwarnings("ignore", message)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # characters that the terminal lacks become "?"
-            stream.reconfigure(errors="replace")
+        set_errors: Any = getattr(stream, "reconfigure", lambda **_: None)
+        set_errors(errors="replace")  # characters that the terminal lacks become "?"

@@ -42,27 +42,38 @@ class Summary(Callback):
             SystemExit: a job failed.
         """
         # Late, since every run makes this callback before it starts.
-        from itm.runs.sweep import collect_jobs, job_table, seed_table, write_tables
+        from itm.runs.sweep import collect_jobs, job_table, write_table
         from itm.runs.tables import rows_table
 
         folder = Path(config.hydra.sweep.dir)
         jobs = collect_jobs(folder, self._earlier)
         if not jobs:
             return
-        table, means = job_table(jobs), seed_table(jobs)
-        write_tables(folder, table, means)
-        print(rows_table(f"{len(jobs)} jobs in {folder}", *table))
-        if means is not None:
-            print(rows_table("mean ± standard deviation over seeds", *means))
+        columns, rows = job_table(jobs)
+        write_table(folder, columns, rows)
+        print(rows_table(f"{len(rows)} jobs in {folder}", columns, rows))
+        self._average(folder, jobs)
         try:
             from itm.visual.sweep_figure import plot_jobs
         except ImportError:
             print("no plot: pip install 'itm-lightning[plot]'")
         else:
-            plot_jobs(*table, folder / "summary.png")
+            plot_jobs(columns, rows, folder / "summary.png")
         if failed := [job["job"] for job in jobs if "failure" in job]:
             print(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
             raise SystemExit(1)
+
+    def _average(self, folder: Path, jobs: list[dict[str, Any]]) -> None:
+        """Write and print the means over seeds, if jobs differ in the seed alone."""
+        from itm.runs.sweep import seed_table, write_table  # late, as above
+        from itm.runs.tables import rows_table
+
+        means = seed_table(jobs)
+        for path in folder.glob("summary_seeds.*"):  # of an earlier sweep
+            path.unlink()
+        if means is not None:
+            write_table(folder, *means, "summary_seeds")
+            print(rows_table("mean ± standard deviation over seeds", *means))
 
 
 def write_failure(folder: Path, error: Exception) -> None:

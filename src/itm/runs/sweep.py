@@ -24,7 +24,7 @@ __all__ = [
     "job_table",
     "job_times",
     "seed_table",
-    "write_tables",
+    "write_table",
 ]
 
 
@@ -128,17 +128,11 @@ def _columns(jobs: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
     return swept, [n for n in names if any(n in job for job in jobs)] or ["val/rsum"]
 
 
-def write_tables(folder: Path, jobs: Table, seeds: Table | None) -> None:
-    """Write summary.csv and summary.md into a sweep folder, and the means to summary_seeds.csv."""
-    write_text(folder / "summary.csv", csv_table(*jobs))
-    tables = [table for table in (seeds, jobs) if table is not None]
-    if seeds is None:
-        (folder / "summary_seeds.csv").unlink(missing_ok=True)  # of an earlier sweep
-    else:
-        write_text(folder / "summary_seeds.csv", csv_table(*seeds))
-    write_text(folder / "summary.md", "\n".join(map(_markdown, tables)))
-
-
-def _markdown(table: Table) -> str:
-    rows = [[for_markdown(cell_text(cell)) for cell in row] for row in table.rows]
-    return markdown_table([for_markdown(name) for name in table.columns], rows)
+def write_table(
+    folder: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]], name: str = "summary"
+) -> None:
+    """Write a table into a sweep folder as CSV and as Markdown."""
+    write_text(folder / f"{name}.csv", csv_table(columns, rows))
+    cells = [[for_markdown(cell_text(cell)) for cell in row] for row in rows]
+    text = markdown_table([for_markdown(column) for column in columns], cells)
+    write_text(folder / f"{name}.md", text)

@@ -68,6 +68,7 @@ def draw_explanation(
     Returns:
         A matplotlib figure; `itm.visual.save` writes it.
     """
+    explanation = explanation._replace(caption=printable(explanation.caption))
     details, tokens = explanation.details, [printable(token) for token in explanation.tokens]
     seen = None
     if picture is not None and boxes is not None:
@@ -84,7 +85,7 @@ def draw_explanation(
     for title, names in details.names.items():
         parts.append(named(names, title))
     heights = [part.height for part in parts]
-    caption = textwrap.fill(printable(explanation.caption), 90)
+    caption = textwrap.fill(explanation.caption, 90)
     above = 0.35 + 0.2 * caption.count("\n")
     figure = Figure(figsize=(WIDTH, sum(heights) + above), layout="constrained")
     figure.suptitle(f"{caption}   ({explanation.score:.3f})", fontsize=12, **PLAIN)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from itm.data.pictures import FORMATS, Pictures, open_upright
-from itm.runs.escape import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,7 +59,7 @@ def thumbnail_of(pictures: Pictures, name: str, size: int = 320) -> Thumbnail | 
     except ImportError:  # without Pillow, the page has no pictures
         return None
     except (OSError, ValueError) as error:
-        print(f"no picture of {printable(name)} on the page: {printable(error)}", file=sys.stderr)
+        print(f"no picture of {name!r} on the page: {str(error)!r}", file=sys.stderr)
         return None
 
 

@@ -10,7 +10,7 @@ from cli import run
 from omegaconf import OmegaConf
 
 from itm.app.config import CONF
-from itm.runs.sweep import collect_jobs, job_table, job_times, seed_table, write_tables
+from itm.runs.sweep import collect_jobs, job_table, job_times, seed_table, write_table
 
 SMALL = (
     "trainer=fast", "model=two_branch_embedding", "model.embed_dim=8", "model.hidden_dim=8",
@@ -110,11 +110,9 @@ def test_jobs_that_differ_in_the_seed_are_averaged(tmp_path):
     assert means.columns == ["loss.margin", "runs", "val/rsum", "test/i2t_r1", "test/rsum"]
     assert means.rows == [["0.2", 1, "20.0", "1.0", "80.0"],
                           ["0.1", 2, "12.0 ± 2.8", "1.0 ± 0.0", "88.0 ± 2.8"]]  # fmt: skip
-    write_tables(tmp_path, table, means)
+    write_table(tmp_path, *means, "summary_seeds")
     assert (tmp_path / "summary_seeds.csv").read_text().count("\n") == 3
-    assert "12.0 ± 2.8" in (tmp_path / "summary.md").read_text()
-    write_tables(tmp_path, table, None)
-    assert not (tmp_path / "summary_seeds.csv").exists()
+    assert "12.0 ± 2.8" in (tmp_path / "summary_seeds.md").read_text()
     assert seed_table(jobs[2:]) is None
 
 
@@ -132,7 +130,7 @@ def test_a_failed_or_damaged_job_is_a_row(tmp_path):
     cells = [row[-1] for row in table.rows]
     assert cells[0] == 10.0 and cells[1].startswith("failed: out of | memory")
     assert all(cell.startswith("failed: damaged: ") for cell in cells[2:])
-    write_tables(tmp_path, table, seed_table(jobs))
+    write_table(tmp_path, *table)
     assert len((tmp_path / "summary.md").read_text().splitlines()) == 6
 
 

@@ -138,7 +138,7 @@ def test_a_picture_that_cannot_be_read_is_left_out_of_the_page(tmp_path, capsys)
     (tmp_path / "a.png").write_text("no picture")
     split = SimpleNamespace(folder=tmp_path, name="test", ids=["a"], num_images=1)
     assert thumbnail_of(Pictures(split, tmp_path), "a") is None
-    assert "no picture of a on the page: " in capsys.readouterr().err
+    assert "no picture of 'a' on the page: " in capsys.readouterr().err
 
 
 def test_control_characters_and_half_characters_are_replaced(tmp_path):
