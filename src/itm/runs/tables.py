@@ -15,6 +15,8 @@ from itm.runs.escape import for_csv, for_latex, printable
 
 RECALLS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
 
+WIDEST = 100  # characters of a column on the terminal; files hold the whole text
+
 Rows = Sequence[Sequence[Any]]
 
 
@@ -27,10 +29,11 @@ def rows_table(title: str, columns: Sequence[str], rows: Rows) -> str:
     for i, name in enumerate(columns):
         number = all(isinstance(row[i], int | float) or row[i] == "" for row in rows)
         justify: Any = "right" if number else "left"
-        table.add_column(Text(printable(name)), justify=justify, no_wrap=True)
+        table.add_column(Text(printable(name)), justify=justify, no_wrap=True, max_width=WIDEST)
     for row in rows:
         table.add_row(*(Text(printable(cell_text(x))) for x in row))
-    console = Console(width=160, force_terminal=False, color_system=None)
+    # Wide enough for every column: a long cell must not shorten the others.
+    console = Console(width=WIDEST * len(columns), force_terminal=False, color_system=None)
     with console.capture() as capture:
         console.print(table)
     return capture.get().rstrip()
