@@ -59,12 +59,14 @@ def check_folder(
         The files of the earlier result that would be replaced.
 
     Raises:
-        ValueError: an earlier result is there and `overwrite` is false, the result is of another
-            command, or a file that the command did not write has a name of its own files.
+        ValueError: an earlier result is there and `overwrite` is false, the folder holds a run or
+            a result of another command, or a file of others has the name of a file to write.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give the name of a folder")
+    if (folder / "run.json").is_file():
+        raise ValueError(f"{folder} holds a run of itm.train; give {command} another folder")
     earlier: list[str] = []
     record = _read_manifest(folder)
     if record is not None:

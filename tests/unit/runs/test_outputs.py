@@ -52,6 +52,9 @@ def test_files_and_results_of_others_are_left_alone(tmp_path):
     write(tmp_path, ["report.json"], command="itm.report")
     with pytest.raises(ValueError, match="holds a result of itm.report; give itm.evaluate another"):
         write(tmp_path, ["report.json"], overwrite=True)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds a run of itm.train; give itm.report another"):
+        write(tmp_path, ["report.json"], overwrite=True, command="itm.report")
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file"):
         check_folder(tmp_path / "file", "itm.evaluate", PATTERNS)
