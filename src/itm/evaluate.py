@@ -11,13 +11,18 @@ from omegaconf import DictConfig
 from itm.app.config import CONF, listed, output_folder
 from itm.app.entry import run
 from itm.app.evaluation import check_options
+from itm.app.run_data import check_result_folder, use_run_data
+from itm.runs.escape import printable
+from itm.runs.outputs import check_folder, result_folder
 
 if TYPE_CHECKING:
-    import numpy as np
+    from itm.runs.evaluation_files import Evaluated
 
-    from itm.data.layout import Split
-    from itm.matcher.matcher import Matcher
-    from itm.metrics.ranking import Ranks
+COMMAND = "itm.evaluate"
+FILES = (
+    "report.json", "ranks_*.npz", "queries_*.csv", "similarity_*.npy", "described_*.txt",
+    "ranks.png", "failures.html",
+)  # fmt: skip
 
 
 def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
@@ -27,109 +32,96 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         Name of the row -> metrics.
 
     Raises:
-        ValueError: options that contradict each other or the split, before anything is scored.
+        ValueError: options that contradict each other or the split, or a folder that holds another
+            result; before anything is scored.
     """
     # Late, since they bring torch, which `--help` need not wait for.
     from itm.app.splits import find_split, split_codes, split_tables
+    from itm.checkpoints.evaluation import score_completed, score_matchers, write_sentences
     from itm.checkpoints.folder import load
+    from itm.data.pictures import Pictures
     from itm.metrics.combined import evaluate_all
     from itm.relevance.sources import relevance
-    from itm.runs.matrices import caption_owner, fits_split
-    from itm.runs.record import environment, split_facts, write_json
+    from itm.runs.evaluation_files import Evaluated, write_evaluation
+    from itm.runs.matrices import caption_owner, fits_split, read_matrices, with_ensemble
+    from itm.runs.record import environment, split_facts
     from itm.runs.tables import metric_table
 
     out, split = output_folder(), find_split(cfg)
+    check_folder(out, COMMAND, FILES, cfg.overwrite)
     protocol = check_options(cfg, split)
+    pictures = Pictures(split, cfg.images) if cfg.failures else None
     tables = split_tables(split) if cfg.eccv else None
     codes = None if cfg.pmrp is None else split_codes(cfg.pmrp, split)
-    checkpoints = listed(cfg.checkpoint)
-    matchers = {
-        path: load(path, None, cfg.model_class, cfg.device) for path in dict.fromkeys(checkpoints)
-    }
-    facts: dict[str, Any] = {
-        **split_facts(split, protocol),
-        "checkpoints": [str(Path(path).resolve()) for path in checkpoints],
-        **environment(),
-    }
-    if cfg.describe:
-        facts["captioning"] = describe(cfg, matchers, split, out)
-    matrices = score(cfg, matchers, split)
+    paths = listed(cfg.checkpoint)
+    matchers = {x: load(x, None, cfg.model_class, cfg.device) for x in dict.fromkeys(paths)}
+    described = write_sentences(matchers, split, cfg.batch_size) if cfg.describe else {}
+    completed = {}
+    if cfg.transductive is not None:  # first, since it fails if no matcher has labels
+        completed = score_completed(matchers, split, cfg.transductive, cfg.batch_size)
+    if cfg.similarity is not None:
+        scored = read_matrices(listed(cfg.similarity))
+    else:
+        found = score_matchers(matchers, split, cfg.batch_size, cfg.memory_budget)
+        scored = [found[path] for path in paths]
+    matrices = with_ensemble(paths or listed(cfg.similarity), scored) | completed
     first = next(iter(matrices.values()))
     owner = caption_owner(first, split)
     if not fits_split(first, split):
         print(
             f"matrix {first.shape} is not from split {split.name}: five captions per image assumed"
         )
+        if cfg.failures:
+            raise ValueError(
+                f"failures={cfg.failures} needs the captions of the matrix: give data="
+            )
     relevant = None
     if cfg.relevance is not None:
         relevant = relevance(cfg.relevance, split.captions, split.references())
-    report, ranks = {}, {}
-    for name, matrix in matrices.items():
-        report[name], ranks[name] = evaluate_all(matrix, owner, protocol, relevant, tables, codes)
-    print(metric_table(report, f"{split.folder.name} {split.name}, protocol {protocol}"))
-    write_json(out / "report.json", {**facts, "results": report})
-    keep(cfg, matrices, ranks, owner, out)
-    print(f"written to {out}")
+    rows = {
+        name: Evaluated(scores, *evaluate_all(scores, owner, protocol, relevant, tables, codes))
+        for name, scores in matrices.items()
+    }
+    facts: dict[str, Any] = {
+        **split_facts(split, protocol),
+        "checkpoints": [str(Path(path).resolve()) for path in paths],
+        **environment(),
+    }
+    if described:
+        facts["captioning"] = {path: written.scores for path, written in described.items()}
+    with result_folder(out, COMMAND, FILES, cfg.overwrite) as place:
+        write_evaluation(place, facts, rows, owner, split, cfg.save_ranks, cfg.save_similarity)
+        for path, written in described.items():
+            file = place / f"described_{paths.index(path)}.txt"
+            file.write_text("\n".join(written.sentences) + "\n", encoding="utf-8")
+        if pictures is not None:
+            from itm.visual.failures_page import write_failures  # late: brings Jinja2
+
+            write_failures(place, rows, owner, split, protocol, pictures, cfg.failures)
+        if cfg.plot:
+            plot(rows, place / "ranks.png")
+    for path, written in described.items():
+        print(f"{printable(path)}: " + ", ".join(f"{k} {v:.1f}" for k, v in written.scores.items()))
+    report = {name: row.metrics for name, row in rows.items()}
+    print(metric_table(report, f"{split.folder.resolve().name} {split.name}, protocol {protocol}"))
+    print(printable(f"written to {out}"))
     return report
 
 
-def describe(
-    cfg: DictConfig, matchers: dict[str, Matcher], split: Split, out: Path
-) -> dict[str, dict[str, float]]:
-    """Print and return the scores of written sentences, which go to described_i.txt."""
-    from itm.checkpoints.evaluation import write_sentences
-
-    found = {}
-    for path, (sentences, scores) in write_sentences(matchers, split, cfg.batch_size).items():
-        file = out / f"described_{listed(cfg.checkpoint).index(path)}.txt"
-        file.write_text("\n".join(sentences) + "\n", encoding="utf-8")
-        print(f"{path}: " + ", ".join(f"{k} {v:.1f}" for k, v in scores.items()))
-        found[path] = scores
-    return found
+def plot(rows: dict[str, Evaluated], path: Path) -> None:
+    """Draw the recall at every K, if matplotlib is there."""
+    try:
+        from itm.visual.report_figures import plot_ranks
+    except ImportError:
+        print("no plot: pip install 'itm-lightning[plot]'")
+    else:
+        plot_ranks({name: row.ranks for name, row in rows.items()}, path)
 
 
-def score(cfg: DictConfig, matchers: dict[str, Matcher], split: Split) -> dict[str, np.ndarray]:
-    """Name the score matrices: of each matcher or file, of their ensemble, of completed labels."""
-    from itm.checkpoints.evaluation import score_completed, score_split
-    from itm.runs.matrices import read_matrices, with_ensemble
-
-    completed = {}
-    if cfg.transductive is not None:  # first, since it fails where no matcher has labels
-        completed = score_completed(matchers, split, cfg.transductive, cfg.batch_size)
-    if cfg.similarity is not None:
-        names = listed(cfg.similarity)
-        return with_ensemble(names, read_matrices(names)) | completed
-    names = listed(cfg.checkpoint)
-    scores = {}
-    for path, matcher in matchers.items():
-        matcher.memory_budget = cfg.memory_budget
-        scores[path] = score_split(matcher, split, cfg.batch_size)
-    return with_ensemble(names, [scores[path] for path in names]) | completed
-
-
-def keep(
-    cfg: DictConfig,
-    matrices: dict[str, np.ndarray],
-    ranks: dict[str, Ranks],
-    owner: np.ndarray,
-    out: Path,
-) -> None:
-    """Write the ranks, the matrices and the plot that were asked for."""
-    from itm.runs.matrices import write_matrices
-    from itm.runs.record import write_ranks
-
-    if cfg.save_ranks:
-        for i, both in enumerate(ranks.values()):
-            write_ranks(out / f"ranks_{i}.npz", *both, owner)
-    if cfg.save_similarity:
-        write_matrices(out, matrices.values())
-    if cfg.plot:
-        try:
-            from itm.visual.report_figures import plot_ranks
-        except ImportError:
-            print("no plot: pip install 'itm-lightning[plot]'")
-        else:
-            plot_ranks(ranks, out / "ranks.png")
+def prepare(arguments: list[str]) -> list[str]:
+    """Check the output folder, and take the data of the run of the checkpoint."""
+    check_result_folder(arguments, COMMAND, FILES)
+    return use_run_data(arguments)
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")
@@ -139,7 +131,7 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Console entry point."""
-    run(_main)
+    run(_main, prepare)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,25 @@ from omegaconf import DictConfig
 
 from itm.app.config import CONF
 from itm.app.entry import run
+from itm.app.run_data import use_run_data
 from itm.app.splits import find_split
 from itm.data.layout import find_row, name_of
 from itm.matcher.explanation import Details, Explanation, explain
+from itm.runs.escape import printable
+from itm.runs.outputs import check_file
+from itm.utils.files import write_text
 
 __all__ = ["Details", "Explanation", "explain"]
+
+COMMAND = "itm.explain"
 
 
 def command(cfg: DictConfig) -> Path:
     """Explain one pair and write a picture or a page.
 
     Raises:
-        ValueError: no checkpoint, an image that the split lacks, an empty caption, or another
-            ending of `out`.
+        ValueError: no checkpoint, an image that the split lacks, an empty caption, another ending
+            of `out`, or an `out` that exists.
     """
     # Late: importing this module for `explain` needs neither matplotlib nor Pillow.
     from itm.checkpoints.folder import load
@@ -36,6 +42,7 @@ def command(cfg: DictConfig) -> Path:
     out = Path(cfg.out)
     if out.suffix not in (".png", ".pdf", ".svg", ".html"):
         raise ValueError(f"out={out}: expected a .png, .pdf, .svg or .html")
+    check_file(out, COMMAND, cfg.overwrite)
     split = find_split(cfg)
     row = find_row(split, cfg.image)
     caption = cfg.caption
@@ -48,12 +55,11 @@ def command(cfg: DictConfig) -> Path:
     name = name_of(split, row)
     picture = Pictures(split, cfg.images).full(name)
     figure = draw_explanation(found, picture, region_boxes(split, row, picture))
-    out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".html":
-        out.write_text(explanation_page(found, figure, name), encoding="utf-8")
+        write_text(out, explanation_page(found, figure, name))
     else:
-        save(figure, out)
-    print(f"image {name}: {caption!r} scores {found.score:.4f}\nwritten to {out}")
+        save(figure, out, command=COMMAND)
+    print(f"image {printable(name)}: {caption!r} scores {found.score:.4f}\nwritten to {out}")
     return out
 
 
@@ -64,7 +70,7 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Console entry point."""
-    run(_main)
+    run(_main, use_run_data)
 
 
 if __name__ == "__main__":

@@ -7,75 +7,94 @@ with a box count, and several boxes of a phrase are one box around them.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
-import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from itm.app.config import CONF
 from itm.app.entry import run
+from itm.app.run_data import check_result_folder, use_run_data
 from itm.app.splits import find_split
 from itm.data.layout import find_row, name_of, read_array
 from itm.phrases.localisation import FOUND, localise, region_scores
 from itm.phrases.localisation import measure_localisation as measure
 from itm.phrases.split import PhraseSplit
+from itm.runs.outputs import check_folder, result_folder
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["localise", "measure", "region_scores"]
 
+COMMAND = "itm.localise"
+FILES = ("localisation.json", "phrases.png")
 COLUMNS = ("type", "phrases", "R@1", "R@5", "R@10", "upper bound", "chance")
 
 
 def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
-    """Localise the phrases of a split, print a table, write localisation.json.
+    """Localise the phrases of a split, write localisation.json, and print a table.
 
     Raises:
-        ValueError: no checkpoint.
+        ValueError: no checkpoint, or a folder that holds another result.
     """
-    # Late: importing this module for `localise` needs nothing of this.
+    # Late: importing this module for `localise` needs none of these.
     from itm.checkpoints.folder import load
     from itm.phrases.files import read_phrases
     from itm.phrases.split import phrase_split
-    from itm.runs.record import environment
+    from itm.runs.record import environment, write_json
     from itm.runs.tables import rows_table
 
     if cfg.checkpoint is None:
         raise ValueError("give checkpoint=RUN, the output folder of a training run")
+    out = Path(HydraConfig.get().runtime.output_dir)
+    check_folder(out, COMMAND, FILES, cfg.overwrite)
     matcher = load(cfg.checkpoint, model_class=cfg.model_class, device=cfg.device)
     split = find_split(cfg)
     phrases = phrase_split(split, read_phrases(cfg.phrases, split))
+    picture = None if cfg.image is None else _picture(cfg, phrases)
     vectors = None if cfg.vectors is None else read_array(Path(cfg.vectors))
     scores = region_scores(matcher, phrases, cfg.context, vectors)
     report = measure(phrases, scores)
-    title = f"{type(matcher).__name__}, {split.folder.name} {split.name}, overlap {FOUND}"
-    print(rows_table(title, COLUMNS, [[name, *row.values()] for name, row in report.items()]))
-    out = Path(HydraConfig.get().runtime.output_dir)
     facts = {"checkpoint": str(cfg.checkpoint), "split": split.name, **environment()}
-    path = out / "localisation.json"
-    path.write_text(json.dumps({**facts, "results": report}, indent=1), encoding="utf-8")
-    print(f"written to {path}")
-    if cfg.image is not None:
-        print(f"drawn in {_draw(cfg, phrases, scores, out / 'phrases.png')}")
+    with result_folder(out, COMMAND, FILES, cfg.overwrite) as place:
+        write_json(place / "localisation.json", {**facts, "results": report})
+        if picture is not None:
+            from itm.visual import draw_image, save  # late: matplotlib is optional
+
+            row = find_row(phrases, cfg.image)
+            save(draw_image(picture, phrases, scores, row), place / "phrases.png", command=COMMAND)
+    title = f"{type(matcher).__name__}, {split.folder.resolve().name} {split.name}, overlap {FOUND}"
+    print(rows_table(title, COLUMNS, [[name, *row.values()] for name, row in report.items()]))
+    print(f"written to {out / 'localisation.json'}")
+    if picture is not None:
+        print(f"drawn in {out / 'phrases.png'}")
     return report
 
 
-def _draw(cfg: DictConfig, split: PhraseSplit, scores: np.ndarray, path: Path) -> Path:
-    """Draw the phrases of `image=` in its picture.
+def _picture(cfg: DictConfig, split: PhraseSplit) -> Image:
+    """Read the picture of `image=`.
 
     Raises:
-        ValueError: no such image, or no picture of it.
+        ValueError: no such image, no picture of it, or no phrases.
     """
-    from itm.data.pictures import Pictures  # late: Pillow and matplotlib are optional
-    from itm.visual import draw_image, save
+    from itm.data.pictures import Pictures  # late: Pillow is optional
 
     row = find_row(split, cfg.image)
+    if not (split.caption_image == row).any():
+        raise ValueError(f"image={cfg.image} has no phrases; leave image= out or give another one")
     picture = Pictures(split, cfg.images).full(name_of(split, row))
     if picture is None:
         raise ValueError(f"image={cfg.image} has no picture; give images=FOLDER with pictures")
-    save(draw_image(picture, split, scores, row), path)
-    return path
+    return picture
+
+
+def prepare(arguments: list[str]) -> list[str]:
+    """Check the output folder, and take the data of the run of the checkpoint."""
+    check_result_folder(arguments, COMMAND, FILES)
+    return use_run_data(arguments)
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="localise")
@@ -85,7 +104,7 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Console entry point."""
-    run(_main)
+    run(_main, prepare)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m itm.report`: one page over any set of runs, as Markdown and as HTML."""
+"""`python -m itm.report`: one page over any set of runs, and their results as a table."""
 
 from __future__ import annotations
 
@@ -13,66 +13,87 @@ from omegaconf import DictConfig, ListConfig
 
 from itm.app.config import CONF
 from itm.app.entry import run
-from itm.runs.groups import group_seeds
-from itm.runs.history import Run, find_runs
-from itm.runs.report import Section, differences, every_run, markdown, results
+from itm.app.run_data import check_result_folder
+from itm.runs import report_files
+from itm.runs.escape import printable
+from itm.runs.groups import Groups, group_seeds
+from itm.runs.history import find_runs
+from itm.runs.outputs import result_folder
+from itm.runs.report import Section, costs, differences, every_run, results, unfinished_runs
+from itm.utils.checks import check_choice
+from itm.utils.files import write_text
 from itm.visual.report_page import report_page
 
+COMMAND = "itm.report"
+FILES = ("report.md", "report.html", "results.*", "recall*.svg", "against*.svg", "training*.svg")
+ENDINGS = {"csv": "csv", "latex": "tex", "json": "json"}
 
-def report(cfg: DictConfig) -> Path:
-    """Read the runs, write report.md, report.html and the plots.
+
+def command(cfg: DictConfig) -> Path:
+    """Read the runs; write the page, the plots and the tables; print the results.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: no runs= and no outputs in the working folder, or an against= that no run has.
+        ValueError: no runs= and no outputs in the working folder, an against= that no run has, or
+            a folder that holds another report.
         FileNotFoundError: no run below the given folders.
     """
+    check_choice("format", cfg.format, report_files.FORMATS)
     out = Path(cfg.out or HydraConfig.get().runtime.output_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    runs, failed = find_runs(places(cfg.runs))
-    # The default is accepted even where no loss has a margin.
-    known = {"loss.margin", *(setting for r in runs for setting in r.settings)}
-    if cfg.against not in known:
-        raise ValueError(
-            f"against={cfg.against} is not an option of these runs: give one of "
-            f"{', '.join(sorted(known))}"
-        )
-    sections: list[Section] = []
-    for number, test in enumerate(dict.fromkeys(r.test for r in runs)):
-        part = [r for r in runs if r.test == test]
-        sections += compare(part, cfg, out, f"_{number}" if number else "")
-    sections.append(every_run(runs))
-    if failed:
-        text = "\n".join(str(folder) for folder in failed)
-        sections.append(Section(f"{len(failed)} runs without results", text))
-    title = f"{len(runs)} runs"
-    (out / "report.md").write_text(markdown(title, sections), encoding="utf-8")
-    (out / "report.html").write_text(report_page(title, sections), encoding="utf-8")
-    print(f"{len(runs)} runs, {len(failed)} without results; written to {out / 'report.html'}")
+    searched = places(cfg.runs)
+    with result_folder(out, COMMAND, FILES, cfg.overwrite) as folder:
+        runs, unfinished = find_runs(searched)
+        # The default is accepted even if no loss has a margin.
+        known = {"loss.margin", *(setting for r in runs for setting in r.settings)}
+        if cfg.against not in known:
+            raise ValueError(
+                f"against={cfg.against} is not an option of these runs: give one of "
+                f"{', '.join(sorted(known))}"
+            )
+        tests = {
+            test: group_seeds([r for r in runs if r.test == test])
+            for test in dict.fromkeys(r.test for r in runs)
+        }
+        sections: list[Section] = []
+        for number, (test, groups) in enumerate(tests.items()):
+            sections += compare(groups, test, cfg, folder, f"_{number}" if number else "")
+        sections.append(every_run(runs))
+        if unfinished:
+            sections.append(unfinished_runs(unfinished))
+        title = report_files.title_of(searched, runs)
+        write_text(folder / "report.md", report_files.markdown(title, sections))
+        write_text(folder / "report.html", report_page(title, sections))
+        for kind, ending in ENDINGS.items():
+            text = report_files.format_results(tests, kind)
+            write_text(folder / f"results.{ending}", text)
+    print(report_files.format_results(tests, cfg.format))
+    failed = f", {len(unfinished)} without results" if unfinished else ""
+    print(printable(f"{len(runs)} runs{failed}; written to {out / 'report.html'}"))
     return out
 
 
-def compare(runs: Sequence[Run], cfg: DictConfig, out: Path, suffix: str) -> list[Section]:
-    """The sections on all runs on one test: results, differences and plots."""
-    groups = group_seeds(runs)
+def compare(
+    groups: Groups, test: str, cfg: DictConfig, folder: Path, suffix: str
+) -> Sequence[Section]:
+    """Make the sections on all runs on one test split: results, differences, cost and plots."""
     best = dict(islice(groups.items(), cfg.most))
-    tables = [results(groups, runs[0].test, cfg.samples), differences(best, cfg.samples)]
-    sections = [table for table in tables if table is not None]
+    tables = [results(groups, test, cfg.samples), differences(best, cfg.samples), costs(groups)]
+    sections = [table for table in tables if table is not None and table.rows]
     try:
         from itm.visual.report_figures import report_figures
     except ImportError:
         print("no plots: pip install 'itm-lightning[plot]'")
         return sections
-    return sections + report_figures(groups, best, cfg.against, out, suffix)
+    return sections + report_figures(groups, best, cfg.against, folder, suffix)
 
 
 def places(given: Any) -> list[str]:
-    """The folders to search.
+    """List the folders to search.
 
     Raises:
-        ValueError: none given and none of the usual ones there.
+        ValueError: no folders are given and none of the usual ones exists.
     """
     if given is not None:
         return [str(x) for x in given] if isinstance(given, ListConfig) else [str(given)]
@@ -85,14 +106,20 @@ def places(given: Any) -> list[str]:
     return usual
 
 
+def prepare(arguments: list[str]) -> list[str]:
+    """Check the output folder."""
+    check_result_folder(arguments, COMMAND, FILES, "out")
+    return arguments
+
+
 @hydra.main(version_base="1.3", config_path=CONF, config_name="report")
 def _main(cfg: DictConfig) -> None:
-    report(cfg)
+    command(cfg)
 
 
 def main() -> None:
     """Console entry point."""
-    run(_main)
+    run(_main, prepare)
 
 
 if __name__ == "__main__":

@@ -11,59 +11,60 @@ from omegaconf import DictConfig
 
 from itm.app.config import CONF
 from itm.app.entry import run
+from itm.app.run_data import use_run_data
 from itm.app.splits import find_split
 from itm.data.layout import Split, find_row, name_of, read_captions
-from itm.index.answers import (
-    Answer,
-    answer_data,
-    answer_table,
-    captions_by_id,
-    printable,
-    unknown_words,
-)
+from itm.index.answers import Answer, answer_data, answer_table, captions_by_id, unknown_words
+from itm.runs.escape import printable
+from itm.runs.outputs import check_file, maker
+from itm.utils.files import write_text
 
 if TYPE_CHECKING:
     from itm.index.index import Index
 
-Own = dict[str, list[str]]  # id of each image -> its own captions
-
+COMMAND = "itm.search"
 HOW = (
     "train a matcher first, minutes on a laptop: `python -m itm.train hydra.run.dir=run`, then "
     "`python -m itm.search checkpoint=run query='a red ball'`"
 )
 
 
-def search(cfg: DictConfig) -> list[Answer]:
-    """Answer the queries; print a table for each, and write `out`.
+def command(cfg: DictConfig) -> list[Answer]:
+    """Answer the queries, write `out`, and print a table for each query.
 
     Raises:
-        ValueError: no checkpoint, no query, an unknown id, `top` below 1, or another ending of
-            `out`.
+        ValueError: no checkpoint, no query, an unknown id, `top` below 1, another ending of `out`,
+            or an `out` that exists.
     """
     asked = _queries(cfg)
-    if cfg.out is not None and Path(cfg.out).suffix not in (".html", ".json"):
-        raise ValueError(f"out={cfg.out} must end in .html or .json")
     if cfg.top < 1:
         raise ValueError(f"top={cfg.top}: expected at least 1")
+    if cfg.out is not None:
+        if Path(cfg.out).suffix not in (".html", ".json"):
+            raise ValueError(f"out={cfg.out} must end in .html or .json")
+        check_file(cfg.out, COMMAND, cfg.overwrite)
     split = find_split(cfg)
     asked = [(to, q if to == "images" else name_of(split, find_row(split, q))) for to, q in asked]
-    captions = captions_by_id(split)
     index = _index(cfg, split)
-    answers = []
+    answers, unknown = [], dict.fromkeys("")
     for to, query in asked:
-        unknown = unknown_words(index.matcher, query) if to == "images" else []
-        if unknown:
-            print(f"words the matcher does not know: {printable(' '.join(unknown))}")
         given: dict[str, Any] = {"sentence" if to == "images" else "image": query}
         answers.append(Answer(query, to, index.search(**given, top=cfg.top, exact=cfg.exact)))
-        print(answer_table(answers[-1], captions))
+        unknown |= dict.fromkeys(unknown_words(index.matcher, query) if to == "images" else [])
+    captions = captions_by_id(split)
     if cfg.out is not None:
         _write(cfg, split, captions, answers)
+    if unknown:
+        print(f"words the matcher does not know: {printable(' '.join(unknown))}")
+    for answer in answers:
+        print(answer_table(answer, captions))
+    if cfg.out is not None:
+        print(f"written to {cfg.out}")
     return answers
 
 
 def _queries(cfg: DictConfig) -> list[tuple[str, str]]:
-    """("images" or "captions", query) of all queries."""
+    """List ("images" or "captions", query) of all queries."""
     if cfg.checkpoint is None and (cfg.index is None or not Path(cfg.index).is_dir()):
         raise ValueError(f"give checkpoint=RUN (a run folder, saved folder or .ckpt); {HOW}")
     asked = [("images", cfg.query)] if cfg.query is not None else []
@@ -76,7 +77,7 @@ def _queries(cfg: DictConfig) -> list[tuple[str, str]]:
 
 
 def _index(cfg: DictConfig, split: Split) -> Index:
-    """The index in `index=`, which is built and written when it is not there."""
+    """Read the index in `index=`, or build it and write it there."""
     from itm.index.stored import index_of  # late: imports the models, and takes seconds
 
     keys = ("model_class", "device", "kind", "shortlist", "batch_size")
@@ -87,33 +88,33 @@ def _index(cfg: DictConfig, split: Split) -> Index:
     return index
 
 
-def _write(cfg: DictConfig, split: Split, captions: Own, answers: list[Answer]) -> None:
+def _write(
+    cfg: DictConfig, split: Split, captions: dict[str, list[str]], answers: list[Answer]
+) -> None:
     """Write the page or the JSON file."""
-    out = Path(cfg.out)
-    if out.suffix == ".html":
+    if Path(cfg.out).suffix == ".html":
         from itm.data.pictures import Pictures
         from itm.visual.search_page import search_page
 
         searched = cfg.checkpoint or cfg.index
-        about = f"{split.num_images} images of {split.folder.name} {split.name}, {searched}"
+        about = f"{split.num_images} images of {split.folder} {split.name}, {searched}"
         text = search_page(answers, captions, Pictures(split, cfg.images), about)
     else:
         facts = {"checkpoint": cfg.checkpoint, "root": str(split.folder), "split": split.name}
         results = [answer_data(answer, captions) for answer in answers]
-        text = json.dumps({**facts, "results": results}, indent=1, ensure_ascii=False)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
-    print(f"written to {out}")
+        record = {"generator": maker(COMMAND), **facts, "results": results}
+        text = json.dumps(record, indent=1, ensure_ascii=False)
+    write_text(cfg.out, text)
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="search")
 def _main(cfg: DictConfig) -> None:
-    search(cfg)
+    command(cfg)
 
 
 def main() -> None:
     """Console entry point."""
-    run(_main)
+    run(_main, use_run_data)
 
 
 if __name__ == "__main__":

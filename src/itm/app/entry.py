@@ -92,3 +92,6 @@ def quiet() -> None:
         "The dirpath has changed from",  # resume=X.ckpt starts a folder and a best score of its own
     ):
         warnings.filterwarnings("ignore", message)
+    for stream in (sys.stdout, sys.stderr):
+        set_errors: Any = getattr(stream, "reconfigure", lambda **_: None)
+        set_errors(errors="replace")  # characters that the terminal lacks become "?"

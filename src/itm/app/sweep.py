@@ -15,6 +15,15 @@ from itm.app.entry import tell
 class Summary(Callback):
     """Print a line per finished job and one table over all, also as CSV, Markdown and a plot."""
 
+    def __init__(self) -> None:
+        self._earlier: dict[Path, int] = {}  # jobs of an earlier sweep in the same folder
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the jobs of an earlier sweep."""
+        from itm.runs.sweep import job_times  # late, see below
+
+        self._earlier = job_times(Path(config.hydra.sweep.dir))
+
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         """Say what a job of a multirun reached."""
         from itm.runs.sweep import FAILURE  # late, see below
@@ -37,12 +46,13 @@ class Summary(Callback):
         from itm.runs.tables import rows_table
 
         folder = Path(config.hydra.sweep.dir)
-        jobs = collect_jobs(folder)
+        jobs = collect_jobs(folder, self._earlier)
         if not jobs:
             return
         columns, rows = job_table(jobs)
-        print(rows_table(f"{len(rows)} jobs in {folder}", columns, rows))
         write_table(folder, columns, rows)
+        print(rows_table(f"{len(rows)} jobs in {folder}", columns, rows))
+        self._average(folder, jobs)
         try:
             from itm.visual.sweep_figure import plot_jobs
         except ImportError:
@@ -52,6 +62,18 @@ class Summary(Callback):
         if failed := [job["job"] for job in jobs if "failure" in job]:
             print(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
             raise SystemExit(1)
+
+    def _average(self, folder: Path, jobs: list[dict[str, Any]]) -> None:
+        """Write and print the means over seeds, if jobs differ in the seed alone."""
+        from itm.runs.sweep import seed_table, write_table  # late, as above
+        from itm.runs.tables import rows_table
+
+        means = seed_table(jobs)
+        for path in folder.glob("summary_seeds.*"):  # of an earlier sweep
+            path.unlink()
+        if means is not None:
+            write_table(folder, *means, "summary_seeds")
+            print(rows_table("mean ± standard deviation over seeds", *means))
 
 
 def write_failure(folder: Path, error: Exception) -> None:

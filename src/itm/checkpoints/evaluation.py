@@ -1,14 +1,19 @@
-"""What matchers make of a split: scores, scores with completed labels, written sentences."""
+"""Apply matchers to a split: scores, scores with completed labels, generated sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from itm.data.layout import Split
 from itm.layers.text import as_text_encoder
+from itm.matcher.inputs import caption_batches, image_batches
+from itm.matcher.scoring import encode, score_encoded
 from itm.metrics.captioning import caption_scores
 from itm.models.cvse.cvse import CVSE
 from itm.models.cvse.transductive import PUBLISHED, score_transductive
@@ -18,32 +23,79 @@ if TYPE_CHECKING:
     from itm.matcher.matcher import Matcher
 
 
-def score_split(matcher: Matcher, split: Split, batch_size: int = 128) -> np.ndarray:
+T = TypeVar("T")
+
+
+def score_split(
+    matcher: Matcher, split: Split, batch_size: int = 128, progress: bool = False
+) -> np.ndarray:
     """Score every image of a split with every caption; each is encoded once.
 
     Args:
-        matcher: with `text=vectors` it reads the split's sentence vectors in place of sentences.
+        matcher: with `text=vectors` it reads the split's sentence vectors instead of sentences.
         split: N images, M captions.
-        batch_size: how many are encoded at once.
+        batch_size: number of images or captions encoded at once.
+        progress: show a bar on a terminal.
 
     Returns:
         (N, M) float32.
     """
     vectors = as_text_encoder(matcher.text).needs_vectors
     sentences = split.sentence_vectors() if vectors else split.captions
-    return matcher.score(split.view(), sentences, batch_size)
+    out = np.empty((split.num_images, len(sentences)), np.float32)
+    watch = _watch if progress else _silent
+    batches = image_batches(split.view(), batch_size)
+    images = encode(matcher, watch(batches, "images", len(out) / batch_size))
+    words = caption_batches(matcher, sentences, batch_size)
+    captions = encode(matcher, watch(words, "captions", len(sentences) / batch_size))
+    blocks: Any = watch(images, "scores", len(images))  # read once, block by block
+    return score_encoded(matcher, blocks, captions, out)
+
+
+def score_matchers(
+    matchers: Mapping[str, Matcher], split: Split, batch_size: int, memory_budget: int
+) -> dict[str, np.ndarray]:
+    """Score a split by each matcher, with a bar on a terminal.
+
+    Args:
+        matchers: name -> matcher.
+        split: N images, M captions.
+        batch_size: number of images or captions encoded at once.
+        memory_budget: bytes that one block of scores may need.
+
+    Returns:
+        Name -> (N, M) float32.
+    """
+    scores = {}
+    for name, matcher in matchers.items():
+        matcher.memory_budget = memory_budget
+        scores[name] = score_split(matcher, split, batch_size, progress=True)
+    return scores
+
+
+def _watch(items: Iterable[T], what: str, total: float) -> Iterable[T]:
+    """Show a bar while items are worked on; it disappears at the end."""
+    console = Console(stderr=True)
+    return track(
+        items, what, math.ceil(total), console=console, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+
+
+def _silent(items: Iterable[T], what: str, total: float) -> Iterable[T]:
+    return items
 
 
 def score_completed(
     matchers: Mapping[str, Matcher], split: Split, rule: str, batch_size: int = 128
 ) -> dict[str, np.ndarray]:
-    """Score a split by each CVSE, after the captions of the split lent each other concept labels.
+    """Score a split by each CVSE, with concept labels completed from the captions of the split.
 
     Args:
-        matchers: name -> matcher; those of other classes are passed over.
+        matchers: name -> matcher; matchers of other classes are left out.
         split: N images, M captions.
         rule: "f30k" or "coco", see `itm.models.cvse.transductive.PUBLISHED`.
-        batch_size: how many are encoded at once.
+        batch_size: number of images or captions encoded at once.
 
     Returns:
         Name with "(transductive)" -> (N, M) float32.
@@ -64,11 +116,11 @@ def score_completed(
 
 
 class Written(NamedTuple):
-    """What one matcher wrote.
+    """The sentences that one matcher generated.
 
     Attributes:
         sentences: N sentences, one per image.
-        scores: as `itm.metrics.captioning.caption_scores` computes them.
+        scores: from `itm.metrics.captioning.caption_scores`.
     """
 
     sentences: list[str]
@@ -78,12 +130,12 @@ class Written(NamedTuple):
 def write_sentences(
     matchers: Mapping[str, Matcher], split: Split, batch_size: int = 128
 ) -> dict[str, Written]:
-    """Let each matcher with a captioner write a sentence per image, and score the sentences.
+    """Generate a sentence per image with each matcher that has a captioner, and score it.
 
     Args:
-        matchers: name -> matcher; those without a captioner are passed over.
+        matchers: name -> matcher; matchers without a captioner are left out.
         split: N images, whose captions are the references.
-        batch_size: images at once.
+        batch_size: number of images at once.
 
     Raises:
         ValueError: none of the matchers has a captioner.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich.markup import escape
-
 from itm.data.layout import Split, name_of
 from itm.runs.tables import rows_table
 from itm.text.tokenizers import TOKENIZERS
@@ -60,10 +58,10 @@ def answer_table(answer: Answer, captions: Captions) -> str:
         title, columns = f"image {answer.query}", ["", "caption", "score", "its own"]
         notes = ["yes" if hit.item in captions[answer.query] else "" for hit in answer.hits]
     rows = [
-        [place, _plain(hit.item), f"{hit.score:.4f}", _plain(note)]
+        [place, hit.item, f"{hit.score:.4f}", note]
         for place, (hit, note) in enumerate(zip(answer.hits, notes, strict=True), 1)
     ]
-    return rows_table(_plain(title), columns, rows)
+    return rows_table(title, columns, rows)
 
 
 def answer_data(answer: Answer, captions: Captions) -> dict[str, Any]:
@@ -73,13 +71,3 @@ def answer_data(answer: Answer, captions: Captions) -> dict[str, Any]:
     own = captions[answer.query]
     found = [{**hit._asdict(), "own": hit.item in own} for hit in answer.hits]
     return {"image": answer.query, "captions": found}
-
-
-def printable(text: str) -> str:
-    """Replace the control characters of a text, which would act in a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _plain(text: str) -> str:
-    """Text for a cell: rich's markup does not act in it."""
-    return escape(printable(text))

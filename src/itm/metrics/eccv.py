@@ -12,10 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from itm.metrics.ranking import Matrix, to_numpy, topk
+from itm.metrics.ranking import KS, Matrix, to_numpy, topk
 from itm.metrics.retrieval import evaluate
-
-KS = (1, 5, 10)
 
 
 class Judgements(NamedTuple):

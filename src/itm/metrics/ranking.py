@@ -14,6 +14,7 @@ from torch import Tensor
 Matrix = np.ndarray | Tensor
 Ranks = tuple[np.ndarray, np.ndarray]
 
+KS = (1, 5, 10)  # the K of the recalls and other metrics at K that the field reports
 TILE = 1024  # rows and columns compared at once: 4 MB of float32 stay in the processor's cache
 
 

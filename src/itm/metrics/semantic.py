@@ -16,9 +16,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import coo_array
 
 from itm.metrics.protocols import Rows
-from itm.metrics.ranking import caption_rows, expand, topk
-
-KS = (1, 5, 10)
+from itm.metrics.ranking import KS, caption_rows, expand, topk
 
 
 class _Lists(NamedTuple):

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-KS = (1, 5, 10)
+from itm.metrics.ranking import KS
+
 # 0-based "i2t" (I,) and "t2i" (C,), -1 = no answer; "image" (C,), row of each caption's image.
 QueryRanks = dict[str, np.ndarray]
 

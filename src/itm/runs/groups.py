@@ -2,66 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from itm.runs.history import GROUPS, Run
+from itm.runs.history import Run
+from itm.runs.run_files import GROUPS
 
-# Settings that say where and how fast a run ran, not what was run.
-ASIDE = ("seed", "trainer.", "resume", "test", "compile", "chunk_size", "data.resident",
-         "callbacks", "logger", "hydra")  # fmt: skip
+NAMED = GROUPS[:4]  # choices that need no "model=" in front
+# Options that neither change training nor what is measured: where it is logged and how it began.
+ASIDE = ("seed", "resume", "overwrite", "test", "logger")
+ASIDE_TRAINER = ("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.logger")
+
+Groups = Mapping[str, Sequence[Run]]  # what tells the runs apart -> runs, one per seed
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """List the settings that vary between runs, without seeds and options of the machine.
+    """List the settings that vary between runs, except those in `ASIDE`.
 
-    Settings that follow from the choice of model, loss, data and text, such as a published learning
-    rate, are left out: naming the choice is enough.
+    Settings that follow from a choice such as the model or the trainer, for example a published
+    learning rate, are left out: naming the choice is enough.
     """
-    kinds: dict[Any, list[Run]] = {}
-    for run in runs:
-        if run.settings:
-            kinds.setdefault(tuple(run.settings.get(key) for key in GROUPS), []).append(run)
     known = [run for run in runs if run.settings]
+    kinds: dict[Any, list[Run]] = {}
+    for run in known:
+        kinds.setdefault(tuple(run.settings.get(key) for key in GROUPS), []).append(run)
     choices = [key for key in GROUPS if _varies(known, key)]
     names = dict.fromkeys(key for run in known for key in run.settings)
-    own = [key for key in names if key not in GROUPS and not key.startswith(ASIDE)]
+    own = [key for key in names if key not in GROUPS and not _is_aside(key)]
     return choices + [key for key in own if any(_varies(kind, key) for kind in kinds.values())]
 
 
+def _is_aside(key: str) -> bool:
+    return key.partition(".")[0] in ASIDE or key in ASIDE_TRAINER
+
+
 def _varies(runs: Sequence[Run], key: str) -> bool:
-    return len({str(run.settings.get(key)) for run in runs}) > 1
+    return len({_comparable(run.settings.get(key)) for run in runs}) > 1
 
 
 def group_seeds(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Group runs that differ only in the seed; the group with the best mean rsum comes first.
+    """Group runs whose whole configuration is equal except for the seed.
+
+    Trainer, callbacks, optimiser, precision and data count; `ASIDE` lists what does not. The group
+    with the best mean validation comes first, groups without a validation last, by their test.
 
     Returns:
-        The varying settings in words, such as "vsrn loss.margin=0.1" -> runs. A run without
-        settings forms a group of its own, under its own name.
+        The varying settings in words, such as "vsrn loss.margin=0.1" -> runs. If nothing varies,
+        the choices of model, loss and data. A run without settings forms a group of its own, under
+        its own name.
     """
     keys = differing(runs)
-    groups: dict[str, list[Run]] = {}
+    groups: dict[Any, list[Run]] = {}
     for run in runs:
-        groups.setdefault(_label(run, keys), []).append(run)
-    return dict(sorted(groups.items(), key=lambda item: -mean(item[1], "rsum")))
+        groups.setdefault(_identity(run), []).append(run)
+    named: dict[str, list[Run]] = {}
+    for group in sorted(groups.values(), key=_order):
+        label = base = _label(group[0], keys)
+        number = 2
+        while label in named:
+            label, number = f"{base} #{number}", number + 1
+        named[label] = group
+    return named
+
+
+def _identity(run: Run) -> Any:
+    """Make a key that is equal for runs that differ only in the seed."""
+    if not run.settings:
+        return run.folder, run.name
+    items = ((k, v) for k, v in run.settings.items() if v is not None and not _is_aside(k))
+    return tuple(sorted((key, _comparable(value)) for key, value in items))
+
+
+def _comparable(value: Any) -> str:
+    """Write a value so that equal numbers are equal, and numbers differ from words."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return repr(float(value) if number else value)
+
+
+def _order(group: Sequence[Run]) -> tuple[bool, float, float]:
+    value, test = average(group, lambda run: run.validation), mean(group, "rsum")
+    return bool(np.isnan(value)), 0.0 if np.isnan(value) else -value, -test
 
 
 def _label(run: Run, keys: Sequence[str]) -> str:
+    if not run.settings:
+        return run.name
     given = {key: run.settings.get(key) for key in keys}
-    words = [str(v) if k in GROUPS else f"{k}={v}" for k, v in given.items() if v is not None]
-    return " ".join(words) if words and run.settings else run.name
+    words = [_word(key, value) for key, value in given.items() if value is not None]
+    if not keys:
+        words = [str(run.settings[key]) for key in NAMED[:3] if key in run.settings]
+    return " ".join(words) or ("default" if keys else run.name)
+
+
+def _word(key: str, value: Any) -> str:
+    """Name a setting; a class goes by its own name, without its module."""
+    if key in NAMED:
+        return str(value)
+    if key.endswith("._target_"):
+        return f"{key.removesuffix('._target_')}={str(value).rpartition('.')[2]}"
+    return f"{key}={value}"
+
+
+def average(group: Sequence[Run], value: Callable[[Run], float | None]) -> float:
+    """Average over the runs of a group that have a value; NaN if no run has one."""
+    found = [x for x in map(value, group) if x is not None]
+    return float(np.mean(found)) if found else float("nan")
 
 
 def mean(group: Sequence[Run], metric: str) -> float:
     """Average a metric over the runs of a group that have it; NaN if no run has it."""
-    values = [run.metrics[metric] for run in group if metric in run.metrics]
-    return float(np.mean(values)) if values else float("nan")
+    return average(group, lambda run: run.metrics.get(metric))
 
 
 def deviation(group: Sequence[Run], metric: str) -> float:
     """Compute the standard deviation of a metric over seeds (n - 1); NaN for a single run."""
-    values = [run.metrics[metric] for run in group if metric in run.metrics]
+    return deviation_of([run.metrics[metric] for run in group if metric in run.metrics])
+
+
+def deviation_of(values: Sequence[float]) -> float:
+    """Compute the standard deviation of numbers (n - 1); NaN for fewer than two."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+def spread(values: Sequence[float | None], digits: int = 1) -> str:
+    """Format mean and deviation of the numbers that are known, such as "410.2 ± 1.3"."""
+    found = [x for x in values if x is not None]
+    if not found:
+        return ""
+    around = deviation_of(found)
+    value = f"{np.mean(found):.{digits}f}"
+    return value if np.isnan(around) else f"{value} ± {around:.{digits}f}"

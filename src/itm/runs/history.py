@@ -1,20 +1,23 @@
-"""Read what finished runs left behind: settings, results, ranks of queries, learning curves."""
+"""Find runs of `itm.train` and `itm.evaluate` in folders, and what each of them reached."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
+from itm.runs.outputs import check_files
+from itm.runs.plain_files import read_record, run_of
+from itm.runs.record import FAILURE
+from itm.runs.run_files import metrics_of, read_curves, read_ranks, read_results, read_settings
 from itm.runs.tables import RECALLS
+from itm.utils.errors import first_line
 
-GROUPS = ("model", "loss", "data", "text")  # config groups whose choice names a run
+COSTS = ("parameters_m", "epochs", "seconds")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,9 @@ class Run:
         ranks: "i2t" (N,), "t2i" (M,) 0-based ranks and "image" (M,), or None.
         curves: column of metrics.csv -> (optimiser steps, values).
         source: folder of the training run whose best checkpoint was measured, or None.
+        validation: rsum of the validation split at the best checkpoint, or None.
+        costs: "parameters_m", "epochs" and "seconds" of the training, where recorded.
+        record: "command" and "device" of the training, where recorded.
     """
 
     folder: Path
@@ -42,6 +48,9 @@ class Run:
     ranks: dict[str, np.ndarray] | None
     curves: dict[str, tuple[np.ndarray, np.ndarray]]
     source: Path | None = None
+    validation: float | None = None
+    costs: dict[str, float] = field(default_factory=dict)
+    record: dict[str, str] = field(default_factory=dict)
 
     @property
     def seed(self) -> Any:
@@ -54,34 +63,64 @@ class Run:
         return self.metrics["rsum"]
 
 
-def find_runs(places: Iterable[str | Path]) -> tuple[list[Run], list[Path]]:
-    """Find all runs below some folders, and the folders of training runs without results.
+class Unfinished(NamedTuple):
+    """A run without results that can be shown: its folder, and the reason in one line."""
+
+    folder: Path
+    reason: str
+
+
+def find_runs(places: Iterable[str | Path]) -> tuple[list[Run], list[Unfinished]]:
+    """Find all runs below some folders, and the runs that failed, go on, or are damaged.
 
     Raises:
         FileNotFoundError: a folder does not exist, or no folder holds a run.
     """
-    runs, failed = [], []
-    for place in map(Path, places):
+    searched = [Path(place) for place in places]
+    runs: list[Run] = []
+    evaluations: list[Run] = []
+    unfinished = []
+    for place in searched:
         if not place.is_dir():
             raise FileNotFoundError(f"runs={place}: no such folder; give run or sweep folders")
-        for record in sorted(place.rglob("run.json"), key=_natural):
-            folder = record.parent
-            run = read_training(folder, _name(folder, place))
-            runs.append(run) if run else failed.append(folder)
-        for record in sorted(place.rglob("report.json"), key=_natural):
-            runs += read_evaluation(record.parent, _name(record.parent, place))
-    unique = merge(runs)
+        files = [*place.rglob("run.json"), *place.rglob("report.json")]
+        for file in sorted(files, key=_natural):
+            folder, name = file.parent, _name(file.parent, place)
+            try:
+                if file.name == "report.json":
+                    evaluations += read_evaluation(folder, name)
+                elif run := read_training(folder, name):
+                    runs.append(run)
+                else:
+                    unfinished.append(Unfinished(folder, _reason(folder)))
+            except Exception as error:  # files from anywhere; the other runs are shown
+                unfinished.append(Unfinished(folder, f"damaged: {first_line(error)}"))
+    unique = merge([*runs, *evaluations])
     if not unique:
-        looked = ", ".join(map(str, places))
+        looked = ", ".join(map(str, searched))
+        detail = "".join(f"\n{folder}: {reason}" for folder, reason in unfinished[:10])
         raise FileNotFoundError(
             f"no finished run below {looked}: looked for results.json beside run.json (itm.train) "
-            f"and for report.json (itm.evaluate); {len(failed)} unfinished runs"
+            f"and for report.json (itm.evaluate); {len(unfinished)} runs without results{detail}"
         )
-    return unique, failed
+    return unique, unfinished
+
+
+def _reason(folder: Path) -> str:
+    """Say why a run has no results."""
+    failure = folder / FAILURE
+    if failure.is_file():
+        return f"failed: {failure.read_text(encoding='utf-8', errors='replace').strip()[:500]}"
+    if (folder / "results.json").is_file():
+        return "resumed and not finished since; results of the earlier attempt are not shown"
+    return "not finished"
 
 
 def merge(runs: Iterable[Run]) -> list[Run]:
-    """Join runs that were found twice, and each run with its evaluations on the same test split."""
+    """Join runs that were found twice, and each run with its evaluations on the same test split.
+
+    The first of them gives the name.
+    """
     found: dict[Any, Run] = {}
     for run in runs:
         key = (run.source, run.test) if run.source else (run.folder.resolve(), run.name)
@@ -94,42 +133,96 @@ def merge(runs: Iterable[Run]) -> list[Run]:
 
 
 def read_training(folder: Path, name: str) -> Run | None:
-    """Read a run of itm.train; None if it has no results."""
-    path = folder / "results.json"
-    if not path.is_file():
+    """Read a run of itm.train; None if it has no results.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    results = read_results(folder)
+    if results is None:
         return None
-    values = json.loads(path.read_text(encoding="utf-8"))
-    stage = "test" if "test/rsum" in values else "val"
-    prefix = f"{stage}/"
-    metrics = {k.removeprefix(prefix): float(v) for k, v in values.items() if k.startswith(prefix)}
+    stage = "test" if "test/rsum" in results else "val"
+    metrics = metrics_of(results, f"{stage}/")
+    if "rsum" not in metrics:
+        raise ValueError("results.json holds no rsum")
     curves = read_curves(folder / "csv" / "metrics.csv")
-    for key in RECALLS:  # of an interrupted run only the curves hold them
-        if key not in metrics and f"val/{key}" in curves:
-            best = int(np.argmax(curves["val/rsum"][1]))
-            metrics[key] = float(curves[f"val/{key}"][1][best])
+    if "val/rsum" in curves and stage == "val":  # only the curves hold the recalls of a validation
+        best = int(np.argmax(curves["val/rsum"][1]))
+        for key in RECALLS:
+            values = curves.get(f"val/{key}", ((), ()))[1]
+            if key not in metrics and best < len(values):
+                metrics[key] = float(values[best])
     ranks = read_ranks(folder / "ranks.npz") if stage == "test" else None
-    settings = read_settings(folder)
-    return Run(folder, name, settings, _test(values), metrics, ranks, curves, folder.resolve())
+    settings = _with_precision(read_settings(folder), results)
+    own = Run(folder, name, settings, _test(results), metrics, ranks, curves)
+    return replace(own, source=folder.resolve(), **_training(results))
+
+
+def _with_precision(settings: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """Say on which hardware a precision was chosen automatically: GPUs use bfloat16."""
+    if settings.get("trainer.precision") != "auto" or "device" not in results:
+        return settings
+    device = str(results["device"]).partition(" (")[0]  # without the number of threads
+    return {**settings, "trainer.precision": f"auto on {device}"}
+
+
+def _training(results: dict[str, Any]) -> dict[str, Any]:
+    """Pick what a report shows of a training: validation, costs, command."""
+    rsum = results.get("val/rsum")
+    numbers = {key: results[key] for key in COSTS if isinstance(results.get(key), int | float)}
+    texts = {key: str(results[key]) for key in ("command", "device") if key in results}
+    known = isinstance(rsum, int | float) and np.isfinite(rsum) and rsum > 0
+    validation = float(rsum) if known else None  # type: ignore[arg-type]
+    return {"validation": validation, "costs": numbers, "record": texts}
 
 
 def read_evaluation(folder: Path, name: str) -> list[Run]:
-    """Read the rows of a run of itm.evaluate, with the settings of the training runs."""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    checkpoints = report.get("checkpoints", [])
+    """Read the rows of a run of itm.evaluate, with the settings of the training runs.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    check_files(folder, ("report.json", "ranks_*.npz"))
+    report = read_record(folder / "report.json")
+    checkpoints, results = report.get("checkpoints", []), report.get("results")
+    if not isinstance(results, dict) or not isinstance(checkpoints, list):
+        raise ValueError("report.json holds no results by name")
     rows = []
-    for i, (row, metrics) in enumerate(report["results"].items()):
-        checkpoint = Path(checkpoints[i]) if i < len(checkpoints) else None
-        source = _run_of(checkpoint) if checkpoint else None
-        settings = read_settings(source) if source else {}
-        if (
-            checkpoint
-            and source
-            and checkpoint not in (source, source / "checkpoints" / "best.ckpt")
-        ):
-            settings["checkpoint"], source = checkpoint.name, None  # not what the run itself tested
+    for i, (row, values) in enumerate(results.items()):
+        metrics = metrics_of(values)
+        if "rsum" not in metrics:
+            raise ValueError(f"report.json holds no rsum of {row}")
         ranks, test = read_ranks(folder / f"ranks_{i}.npz"), _test(report)
-        rows.append(Run(folder, f"{name}: {row}", settings, test, metrics, ranks, {}, source))
+        run = Run(folder, f"{name}: {row}", {}, test, metrics, ranks, {})
+        checkpoint = Path(checkpoints[i]) if i < len(checkpoints) else None
+        rows.append(run if checkpoint is None else _with_training(run, checkpoint, report))
     return rows
+
+
+def _with_training(run: Run, checkpoint: Path, report: dict[str, Any]) -> Run:
+    """Add what is known of the training run that a checkpoint comes from."""
+    source = run_of(checkpoint)
+    if source is None:
+        return run
+    try:
+        settings, results = read_settings(source), read_results(source) or {}
+    except (ValueError, OSError):  # the damaged run has a line of its own
+        return run
+    if _is_older(report, results):
+        return run  # of a checkpoint that the training has replaced since
+    settings = _with_precision(settings, results)
+    if checkpoint not in (source, source / "checkpoints" / "best.ckpt"):
+        return replace(run, settings={**settings, "checkpoint": checkpoint.name})
+    return replace(run, settings=settings, source=source, **_training(results))
+
+
+def _is_older(report: dict[str, Any], results: dict[str, Any]) -> bool:
+    """Tell whether an evaluation began before the training had ended, as far as is recorded."""
+    try:
+        ended = datetime.fromisoformat(results["started"]) + timedelta(seconds=results["seconds"])
+        return datetime.fromisoformat(report["started"]) < ended
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return False  # an earlier version recorded no times
 
 
 def _test(facts: dict[str, Any]) -> str:
@@ -139,61 +232,6 @@ def _test(facts: dict[str, Any]) -> str:
     return "{split} of {root}, {images} images, {protocol}".format_map(facts)
 
 
-def _run_of(checkpoint: Path) -> Path | None:
-    """Find the run folder that holds a checkpoint."""
-    places = [checkpoint, *checkpoint.parents][:3]
-    return next((place for place in places if (place / "run.json").is_file()), None)
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """Read the configuration of a run as flat names; config groups by the name of the choice.
-
-    It is read as plain YAML: references such as ${seed} stay text, and nothing is resolved.
-    """
-    path = folder / ".hydra" / "config.yaml"
-    if not path.is_file():
-        return {}
-    flat = dict(_flatten(_read_yaml(path)))
-    chosen = _read_yaml(folder / ".hydra" / "hydra.yaml")["hydra"]["runtime"]["choices"]
-    choices = {key: chosen.get(key) for key in GROUPS}
-    return {k: v for k, v in choices.items() if v is not None} | flat
-
-
-def _read_yaml(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
-def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, tuple(node) if isinstance(node, list) else node
-
-
-def read_ranks(path: Path) -> dict[str, np.ndarray] | None:
-    """Read the ranks that `itm.runs.record.write_ranks` wrote; None without a file."""
-    if not path.is_file():
-        return None
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in ("i2t", "t2i", "image")}
-
-
-def read_curves(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Read a metrics.csv: column -> (optimiser steps, values), without empty cells."""
-    if not path.is_file():
-        return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    curves = {}
-    for name in rows[0] if rows else []:
-        points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
-        if points and name not in ("step", "epoch"):
-            steps, values = zip(*points, strict=True)
-            curves[name] = np.array(steps), np.array(values)
-    return curves
-
-
 def _name(folder: Path, place: Path) -> str:
     relative = folder.relative_to(place).as_posix()
     return place.resolve().name if relative == "." else f"{place.resolve().name}/{relative}"
@@ -201,4 +239,4 @@ def _name(folder: Path, place: Path) -> str:
 
 def _natural(path: Path) -> list[Any]:
     """Sort job 10 after job 9."""
-    return [(part.isdigit(), int(part) if part.isdigit() else part) for part in path.parts]
+    return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in path.parts]

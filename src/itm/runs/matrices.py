@@ -7,21 +7,24 @@ from pathlib import Path
 
 import numpy as np
 
-from itm.data.layout import Split
+from itm.data.layout import Split, read_array
 
 
 def read_matrices(paths: Iterable[str | Path]) -> list[np.ndarray]:
     """Open saved (N, M) score matrices as memory maps.
 
     Raises:
-        ValueError: a file that holds no matrix, or a matrix of another shape than the first one.
+        ValueError: a file that is not a .npy file of numbers, or a matrix of another shape than the
+            first one.
     """
     matrices: list[np.ndarray] = []
     for path in paths:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+        matrix = read_array(Path(path))
         wanted = matrices[0].shape if matrices else ""
         if matrix.ndim != 2 or (wanted and matrix.shape != wanted):
             raise ValueError(f"{path} is {matrix.shape}, expected (images, captions) {wanted}")
+        if matrix.dtype.kind not in "fiu":
+            raise ValueError(f"{path} holds {matrix.dtype}, expected numbers")
         matrices.append(matrix)
     return matrices
 
@@ -35,7 +38,7 @@ def write_matrices(folder: Path, matrices: Iterable[np.ndarray]) -> None:
 def with_ensemble(names: Sequence[str], matrices: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Name the (N, M) score matrices of the members; add their mean if there are several.
 
-    A name that occurs again, since one file may be two members, gets the number of its place.
+    A repeated name (one file may be two members) gets the number of its place.
     """
     named: dict[str, np.ndarray] = {}
     for name, matrix in zip(names, matrices, strict=True):
@@ -54,7 +57,7 @@ def fits_split(matrix: np.ndarray, split: Split) -> bool:
 
 
 def caption_owner(matrix: np.ndarray, split: Split) -> np.ndarray:
-    """Find the (M,) row of each caption's image: from the split, or else five captions per image.
+    """Find the (M,) row of each caption's image: from the split, else for five captions per image.
 
     Raises:
         ValueError: the (N, M) matrix fits neither.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +18,21 @@ if TYPE_CHECKING:
 
     from itm.data.layout import Split
 
+FAILURE = "failure.txt"  # in the folder of a job that failed: the error in one line
+
 
 def environment() -> dict[str, Any]:
-    """Name versions and hardware; recorded with every result."""
+    """Name versions, hardware and the time; recorded with every result.
+
+    The time tells attempts at one run apart: results.json belongs to the attempt whose run.json
+    has the same "started".
+    """
     import torch  # late: commands that fail early need not wait for it
 
     packages = ("itm-lightning", "torch", "pytorch-lightning", "numpy")
     cuda = torch.cuda.is_available()
     return {
+        "started": datetime.now(timezone.utc).isoformat(),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "device": torch.cuda.get_device_name()
         if cuda

@@ -1,29 +1,26 @@
-"""The sections of a report over many runs: tables of results and differences, and Markdown."""
+"""The sections of a report over many runs: results, differences, costs, all runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from itm.metrics.significance import compare, holm, interval, same_queries
-from itm.runs.groups import deviation, mean
-from itm.runs.history import Run
-from itm.runs.tables import RECALLS, markdown_table
+from itm.runs.groups import Groups, spread
+from itm.runs.history import Run, Unfinished
+from itm.runs.tables import RECALLS
 
-NCS = ("i2t_ncs_10", "t2i_ncs_10")  # shown beside the recalls where runs have them
+NCS = ("i2t_ncs_10", "t2i_ncs_10")  # shown beside the recalls if runs have them
 NOTE = (
-    "± is the standard deviation over seeds. The interval is that of rsum on other test images of "
-    "the same kind (95 %, bootstrap over images with all their captions)."
+    "Sorted by the validation split. ± is the standard deviation over runs that differ only in the "
+    "seed. The interval is that of the test rsum on other test images of the same kind (95 %, "
+    "bootstrap over images with all their captions)."
 )
-
-Groups = Mapping[str, Sequence[Run]]  # what sets runs apart -> its runs, one a seed
 
 
 class Section(NamedTuple):
-    """A part of a report: a heading, and below it text, a table and a picture, where given."""
+    """A part of a report: a heading, and below it text, a table and a picture, if given."""
 
     title: str
     text: str = ""
@@ -36,37 +33,63 @@ def results(groups: Groups, test: str, samples: int) -> Section:
     """Tabulate all settings in the order of `groups`.
 
     Args:
-        groups: the runs on one test.
-        test: what it was.
-        samples: of the bootstrap.
+        groups: the runs on one test split.
+        test: its name.
+        samples: number of bootstrap samples.
     """
-    every = [run for group in groups.values() for run in group]
-    metrics = [name for name in (*RECALLS, *NCS) if any(name in run.metrics for run in every)]
     rows = []
+    metrics = shown_metrics(groups)
     for name, group in groups.items():
         kept = [run.ranks for run in group if run.ranks]
         around = ""
         if kept and all(same_queries(kept[0], ranks) for ranks in kept):
             around = "{:.1f} to {:.1f}".format(*interval(kept, samples))
-        numbers = [spread(group, metric) for metric in metrics]
-        rows.append([name, len(group), spread(group, "rsum"), around, *numbers])
-    columns = ["runs equal up to the seed", "seeds", "rsum", "95 % interval", *metrics]
-    return Section(f"Results on {test}", NOTE, columns, rows)
+        numbers = [spread([run.metrics.get(metric) for run in group]) for metric in metrics]
+        validation = spread([run.validation for run in group])
+        rsum = spread([run.metrics.get("rsum") for run in group])
+        rows.append([name, count(group), rsum, validation, around, *numbers])
+    columns = ["runs equal up to the seed", "runs", "test rsum", "val rsum", "95 % interval"]
+    return Section(f"Results on {test}", NOTE, [*columns, *metrics], rows)
 
 
-def spread(group: Sequence[Run], metric: str) -> str:
-    """Format mean and deviation over seeds, such as "410.2 ± 1.3"."""
-    value, around = mean(group, metric), deviation(group, metric)
-    if np.isnan(value):
-        return ""
-    return f"{value:.1f}" if np.isnan(around) else f"{value:.1f} ± {around:.1f}"
+def shown_metrics(groups: Groups) -> list[str]:
+    """List the metrics beside rsum that a table has columns for."""
+    every = [run for group in groups.values() for run in group]
+    return [name for name in (*RECALLS, *NCS) if any(name in run.metrics for run in every)]
+
+
+def count(group: Sequence[Run]) -> int | str:
+    """Count the runs of a group; runs that repeat a seed are no independent measurement."""
+    seeds = {repr(run.seed) for run in group}
+    runs = len(group)
+    return runs if len(seeds) == runs else f"{runs} ({len(seeds)} seed{'s'[: len(seeds) != 1]})"
+
+
+def costs(groups: Groups) -> Section:
+    """Tabulate parameters, epochs, seconds, hardware and the exact command of each setting."""
+    rows = []
+    for name, group in groups.items():
+        get = lambda key: [run.costs.get(key) for run in group]  # noqa: B023, E731
+        devices = dict.fromkeys(run.record["device"] for run in group if "device" in run.record)
+        commands = [run.record["command"] for run in group if "command" in run.record]
+        more = f" (and {len(commands) - 1} more)" if len(commands) > 1 else ""
+        numbers = [_cost(get("parameters_m"), 2), _cost(get("epochs")), _cost(get("seconds"))]
+        rows.append([name, *numbers, ", ".join(devices), (commands or [""])[0] + more])
+    columns = ["runs", "parameters, M", "epochs", "seconds", "hardware", "command"]
+    text = "Means over the runs of a row. The command is that of the first run."
+    return Section("Cost", text, columns, rows if any(any(row[1:]) for row in rows) else [])
+
+
+def _cost(values: Sequence[float | None], digits: int = 0) -> str:
+    """Format a number that is usually the same in all runs."""
+    return spread(values[:1] if len(set(values)) == 1 else values, digits)
 
 
 def differences(groups: Groups, samples: int) -> Section | None:
     """Compare every pair of settings: difference of rsum, its interval, its corrected p value.
 
     Returns:
-        The section; None where fewer than two settings kept the ranks of all their runs.
+        The section; None if fewer than two settings kept the ranks of all their runs.
     """
     ranks = {
         name: [run.ranks for run in group if run.ranks]
@@ -74,10 +97,10 @@ def differences(groups: Groups, samples: int) -> Section | None:
         if all(run.ranks for run in group)
     }
     names = list(ranks)
-    if len(names) < 2:
-        return None
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     pairs = [(a, b) for a, b in pairs if same_queries(ranks[a][0], ranks[b][0])]
+    if not pairs:
+        return None
     found = [compare(ranks[a], ranks[b], samples) for a, b in pairs]
     corrected = holm([difference.p for difference in found])
     rows = [
@@ -99,24 +122,24 @@ def verdict(p: float) -> str:
 
 
 def every_run(runs: Sequence[Run]) -> Section:
-    """List every run with its folder, best rsum first."""
+    """List every run with its seed, results, command and folder; best validation first."""
     rows = [
-        [r.name, "" if r.seed is None else str(r.seed), f"{r.rsum:.1f}", r.test, str(r.folder)]
-        for r in sorted(runs, key=lambda r: -r.rsum)
+        [
+            run.name,
+            "" if run.seed is None else str(run.seed),
+            f"{run.rsum:.1f}",
+            "" if run.validation is None else f"{run.validation:.1f}",
+            run.test,
+            run.record.get("command", ""),
+            str(run.folder),
+        ]
+        for run in sorted(runs, key=lambda run: (-(run.validation or 0), -run.rsum))
     ]
-    return Section("All runs", "", ["run", "seed", "rsum", "measured on", "folder"], rows)
+    columns = ["run", "seed", "rsum", "val rsum", "measured on", "command", "folder"]
+    return Section("All runs", "", columns, rows)
 
 
-def markdown(title: str, sections: Sequence[Section]) -> str:
-    """Write a report as GitHub Markdown; its pictures lie beside it."""
-    parts = [f"# {title}\n"]
-    for section in sections:
-        parts.append(f"## {section.title}\n")
-        if section.text:
-            parts.append(f"{section.text}\n")
-        if section.columns:
-            safe = [[str(cell).replace("|", r"\|") for cell in row] for row in section.rows]
-            parts.append(markdown_table(section.columns, safe))
-        if section.picture:
-            parts.append(f"![{section.title}]({section.picture.name})\n")
-    return "\n".join(parts)
+def unfinished_runs(unfinished: Sequence[Unfinished]) -> Section:
+    """List the runs without results: failed, damaged, or not finished."""
+    rows = [[str(folder), reason] for folder, reason in unfinished]
+    return Section(f"{len(rows)} runs without results", "", ["folder", "reason"], rows)

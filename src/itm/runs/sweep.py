@@ -1,58 +1,138 @@
-"""Collect the jobs of a sweep and put their results into one table."""
+"""Collect the jobs of a sweep and put their results into tables."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
+import numpy as np
 
-from itm.runs.tables import RECALLS, markdown_table
+from itm.runs.escape import for_markdown
+from itm.runs.groups import spread
+from itm.runs.plain_files import read_yaml
+from itm.runs.record import FAILURE
+from itm.runs.run_files import metrics_of, read_results
+from itm.runs.tables import RECALLS, cell_text, csv_table, markdown_table
+from itm.utils.errors import first_line
+from itm.utils.files import write_text
 
-FAILURE = "failure.txt"  # in the folder of a job that failed: the error in one line
+__all__ = [
+    "FAILURE",
+    "Table",
+    "collect_jobs",
+    "job_table",
+    "job_times",
+    "seed_table",
+    "write_table",
+]
 
 
-def collect_jobs(folder: Path) -> list[dict[str, Any]]:
-    """Read overrides and results of every job below a sweep folder, in job order."""
+class Table(NamedTuple):
+    """Columns and rows."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+def job_times(folder: Path) -> dict[Path, int]:
+    """Note when each job below a sweep folder began, for `collect_jobs`."""
+    files = folder.rglob(".hydra/overrides.yaml")
+    return {file.parent.parent: file.stat().st_mtime_ns for file in files}
+
+
+def collect_jobs(folder: Path, earlier: Mapping[Path, int] | None = None) -> list[dict[str, Any]]:
+    """Read overrides and results of every job below a sweep folder, in job order.
+
+    Args:
+        folder: of the sweep.
+        earlier: `job_times` before the sweep began; jobs of an earlier sweep in the same folder
+            are left out.
+
+    Returns:
+        For each job "job", "overrides" and its metrics, or "failure" with the reason in one line.
+    """
     jobs = []
-    for hydra_folder in sorted(folder.rglob(".hydra")):
-        job = hydra_folder.parent
-        given = yaml.safe_load((hydra_folder / "overrides.yaml").read_text(encoding="utf-8"))
-        overrides = dict(str(x).partition("=")[::2] for x in given)
-        results = job / "results.json"
-        values = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
-        jobs.append({"job": job.relative_to(folder).as_posix(), "overrides": overrides, **values})
-        if (job / FAILURE).is_file():
-            jobs[-1]["failure"] = (job / FAILURE).read_text(encoding="utf-8")
+    for job, time in job_times(folder).items():
+        if (earlier or {}).get(job) != time:
+            jobs.append({"job": job.relative_to(folder).as_posix(), **_read_job(job)})
     return sorted(jobs, key=lambda job: (len(job["job"]), job["job"]))
 
 
-def job_table(jobs: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Make columns and rows: the swept values, then the recalls and rsum, best job first.
+def _read_job(job: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"overrides": {}}
+    try:
+        given = read_yaml(job / ".hydra" / "overrides.yaml")
+        found["overrides"] = dict(str(x).partition("=")[::2] for x in given)
+        if (job / FAILURE).is_file():
+            failure = (job / FAILURE).read_text(encoding="utf-8", errors="replace")
+            return {**found, "failure": failure}
+        results = read_results(job)
+        if results is not None:
+            found |= {f"val/{k}": v for k, v in metrics_of(results, "val/").items()}
+            found |= {f"test/{k}": v for k, v in metrics_of(results, "test/").items()}
+    except Exception as error:  # one damaged job is one row of the table
+        return {**found, "failure": f"damaged: {first_line(error)}"}
+    return found
 
-    Results are of the test split, or of the validation split if no job scored the test split. The
-    cells of a job without results are "failed", the last one with the reason, where it is known.
+
+def job_table(jobs: Sequence[dict[str, Any]]) -> Table:
+    """Tabulate the swept values, the validation and the test of every job, best validation first.
+
+    Recalls are of the test split, or of the validation split if no job scored the test split. The
+    cells of a job without results are "failed", the last one with the reason, if it is known.
     """
-    keys = list(dict.fromkeys(key for job in jobs for key in job["overrides"]))
-    swept = [k for k in keys if len({job["overrides"].get(k) for job in jobs}) > 1]
-    stage = "test" if any("test/rsum" in job for job in jobs) else "val"
-    names = [name for name in [*RECALLS, "rsum"] if any(f"{stage}/{name}" in job for job in jobs)]
-    names = names or ["rsum"]  # every job failed
+    swept, names = _columns(jobs)
     rows = []
     for job in jobs:
-        values = [job.get(f"{stage}/{name}", "failed") for name in names]
+        values = [job.get(name, "failed") for name in names]
         if "failure" in job:
-            values[-1] = f"failed: {job['failure']}"
+            values = ["failed"] * (len(names) - 1) + [f"failed: {job['failure']}"]
         rows.append([job["job"], *(job["overrides"].get(k, "") for k in swept), *values])
-    rows.sort(key=lambda row: -row[-1] if isinstance(row[-1], float) else 1)
-    return ["job", *swept, *(f"{stage}/{name}" for name in names)], rows
+    first = len(swept) + 1  # val/rsum, if there is one, else the last column
+    key = first if names[0] == "val/rsum" else -1
+    rows.sort(key=lambda row: -row[key] if isinstance(row[key], float) else 1)
+    return Table(["job", *swept, *names], rows)
 
 
-def write_table(folder: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write `summary.csv` and `summary.md` into a sweep folder."""
-    with (folder / "summary.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([columns, *rows])
-    (folder / "summary.md").write_text(markdown_table(columns, rows), encoding="utf-8")
+def seed_table(jobs: Sequence[dict[str, Any]]) -> Table | None:
+    """Average the jobs that differ only in the seed: mean ± standard deviation, number of runs.
+
+    Returns:
+        The table, best validation first; None if no two finished jobs differ in the seed alone.
+    """
+    swept, names = _columns(jobs)
+    swept = [key for key in swept if key != "seed"]
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for job in jobs:
+        if "failure" not in job and names[-1] in job:
+            groups.setdefault(tuple(job["overrides"].get(k, "") for k in swept), []).append(job)
+    if not any(len({job["overrides"].get("seed") for job in g}) > 1 for g in groups.values()):
+        return None
+    means = lambda g: np.mean([job.get(names[0], -np.inf) for job in g])  # noqa: E731
+    rows = [
+        [*values, len(group), *(spread([job.get(name) for job in group]) for name in names)]
+        for values, group in sorted(groups.items(), key=lambda item: -means(item[1]))
+    ]
+    return Table([*swept, "runs", *names], rows)
+
+
+def _columns(jobs: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Find the options that vary between jobs, and the metrics that are known; rsum comes last."""
+    keys = dict.fromkeys(key for job in jobs for key in job["overrides"])
+    swept = [k for k in keys if len({job["overrides"].get(k) for job in jobs}) > 1]
+    stage = "test" if any("test/rsum" in job for job in jobs) else "val"
+    names = [f"{stage}/{name}" for name in (*RECALLS, "rsum")]
+    if stage == "test":
+        names.insert(0, "val/rsum")
+    return swept, [n for n in names if any(n in job for job in jobs)] or ["val/rsum"]
+
+
+def write_table(
+    folder: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]], name: str = "summary"
+) -> None:
+    """Write a table into a sweep folder as CSV and as Markdown."""
+    write_text(folder / f"{name}.csv", csv_table(columns, rows))
+    cells = [[for_markdown(cell_text(cell)) for cell in row] for row in rows]
+    text = markdown_table([for_markdown(column) for column in columns], cells)
+    write_text(folder / f"{name}.md", text)

@@ -1,25 +1,39 @@
-"""Print results as tables for the terminal and for Markdown."""
+"""Format results as tables for the terminal, Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from itm.runs.escape import for_csv, for_latex, printable
 
 RECALLS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
 
+WIDEST = 100  # characters of a column on the terminal; files hold the whole text
 
-def rows_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Format a table as text; numbers are right-aligned."""
-    table = Table(title=title, title_justify="left")
-    numeric = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
-    for name, number in zip(columns, numeric, strict=True):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+Rows = Sequence[Sequence[Any]]
+
+
+def rows_table(title: str, columns: Sequence[str], rows: Rows) -> str:
+    """Format a table for the terminal; numbers are right-aligned.
+
+    Titles, names and cells appear literally: markup and control characters do nothing.
+    """
+    table = Table(title=Text(printable(title)) if title else None, title_justify="left")
+    for i, name in enumerate(columns):
+        number = all(isinstance(row[i], int | float) or row[i] == "" for row in rows)
+        justify: Any = "right" if number else "left"
+        table.add_column(Text(printable(name)), justify=justify, no_wrap=True, max_width=WIDEST)
     for row in rows:
-        table.add_row(*(f"{x:.1f}" if isinstance(x, float) else str(x) for x in row))
-    console = Console(width=160, force_terminal=False, color_system=None)
+        table.add_row(*(Text(printable(cell_text(x))) for x in row))
+    # Wide enough for every column: a long cell must not shorten the others.
+    console = Console(width=WIDEST * len(columns), force_terminal=False, color_system=None)
     with console.capture() as capture:
         console.print(table)
     return capture.get().rstrip()
@@ -33,27 +47,62 @@ def metric_table(report: dict[str, dict[str, float]], title: str) -> str:
     names = list(next(iter(report.values())))
     rest = [key for key in names if key not in first]
     more = [[key, *(values[key] for values in report.values())] for key in rest]
-    return f"{text}\n{rows_table('', ['metric', *report], more)}"
+    return f"{text}\n{rows_table('', ['metric', *report], more)}" if more else text
 
 
 def result_table(results: dict[str, Any], title: str) -> str:
-    """Format one run: recalls, rsum and ranks of its validation and test splits."""
+    """Format one run: recalls, rsum and ranks of its validation and test splits.
+
+    What a split lacks is left blank; usually only rsum is known of the best validation.
+    """
     columns = ["split", "i2t R@1", "R@5", "R@10", "t2i R@1", "R@5", "R@10", "rsum", "medr", "meanr"]
     rows = []
     for stage in ("val", "test"):
-        if f"{stage}/{RECALLS[0]}" in results:
-            get = {name: float(results[f"{stage}/{name}"]) for name in [*RECALLS, "rsum"]}
+        if f"{stage}/rsum" in results:
+            get = lambda name: results.get(f"{stage}/{name}", "")  # noqa: B023, E731
             ranks = [
-                " / ".join(f"{results[f'{stage}/{way}_{kind}']:.0f}" for way in ("i2t", "t2i"))
+                " / ".join(f"{get(f'{way}_{kind}'):.0f}" for way in ("i2t", "t2i"))
+                if get(f"i2t_{kind}") != ""
+                else ""
                 for kind in ("medr", "meanr")
             ]
-            rows.append([stage, *(get[name] for name in RECALLS), get["rsum"], *ranks])
+            rows.append([stage, *map(get, RECALLS), get("rsum"), *ranks])
     return rows_table(title, columns, rows)
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Format a table as GitHub Markdown."""
-    cell = lambda x: f"{x:.1f}" if isinstance(x, float) else str(x)  # noqa: E731
+def markdown_table(columns: Sequence[str], rows: Rows) -> str:
+    """Format a table as GitHub Markdown; names and cells are Markdown already."""
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(cell(x) for x in row) + " |" for row in rows]
+    lines += ["| " + " | ".join(map(cell_text, row)) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def csv_table(columns: Sequence[str], rows: Rows) -> str:
+    """Format a table as CSV; no cell is a formula."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        [[*map(for_csv, row)] for row in (columns, *rows)]
+    )
+    return text.getvalue()
+
+
+def latex_table(columns: Sequence[str], rows: Rows, bold: set[tuple[int, int]]) -> str:
+    r"""Format a table as LaTeX, for `\usepackage{booktabs}`.
+
+    Args:
+        columns: names.
+        rows: cells.
+        bold: (row, column) of the cells in bold, both from 0.
+    """
+    lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\toprule"]
+    lines += [" & ".join(map(for_latex, columns)) + r" \\", r"\midrule"]
+    for i, row in enumerate(rows):
+        cells = [for_latex(cell_text(x)) for x in row]
+        cells = [rf"\textbf{{{x}}}" if (i, j) in bold else x for j, x in enumerate(cells)]
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def cell_text(value: Any) -> str:
+    """Write a cell: floats with one digit after the point."""
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

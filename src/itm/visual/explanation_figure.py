@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from itm.data.boxes import in_pixels
 from itm.data.layout import Split
 from itm.matcher.explanation import Explanation
+from itm.runs.escape import printable
 from itm.text.word_lists import STOP_WORDS, is_word
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def draw_explanation(
     Returns:
         A matplotlib figure; `itm.visual.save` writes it.
     """
-    details, tokens = explanation.details, explanation.tokens
+    explanation = explanation._replace(caption=printable(explanation.caption))
+    details, tokens = explanation.details, [printable(token) for token in explanation.tokens]
     seen = None
     if picture is not None and boxes is not None:
         seen = Seen(np.asarray(picture.convert("RGB")) / 255, np.asarray(boxes, float).clip(0, 1))
@@ -89,7 +91,7 @@ def draw_explanation(
     figure.suptitle(f"{caption}   ({explanation.score:.3f})", fontsize=12, **PLAIN)
     sheets = figure.subfigures(len(parts), 1, height_ratios=heights, squeeze=False)
     for sheet, part in zip(sheets[:, 0], parts, strict=True):
-        sheet.suptitle(part.title, fontsize=10, color=QUIET, x=0.01, ha="left")
+        sheet.suptitle(part.title, fontsize=10, color=QUIET, x=0.01, ha="left", **PLAIN)
         part.paint(sheet)
     return figure
 
@@ -181,10 +183,10 @@ def named(names: list[tuple[str, float, float]], title: str) -> Part:
 
     def paint(sheet: Any) -> None:
         axes, places = sheet.subplots(), np.arange(len(names))
-        words, image, sentence = zip(*names, strict=True)
+        shown, image, sentence = zip(*names, strict=True)
         axes.barh(places - 0.2, image, 0.38, color=ACCENT, label="image")
         axes.barh(places + 0.2, sentence, 0.38, color=QUIET, label="sentence")
-        axes.set_yticks(places, words, fontsize=9, **PLAIN)
+        axes.set_yticks(places, [*map(printable, shown)], fontsize=9, **PLAIN)
         axes.invert_yaxis()
         axes.legend(frameon=False, fontsize=9, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
         axes.spines[["top", "right"]].set_visible(False)

@@ -7,10 +7,14 @@ Pages contain no scripts, load nothing, and tell the browser to block both
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # all but tab and newline
 
 
 class Table(NamedTuple):
@@ -28,16 +32,23 @@ class Table(NamedTuple):
         ]
 
 
-def four_digits(value: Any) -> Any:
-    """Shorten floats to four significant digits; leave other values unchanged."""
-    return f"{value:.4g}" if isinstance(value, float) else value
+def shown(value: Any) -> Any:
+    """Shorten floats to four significant digits; replace control characters and half characters.
+
+    File names that are not UTF-8 hold half characters (surrogates), which no file can hold.
+    """
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return CONTROL.sub("\N{REPLACEMENT CHARACTER}", value)
+    return value
 
 
 TEMPLATES = Environment(
     loader=PackageLoader("itm.visual"),
     autoescape=True,
     undefined=StrictUndefined,
-    finalize=four_digits,
+    finalize=shown,
     trim_blocks=True,
     lstrip_blocks=True,
 )

@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 
 from itm.data.boxes import in_pixels
 from itm.phrases.split import PhraseSplit
+from itm.runs.escape import for_figure
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,9 +52,8 @@ def draw_phrases(
                 box.set(linewidth=2.5, linestyle=style)
                 axes.add_patch(box)
     # The legend is below the picture, so that no phrase hides its region.
-    legend = figure.legend(handles, phrases, loc="outside lower center", ncols=3, frameon=False)
-    for line in legend.get_texts():
-        line.set_parse_math(False)
+    labels = [for_figure(phrase) for phrase in phrases]
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -9,12 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from itm.metrics.significance import QueryRanks
-from itm.runs.groups import deviation, mean
+from itm.runs.escape import for_figure
+from itm.runs.groups import Groups, deviation, mean
 from itm.runs.history import Run
-from itm.runs.report import NCS, Groups, Section
+from itm.runs.report import NCS, Section
 from itm.visual.figure_files import save
 
-WAYS = {"i2t": "image to text", "t2i": "text to image"}
+DIRECTIONS = {"i2t": "image to text", "t2i": "text to image"}
 CURVES = ("train/loss", "val/rsum")
 
 
@@ -55,7 +56,7 @@ def plot_ranks(ranks: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -
         path: path of the picture.
     """
     last = max(int(x.max(initial=0)) for both in ranks.values() for x in both)
-    lines = {name: [dict(zip(WAYS, both, strict=True))] for name, both in ranks.items()}
+    lines = {name: [dict(zip(DIRECTIONS, both, strict=True))] for name, both in ranks.items()}
     save(recall_figure(lines, np.arange(1, last + 2)), path)
 
 
@@ -77,9 +78,11 @@ def recall_figure(lines: Mapping[str, Sequence[QueryRanks]], ks: np.ndarray) -> 
         ks: ascending.
     """
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    for axes, (way, title) in zip(figure.subplots(1, 2, sharey=True), WAYS.items(), strict=True):
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (way, title) in zip(panels, DIRECTIONS.items(), strict=True):
         for name, seeds in lines.items():
-            axes.plot(ks, np.mean([recalls(ranks[way], ks) for ranks in seeds], 0), label=name)
+            mean_recalls = np.mean([recalls(ranks[way], ks) for ranks in seeds], 0)
+            axes.plot(ks, mean_recalls, label=for_figure(name))
         axes.set(title=title, xlabel="K", xscale="log", ylim=(0, 100))
         _tidy(axes)
     figure.axes[0].set_ylabel("recall at K, %")
@@ -113,8 +116,8 @@ def against(groups: Groups, setting: str, metrics: Sequence[str]) -> Figure | No
             xs = sorted(x for x in line if not np.isnan(mean(line[x], metric)))
             bars = np.nan_to_num([deviation(line[x], metric) for x in xs])
             ys = [mean(line[x], metric) for x in xs]
-            axes.errorbar(xs, ys, bars, marker="o", capsize=3, label=name)
-        axes.set(title=metric, xlabel=setting)
+            axes.errorbar(xs, ys, bars, marker="o", capsize=3, label=for_figure(name))
+        axes.set(title=metric, xlabel=for_figure(setting))
         _tidy(axes)
     if any(lines):
         _legend(figure)
@@ -129,10 +132,11 @@ def training_curves(groups: Groups, columns: Sequence[str]) -> Figure | None:
     figure = Figure(figsize=(4.5 * len(shown), 3.6), layout="constrained")
     for axes, column in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
         for i, (name, runs) in enumerate(groups.items()):
+            label = for_figure(name)
             for run in runs:
                 if column in run.curves:
-                    axes.plot(*run.curves[column], color=f"C{i % 10}", lw=1.2, label=name)
-                    name = f"_{name}"  # one legend entry for all seeds
+                    axes.plot(*run.curves[column], color=f"C{i % 10}", lw=1.2, label=label)
+                    label = "_"  # matplotlib leaves it out: one legend entry for all seeds
         axes.set(title=column, xlabel="step")
         _tidy(axes)
     _legend(figure)

@@ -13,7 +13,7 @@ def report_page(title: str, sections: Sequence[Section]) -> str:
         {
             "title": section.title,
             "text": section.text,
-            "table": Table(section.columns, section.rows) if section.columns else None,
+            "table": Table(section.columns, section.rows) if section.rows else None,
             "picture": thumbnail(section.picture, alt=section.title) if section.picture else None,
         }
         for section in sections

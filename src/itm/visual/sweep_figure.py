@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from itm.runs.escape import for_figure
 from itm.visual.figure_files import save
 
 
@@ -17,13 +18,13 @@ def plot_jobs(columns: Sequence[str], rows: Sequence[Sequence[Any]], path: Path)
         rows: one row per job; a failed job has no number in the last cell.
         path: picture to write.
     """
-    split = next(i for i, name in enumerate(columns) if "/" in name)
+    split = next(i for i, name in enumerate(columns) if name.startswith(("val/", "test/")))
     done = [row for row in rows if isinstance(row[-1], float)][::-1]
     figure = Figure(figsize=(7, 1 + 0.35 * len(done)), layout="constrained")
     axes = figure.subplots()
     labels = [" ".join(str(x) for x in row[1:split]) or str(row[0]) for row in done]
     bars = axes.barh(
-        [f"{label} ({row[0]})" for label, row in zip(labels, done, strict=True)],
+        [for_figure(f"{label} ({row[0]})") for label, row in zip(labels, done, strict=True)],
         [row[-1] for row in done],
         color="#4c72b0",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -50,12 +51,18 @@ def thumbnail(source: str | Path | Image, size: int = 320, alt: str = "") -> Thu
 
 
 def thumbnail_of(pictures: Pictures, name: str, size: int = 320) -> Thumbnail | None:
-    """Make the thumbnail of an image of a split; None if it has no picture."""
+    """Make the thumbnail of an image of a split; None if it has no picture.
+
+    A picture that cannot be read is named on the terminal; the page goes without it.
+    """
     try:
         source = pictures.find(name, width=size)
+        return None if source is None else thumbnail(source, size, alt=name)
     except ImportError:  # without Pillow, the page has no pictures
         return None
-    return None if source is None else thumbnail(source, size, alt=name)
+    except (OSError, ValueError) as error:
+        print(f"no picture of {name!r} on the page: {str(error)!r}", file=sys.stderr)
+        return None
 
 
 def _jpeg(picture: Image, size: int, alt: str) -> Thumbnail:

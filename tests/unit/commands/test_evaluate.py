@@ -1,20 +1,25 @@
 """Whatever is asked of a checkpoint, it is read once; the rows and files are those of the list."""
 
+import csv
 import json
 
+import cli
 import numpy as np
+import pytest
 import torch
 
 import itm.checkpoints.folder as folder
 from itm import evaluate
 from itm.matcher.saved import save
 from itm.models import VSRN
+from itm.runs.run_files import read_ranks
 from itm.text.vocabulary import Vocabulary
 
 CAPTIONS = ["a red dog", "a dog runs", "two cats", "a cat sits", "a bird", "one blue bird"]
 
 
-def test_a_checkpoint_is_loaded_once(tmp_path, monkeypatch, capsys):
+def make_data(tmp_path):
+    """A small split and a saved matcher."""
     rng = np.random.default_rng(0)
     np.save(tmp_path / "test_ims.npy", rng.normal(size=(3, 4, 8)).astype(np.float32))
     (tmp_path / "test_caps.txt").write_text("\n".join(CAPTIONS) + "\n")
@@ -24,12 +29,21 @@ def test_a_checkpoint_is_loaded_once(tmp_path, monkeypatch, capsys):
     matcher = VSRN(len(vocab), img_dim=8, **sizes).eval()
     matcher.vocab = vocab
     save(matcher, tmp_path / "saved")
+
+
+def evaluate_here(monkeypatch, *options):
+    common = ["data=flickr8k", "data.root=.", "plot=false", "hydra.run.dir=out"]
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as the entry point does
+    monkeypatch.setattr("sys.argv", ["itm.evaluate", *common, *options])
+    evaluate._main()
+
+
+def test_a_checkpoint_is_loaded_once(tmp_path, monkeypatch, capsys):
+    make_data(tmp_path)
     loaded, load = [], folder.load
     monkeypatch.setattr(folder, "load", lambda path, *a: (loaded.append(path), load(path, *a))[1])
     monkeypatch.chdir(tmp_path)
-    options = ["data=flickr8k", "data.root=.", "describe=true", "plot=false", "hydra.run.dir=out"]
-    monkeypatch.setattr("sys.argv", ["itm.evaluate", "checkpoint=[saved,saved]", *options])
-    evaluate._main()
+    evaluate_here(monkeypatch, "checkpoint=[saved,saved]", "describe=true")
     assert loaded == ["saved"]
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert list(report["results"]) == ["saved", "saved #2", "ensemble of 2"]
@@ -39,3 +53,50 @@ def test_a_checkpoint_is_loaded_once(tmp_path, monkeypatch, capsys):
         f"ranks_{i}.npz" for i in range(3)
     }
     assert "saved: bleu_1" in capsys.readouterr().out
+
+
+def test_failures_and_queries_are_written_and_nothing_is_mixed(tmp_path, monkeypatch, capsys):
+    make_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    evaluate_here(monkeypatch, "checkpoint=saved", "failures=2", "save_similarity=true")
+    page = (tmp_path / "out/failures.html").read_text()
+    scores, ranks = np.load("out/similarity_0.npy"), read_ranks(tmp_path / "out/ranks_0.npz")
+    rows = list(csv.DictReader((tmp_path / "out/queries_0.csv").read_text().splitlines()))
+    assert [int(row["rank"]) - 1 for row in rows] == [*ranks["i2t"], *ranks["t2i"]]
+    assert rows[0]["first"] == f"{scores[0].argmax() // 2}#{scores[0].argmax() % 2 + 1}"
+    wrong = sum(int((ranks[way] > 0).sum()) for way in ("i2t", "t2i"))
+    assert (
+        page.count("has rank")
+        == min(2, (ranks["i2t"] > 0).sum()) + min(2, (ranks["t2i"] > 0).sum())
+        and wrong
+    )
+    with pytest.raises(ValueError, match="holds a result of itm.evaluate already"):
+        evaluate_here(monkeypatch, "checkpoint=saved")
+    evaluate_here(monkeypatch, "checkpoint=saved", "overwrite=true", "save_ranks=false")
+    left = {p.name for p in (tmp_path / "out").iterdir()}
+    assert left == {".hydra", "evaluate.log", "made.json", "report.json"}
+
+
+def test_results_are_written_before_they_are_printed(tmp_path, monkeypatch):
+    make_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def gone(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("itm.runs.tables.metric_table", gone)
+    with pytest.raises(BrokenPipeError):
+        evaluate_here(monkeypatch, "checkpoint=saved")
+    assert "rsum" in (tmp_path / "out/report.json").read_text()
+
+
+def test_a_terminal_without_the_characters_ends_nothing(tmp_path):
+    make_data(tmp_path)
+    (tmp_path / "狗").mkdir()
+    for path in tmp_path.glob("test_*"):
+        path.rename(tmp_path / "狗" / path.name)
+    text = cli.run(
+        "evaluate", "checkpoint=saved", "data=flickr8k", "data.root=狗", "plot=false",
+        cwd=tmp_path, PYTHONIOENCODING="ascii",
+    )  # fmt: skip
+    assert "? test, protocol full" in text

@@ -10,7 +10,7 @@ from cli import run
 import itm
 from itm.app.config import compose
 from itm.matcher.saved import save
-from itm.search import search
+from itm.search import command
 
 EVIL = "<script>document.title='owned'</script>"
 QUERY = 'it\'s a "red" ball, [two] = 3 #dogs \\ ${x & <b>é</b>'
@@ -47,7 +47,7 @@ def test_the_json_holds_what_full_scoring_says(data, tmp_path):
     root, matcher, captions, ids = data
     scores = matcher.score(np.load(root / "test_ims.npy"), [*captions, "a dog"])
     cfg = configure(root, "query=a dog", "image='1e5'", "top=4", f"out={tmp_path}/a/b.json")
-    search(cfg)
+    command(cfg)
     one, two = json.loads((tmp_path / "a/b.json").read_text())["results"]
     order = np.argsort(-scores[:, 12])[:4]
     assert [x["item"] for x in one["images"]] == [ids[i] for i in order]
@@ -63,7 +63,7 @@ def test_hostile_ids_captions_and_queries_are_text(data, tmp_path, capsys):
     lines = tmp_path / "queries.txt"
     lines.write_text(f"{EVIL}\n{captions[0]}\n\x1b[31mred [bold]\n")
     out = tmp_path / "page.html"
-    search(configure(root, f"queries={lines}", "image=1", f"out={out}", "top=6"))
+    command(configure(root, f"queries={lines}", "image=1", f"out={out}", "top=6"))
     printed = capsys.readouterr().out
     assert (
         "\x1b" not in printed
@@ -87,10 +87,10 @@ def test_thumbnails_from_a_folder_and_no_path_from_an_id(data, tmp_path):
     out = tmp_path / "page.html"
     arguments = ["query=a dog", f"images={tmp_path}/pictures", f"out={out}", "top=6"]
     with pytest.raises(ValueError, match="none of the 0 pictures in .* is named as an image"):
-        search(configure(root, *arguments))
+        command(configure(root, *arguments))
     Image.new("RGB", (8, 8), "red").save(tmp_path / "pictures/000123.PNG")
     Image.new("RGB", (8, 8), "blue").save(tmp_path / "pictures/1e5.jpg")
-    search(configure(root, *arguments))
+    command(configure(root, *arguments))
     assert re.findall(r'<img src="data:image/jpeg[^>]*alt="([^"]*)"', out.read_text()) in (
         ["000123", "1e5"],
         ["1e5", "000123"],
@@ -99,8 +99,8 @@ def test_thumbnails_from_a_folder_and_no_path_from_an_id(data, tmp_path):
 
 def test_an_index_is_written_once_and_belongs_to_its_split(data, tmp_path, capsys):
     root, matcher, *_ = data
-    first = search(configure(root, "query=a dog", f"index={tmp_path}/index"))
-    again = search(configure(root, "query=a dog", f"index={tmp_path}/index", "checkpoint=null"))
+    first = command(configure(root, "query=a dog", f"index={tmp_path}/index"))
+    again = command(configure(root, "query=a dog", f"index={tmp_path}/index", "checkpoint=null"))
     assert capsys.readouterr().out.count("index written to") == 1
     assert [x.item for x in first[0].hits] == [x.item for x in again[0].hits]
     torch.manual_seed(1)
@@ -109,9 +109,9 @@ def test_an_index_is_written_once_and_belongs_to_its_split(data, tmp_path, capsy
     save(other, tmp_path / "other")
     with pytest.raises(ValueError, match="was made by another matcher"):
         arguments = ("query=a dog", f"index={tmp_path}/index", f"checkpoint={tmp_path}/other")
-        search(configure(root, *arguments))
+        command(configure(root, *arguments))
     with pytest.raises(ValueError, match="is not of split test"):
-        search(configure(root, "query=a dog", f"index={tmp_path}/index", "data.limit=3"))
+        command(configure(root, "query=a dog", f"index={tmp_path}/index", "data.limit=3"))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_an_index_is_written_once_and_belongs_to_its_split(data, tmp_path, capsy
 def test_mistakes(data, overrides, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        search(configure(data[0], *overrides))
+        command(configure(data[0], *overrides))
 
 
 def test_from_training_to_a_page_on_the_command_line(tmp_path):

@@ -236,7 +236,7 @@ def test_default_caption_and_pictures_of_a_folder(folder, tmp_path, split):
         other = tmp_path / "other"
         other.mkdir()
         (pictures / f"{split.ids[3]}.png").rename(other / "unknown.png")
-        command(configured(folder, f"images={other}", f"out={out}"))
+        command(configured(folder, f"images={other}", f"out={out}", "overwrite=true"))
 
 
 def test_wrong_inputs(folder, tmp_path, split):

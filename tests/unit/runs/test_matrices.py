@@ -33,6 +33,14 @@ def test_matrices_are_read_as_written_and_must_have_one_shape(tmp_path):
     np.save(tmp_path / "other.npy", np.ones((3, 2)))
     with pytest.raises(ValueError, match=r"other.npy is \(3, 2\), expected .* \(2, 3\)"):
         read_matrices([*paths, tmp_path / "other.npy"])
+    np.save(tmp_path / "words.npy", np.array([["a", "b"]]))
+    with pytest.raises(ValueError, match="words.npy holds <U1, expected numbers"):
+        read_matrices([tmp_path / "words.npy"])
+    np.savez(tmp_path / "several.npz", a=np.ones((2, 3)))
+    (tmp_path / "text.npy").write_text("1,2")
+    for name in ("several.npz", "text.npy"):
+        with pytest.raises(ValueError, match=f"{name}.* \\.npy file"):
+            read_matrices([tmp_path / name])
     np.save(tmp_path / "flat.npy", np.ones(3))
     with pytest.raises(ValueError, match=r"flat.npy is \(3,\), expected \(images, captions\)"):
         read_matrices([tmp_path / "flat.npy"])

@@ -10,11 +10,12 @@ from itm.app.config import compose
 from itm.metrics.protocols import Protocol
 from itm.metrics.retrieval import evaluate, evaluate_queries, ranks
 from itm.metrics.significance import compare, hits, holm, interval, query_counts, resample
-from itm.report import places, report
-from itm.runs.groups import differing, group_seeds
+from itm.report import command, places
+from itm.runs.groups import differing, group_seeds, spread
 from itm.runs.history import find_runs
 from itm.runs.record import write_ranks
-from itm.runs.report import every_run, markdown
+from itm.runs.report import every_run
+from itm.runs.report_files import markdown
 from itm.runs.tables import RECALLS
 from itm.visual.report_page import report_page
 
@@ -53,7 +54,7 @@ def make_run(folder, quality, seed, model="vsrn", **settings):
 
 def make_report(tmp_path, *overrides):
     cfg = compose([f"out={tmp_path / 'page'}", "samples=200", *overrides], "report")
-    return report(cfg)
+    return command(cfg)
 
 
 def test_a_sweep_becomes_one_page(tmp_path):
@@ -112,12 +113,222 @@ def test_what_follows_from_a_choice_is_not_listed(tmp_path):
     assert {name: len(g) for name, g in group_seeds(runs).items()} == {"vsrn": 1, "scan": 2}
 
 
+def test_runs_that_differ_only_in_the_seed_are_one_row(tmp_path):
+    """As after the documented `itm.train sweep=seeds`: nothing else differs."""
+    found = [make_run(tmp_path / str(seed), 1.0 + seed, seed)["rsum"] for seed in range(3)]
+    runs, _ = find_runs([tmp_path])
+    ((name, group),) = group_seeds(runs).items()
+    assert name == "vsrn triplet scenes" and len(group) == 3
+    out = make_report(tmp_path, f"runs={tmp_path}")
+    mean, deviation = np.mean(found), np.std(found, ddof=1)
+    assert (
+        f"| vsrn triplet scenes | 3 | {mean:.1f} ± {deviation:.1f} |"
+        in (out / "report.md").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("trainer.precision", "bf16-mixed"),
+        ("trainer.accumulate_grad_batches", 2),
+        ("callbacks.ema.decay", 0.99),
+        ("optimizer._target_", "torch.optim.SGD"),
+        ("data.fraction", 0.1),
+        ("data.resident", "bfloat16"),
+        ("max_epochs", 99),
+        ("compile", True),
+        ("chunk_size", 32),
+    ],
+)
+def test_runs_with_another_configuration_are_no_seeds_of_each_other(tmp_path, key, value):
+    make_run(tmp_path / "a", 1, 0)
+    make_run(tmp_path / "b", 1, 1, **{key: value})
+    make_run(tmp_path / "c", 1, 2, **{key: value})
+    runs, _ = find_runs([tmp_path])
+    groups = group_seeds(runs)
+    assert sorted(len(group) for group in groups.values()) == [1, 2]
+    label = next(name for name, group in groups.items() if len(group) == 2)
+    word = "SGD" if key.endswith("_target_") else str(value)
+    assert label == f"{key.removesuffix('._target_')}={word}"  # names say only what differs
+
+
+def test_logging_and_resuming_do_not_make_another_configuration(tmp_path):
+    make_run(tmp_path / "a", 1, 0)
+    aside = {"logger.csv.name": "x", "resume": "b", "trainer.enable_progress_bar": False}
+    make_run(tmp_path / "b", 1, 1, **aside)
+    runs, _ = find_runs([tmp_path])
+    assert [len(group) for group in group_seeds(runs).values()] == [2]
+
+
+def test_a_repeated_seed_is_said(tmp_path):
+    for i, seed in enumerate((0, 0, 1)):
+        make_run(tmp_path / str(i), 1, seed)
+    out = make_report(tmp_path, f"runs={tmp_path}")
+    assert "| 3 (2 seeds) |" in (out / "report.md").read_text()
+
+
+def edit(path, **values):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_rows_are_sorted_by_validation_and_show_it_beside_the_test(tmp_path):
+    metrics = {x: make_run(tmp_path / x, q, 0, model=x) for x, q in (("vsrn", 3), ("scan", 1))}
+    assert metrics["vsrn"]["rsum"] > metrics["scan"]["rsum"]
+    edit(tmp_path / "scan/results.json", **{"val/rsum": 500.0, "epochs": 7, "parameters_m": 1.5,
+         "seconds": 60.0, "command": "python -m itm.train x=$(y)", "device": "cpu"})  # fmt: skip
+    out = make_report(tmp_path, f"runs={tmp_path}")
+    text = (out / "report.md").read_text()
+    rows = [
+        line.split(" | ")[0] for line in text.splitlines() if re.match(r"\| (vsrn|scan) ", line)
+    ]
+    assert rows[:2] == ["| scan", "| vsrn"]
+    assert f"| scan | 1 | {metrics['scan']['rsum']:.1f} | 500.0 |" in text
+    assert "| scan | 1.50 | 7 | 60 | cpu | python -m itm.train x=\\$(y) |" in text
+    csv_rows = (out / "results.csv").read_text().splitlines()
+    assert csv_rows[1].startswith("scan,1,500.0,") and csv_rows[2].startswith("vsrn,1,1.0,")
+    data = json.loads((out / "results.json").read_text())
+    assert [x["name"] for x in data] == ["scan", "vsrn"] and data[0]["val_rsum"] == {"mean": 500.0}
+    assert data[0]["test"]["rsum"]["mean"] == round(metrics["scan"]["rsum"], 2)
+    latex = (out / "results.tex").read_text()
+    assert r"\textbf{500.0}" in latex and rf"\textbf{{{metrics['vsrn']['rsum']:.1f}}} \\" in latex
+    assert rf"\textbf{{{metrics['scan']['rsum']:.1f}}}" not in latex
+
+
+@pytest.mark.parametrize(
+    "kind, start", [("latex", "% test of"), ("csv", "run,runs,val rsum"), ("json", "["),
+                    ("markdown", "test of /d"), ("text", "test of /d")]
+)  # fmt: skip
+def test_results_are_printed_in_a_format(tmp_path, capsys, kind, start):
+    make_run(tmp_path / "a", 1, 0)
+    make_report(tmp_path, f"runs={tmp_path}", f"format={kind}")
+    assert capsys.readouterr().out.startswith(start)
+
+
+def test_a_report_is_replaced_only_when_asked_to(tmp_path):
+    make_run(tmp_path / "a", 1, 0)
+    out = make_report(tmp_path, f"runs={tmp_path / 'a'}")
+    with pytest.raises(ValueError, match="holds a result of itm.report already"):
+        make_report(tmp_path, f"runs={tmp_path / 'a'}")
+    make_report(tmp_path, f"runs={tmp_path / 'a'}", "overwrite=true")
+    (out / "report.md").write_text("mine")
+    (out / "made.json").unlink()
+    with pytest.raises(ValueError, match="not listed in made.json"):
+        make_report(tmp_path, f"runs={tmp_path / 'a'}", "overwrite=true")
+    assert (out / "report.md").read_text() == "mine"
+
+
+DAMAGE = {
+    "results.json": [b"", b"{", b"[]", b"\xff", b'{"test/rsum": "x"}', b'{"test/rsum": NaN}',
+                     b'{"val/rsum": null}', b"{}", b"[" * 100_000],
+    "run.json": [b"{", b"null"],
+    "ranks.npz": [b"", b"PK", b"\x93NUMPY"],
+    ".hydra/config.yaml": [b"{", b"a: !!python/object:os.system {}", b"\x00",
+                           b"a: &a [1]\nb: [*a, *a]"],
+    ".hydra/hydra.yaml": [b"["],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_one_damaged_run_is_one_line(tmp_path, name):
+    make_run(tmp_path / "good", 1, 0)
+    for i, content in enumerate(DAMAGE[name]):
+        make_run(tmp_path / f"bad{i}", 1, 0)
+        (tmp_path / f"bad{i}" / name).write_bytes(content)
+    runs, unfinished = find_runs([tmp_path])
+    assert [run.name for run in runs] == [f"{tmp_path.name}/good"]
+    assert len(unfinished) == len(DAMAGE[name])
+    for folder, reason in unfinished:
+        assert reason.startswith("damaged: ") and "\n" not in reason and folder.name[:3] == "bad"
+    text = (make_report(tmp_path, f"runs={tmp_path}") / "report.md").read_text()
+    assert text.count("| damaged: ") == len(unfinished)
+
+
+def test_a_torn_line_of_the_curves_is_left_out(tmp_path):
+    make_run(tmp_path / "a", 1, 0)
+    with (tmp_path / "a/csv/metrics.csv").open("a") as file:
+        file.write("5,1.2e,\n6")
+    (run,), unfinished = find_runs([tmp_path])
+    assert not unfinished and run.curves["train/loss"][1].tolist() == [9.5, 8.5]
+
+
+def test_results_of_an_earlier_attempt_are_not_shown(tmp_path):
+    make_run(tmp_path / "good", 1, 0)
+    make_run(tmp_path / "resumed", 1, 0)
+    make_run(tmp_path / "failed", 1, 0)
+    edit(tmp_path / "resumed/results.json", command="itm.train", started="1")
+    edit(tmp_path / "resumed/run.json", command="itm.train", started="2")
+    edit(tmp_path / "failed/run.json", command="itm.train x")
+    (tmp_path / "failed/failure.txt").write_text("out of memory")
+    runs, unfinished = find_runs([tmp_path])
+    assert [run.name for run in runs] == [f"{tmp_path.name}/good"]
+    reasons = {folder.name: reason for folder, reason in unfinished}
+    assert reasons["failed"] == "failed: out of memory"
+    assert reasons["resumed"].startswith("resumed and not finished since")
+
+
+def test_an_evaluation_of_an_earlier_checkpoint_is_not_joined(tmp_path):
+    """The run was trained again after the evaluation, into the same folder."""
+    for name, hour in (("old", 9), ("new", 11)):
+        metrics = make_run(tmp_path / name, 1, 0)
+        edit(
+            tmp_path / name / "results.json",
+            started=f"2026-01-01T{hour:02}:00:00+00:00",
+            seconds=60,
+        )
+        (tmp_path / f"ev_{name}").mkdir()
+        facts = {
+            **FACTS,
+            "checkpoints": [str(tmp_path / name)],
+            "results": {name: {**metrics, "x": 1}},
+        }
+        facts["started"] = "2026-01-01T10:00:00+00:00"
+        (tmp_path / f"ev_{name}/report.json").write_text(json.dumps(facts))
+    runs, _ = find_runs([tmp_path])
+    assert {run.name: "x" in run.metrics for run in runs} == {
+        f"{tmp_path.name}/old": True, f"{tmp_path.name}/new": False,
+        f"{tmp_path.name}/ev_new: new": True,
+    }  # fmt: skip
+
+
+def test_automatic_precision_depends_on_the_hardware(tmp_path):
+    devices = ["cpu (1 threads)", "cpu (4 threads)", "NVIDIA H100"]
+    for seed, device in enumerate(devices):
+        make_run(tmp_path / str(seed), 1, seed, **{"trainer.precision": "auto"})
+        edit(tmp_path / f"{seed}/results.json", device=device)
+    runs, _ = find_runs([tmp_path])
+    assert {name: len(group) for name, group in group_seeds(runs).items()} == {
+        "trainer.precision=auto on cpu": 2, "trainer.precision=auto on NVIDIA H100": 1,
+    }  # fmt: skip
+
+
+def test_equal_numbers_are_equal(tmp_path):
+    for i, margin in enumerate((1, 1.0, True)):
+        make_run(tmp_path / str(i), 1, i, **{"loss.margin": margin})
+    runs, _ = find_runs([tmp_path])
+    assert sorted(len(group) for group in group_seeds(runs).values()) == [1, 2]
+
+
+def test_references_are_never_resolved(tmp_path, monkeypatch):
+    monkeypatch.setenv("ITM_SECRET", "hush")
+    make_run(tmp_path / "a", 1, 0, **{"data.root": "${oc.env:ITM_SECRET}"})
+    make_run(tmp_path / "b", 1, 0, **{"data.root": "/d"})
+    out = make_report(tmp_path, f"runs={tmp_path}")
+    for path in out.iterdir():
+        assert b"hush" not in path.read_bytes()
+    assert r"data.root=\$\{oc.env:ITM_SECRET\}" in (out / "report.md").read_text()
+
+
+def test_mean_and_deviation_in_words():
+    assert spread([1.0, 3.0]) == "2.0 ± 1.4" and spread([1.0, None]) == "1.0" and spread([]) == ""
+
+
 def test_unusual_names_stay_text(tmp_path):
     make_run(tmp_path / "a|<b>&", 1, 0)
     runs, _ = find_runs([tmp_path / "a|<b>&"])
     section = every_run(runs)
     assert "&lt;b&gt;&amp;" in report_page("x", [section])
-    assert r"a\|<b>" in markdown("x", [section])
+    assert r"a\|\<b\>\&" in markdown("x", [section])
 
 
 def test_places_without_runs_say_what_to_do(tmp_path, monkeypatch):

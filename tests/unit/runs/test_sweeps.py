@@ -10,7 +10,7 @@ from cli import run
 from omegaconf import OmegaConf
 
 from itm.app.config import CONF
-from itm.runs.sweep import collect_jobs, job_table
+from itm.runs.sweep import collect_jobs, job_table, job_times, seed_table, write_table
 
 SMALL = (
     "trainer=fast", "model=two_branch_embedding", "model.embed_dim=8", "model.hidden_dim=8",
@@ -96,3 +96,56 @@ def test_a_sweep_of_failed_jobs_has_a_table_too(tmp_path):
     assert columns == ["job", "seed", "val/rsum"]
     assert rows == [["0", "0", "failed"], ["1", "1", "failed"]]
     plot_jobs(columns, rows, tmp_path / "summary.png")
+
+
+def test_jobs_that_differ_in_the_seed_are_averaged(tmp_path):
+    for job, (margin, seed, val) in enumerate([(0.1, 0, 10.0), (0.1, 1, 14.0), (0.2, 0, 20.0)]):
+        found = {"val/rsum": val, "test/i2t_r1": 1.0, "test/rsum": 100 - val}
+        make_job(tmp_path, str(job), found, f"seed={seed}", f"loss.margin={margin}")
+    make_job(tmp_path, "3", None, "seed=1", "loss.margin=0.2")
+    jobs = collect_jobs(tmp_path)
+    table, means = job_table(jobs), seed_table(jobs)
+    assert table.columns == ["job", "seed", "loss.margin", "val/rsum", "test/i2t_r1", "test/rsum"]
+    assert [row[0] for row in table.rows] == ["2", "1", "0", "3"]  # by validation
+    assert means.columns == ["loss.margin", "runs", "val/rsum", "test/i2t_r1", "test/rsum"]
+    assert means.rows == [["0.2", 1, "20.0", "1.0", "80.0"],
+                          ["0.1", 2, "12.0 ± 2.8", "1.0 ± 0.0", "88.0 ± 2.8"]]  # fmt: skip
+    write_table(tmp_path, *means, "summary_seeds")
+    assert (tmp_path / "summary_seeds.csv").read_text().count("\n") == 3
+    assert "12.0 ± 2.8" in (tmp_path / "summary_seeds.md").read_text()
+    assert seed_table(jobs[2:]) is None
+
+
+def test_a_failed_or_damaged_job_is_a_row(tmp_path):
+    make_job(tmp_path, "0", {"val/rsum": 10.0}, "seed=0")
+    make_job(tmp_path, "1", {"val/rsum": 90.0}, "seed=1")  # of an earlier attempt
+    (tmp_path / "1/failure.txt").write_text("out of | memory\n")
+    make_job(tmp_path, "2", None, "seed=2")
+    (tmp_path / "2/results.json").write_text("{")
+    make_job(tmp_path, "3", None, "seed=3")
+    (tmp_path / "3/.hydra/overrides.yaml").write_text("[")
+    jobs = collect_jobs(tmp_path)
+    table = job_table(jobs)
+    assert [row[0] for row in table.rows] == ["0", "1", "2", "3"]
+    cells = [row[-1] for row in table.rows]
+    assert cells[0] == 10.0 and cells[1].startswith("failed: out of | memory")
+    assert all(cell.startswith("failed: damaged: ") for cell in cells[2:])
+    write_table(tmp_path, *table)
+    assert len((tmp_path / "summary.md").read_text().splitlines()) == 6
+
+
+def test_jobs_of_an_earlier_sweep_are_left_out(tmp_path):
+    make_job(tmp_path, "0", {"val/rsum": 1.0}, "seed=0")
+    earlier = job_times(tmp_path)
+    make_job(tmp_path, "1", {"val/rsum": 2.0}, "seed=1")
+    assert [job["job"] for job in collect_jobs(tmp_path, earlier)] == ["1"]
+    assert len(collect_jobs(tmp_path)) == 2
+
+
+def test_dollars_in_the_plot_are_no_formula(tmp_path):
+    pytest.importorskip("matplotlib")
+    from itm.visual.sweep_figure import plot_jobs
+
+    columns = ["job", "hydra/launcher", "val/rsum"]
+    plot_jobs(columns, [["0", "$x^$_", 1.0], ["1", "y", "failed"]], tmp_path / "summary.png")
+    assert (tmp_path / "summary.png").is_file()

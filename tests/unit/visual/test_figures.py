@@ -69,6 +69,13 @@ def test_phrases_of_an_image(tmp_path):
         itm.visual.draw_image(picture, phrases, scores, 6)
 
 
+def test_phrases_with_dollars_and_underscores_are_named(tmp_path):
+    boxes = np.array([[0, 0, 1, 1]] * 2)
+    figure = itm.visual.draw_phrases(Image.new("RGB", (8, 8)), ["_$x^$", "$"], boxes)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [r" _\$x^\$", r"\$"]
+    itm.visual.save(figure, tmp_path / "a.png")
+
+
 def test_characters_that_the_font_lacks_are_saved_without_a_warning(tmp_path):
     figure = itm.visual.draw_phrases(Image.new("RGB", (8, 8)), ["狗 $x_"], np.array([[0, 0, 1, 1]]))
     with warnings.catch_warnings():

@@ -37,6 +37,7 @@ def image(found):
 def test_templates_are_files_of_the_package():
     folder = files("itm.visual") / "templates"
     names = {"layout.html", "macros.html", "search.html", "explanation.html", "report.html"}
+    names |= {"failures.html"}
     assert names | {"style.css"} == set(TEMPLATES.list_templates())
     assert all((folder / name).is_file() for name in names)
 
@@ -131,6 +132,19 @@ def test_scenes_without_pillow_have_no_thumbnail():
             raise ImportError("drawing scenes needs Pillow")
 
     assert thumbnail_of(Scenes(), "a") is None
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_of_the_page(tmp_path, capsys):
+    (tmp_path / "a.png").write_text("no picture")
+    split = SimpleNamespace(folder=tmp_path, name="test", ids=["a"], num_images=1)
+    assert thumbnail_of(Pictures(split, tmp_path), "a") is None
+    assert "no picture of 'a' on the page: " in capsys.readouterr().err
+
+
+def test_control_characters_and_half_characters_are_replaced(tmp_path):
+    made = page("<p>{{ it }}</p>", it="a\x1b[31m\ud800b\nc")
+    assert "a\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}b\nc" in made
+    made.encode("utf-8")
 
 
 def test_a_photograph_stands_upright(tmp_path):

@@ -1,0 +1,202 @@
+"""Before Hydra reads the command line: take the data of the run that a checkpoint comes from.
+
+`itm.evaluate`, `search`, `explain` and `localise` work on the data that the run was tested on,
+unless the command line says otherwise. A run may come from anywhere, so its record gives plain
+values for a few options (`data`, `data.root`, `data.test`, ...) and never names code to call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from itm.app.arguments import quote
+from itm.app.config import CONF
+from itm.runs.escape import printable
+from itm.runs.outputs import check_folder
+from itm.runs.plain_files import read_record, read_yaml, run_of
+
+SCENES = ("images", "regions", "width", "noise", "seed")  # numbers
+WRITE_SCENES = "itm.scenes.write_scenes"
+TEXT = ("query", "caption", "image")  # options that hold text in the user's words
+NAME = re.compile(r"[\w.\-]+", re.ASCII)
+QUESTIONS = ("-h", "--help", "-c", "--cfg", "-i", "--info", "--hydra-help", "--version")
+
+
+def use_run_data(arguments: Sequence[str]) -> list[str]:
+    """Add the data options of the run to a command line that names a checkpoint.
+
+    Of a run folder without best.ckpt, last.ckpt is taken. Both are said in a line.
+
+    Args:
+        arguments: as `itm.app.arguments.read_arguments` returns them.
+
+    Raises:
+        ValueError: several checkpoints of runs on different data, or data that is no longer there.
+    """
+    given = _parsed(arguments)
+    arguments = [_as_typed(a, given) for a in arguments]
+    if "checkpoint" not in given or any(a in QUESTIONS for a in arguments):
+        return arguments
+    value = given["checkpoint"]
+    paths = [str(x) for x in (value if isinstance(value, list) else [value]) if x is not None]
+    files = [_checkpoint_file(path) for path in paths]
+    at = max(i for i, a in enumerate(arguments) if a.lstrip("+").startswith("checkpoint="))
+    if files != paths:
+        listed = ",".join(quote(f"init={file}").partition("=")[2] for file in files)
+        arguments[at] = (
+            f"checkpoint=[{listed}]" if isinstance(value, list) else f"checkpoint={listed}"
+        )
+    found = {path: _options(Path(path), given) for path in files}
+    options = [x for x in found.values() if x]
+    if not options:
+        return arguments
+    if any(x != options[0] for x in options):
+        told = "; ".join(f"{path}: {' '.join(_typed(x))}" for path, x in found.items())
+        raise ValueError(
+            f"these checkpoints were tested on different data, {told}: give data= and data.root="
+        )
+    print(printable(f"data of the run: {' '.join(_typed(options[0]))}"))
+    arguments[at:at] = _typed(options[0])  # together: options of argparse may stand around them
+    return arguments
+
+
+def check_result_folder(
+    arguments: Sequence[str], command: str, patterns: Sequence[str], option: str = "hydra.run.dir"
+) -> None:
+    """Check that a command may write into the folder that its command line names.
+
+    Hydra writes its record into that folder before the command begins.
+
+    Raises:
+        ValueError: as for `itm.runs.outputs.check_folder`.
+    """
+    given = _parsed(arguments)
+    out = given.get(option) or given.get("hydra.run.dir")
+    if out is not None and "${" not in str(out) and not any(a in QUESTIONS for a in arguments):
+        check_folder(str(out), command, patterns, given.get("overwrite") is True)
+
+
+def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
+    """Read the options of a command line; those that do not parse are left to Hydra."""
+    parser, given = OverridesParser.create(), {}
+    for argument in arguments:
+        if "=" in argument and argument[0] not in "-~":
+            try:
+                option = parser.parse_override(argument)
+                given[option.get_key_element().lstrip("+")] = option.value()
+            except HydraException:
+                continue
+    return given
+
+
+def _as_typed(argument: str, given: dict[str, Any]) -> str:
+    """Undo the quoting of free text: the entry point quotes the result of this module again."""
+    key = argument.partition("=")[0]
+    if key not in TEXT or not isinstance(given.get(key), str):
+        return argument
+    # `quote` puts 2n + 1 backslashes before a reference that had n.
+    back = re.sub(r"(\\+)\$\{", lambda found: found[1][: len(found[1]) // 2] + "${", given[key])
+    return f"{key}={back}"
+
+
+def _checkpoint_file(path: str) -> str:
+    """Return last.ckpt of a run folder that has no best.ckpt; any other path as it is."""
+    folder = Path(path)
+    last = folder / "checkpoints" / "last.ckpt"
+    usual = ("config.json", "checkpoints/best.ckpt", "best.ckpt")
+    if not last.is_file() or any((folder / name).is_file() for name in usual):
+        return path
+    print(printable(f"{path} has no checkpoints/best.ckpt (no validation yet); using {last}"))
+    return str(last)
+
+
+def _typed(options: dict[str, str]) -> list[str]:
+    return [quote(f"{key}={value}") for key, value in options.items()]
+
+
+def _options(checkpoint: Path, given: dict[str, Any]) -> dict[str, str]:
+    """Find the data options of the run of a checkpoint, without those that the user gives."""
+    run = run_of(checkpoint)
+    record = _recorded(run) if run is not None else _saved(checkpoint)
+    if given.get("data", record.get("data")) != record.get("data"):
+        return {}  # other data
+    root = any(key == "data.root" or key.startswith("data.root.") for key in given)
+    own = {k: v for k, v in record.items() if k not in given}
+    own = {k: v for k, v in own.items() if not (root and k.startswith("data.root"))}
+    if "data.split" in given:
+        own.pop("data.test", None)
+    folder = own.get("data.root")
+    if folder is not None and not Path(folder).is_dir():
+        raise ValueError(
+            f"{checkpoint} was tested on data.root={folder}, which is not here: give data.root=DIR"
+        )
+    return own
+
+
+def _saved(folder: Path) -> dict[str, str]:
+    """Read the options of a saved folder from its results.json, if its data is on this machine."""
+    try:
+        record = read_record(folder / "results.json")
+    except (OSError, ValueError):
+        return {}
+    root, split = record.get("root"), record.get("split")
+    found = isinstance(root, str) and Path(root).is_dir() and _is_name(split)
+    return {"data.root": str(root), "data.test": str(split)} if found else {}
+
+
+def _recorded(run: Path) -> dict[str, str]:
+    """Read the data options of a run from the configuration that Hydra kept."""
+    try:
+        data = read_yaml(run / ".hydra" / "config.yaml")["data"]
+        runtime = read_yaml(run / ".hydra" / "hydra.yaml")["hydra"]["runtime"]
+        choice, cwd, root = runtime["choices"]["data"], runtime["cwd"], data["root"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    options = {}
+    if _is_name(choice) and Path(CONF, "data", f"{choice}.yaml").is_file():
+        options["data"] = str(choice)
+    if isinstance(root, dict) and root.get("_target_") == WRITE_SCENES:
+        options |= _scenes(root)
+    elif folder := _folder(root, cwd, run):
+        options["data.root"] = folder
+    for key in ("test", "protocol"):
+        if _is_name(data.get(key)):
+            options[f"data.{key}"] = data[key]
+    for key in ("captions_per_image", "limit"):
+        if isinstance(data.get(key), int):
+            options[f"data.{key}"] = str(data[key])
+    return options
+
+
+def _scenes(root: dict[str, Any]) -> dict[str, str]:
+    """Read the numbers that made the generated corpus."""
+    numbers = {}
+    for key in sorted(set(SCENES) & root.keys()):
+        value = root[key] if isinstance(root[key], list) else [root[key]]
+        if all(isinstance(x, int | float) and not isinstance(x, bool) for x in value):
+            text = ",".join(map(str, value))
+            numbers[f"data.root.{key}"] = f"[{text}]" if isinstance(root[key], list) else text
+    return numbers
+
+
+def _folder(root: Any, cwd: Any, run: Path) -> str | None:
+    """Find the data folder; results.json knows it if the configuration has a reference."""
+    if isinstance(root, str) and "${" not in root:
+        folder = Path(root).expanduser()
+        there = Path(str(cwd)) / folder
+        return str(there if there.is_dir() or not folder.is_dir() else folder)
+    try:
+        recorded = read_record(run / "results.json").get("root")
+    except (OSError, ValueError):
+        return None
+    return recorded if isinstance(recorded, str) else None
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and NAME.fullmatch(value) is not None

@@ -1,0 +1,69 @@
+"""The files that `python -m itm.evaluate` writes: its record, ranks, queries, matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from itm.data.layout import Split
+from itm.metrics.protocols import PROTOCOLS
+from itm.metrics.ranking import Ranks
+from itm.metrics.retrieval import ranks as rank_queries
+from itm.runs.matrices import fits_split, write_matrices
+from itm.runs.queries import query_table
+from itm.runs.record import write_json, write_ranks
+
+
+class Evaluated(NamedTuple):
+    """One row of an evaluation.
+
+    Attributes:
+        scores: (N, M).
+        metrics: name -> value.
+        ranks: 0-based ranks (N,) and (M,) within the folds of the protocol.
+    """
+
+    scores: np.ndarray
+    metrics: dict[str, float]
+    ranks: Ranks
+
+
+def write_evaluation(
+    folder: Path,
+    facts: dict[str, Any],
+    rows: Mapping[str, Evaluated],
+    owner: np.ndarray,
+    split: Split,
+    save_ranks: bool = True,
+    save_similarity: bool = False,
+) -> None:
+    """Write report.json and, if asked for, ranks, queries and matrices.
+
+    Args:
+        folder: of the result, empty.
+        facts: what was measured and how.
+        rows: name -> row; files are numbered in this order, from 0.
+        owner: (M,) row of each caption's image.
+        split: N images, M captions; without it no file names the queries of a matrix that is not
+            of this split.
+        save_ranks: write ranks_0.npz, ... and queries_0.csv, ...
+        save_similarity: write similarity_0.npy, ...
+    """
+    write_json(
+        folder / "report.json", {**facts, "results": {k: x.metrics for k, x in rows.items()}}
+    )
+    for i, row in enumerate(rows.values() if save_ranks else ()):
+        write_ranks(folder / f"ranks_{i}.npz", *row.ranks, owner)
+        if fits_split(row.scores, split):
+            table = query_table(row.scores, split, whole_ranks(row, owner, facts["protocol"]))
+            (folder / f"queries_{i}.csv").write_text(table, encoding="utf-8")
+    if save_similarity:
+        write_matrices(folder, [row.scores for row in rows.values()])
+
+
+def whole_ranks(row: Evaluated, owner: np.ndarray, protocol: str) -> Ranks:
+    """Return the ranks among all items, also if the protocol ranks within folds."""
+    return row.ranks if PROTOCOLS[protocol].folds == 1 else rank_queries(row.scores, owner)

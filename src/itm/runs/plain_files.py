@@ -1,0 +1,60 @@
+"""Read JSON and YAML that may come from anywhere: plain values only, of limited size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TEXT_LIMIT = 2**26  # bytes; larger files of this kind were not written by a run
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Refuse references inside a file, with which a few lines can expand to gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("references (*) are not read")
+        return super().compose_node(parent, index)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a JSON record such as results.json.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged.
+    """
+    try:
+        record = json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} is damaged ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path.name} holds a {type(record).__name__}, expected a JSON object")
+    return record
+
+
+def read_yaml(path: Path) -> Any:
+    """Read plain YAML.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return yaml.load(_text(path), _PlainLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(f"{path.name} is damaged ({error})") from error
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > TEXT_LIMIT:
+        raise ValueError(f"{path.name} has more than {TEXT_LIMIT} bytes")
+    return path.read_text(encoding="utf-8")
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """Find the run folder that a checkpoint belongs to: the folder itself, or one above a file."""
+    places = [checkpoint, *checkpoint.parents][:3]
+    return next((place for place in places if (place / "run.json").is_file()), None)

@@ -1,0 +1,126 @@
+"""Read the files of one run: configuration, records, ranks of queries, learning curves.
+
+Runs may come from anywhere, so nothing in them is trusted: configurations are plain text, in which
+references such as ${oc.env:HOME} are not resolved, and a damaged file is a ValueError.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from itm.runs.plain_files import read_record, read_yaml
+from itm.utils.archive import read_npz
+
+# Config groups whose choice names a run; the first four go without the name of the group.
+GROUPS = ("model", "loss", "data", "text", "trainer", "callbacks", "optimizer", "scheduler")
+
+
+def read_results(folder: Path) -> dict[str, Any] | None:
+    """Read results.json of a run of itm.train; None if its last attempt has not finished.
+
+    Every attempt begins with a new run.json. Results of an earlier attempt, which may have had
+    other options, do not count.
+
+    Raises:
+        ValueError: a damaged record.
+    """
+    if not (folder / "results.json").is_file():
+        return None
+    results = read_record(folder / "results.json")
+    started = read_record(folder / "run.json") if (folder / "run.json").is_file() else {}
+    same = all(results.get(key) == started[key] for key in ("command", "started") if key in started)
+    return results if same else None
+
+
+def metrics_of(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Pick the metrics whose names begin with a prefix, without the prefix.
+
+    Raises:
+        ValueError: a metric is not a finite number.
+    """
+    found = {k.removeprefix(prefix): v for k, v in record.items() if k.startswith(prefix)}
+    for name, value in found.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or (name == "rsum" and not np.isfinite(value)):
+            raise ValueError(f"{prefix}{name} is {value!r}, expected a number")
+    return {name: float(value) for name, value in found.items()}
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Read the configuration of a run as flat names; config groups by the name of the choice.
+
+    Raises:
+        ValueError: a damaged configuration.
+    """
+    path = folder / ".hydra" / "config.yaml"
+    if not path.is_file():
+        return {}
+    flat = dict(_flatten(read_yaml(path)))
+    hydra = path.with_name("hydra.yaml")
+    node = read_yaml(hydra) if hydra.is_file() else {}
+    for key in ("hydra", "runtime", "choices"):
+        node = node.get(key) if isinstance(node, dict) else None
+    chosen = node if isinstance(node, dict) else {}
+    choices = {key: chosen.get(key) for key in GROUPS}
+    return {k: v for k, v in choices.items() if v is not None} | flat
+
+
+def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tuple(node) if isinstance(node, list) else node
+
+
+def read_ranks(path: Path) -> dict[str, np.ndarray] | None:
+    """Read the ranks that `itm.runs.record.write_ranks` wrote; None without a file.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    if not path.is_file():
+        return None
+    arrays = read_npz(path)
+    names = ("i2t", "t2i", "image")
+    if not all(n in arrays and arrays[n].ndim == 1 and arrays[n].dtype.kind == "i" for n in names):
+        raise ValueError(f"{path.name} does not hold the ranks of queries ({', '.join(names)})")
+    ranks = {name: arrays[name] for name in names}
+    images, captions = len(ranks["i2t"]), len(ranks["t2i"])
+    owner = ranks["image"]
+    if owner.shape != (captions,) or (captions and not 0 <= owner.min() <= owner.max() < images):
+        raise ValueError(f"{path.name} does not say which image each of its captions belongs to")
+    return ranks
+
+
+def read_curves(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Read a metrics.csv: column -> (optimiser steps, values), without empty cells.
+
+    Cells that are not numbers are left out: a killed run may end in the middle of a line.
+    """
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        rows = list(csv.DictReader(file))
+    curves = {}
+    for name in rows[0] if rows else []:
+        if not isinstance(name, str) or name in ("step", "epoch"):
+            continue
+        points = [(_number(row.get("step")), _number(row.get(name))) for row in rows]
+        points = [(step, value) for step, value in points if step is not None and value is not None]
+        if points:
+            steps, values = zip(*points, strict=True)
+            curves[name] = np.array(steps, np.int64), np.array(values, np.float64)
+    return curves
+
+
+def _number(cell: Any) -> float | None:
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return None

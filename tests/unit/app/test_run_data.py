@@ -1,0 +1,157 @@
+"""Commands take data, root and split of the run whose checkpoint they are given."""
+
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from itm.app.arguments import quote
+from itm.app.run_data import check_result_folder, use_run_data
+from itm.runs.outputs import result_folder
+
+
+def make_run(folder, choice="f30k", root="data", cwd=None, **data):
+    """The record that itm.train leaves, and an empty best checkpoint."""
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints/best.ckpt").touch()
+    (folder / "run.json").write_text("{}")
+    node = {"root": root, "test": "test", "protocol": "full", "limit": None, **data}
+    OmegaConf.save(OmegaConf.create({"data": node}), folder / ".hydra/config.yaml")
+    runtime = {"choices": {"data": choice}, "cwd": str(cwd or folder.parent)}
+    record = OmegaConf.create({"hydra": {"runtime": runtime}})
+    OmegaConf.save(record, folder / ".hydra/hydra.yaml")
+    return folder
+
+
+def quoted(arguments):
+    """What the entry point does with a command line, before and after."""
+    return [quote(argument) for argument in arguments]
+
+
+def used(*arguments):
+    return use_run_data(quoted(arguments))
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "data").mkdir()
+    return make_run(tmp_path / "run")
+
+
+def test_data_root_and_split_are_those_of_the_run(run, tmp_path, capsys):
+    expected = ["data=f30k", f"data.root={tmp_path}/data", "data.test=test", "data.protocol=full"]
+    assert used(f"checkpoint={run}", "top=3") == [*expected, f"checkpoint={run}", "top=3"]
+    assert capsys.readouterr().out == f"data of the run: {' '.join(expected)}\n"
+    file = run / "checkpoints/best.ckpt"
+    assert used(f"checkpoint={file}")[:4] == expected
+
+
+def test_the_command_line_wins(run, tmp_path):
+    other = used(f"checkpoint={run}", "data=coco", "data.root=x")
+    assert other == [f"checkpoint={run}", "data=coco", "data.root=x"]
+    found = used("data.root=mine", f"checkpoint={run}", "data.protocol=coco_1k")
+    assert found == ["data.root=mine", "data=f30k", "data.test=test", f"checkpoint={run}",
+                     "data.protocol=coco_1k"]  # fmt: skip
+    found = used(f"checkpoint={run}", "data.split=dev", "data=f30k")
+    assert found[:2] == [f"data.root={tmp_path}/data", "data.protocol=full"]
+
+
+def test_generated_data_is_described_by_its_numbers(tmp_path):
+    root = {"_target_": "itm.scenes.write_scenes", "images": [40, 6, 6], "noise": 1.5, "seed": 0}
+    run = make_run(tmp_path / "run", "scenes", root, limit=64)
+    assert used(f"checkpoint={run}")[:6] == [
+        "data=scenes", "data.root.images=[40,6,6]", "data.root.noise=1.5", "data.root.seed=0",
+        "data.test=test", "data.protocol=full",
+    ]  # fmt: skip
+    assert "data.limit=64" in used(f"checkpoint={run}")
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        {"_target_": "os.system", "command": "touch owned"},
+        {"_target_": "itm.scenes.write_scenes", "images": "${oc.env:HOME}", "root": "/etc"},
+        "${oc.env:HOME}",
+    ],
+)
+def test_a_record_runs_nothing_and_resolves_nothing(tmp_path, root):
+    run = make_run(tmp_path / "run", "../f30k", root, test="x,y=1", protocol="${oc.env:HOME}")
+    assert used(f"checkpoint={run}") == [f"checkpoint={run}"]
+
+
+def test_a_root_with_a_reference_is_read_from_the_results(tmp_path):
+    run = make_run(tmp_path / "run", root="${oc.env:DATA}/f30k")
+    (run / "results.json").write_text(json.dumps({"root": str(tmp_path), "split": "test"}))
+    assert f"data.root={tmp_path}" in used(f"checkpoint={run}")
+
+
+def test_data_that_is_gone_is_named(tmp_path):
+    run = make_run(tmp_path / "run", root="/nowhere/data")
+    with pytest.raises(ValueError, match="tested on data.root=/nowhere/data, which is not here"):
+        used(f"checkpoint={run}")
+    assert "data.root=x" in used(f"checkpoint={run}", "data.root=x")
+
+
+def test_an_ensemble_needs_one_data_set(run, tmp_path):
+    (tmp_path / "other").mkdir()
+    second = make_run(tmp_path / "second", root="other")
+    with pytest.raises(ValueError, match="tested on different data.*give data= and data.root="):
+        used(f"checkpoint=[{run},{second}]")
+    both = used(f"checkpoint=[{run},{second}]", "data.root=x")
+    assert f"checkpoint=[{run},{second}]" in both and "data=f30k" in both
+
+
+def test_last_stands_in_for_best(run, capsys):
+    best, last = run / "checkpoints/best.ckpt", run / "checkpoints/last.ckpt"
+    best.rename(last)
+    assert f"checkpoint={last}" in used(f"checkpoint={run}")
+    assert f"has no checkpoints/best.ckpt (no validation yet); using {last}" in (
+        capsys.readouterr().out
+    )
+    assert f"checkpoint=[{last}]" in used(f"checkpoint=[{run}]")
+
+
+def test_any_name_of_a_folder(tmp_path):
+    data = tmp_path / "my data, (1) = [x]"
+    data.mkdir()
+    run = make_run(tmp_path / "run '1', {a}", root=data.name)
+    (run / "checkpoints/best.ckpt").rename(run / "checkpoints/last.ckpt")
+    found = used(f"checkpoint={run}", "query=it's, ${x}")
+    again = quoted(found)  # as the entry point does
+    assert f"data.root='{data}'" in again and "query='it\\'s, \\${x}'" in again
+    assert again == quoted(again[:-1] + ["query=it's, ${x}"])
+
+
+@pytest.mark.parametrize("text", ["a, b", "''", "'quoted'", "${x}", "\\${x}", "a\\", "", "null"])
+def test_text_is_quoted_once(text):
+    once = quoted([f"query={text}"])
+    if text != "''":  # an empty text that the user quoted
+        assert quoted(use_run_data(once)) == once
+
+
+def test_saved_folders_know_their_data_if_it_is_here(tmp_path):
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    assert used(f"checkpoint={saved}") == [f"checkpoint={saved}"]
+    (saved / "results.json").write_text(json.dumps({"root": str(tmp_path), "split": "testall"}))
+    assert used(f"checkpoint={saved}")[:2] == [f"data.root={tmp_path}", "data.test=testall"]
+    (saved / "results.json").write_text(json.dumps({"root": "/nowhere", "split": "test"}))
+    assert used(f"checkpoint={saved}") == [f"checkpoint={saved}"]
+
+
+def test_questions_are_left_alone(run):
+    assert used(f"checkpoint={run}", "--cfg", "job") == [f"checkpoint={run}", "--cfg", "job"]
+    assert used("similarity=a.npy") == ["similarity=a.npy"]
+
+
+def test_a_used_folder_is_refused_before_hydra_writes(tmp_path):
+    with result_folder(tmp_path, "itm.evaluate", ("report.json",)) as place:
+        (place / "report.json").write_text("{}")
+    here = [f"hydra.run.dir={tmp_path}"]
+    with pytest.raises(ValueError, match="holds a result of itm.evaluate already"):
+        check_result_folder(here, "itm.evaluate", ("report.json",))
+    check_result_folder([*here, "overwrite=true"], "itm.evaluate", ("report.json",))
+    check_result_folder(["hydra.run.dir=x/${now:%Y}"], "itm.evaluate", ("report.json",))
+    with pytest.raises(ValueError, match=r"holds a result of itm\.evaluate; give itm\.report"):
+        check_result_folder([f"out={tmp_path}"], "itm.report", ("report.md",), "out")
