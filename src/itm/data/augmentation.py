@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,20 +18,6 @@ from itm.text.vocabulary import Tokens
 
 MASKED, REPLACED = 0.5, 0.6  # of the chosen words: 50 % masked, 10 % replaced, 40 % removed
 STREAM = 2  # sets the draws apart from those of order and noise, which share the seed
-
-
-class Words(NamedTuple):
-    """The ids of a caption by word.
-
-    Attributes:
-        words: ids of each word that augmentation may change; several word pieces for BERT.
-        before: ids of the markers before them that stay.
-        after: ids of the markers after them that stay.
-    """
-
-    words: list[list[int]]
-    before: list[int]
-    after: list[int]
 
 
 def keep_regions(draws: np.ndarray, rate: float) -> np.ndarray:
@@ -106,7 +92,9 @@ class Augmentation:
                 f"fixed padding; this {type(self.vocab).__name__} has none: set data.word_drop=0"
             )
 
-    def draw(self, caption: str, regions: int, place: Sequence[int]) -> tuple[list[int], np.ndarray]:
+    def draw(
+        self, caption: str, regions: int, place: Sequence[int]
+    ) -> tuple[list[int], np.ndarray]:
         """Augment a caption and its image; at least one token and one region stay.
 
         Args:
@@ -130,6 +118,6 @@ class Augmentation:
         ids: list[int] = []
         while not ids and words:
             draws = rng.random(len(words))
-            random = [rng.integers(len(vocab), size=len(pieces)) for pieces in words]
+            random = [rng.integers(len(vocab), size=len(x)).tolist() for x in words]
             ids = drop_words(words, draws, random, self.word_drop, vocab.mask_id)
         return [*before, *ids, *after], kept
