@@ -14,8 +14,8 @@ from itm.metrics.rerank import (
     mutual_rank,
     places,
     qb_norm,
-    reranked,
     rerank_rows,
+    reranked,
     sinkhorn,
 )
 
