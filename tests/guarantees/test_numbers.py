@@ -6,7 +6,7 @@ import torch
 from small_models import MODELS, WORDS
 
 from itm.layers.functional import masked_mean, masked_softmax
-from itm.losses import SAM, Logistic, MultiLabel, Neighborhood, Triplet
+from itm.losses import SAM, InfoNCE, Logistic, MultiLabel, Neighborhood, Sigmoid, Triplet
 from itm.models import TwoBranchEmbedding, TwoBranchSimilarity
 
 CAPTIONS = ["a dog runs", "zyzzyva xyster", "a", "red cat", ""]
@@ -90,6 +90,7 @@ TEMPERED = {
     "scan_i2t": ("temperature", "lambda_lse"),
     "sgr": ("temperature",),
     "saf": ("temperature",),
+    "chan": ("alpha", "beta"),
     "casc": ("t2i_temperature", "i2t_temperature", "lambda_lse"),
 }
 
@@ -108,6 +109,8 @@ LOSSES = {
     "neighborhood": Neighborhood,
     "multilabel": lambda: MultiLabel(dim=8, num_labels=3),
     "logistic": Logistic,
+    "infonce": InfoNCE,
+    "sigmoid": Sigmoid,
 }
 
 
