@@ -56,7 +56,7 @@ def test_recalls_grow_with_k_and_sum_up(path):
         recalls = [float(value) for value in found if value]
         half = len(recalls) // 2
         for way in (recalls[:half], recalls[half:]):
-            assert 0 < way[0] and way[-1] < 100, row
+            assert way[0] > 0 and way[-1] < 100, row
             assert all(a < b for a, b in pairwise(way)), row
         assert float(row.get("rsum", sum(recalls))) == pytest.approx(sum(recalls), abs=0.3), row
 
