@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from itm.app.build import build
 from itm.app.config import CONF, compose
+from itm.losses import Sigmoid
 
 RECIPES = {path.stem: OmegaConf.load(path) for path in Path(CONF, "recipe").glob("*.yaml")}
 ALIASES = {name: body.defaults[0] for name, body in RECIPES.items() if set(body) == {"defaults"}}
@@ -110,3 +111,13 @@ def test_a_warm_up_in_epochs_is_one_in_batches():
     ):
         with pytest.raises(ValueError, match=message):
             build("scan", overrides=[*small, *tiny, *wrong])
+
+
+def test_the_margin_of_a_recipe_is_left_out_for_a_loss_without_one(capsys):
+    small = ["data.root.images=[40,6,6]", "model.embed_dim=8", "model.word_dim=4"]
+    matcher = build("chan", "sigmoid", overrides=small)
+    assert isinstance(matcher.loss, Sigmoid)
+    assert (
+        "itm.losses.Sigmoid has no margin: loss.margin=0.05 is left out" in capsys.readouterr().out
+    )
+    assert build("chan", overrides=small).loss.margin == 0.05
