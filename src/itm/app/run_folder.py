@@ -119,7 +119,9 @@ def check_changes(before: Sequence[str], now: Sequence[str]) -> None:
 
 
 def _short(options: dict[str, Any], name: str) -> str:
-    return str(options[name]) if name in options else "(none)"
+    value = str(options.get(name, "(none)"))
+    # An option such as loss.margin refers to one of the run: show its value.
+    return str(options.get(value[2:-1], value)) if value.startswith("${") else value
 
 
 def _options(arguments: Sequence[str], now: Sequence[str]) -> dict[str, Any] | None:
