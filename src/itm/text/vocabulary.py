@@ -8,6 +8,7 @@ replace unknown words by <unk>.
 import json
 from collections import Counter
 from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -202,8 +203,10 @@ def with_mask(vocabulary: Vocabulary) -> Vocabulary:
     """Append <mask> to a vocabulary without it, as VSE-infinity and CHAN do for their training."""
     if MASK in vocabulary.ids:
         return vocabulary
-    words = [*vocabulary.words, MASK]
-    return Vocabulary(words, vocabulary.markers, vocabulary.tokenizer, vocabulary.pad_to)
+    found = copy(vocabulary)  # keeps whatever else it knows
+    found.ids = {**vocabulary.ids, MASK: len(vocabulary)}
+    found.words = [*vocabulary.words, MASK]
+    return found
 
 
 def vocabulary_from(state: dict[str, Any]) -> Vocabulary | BertVocabulary:
