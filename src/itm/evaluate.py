@@ -41,6 +41,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.checkpoints.folder import load
     from itm.data.pictures import Pictures
     from itm.metrics.combined import evaluate_all
+    from itm.metrics.rerank import rerank_rows
     from itm.relevance.sources import relevance
     from itm.runs.evaluation_files import Evaluated, write_evaluation
     from itm.runs.matrices import caption_owner, fits_split, read_matrices, with_ensemble
@@ -76,6 +77,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
                 f"failures={cfg.failures} needs the captions of the matrix: give data="
             )
     relevant = None
+    reranked = rerank_rows(matrices, owner, protocol, listed(cfg.rerank), cfg.rerank_beta)
     if cfg.relevance is not None:
         relevant = relevance(cfg.relevance, split.captions, split.references())
     rows = {
@@ -89,6 +91,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     }
     if described:
         facts["captioning"] = {path: written.scores for path, written in described.items()}
+    facts |= {"reranked": reranked} if reranked else {}
     with result_folder(out, COMMAND, FILES, cfg.overwrite) as place:
         write_evaluation(place, facts, rows, owner, split, cfg.save_ranks, cfg.save_similarity)
         for path, written in described.items():
@@ -104,6 +107,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         print(f"{printable(path)}: " + ", ".join(f"{k} {v:.1f}" for k, v in written.scores.items()))
     report = {name: row.metrics for name, row in rows.items()}
     print(metric_table(report, f"{split.folder.resolve().name} {split.name}, protocol {protocol}"))
+    if reranked:
+        print(metric_table(reranked, "re-ranked with all test queries at hand"))
     print(printable(f"written to {out}"))
     return report
 

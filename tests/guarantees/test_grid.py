@@ -18,6 +18,7 @@ MODELS = {
     # The neighbourhood loss is a mean, not a sum: a KL term of the usual weight would drown it.
     "cvse": ["model.word_dim=32", "model.dropout=0", "model.kl_weight=0.05"],
     "casc": ["model.word_dim=32", "model.hidden=64"],
+    "chan": ["model.word_dim=32"],
     "two_branch_embedding": ["model.word_dim=64", "model.hidden_dim=128"],
     "two_branch_similarity": [
         "model.word_dim=64",
@@ -31,6 +32,15 @@ LOSSES = {
     "sam": ["warmup_steps=10000"],
     "neighborhood": ["loss.margin=0.2"],
     "multilabel": ["warmup_steps=10000"],
+    "infonce": [],
+    "sigmoid": [],
+}
+# Start values that suit the size of scores: about 0.5 in SAF, 10 in CHAN, -1.4 in distances.
+STARTS = {
+    ("saf", "sigmoid"): ["loss.bias=-7"],
+    ("chan", "sigmoid"): ["loss.scale=1"],
+    ("chan", "infonce"): ["loss.temperature=1"],
+    ("two_branch_embedding", "sigmoid"): ["loss.bias=10"],
 }
 DATA = [
     "data.root.images=[100,100,100]",
@@ -55,7 +65,8 @@ def chance(images: int, captions: int) -> float:
 @pytest.mark.parametrize("model", MODELS)
 def test_every_loss_trains_every_backbone(model, loss):
     pl.seed_everything(0, verbose=False)
-    matcher = build(model, loss, "scenes", [*DATA, *MODELS[model], *LOSSES[loss]])
+    more = STARTS.get((model, loss), [])
+    matcher = build(model, loss, "scenes", [*DATA, *MODELS[model], *LOSSES[loss], *more])
     # SGR is slow to learn from the few negatives of a mean over the most violated ones.
     epochs = 8 if (model, loss) == ("sgr", "neighborhood") else 3
     trainer = pl.Trainer(

@@ -20,11 +20,11 @@ from itm.app.config import compose
 
 # What a run may be resumed with. All else decides which weights, words and batches it has.
 FREE = (
-    "max_epochs", "gradient_clip_val", "warmup_steps", "test", "compile", "chunk_size",
-    "deterministic", "trainer", "callbacks", "logger", "loss", "optimizer", "scheduler", "decay",
-    "data.batch_size", "data.eval_batch_size", "data.workers", "data.pin_memory", "data.resident",
-    "data.root", "data.val", "data.val_images", "data.test", "data.protocol", "resume",
-    "overwrite",
+    "max_epochs", "gradient_clip_val", "margin", "warmup_steps", "warmup_epochs", "test", "compile",
+    "chunk_size", "deterministic", "trainer", "callbacks", "logger", "loss", "optimizer",
+    "scheduler", "decay", "data.batch_size", "data.eval_batch_size", "data.workers",
+    "data.pin_memory", "data.resident", "data.root", "data.val", "data.val_images", "data.test",
+    "data.protocol", "resume", "overwrite",
 )  # fmt: skip
 FIXED = ("optimizer._target_", "scheduler._target_")
 WRITTEN = (
@@ -119,7 +119,9 @@ def check_changes(before: Sequence[str], now: Sequence[str]) -> None:
 
 
 def _short(options: dict[str, Any], name: str) -> str:
-    return str(options[name]) if name in options else "(none)"
+    value = str(options.get(name, "(none)"))
+    # An option such as loss.margin refers to one of the run: show its value.
+    return str(options.get(value[2:-1], value)) if value.startswith("${") else value
 
 
 def _options(arguments: Sequence[str], now: Sequence[str]) -> dict[str, Any] | None:

@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from itm.batch import Captions, Pairs
-from itm.data.collate import Reader, caption_concepts, relevance_index, shuffled_images
+from itm.data.augmentation import Augmentation
+from itm.data.collate import Reader, caption_concepts, relevance_index
 from itm.data.layout import Split, read_captions, read_split
 from itm.data.loaders import evaluation_loaders, training_loader
+from itm.data.noise import describe_noise, read_noise, shuffled_images
 from itm.data.options import Loading, Splits, WordLists
 from itm.data.resident import look_up, read_table
 from itm.data.sampler import PairLoader, PairSampler
@@ -27,7 +29,7 @@ from itm.data.word_lists import (
 )
 from itm.text.made_from import hash_captions
 from itm.text.unknown import check_known
-from itm.text.vocabulary import Tokens
+from itm.text.vocabulary import Tokens, Vocabulary, with_mask
 from itm.utils.distributed import rank_and_size
 
 if TYPE_CHECKING:
@@ -104,6 +106,8 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             self.vocabulary = find_vocabulary(
                 self.vocab, self._train_captions, self.min_count, self.tokenizer
             )
+            if self.word_drop and isinstance(self.vocabulary, Vocabulary):
+                self.vocabulary = with_mask(self.vocabulary)
         tokenizer = list_tokenizer(self.vocabulary, self.tokenizer)
         if "labels" in self.needs and self.label_vocabulary is None:
             captions = self._train_captions()
@@ -156,7 +160,10 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             tokenizer = list_tokenizer(self.vocabulary, self.tokenizer)
             relevance = relevance_index(split, self._train_size(split), tokenizer)
         if train and self.noise_ratio:
-            image = shuffled_images(split, self.noise_ratio, self.seed)
+            image = shuffled_images(split, self.noise_ratio, self.seed, self.noise_by)
+        if train and self.noise_file is not None:
+            image = read_noise(self.noise_file, split)
+            print(describe_noise(image, split))
         return Reader(
             split,
             self.vocabulary,
@@ -166,7 +173,14 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             split.sentence_file() if self.vectors else None,
             features=not self.resident,
             caption_image=image,
+            augmentation=self._augmentation() if train else None,
         )
+
+    def _augmentation(self) -> Augmentation | None:
+        if not self.region_drop and not self.word_drop:
+            return None
+        assert self.vocabulary is not None
+        return Augmentation(self.vocabulary, self.region_drop, self.word_drop, self.seed)
 
     @property
     def sentence_dim(self) -> int:

@@ -8,6 +8,7 @@ replace unknown words by <unk>.
 import json
 from collections import Counter
 from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from itm.utils.files import write_text
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 PAD, START, END, UNK = range(4)
+MASK = "<mask>"  # replaces words in training with size augmentation; the last word where it is used
 
 
 class Tokens(Protocol):
@@ -103,6 +105,20 @@ class Vocabulary:
         if self.pad_to is not None:
             ids = (ids + [PAD] * self.pad_to)[: self.pad_to]
         return ids
+
+    @property
+    def mask_id(self) -> int | None:
+        """The id of <mask>; None without it, or if captions are padded to a fixed length."""
+        return None if self.pad_to is not None else self.ids.get(MASK)
+
+    def by_word(self, caption: str) -> tuple[list[list[int]], list[int], list[int]]:
+        """Convert a caption to ids word by word, for `itm.data.augmentation`.
+
+        Returns:
+            The ids of each word, markers included, as these are dropped like words; and the
+            markers before and after them that always stay: none.
+        """
+        return [[i] for i in self.encode(caption)], [], []
 
     def as_read(self, caption: str) -> str:
         """See `Tokens.as_read`."""
@@ -195,6 +211,16 @@ class Vocabulary:
         if not dense:
             raise ValueError(f"{path}: word2idx must hold each id from 0 to {len(words) - 1} once")
         return cls(words, **options)
+
+
+def with_mask(vocabulary: Vocabulary) -> Vocabulary:
+    """Append <mask> to a vocabulary without it, as VSE-infinity and CHAN do for their training."""
+    if MASK in vocabulary.ids:
+        return vocabulary
+    found = copy(vocabulary)  # keeps whatever else it knows
+    found.ids = {**vocabulary.ids, MASK: len(vocabulary)}
+    found.words = [*vocabulary.words, MASK]
+    return found
 
 
 def vocabulary_from(state: dict[str, Any]) -> Vocabulary | BertVocabulary:

@@ -26,6 +26,7 @@ FAMILIES = {
     "sgr": ["model.word_dim=8", "model.sim_dim=8"],
     "saf": ["model.word_dim=8", "model.sim_dim=8"],
     "casc": ["model.word_dim=8"],
+    "chan": ["model.word_dim=8"],
     "two_branch_embedding": ["model.word_dim=8", "model.hidden_dim=16"],
     "two_branch_similarity": ["model.word_dim=8", "model.hidden_dim=16"],
 }
