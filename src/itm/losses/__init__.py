@@ -9,6 +9,7 @@ from itm.losses.base import Loss, as_loss
 from itm.losses.logistic import Logistic, logistic
 from itm.losses.multilabel import MultiLabel
 from itm.losses.neighborhood import Neighborhood, neighborhood
+from itm.losses.pcmepp import PCMEPP, pcmepp
 from itm.losses.sam import SAM, sam
 from itm.losses.sam_released import released_sam
 from itm.losses.triplet import Triplet, triplet
@@ -18,11 +19,13 @@ __all__ = [
     "Loss",
     "MultiLabel",
     "Neighborhood",
+    "PCMEPP",
     "SAM",
     "Triplet",
     "as_loss",
     "logistic",
     "neighborhood",
+    "pcmepp",
     "released_sam",
     "sam",
     "triplet",

@@ -16,13 +16,24 @@ import torch
 
 from itm.checkpoints.strict import check_finite, load_strictly
 from itm.matcher.matcher import Loss, Matcher
-from itm.models import CASC, CVSE, SCAN, SGRAF, VSRN, TwoBranchEmbedding, TwoBranchSimilarity
-from itm.published import casc, cvse, scan, sgraf, two_branch, vsrn
+from itm.models import (
+    CASC,
+    CVSE,
+    SCAN,
+    SGRAF,
+    VSEPP,
+    VSRN,
+    TwoBranchEmbedding,
+    TwoBranchSimilarity,
+    VSEInfinity,
+)
+from itm.published import casc, cvse, scan, sgraf, two_branch, vse_infty, vsepp, vsrn
 from itm.published.files import read_checkpoint, write_checkpoint
 from itm.published.tables import Options, State
-from itm.published.vocabulary import read_vocabulary
+from itm.published.transformer import read_text
+from itm.published.vocabulary import numbered_words, read_vocabulary
 from itm.text.concepts import Concepts
-from itm.text.vocabulary import Vocabulary
+from itm.text.vocabulary import Vocabulary, with_mask
 
 __all__ = ["FAMILIES", "TRAINING", "from_published", "read_checkpoint", "save_published"]
 
@@ -34,19 +45,24 @@ class Family(NamedTuple):
         matcher: our class.
         read: state dicts and options -> constructor arguments and tensors, or None.
         write: matcher -> state dicts and options.
+        masks: its training masks words, and the vocabulary files lack the last word, <mask>.
     """
 
     matcher: type[Matcher]
     read: Callable[[list[State], Options], tuple[Options, State] | None]
     write: Callable[[Any], tuple[list[State], Options]]
+    masks: bool = False
 
 
-# More specific families first: a SCAN checkpoint's tensors are a part of CASC's.
+# More specific families first: a SCAN checkpoint's tensors are a part of CASC's, and VSE++'s are
+# those of a SCAN with one direction.
 FAMILIES = {
     "casc": Family(CASC, casc.read, casc.write),
     "sgraf": Family(SGRAF, sgraf.read, sgraf.write),
     "cvse": Family(CVSE, cvse.read, cvse.write),
     "vsrn": Family(VSRN, vsrn.read, vsrn.write),
+    "vse_infty": Family(VSEInfinity, vse_infty.read, vse_infty.write, masks=True),
+    "vsepp": Family(VSEPP, vsepp.read, vsepp.write),
     "scan": Family(SCAN, scan.read, scan.write),
     "two_branch_embedding": Family(
         TwoBranchEmbedding, two_branch.read_embedding, two_branch.write_embedding
@@ -102,6 +118,7 @@ def from_published(
     loss: Loss | None = None,
     options: Options | None = None,
     tokenizer: str | None = None,
+    text: str | Path | None = None,
 ) -> Matcher:
     """A matcher with the weights of an original checkpoint, in eval mode.
 
@@ -117,6 +134,8 @@ def from_published(
         options: the original's options where the checkpoint does not hold them (or to correct it).
         tokenizer: how captions were split in training, where the vocabulary file does not tell, see
             `itm.text.Vocabulary`: "bytes_repr" for the authors' CVSE.
+        text: configuration and words of weights with a BERT: a folder with config.json and
+            vocab.txt or tokenizer files, or a name on the hub. It replaces `vocab`.
 
     Raises:
         ValueError: tensors of no known family, missing or unexpected tensors, shapes that do not
@@ -136,6 +155,13 @@ def from_published(
         _, found = _find_family([*states, _read_captioner(captioner)], known, name, source)
     arguments, tensors = found
     _check_options(arguments, known, source)
+    if (arguments.get("text") or {}).get("name") == "bert":
+        config, vocab = read_text(text, source, vocab is not None)
+        arguments["text"] = {**arguments["text"], "config": config}
+    elif text is not None:
+        raise ValueError(f"text= belongs to weights with a BERT; {source} holds {name} without one")
+    if vocab is None and isinstance(known.get("word2idx"), dict):
+        vocab = numbered_words(known["word2idx"], f"{source}: opt.word2idx")
     matcher: Any = FAMILIES[name].matcher(**arguments, loss=loss)
     if matcher.needs_concepts:
         tensors = {**_take_concepts(matcher, concepts, tensors, source), **tensors}
@@ -144,6 +170,8 @@ def from_published(
     if vocab is not None:
         words = read_vocabulary(vocab) if isinstance(vocab, (str, Path)) else vocab
         size = arguments.get("vocab_size")
+        if FAMILIES[name].masks and size == len(words) + 1 and isinstance(words, Vocabulary):
+            words = with_mask(words)
         if size is not None and len(words) != size:
             raise ValueError(
                 f"the vocabulary has {len(words)} words but the embedding table of {checkpoint} "
@@ -168,6 +196,12 @@ def _find_family(
         except KeyError as error:  # the family is known, but not what its sizes are
             raise ValueError(f"{source}: {name} weights without their {error}") from error
         if found is not None:
+            if family is None and name == "vsepp" and "measure" not in options:
+                raise ValueError(
+                    f"{source}: these tensors fit VSE++ and a SCAN with one direction, and the "
+                    "options that tell them apart are missing: give family='vsepp' or "
+                    "family='scan', or the options themselves"
+                )
             return name, found
     some = sorted(key for state in states for key in state)[:6]
     raise ValueError(

@@ -1,6 +1,7 @@
 """Vocabularies of the original code bases, read without running anything they contain."""
 
 from pathlib import Path
+from typing import Any
 
 from itm.text.vocabulary import Vocabulary
 from itm.utils.safe_pickle import PLAIN, Instance, read_pickle
@@ -27,7 +28,17 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
         found = read_pickle(path, PLAIN, classes=("Vocabulary",), encoding="utf-8")
     except ValueError as error:
         raise ValueError(f"{expected} 'word2idx' and nothing else ({error})") from error
-    ids = found.fields.get("word2idx") if isinstance(found, Instance) else None
+    return numbered_words(
+        found.fields.get("word2idx") if isinstance(found, Instance) else None, expected
+    )
+
+
+def numbered_words(ids: Any, expected: str) -> Vocabulary:
+    """Make a vocabulary of the original's `word2idx`: {word: id}.
+
+    Raises:
+        ValueError: other data, ids that are not 0 to n-1, or other words; begins with `expected`.
+    """
     if type(ids) is not dict or not all(type(i) is int for i in ids.values()):
         raise ValueError(f"{expected} 'word2idx': {{word: id}}")
     words = sorted(ids, key=ids.__getitem__)

@@ -17,6 +17,7 @@ from itm.utils.files import write_text
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 PAD, START, END, UNK = range(4)
+MASK = "<mask>"  # replaces words in training with size augmentation; the last word where it is used
 
 
 class Tokens(Protocol):
@@ -181,6 +182,14 @@ class Vocabulary:
         if not dense:
             raise ValueError(f"{path}: word2idx must hold each id from 0 to {len(words) - 1} once")
         return cls(words, **options)
+
+
+def with_mask(vocabulary: Vocabulary) -> Vocabulary:
+    """Append <mask> to a vocabulary without it, as VSE-infinity and CHAN do for their training."""
+    if MASK in vocabulary.ids:
+        return vocabulary
+    words = [*vocabulary.words, MASK]
+    return Vocabulary(words, vocabulary.markers, vocabulary.tokenizer, vocabulary.pad_to)
 
 
 def vocabulary_from(state: dict[str, Any]) -> Vocabulary | BertVocabulary:
