@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from itm.batch import Captions, Images, Pairs
+from itm.data.augmentation import Augmentation
 from itm.data.layout import Split
 from itm.data.padding import make_captions, make_images
 from itm.data.resident import row_numbers
@@ -31,6 +32,7 @@ class Reader:
         vectors: (M, F) sentence vectors, or None.
         features: read the features; False for batches that look them up on the device.
         caption_image: (M,) image of each caption, where it differs from the split's.
+        augmentation: what training batches leave out, or None.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Reader:
         vectors: np.ndarray | None = None,
         features: bool = True,
         caption_image: np.ndarray | None = None,
+        augmentation: Augmentation | None = None,
     ):
         self.split = split
         self.features = features
@@ -53,15 +56,27 @@ class Reader:
         self.concepts = concepts
         self.relevance = relevance
         self.vectors = vectors
+        self.augmentation = augmentation
 
-    def images(self, rows: Sequence[int]) -> Images:
-        """Some images."""
+    def images(self, rows: Sequence[int], kept: list[np.ndarray] | None = None) -> Images:
+        """Some images; `kept` marks the regions (R,) of each that augmentation lets stay."""
         if not self.features:
-            return row_numbers(self.split, list(rows))
-        return make_images(self.split.images(np.asarray(rows)), rows)
+            return row_numbers(self.split, list(rows), kept)
+        features = self.split.images(np.asarray(rows))
+        if kept is not None:
+            return make_images([x[own] for x, own in zip(features, kept, strict=True)], rows)
+        return make_images(features, rows)
 
-    def captions(self, rows: Sequence[int], image: Sequence[int] | None = None) -> Captions:
-        """Some captions; `image` is the row of each one's image in the batch, else in the split."""
+    def captions(
+        self,
+        rows: Sequence[int],
+        image: Sequence[int] | None = None,
+        tokens: list[list[int]] | None = None,
+    ) -> Captions:
+        """Some captions; `image` is the row of each one's image in the batch, else in the split.
+
+        `tokens` replaces the ids of the captions, after augmentation.
+        """
         index = np.asarray(rows)
         own = self.caption_image[index]
 
@@ -69,7 +84,7 @@ class Reader:
             return None if table is None else torch.from_numpy(np.array(table[at], np.float32))
 
         return make_captions(
-            [self.tokens[row] for row in rows],
+            tokens or [self.tokens[row] for row in rows],
             index.tolist(),
             own.tolist() if image is None else image,
             pick(self.labels, own),
@@ -79,24 +94,44 @@ class Reader:
 
     def pairs(self, rows: Sequence[int]) -> Pairs:
         """A training batch of captions, longest first, each with its image."""
-        rows = sorted(rows, key=lambda row: -self.lengths[row])
+        tokens, kept = self._augmented(rows)
+        order = sorted(range(len(rows)), key=lambda k: -len(tokens[k]))
+        rows, tokens = [rows[k] for k in order], [tokens[k] for k in order]
+        kept = None if kept is None else [kept[k] for k in order]
         own = self.caption_image[rows]
         relevance = None
         if self.relevance is not None:
             relevance = torch.from_numpy(self.relevance.batch(np.array(rows), own))
-        captions = self.captions(rows, range(len(rows)))
-        return Pairs(self.images(own.tolist()), captions, relevance, self.target(rows))
+        captions = self.captions(rows, range(len(rows)), tokens)
+        return Pairs(self.images(own.tolist(), kept), captions, relevance, self.target(rows))
 
     def groups(self, rows: Sequence[int]) -> Pairs:
         """A batch with several captions per image: runs of one image share its row."""
+        tokens, kept = self._augmented(rows)
         own = self.caption_image[list(rows)]
         new = np.concatenate([[True], own[1:] != own[:-1]])
         image = np.cumsum(new) - 1
+        kept = None if kept is None else [kept[k] for k in np.flatnonzero(new)]
         relevance = None
         if self.relevance is not None:
             relevance = torch.from_numpy(self.relevance.batch(np.array(rows), own[new]))
-        captions = self.captions(rows, image.tolist())
-        return Pairs(self.images(own[new].tolist()), captions, relevance, self.target(rows))
+        captions = self.captions(rows, image.tolist(), tokens)
+        return Pairs(self.images(own[new].tolist(), kept), captions, relevance, self.target(rows))
+
+    def _augmented(self, rows: Sequence[int]) -> tuple[list[list[int]], list[np.ndarray] | None]:
+        """Ids of the captions and masks (R,) of their images' regions, after augmentation.
+
+        The draws follow the place of each row in the epoch, which the sampler's `Rows` tell.
+        """
+        if self.augmentation is None:
+            return [self.tokens[row] for row in rows], None
+        epoch, start = getattr(rows, "epoch", 0), getattr(rows, "start", 0)
+        found = [
+            self.augmentation.draw(self.split.captions[row], self.split.regions, (epoch, start + k))
+            for k, row in enumerate(rows)
+        ]
+        masks = [mask for _, mask in found] if self.augmentation.region_drop else None
+        return [ids for ids, _ in found], masks
 
     def target(self, rows: Sequence[int]) -> torch.Tensor | None:
         """(n, R) target of some captions, see `Split.target`."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from itm.data.collate import Reader
 from itm.data.options import Loading
@@ -12,10 +12,30 @@ from itm.data.sampler import PairLoader, PairSampler
 from itm.utils.distributed import rank_and_size
 
 
+class WholeBatches(Dataset):
+    """Hand the rows of a batch to the collate function as the sampler made them.
+
+    A loader would otherwise copy them to a list, which has no place in the epoch.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, row: int) -> int:
+        return row
+
+    def __getitems__(self, rows: list[int]) -> list[int]:
+        """Return the batch itself; torch calls this method if a data set has it."""
+        return rows
+
+
 def training_loader(reader: Reader, sampler: PairSampler, options: Loading) -> PairLoader:
     """Batches of `Pairs`; resumable in the middle of an epoch."""
     return PairLoader(
-        range(len(sampler.caption_image)),  # type: ignore[arg-type]
+        WholeBatches(len(sampler.caption_image)),
         batch_sampler=sampler,
         collate_fn=reader.pairs if options.sentences == 1 else reader.groups,
         **_workers(options),

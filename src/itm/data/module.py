@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from itm.batch import Captions, Pairs
+from itm.data.augmentation import Augmentation
 from itm.data.collate import Reader, caption_concepts, relevance_index, shuffled_images
 from itm.data.layout import Split, read_split
 from itm.data.loaders import evaluation_loaders, training_loader
@@ -19,7 +20,7 @@ from itm.data.options import Loading, Splits, WordLists
 from itm.data.resident import look_up, read_table
 from itm.data.sampler import PairLoader, PairSampler
 from itm.data.word_lists import find_concepts, find_labels, find_vocabulary
-from itm.text.vocabulary import Tokens
+from itm.text.vocabulary import Tokens, Vocabulary, with_mask
 from itm.utils.distributed import rank_and_size
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         """Make the vocabulary, and the word lists that are needed."""
         if self.vocabulary is None:
             self.vocabulary = find_vocabulary(self.vocab, self._train_captions, self.min_count)
+            if self.word_drop and isinstance(self.vocabulary, Vocabulary):
+                self.vocabulary = with_mask(self.vocabulary)
         if "labels" in self.needs and self.label_vocabulary is None:
             captions = self._train_captions()
             image = self.split("train").caption_image[: len(captions)]
@@ -137,7 +140,14 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             split.sentence_vectors() if self.vectors else None,
             features=not self.resident,
             caption_image=image,
+            augmentation=self._augmentation() if train else None,
         )
+
+    def _augmentation(self) -> Augmentation | None:
+        if not self.region_drop and not self.word_drop:
+            return None
+        assert self.vocabulary is not None
+        return Augmentation(self.vocabulary, self.region_drop, self.word_drop, self.seed)
 
     @property
     def sentence_dim(self) -> int:

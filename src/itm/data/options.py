@@ -100,6 +100,10 @@ class Loading:
     resident: bool | str = False
     """Keep the features of whole splits on the device (`itm.data.resident`): True keeps the type
     of the files, "bfloat16" and "float16" convert."""
+    region_drop: float = 0.0
+    """Share of the regions that each training image leaves out, see `itm.data.augmentation`."""
+    word_drop: float = 0.0
+    """Share of the words that each training caption masks, replaces or leaves out."""
     workers: int = 0
     """Loader processes."""
     pin_memory: bool = False
@@ -110,6 +114,19 @@ class Loading:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"data.batch_size={self.batch_size} must be at least 1")
+        for name, rate in (("region_drop", self.region_drop), ("word_drop", self.word_drop)):
+            if not 0 <= rate < 1:
+                raise ValueError(f"data.{name}={rate} must be at least 0 and below 1 (0.2 = 20 %)")
+        if self.word_drop and self.vectors:
+            raise ValueError(
+                f"data.word_drop={self.word_drop} leaves out words, but text=vectors reads vectors "
+                "of whole sentences: set data.word_drop=0"
+            )
+        if self.region_drop and getattr(self, "phrases", None) is not None:
+            raise ValueError(
+                f"data.region_drop={self.region_drop} leaves out regions, but phrases are matched "
+                "with labelled regions: set data.region_drop=0"
+            )
         unknown = sorted(set(self.needs) - set(NEEDS))
         if unknown:
             raise ValueError(f"needs={unknown}: expected some of {', '.join(NEEDS)}")

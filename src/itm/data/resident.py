@@ -7,18 +7,29 @@ first product rounds its input to it anyway.
 
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from itm.batch import Images, Pairs
 from itm.data.layout import Split
+from itm.data.padding import make_images
 
 BLOCK = 256  # images read at once
 Batch = TypeVar("Batch", Pairs, Images)
 
 
-def row_numbers(split: Split, rows: list[int]) -> Images:
-    """Images whose regions are left out, (n, 0, F)."""
+def row_numbers(split: Split, rows: list[int], kept: list[np.ndarray] | None = None) -> Images:
+    """Images whose regions are left out, (n, 0, F).
+
+    Args:
+        split: the files.
+        rows: n images.
+        kept: for each image the mask (R,) of the regions to take; their numbers are then sent in
+            place of the regions, (n, most, 1).
+    """
+    if kept is not None:
+        return make_images([np.flatnonzero(x)[:, None] for x in kept], rows)
     return Images(
         torch.empty(len(rows), 0, split.width),
         torch.ones(len(rows), split.regions, dtype=torch.bool),
@@ -35,6 +46,9 @@ def look_up(batch: Batch, table: Tensor) -> Batch:
     """
     if isinstance(batch, Pairs):
         return batch._replace(images=look_up(batch.images, table))
+    if batch.regions.shape[1]:  # numbers of the regions to take
+        regions = table[batch.index[:, None], batch.regions[..., 0].long()].float()
+        return batch._replace(regions=regions * batch.mask[..., None])
     return batch._replace(regions=table.index_select(0, batch.index).float())
 
 

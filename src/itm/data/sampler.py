@@ -7,6 +7,18 @@ import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 
+class Rows(list[int]):
+    """The caption rows of a batch.
+
+    Attributes:
+        epoch: of the training.
+        start: place of the first row in the epoch, over all processes.
+    """
+
+    epoch: int = 0
+    start: int = 0
+
+
 class PairSampler(Sampler[list[int]]):
     """Batches of caption rows; each epoch is one shuffle of all captions.
 
@@ -72,7 +84,10 @@ class PairSampler(Sampler[list[int]]):
         start, self.start = self.start, 0
         for batch in range(start, len(self)):
             anchors = np.array_split(order[batch * size : (batch + 1) * size], self.processes)
-            yield self._with_neighbours(anchors[self.rank], batch)
+            rows = Rows(self._with_neighbours(anchors[self.rank], batch))
+            before = batch * size + sum(map(len, anchors[: self.rank]))
+            rows.epoch, rows.start = self.epoch, before * self.sentences
+            yield rows
 
     def _with_neighbours(self, anchors: np.ndarray, batch: int) -> list[int]:
         """`sentences` captions per anchor, sorted, anchor by anchor."""

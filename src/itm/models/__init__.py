@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "casc": ["CASC"],
+        "chan": ["CHAN"],
         "cvse": ["CVSE"],
         "scan": ["SCAN"],
         "sgraf": ["SGRAF"],
@@ -20,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
 
 if TYPE_CHECKING:
     from itm.models.casc import CASC as CASC
+    from itm.models.chan import CHAN as CHAN
     from itm.models.cvse import CVSE as CVSE
     from itm.models.scan import SCAN as SCAN
     from itm.models.sgraf import SGRAF as SGRAF

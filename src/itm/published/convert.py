@@ -18,6 +18,7 @@ from itm.checkpoints.strict import check_finite, load_strictly
 from itm.matcher.matcher import Loss, Matcher
 from itm.models import (
     CASC,
+    CHAN,
     CVSE,
     SCAN,
     SGRAF,
@@ -27,7 +28,7 @@ from itm.models import (
     TwoBranchSimilarity,
     VSEInfinity,
 )
-from itm.published import casc, cvse, scan, sgraf, two_branch, vse_infty, vsepp, vsrn
+from itm.published import casc, chan, cvse, scan, sgraf, two_branch, vse_infty, vsepp, vsrn
 from itm.published.files import read_checkpoint, write_checkpoint
 from itm.published.tables import Options, State
 from itm.published.transformer import read_text
@@ -58,6 +59,7 @@ class Family(NamedTuple):
 # those of a SCAN with one direction.
 FAMILIES = {
     "casc": Family(CASC, casc.read, casc.write),
+    "chan": Family(CHAN, chan.read, chan.write, masks=True),
     "sgraf": Family(SGRAF, sgraf.read, sgraf.write),
     "cvse": Family(CVSE, cvse.read, cvse.write),
     "vsrn": Family(VSRN, vsrn.read, vsrn.write),

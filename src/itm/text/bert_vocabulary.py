@@ -36,6 +36,36 @@ class BertVocabulary:
         """Convert a caption to ids, with the transformer's own markers."""
         return self._tokenizer.encode(caption.strip()).ids
 
+    @property
+    def mask_id(self) -> int | None:
+        """The id of [MASK] or <mask>; None without either."""
+        for mask in ("[MASK]", "<mask>"):
+            found = self._tokenizer.token_to_id(mask)
+            if found is not None:
+                return cast(int, found)
+        return None
+
+    def by_word(self, caption: str) -> tuple[list[list[int]], list[int], list[int]]:
+        """Convert a caption to ids word by word, for `itm.data.augmentation`.
+
+        Returns:
+            The ids of the pieces of each word; and the markers before and after them.
+        """
+        encoding = self._tokenizer.encode(caption.strip())
+        words: list[list[int]] = []
+        before: list[int] = []
+        after: list[int] = []
+        last = None
+        for i, word in zip(encoding.ids, encoding.word_ids, strict=True):
+            if word is None:
+                (after if words else before).append(i)
+            elif word == last:
+                words[-1].append(i)
+            else:
+                words.append([i])
+            last = word
+        return words, before, after
+
     def as_read(self, caption: str) -> str:
         """Return the caption: concepts are found in the text that `encode` reads."""
         return caption

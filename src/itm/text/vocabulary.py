@@ -105,6 +105,20 @@ class Vocabulary:
             ids = (ids + [PAD] * self.pad_to)[: self.pad_to]
         return ids
 
+    @property
+    def mask_id(self) -> int | None:
+        """The id of <mask>; None without it, or if captions are padded to a fixed length."""
+        return None if self.pad_to is not None else self.ids.get(MASK)
+
+    def by_word(self, caption: str) -> tuple[list[list[int]], list[int], list[int]]:
+        """Convert a caption to ids word by word, for `itm.data.augmentation`.
+
+        Returns:
+            The ids of each word, markers included, as these are dropped like words; and the
+            markers before and after them that always stay: none.
+        """
+        return [[i] for i in self.encode(caption)], [], []
+
     def as_read(self, caption: str) -> str:
         """See `Tokens.as_read`."""
         return bytes_repr(caption) if self.tokenizer == "bytes_repr" else caption
