@@ -12,8 +12,7 @@ from torch import nn
 from itm.losses import Triplet
 from itm.published.convert import FAMILIES, from_published
 
-
-# A batch norm that the original saves and never uses; reading drops it, writing makes a fresh one.
+# A batch norm that the original saves and never uses: reading drops it, writing makes another.
 UNUSED = "mlp.bns.1."
 
 

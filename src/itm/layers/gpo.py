@@ -78,7 +78,7 @@ class GPO(nn.Module):
     @torch.compiler.disable
     @full_precision
     def table(self, counts: list[int], size: int) -> Tensor:
-        """Compute the weights of sets of `counts` parts, (len(counts), size), each row summing to 1.
+        """Compute the weights of sets of `counts` parts, (len(counts), size); a row sums to 1.
 
         Args:
             counts: numbers of parts from 1 to `size`, ascending.

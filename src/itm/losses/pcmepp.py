@@ -128,23 +128,23 @@ class PCMEPP(Loss):
     def forward(
         self, scores: Tensor, pairs: Pairs | None = None, encoded: Sides | None = None
     ) -> Tensor:
-        """Compute the loss; without `pairs` the diagonal matches, without `encoded` points do."""
-        labels = self.labels(scores, pairs)
-        if encoded is None or _log_var(encoded[0]) is None or _log_var(encoded[1]) is None:
-            return pcmepp(self._logits(2 - 2 * full(scores)), labels, self.smoothness_alpha)
-        (image, caption) = sides = [(_mean(side), _log_var(side)) for side in encoded]
-        distance = DISTANCES[self.distance](*image, *caption)
-        loss = pcmepp(self._logits(distance), labels, self.smoothness_alpha)
-        return loss + self.vib_beta * sum(divergence(*side) for side in sides)
+        """Compute the loss of a score matrix (I, C); without `pairs` the diagonal matches."""
+        image, caption = (None, None) if encoded is None else map(_gaussian, encoded)
+        if image is None or caption is None:
+            logits = self._logits(2 - 2 * full(scores))
+            return pcmepp(logits, self.labels(logits, pairs), self.smoothness_alpha)
+        logits = self._logits(DISTANCES[self.distance](*image, *caption))
+        loss = pcmepp(logits, self.labels(logits, pairs), self.smoothness_alpha)
+        return loss + self.vib_beta * (divergence(*image) + divergence(*caption))
 
     @full_precision
     def _logits(self, distance: Tensor) -> Tensor:
         return -self.negative_scale * distance + self.shift
 
-    def labels(self, scores: Tensor, pairs: Pairs | None) -> Tensor:
-        """Label the pairs, (I, C) in [0, 1], by the image of each caption."""
-        positive = anchors(scores).positive if pairs is None else same_image(pairs)
-        y, e = positive.to(full(scores).dtype), self.label_smoothing
+    def labels(self, logits: Tensor, pairs: Pairs | None) -> Tensor:
+        """Label the pairs of logits (I, C) by the image of each caption, (I, C) in [0, 1]."""
+        positive = anchors(logits).positive if pairs is None else same_image(pairs)
+        y, e = positive.to(logits.dtype), self.label_smoothing
         return (1 - e) * y + e * (1 - y)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -153,9 +153,8 @@ class PCMEPP(Loss):
         return [{"name": "loss", "params": params, "weight_decay": 0.0}]
 
 
-def _log_var(encoded: Encoded) -> Tensor | None:
-    return None if encoded.aux is None else encoded.aux.get("log_var")
-
-
-def _mean(encoded: Encoded) -> Tensor | None:
-    return (encoded.aux or {}).get("mean", encoded.vector)
+def _gaussian(encoded: Encoded) -> tuple[Tensor, Tensor] | None:
+    """Return mean and log variance (N, D), or None if the encodings are points."""
+    aux = encoded.aux or {}
+    mean = aux.get("mean", encoded.vector)
+    return None if "log_var" not in aux or mean is None else (mean, aux["log_var"])

@@ -114,7 +114,9 @@ def embed(
     vectors = _by_row([(global_vector(encoded), rows) for encoded, rows in chunks], size)
     if not uncertainty:
         return vectors
-    return vectors, _by_row([(matcher.uncertainty(encoded), rows) for encoded, rows in chunks], size)
+    return vectors, _by_row(
+        [(matcher.uncertainty(encoded), rows) for encoded, rows in chunks], size
+    )
 
 
 def _by_row(chunks: Sequence[tuple[Tensor, Tensor]], size: int) -> np.ndarray:

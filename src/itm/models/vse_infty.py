@@ -80,7 +80,7 @@ class LogVariance(nn.Module):
         nn.init.constant_(self.linear.bias, bias)
         self.pool = GPO()
         self.norm = None if gain is None else nn.LayerNorm(embed_dim)
-        if self.norm is not None:
+        if self.norm is not None and gain is not None:
             nn.init.constant_(self.norm.weight, gain)
 
     def forward(self, parts: Tensor, mask: Tensor) -> Tensor:
@@ -216,19 +216,22 @@ class VSEInfinity(Matcher):
 
     def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
         """Show what each region and each word adds to <v, t>, and uncertainties."""
-        regions, words = self.image(pairs.images.regions, pairs.images.mask), self.text(pairs.captions)
+        regions = self.image(pairs.images.regions, pairs.images.mask)
+        words, mask = self.text(pairs.captions)
         v = _addends(self.image_pool, regions, pairs.images.mask, self.no_imgnorm)
-        t = _addends(self.text_pool, *words, self.no_txtnorm)
+        t = _addends(self.text_pool, words, mask, self.no_txtnorm)
         sides = {"image": images, "sentence": captions} if self.probabilistic else {}
         return Details(
-            regions={"what each region adds to the score": array((v @ t.sum(1).mT)[0, :, 0])},
-            words={"what each word adds to the score": array((t @ v.sum(1).mT)[0, :, 0])},
-            numbers={f"uncertainty of the {k}": float(self.uncertainty(x)) for k, x in sides.items()},
+            regions={"what each region contributes": array((v @ t.sum(1).mT)[0, :, 0])},
+            words={"what each word contributes": array((t @ v.sum(1).mT)[0, :, 0])},
+            numbers={
+                f"uncertainty of the {k}": float(self.uncertainty(x)) for k, x in sides.items()
+            },
         )
 
 
 def _addends(pool: GPO, parts: Tensor, mask: Tensor, raw: bool) -> Tensor:
     """Return what each part adds to the pooled vector (of unit length unless `raw`), (N, P, D)."""
     addends = pool.shares(parts, mask) * full(parts)
-    total = addends.sum(1, keepdim=True)
-    return addends if raw else addends / (torch.linalg.vector_norm(total, dim=-1, keepdim=True) + 1e-8)
+    length = torch.linalg.vector_norm(addends.sum(1, keepdim=True), dim=-1, keepdim=True)
+    return addends if raw else addends / (length + 1e-8)

@@ -80,7 +80,8 @@ def write(matcher: Any) -> tuple[list[State], Options]:
     """
     if not isinstance(matcher.text, GRUText):
         raise ValueError(
-            f"the original VSE++ encodes text with a GRU; this one has {type(matcher.text).__name__}"
+            "the original VSE++ encodes text with a GRU; this matcher has "
+            f"{type(matcher.text).__name__}"
         )
     own = matcher.state_dict()
     options = {theirs: matcher.hparams[ours] for theirs, ours in OPTIONS.items()}

@@ -209,7 +209,9 @@ def test_golden_heads(layer_norm):
     index = torch.arange(len(counts))
     with torch.no_grad():
         images = Images(torch.from_numpy(expected["features"]), mask, index)
-        np.testing.assert_allclose(matcher.encode_images(images).aux["mean"], expected["mu"], atol=2e-6)
+        np.testing.assert_allclose(
+            matcher.encode_images(images).aux["mean"], expected["mu"], atol=2e-6
+        )
         images = Images(torch.from_numpy(expected["features_s"]), mask, index)
         found = matcher.encode_images(images).aux["log_var"]
         np.testing.assert_allclose(found, expected["s_layernorm" if layer_norm else "s"], atol=2e-6)
@@ -255,7 +257,10 @@ def test_a_probabilistic_matcher_scores_by_distances(gain):
     matcher = made(probabilistic=True, log_var_gain=gain, loss=PCMEPP())
     pairs = matcher.pairs(ragged(), CAPTIONS)
     with torch.no_grad():
-        images, captions = matcher.encode_images(pairs.images), matcher.encode_captions(pairs.captions)
+        images, captions = (
+            matcher.encode_images(pairs.images),
+            matcher.encode_captions(pairs.captions),
+        )
         distance = csd(*(x.aux[k] for x in (images, captions) for k in ("mean", "log_var")))
     scores = matcher.score(ragged(), CAPTIONS)
     np.testing.assert_allclose(scores, -distance, atol=1e-5)

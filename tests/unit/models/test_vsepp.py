@@ -51,8 +51,9 @@ def test_golden_losses_and_five_steps(name):
 
 
 def test_golden_legacy_checkpoint_and_vocabularies():
-    new, old = VSEGolden("vsepp/vsepp_cosine"), VSEGolden(
-        "vsepp/vsepp_cosine", "checkpoint_legacy.pth.tar"
+    new, old = (
+        VSEGolden("vsepp/vsepp_cosine"),
+        VSEGolden("vsepp/vsepp_cosine", "checkpoint_legacy.pth.tar"),
     )
     assert new.matcher.hparams == old.matcher.hparams
     for name, value in new.matcher.state_dict().items():
