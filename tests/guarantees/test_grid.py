@@ -13,6 +13,8 @@ MODELS = {
     "scan_t2i": ["model.word_dim=32"],
     "scan_i2t": ["model.word_dim=32"],
     "vsrn": ["model.word_dim=32", "model.num_gcn=1", "model.caption_weight=0"],
+    "vsepp": ["model.word_dim=32"],
+    "vse_infty": ["model.word_dim=32"],
     "sgr": ["model.word_dim=32", "model.sim_dim=32", "model.sgr_steps=1", "model.dropout=0"],
     "saf": ["model.word_dim=32", "model.sim_dim=32", "model.dropout=0"],
     # The neighbourhood loss is a mean, not a sum: a KL term of the usual weight would drown it.
@@ -31,6 +33,7 @@ LOSSES = {
     "sam": ["warmup_steps=10000"],
     "neighborhood": ["loss.margin=0.2"],
     "multilabel": ["warmup_steps=10000"],
+    "pcmepp": [],
 }
 DATA = [
     "data.root.images=[100,100,100]",

@@ -6,7 +6,7 @@ import torch
 from small_models import MODELS, WORDS
 
 from itm.layers.functional import masked_mean, masked_softmax
-from itm.losses import SAM, Logistic, MultiLabel, Neighborhood, Triplet
+from itm.losses import PCMEPP, SAM, Logistic, MultiLabel, Neighborhood, Triplet
 from itm.models import TwoBranchEmbedding, TwoBranchSimilarity
 
 CAPTIONS = ["a dog runs", "zyzzyva xyster", "a", "red cat", ""]
@@ -108,6 +108,7 @@ LOSSES = {
     "neighborhood": Neighborhood,
     "multilabel": lambda: MultiLabel(dim=8, num_labels=3),
     "logistic": Logistic,
+    "pcmepp": PCMEPP,
 }
 
 
