@@ -226,6 +226,9 @@ def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) 
     from itm.losses.base import as_loss  # late, like all that imports torch
 
     sizes = _sizes(datamodule)
+    if cfg.get("warmup_epochs"):
+        cfg = cfg.copy()
+        cfg.warmup_steps = _warmup_batches(cfg, datamodule)
     if "dim" in inspect.signature(_target(cfg.loss)).parameters:
         sizes["dim"] = matcher.label_dim
     given = instantiate(_fill(cfg.loss, sizes, "loss"))
@@ -236,6 +239,27 @@ def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) 
         # A batch knows the relevance of its own pairs only; gathered pairs are looked up.
         loss.set_relevance(datamodule.reader("train").relevance)
     return given
+
+
+def _warmup_batches(cfg: DictConfig, datamodule: RegionDataModule) -> int:
+    """How many batches `warmup_epochs` are.
+
+    Raises:
+        ValueError: `warmup_steps` is given as well, or the epochs are negative.
+    """
+    if cfg.warmup_steps:
+        raise ValueError(
+            f"warmup_epochs={cfg.warmup_epochs} and warmup_steps={cfg.warmup_steps} are two ways to "
+            "say the same: set one of them to 0"
+        )
+    if cfg.warmup_epochs < 0:
+        raise ValueError(f"warmup_epochs={cfg.warmup_epochs} must be at least 0")
+    sampler = datamodule.train_sampler()
+    devices = cfg.trainer.get("devices")  # the processes start after the loss is built
+    count = devices if isinstance(devices, int) else len(devices) if devices else 1
+    if not isinstance(devices, str):
+        sampler.processes = max(sampler.processes, count * (cfg.trainer.get("num_nodes") or 1))
+    return round(cfg.warmup_epochs * len(sampler))
 
 
 def _target(node: DictConfig) -> Any:

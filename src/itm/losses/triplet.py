@@ -6,10 +6,12 @@ from torch import Tensor
 from itm.batch import Pairs, same_image
 from itm.layers.functional import full, full_precision
 from itm.losses.base import Hinge, Loss, Sides
+from itm.losses.distance_weighted import draw_negatives
 from itm.losses.shared import REDUCTIONS, anchors, reduced
 from itm.utils.checks import check_choice
 
-NEGATIVES = ("hardest", "all", "top")
+NEGATIVES = ("hardest", "all", "top", "distance")
+ROUNDING = 0.05  # by which a cosine in half precision may exceed 1
 
 
 @full_precision
@@ -21,6 +23,7 @@ def triplet(
     negatives: str = "hardest",
     top_k: int = 10,
     reduction: str = "sum",
+    dim: int | None = None,
 ) -> Tensor:
     """Sum [margin + s(negative) - s(positive)]_+ over anchors in both directions.
 
@@ -34,15 +37,17 @@ def triplet(
             None = the diagonal.
         ignore: (I, C) bool, further pairs to exclude from the negatives.
         margin: the margin.
-        negatives: "hardest", "all", or "top" (mean over the `top_k` hardest).
+        negatives: "hardest", "all", "top" (mean over the `top_k` hardest), or "distance" (one drawn
+            with a weight by its distance, see `itm.losses.distance_weighted`; for cosines only).
         top_k: number of negatives that "top" averages; all if there are fewer.
         reduction: "sum" over anchors (published learning rates assume it) or "mean".
+        dim: width D of the vectors that the cosines come from, for "distance".
 
     Returns:
         Scalar, at least float32.
 
     Raises:
-        ValueError: shapes do not match, or an option is unknown.
+        ValueError: shapes do not match, an option is unknown, or `dim` is missing.
     """
     check_choice("negatives", negatives, NEGATIVES)
     check_choice("reduction", reduction, REDUCTIONS)
@@ -56,8 +61,21 @@ def triplet(
         (scores.T[caption], excluded.T[caption]),
     ):
         hinge = (margin + others - own).clamp_min(0).masked_fill(out, 0)
-        total = total + _pick(hinge, out, negatives, top_k)
+        if negatives == "distance":
+            drawn = draw_negatives(others, out, _width(dim))[:, None]
+            total = total + (hinge.gather(1, drawn).sum() if hinge.numel() else 0)
+        else:
+            total = total + _pick(hinge, out, negatives, top_k)
     return reduced(total, 2 * len(image), reduction)
+
+
+def _width(dim: int | None) -> int:
+    if dim is None or dim < 3:
+        raise ValueError(
+            "negatives='distance' needs dim, the width of the vectors that the scores are cosines "
+            f"of, at least 3, got {dim}: set loss.dim"
+        )
+    return dim
 
 
 def _pick(hinge: Tensor, excluded: Tensor, negatives: str, top_k: int) -> Tensor:
@@ -71,6 +89,15 @@ def _pick(hinge: Tensor, excluded: Tensor, negatives: str, top_k: int) -> Tensor
     return (hinge.topk(min(top_k, hinge.shape[1]), dim=1).values.sum(1) / count).sum()
 
 
+def _check_cosines(scores: Tensor) -> None:
+    largest = float(scores.detach().abs().max()) if scores.numel() else 0.0
+    if largest > 1 + ROUNDING:
+        raise ValueError(
+            f"negatives='distance' needs cosines, but these scores reach {largest:.3g}; use "
+            "negatives='hardest', 'all' or 'top' with this matcher"
+        )
+
+
 class Triplet(Loss):
     """`triplet` as a loss object.
 
@@ -80,7 +107,7 @@ class Triplet(Loss):
 
     Args:
         margin: the margin.
-        negatives: "hardest", "all" or "top".
+        negatives: "hardest", "all", "top" or "distance", see `triplet`.
         top_k: number of negatives that "top" averages.
         warmup_steps: number of initial training batches with all negatives. This avoids the
             collapse to equal scores (loss = 2 x batch x margin) that hardest negatives can cause.
@@ -88,6 +115,11 @@ class Triplet(Loss):
         mask_same_image: exclude other captions of the same image from the negatives; off in the
             published systems.
         gather: score against the batches of all processes.
+        dim: width D of the vectors, for "distance"; from the model on the command line.
+
+    Raises:
+        ValueError: an option is unknown or out of range; on the first batch, scores for "distance"
+            that are not cosines.
     """
 
     steps: Tensor
@@ -101,6 +133,7 @@ class Triplet(Loss):
         reduction: str = "sum",
         mask_same_image: bool = False,
         gather: bool = False,
+        dim: int | None = None,
     ):
         super().__init__()
         check_choice("negatives", negatives, NEGATIVES)
@@ -109,6 +142,10 @@ class Triplet(Loss):
             raise ValueError(f"top_k must be at least 1, got {top_k}")
         if margin < 0:
             raise ValueError(f"margin must be at least 0, got {margin}")
+        if negatives == "distance":
+            _width(dim)
+        self.dim = dim
+        self._check_scores = negatives == "distance"
         self.margin = margin
         self.negatives = negatives
         self.top_k = top_k
@@ -126,6 +163,9 @@ class Triplet(Loss):
         """Compute the loss of a score matrix (I, C); without `pairs` the diagonal is positive."""
         if self._calls_count:
             self._count()
+        if self._check_scores:
+            _check_cosines(scores)  # waits for the device, so only once
+            self._check_scores = False
         if not self.warmup_steps:
             return self._loss(scores, pairs, self.negatives)
         # Compute both and choose on the device: both are cheap, and reading the counter would wait.
@@ -153,6 +193,7 @@ class Triplet(Loss):
             negatives,
             self.top_k,
             self.reduction,
+            self.dim,
         )
 
     def hinge(self) -> Hinge:
