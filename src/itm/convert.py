@@ -27,7 +27,7 @@ def command(cfg: DictConfig) -> None:
     files = (cfg.published, cfg.vocab, cfg.concepts)
     options: Any = OmegaConf.to_container(cfg.options)
     matcher = from_published(
-        *files, cfg.family, cfg.captioner, options=options, tokenizer=cfg.tokenizer, text=cfg.text
+        *files, cfg.family, cfg.captioner, options=options, tokenizer=cfg.tokenizer, text=cfg.bert
     )
     folder = matcher.save_pretrained(cfg.out)
     size = parameters_m(matcher)

@@ -33,6 +33,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.app.splits import find_split, split_codes, split_tables
     from itm.checkpoints.folder import load
     from itm.metrics.combined import evaluate_all
+    from itm.metrics.rerank import rerank_rows
     from itm.relevance.sources import relevance
     from itm.runs.matrices import caption_owner, fits_split
     from itm.runs.record import environment, split_facts, write_json
@@ -61,12 +62,16 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
             f"matrix {first.shape} is not from split {split.name}: five captions per image assumed"
         )
     relevant = None
+    reranked = rerank_rows(matrices, owner, protocol, listed(cfg.rerank), cfg.rerank_beta)
     if cfg.relevance is not None:
         relevant = relevance(cfg.relevance, split.captions, split.references())
     report, ranks = {}, {}
     for name, matrix in matrices.items():
         report[name], ranks[name] = evaluate_all(matrix, owner, protocol, relevant, tables, codes)
     print(metric_table(report, f"{split.folder.name} {split.name}, protocol {protocol}"))
+    facts |= {"reranked": reranked} if reranked else {}
+    if reranked:
+        print(metric_table(reranked, "re-ranked with all test queries at hand"))
     write_json(out / "report.json", {**facts, "results": report})
     keep(cfg, matrices, ranks, owner, out)
     print(f"written to {out}")

@@ -14,10 +14,10 @@ TEXT = ("query", "caption", "image")
 PATHS = (
     "checkpoint", "similarity", "relevance", "pmrp", "model_class", "index", "queries", "images",
     "out", "phrases", "vectors", "source", "captions", "splits.train", "splits.dev", "splits.test",
-    "backbone", "boxes", "published", "vocab", "concepts", "captioner", "runs",
+    "backbone", "boxes", "published", "vocab", "bert", "concepts", "captioner", "runs",
     "init", "resume", "word_vectors", "model.text.path", "model.concept_vectors",
     "model.pos_weight", "data.root", "data.vocab", "data.labels", "data.concepts",
-    "data.phrases.path", "hydra.run.dir", "hydra.sweep.dir",
+    "data.phrases.path", "data.noise_file", "hydra.run.dir", "hydra.sweep.dir",
 )  # fmt: skip
 LISTS = ("checkpoint", "similarity", "runs")
 

@@ -249,8 +249,8 @@ def _warmup_batches(cfg: DictConfig, datamodule: RegionDataModule) -> int:
     """
     if cfg.warmup_steps:
         raise ValueError(
-            f"warmup_epochs={cfg.warmup_epochs} and warmup_steps={cfg.warmup_steps} are two ways to "
-            "say the same: set one of them to 0"
+            f"warmup_epochs={cfg.warmup_epochs} and warmup_steps={cfg.warmup_steps} say the "
+            "same in two ways: set one of them to 0"
         )
     if cfg.warmup_epochs < 0:
         raise ValueError(f"warmup_epochs={cfg.warmup_epochs} must be at least 0")

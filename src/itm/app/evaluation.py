@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from itm.app.config import listed
+from itm.utils.checks import check_choice
+
 if TYPE_CHECKING:
     from itm.data.layout import Split
 
@@ -24,6 +27,7 @@ def check_options(cfg: DictConfig, split: Split) -> str:
     """
     # Late, since they bring torch, which `--help` need not wait for.
     from itm.metrics.protocols import check_size
+    from itm.metrics.rerank import METHODS
     from itm.models.cvse.transductive import PUBLISHED
     from itm.relevance.sources import check_source
 
@@ -41,6 +45,10 @@ def check_options(cfg: DictConfig, split: Split) -> str:
             f"memory_budget={cfg.memory_budget} is too small: it is a number of bytes, at least "
             f"{LEAST_MEMORY} (1 MiB); the default is 1073741824 (1 GiB)"
         )
+    for method in listed(cfg.rerank):
+        check_choice("rerank", method, METHODS)
+    if cfg.rerank_beta <= 0:
+        raise ValueError(f"rerank_beta={cfg.rerank_beta} must be above 0; 20 suits cosines")
     if cfg.transductive is not None and cfg.transductive not in PUBLISHED:
         raise ValueError(
             f"transductive={cfg.transductive} must be {' or '.join(PUBLISHED)}, whose rule to use"

@@ -20,11 +20,11 @@ from itm.app.config import compose
 
 # What a run may be resumed with. All else decides which weights, words and batches it has.
 FREE = (
-    "max_epochs", "gradient_clip_val", "warmup_steps", "warmup_epochs", "test", "compile", "chunk_size",
-    "deterministic", "trainer", "callbacks", "logger", "loss", "optimizer", "scheduler", "decay",
-    "data.batch_size", "data.eval_batch_size", "data.workers", "data.pin_memory", "data.resident",
-    "data.root", "data.val", "data.val_images", "data.test", "data.protocol", "resume",
-    "overwrite",
+    "max_epochs", "gradient_clip_val", "warmup_steps", "warmup_epochs", "test", "compile",
+    "chunk_size", "deterministic", "trainer", "callbacks", "logger", "loss", "optimizer",
+    "scheduler", "decay", "data.batch_size", "data.eval_batch_size", "data.workers",
+    "data.pin_memory", "data.resident", "data.root", "data.val", "data.val_images", "data.test",
+    "data.protocol", "resume", "overwrite",
 )  # fmt: skip
 FIXED = ("optimizer._target_", "scheduler._target_")
 WRITTEN = (

@@ -160,12 +160,3 @@ def relevance_index(split: Split, size: int) -> CiderIndex:
 
     df = None if size == len(split.captions) else split.references(size)
     return CiderIndex(split.captions, split.caption_image, split.num_images, df)
-
-
-def shuffled_images(split: Split, ratio: float, seed: int) -> np.ndarray:
-    """(M,) image of each caption, with a share `ratio` of the captions shuffled."""
-    rng = np.random.default_rng((seed, 1))
-    image = split.caption_image.copy()
-    chosen = rng.permutation(len(image))[: int(len(image) * ratio)]
-    image[chosen] = image[rng.permutation(chosen)]
-    return image

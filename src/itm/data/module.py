@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader
 
 from itm.batch import Captions, Pairs
 from itm.data.augmentation import Augmentation
-from itm.data.collate import Reader, caption_concepts, relevance_index, shuffled_images
+from itm.data.collate import Reader, caption_concepts, relevance_index
 from itm.data.layout import Split, read_split
 from itm.data.loaders import evaluation_loaders, training_loader
+from itm.data.noise import describe_noise, read_noise, shuffled_images
 from itm.data.options import Loading, Splits, WordLists
 from itm.data.resident import look_up, read_table
 from itm.data.sampler import PairLoader, PairSampler
@@ -130,7 +131,10 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         if train and "relevance" in self.needs:
             relevance = relevance_index(split, self._train_size(split))
         if train and self.noise_ratio:
-            image = shuffled_images(split, self.noise_ratio, self.seed)
+            image = shuffled_images(split, self.noise_ratio, self.seed, self.noise_by)
+        if train and self.noise_file is not None:
+            image = read_noise(self.noise_file, split)
+            print(describe_noise(image, split))
         return Reader(
             split,
             self.vocabulary,

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from itm.data.layout import Split
 from itm.text.vocabulary import Tokens
+from itm.utils.checks import check_choice
 
 NEEDS = ("labels", "concepts", "relevance")
 
@@ -42,6 +43,12 @@ class Splits:
     """Train on the first part of the captions, 0 < fraction <= 1."""
     noise_ratio: float = 0.0
     """Share of the training captions whose images are shuffled among each other."""
+    noise_by: str = "caption"
+    """What `noise_ratio` shuffles: "caption", single captions (NCR); "image", images with all their
+    captions (DECL)."""
+    noise_file: str | Path | None = None
+    """Index file of a paper on noisy correspondence in place of `noise_ratio`, see
+    `itm.data.noise.read_noise`."""
     limit: int | None = None
     """At most this many images of every split."""
     val_images: int | None = None
@@ -56,6 +63,12 @@ class Splits:
             )
         if not 0 <= self.noise_ratio <= 1:
             raise ValueError(f"data.noise_ratio={self.noise_ratio} must be between 0 and 1")
+        check_choice("data.noise_by", self.noise_by, ("caption", "image"))
+        if self.noise_ratio and self.noise_file is not None:
+            raise ValueError(
+                f"data.noise_ratio={self.noise_ratio} and data.noise_file={self.noise_file} say "
+                "twice which captions are noisy: give one of them"
+            )
         for name, images in (("limit", self.limit), ("val_images", self.val_images)):
             if images is not None and images < 1:
                 raise ValueError(f"data.{name}={images} must be at least 1, or null for all")

@@ -40,6 +40,6 @@ def draw_negatives(scores: Tensor, excluded: Tensor, dim: int) -> Tensor:
         (P,) int64, the drawn columns; an excluded one if the anchor has no negatives.
     """
     logits = log_weights(scores, dim).masked_fill(excluded, float("-inf"))
-    # The largest of logits + Gumbel noise is a draw from their softmax, without waiting for a device.
+    # The largest of logits + Gumbel noise is a draw from their softmax.
     noise = -torch.empty_like(logits).exponential_().log()
     return (logits + noise).argmax(1)

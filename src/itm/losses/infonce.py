@@ -23,7 +23,6 @@ def infonce(
     positive: Tensor | None = None,
     temperature: float | Tensor = 0.07,
     margin: float = 0.0,
-    ignore: Tensor | None = None,
 ) -> Tensor:
     """Average -log softmax(s / T) of the matching pairs, over images and over captions.
 
@@ -37,7 +36,6 @@ def infonce(
         temperature: T.
         margin: added to the scores of the negatives (CHAN's InfoNCE, which is the sum of both
             directions, twice this loss).
-        ignore: (I, C) bool, pairs that are neither matches nor negatives.
 
     Returns:
         Scalar, at least float32.
@@ -48,8 +46,6 @@ def infonce(
     scores = full(scores)
     matching = anchors(scores, positive).positive
     logits = torch.where(matching, scores, scores + margin) / temperature
-    if ignore is not None:
-        logits = logits.masked_fill(ignore & ~matching, float("-inf"))
     total = scores.new_zeros(())
     for x, target in ((logits, matching), (logits.T, matching.T)):
         count = target.sum(1)

@@ -24,9 +24,10 @@ def sigmoid(
     scale: float | Tensor = 10.0,
     bias: float | Tensor = -10.0,
 ) -> Tensor:
-    """Sum -log sigmoid(z (t s + b)) over all pairs, divided by the number of captions.
+    """Classify every pair as matching or not.
 
-    z is 1 for matching pairs and -1 for the others.
+    The sum of -log(1 / (1 + exp(-z (t s + b)))) over all pairs, divided by the captions; z is 1 for
+    matching pairs and -1 for the others.
 
     Args:
         scores: s (I, C), larger = better match.

@@ -1,0 +1,87 @@
+"""Noisy correspondence: training captions that belong to another image than they are told.
+
+Two protocols are in use. Huang et al., NeurIPS 2021 (NCR) shuffle the images of single captions;
+Qin et al., ACM MM 2022 (DECL) shuffle images with their whole block of captions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from itm.data.layout import Split
+
+UNITS = ("caption", "image")
+
+
+def shuffled_images(split: Split, ratio: float, seed: int, by: str = "caption") -> np.ndarray:
+    """Shuffle the images of a share of the captions among each other.
+
+    Args:
+        split: N images, M captions.
+        ratio: share of the captions, or of the images.
+        seed: of the draw.
+        by: "caption", each caption gets an image by itself; "image", all captions of an image get
+            the same other one.
+
+    Returns:
+        (M,) image of each caption.
+    """
+    rng = np.random.default_rng((seed, 1))
+    image = np.arange(split.num_images) if by == "image" else split.caption_image.copy()
+    chosen = rng.permutation(len(image))[: int(len(image) * ratio)]
+    image[chosen] = image[rng.permutation(chosen)]
+    return image[split.caption_image] if by == "image" else image
+
+
+def read_noise(path: str | Path, split: Split) -> np.ndarray:
+    """Read an index file of the papers on noisy correspondence: (M,) image of each caption.
+
+    The .npy file holds integers: the image of each caption (M,), by itself (NCR) or in whole blocks
+    (L2RM); or the image that replaces each image (N,) (DECL). Numbers of N or more in a file (M,)
+    count the images as stored once per caption, as some copies of the features are.
+
+    Args:
+        path: the file.
+        split: N images, M captions.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: other data, or the file of another split.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no noise index at {path}")
+    index = np.load(path, allow_pickle=False)
+    images, captions = split.num_images, len(split.captions)
+    expected = (
+        f"data.noise_file={path} must hold integers: the image of each of the {captions} captions, "
+        f"or the image that replaces each of the {images} images of split {split.name}"
+    )
+    if index.ndim != 1 or index.dtype.kind not in "iu" or len(index) not in (images, captions):
+        raise ValueError(
+            f"{expected}; it is {index.shape} of {index.dtype} (fraction, limit and phrases change "
+            "the numbers of captions and images that count)"
+        )
+    index = index.astype(np.int64)
+    most = images if len(index) == images else captions
+    if len(index) and (index.min() < 0 or index.max() >= most):
+        raise ValueError(f"{expected}; its numbers are {index.min()} to {index.max()}")
+    if len(index) == images:
+        return index[split.caption_image]
+    return split.caption_image[index] if index.max(initial=0) >= images else index
+
+
+def describe_noise(image: np.ndarray, split: Split) -> str:
+    """Say how many captions (M,) have another image, and whether whole blocks of captions do."""
+    wrong = int((image != split.caption_image).sum())
+    first = np.unique(split.caption_image, return_index=True)[1]
+    blocks = bool(
+        (
+            image == image[first][np.searchsorted(split.caption_image[first], split.caption_image)]
+        ).all()
+    )
+    kind = "images with all their captions" if blocks else "captions one by one"
+    share = 100 * wrong / max(1, len(image))
+    return f"noise: {wrong} of {len(image)} captions ({share:.1f} %) have another image, {kind}"

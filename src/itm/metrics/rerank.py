@@ -1,0 +1,246 @@
+"""Re-rank a score matrix against hubs, items that are near to many queries.
+
+All functions here read more than one query: the scores of a bank of queries, or of all test
+queries. A search for one query cannot do the same, so report their results beside the plain ones,
+never in their place.
+
+Scores are (Q, G), row = query, column = gallery item. For image queries this is the matrix of the
+library, for caption queries its transpose. `reranked` treats both directions.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from itm.metrics.protocols import Protocol, Rows, average_folds
+from itm.metrics.ranking import ranks
+from itm.metrics.retrieval import summary
+from itm.utils.checks import check_choice
+
+BETA = 20.0  # QB-Norm's inverse temperature, for cosines
+METHODS = ("inverted_softmax", "qb_norm", "sinkhorn", "mutual_rank")
+BLOCK = 1 << 22  # values sorted at once
+
+
+class Reranked(NamedTuple):
+    """The scores of both directions after re-ranking.
+
+    Attributes:
+        i2t: (N, M), to rank the captions for each image.
+        t2i: (N, M), to rank the images for each caption.
+    """
+
+    i2t: np.ndarray
+    t2i: np.ndarray
+
+
+def inverted_softmax(
+    scores: np.ndarray, bank: np.ndarray | None = None, beta: float = BETA
+) -> np.ndarray:
+    """Divide exp(beta s) of each gallery item by its sum over a bank of queries; the logarithm.
+
+    Smith, Turban, Hamblin, Hammerla: Offline Bilingual Word Vectors, Orthogonal Transformations and
+    the Inverted Softmax, ICLR 2017, equation 10.
+
+    Args:
+        scores: (Q, G).
+        bank: (B, G) scores of other queries with the same gallery; None = the test queries.
+        beta: inverse temperature.
+
+    Returns:
+        (Q, G) float64.
+
+    Raises:
+        ValueError: the bank has another gallery.
+    """
+    scores = np.asarray(scores, np.float64)
+    found: np.ndarray = beta * scores - _log_sum(beta * _bank(scores, bank), 0)
+    return found
+
+
+def qb_norm(
+    scores: np.ndarray, bank: np.ndarray | None = None, beta: float = BETA, k: int = 1
+) -> np.ndarray:
+    """Apply the inverted softmax to the queries whose best item is a hub, and to no other.
+
+    A hub is among the k best items of some query of the bank. Bogolin, Croitoru, Jin, Liu, Albanie:
+    Cross Modal Retrieval with Querybank Normalisation, CVPR 2022, section 3.3.
+
+    Args:
+        scores: (Q, G).
+        bank: (B, G) scores of other queries with the same gallery; None = the test queries, all of
+            whose best items are hubs, so that the result is that of `inverted_softmax`.
+        beta: inverse temperature.
+        k: how many items each query of the bank marks as hubs.
+
+    Returns:
+        (Q, G) float64; rows of the two kinds of queries have different scales.
+
+    Raises:
+        ValueError: the bank has another gallery, or k is below 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    scores = np.asarray(scores, np.float64)
+    known = _bank(scores, bank)
+    best = np.argsort(-known, 1, kind="stable")[:, :k]
+    hub = np.zeros(scores.shape[1], dtype=bool)
+    hub[best] = True
+    chosen = hub[scores.argmax(1)]
+    return np.where(chosen[:, None], inverted_softmax(scores, known, beta), scores)
+
+
+def sinkhorn(scores: np.ndarray, beta: float = BETA, steps: int = 10) -> np.ndarray:
+    """Scale exp(beta s) until all queries and all gallery items have equal sums; the logarithm.
+
+    Cuturi: Sinkhorn Distances, NeurIPS 2013, algorithm 1, with uniform marginals. Each step scales
+    the rows, then the columns.
+
+    Args:
+        scores: (Q, G) of all queries.
+        beta: inverse temperature.
+        steps: number of steps.
+
+    Returns:
+        (Q, G) float64.
+    """
+    plan = beta * np.asarray(scores, np.float64)
+    queries, items = plan.shape
+    for _ in range(steps):
+        plan -= _log_sum(plan, 1) + np.log(queries)
+        plan -= _log_sum(plan, 0) + np.log(items)
+    return plan
+
+
+def mutual_rank(scores: np.ndarray, k: int = 15) -> np.ndarray:
+    """Sort the k best items of each query by the query's rank among all queries of that item.
+
+    Wang, Xu, Shen, Yang, Shen: Matching Images and Text with Multi-modal Tensor Fusion and
+    Re-ranking, ACM MM 2019, section 3.4; DSRAN does the same. Their released code also counts, for
+    a caption, the ranks of the other captions of its image, which tells the answer; this does not.
+
+    Args:
+        scores: (Q, G) of all queries.
+        k: number of items that change places; the others keep theirs.
+
+    Returns:
+        (Q, G) float64, minus the new place of each item, from 0.
+
+    Raises:
+        ValueError: k is below 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    scores = np.asarray(scores)
+    reverse = places(scores.T).T  # (Q, G) rank of the query among the queries of an item
+    found = np.empty(scores.shape)
+    for rows in _blocks(scores):
+        order = np.argsort(-scores[rows], 1, kind="stable")
+        first = order[:, :k]
+        again = np.argsort(np.take_along_axis(reverse[rows], first, 1), 1, kind="stable")
+        order[:, :k] = np.take_along_axis(first, again, 1)
+        place = np.broadcast_to(-np.arange(float(scores.shape[1])), order.shape)
+        np.put_along_axis(found[rows], order, place, 1)
+    return found
+
+
+def places(scores: np.ndarray) -> np.ndarray:
+    """Rank the items of each query, (Q, G) -> (Q, G) int32 from 0; ties by index."""
+    found = np.empty(scores.shape, np.int32)
+    for rows in _blocks(scores):
+        order = np.argsort(-scores[rows], 1, kind="stable")
+        place = np.broadcast_to(np.arange(scores.shape[1], dtype=np.int32), order.shape)
+        np.put_along_axis(found[rows], order, place, 1)
+    return found
+
+
+def reranked(scores: np.ndarray, method: str, beta: float = BETA) -> Reranked:
+    """Re-rank both directions, with all queries of the matrix as the bank.
+
+    Args:
+        scores: (N, M) similarity of N images and M captions.
+        method: one of `METHODS`.
+        beta: inverse temperature of the first three methods; 20 suits cosines.
+
+    Raises:
+        ValueError: the method is unknown, or beta is not above 0.
+    """
+    check_choice("rerank", method, METHODS)
+    if beta <= 0:
+        raise ValueError(f"beta must be above 0, got {beta}")
+    known: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "inverted_softmax": lambda x: inverted_softmax(x, beta=beta),
+        "qb_norm": lambda x: qb_norm(x, beta=beta),
+        "sinkhorn": lambda x: sinkhorn(x, beta),
+        "mutual_rank": mutual_rank,
+    }
+    change = known[method]
+    return Reranked(change(scores), change(scores.T).T)
+
+
+def evaluate_reranked(
+    scores: np.ndarray,
+    caption_image: np.ndarray,
+    protocol: str | Protocol,
+    method: str,
+    beta: float = BETA,
+) -> dict[str, float]:
+    """Compute the recalls of `itm.metrics.evaluate` after re-ranking, in each fold by itself.
+
+    Args:
+        scores: (N, M).
+        caption_image: (M,) row of each caption's image.
+        protocol: as in `itm.metrics.evaluate`.
+        method: one of `METHODS`.
+        beta: see `reranked`.
+
+    Returns:
+        The keys of `itm.metrics.summary`.
+    """
+
+    def fold(i: slice, c: Rows, own: np.ndarray) -> dict[str, float]:
+        changed = reranked(np.asarray(scores[i][:, c]), method, beta)
+        return summary(ranks(changed.i2t, own)[0], ranks(changed.t2i, own)[1])
+
+    return average_folds(fold, scores.shape[0], caption_image, protocol)
+
+
+def rerank_rows(
+    matrices: Mapping[str, np.ndarray],
+    caption_image: np.ndarray,
+    protocol: str | Protocol,
+    methods: Sequence[str],
+    beta: float = BETA,
+) -> dict[str, dict[str, float]]:
+    """Compute `evaluate_reranked` of every matrix with every method: "name (method)" -> metrics."""
+    return {
+        f"{name} ({method})": evaluate_reranked(scores, caption_image, protocol, method, beta)
+        for name, scores in matrices.items()
+        for method in methods
+    }
+
+
+def _bank(scores: np.ndarray, bank: np.ndarray | None) -> np.ndarray:
+    if bank is None:
+        return scores
+    bank = np.asarray(bank, np.float64)
+    if bank.ndim != 2 or bank.shape[1] != scores.shape[1] or not len(bank):
+        raise ValueError(
+            f"bank must be (queries, {scores.shape[1]}), the scores of other queries with the same "
+            f"gallery, got {bank.shape}"
+        )
+    return bank
+
+
+def _log_sum(x: np.ndarray, axis: int) -> np.ndarray:
+    """Compute log sum exp along an axis, which stays with length 1."""
+    top = x.max(axis, keepdims=True)
+    total: np.ndarray = top + np.log(np.exp(x - top).sum(axis, keepdims=True))
+    return total
+
+
+def _blocks(scores: np.ndarray) -> list[slice]:
+    """Cut the rows into blocks of about `BLOCK` values."""
+    step = max(1, BLOCK // max(1, scores.shape[1]))
+    return [slice(start, start + step) for start in range(0, len(scores), step)]
