@@ -53,7 +53,8 @@ def command(cfg: DictConfig) -> Path:
         out.write_text(explanation_page(found, figure, name), encoding="utf-8")
     else:
         save(figure, out)
-    print(f"image {name}: {caption!r} scores {found.score:.4f}\nwritten to {out}")
+    numbers = (f", {title} {x:.4g}" for title, x in found.details.numbers.items())
+    print(f"image {name}: {caption!r} scores {found.score:.4f}{''.join(numbers)}\nwritten to {out}")
     return out
 
 

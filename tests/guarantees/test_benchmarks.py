@@ -38,7 +38,7 @@ def test_one_table_and_a_file(tmp_path):
 
 
 def test_a_wrong_choice_says_what_there_is():
-    assert "only= takes scan, casc" in command("benchmarks", "only=bert", fails=True)
+    assert "only= takes scan, chan" in command("benchmarks", "only=bert", fails=True)
     assert "size must be small or paper" in command("benchmarks", "size=huge", fails=True)
     assert "unknown repeats" in command("benchmarks", "repeats=3", fails=True)
 

@@ -250,6 +250,12 @@ CHANGES = {
         {"lambda_lse": 2.0}, {"raw_norm": "l2norm"}, {"weight_norm": True},
         {"normalize_words": False}, {"normalize_images": False}, {"bidirectional": False},
     ],
+    "chan": [
+        {"coding": "THA"}, {"coding": "VSA"}, {"coding": "VSA", "alpha": 0.5}, {"beta": 0.3},
+        {"pooling": "Mean"}, {"pooling": "Max"}, {"pooling": "Sum"}, {"pooling": "Softmax"},
+        {"scale_lse": True}, {"self_attention": False}, {"attend_padding": True},
+        {"normalize_words": False}, {"normalize_images": False}, {"num_layers": 2},
+    ],
     "two_branch_embedding": [
         {"level": "region"}, {"bn_eps": 0.1}, {"text": {"name": "attend"}},
         {"text": {"name": "vectors"}, "sentence_dim": 5}, {"text": {"name": "gru"}},
@@ -321,8 +327,8 @@ def test_a_vocabulary_of_another_size_is_named(name, tmp_path):
             matcher.score(features(matcher), CAPTIONS)
 
 
-FAMILY = {"SCAN": "scan", "VSRN": "vsrn", "VSEPP": "vsepp", "VSEInfinity": "vse_infty",
-          "SGRAF": "sgraf", "CVSE": "cvse", "CASC": "casc",
+FAMILY = {"SCAN": "scan", "CHAN": "chan", "VSRN": "vsrn", "VSEPP": "vsepp", "SGRAF": "sgraf",
+          "VSEInfinity": "vse_infty", "CVSE": "cvse", "CASC": "casc",
           "TwoBranchEmbedding": "two_branch_embedding",
           "TwoBranchSimilarity": "two_branch_similarity"}  # fmt: skip
 

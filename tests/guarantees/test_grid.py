@@ -20,6 +20,7 @@ MODELS = {
     # The neighbourhood loss is a mean, not a sum: a KL term of the usual weight would drown it.
     "cvse": ["model.word_dim=32", "model.dropout=0", "model.kl_weight=0.05"],
     "casc": ["model.word_dim=32", "model.hidden=64"],
+    "chan": ["model.word_dim=32"],
     "two_branch_embedding": ["model.word_dim=64", "model.hidden_dim=128"],
     "two_branch_similarity": [
         "model.word_dim=64",
@@ -34,6 +35,8 @@ LOSSES = {
     "neighborhood": ["loss.margin=0.2"],
     "multilabel": ["warmup_steps=10000"],
     "pcmepp": [],
+    "infonce": [],
+    "sigmoid": [],
 }
 DATA = [
     "data.root.images=[100,100,100]",

@@ -6,7 +6,7 @@ import torch
 from small_models import MODELS, WORDS
 
 from itm.layers.functional import masked_mean, masked_softmax
-from itm.losses import PCMEPP, SAM, Logistic, MultiLabel, Neighborhood, Triplet
+from itm.losses import PCMEPP, SAM, InfoNCE, Logistic, MultiLabel, Neighborhood, Sigmoid, Triplet
 from itm.models import TwoBranchEmbedding, TwoBranchSimilarity
 
 CAPTIONS = ["a dog runs", "zyzzyva xyster", "a", "red cat", ""]
@@ -90,6 +90,7 @@ TEMPERED = {
     "scan_i2t": ("temperature", "lambda_lse"),
     "sgr": ("temperature",),
     "saf": ("temperature",),
+    "chan": ("alpha", "beta"),
     "casc": ("t2i_temperature", "i2t_temperature", "lambda_lse"),
 }
 
@@ -109,6 +110,8 @@ LOSSES = {
     "multilabel": lambda: MultiLabel(dim=8, num_labels=3),
     "logistic": Logistic,
     "pcmepp": PCMEPP,
+    "infonce": InfoNCE,
+    "sigmoid": Sigmoid,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itm.models import (
     CASC,
+    CHAN,
     CVSE,
     SCAN,
     SGRAF,
@@ -30,6 +31,7 @@ MODELS = {
     "saf": lambda **o: SGRAF(**SMALL, num_regions=3, sim_dim=4, module="SAF", **o),
     "cvse": lambda **o: CVSE(**SMALL, num_regions=3, num_concepts=3, concept_dim=4, **o),
     "casc": lambda **o: CASC(**SMALL, num_labels=3, hidden=4, **o),
+    "chan": lambda **o: CHAN(**SMALL, **o),
     "two_branch_embedding": lambda **o: TwoBranchEmbedding(**BRANCH, **o),
     "two_branch_similarity": lambda **o: TwoBranchSimilarity(**BRANCH, joint_dims=[8, 4], **o),
 }

@@ -120,7 +120,7 @@ def write(matcher: Any) -> tuple[list[State], Options]:
         text |= positions(text)
     else:
         width = h["embed_dim"]
-        text |= {"fc.weight": torch.zeros(width, width), "fc.bias": torch.zeros(width)}
+        text = {"fc.weight": torch.zeros(width, width), "fc.bias": torch.zeros(width), **text}
     options = {
         "text_enc_type": "bert" if bert else "bigru",
         "precomp_enc_type": "selfattention" if h["self_attention"] else "basic",

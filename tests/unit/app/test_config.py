@@ -125,7 +125,17 @@ def test_a_wrong_constructor_argument_names_the_class():
 
 
 def test_models_are_listed():
-    for name in ("scan_t2i", "scan_i2t", "vsrn", "sgr", "saf", "cvse", "casc", "vsepp", "vse_infty"):
+    for name in (
+        "scan_t2i",
+        "scan_i2t",
+        "vsrn",
+        "sgr",
+        "saf",
+        "cvse",
+        "casc",
+        "vsepp",
+        "vse_infty",
+    ):
         assert name in itm.list_models()
 
 

@@ -28,6 +28,7 @@ FAMILIES = {
     "sgr": ["model.word_dim=8", "model.sim_dim=8"],
     "saf": ["model.word_dim=8", "model.sim_dim=8"],
     "casc": ["model.word_dim=8"],
+    "chan": ["model.word_dim=8"],
     "two_branch_embedding": ["model.word_dim=8", "model.hidden_dim=16"],
     "two_branch_similarity": ["model.word_dim=8", "model.hidden_dim=16"],
 }
@@ -65,7 +66,8 @@ def test_finds_what_full_scoring_finds(cache, model, level, tmp_path):
     index = itm.Index(matcher, split)
     assert index.ids == split.ids and index.captions == split.captions
     assert matcher.ranks_by_vectors == (
-        model in ("vsrn", "vsepp", "vse_infty", "cvse") or (model, level) == ("two_branch_embedding", "image")
+        model in ("vsrn", "vsepp", "vse_infty", "cvse")
+        or (model, level) == ("two_branch_embedding", "image")
     )
     index.save(tmp_path / "index")
     for found in (index, itm.Index.load(tmp_path / "index")):

@@ -16,6 +16,7 @@ MODELS = {
     "sgr": ["model.sim_dim=16"],
     "cvse": [],
     "casc": ["model.hidden=16"],
+    "chan": [],
     "two_branch_embedding": ["model.hidden_dim=16"],
 }
 

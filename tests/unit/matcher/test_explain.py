@@ -47,7 +47,7 @@ def encoded(matcher, regions):
         return pairs, matcher.encode_images(pairs.images), matcher.encode_captions(pairs.captions)
 
 
-@pytest.mark.parametrize("model", ["scan_t2i", "scan_i2t", "casc", "sgr", "saf"])
+@pytest.mark.parametrize("model", ["scan_t2i", "scan_i2t", "casc", "chan", "sgr", "saf"])
 def test_attention_is_the_matchers(split, model):
     matcher, regions = small(model), split.images(np.array([2]))[0]
     found = explain(matcher, regions, CAPTION)
@@ -183,7 +183,10 @@ def test_light_by_pixel():
     assert not lit(np.zeros(3), Seen(np.zeros((4, 8, 3)), boxes)).any()
 
 
-@pytest.mark.parametrize("model", ["scan_t2i", "casc", "cvse", "sgr", "saf", "vsrn", "vse_infty"])
+DRAWN = ["scan_t2i", "casc", "chan", "cvse", "sgr", "saf", "vsrn", "vse_infty"]
+
+
+@pytest.mark.parametrize("model", DRAWN)
 def test_every_kind_is_drawn(split, model, tmp_path):
     caption = "two $5 dogs, <b>and</b> $x_ a 狗 of 90 % {}"
     found = explain(small(model), split.images(np.array([2]))[0], caption)

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 from toy import MeanMatcher
 
-from itm.losses import PCMEPP, SAM, Neighborhood, Triplet
+from itm.losses import SAM, Neighborhood, Triplet
 from itm.matcher.gradient_cache import caption_chunks, image_chunks
-from itm.models import CASC, CVSE, SCAN, VSEPP, VSRN, TwoBranchEmbedding, VSEInfinity
+from itm.models import CASC, CHAN, CVSE, SCAN, VSEPP, VSRN, TwoBranchEmbedding, VSEInfinity
 from itm.text.vocabulary import SPECIALS, Vocabulary
 
 WORDS = Vocabulary([*SPECIALS, "a", "dog", "cat", "runs", "red", "fast"])
@@ -15,6 +15,7 @@ SMALL = {"vocab_size": len(WORDS), "img_dim": 6, "embed_dim": 8}
 MODELS = {
     "mean": lambda: MeanMatcher(**SMALL),
     "scan": lambda: SCAN(**SMALL, word_dim=4),
+    "chan": lambda: CHAN(**SMALL, word_dim=4),
     "casc": lambda: CASC(**SMALL, word_dim=4, num_labels=3, hidden=4),
     "vsepp": lambda: VSEPP(**SMALL, word_dim=4),
     "pcmepp": lambda: VSEInfinity(**SMALL, word_dim=4, mlp=False, probabilistic=True),

@@ -10,6 +10,7 @@ from goldens_path import case, read_npz
 from omegaconf import OmegaConf
 from vse_goldens import UNUSED, VSEGolden, check_steps
 
+import itm
 from itm.app.config import compose
 from itm.batch import Images
 from itm.explain import explain
@@ -19,6 +20,7 @@ from itm.losses import PCMEPP, Triplet
 from itm.models import VSEInfinity
 from itm.published.convert import from_published, read_checkpoint, save_published
 from itm.text.vocabulary import SPECIALS, Vocabulary
+from itm.visual import draw_explanation
 
 CASES = [
     "bigru", "bigru_ragged", "bigru_nonorm_warmup", "bigru_augmented", "bert",
@@ -270,6 +272,36 @@ def test_a_probabilistic_matcher_scores_by_distances(gain):
     matcher.losses(pairs)["total"].backward()
     for name, parameter in matcher.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("measure", ["csd", "mean"])
+def test_neither_padding_nor_company_nor_precision_change_a_probabilistic_score(measure):
+    matcher = made(probabilistic=True, measure=measure, loss=PCMEPP())
+    images, scores = ragged(), matcher.score(ragged(), CAPTIONS)
+    alone = [[matcher.score([x], [c])[0, 0] for c in CAPTIONS] for x in images]
+    np.testing.assert_allclose(alone, scores, atol=1e-5)
+    np.testing.assert_allclose(matcher.score(images, CAPTIONS, batch_size=3), scores, atol=1e-5)
+    pairs = matcher.pairs(images, CAPTIONS)
+    exact = matcher.losses(pairs)["total"].item()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = matcher(pairs.images, pairs.captions)
+        assert matcher.losses(pairs)["total"].item() == pytest.approx(exact, rel=0.02)
+    np.testing.assert_allclose(rough.detach(), scores, atol=0.05)
+
+
+def test_uncertainties_are_drawn():
+    matcher = made(probabilistic=True)
+    found = explain(matcher, ragged()[0], "a dog runs")
+    assert "uncertainty of the image" in draw_explanation(found).get_suptitle()
+
+
+def test_a_saved_folder_keeps_the_gaussians(tmp_path):
+    matcher = made(probabilistic=True, log_var_gain=0.5, mlp=False)
+    matcher.save_pretrained(tmp_path / "folder")
+    read = itm.load(tmp_path / "folder")
+    np.testing.assert_array_equal(read.score(ragged(), CAPTIONS), matcher.score(ragged(), CAPTIONS))
+    found = read.embed(captions=CAPTIONS, uncertainty=True)[1]
+    np.testing.assert_array_equal(found, matcher.embed(captions=CAPTIONS, uncertainty=True)[1])
 
 
 def test_uncertainty_of_each_item():

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from itm.published import casc, cvse, scan, sgraf, two_branch, vsrn
+from itm.published import casc, chan, cvse, scan, sgraf, two_branch, vsrn
 from itm.published.tables import gru_arguments, original_names, read_state, write_state
+from itm.published.transformer import BERT
 
 TABLE = {
     "fc.weight_g": "image.gain",
@@ -47,6 +48,8 @@ def test_what_is_dropped_and_what_is_unknown():
     "tables",
     [
         [scan.IMAGE, scan.TEXT, casc.HEAD],
+        [chan.IMAGE, chan.GRU],
+        [chan.IMAGE, BERT],
         sgraf.TABLES,
         vsrn.TABLES,
         cvse.TABLES,
