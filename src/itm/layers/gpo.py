@@ -6,6 +6,7 @@ CVPR 2021, section 3.2. Mean, maximum and k-max pooling are special cases.
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -25,6 +26,17 @@ def position_codes(count: int, width: int, device: torch.device | None = None) -
     steps = torch.arange(0, width, 2, dtype=torch.float32, device=device)
     angles = position * torch.exp(steps * (-math.log(10000.0) / width))
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
+
+
+@torch.compiler.disable
+def ascending(x: Tensor) -> Tensor:
+    """Return the indices that sort the last axis, smallest first.
+
+    On a CPU, numpy sorts rows of a few dozen numbers four times as fast as torch.
+    """
+    if x.device.type == "cpu":
+        return torch.from_numpy(np.argsort(x.detach().numpy(), -1))
+    return x.argsort(-1)
 
 
 class GPO(nn.Module):
@@ -48,16 +60,16 @@ class GPO(nn.Module):
 
         A row without real parts gives zero.
         """
-        # Parts first in memory, because sorting along another axis than the last copies anyway.
         columns = full(x).mT.masked_fill(~mask[:, None], float("-inf"))  # (N, D, P)
-        ranked = columns.sort(-1, descending=True).values
-        return self._sum(ranked, self.weights(mask), mask)
+        ranked = columns.gather(-1, ascending(columns))
+        return self._sum(ranked, self.weights(mask).flip(1), mask)
 
     @full_precision
     def _sum(self, ranked: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
-        places = torch.arange(mask.shape[1], device=mask.device)
-        beyond = places >= mask.sum(1, keepdim=True)  # (N, P) ranks without a part
-        return (ranked.masked_fill(beyond[:, None], 0) @ weights[..., None]).squeeze(-1)
+        """Sum the ranks, smallest first, so that padding comes first."""
+        size = mask.shape[1]
+        missing = torch.arange(size, device=mask.device) < size - mask.sum(1, keepdim=True)
+        return (ranked.masked_fill(missing[:, None], 0) @ weights[..., None]).squeeze(-1)
 
     def weights(self, mask: Tensor) -> Tensor:
         """Return the weight of each rank for sets with mask (N, P): (N, P), 0 beyond their counts.
@@ -102,6 +114,6 @@ class GPO(nn.Module):
         The result is the sum over parts of shares x parts.
         """
         columns = full(x).mT.masked_fill(~mask[:, None], float("-inf"))
-        ranks = columns.argsort(-1, descending=True).argsort(-1)  # (N, D, P)
-        weights = self.weights(mask)[:, None].expand_as(ranks)
+        ranks = ascending(ascending(columns))  # (N, D, P)
+        weights = self.weights(mask).flip(1)[:, None].expand_as(ranks)
         return weights.gather(-1, ranks).masked_fill(~mask[:, None], 0).mT
