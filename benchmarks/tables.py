@@ -81,8 +81,9 @@ def measured_on(row: Row) -> str:
 
 
 def both(row: Row) -> tuple[str, str]:
-    """Format R@1, R@5 and R@10 of both directions."""
-    return " ".join(row[r] for r in RECALLS[:3]), " ".join(row[r] for r in RECALLS[3:])
+    """Format R@1, R@5 and R@10 of both directions; a dash stands for a number without a source."""
+    cells = [row[r] or "-" for r in RECALLS]
+    return " ".join(cells[:3]), " ".join(cells[3:])
 
 
 TABLES: dict[str, Callable[[], str]] = {

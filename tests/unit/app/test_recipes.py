@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from itm.app.build import build
 from itm.app.config import CONF, compose
+from itm.losses import Sigmoid
 
 RECIPES = {path.stem: OmegaConf.load(path) for path in Path(CONF, "recipe").glob("*.yaml")}
 ALIASES = {name: body.defaults[0] for name, body in RECIPES.items() if set(body) == {"defaults"}}
@@ -43,6 +45,7 @@ def test_no_recipe_is_a_copy_of_another():
         ("sgr_coco sgraf_coco saf_coco", 128, 2e-4, 10, 20, 2),
         ("cvse_f30k", 128, 2e-4, 25, 50, 2),
         ("cvse_coco", 128, 2e-4, 15, 30, 2),
+        ("chan_f30k chan_coco", 384, 5e-4, 15, 25, 2),
         ("two_branch_embedding_f30k two_branch_embedding_coco", 500, 1e-4, None, 20, 0),
         ("two_branch_similarity_f30k two_branch_similarity_coco", 200, 5e-5, None, 20, 0),
     ],
@@ -68,6 +71,7 @@ def test_published_hyper_parameters(recipes, batch, rate, step, epochs, clip):
         ("casc_f30k", {"lambda_lse": 5, "head_lr_scale": 50}),
         ("cvse_f30k", {"concept_ratio": 0.35, "eval_alpha": 0.85}),
         ("cvse_coco", {"concept_ratio": 0.4, "eval_alpha": 0.9}),
+        ("chan_f30k", {"self_attention": True, "pooling": "LogSumExp", "beta": 0.1}),
         ("vsrn_f30k", {"region_norm": "none", "final_bn": True}),
         ("vsrn_coco", {"region_norm": "columns", "final_bn": False}),
     ],
@@ -75,3 +79,45 @@ def test_published_hyper_parameters(recipes, batch, rate, step, epochs, clip):
 def test_published_options_of_the_models(name, expected):
     cfg = composed(name, name)
     assert {key: cfg.model[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("data", ["f30k", "coco"])
+def test_both_recipes_of_chan(data):
+    """A decay for each text encoder, BERT at a tenth of the rate, size augmentation in both."""
+    gru = composed(f"chan_{data}", f"chan_{data}")
+    bert = compose(["model=chan", f"data={data}", "text=bert", "recipe=chan_bert"])
+    for cfg, batch, decay in ((gru, 384, 1e-2), (bert, 128, 1e-4)):
+        assert cfg.optimizer._target_ == "torch.optim.AdamW"
+        assert (cfg.data.batch_size, cfg.optimizer.weight_decay) == (batch, decay)
+        assert (cfg.data.region_drop, cfg.data.word_drop, cfg.data.drop_last) == (0.2, 0.2, True)
+        assert (cfg.loss.margin, cfg.warmup_epochs, cfg.loss.negatives) == (0.05, 1, "hardest")
+        assert (cfg.optimizer.lr, cfg.scheduler.step_size, cfg.max_epochs) == (5e-4, 15, 25)
+    assert (gru.model.self_attention, gru.model.pooling) == (True, "LogSumExp")
+    assert (bert.model.self_attention, bert.model.pooling) == (False, "Mean")
+    assert (bert.model.text.finetune, bert.model.text.lr_scale) == (True, 0.1)
+
+
+def test_a_warm_up_in_epochs_is_one_in_batches():
+    small = ["data.root.images=[40,6,6]", "data.batch_size=32", "data.min_count=1"]
+    tiny = ["model.embed_dim=8", "model.word_dim=4", "~recipe"]
+    for more, steps in (([], 0), (["warmup_epochs=1"], 7), (["warmup_epochs=0.5"], 4)):
+        matcher = build("scan", overrides=[*small, *tiny, *more])
+        assert matcher.loss.warmup_steps == steps
+    shorter = build("scan", overrides=[*small, *tiny, "warmup_epochs=1", "trainer.devices=2"])
+    assert shorter.loss.warmup_steps == 4
+    for wrong, message in (
+        (["warmup_epochs=1", "warmup_steps=3"], "say the same in two ways"),
+        (["warmup_epochs=-1"], "warmup_epochs=-1 must be at least 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build("scan", overrides=[*small, *tiny, *wrong])
+
+
+def test_the_margin_of_a_recipe_is_left_out_for_a_loss_without_one(capsys):
+    small = ["data.root.images=[40,6,6]", "model.embed_dim=8", "model.word_dim=4"]
+    matcher = build("chan", "sigmoid", overrides=small)
+    assert isinstance(matcher.loss, Sigmoid)
+    assert (
+        "itm.losses.Sigmoid has no margin: loss.margin=0.05 is left out" in capsys.readouterr().out
+    )
+    assert build("chan", overrides=small).loss.margin == 0.05
