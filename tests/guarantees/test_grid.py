@@ -38,7 +38,7 @@ LOSSES = {
     "infonce": [],
     "sigmoid": [],
 }
-# Start values that suit the size of a matcher's scores: about 0.5 in SAF, 10 in CHAN, -1.4 in the last.
+# Start values that suit the size of the scores: 0.5 in SGRAF, 10 in CHAN, -1.4 in the last.
 STARTS = {
     ("saf", "sigmoid"): ["loss.bias=-8.4"],
     ("chan", "sigmoid"): ["loss.scale=1"],
