@@ -38,9 +38,9 @@ LOSSES = {
     "infonce": [],
     "sigmoid": [],
 }
-# Start values that suit the size of the scores: 0.5 in SGRAF, 10 in CHAN, -1.4 in the last.
+# Start values that suit the size of scores: about 0.5 in SAF, 10 in CHAN, -1.4 in distances.
 STARTS = {
-    ("saf", "sigmoid"): ["loss.bias=-8.4"],
+    ("saf", "sigmoid"): ["loss.bias=-7"],
     ("chan", "sigmoid"): ["loss.scale=1"],
     ("chan", "infonce"): ["loss.temperature=1"],
     ("two_branch_embedding", "sigmoid"): ["loss.bias=10"],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import hydra
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from itm.app.config import CONF, compose, instantiate
 
@@ -229,7 +229,6 @@ def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) 
     if cfg.get("warmup_epochs"):
         cfg = cfg.copy()
         cfg.warmup_steps = _warmup_batches(cfg, datamodule)
-    cfg = _without_margin(cfg)
     if "dim" in inspect.signature(_target(cfg.loss)).parameters:
         sizes["dim"] = matcher.label_dim
     given = instantiate(_fill(cfg.loss, sizes, "loss"))
@@ -240,19 +239,6 @@ def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) 
         # A batch knows the relevance of its own pairs only; gathered pairs are looked up.
         loss.set_relevance(datamodule.reader("train").relevance)
     return given
-
-
-def _without_margin(cfg: DictConfig) -> DictConfig:
-    """Leave out `loss.margin`, which recipes set for hinge losses, if the loss takes none."""
-    taken = inspect.signature(_target(cfg.loss)).parameters
-    open_ended = any(x.kind is x.VAR_KEYWORD for x in taken.values())
-    if "margin" not in cfg.loss or "margin" in taken or open_ended:
-        return cfg
-    print(f"{cfg.loss._target_} has no margin: loss.margin={cfg.loss.margin} is left out")
-    cfg = cfg.copy()
-    with open_dict(cfg):
-        del cfg.loss["margin"]
-    return cfg
 
 
 def _warmup_batches(cfg: DictConfig, datamodule: RegionDataModule) -> int:

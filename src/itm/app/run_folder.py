@@ -20,7 +20,7 @@ from itm.app.config import compose
 
 # What a run may be resumed with. All else decides which weights, words and batches it has.
 FREE = (
-    "max_epochs", "gradient_clip_val", "warmup_steps", "warmup_epochs", "test", "compile",
+    "max_epochs", "gradient_clip_val", "margin", "warmup_steps", "warmup_epochs", "test", "compile",
     "chunk_size", "deterministic", "trainer", "callbacks", "logger", "loss", "optimizer",
     "scheduler", "decay", "data.batch_size", "data.eval_batch_size", "data.workers",
     "data.pin_memory", "data.resident", "data.root", "data.val", "data.val_images", "data.test",

@@ -7,7 +7,6 @@ from omegaconf import OmegaConf
 
 from itm.app.build import build
 from itm.app.config import CONF, compose
-from itm.losses import Sigmoid
 
 RECIPES = {path.stem: OmegaConf.load(path) for path in Path(CONF, "recipe").glob("*.yaml")}
 ALIASES = {name: body.defaults[0] for name, body in RECIPES.items() if set(body) == {"defaults"}}
@@ -85,7 +84,7 @@ def test_published_options_of_the_models(name, expected):
 def test_both_recipes_of_chan(data):
     """A decay for each text encoder, BERT at a tenth of the rate, size augmentation in both."""
     gru = composed(f"chan_{data}", f"chan_{data}")
-    bert = compose(["model=chan", f"data={data}", "text=bert", "recipe=chan_bert"])
+    bert = compose(["model=chan", f"data={data}", "text=bert", "recipe=bert/chan"])
     for cfg, batch, decay in ((gru, 384, 1e-2), (bert, 128, 1e-4)):
         assert cfg.optimizer._target_ == "torch.optim.AdamW"
         assert (cfg.data.batch_size, cfg.optimizer.weight_decay) == (batch, decay)
@@ -113,11 +112,22 @@ def test_a_warm_up_in_epochs_is_one_in_batches():
             build("scan", overrides=[*small, *tiny, *wrong])
 
 
-def test_the_margin_of_a_recipe_is_left_out_for_a_loss_without_one(capsys):
-    small = ["data.root.images=[40,6,6]", "model.embed_dim=8", "model.word_dim=4"]
-    matcher = build("chan", "sigmoid", overrides=small)
-    assert isinstance(matcher.loss, Sigmoid)
-    assert (
-        "itm.losses.Sigmoid has no margin: loss.margin=0.05 is left out" in capsys.readouterr().out
-    )
-    assert build("chan", overrides=small).loss.margin == 0.05
+def test_the_margin_of_a_recipe_is_that_of_the_hinge_losses():
+    for loss in ("triplet", "sam", "multilabel"):
+        assert compose(["model=chan", "data=f30k", f"loss={loss}"]).loss.margin == 0.05
+        assert compose(["model=scan", "data=f30k", f"loss={loss}"]).loss.margin == 0.2
+    assert compose(["model=chan", "data=f30k", "loss.margin=0.3"]).loss.margin == 0.3
+    assert compose(["model=chan", "data=f30k", "loss=infonce"]).loss.margin == 0
+
+
+def test_both_recipes_of_vse_infty():
+    """A decay for each text encoder; one clip, one drop, one epoch of all negatives."""
+    bert = ["text=bert", "recipe=bert/vse_infty", "model.text.path=x"]
+    for overrides, decay in (([], 0.01), (bert, 1e-4)):
+        cfg = compose(["model=vse_infty", "data=coco", *overrides])
+        assert cfg.optimizer._target_ == "torch.optim.AdamW"
+        assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (5e-4, decay)
+        assert (cfg.max_epochs, cfg.scheduler.step_size, cfg.gradient_clip_val) == (25, 15, 2.0)
+        assert (cfg.data.batch_size, cfg.data.drop_last, cfg.warmup_epochs) == (128, True, 1)
+        assert (cfg.data.region_drop, cfg.data.word_drop) == (0.2, 0.2)
+    assert (cfg.model.text.finetune, cfg.model.text.lr_scale) == (True, 0.1)
