@@ -59,7 +59,9 @@ def command(cfg: DictConfig) -> Path:
         write_text(out, explanation_page(found, figure, name))
     else:
         save(figure, out, command=COMMAND)
-    print(f"image {printable(name)}: {caption!r} scores {found.score:.4f}\nwritten to {out}")
+    numbers = "".join(f", {title} {x:.4g}" for title, x in found.details.numbers.items())
+    print(f"image {printable(name)}: {caption!r} scores {found.score:.4f}{numbers}")
+    print(f"written to {out}")
     return out
 
 

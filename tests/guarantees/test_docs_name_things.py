@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from itm import list_models
+
 ROOT = Path(__file__).parents[2]
 if not (ROOT / "docs").is_dir():
     pytest.skip("docs come with the repository only", allow_module_level=True)
@@ -57,6 +59,20 @@ def test_commands_exist(page):
         module = ROOT / ("src" if name.startswith("itm") else "") / name.replace(".", "/")
         command = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
         assert "__main__" in command.name or "__main__" in command.read_text("utf-8"), name
+
+
+def test_every_backbone_has_a_table_of_equations():
+    """Aliases share the table of the model that they stand for."""
+    text = (ROOT / "docs" / "models.md").read_text("utf-8")
+    found = set()
+    for section in text.split("## Which line is which equation")[1].split("### ")[1:]:
+        heading, *lines = section.splitlines()
+        found |= set(re.findall(r"`(\w+)`", heading))
+        rows = [line.split("|")[1:-1] for line in lines if line.startswith("| ")][1:]
+        methods = [re.fullmatch(r" `(itm[\w.]+)` ", method) for _, method in rows[1:]]
+        assert len(methods) > 2 and all(methods), heading
+        assert all(callable(resolve(method[1])) for method in methods), heading
+    assert found == set(list_models()) - {"scan", "sgraf"}
 
 
 def test_a_wrong_name_is_noticed():

@@ -6,7 +6,7 @@ import torch
 from small_models import MODELS, WORDS
 
 from itm.layers.functional import masked_mean, masked_softmax
-from itm.losses import SAM, InfoNCE, Logistic, MultiLabel, Neighborhood, Sigmoid, Triplet
+from itm.losses import PCMEPP, SAM, InfoNCE, Logistic, MultiLabel, Neighborhood, Sigmoid, Triplet
 from itm.models import TwoBranchEmbedding, TwoBranchSimilarity
 
 CAPTIONS = ["a dog runs", "zyzzyva xyster", "a", "red cat", ""]
@@ -111,6 +111,7 @@ LOSSES = {
     "neighborhood": Neighborhood,
     "multilabel": lambda: MultiLabel(dim=8, num_labels=3),
     "logistic": Logistic,
+    "pcmepp": PCMEPP,
     "infonce": InfoNCE,
     "sigmoid": Sigmoid,
 }

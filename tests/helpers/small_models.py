@@ -8,9 +8,11 @@ from itm.models import (
     CVSE,
     SCAN,
     SGRAF,
+    VSEPP,
     VSRN,
     TwoBranchEmbedding,
     TwoBranchSimilarity,
+    VSEInfinity,
 )
 from itm.text.vocabulary import SPECIALS, Vocabulary
 
@@ -22,6 +24,9 @@ MODELS = {
     "scan_t2i": lambda **o: SCAN(**SMALL, **o),
     "scan_i2t": lambda **o: SCAN(**SMALL, direction="i2t", aggregation="LogSumExp", **o),
     "vsrn": lambda **o: VSRN(**SMALL, num_gcn=1, caption_dim=4, caption_word_dim=4, **o),
+    "vsepp": lambda **o: VSEPP(**SMALL, **o),
+    "vse_infty": lambda **o: VSEInfinity(**SMALL, **o),
+    "pcmepp": lambda **o: VSEInfinity(**SMALL, probabilistic=True, **o),
     "sgr": lambda **o: SGRAF(**SMALL, num_regions=3, sim_dim=4, **o),
     "saf": lambda **o: SGRAF(**SMALL, num_regions=3, sim_dim=4, module="SAF", **o),
     "cvse": lambda **o: CVSE(**SMALL, num_regions=3, num_concepts=3, concept_dim=4, **o),

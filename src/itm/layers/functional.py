@@ -91,6 +91,17 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
     return ((squares - 2 * a @ b.mT).clamp_min(0) + 1e-4).sqrt()
 
 
+@full_precision
+def order_scores(images: Tensor, captions: Tensor) -> Tensor:
+    """Compute -||max(0, c - v)||, (I, C), of images (I, D) and captions (C, D).
+
+    The order embedding of Vendrov et al., ICLR 2016: the score penalises what a caption exceeds its
+    image by. A pair without such excess scores 0 and has a zero gradient.
+    """
+    beyond = full(captions)[None] - full(images)[:, None]  # (I, C, D)
+    return -torch.linalg.vector_norm(beyond.clamp_min(0), dim=-1)
+
+
 def length_mask(lengths: tuple[int, ...], size: int, device: torch.device) -> Tensor:
     """Mark the real positions of each caption, (C, L) bool with L = `size`."""
     return send(torch.arange(size) < torch.tensor(lengths)[:, None], device)

@@ -10,6 +10,7 @@ from itm.losses.infonce import InfoNCE, infonce
 from itm.losses.logistic import Logistic, logistic
 from itm.losses.multilabel import MultiLabel
 from itm.losses.neighborhood import Neighborhood, neighborhood
+from itm.losses.pcmepp import PCMEPP, pcmepp
 from itm.losses.sam import SAM, sam
 from itm.losses.sam_released import released_sam
 from itm.losses.sigmoid import Sigmoid, sigmoid
@@ -21,6 +22,7 @@ __all__ = [
     "Loss",
     "MultiLabel",
     "Neighborhood",
+    "PCMEPP",
     "SAM",
     "Sigmoid",
     "Triplet",
@@ -28,6 +30,7 @@ __all__ = [
     "infonce",
     "logistic",
     "neighborhood",
+    "pcmepp",
     "released_sam",
     "sam",
     "sigmoid",

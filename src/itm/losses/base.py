@@ -111,6 +111,13 @@ class Loss(nn.Module):
         """Return the hinge options of this loss, or None; call it on `ranked`."""
         return None
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return optimiser groups for parameters with a special learning rate or weight decay.
+
+        See `itm.matcher.Matcher.parameter_groups`; all other parameters join the main group.
+        """
+        return []
+
 
 def as_loss(loss: Any) -> Loss:
     """Return a loss that follows the protocol.
@@ -197,6 +204,11 @@ class PlainLoss(Loss):
             return None
         warmup = getattr(given, "warmup_steps", None)
         return Hinge(given.margin, given.negatives, given.reduction, warmup)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the callable's groups, or none."""
+        groups: list[dict[str, Any]] = self._own("parameter_groups", super().parameter_groups)()
+        return groups
 
     def _own(self, name: str, default: Callable[..., Any]) -> Callable[..., Any]:
         """Return a method of the callable, or the default."""

@@ -32,6 +32,7 @@ class Details(NamedTuple):
         words: (L,) weight of each word.
         edges: (1 + L, 1 + L) weights between nodes: the global node first, then the words.
         names: labels or concepts: (word, score of the image, score of the caption).
+        numbers: single numbers, such as uncertainties.
     """
 
     attention: dict[str, np.ndarray] = {}
@@ -39,6 +40,7 @@ class Details(NamedTuple):
     words: dict[str, np.ndarray] = {}
     edges: dict[str, np.ndarray] = {}
     names: dict[str, list[tuple[str, float, float]]] = {}
+    numbers: dict[str, float] = {}
 
 
 class Explanation(NamedTuple):

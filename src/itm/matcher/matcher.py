@@ -151,6 +151,17 @@ class Matcher(CompiledMethods):
         """
         return attention_details(self, images, captions)
 
+    def uncertainty(self, encoded: Encoded) -> Tensor:
+        """Return how uncertain each encoding is, (N,).
+
+        Raises:
+            ValueError: the matcher is not probabilistic.
+        """
+        raise ValueError(
+            f"{type(self).__name__} encodes an item as a point, without an uncertainty; train a "
+            "probabilistic matcher: model=vse_infty model.probabilistic=true loss=pcmepp"
+        )
+
     def training_encoders(
         self,
     ) -> tuple[Callable[[Images], Encoded], Callable[[Captions], Encoded]]:

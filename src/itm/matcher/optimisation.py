@@ -8,12 +8,14 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from itm.losses.base import LossFunction, as_loss
 from itm.training.optim import Schedule
 
 
 class Optimised(Protocol):
     """What the hooks need from a matcher."""
 
+    loss: LossFunction | None
     optimizer: Callable[..., torch.optim.Optimizer] | None
     scheduler: Callable[..., Any] | Schedule | None
 
@@ -21,11 +23,16 @@ class Optimised(Protocol):
 
 
 def configure_optimizers(matcher: Optimised) -> Any:
-    """Build the optimiser over `parameter_groups`, and the scheduler.
+    """Build the optimiser over `parameter_groups` of matcher and loss, and the scheduler.
 
     `lr_scale` multiplies the learning rate of a group. Frozen parameters are left out.
     """
+    of_loss = [] if matcher.loss is None else as_loss(matcher.loss).parameter_groups()
+    known = {id(p) for group in of_loss for p in group["params"]}
     groups = [dict(group) for group in matcher.parameter_groups()]
+    for group in groups:
+        group["params"] = [p for p in group["params"] if id(p) not in known]
+    groups += [dict(group) for group in of_loss]
     for group in groups:
         group["params"] = [p for p in group["params"] if p.requires_grad]
     make = matcher.optimizer or (lambda params: torch.optim.Adam(params, lr=2e-4))

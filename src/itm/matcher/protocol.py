@@ -34,6 +34,7 @@ class MatcherLike(Protocol):
     def encode_images(self, images: Images) -> Encoded: ...  # noqa: D102
     def encode_captions(self, captions: Captions) -> Encoded: ...  # noqa: D102
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor: ...  # noqa: D102
+    def uncertainty(self, encoded: Encoded) -> Tensor: ...  # noqa: D102
     def training_encoders(  # noqa: D102
         self,
     ) -> tuple[Callable[[Images], Encoded], Callable[[Captions], Encoded]]: ...

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from itm.batch import Captions, Chunk, Images, Pairs, map_encoded
 from itm.data.layout import Features
@@ -82,7 +84,8 @@ def embed(
     features: Features | None = None,
     captions: Sequence[str] | np.ndarray | None = None,
     batch_size: int = 128,
-) -> np.ndarray:
+    uncertainty: bool = False,
+) -> Any:
     """Return global vectors (N, D) float32 of images or of captions, in eval mode.
 
     Args:
@@ -90,9 +93,15 @@ def embed(
         features: images as in `score`.
         captions: captions as in `score`, instead of `features`.
         batch_size: number of images or captions encoded at once.
+        uncertainty: also return how uncertain each item is, (N,) float32, see
+            `itm.matcher.Matcher.uncertainty`.
+
+    Returns:
+        The vectors, or a pair of vectors and uncertainties.
 
     Raises:
-        ValueError: both or neither of features and captions are given, or as for `score`.
+        ValueError: both or neither of features and captions are given; uncertainties of a matcher
+            without them; or as for `score`.
     """
     if (features is None) == (captions is None):
         raise ValueError("embed takes either features=... or captions=...")
@@ -102,10 +111,19 @@ def embed(
         assert captions is not None
         chunks = encode(matcher, caption_batches(matcher, captions, batch_size))
         size = len(captions)
-    vectors = [(global_vector(encoded).float().cpu(), rows) for encoded, rows in chunks]
-    out = np.empty((size, vectors[0][0].shape[1] if vectors else 0), np.float32)
-    for vector, rows in vectors:
-        out[rows.numpy()] = vector.numpy()
+    vectors = _by_row([(global_vector(encoded), rows) for encoded, rows in chunks], size)
+    if not uncertainty:
+        return vectors
+    return vectors, _by_row(
+        [(matcher.uncertainty(encoded), rows) for encoded, rows in chunks], size
+    )
+
+
+def _by_row(chunks: Sequence[tuple[Tensor, Tensor]], size: int) -> np.ndarray:
+    """Put the rows of chunks in order, as float32."""
+    out = np.empty((size, *(chunks[0][0].shape[1:] if chunks else (0,))), np.float32)
+    for values, rows in chunks:
+        out[rows.numpy()] = values.float().cpu().numpy()
     return out
 
 

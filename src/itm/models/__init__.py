@@ -13,6 +13,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "scan": ["SCAN"],
         "sgraf": ["SGRAF"],
         "two_branch": ["TwoBranchEmbedding", "TwoBranchSimilarity"],
+        "vse_infty": ["VSEInfinity"],
+        "vsepp": ["VSEPP"],
         "vsrn": ["VSRN"],
     },
 )
@@ -25,4 +27,6 @@ if TYPE_CHECKING:
     from itm.models.sgraf import SGRAF as SGRAF
     from itm.models.two_branch import TwoBranchEmbedding as TwoBranchEmbedding
     from itm.models.two_branch import TwoBranchSimilarity as TwoBranchSimilarity
+    from itm.models.vse_infty import VSEInfinity as VSEInfinity
+    from itm.models.vsepp import VSEPP as VSEPP
     from itm.models.vsrn import VSRN as VSRN

@@ -22,11 +22,13 @@ from itm.models import (
     CVSE,
     SCAN,
     SGRAF,
+    VSEPP,
     VSRN,
     TwoBranchEmbedding,
     TwoBranchSimilarity,
+    VSEInfinity,
 )
-from itm.published import casc, chan, cvse, scan, sgraf, two_branch, vsrn
+from itm.published import casc, chan, cvse, scan, sgraf, two_branch, vse_infty, vsepp, vsrn
 from itm.published.files import read_checkpoint, write_checkpoint
 from itm.published.tables import Options, State
 from itm.published.transformer import read_text
@@ -53,13 +55,16 @@ class Family(NamedTuple):
     masks: bool = False
 
 
-# More specific families first: a SCAN checkpoint's tensors are a part of CASC's.
+# More specific families first: a SCAN checkpoint's tensors are a part of CASC's, and VSE++'s are
+# those of a SCAN with one direction.
 FAMILIES = {
     "casc": Family(CASC, casc.read, casc.write),
     "chan": Family(CHAN, chan.read, chan.write, masks=True),
     "sgraf": Family(SGRAF, sgraf.read, sgraf.write),
     "cvse": Family(CVSE, cvse.read, cvse.write),
     "vsrn": Family(VSRN, vsrn.read, vsrn.write),
+    "vse_infty": Family(VSEInfinity, vse_infty.read, vse_infty.write, masks=True),
+    "vsepp": Family(VSEPP, vsepp.read, vsepp.write),
     "scan": Family(SCAN, scan.read, scan.write),
     "two_branch_embedding": Family(
         TwoBranchEmbedding, two_branch.read_embedding, two_branch.write_embedding
@@ -193,6 +198,12 @@ def _find_family(
         except KeyError as error:  # the family is known, but not what its sizes are
             raise ValueError(f"{source}: {name} weights without their {error}") from error
         if found is not None:
+            if family is None and name == "vsepp" and "measure" not in options:
+                raise ValueError(
+                    f"{source}: these tensors fit VSE++ and a SCAN with one direction, and the "
+                    "options that tell them apart are missing: give family='vsepp' or "
+                    "family='scan', or the options themselves"
+                )
             return name, found
     some = sorted(key for state in states for key in state)[:6]
     raise ValueError(

@@ -61,7 +61,8 @@ def has_encoders(states: list[State]) -> bool:
     image, text = states[:2]
     return (
         any(name.startswith("fc.") for name in image)
-        and not any(name.startswith(("Rs_GCN_", "img_rnn.")) for name in image)  # VSRN
+        # VSRN and VSE-infinity
+        and not any(name.startswith(("Rs_GCN_", "img_rnn.", "gpool.")) for name in image)
         and any(name.startswith("rnn.") for name in text)
     )
 

@@ -86,9 +86,11 @@ def draw_explanation(
         parts.append(named(names, title))
     heights = [part.height for part in parts]
     caption = textwrap.fill(explanation.caption, 90)
-    above = 0.35 + 0.2 * caption.count("\n")
+    numbers = ", ".join(f"{name} {value:.3g}" for name, value in details.numbers.items())
+    above = 0.35 + 0.2 * (caption.count("\n") + bool(numbers))
     figure = Figure(figsize=(WIDTH, sum(heights) + above), layout="constrained")
-    figure.suptitle(f"{caption}   ({explanation.score:.3f})", fontsize=12, **PLAIN)
+    title = f"{caption}   ({explanation.score:.3f})" + (f"\n{numbers}" if numbers else "")
+    figure.suptitle(title, fontsize=12, **PLAIN)
     sheets = figure.subfigures(len(parts), 1, height_ratios=heights, squeeze=False)
     for sheet, part in zip(sheets[:, 0], parts, strict=True):
         sheet.suptitle(part.title, fontsize=10, color=QUIET, x=0.01, ha="left", **PLAIN)

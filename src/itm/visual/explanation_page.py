@@ -24,9 +24,10 @@ def explanation_page(explanation: Explanation, figure: Figure, name: str) -> str
     content = BytesIO()
     save(figure, content, "png")
     names = explanation.details.names
+    numbers = [f"{title} {x:.4g}" for title, x in explanation.details.numbers.items()]
     data = {
         "title": explanation.caption,
-        "about": f"image {name}, score {explanation.score:.4f}",
+        "about": ", ".join([f"image {name}", f"score {explanation.score:.4f}", *numbers]),
         "sheet": thumbnail(Image.open(content), 2000, alt="what the matcher looks at"),
         "tables": {key: Table(["word", "image", "sentence"], rows) for key, rows in names.items()},
     }

@@ -125,8 +125,8 @@ def test_a_wrong_constructor_argument_names_the_class():
 
 
 def test_models_are_listed():
-    for name in ("scan_t2i", "scan_i2t", "vsrn", "sgr", "saf", "cvse", "casc"):
-        assert name in itm.list_models()
+    names = "scan_t2i scan_i2t vsepp vse_infty vsrn sgr saf cvse casc chan"
+    assert set(names.split()) <= set(itm.list_models())
 
 
 def test_sizes_come_from_the_data_and_conflicts_are_errors():
@@ -140,7 +140,7 @@ def test_sizes_come_from_the_data_and_conflicts_are_errors():
 WIDE = ["data.limit=20", "model.word_dim=3", "model.embed_dim=16"]
 
 
-@pytest.mark.parametrize("model", ["scan_t2i", "vsrn", "sgr", "cvse", "casc"])
+@pytest.mark.parametrize("model", ["scan_t2i", "vsrn", "sgr", "cvse", "casc", "vsepp", "vse_infty"])
 def test_words_start_from_a_file_of_vectors(tmp_path, model):
     check_words(tmp_path, model, WIDE)
 

@@ -118,3 +118,16 @@ def test_the_margin_of_a_recipe_is_that_of_the_hinge_losses():
         assert compose(["model=scan", "data=f30k", f"loss={loss}"]).loss.margin == 0.2
     assert compose(["model=chan", "data=f30k", "loss.margin=0.3"]).loss.margin == 0.3
     assert compose(["model=chan", "data=f30k", "loss=infonce"]).loss.margin == 0
+
+
+def test_both_recipes_of_vse_infty():
+    """A decay for each text encoder; one clip, one drop, one epoch of all negatives."""
+    bert = ["text=bert", "recipe=bert/vse_infty", "model.text.path=x"]
+    for overrides, decay in (([], 0.01), (bert, 1e-4)):
+        cfg = compose(["model=vse_infty", "data=coco", *overrides])
+        assert cfg.optimizer._target_ == "torch.optim.AdamW"
+        assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (5e-4, decay)
+        assert (cfg.max_epochs, cfg.scheduler.step_size, cfg.gradient_clip_val) == (25, 15, 2.0)
+        assert (cfg.data.batch_size, cfg.data.drop_last, cfg.warmup_epochs) == (128, True, 1)
+        assert (cfg.data.region_drop, cfg.data.word_drop) == (0.2, 0.2)
+    assert (cfg.model.text.finetune, cfg.model.text.lr_scale) == (True, 0.1)

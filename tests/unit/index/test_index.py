@@ -20,6 +20,8 @@ SMALL = [
 ]
 FAMILIES = {
     "vsrn": ["model.word_dim=8", "model.caption_dim=8", "model.caption_word_dim=8"],
+    "vsepp": ["model.word_dim=8"],
+    "vse_infty": ["model.word_dim=8"],
     "cvse": ["model.word_dim=8"],
     "scan_t2i": ["model.word_dim=8"],
     "scan_i2t": ["model.word_dim=8"],
@@ -64,7 +66,8 @@ def test_finds_what_full_scoring_finds(cache, model, level, tmp_path):
     index = itm.Index(matcher, split)
     assert index.ids == split.ids and index.captions == split.captions
     assert matcher.ranks_by_vectors == (
-        model in ("vsrn", "cvse") or (model, level) == ("two_branch_embedding", "image")
+        model in ("vsrn", "vsepp", "vse_infty", "cvse")
+        or (model, level) == ("two_branch_embedding", "image")
     )
     index.save(tmp_path / "index")
     for found in (index, itm.Index.load(tmp_path / "index")):

@@ -11,10 +11,20 @@ from toy import MeanMatcher
 
 from itm.batch import Pairs
 from itm.data.padding import make_captions, make_images
-from itm.losses import SAM, Logistic, Loss, MultiLabel, Neighborhood, Triplet, as_loss, triplet
+from itm.losses import (
+    PCMEPP,
+    SAM,
+    Logistic,
+    Loss,
+    MultiLabel,
+    Neighborhood,
+    Triplet,
+    as_loss,
+    triplet,
+)
 from itm.losses.base import Hinge
 
-EVERY = [Triplet(), SAM(), SAM(alone=True), MultiLabel(), Neighborhood(), Logistic()]
+EVERY = [Triplet(), SAM(), SAM(alone=True), MultiLabel(), Neighborhood(), Logistic(), PCMEPP()]
 
 
 class Levels(MeanMatcher):

@@ -183,7 +183,10 @@ def test_light_by_pixel():
     assert not lit(np.zeros(3), Seen(np.zeros((4, 8, 3)), boxes)).any()
 
 
-@pytest.mark.parametrize("model", ["scan_t2i", "casc", "chan", "cvse", "sgr", "saf", "vsrn"])
+DRAWN = ["scan_t2i", "casc", "chan", "cvse", "sgr", "saf", "vsrn", "vse_infty"]
+
+
+@pytest.mark.parametrize("model", DRAWN)
 def test_every_kind_is_drawn(split, model, tmp_path):
     caption = "two $5 dogs, <b>and</b> $x_ a 狗 of 90 % {}"
     found = explain(small(model), split.images(np.array([2]))[0], caption)

@@ -6,7 +6,7 @@ from toy import MeanMatcher
 
 from itm.losses import SAM, Neighborhood, Triplet
 from itm.matcher.gradient_cache import caption_chunks, image_chunks
-from itm.models import CASC, CHAN, CVSE, SCAN, VSRN, TwoBranchEmbedding
+from itm.models import CASC, CHAN, CVSE, SCAN, VSEPP, VSRN, TwoBranchEmbedding, VSEInfinity
 from itm.text.vocabulary import SPECIALS, Vocabulary
 
 WORDS = Vocabulary([*SPECIALS, "a", "dog", "cat", "runs", "red", "fast"])
@@ -17,6 +17,8 @@ MODELS = {
     "scan": lambda: SCAN(**SMALL, word_dim=4),
     "chan": lambda: CHAN(**SMALL, word_dim=4),
     "casc": lambda: CASC(**SMALL, word_dim=4, num_labels=3, hidden=4),
+    "vsepp": lambda: VSEPP(**SMALL, word_dim=4),
+    "pcmepp": lambda: VSEInfinity(**SMALL, word_dim=4, mlp=False, probabilistic=True),
     "cvse": lambda: CVSE(
         **SMALL, word_dim=4, num_concepts=3, concept_dim=4, use_batchnorm=False, dropout=0.0
     ),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from itm.batch import Captions, Encoded, Images, Pairs
-from itm.layers.functional import full, full_precision, l2norm
+from itm.layers.functional import full, l2norm, order_scores
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array
 from itm.matcher.inputs import Features, image_batches
@@ -133,14 +133,12 @@ class VSRN(Matcher):
         vector = l2norm(self.text.pool(words, mask), eps=EPS)  # (C, D)
         return Encoded(vector.abs() if self.use_abs else vector)
 
-    @full_precision
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
         """Compute scores (I, C); "order" penalises what the caption exceeds the image by."""
         if self.measure == "cosine":
             return super().similarity(images, captions)
         assert images.vector is not None and captions.vector is not None
-        beyond = full(captions.vector)[None] - full(images.vector)[:, None]  # (I, C, D)
-        return -torch.linalg.vector_norm(beyond.clamp_min(0), dim=-1)
+        return order_scores(images.vector, captions.vector)
 
     @property
     def ranks_by_vectors(self) -> bool:

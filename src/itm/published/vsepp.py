@@ -1,0 +1,88 @@
+"""VSE++ (github.com/fartashf/vsepp), on precomputed features: image encoder and text encoder.
+
+The tensors are those of a SCAN with one direction. The options tell the two apart: VSE++ has
+`measure`, and SCAN has `cross_attn`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from itm.layers.text import GRUText
+from itm.published.scan import has_encoders
+from itm.published.tables import Options, State, Table, gru_arguments, read_state, write_state
+
+IMAGE: Table = {"fc": "image"}
+TEXT: Table = {"embed": "text.embed", "rnn": "text.rnn"}
+
+OPTIONS = {  # original option -> our argument
+    "vocab_size": "vocab_size",
+    "img_dim": "img_dim",
+    "word_dim": "word_dim",
+    "embed_size": "embed_dim",
+    "num_layers": "num_layers",
+    "measure": "measure",
+    "use_abs": "use_abs",
+    "no_imgnorm": "no_imgnorm",
+}
+
+# Options of the original that nothing here depends on; it reads them when it builds the model.
+REST = {
+    "crop_size": 224,
+    "finetune": False,
+    "cnn_type": "vgg19",
+    "use_restval": False,
+    "reset_train": False,
+}
+
+
+def read(states: list[State], options: Options) -> tuple[Options, State] | None:
+    """Arguments and tensors of an original checkpoint, or None if it is not VSE++'s.
+
+    The weights tell nothing about measure, absolute values and norm: they are read from the
+    options, and are the defaults of the original's command line where no options were saved.
+
+    Raises:
+        ValueError: weights of a model that starts from pixels.
+    """
+    if len(states) != 2 or "cross_attn" in options or not has_encoders(states):
+        return None
+    image, text = states
+    if any("_reverse" in name or name.startswith("fc.") for name in text):
+        return None
+    if "fc.weight_g" in image:  # a weight norm of SCAN's
+        return None
+    cnn = sorted(name for name in image if name.startswith("cnn."))
+    if cnn:
+        raise ValueError(
+            f"weights of VSE++ from pixels ({len(cnn)} tensors of a CNN: {cnn[0]}, ...): this "
+            "library reads precomputed features, and the linear map of these weights was trained "
+            "on the CNN's own output"
+        )
+    gru = gru_arguments(text)
+    del gru["bidirectional"]  # never, in VSE++
+    arguments = {
+        **gru,
+        "img_dim": image["fc.weight"].shape[1],
+        "embed_dim": image["fc.weight"].shape[0],
+        "measure": options.get("measure", "cosine"),
+        "use_abs": bool(options.get("use_abs", False)),
+        "no_imgnorm": bool(options.get("no_imgnorm", False)),
+    }
+    return arguments, read_state(image, IMAGE) | read_state(text, TEXT)
+
+
+def write(matcher: Any) -> tuple[list[State], Options]:
+    """State dicts and options of the original.
+
+    Raises:
+        ValueError: a text encoder that the original code does not have.
+    """
+    if not isinstance(matcher.text, GRUText):
+        raise ValueError(
+            "the original VSE++ encodes text with a GRU; this matcher has "
+            f"{type(matcher.text).__name__}"
+        )
+    own = matcher.state_dict()
+    options = {theirs: matcher.hparams[ours] for theirs, ours in OPTIONS.items()}
+    return [write_state(own, IMAGE), write_state(own, TEXT)], {**REST, **options}
