@@ -12,7 +12,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import itm.models
 from itm.checkpoints.strict import check_fit, load_strictly
-from itm.matcher.saved import read, read_record, save
+from itm.matcher.saved import read, save
 from itm.matcher.state import unpack_state
 from itm.utils.devices import find_device
 
@@ -42,7 +42,7 @@ def load(
         ValueError: weights and configuration do not fit, or a file that cannot be read safely.
     """
     path = Path(path)
-    config, tensors = read(path)
+    config, tensors, record = read(path)
     try:
         arguments = _without_files(config["arguments"], path)
         kind = matcher_class(config["class"], model_class)
@@ -56,7 +56,7 @@ def load(
         unpack_state(matcher, config)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: damaged word lists ({error!r})") from error
-    matcher.record = read_record(path)
+    matcher.record = record
     return matcher.to(find_device(device)).eval()
 
 

@@ -22,19 +22,27 @@ FILES = ["config.json", "model.safetensors", "vocab.json", "results.json"]  # al
 M = TypeVar("M")
 
 
-def save_pretrained(matcher: MatcherLike, folder: str | Path, card: str = "") -> Path:
+def save_pretrained(
+    matcher: MatcherLike, folder: str | Path, card: str = "", overwrite: bool = True
+) -> Path:
     """Write model.safetensors, config.json, vocab.json, results.json and README.md.
 
     Args:
-        matcher: any matcher; results.json is its `record`, written when there is one.
-        folder: made when missing.
-        card: text of README.md; by default what is known of the matcher.
+        matcher: any matcher; its `record` is written to results.json, unless it is empty.
+        folder: created if missing. A matcher that was saved there before is replaced as a whole.
+        card: text of README.md; by default it describes the matcher and its results.
+        overwrite: replace a saved matcher.
 
     Returns:
         The folder.
+
+    Raises:
+        FileExistsError: the folder holds files with these names that are not of a saved matcher,
+            or, without `overwrite`, a saved matcher.
+        OSError: the folder cannot be written.
     """
     record = public(matcher.record)
-    return save(matcher, folder, card or make_card(matcher, record), record)
+    return save(matcher, folder, card or make_card(matcher, record), record, overwrite)
 
 
 def push_to_hub(
