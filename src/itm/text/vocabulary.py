@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from itm.text.bert_vocabulary import BertVocabulary
 from itm.text.tokenizers import TOKENIZERS, bytes_repr, tokenize
 from itm.utils.files import write_text
+from itm.utils.readers import reader
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 PAD, START, END, UNK = range(4)
@@ -146,6 +147,7 @@ class Vocabulary:
         write_text(path, json.dumps(data, ensure_ascii=False))
 
     @classmethod
+    @reader("is not a vocabulary")
     def load(cls, path: str | Path) -> "Vocabulary":
         """Read a published JSON format ('word2idx', or the two-branch 'tok2idx') or a saved state.
 

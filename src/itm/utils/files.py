@@ -44,8 +44,12 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             if fcntl is None:  # Windows does not rename open files
                 file.close()
             os.replace(file.name, path)
-        except BaseException:
+        except BaseException as error:
+            with suppress(OSError):  # it fails again to write what is left
+                file.close()
             Path(file.name).unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(path)  # "No space left on device" alone does not tell where
             raise
     sync(path.parent)
 

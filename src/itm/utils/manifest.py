@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping
@@ -83,6 +84,27 @@ def checksum(path: Path) -> str:
         while piece := file.read(2**20):
             found = zlib.crc32(piece, found)
     return f"{found:08x}"
+
+
+def content_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
+    """Compute the SHA-256 of files by name, to record what a result was made from.
+
+    Args:
+        paths: files; folders, for the files in them; prefixes of several files, such as the path of
+            a TensorFlow checkpoint.
+    """
+    found = {}
+    for path in map(Path, paths):
+        beside = (file for file in path.parent.glob("*") if file.name.startswith(f"{path.name}."))
+        files = [path] if path.is_file() else path.glob("*") if path.is_dir() else beside
+        for file in sorted(files):
+            if file.is_file():
+                digest = hashlib.sha256()
+                with file.open("rb") as content:
+                    while piece := content.read(2**20):
+                        digest.update(piece)
+                found[file.name] = digest.hexdigest()
+    return found
 
 
 def _checksum_of_facts(facts: Mapping[str, Any]) -> str:

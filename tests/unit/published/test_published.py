@@ -1,6 +1,7 @@
 """What `from_published` refuses and completes, and what `save_published` and `convert` write."""
 
 import argparse
+import hashlib
 import json
 import os
 import warnings
@@ -19,6 +20,7 @@ from itm.checkpoints.initialise import start_from
 from itm.models import CASC, SCAN
 from itm.published.convert import from_published, read_checkpoint, save_published
 from itm.text.concepts import Concepts
+from itm.text.vocabulary import SPECIALS, Vocabulary
 
 
 def rewrite(tmp_path, name, change, **options):
@@ -197,7 +199,11 @@ def test_convert_takes_options_and_a_tokenizer(tmp_path):
     states, _ = read_checkpoint(case("scan/i2t_lse") / "checkpoint.pth.tar")
     torch.save({"model": states}, tmp_path / "m.pth.tar")
     run("convert", "published=m.pth.tar", "out=scan", "+options.cross_attn=i2t", cwd=tmp_path)
-    assert itm.load(tmp_path / "scan").hparams["direction"] == "i2t"
+    saved = itm.load(tmp_path / "scan")
+    assert saved.hparams["direction"] == "i2t"
+    assert saved.record["command"].startswith("python -m itm.convert published=m.pth.tar")
+    digest = hashlib.sha256((tmp_path / "m.pth.tar").read_bytes()).hexdigest()
+    assert saved.record["inputs"] == {"m.pth.tar": digest}
     files = [f"vocab={folder / 'vocab.json'}", f"concepts={folder / 'concepts'}", "out=cvse"]
     published = f"published={folder / 'checkpoint.pth.tar'}"
     run("convert", published, *files, "tokenizer=bytes_repr", cwd=tmp_path)
@@ -208,6 +214,22 @@ def test_convert_takes_options_and_a_tokenizer(tmp_path):
         captions, expected["cap_ids_pyrepr"], expected["cap_len_pyrepr"], strict=True
     ):
         assert matcher.vocab.encode(caption) == ids[:length].tolist()
+
+
+def test_convert_replaces_only_what_it_wrote_and_only_if_asked(tmp_path):
+    matcher = SCAN(vocab_size=6, img_dim=4, word_dim=3, embed_dim=5)
+    save_published(matcher, tmp_path / "m.pth.tar")
+    (tmp_path / "README.md").write_text("my project")
+    arguments = "convert", "published=m.pth.tar"
+    text = run(*arguments, "out=.", "overwrite=true", cwd=tmp_path, fails=True)
+    assert "holds README.md, which this command did not write" in text
+    assert (tmp_path / "README.md").read_text() == "my project"
+    matcher.vocab = Vocabulary([*SPECIALS, "a", "dog"])
+    matcher.save_pretrained(tmp_path / "scan")
+    with pytest.raises(FileExistsError, match="overwrite=true"):
+        matcher.save_pretrained(tmp_path / "scan", overwrite=False)
+    run(*arguments, "out=scan", "overwrite=true", cwd=tmp_path)
+    assert itm.load(tmp_path / "scan").vocab is None
 
 
 def test_evaluation_with_completed_labels(tmp_path):

@@ -14,7 +14,6 @@ import torch
 from itm.published.tensorflow import MAGIC, read_variables
 from itm.utils.archive import read_npz
 from itm.utils.crc32c import crc32c, masked
-from itm.utils.files import check_manifest, manifest, replacing, replacing_folder
 from itm.utils.safe_pickle import read_arrays
 from itm.utils.torch_files import read_torch
 
@@ -165,39 +164,3 @@ def test_an_archive_has_a_budget(tmp_path):
         file.writestr("w.npy", bytes(2**29))
     with pytest.raises(ValueError, match="members claim 536870912 bytes"):
         read_npz(tmp_path / "a.npz")
-
-
-def test_a_folder_is_replaced_as_a_whole(tmp_path):
-    def put(text, fail=False):
-        with replacing_folder(tmp_path / "x", last="last", stale=["a", "b"]) as place:
-            (place / "a").write_text(text)
-            if fail:
-                raise OSError("disk full")
-            (place / "last").write_text(text)
-
-    put("one")
-    (tmp_path / "x/b").write_text("of an earlier result")
-    (tmp_path / "x/notes").write_text("of the user")
-    with pytest.raises(OSError, match="disk full"):
-        put("two", fail=True)
-    assert (tmp_path / "x/a").read_text() == "one" and (tmp_path / "x/b").exists()
-    put("two")
-    assert {f.name: f.read_text() for f in (tmp_path / "x").iterdir()} == {
-        "a": "two", "last": "two", "notes": "of the user",
-    }  # fmt: skip
-    assert [f.name for f in tmp_path.iterdir()] == ["x"]
-    files = manifest(tmp_path / "x", ["a", "none"])
-    check_manifest(tmp_path / "x", files)
-    (tmp_path / "x/a").write_text("twO")
-    with pytest.raises(ValueError, match="x/a is damaged or was written by another"):
-        check_manifest(tmp_path / "x", files)
-    with pytest.raises(ValueError, match="outside"):
-        check_manifest(tmp_path / "x", {"../y": "0"})
-
-
-def test_two_writers_do_not_mix(tmp_path):
-    with replacing(tmp_path / "f") as one, replacing(tmp_path / "f") as two:
-        one.write(b"1" * 1000)
-        two.write(b"2" * 500)
-    assert (tmp_path / "f").read_bytes() == b"1" * 1000
-    assert [f.name for f in tmp_path.iterdir()] == ["f"]
