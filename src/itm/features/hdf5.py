@@ -11,6 +11,7 @@ import numpy as np
 
 from itm.features.arrays import first
 from itm.features.records import Record
+from itm.utils.readers import reader
 from itm.utils.safe_pickle import read_arrays
 
 FEATURES = ("features", "image_features", "feature", "feat", "x")
@@ -20,6 +21,7 @@ SUFFIX = re.compile(r"(.+?)_(?:image_features|features|feature|feat)$")  # 12_fe
 RANGES = ("pos_boxes",)  # (N, 2): first and last + 1 row of each image, for packed regions
 
 
+@reader()
 def read_hdf5(path: str | Path) -> Iterator[Record]:
     """Read the images of a file.
 

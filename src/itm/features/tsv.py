@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from itm.features.records import Record
+from itm.utils.readers import reader
 
 COLUMNS = {
     6: ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features"),
@@ -24,6 +25,7 @@ COLUMNS = {
 }  # fmt: skip
 
 
+@reader()
 def read_tsv(path: str | Path) -> Iterator[Record]:
     """Read the images of a file, one line in memory at a time; the first line may name the columns.
 

@@ -18,7 +18,11 @@ from itm.utils.readers import read_json, reader
 FORMAT = 1
 INDEX = "index.json"
 NAMES = [
-    *(f"{side}.{end}" for side in ("images", "captions") for end in ("safetensors", "json", "faiss")),
+    *(
+        f"{side}.{end}"
+        for side in ("images", "captions")
+        for end in ("safetensors", "json", "faiss")
+    ),
     *(f"matcher/{name}" for name in MATCHER_FILES),
 ]
 

@@ -36,7 +36,8 @@ def save(
 ) -> Path:
     """Write model.safetensors, config.json, vocab.json and README.md, without optimiser and loss.
 
-    A matcher that was saved in the folder before is replaced as a whole; if writing fails, it stays.
+    A matcher that was saved in the folder before is replaced as a whole. If writing fails, it
+    stays.
 
     Args:
         matcher: any matcher.

@@ -12,7 +12,7 @@ from torch import Tensor
 from itm.published.tensorflow import read_variables
 from itm.utils.archive import read_npz
 from itm.utils.files import replacing
-from itm.utils.safe_pickle import Instance
+from itm.utils.pickle_values import Instance
 from itm.utils.torch_files import read_torch
 
 OPT = "opt/"  # begins the names of options in an .npz file

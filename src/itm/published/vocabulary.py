@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from itm.text.vocabulary import Vocabulary
-from itm.utils.safe_pickle import PLAIN, Instance, read_pickle
+from itm.utils.pickle_values import PLAIN, Instance
+from itm.utils.safe_pickle import read_pickle
 
 
 def read_vocabulary(path: str | Path) -> Vocabulary:

@@ -1,6 +1,6 @@
 """Write a file at once: after a crash there is the whole old file or the whole new one.
 
-All files of the library are written by this module; results of several files by `itm.utils.folders`.
+All files of the library are written here, results of several files by `itm.utils.folders`.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _locked_file(path: Path) -> BinaryIO:
     """Open a new unfinished file of `path` and lock it, so that no other process removes it."""
     while True:
         unfinished = unfinished_name(path)
-        file = open(unfinished, "xb")
+        file = open(unfinished, "xb")  # noqa: SIM115 - the caller closes it
         if lock(file.fileno()) and unfinished.exists():
             return file
         file.close()  # another process took it for abandoned before it was locked

@@ -172,8 +172,8 @@ def _move(scratch: Path, folder: Path, last: str, names: set[str]) -> None:
         os.replace(scratch / name, folder / name)
     for name in sorted((_files(folder) & names) - written - {_mark(last)}):
         (folder / name).unlink()
-    for name in {Path(name).parent for name in written}:
-        sync(folder / name)
+    for part in {Path(name).parent for name in written}:
+        sync(folder / part)
     os.replace(scratch / last, folder / last)
     (folder / _mark(last)).unlink()
     sync(folder)

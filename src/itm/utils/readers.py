@@ -10,7 +10,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -53,7 +53,7 @@ def reading(path: str | Path, problem: str = "could not be read") -> Iterator[No
 def reader(
     problem: str = "could not be read", path: str = "path"
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Decorate a function that reads a file: its errors are those of `reading`.
+    """Decorate a function or generator that reads a file: its errors are those of `reading`.
 
     Args:
         problem: as in `reading`.
@@ -63,15 +63,21 @@ def reader(
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         signature = inspect.signature(function)
 
+        def checked(args: Any, kwargs: Any) -> AbstractContextManager[None]:
+            where = signature.bind(*args, **kwargs).arguments.get(path)
+            return reading(where, problem) if isinstance(where, (str, Path)) else nullcontext()
+
         @functools.wraps(function)
         def read(*args: P.args, **kwargs: P.kwargs) -> T:
-            where = signature.bind(*args, **kwargs).arguments.get(path)
-            if not isinstance(where, (str, Path)):
-                return function(*args, **kwargs)
-            with reading(where, problem):
+            with checked(args, kwargs):
                 return function(*args, **kwargs)
 
-        return read
+        @functools.wraps(function)
+        def read_items(*args: P.args, **kwargs: P.kwargs) -> Any:
+            with checked(args, kwargs):
+                yield from function(*args, **kwargs)  # type: ignore[misc]
+
+        return read_items if inspect.isgeneratorfunction(function) else read
 
     return decorate
 
@@ -90,6 +96,6 @@ def read_json(path: Path, kind: type = dict) -> Any:
     with reading(path, "is not a JSON file"):
         content = json.loads(path.read_bytes().decode("utf-8"))
     if not isinstance(content, kind):
-        names = {dict: "a JSON object", list: "a JSON list"}
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected {names[kind]}")
+        expected = "a JSON object" if kind is dict else "a JSON list"
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected {expected}")
     return content

@@ -144,7 +144,12 @@ def test_a_stop_between_any_two_calls_leaves_the_old_or_the_new_result(stop, bef
         put(folder, "again")  # nothing of the attempt is in the way
         assert get(folder) == "again"
         assert [path.name for path in tmp_path.iterdir()] == ["x"]
-        assert {path.name for path in folder.rglob("*")} - {"notes"} == {"a", "part", "b", "last.json"}
+        assert {path.name for path in folder.rglob("*")} - {"notes"} == {
+            "a",
+            "part",
+            "b",
+            "last.json",
+        }
         if not stopped:
             break
     assert number > 20
@@ -208,7 +213,7 @@ def test_files_of_others_are_not_replaced(content, tmp_path):
 
 def test_the_second_writer_is_refused_until_the_first_one_ends(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from itm.utils.folders import replacing_folder\n"
+        "import sys, time; from itm.utils.folders import replacing_folder\n"
         "with replacing_folder(sys.argv[1], 'last.json', [], lambda _: True):\n"
         "    print('writing', flush=True); time.sleep(60)"
     )
@@ -287,7 +292,10 @@ def test_only_regular_files_are_replaced(tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for write in (replacing, unfinished_beside):
-        with pytest.raises(OSError, match="folder: a folder has this name"), write(tmp_path / "folder"):
+        with (
+            pytest.raises(OSError, match="folder: a folder has this name"),
+            write(tmp_path / "folder"),
+        ):
             pass
         for device in (tmp_path / "pipe", "/dev/null"):
             with pytest.raises(OSError, match="a device or a pipe"), write(device):

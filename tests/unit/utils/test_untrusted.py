@@ -10,10 +10,11 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from tensorflow_file import HEADER, entry, table
 
-from itm.published.tensorflow import MAGIC, read_variables
+from itm.published.tensorflow import read_variables
 from itm.utils.archive import read_npz
-from itm.utils.crc32c import crc32c, masked
+from itm.utils.crc32c import crc32c
 from itm.utils.safe_pickle import read_arrays
 from itm.utils.torch_files import read_torch
 
@@ -74,30 +75,6 @@ def mutated(data, rng):
         else:
             data[place:place] = bytes(rng.randrange(256) for _ in range(rng.randint(1, 4)))
     return bytes(data)
-
-
-def entry(size=8, offset=0, dtype=1, checksum=None, dims=(b"\x08\x02",)):
-    """Field numbers: 1 type, 2 shape, 4 offset, 5 size, 6 checksum."""
-    shape = b"".join(b"\x12" + bytes([len(x)]) + x for x in dims)
-    crc = masked(crc32c(b"\0" * 8)) if checksum is None else checksum
-    head = bytes([8, dtype, 0x12, len(shape)]) + shape
-    return head + bytes([0x20, offset, 0x28, size]) + b"\x35" + struct.pack("<I", crc)
-
-
-def block(entries):
-    data = b"".join(bytes([s, len(k), len(v)]) + k + v for s, k, v in entries)
-    data += struct.pack("<II", 0, 1) + b"\0"
-    return data + struct.pack("<I", masked(crc32c(data)))
-
-
-def table(entries):
-    body = block(entries)
-    index = block([(0, b"\xff", b"\0" + bytes([len(body) - 5]))])
-    foot = b"\0\0" + bytes([len(body) & 127 | 128, len(body) >> 7, len(index) - 5])
-    return body + index + foot.ljust(40, b"\0") + struct.pack("<Q", MAGIC)
-
-
-HEADER = (0, b"", b"\x08\x01")
 
 
 def test_a_tensorflow_checkpoint_is_checked(tmp_path):
