@@ -1,4 +1,4 @@
-"""Vocabularies of the original code bases, read without running anything they contain."""
+"""Read vocabularies of the original code bases without running code from them."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
     """Read the vocabulary in a published file: JSON, or a pickle when its name ends in .pkl.
 
     A pickle must hold one object of a class named Vocabulary with `word2idx`, as the original code
-    bases write under Python 2 and 3.
+    bases write it under Python 2 and 3.
 
     Raises:
         FileNotFoundError: no such file.

@@ -62,13 +62,17 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
         with reading(path, problem), zipfile.ZipFile(file) as archive:
             check_members(archive, path.stat().st_size)
             return {
-                name.removesuffix(".npy"): _read_npy(archive.read(name))
+                name.removesuffix(".npy"): read_npy(archive.read(name))
                 for name in archive.namelist()
             }
 
 
-def _read_npy(data: bytes) -> np.ndarray:
-    """Read the array in the bytes of a .npy file."""
+def read_npy(data: bytes) -> np.ndarray:
+    """Read the array in the bytes of a .npy file.
+
+    Raises:
+        ValueError: the bytes are not those of an array of numbers or strings.
+    """
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     if version not in HEADERS:

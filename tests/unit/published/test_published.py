@@ -121,16 +121,16 @@ def test_parts_of_other_weights(tmp_path):
     with pytest.raises(ValueError, match="captioner=.*scan.* expected the tensors of VSRN's"):
         from_published(vsrn, captioner=scan)
     branch = case("vsrn/f30k_caption") / "caption_model.pth.tar"
-    with pytest.raises(ValueError, match="captioner= belongs to vsrn; .* weights of scan"):
+    with pytest.raises(ValueError, match="captioner= is for vsrn, but .* weights of scan"):
         from_published(scan, captioner=branch)
     with pytest.raises(ValueError, match="give vocab= too"):
         from_published(scan, tokenizer="treebank")
     for file in ("m.index", "m.data-00000-of-00001"):
         with pytest.raises(
-            ValueError, match=r"one of a TensorFlow checkpoint's files: give \S+/m$"
+            ValueError, match=r"one file of a TensorFlow checkpoint: give its prefix, \S+/m$"
         ):
             from_published(tmp_path / file)
-    with pytest.raises(ValueError, match="concepts= belongs to cvse; .* weights of scan"):
+    with pytest.raises(ValueError, match="concepts= is for cvse, but .* weights of scan"):
         from_published(scan, concepts=case("cvse/f30k") / "concepts")
 
 
@@ -147,7 +147,7 @@ def test_concepts_of_other_weights():
     )
     with pytest.raises(ValueError, match="are not those"):
         from_published(checkpoint, concepts=turned)
-    with pytest.raises(ValueError, match="given was a list"):
+    with pytest.raises(ValueError, match="got a list"):
         from_published(checkpoint, concepts=own.words)
 
 

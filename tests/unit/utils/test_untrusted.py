@@ -95,7 +95,7 @@ def test_a_tensorflow_checkpoint_is_checked(tmp_path):
             read((0, b"w", wrong))
     with pytest.raises(ValueError, match="not in order"):
         read((0, b"w", entry()), (0, b"w", entry()))
-    with pytest.raises(ValueError, match="behind its block"):
+    with pytest.raises(ValueError, match="beyond its block"):
         read((9, b"w", entry()))
     data.write_bytes(b"\0\0\0\0\x01\0\0\0")
     with pytest.raises(ValueError, match="checksum of w"):
