@@ -243,7 +243,7 @@ KARPATHY = {"images": [{"filename": "1.jpg", "split": "train", "sentences": [{"r
 READERS = {
     "captions": (lambda f: text(f, "caps.txt", "a dog\nzwei Hünde\n"), read_captions),
     "array": (vectors, lambda path: np.array(read_array(path))),
-    "split": (split, lambda f: read_split(f, "test").images(np.arange(3))),
+    "split": (split, lambda f: read_split(f, "test").view()[:]),
     "table of captions": (
         lambda f: text(f, "c.csv", 'image,caption\n1.jpg,"a, b"\n'), read_sentences,
     ),
