@@ -24,7 +24,8 @@ from typing import Any
 
 PARTS = (
     "scan", "casc", "sgraf", "cvse", "vsrn", "two_branch",
-    "ranks", "cider", "search", "loader", "evaluation", "saving",
+    "ranks", "cider", "search", "loader", "evaluation",
+    "saving",
 )  # fmt: skip
 COLUMNS = [
     "part", "task", "seconds", "x its products", "compared with", "seconds there", "faster",

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itm.data.names import Names
-from itm.utils.readers import reader
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,7 +87,6 @@ class Pictures:
         return open_upright(found) if isinstance(found, Path) else found
 
 
-@reader("is not a picture that can be read")
 def open_upright(path: Path) -> Image:
     """Read a picture file as RGB, as a viewer shows it.
 

@@ -10,13 +10,11 @@ import numpy as np
 
 from itm.data.layout import read_array
 from itm.features.records import Record
-from itm.utils.readers import reader
 
 FEATURES = ("features", "feature", "feat", "x", "arr_0")  # of the public extractors
 BOXES = ("boxes", "bbox", "box")
 
 
-@reader(path="folder")
 def read_arrays(folder: str | Path) -> Iterator[Record]:
     """Read the files below a folder, sorted by name; each is opened when its turn comes.
 

@@ -81,5 +81,5 @@ def printable(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return the text of a cell, in which rich's markup has no effect."""
+    """Text for a cell: rich's markup does not act in it."""
     return escape(printable(text))

@@ -51,7 +51,7 @@ def index_of(
                 )
         if index.ids != names or index.captions != split.captions:
             raise ValueError(
-                f"the index {folder} does not hold split {split.name} of {split.folder} "
+                f"the index {folder} is not of split {split.name} in {split.folder} "
                 f"({len(index.ids)} and {split.num_images} images); choose another index= folder"
             )
         index.shortlist = shortlist

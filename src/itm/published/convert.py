@@ -116,7 +116,7 @@ def from_published(
         captioner: weights of VSRN's captioning branch, which the original does not save.
         loss: a loss object, for further training.
         options: the original's options, if the checkpoint lacks them or holds wrong ones.
-        tokenizer: how captions were split in training, if the vocabulary file does not tell, see
+        tokenizer: how captions were split in training, where the vocabulary file does not tell, see
             `itm.text.Vocabulary`: "bytes_repr" for the authors' CVSE.
 
     Raises:

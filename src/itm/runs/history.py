@@ -13,7 +13,6 @@ import numpy as np
 import yaml
 
 from itm.runs.tables import RECALLS
-from itm.utils.readers import reader
 
 GROUPS = ("model", "loss", "data", "text")  # config groups whose choice names a run
 
@@ -94,7 +93,6 @@ def merge(runs: Iterable[Run]) -> list[Run]:
     return list(found.values())
 
 
-@reader(path="folder")
 def read_training(folder: Path, name: str) -> Run | None:
     """Read a run of itm.train; None if it has no results."""
     path = folder / "results.json"
@@ -114,7 +112,6 @@ def read_training(folder: Path, name: str) -> Run | None:
     return Run(folder, name, settings, _test(values), metrics, ranks, curves, folder.resolve())
 
 
-@reader(path="folder")
 def read_evaluation(folder: Path, name: str) -> list[Run]:
     """Read the rows of a run of itm.evaluate, with the settings of the training runs."""
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
@@ -148,7 +145,6 @@ def _run_of(checkpoint: Path) -> Path | None:
     return next((place for place in places if (place / "run.json").is_file()), None)
 
 
-@reader(path="folder")
 def read_settings(folder: Path) -> dict[str, Any]:
     """Read the configuration of a run as flat names; config groups by the name of the choice.
 
@@ -175,7 +171,6 @@ def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
         yield prefix, tuple(node) if isinstance(node, list) else node
 
 
-@reader()
 def read_ranks(path: Path) -> dict[str, np.ndarray] | None:
     """Read the ranks that `itm.runs.record.write_ranks` wrote; None without a file."""
     if not path.is_file():
@@ -184,7 +179,6 @@ def read_ranks(path: Path) -> dict[str, np.ndarray] | None:
         return {name: file[name] for name in ("i2t", "t2i", "image")}
 
 
-@reader()
 def read_curves(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Read a metrics.csv: column -> (optimiser steps, values), without empty cells."""
     if not path.is_file():

@@ -7,12 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.lib.format import open_memmap
-
-from itm.utils.readers import reader
 
 
-@reader("could not be read as word vectors")
 def word_vectors(
     words: Sequence[str], path: str | Path, seed: int = 0, missing: np.ndarray | None = None
 ) -> np.ndarray:
@@ -39,9 +35,7 @@ def word_vectors(
     if not path.is_file():
         raise FileNotFoundError(f"no word vectors at {path}")
     if path.suffix == ".npy":
-        table = open_memmap(path, mode="r")  # np.load would accept other kinds of files
-        if table.dtype.kind not in "fiu":
-            raise ValueError(f"{path} holds {table.dtype}, expected numbers")
+        table = np.load(path, allow_pickle=False)
         if table.ndim != 2 or len(table) != len(words):
             raise ValueError(
                 f"{path} is {table.shape}, expected a row for each of the {len(words)} words"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +48,14 @@ def check_members(archive: zipfile.ZipFile, size: int) -> None:
         )
 
 
-def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+def read_npz(path: str | Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """Read the arrays of an .npz file by name; nothing is unpickled.
 
     Sizes are compared with the file's before memory is reserved, and checksums are compared.
+
+    Args:
+        path: the file.
+        names: the arrays to read; None = all.
 
     Raises:
         OSError: the file cannot be opened.
@@ -64,6 +69,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
             return {
                 name.removesuffix(".npy"): read_npy(archive.read(name))
                 for name in archive.namelist()
+                if names is None or name.removesuffix(".npy") in names
             }
 
 

@@ -110,7 +110,7 @@ def test_an_index_is_written_once_and_belongs_to_its_split(data, tmp_path, capsy
     with pytest.raises(ValueError, match="was made by another matcher"):
         arguments = ("query=a dog", f"index={tmp_path}/index", f"checkpoint={tmp_path}/other")
         search(configure(root, *arguments))
-    with pytest.raises(ValueError, match="does not hold split test"):
+    with pytest.raises(ValueError, match="is not of split test"):
         search(configure(root, "query=a dog", f"index={tmp_path}/index", "data.limit=3"))
 
 
