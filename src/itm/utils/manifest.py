@@ -24,7 +24,7 @@ def write_manifest(path: Path, facts: Mapping[str, Any], names: Iterable[str]) -
         names: files that belong to the result; those that do not exist are left out.
     """
     facts = json.loads(json.dumps(facts))  # as it is read back
-    files = {name: checksum(path.parent / name) for name in names if (path.parent / name).is_file()}
+    files = checksums(path.parent, names)
     files[path.name] = _checksum_of_facts({**facts, KEY: files})
     write_json(path, {**facts, KEY: files}, indent=1)
 
@@ -75,6 +75,11 @@ def check_files(folder: Path, files: Mapping[str, str] | None) -> None:
                 f"{folder / name} is damaged or was written by another command than the rest of "
                 "its folder: its checksum differs; write the folder again"
             )
+
+
+def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Compute the checksums of files in a folder; names that do not exist are left out."""
+    return {name: checksum(folder / name) for name in names if (folder / name).is_file()}
 
 
 def checksum(path: Path) -> str:

@@ -24,7 +24,6 @@ from tensorflow_file import HEADER, entry, table
 
 import itm
 from itm.data.layout import read_array, read_captions, read_split
-from itm.data.pictures import open_upright
 from itm.features.arrays import read_arrays as read_folder
 from itm.features.hdf5 import read_hdf5
 from itm.features.sentences import read_sentences
@@ -36,7 +35,7 @@ from itm.published.files import read_checkpoint
 from itm.published.tensorflow import read_variables
 from itm.published.vocabulary import read_vocabulary
 from itm.relevance import CiderIndex
-from itm.runs.history import read_curves, read_evaluation, read_ranks, read_settings, read_training
+from itm.runs.history import find_runs
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.vocabulary import SPECIALS, Vocabulary
@@ -44,6 +43,7 @@ from itm.text.word_vectors import word_vectors
 from itm.training.checkpoint_files import CheckpointFiles
 from itm.utils.archive import read_npz
 from itm.utils.manifest import read_manifest
+from itm.utils.pictures import read_picture
 from itm.utils.readers import read_json
 from itm.utils.safe_pickle import read_arrays
 from itm.utils.torch_files import read_torch
@@ -102,12 +102,11 @@ def run_folder(folder):
     (folder / ".hydra").mkdir()
     text(folder / ".hydra", "config.yaml", "model: {a: 1, b: [1, 2]}\nseed: 1\n")
     text(folder / ".hydra", "hydra.yaml", "hydra: {runtime: {choices: {model: scan}}}\n")
+    text(folder, "run.json", {"overrides": []})
+    (folder / "csv").mkdir()
+    text(folder / "csv", "metrics.csv", "step,val/rsum\n1,2.5\n2,3\n")
+    np.savez_compressed(folder / "ranks.npz", **{k: np.arange(3) for k in ("i2t", "t2i", "image")})
     return folder
-
-
-def ranks(folder):
-    np.savez_compressed(folder / "r.npz", **{k: np.arange(3) for k in ("i2t", "t2i", "image")})
-    return folder / "r.npz"
 
 
 def hdf5(folder):
@@ -255,8 +254,8 @@ READERS = {
     "features, HDF5": (hdf5, lambda path: list(read_hdf5(path))),
     "features, TSV": (tsv, lambda path: list(read_tsv(path))),
     "features, npz": (arrays, lambda path: list(read_folder(path))),
-    "picture, PNG": (lambda f: picture(f, "png"), open_upright),
-    "picture, JPEG": (lambda f: picture(f, "jpg"), open_upright),
+    "picture, PNG": (lambda f: picture(f, "png"), read_picture),
+    "picture, JPEG": (lambda f: picture(f, "jpg"), read_picture),
     "word vectors": (
         lambda f: text(f, "v.txt", "a 0.1 0.2\ndog 1 2\n"), lambda p: word_vectors(["a", "dog"], p),
     ),
@@ -287,11 +286,7 @@ READERS = {
     "saved folder": (saved, lambda path: scores(itm.load(path))),
     "index": (index, lambda path: itm.Index.load(path).search("a dog")),
     "manifest": (lambda f: saved(f, signed=True) / "config.json", read_manifest),
-    "results of a run": (run_folder, lambda f: read_training(f, "x")),
-    "report of a run": (run_folder, lambda f: read_evaluation(f, "x")),
-    "settings of a run": (run_folder, read_settings),
-    "ranks of a run": (ranks, read_ranks),
-    "curves of a run": (lambda f: text(f, "m.csv", "step,val/rsum\n1,2.5\n2,3\n"), read_curves),
+    "runs": (run_folder, lambda f: find_runs([f])),
 }  # fmt: skip
 
 
