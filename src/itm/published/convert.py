@@ -166,8 +166,8 @@ def _find_family(
         check_choice("family", name, tuple(FAMILIES))
         try:
             found = FAMILIES[name].read(states, options)
-        except KeyError as error:  # the tensor that tells a size is missing
-            raise ValueError(f"{source}: {name} weights lack {error}") from error
+        except KeyError as error:  # the family is known, but not what its sizes are
+            raise ValueError(f"{source}: {name} weights without their {error}") from error
         if found is not None:
             return name, found
     some = sorted(key for state in states for key in state)[:6]

@@ -35,7 +35,8 @@ def reading(path: str | Path, problem: str = "could not be read") -> Iterator[No
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: any other error, even one that is not an `Exception`, such as a panic of tokenizers.
+        ValueError: any other error, even one that is not an `Exception`, such as a panic of
+            tokenizers.
     """
     try:
         yield

@@ -129,7 +129,7 @@ def tsv(folder):
 
 def arrays(folder):
     (folder / "arrays").mkdir()
-    np.savez(folder / "arrays/1.npz", features=np.ones((2, 4)), boxes=np.ones((2, 4)), image_w=9)
+    np.savez(folder / "arrays/1.npz", features=np.ones((2, 4)), boxes=np.ones((2, 4)))
     return folder / "arrays"
 
 
