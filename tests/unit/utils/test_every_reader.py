@@ -43,7 +43,6 @@ from itm.text.word_vectors import word_vectors
 from itm.training.checkpoint_files import CheckpointFiles
 from itm.utils.archive import read_npz
 from itm.utils.manifest import read_manifest
-from itm.utils.pictures import read_picture
 from itm.utils.readers import read_json
 from itm.utils.safe_pickle import read_arrays
 from itm.utils.torch_files import read_torch
@@ -137,6 +136,12 @@ def picture(folder, kind):
     image = pytest.importorskip("PIL.Image")
     image.new("RGB", (8, 8), (9, 99, 200)).save(folder / f"p.{kind}")
     return folder / f"p.{kind}"
+
+
+def pixels(path):
+    from itm.utils.pictures import read_picture  # late: Pillow is optional
+
+    return read_picture(path)
 
 
 def phrases(folder, kind):
@@ -254,8 +259,8 @@ READERS = {
     "features, HDF5": (hdf5, lambda path: list(read_hdf5(path))),
     "features, TSV": (tsv, lambda path: list(read_tsv(path))),
     "features, npz": (arrays, lambda path: list(read_folder(path))),
-    "picture, PNG": (lambda f: picture(f, "png"), read_picture),
-    "picture, JPEG": (lambda f: picture(f, "jpg"), read_picture),
+    "picture, PNG": (lambda f: picture(f, "png"), pixels),
+    "picture, JPEG": (lambda f: picture(f, "jpg"), pixels),
     "word vectors": (
         lambda f: text(f, "v.txt", "a 0.1 0.2\ndog 1 2\n"), lambda p: word_vectors(["a", "dog"], p),
     ),
