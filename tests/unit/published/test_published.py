@@ -145,7 +145,7 @@ def test_concepts_of_other_weights():
         adjacency=own.adjacency[::-1, ::-1].copy(),
         vectors=own.vectors[::-1].copy(),
     )
-    with pytest.raises(ValueError, match="are not those"):
+    with pytest.raises(ValueError, match="other concepts than these"):
         from_published(checkpoint, concepts=turned)
     with pytest.raises(ValueError, match="got a list"):
         from_published(checkpoint, concepts=own.words)
