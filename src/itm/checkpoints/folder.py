@@ -15,6 +15,7 @@ from itm.checkpoints.strict import check_fit, load_strictly
 from itm.matcher.saved import read, save
 from itm.matcher.state import unpack_state
 from itm.utils.devices import find_device
+from itm.utils.readers import reader
 
 if TYPE_CHECKING:
     from itm.matcher.matcher import Loss, Matcher
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "matcher_class", "save"]
 
 
+@reader()
 def load(
     path: str | Path,
     loss: Loss | None = None,
