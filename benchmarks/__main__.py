@@ -25,6 +25,7 @@ from typing import Any
 PARTS = (
     "scan", "chan", "casc", "sgraf", "cvse", "vsrn", "two_branch",
     "ranks", "cider", "search", "loader", "evaluation",
+    "saving",
 )  # fmt: skip
 COLUMNS = [
     "part", "task", "seconds", "x its products", "compared with", "seconds there", "faster",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from itm.app.config import CONF
@@ -15,11 +17,14 @@ def command(cfg: DictConfig) -> None:
     """Read, check and save.
 
     Raises:
-        ValueError: published= or out= is missing, or weights that do not fit their model.
+        FileExistsError: out= holds other files of the same names, or, without overwrite=true, a
+            saved matcher.
+        ValueError: published= or out= is missing, or the weights do not fit their model.
     """
     # Late, since they bring Lightning, which `--help` need not wait for.
     from itm.published.convert import from_published
     from itm.runs.record import parameters_m
+    from itm.utils.manifest import content_hashes
 
     missing = [key for key in ("published", "out") if OmegaConf.is_missing(cfg, key)]
     if missing:
@@ -29,7 +34,12 @@ def command(cfg: DictConfig) -> None:
     matcher = from_published(
         *files, cfg.family, cfg.captioner, options=options, tokenizer=cfg.tokenizer, text=cfg.bert
     )
-    folder = matcher.save_pretrained(cfg.out)
+    typed = HydraConfig.get().overrides.task
+    matcher.record = {
+        "command": shlex.join(["python", "-m", "itm.convert", *typed]),
+        "inputs": content_hashes(path for path in (*files, cfg.captioner) if path),
+    }
+    folder = matcher.save_pretrained(cfg.out, overwrite=cfg.overwrite)
     size = parameters_m(matcher)
     print(f"{type(matcher).__name__}, {size:.2f} M parameters, written to {folder}")
     if matcher.vocab is None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
-from hostile import Hostile
+from hostile import Hostile, edit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -150,10 +150,6 @@ def folder(tmp_path):
     return save(matcher, tmp_path / "saved")
 
 
-def change(path, **values):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-
-
 @pytest.mark.parametrize(
     "values, message",
     [
@@ -171,7 +167,7 @@ def change(path, **values):
 )
 def test_configurations(values, message, folder, proof):
     text = json.dumps(values).replace("PROOF", str(proof))
-    change(folder / "config.json", **json.loads(text))
+    edit(folder / "config.json", **json.loads(text))
     with pytest.raises(ValueError, match=message):
         itm.load(folder)
 
@@ -278,6 +274,6 @@ def test_a_folder_is_refused_before_it_costs_anything(arguments, folder, monkeyp
 
     monkeypatch.setattr(socket, "getaddrinfo", ask)
     config = json.loads((folder / "config.json").read_text())
-    change(folder / "config.json", arguments=config["arguments"] | arguments)
+    edit(folder / "config.json", arguments=config["arguments"] | arguments)
     with pytest.raises(ValueError, match="a place that the file chooses|weights|overflowed"):
         itm.load(folder)

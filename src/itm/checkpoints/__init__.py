@@ -1,4 +1,4 @@
-"""Saved folders and checkpoints: strict loading, starting from other weights, evaluating them."""
+"""Read saved folders and checkpoints, start from other weights, evaluate saved matchers."""
 
 from typing import TYPE_CHECKING
 

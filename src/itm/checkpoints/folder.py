@@ -12,9 +12,10 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import itm.models
 from itm.checkpoints.strict import check_fit, load_strictly
-from itm.matcher.saved import read, read_record, save
+from itm.matcher.saved import read, save
 from itm.matcher.state import unpack_state
 from itm.utils.devices import find_device
+from itm.utils.readers import reader
 
 if TYPE_CHECKING:
     from itm.matcher.matcher import Loss, Matcher
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "matcher_class", "save"]
 
 
+@reader()
 def load(
     path: str | Path,
     loss: Loss | None = None,
@@ -34,19 +36,19 @@ def load(
         path: folder written by `save_pretrained`, a `.ckpt` file, or a run folder with
             checkpoints/best.ckpt.
         loss: a loss object, for further training.
-        model_class: your own class or its dotted name, when the file's is not one of `itm.models`.
-        device: where to put it; "auto" is the GPU where there is one.
+        model_class: your own class or its dotted name, if the class is not one of `itm.models`.
+        device: to put it on; "auto" = the GPU if there is one.
 
     Raises:
-        FileNotFoundError: nothing to load there; the message lists what was looked for.
-        ValueError: weights and configuration do not fit, or a file that cannot be read safely.
+        FileNotFoundError: nothing to load there; the message lists the files that were looked for.
+        ValueError: weights and configuration do not fit, or a file cannot be read safely.
     """
     path = Path(path)
-    config, tensors = read(path)
+    config, tensors, record = read(path)
     try:
         arguments = _without_files(config["arguments"], path)
         kind = matcher_class(config["class"], model_class)
-        if model_class is None:
+        if kind.__module__.startswith("itm.models."):  # others may not build on the meta device
             _check_sizes(kind, arguments, tensors, path)
         matcher = kind(**arguments, loss=loss)
     except (AttributeError, KeyError, TypeError, RuntimeError, OverflowError) as error:
@@ -56,7 +58,7 @@ def load(
         unpack_state(matcher, config)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: damaged word lists ({error!r})") from error
-    matcher.record = read_record(path)
+    matcher.record = record
     return matcher.to(find_device(device)).eval()
 
 
@@ -64,11 +66,11 @@ def matcher_class(name: str, trusted: str | type[Matcher] | None = None) -> type
     """Find the class of a saved matcher.
 
     Args:
-        name: class name in the file; looked up among `itm.models` only, never imported.
-        trusted: a class, or its dotted name, that the caller gives instead.
+        name: class name in the file; it is looked up among `itm.models` only, never imported.
+        trusted: class to use instead, or its dotted name, given by the caller.
 
     Raises:
-        ValueError: a name that is not in `itm.models`.
+        ValueError: the name is not in `itm.models`.
     """
     if isinstance(trusted, type):
         return trusted
@@ -77,27 +79,27 @@ def matcher_class(name: str, trusted: str | type[Matcher] | None = None) -> type
         return getattr(importlib.import_module(module), attribute)
     if name not in itm.models.__all__:
         raise ValueError(
-            f"{name!r} is not a model of this library ({', '.join(itm.models.__all__)}); for your "
-            "own class pass model_class='your.module.YourMatcher'"
+            f"{name!r} is not a model of this library ({', '.join(itm.models.__all__)}); to load "
+            "your own class, pass model_class='your.module.YourMatcher'"
         )
     return getattr(itm.models, name)
 
 
 def _without_files(arguments: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Leave out the files that a matcher was once built from: the weights hold what was in them.
+    """Leave out the files that a matcher was built from: the weights hold their content.
 
     A pretrained text encoder is rebuilt from its stored configuration.
 
     Raises:
-        ValueError: the text encoder names a folder or a model of the hub, without a configuration.
+        ValueError: the text encoder names a folder or a model of the hub, but no configuration.
     """
     arguments = {k: v for k, v in arguments.items() if k != "concept_vectors"}
     text = arguments.get("text")
     if isinstance(text, dict):
         if text.get("path") is not None and not text.get("config"):
             raise ValueError(
-                f"{path}: its text encoder is to be read from {text['path']!r}, a place that the "
-                "file chooses; nothing is read from there. Expected is the encoder's configuration "
+                f"{path} asks to read its text encoder from {text['path']!r}, a place that the "
+                "file chooses; nothing was read from there. Expected the encoder's configuration "
                 "(arguments.text.config), which `save_pretrained` and training write"
             )
         text = {k: v for k, v in text.items() if k != "path"}
@@ -106,7 +108,7 @@ def _without_files(arguments: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _without_downloads(options: Any) -> Any:
-    """Leave out what makes `transformers` read further weights for a part of a configuration."""
+    """Leave out options that make `transformers` read further weights for a part of a model."""
     if isinstance(options, dict):
         return {k: _without_downloads(v) for k, v in options.items() if "backbone" not in str(k)}
     return [_without_downloads(x) for x in options] if isinstance(options, list) else options
@@ -115,10 +117,10 @@ def _without_downloads(options: Any) -> Any:
 def _check_sizes(
     kind: type[Matcher], arguments: dict[str, Any], tensors: dict[str, Tensor], path: Path
 ) -> None:
-    """Build the matcher without memory for its weights, and compare shapes.
+    """Build the matcher on the meta device, without memory for its weights, and compare shapes.
 
     Raises:
-        ValueError: it needs other weights than there are.
+        ValueError: the arguments need other weights than the file holds.
     """
     most = 4 * len(tensors) + 64  # some parameters are replaced while they are made
     made = 0

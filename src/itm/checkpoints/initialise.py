@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from itm.matcher.matcher import Matcher
 
-# Arguments that `init=` may differ in without changing scores, and those that are not one value.
+# Arguments that may differ from those of `init=` without changing scores, or that hold many values.
 NOT_SCORED = {
     "text", "pos_weight", "dropout", "caption_dropout", "caption_weight", "concept_vectors",
     "level_weights", "kl_weight", "label_weight", "head_lr_scale", "text_lr_scale",
@@ -16,14 +16,15 @@ NOT_SCORED = {
 
 
 def start_from(matcher: Matcher, source: str) -> None:
-    """Take the weights of another matcher of the same shape, vocabulary and labels (`init=`).
+    """Copy the weights of another matcher of the same shape, vocabulary and labels (`init=`).
 
-    Positive weights of labels are not learned: they stay those of this training's data. If the
-    other matcher was built with other arguments, such as another aggregation, a warning names them.
+    The positive weights of labels are not learned, so they keep the values of the training data. If
+    the other matcher was built with other arguments, such as another aggregation, a warning names
+    them.
 
     Args:
-        matcher: takes the weights.
-        source: what `itm.load` reads.
+        matcher: receives the weights.
+        source: path for `itm.load`.
 
     Raises:
         ValueError: the other matcher has another class or size, other words or labels, or weights
@@ -47,10 +48,11 @@ def start_from(matcher: Matcher, source: str) -> None:
         if matcher.needs_labels and there != here:
             raise ValueError(
                 f"init={source} has {len(there)} labels, the data has {len(here)}, and they differ "
-                "or stand in another order: rows of its label head would mean other labels; write "
-                "its list by itm.load(...).labels.save(FILE) and train with data.labels=FILE"
+                "or come in another order, so the rows of its label head would mean other labels; "
+                "write its list with itm.load(...).labels.save(FILE) and train with "
+                "data.labels=FILE"
             )
-        del state["labels"]  # the data's stay: they are counted in its own captions
+        del state["labels"]  # keep the data's labels, which are counted in its captions
     unpack_state(matcher, state)
     tensors, own_tensors = other.state_dict(), matcher.state_dict()
     tensors |= {k: own_tensors[k] for k in tensors if k.endswith("pos_weight")}

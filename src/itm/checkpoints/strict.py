@@ -1,4 +1,4 @@
-"""Loading weights: every tensor must be there, known, of the right shape and, on demand, finite."""
+"""Load weights strictly: no tensor may be missing, unknown, of another shape or not finite."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ if TYPE_CHECKING:
 
 
 def load_strictly(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> None:
-    """Load weights into a matcher; those of its loss stay as they are.
+    """Load weights into a matcher; the weights of its loss are left unchanged.
 
     Args:
-        matcher: takes the weights.
+        matcher: receives the weights.
         tensors: name -> tensor, exactly those of the matcher.
         source: file that the weights come from, for the message.
 
     Raises:
-        ValueError: with the names that are missing, unexpected, of another shape, or not tensors.
+        ValueError: names are missing or unexpected, or values have another shape or are not
+            tensors; the message lists them.
     """
     tensors = check_fit(matcher, tensors, source)
     matcher.load_state_dict(tensors, strict=matcher.loss is None)
 
 
 def check_fit(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Compare names and shapes of weights with a matcher's, which may be on the meta device.
+    """Compare names and shapes of weights with those of a matcher, which may be on the meta device.
 
     Returns:
-        The weights, with the counts of batches that PyTorch before 0.4.1 did not keep.
+        The weights, completed by the counts of batches that PyTorch before 0.4.1 did not save.
 
     Raises:
         ValueError: as in `load_strictly`.
@@ -55,7 +56,7 @@ def check_fit(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> dict
 def check_finite(tensors: dict[str, Tensor], source: str) -> None:
     """Raise ValueError with the names of tensors that hold NaN or infinity.
 
-    For weights to train or convert; a matcher's own checkpoint may hold them, such as a mask.
+    For weights to train from or to convert; a checkpoint of itm may hold them, as in a mask.
     """
     broken = [name for name, x in tensors.items() if not x.isfinite().all()]
     if broken:
@@ -63,5 +64,5 @@ def check_finite(tensors: dict[str, Tensor], source: str) -> None:
 
 
 def _shape(value: Any) -> str:
-    """The shape of a tensor, or what else a damaged file holds in its place."""
+    """Return the shape of a tensor, or the type of what a damaged file holds in its place."""
     return str(tuple(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"

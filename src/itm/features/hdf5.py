@@ -12,6 +12,7 @@ import numpy as np
 from itm.features.arrays import first
 from itm.features.hdf5_nodes import Group
 from itm.features.records import Record
+from itm.utils.readers import reader
 from itm.utils.safe_pickle import read_arrays
 
 FEATURES = ("features", "image_features", "feature", "feat", "x")
@@ -22,6 +23,7 @@ SUFFIX = re.compile(r"(.+?)_(?:image_features|features|feature|feat)$")  # 12_fe
 RANGES = ("pos_boxes",)  # (N, 2): first and last + 1 row of each image, for packed regions
 
 
+@reader()
 def read_hdf5(path: str | Path) -> Iterator[Record]:
     """Read the images of a file. Nothing outside of the file is read, see `Group`.
 

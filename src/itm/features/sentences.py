@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from itm.features.tables import PICTURE, Row, has_header, read_objects, read_table
+from itm.utils.readers import reader
 
 NUMBER = re.compile(r"#\d+$")  # Flickr: name.jpg#0
 SPLITS = {"restval": "train", "val": "dev", "validation": "dev"}  # others' names -> the layout's
@@ -48,6 +49,7 @@ class Sentences:
             self.empty += 1
 
 
+@reader("could not be read as captions")
 def read_sentences(path: str | Path) -> Sentences:
     r"""Read captions from a file.
 

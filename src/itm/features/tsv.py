@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from itm.features.records import Record
+from itm.utils.readers import reader
 
 COLUMNS = {
     2: ("image_id", "json"),
@@ -28,6 +29,7 @@ COLUMNS = {
 VINVL = 2054  # 2048 features, and x1, y1, x2, y2, width, height as fractions
 
 
+@reader()
 def read_tsv(path: str | Path) -> Iterator[Record]:
     """Read the images of a file, one line in memory at a time; the first line may name the columns.
 

@@ -1,4 +1,4 @@
-"""One query at a time: a sentence -> images, an image -> captions."""
+"""Answer one query at a time: a sentence -> images, an image -> captions."""
 
 from typing import TYPE_CHECKING
 

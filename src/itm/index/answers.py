@@ -1,4 +1,4 @@
-"""Answers to queries, for people and programs: a table for the terminal, data for JSON."""
+"""Format answers to queries: a table for the terminal, data for JSON."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from itm.index.index import Hit
     from itm.matcher.matcher import Matcher
 
-Captions = Mapping[str, Sequence[str]]  # id of each image -> its own captions
+Captions = Mapping[str, Sequence[str]]  # id of each image -> its captions
 
 
 class Answer(NamedTuple):
-    """What was found for one query.
+    """The results of one query.
 
     Attributes:
         query: the sentence, or the image's id.
@@ -41,7 +41,7 @@ def captions_by_id(split: Split) -> dict[str, list[str]]:
 
 
 def unknown_words(matcher: Matcher, sentence: str) -> list[str]:
-    """List the words of a sentence that the matcher's word list lacks, each once."""
+    """List the words of a sentence that are not in the matcher's vocabulary, each once."""
     vocab = matcher.vocab
     if not isinstance(vocab, Vocabulary):  # word pieces cover every word
         return []

@@ -1,7 +1,7 @@
-"""Keep encodings of many images or captions so that a few are taken out fast and exactly.
+"""Store encodings of many images or captions, so that a few can be taken out fast and exactly.
 
-Items stand in groups of equally many parts (regions or words), so that nothing is padded and each
-tensor of a group is dense, in memory or mapped from a file.
+Items with equally many parts (regions or words) form a group. So nothing is padded, and each tensor
+of a group is dense, in memory or mapped from a file.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from itm.layers.functional import global_vector
 from itm.matcher.inputs import image_batches, tokenise
 from itm.matcher.matcher import Matcher
 from itm.utils.files import unfinished_beside
+from itm.utils.readers import reading
 
 if TYPE_CHECKING:
     from itm.data.layout import Features
@@ -37,8 +38,8 @@ class Shelf:
 
     Args:
         vectors: (N, D) global vectors, which items are searched by.
-        groups: encodings with their rows, each group of equally many parts; None when the vectors
-            are all there is.
+        groups: encodings with their rows, each group with equally many parts; None if there are
+            vectors only.
     """
 
     def __init__(self, vectors: Tensor, groups: Sequence[Chunk] | None = None):
@@ -54,7 +55,7 @@ class Shelf:
         return len(self.vectors)
 
     def take(self, rows: Tensor | None = None) -> Iterator[Chunk]:
-        """Take items piece by piece, each with its positions in `rows`; all items when None."""
+        """Yield items in pieces, each with its positions in `rows`; all items if `rows` is None."""
         for number, (encoded, own) in enumerate(self.groups):
             if rows is None:
                 places, positions = None, own
@@ -62,18 +63,18 @@ class Shelf:
                 positions = (self._group[rows] == number).nonzero().squeeze(1)
                 places = self._place[rows[positions]]
             for start in range(0, len(positions), PIECE):
-                piece = slice(start, start + PIECE)  # of a whole group: a view, nothing is copied
+                piece = slice(start, start + PIECE)  # a view of a whole group, without a copy
                 chosen = take(encoded, piece if places is None else places[piece])
                 yield _with_mask(chosen), positions[piece]
 
     def save(self, path: Path) -> None:
-        """Write all tensors as one safetensors file."""
+        """Write all tensors to one safetensors file."""
         tensors = {"vectors": self.vectors}
         for number, (encoded, rows) in enumerate(() if self.only_vectors else self.groups):
             found = {"rows": rows, "vector": encoded.vector, "parts": encoded.parts}
             found |= {f"aux.{name}": value for name, value in (encoded.aux or {}).items()}
             tensors |= {f"{number}.{k}": v for k, v in found.items() if v is not None}
-        # Beside the file first: it may be the one that these tensors are mapped from.
+        # Not in place: these tensors may be mapped from this file.
         with unfinished_beside(path) as unfinished:
             try:
                 save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished)
@@ -85,12 +86,11 @@ class Shelf:
         """Read the shelf that `save` wrote, memory-mapped.
 
         Raises:
-            ValueError: another kind of file, or one of another number of items than `count`.
+            OSError: the file cannot be opened.
+            ValueError: the file is damaged, of another kind, or does not hold `count` items.
         """
-        try:
+        with reading(path, "is damaged; build the index again"):
             tensors = load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is broken ({error}); build the index again") from error
         groups: dict[int, dict[str, Tensor]] = {}
         vectors = tensors.pop("vectors", torch.zeros(0))
         for name, value in tensors.items():
@@ -115,23 +115,25 @@ class Shelf:
 def _group(path: Path, found: dict[str, Tensor], count: int) -> Chunk:
     rows, parts, vector = (found.pop(name, None) for name in ("rows", "parts", "vector"))
     if rows is None or rows.dtype != torch.int64 or rows.ndim != 1 or not len(rows):
-        raise ValueError(f"{path}: a group without rows")
+        raise ValueError(f"{path}: a group must have rows (n,) of int64")
     if int(rows.min()) < 0 or int(rows.max()) >= count:
-        raise ValueError(f"{path}: rows from {int(rows.min())} to {int(rows.max())} of {count}")
+        found_range = f"{int(rows.min())} to {int(rows.max())}"
+        raise ValueError(f"{path}: rows must be from 0 to {count - 1}, got {found_range}")
     for value, dims in ((parts, 3), (vector, 2)):
         if value is not None and (value.ndim != dims or value.dtype != torch.float32):
-            raise ValueError(f"{path}: {value.dtype} {tuple(value.shape)}, expected {dims} axes")
+            shape = f"{value.dtype} {tuple(value.shape)}"
+            raise ValueError(f"{path}: expected float32 with {dims} dimensions, got {shape}")
     aux = {name.removeprefix("aux."): value for name, value in found.items()}
     encoded = Encoded(vector, parts, None, aux or None)
     if any(len(x) != len(rows) for x in (vector, parts, *aux.values()) if x is not None):
-        raise ValueError(f"{path}: a group of {len(rows)} rows has tensors of other lengths")
+        raise ValueError(f"{path}: tensors of a group must have {len(rows)} rows")
     if vector is None and parts is None:
-        raise ValueError(f"{path}: a group with neither vectors nor parts")
+        raise ValueError(f"{path}: a group must have vectors or parts")
     return encoded, rows
 
 
 def _with_mask(encoded: Encoded) -> Encoded:
-    """Add the mask: in a group every part is real."""
+    """Add the mask, which is True everywhere: in a group every part is real."""
     if encoded.parts is None:
         return encoded
     return encoded._replace(mask=torch.ones(encoded.parts.shape[:2], dtype=torch.bool))
@@ -154,7 +156,7 @@ def shelve_captions(
 
 @torch.no_grad()
 def _shelve(matcher: Matcher, batches: Iterator[Images] | Iterator[Captions]) -> Shelf:
-    """Encode batches, each of equally many parts."""
+    """Encode batches whose items have equally many parts."""
     only_vectors = matcher.ranks_by_vectors
     vectors, chunks = [], []
     for batch in batches:
@@ -181,7 +183,7 @@ def _storable(x: Tensor) -> Tensor:
 
 
 def _image_batches(features: Features, size: int) -> Iterator[Images]:
-    """All images; those of a list in batches of equally many regions."""
+    """Yield all images; those of a list in batches with equally many regions."""
     if not isinstance(features, list | tuple):
         yield from image_batches(features, size)
         return
@@ -195,7 +197,7 @@ def _image_batches(features: Features, size: int) -> Iterator[Images]:
 def _caption_batches(
     matcher: Matcher, captions: Sequence[str] | np.ndarray, size: int
 ) -> Iterator[Captions]:
-    """All captions in batches of equal length."""
+    """Yield all captions in batches of equal length."""
     every = tokenise(matcher, captions, range(len(captions)), [0] * len(captions))
     lengths = np.array(every.lengths)
     for length in np.unique(lengths):

@@ -1,6 +1,6 @@
 """Write and read the folder of an `itm.index.Index`: tensors, FAISS files and JSON, no pickles."""
 
-import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +8,23 @@ from itm.checkpoints.folder import load
 from itm.index.encodings import Shelf
 from itm.index.nearest import Nearest
 from itm.matcher.matcher import Matcher
-from itm.matcher.saved import OPTIONAL, write
-from itm.utils.files import check_manifest, manifest, replacing_folder
+from itm.matcher.saved import NAMES as MATCHER_FILES
+from itm.matcher.saved import write
+from itm.utils.files import write_json
+from itm.utils.folders import read_whole, replacing_folder
+from itm.utils.manifest import check_files, read_manifest, write_manifest
+from itm.utils.readers import read_json, reader
 
 FORMAT = 1
-FILES = [
-    f"{side}.{end}" for side in ("images", "captions") for end in ("safetensors", "json", "faiss")
+INDEX = "index.json"
+NAMES = [
+    *(
+        f"{side}.{end}"
+        for side in ("images", "captions")
+        for end in ("safetensors", "json", "faiss")
+    ),
+    *(f"matcher/{name}" for name in MATCHER_FILES),
 ]
-FILES += ["matcher/config.json", *(f"matcher/{name}" for name in OPTIONAL)]
 
 Sides = dict[str, tuple[Shelf, list[Any]]]  # "images", "captions" -> encodings and their items
 
@@ -23,22 +32,33 @@ Sides = dict[str, tuple[Shelf, list[Any]]]  # "images", "captions" -> encodings 
 def write_index(
     folder: Path, matcher: Matcher, sides: Sides, nearest: dict[str, Nearest], shortlist: int
 ) -> Path:
-    """Write all parts and their checksums; an earlier index stays if that fails.
+    """Write all parts and their checksums; if that fails, an earlier index stays.
 
     Raises:
+        FileExistsError: the folder holds files with these names that are not of an index.
         OSError: the folder cannot be written.
     """
-    with replacing_folder(folder, last="index.json", stale=FILES) as place:
+    with replacing_folder(folder, INDEX, NAMES, is_index) as place:
+        (place / "matcher").mkdir()
         write(matcher, place / "matcher")
         for name, (shelf, items) in sides.items():
             shelf.save(place / f"{name}.safetensors")
             nearest[name].save(place / f"{name}.faiss")
-            _write(place / f"{name}.json", items)
+            write_json(place / f"{name}.json", items)
         facts = {"format": FORMAT, "sides": list(sides), "shortlist": shortlist}
-        _write(place / "index.json", {**facts, "files": manifest(place, FILES)})
+        write_manifest(place / INDEX, facts, NAMES)
     return folder
 
 
+def is_index(path: Path) -> bool:
+    """Whether an index.json is that of an index."""
+    try:
+        return {"format", "sides", "shortlist"} <= read_json(path).keys()
+    except (OSError, ValueError):
+        return False
+
+
+@reader(path="folder")
 def read_index(
     folder: Path, device: str, model_class: str | None
 ) -> tuple[Matcher, Sides, dict[str, Nearest], int]:
@@ -46,39 +66,31 @@ def read_index(
 
     Raises:
         FileNotFoundError: no index there.
-        ValueError: files that are broken or contradict each other.
+        ValueError: files are damaged or contradict each other.
     """
-    facts = _read(folder / "index.json", dict)
+    if not (folder / INDEX).is_file():
+        raise FileNotFoundError(f"no index at {folder}: {INDEX} is missing")
+    return read_whole(folder / INDEX, partial(_read, folder, device, model_class))
+
+
+def _read(
+    folder: Path, device: str, model_class: str | None
+) -> tuple[Matcher, Sides, dict[str, Nearest], int]:
+    facts, files = read_manifest(folder / INDEX)
     names, shortlist = facts.get("sides"), facts.get("shortlist")
     known = (["images"], ["captions"], ["images", "captions"])
     if facts.get("format") != FORMAT or names not in known:
-        raise ValueError(f"{folder / 'index.json'} is not an index of this version; build it again")
+        raise ValueError(f"{folder / INDEX} is not an index of this version; build it again")
     if type(shortlist) is not int or shortlist < 1:
-        raise ValueError(f"{folder / 'index.json'}: shortlist is {shortlist!r}")
+        raise ValueError(f"{folder / INDEX}: shortlist must be at least 1, got {shortlist!r}")
+    check_files(folder, files)  # before FAISS, which checks little, reads its files
     matcher = load(folder / "matcher", model_class=model_class, device=device)
     sides: Sides = {}
     nearest = {}
     for name in names:
-        items = _read(folder / f"{name}.json", list)
+        items = read_json(folder / f"{name}.json", list)
         if not all(type(item) in (str, int) for item in items):
             raise ValueError(f"{folder / name}.json must hold only strings or whole numbers")
         sides[name] = Shelf.load(folder / f"{name}.safetensors", len(items)), items
         nearest[name] = Nearest.load(folder / f"{name}.faiss", sides[name][0].vectors)
-    check_manifest(folder, facts.get("files"))
     return matcher, sides, nearest, shortlist
-
-
-def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-
-
-def _read(path: Path, kind: type) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"no index at {path.parent}: {path.name} is missing") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error})") from error
-    if not isinstance(content, kind):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected a {kind.__name__}")
-    return content

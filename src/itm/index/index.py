@@ -1,12 +1,12 @@
-"""`Index`: a sentence -> images, an image -> captions, one query at a time.
+"""Search one query at a time: a sentence -> images, an image -> captions.
 
 Every image and caption is encoded once. A query finds candidates by the dot product of global
 vectors, and the candidates are scored exactly by the matcher's own `similarity`:
 
 - matchers that rank by vectors (VSRN, CVSE, the embedding network) need only `top` candidates,
-  found among all vectors or, where there are many, by FAISS;
-- the others (SCAN, SGRAF, CASC, the similarity network) score all items, or where there are many
-  the `shortlist` nearest by the global vector or by the normalised mean of regions and words.
+  found among all vectors or, if there are many, by FAISS;
+- the others (SCAN, SGRAF, CASC, the similarity network) score all items or, if there are many, the
+  `shortlist` nearest ones by the global vector or by the normalised mean of regions and words.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ class Index:
         matcher: any matcher; it encodes and scores in eval mode.
         features: (N, R, F) or (N, F) array or memory map, a list of (R_i, F), or a `Split` or data
             module (its test split), which brings ids and captions; None for captions alone.
-        ids: N different names or numbers of the images; 0 to N-1 when None.
+        ids: N different names or numbers of the images; None = 0 to N-1.
         captions: M sentences, or an (M, F) array of sentence vectors for `text=vectors`; None for
             images alone.
         kind: how vectors are searched: "flat" exactly, "ivf" or "hnsw" approximately with FAISS;
-            by their number when None.
-        shortlist: how many candidates a matcher that does not rank by vectors scores per query;
-            all, where there are no more.
-        batch_size: how many are encoded at once.
+            None = by their number.
+        shortlist: number of candidates that are scored per query, at most, by a matcher that does
+            not rank by vectors.
+        batch_size: number of items that are encoded at once.
 
     Raises:
-        ValueError: nothing to index, or ids that do not fit.
-        ImportError: `kind` needs FAISS and it is not installed.
+        ImportError: `kind` needs FAISS, which is not installed.
+        ValueError: there is nothing to index, or the ids do not fit.
     """
 
     def __init__(
@@ -115,7 +115,8 @@ class Index:
         if len(self._row) != len(self._shelves.get("images", ())):
             count = len(self._shelves.get("images", ()))
             raise ValueError(
-                f"{len(self.ids)} ids, {len(self._row)} of them different, for {count} images"
+                f"{count} images need as many different ids, got {len(self.ids)} ids, "
+                f"{len(self._row)} of them different"
             )
 
     @property
@@ -149,19 +150,19 @@ class Index:
 
         Args:
             sentence: a sentence, or its vector (F,) for `text=vectors`.
-            top: how many; all, where there are no more.
-            image: instead, the id of an indexed image.
-            features: instead, the features (R, F) of any image.
+            top: number of results, at most.
+            image: instead of a sentence, the id of an indexed image.
+            features: instead of a sentence, the features (R, F) of any image.
             exact: score everything, without shortlist and approximate index.
             k: the old name of `top`.
 
         Returns:
-            Best first; of equal scores the first row first.
+            The best first; of equal scores, the first row first.
 
         Raises:
-            ValueError: none or several queries, `top` below 1, no word that the matcher knows, or a
-                side that is not indexed.
-            KeyError: no such id.
+            KeyError: no image has this id.
+            ValueError: no or several queries, `top` below 1, no word that the matcher knows, or
+                images or captions are not indexed.
         """
         top = _renamed("search", top, k)
         given = [x is not None for x in (sentence, image, features)]
@@ -180,23 +181,23 @@ class Index:
         *,
         k: int | None = None,
     ) -> float:
-        """Measure which share of the exact best results `search` finds, averaged over queries.
+        """Measure the share of the exact best results that `search` finds, averaged over queries.
 
-        1 where nothing is approximate; what FAISS or the shortlist miss lowers it.
+        It is 1 if nothing is approximate; results that FAISS or the shortlist miss lower it.
 
         Args:
             sentences: queries for images.
             images: ids of indexed images, queries for captions.
-            top: how many results of each query count.
+            top: number of results per query that count.
             k: the old name of `top`.
 
         Raises:
-            ValueError: no queries, or what `search` raises.
+            ValueError: there are no queries, or as in `search`.
         """
         top = _renamed("recall", top, k)
         queries = [{"sentence": x} for x in sentences] + [{"image": x} for x in images]
         if not queries:
-            raise ValueError("recall needs sentences or ids of images to ask for")
+            raise ValueError("recall needs queries: sentences or ids of images")
         found = []
         for query in queries:
             best = self.search(**query, top=top, exact=True)
@@ -209,7 +210,7 @@ class Index:
     def _find(self, side: str, query: Chunk, top: int, exact: bool) -> list[Hit]:
         """Find candidates by their vectors, then score them exactly."""
         if side not in self._shelves:
-            raise ValueError(f"this index holds no {side}; build it with them")
+            raise ValueError(f"this index holds no {side}: build it with {side} to search them")
         shelf, nearest = self._shelves[side], self._nearest[side]
         vector = global_vector(query[0]).float()[0]
         if not torch.isfinite(vector).all():
@@ -255,7 +256,14 @@ class Index:
     # Folders ----------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> Path:
-        """Write the index and its matcher: tensors, FAISS files, JSON; nothing pickled."""
+        """Write the index and its matcher: tensors, FAISS files and JSON, no pickles.
+
+        An index that was saved in the folder before is replaced as a whole.
+
+        Raises:
+            FileExistsError: the folder holds files with these names that are not of an index.
+            OSError: the folder cannot be written.
+        """
         sides = {name: (shelf, self._items[name]) for name, shelf in self._shelves.items()}
         return write_index(Path(folder), self.matcher, sides, self._nearest, self.shortlist)
 
@@ -266,13 +274,13 @@ class Index:
         """Read the index that `save` wrote, its encodings memory-mapped.
 
         Args:
-            folder: where it was saved.
+            folder: where the index was saved.
             device: of the matcher.
             model_class: dotted name of your own matcher, as in `itm.load`.
 
         Raises:
             FileNotFoundError: no index there.
-            ValueError: files that are broken or contradict each other.
+            ValueError: files are damaged or contradict each other.
         """
         index = cls.__new__(cls)
         index._set(*read_index(Path(folder), device, model_class))
@@ -280,7 +288,7 @@ class Index:
 
 
 def _renamed(method: str, top: int, k: int | None) -> int:
-    """Accept `k`, the name that `top` had in Python but not on the command line."""
+    """Accept `k`, the former name of `top` in Python."""
     if k is None:
         return top
     note = f"Index.{method}(k={k}) is now called Index.{method}(top={k}), as on the command line"

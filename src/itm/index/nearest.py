@@ -1,7 +1,7 @@
 """Find the rows whose vectors have the largest dot products with a query.
 
-Exactly by one product with all vectors, or approximately by an index of FAISS, which pays from some
-tens of thousands of vectors on.
+Either exactly by one product with all vectors, or approximately with an index of FAISS, which is
+faster from some tens of thousands of vectors on.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from itm.utils.checks import check_choice
 from itm.utils.files import unfinished_beside
 
 KINDS = ("flat", "ivf", "hnsw")
-FLAT = 50_000  # vectors up to which one product with all takes milliseconds
-HEADERS = {b"IwFl": "ivf", b"IHNf": "hnsw"}  # first bytes of the FAISS files that are read
+FLAT = 50_000  # up to so many vectors, one product with all takes milliseconds
+HEADERS = {b"IwFl": "ivf", b"IHNf": "hnsw"}  # first bytes of a FAISS file -> kind
 
 
 def faiss_module() -> Any:
@@ -29,7 +29,7 @@ def faiss_module() -> Any:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # SWIG's, about its own types
+            warnings.simplefilter("ignore")  # of SWIG, about its types
             import faiss
     except ImportError as error:
         raise ImportError(
@@ -40,9 +40,9 @@ def faiss_module() -> Any:
 
 
 def choose(count: int) -> str:
-    """Choose a kind for so many vectors: "flat", or "ivf" for many where FAISS is installed.
+    """Choose a kind by the number of vectors: "flat", or "ivf" for many if FAISS is installed.
 
-    HNSW answers as fast as IVF, but one core needs about a millisecond per vector to build it.
+    HNSW answers as fast as IVF, but takes about a millisecond per vector and core to build.
     """
     if count <= FLAT:
         return "flat"
@@ -54,12 +54,12 @@ def choose(count: int) -> str:
 
 
 def largest(scores: Tensor, k: int) -> Tensor:
-    """Return positions of the k largest of (N,) scores, largest first; of equal ones the first."""
+    """Return positions of the k largest of (N,) scores, largest first; ties go to the first."""
     k = min(k, len(scores))
     if not k:
         return torch.zeros(0, dtype=torch.long)
     least = scores.topk(k).values[-1]
-    found = (scores >= least).nonzero().squeeze(1)  # more than k when the last ones are equal
+    found = (scores >= least).nonzero().squeeze(1)  # more than k if the last ones are equal
     return found[scores[found].argsort(descending=True, stable=True)[:k]]
 
 
@@ -69,12 +69,12 @@ class Nearest:
     Args:
         vectors: (N, D) float32.
         kind: "flat" (exact), or FAISS's "ivf" (inverted lists, Jegou et al., TPAMI 2011) or "hnsw"
-            (graph, Malkov and Yashunin, TPAMI 2020); `choose(N)` when None.
-        index: the FAISS index of these vectors; built when None.
+            (graph, Malkov and Yashunin, TPAMI 2020); None = `choose(N)`.
+        index: the FAISS index of these vectors; None = build it.
 
     Raises:
-        ImportError: "ivf" or "hnsw" without FAISS.
-        ValueError: an unknown kind.
+        ImportError: "ivf" or "hnsw" needs FAISS, which is not installed.
+        ValueError: the kind is unknown.
     """
 
     def __init__(self, vectors: Tensor, kind: str | None = None, index: Any = None):
@@ -88,27 +88,28 @@ class Nearest:
     def find(self, query: Tensor, k: int, exact: bool = False) -> Tensor:
         """Return the rows (k,) of the largest dot products with a query (D,), largest first.
 
-        All N rows when k >= N. The approximate kinds may miss some, but never return fewer rows.
+        If k >= N, return all N rows. The approximate kinds may miss some, but never return fewer.
         """
         if self.index is not None and not exact and k < len(self.vectors):
             found = self.index.search(query[None].numpy(), k, params=self._effort(k))[1][0]
-            if found[-1] >= 0:  # FAISS fills up with -1 when it finds fewer than k
+            # FAISS fills up with -1 if it finds fewer than k; a file of others may hold any number.
+            if ((found >= 0) & (found < len(self.vectors))).all():
                 return torch.from_numpy(found)
         return largest(self.vectors @ query, k)
 
     def _effort(self, k: int) -> Any:
-        """Choose how much FAISS visits: a thirty-second of the lists, or a beam of several k."""
+        """Choose how much FAISS searches: a thirty-second of the lists, or a beam of width 2k."""
         faiss = faiss_module()
         if self.kind == "ivf":
             return faiss.SearchParametersIVF(nprobe=max(16, self.index.nlist // 32))
         return faiss.SearchParametersHNSW(efSearch=max(128, 2 * k))
 
     def save(self, path: Path) -> None:
-        """Write the FAISS index; without one remove the file."""
+        """Write the FAISS index; remove the file if there is none."""
         if self.index is None:
             path.unlink(missing_ok=True)
             return
-        # Beside the file first: this index may be mapped from it.
+        # Not in place: this index may be mapped from this file.
         with unfinished_beside(path) as unfinished:
             try:
                 faiss_module().write_index(self.index, str(unfinished))
@@ -117,12 +118,13 @@ class Nearest:
 
     @classmethod
     def load(cls, path: Path, vectors: Tensor) -> Nearest:
-        """Read the index that `save` wrote for these vectors; a flat one when there is no file.
+        """Read the index that `save` wrote for these vectors; without a file, search exactly.
 
-        Without FAISS the search is exact, with a warning.
+        If FAISS is not installed, warn and search exactly.
 
         Raises:
-            ValueError: a file that is not a FAISS index of the two kinds, or of other vectors.
+            OSError: the file cannot be opened.
+            ValueError: the file is not a FAISS index of the two kinds, or is one of other vectors.
         """
         if not path.is_file():
             return cls(vectors, "flat")

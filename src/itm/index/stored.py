@@ -1,4 +1,4 @@
-"""The index of a split in a folder: read when it is there, else built and written."""
+"""Read the index of a split from a folder, or build it and write it there."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ def index_of(
 
     Args:
         split: to search.
-        checkpoint: of the matcher; None = the one that a saved index brings.
+        checkpoint: of the matcher; None = the matcher of the saved index.
         folder: of the index; None = build it and write nothing.
-        model_class: "module.Class" of a matcher of your own.
-        device: to encode and score on; "auto" = a GPU where there is one.
-        kind: of `Index`, when it is built.
-        shortlist: of `Index`.
-        batch_size: of `Index`, when it is built.
+        model_class: "module.Class" of your own matcher.
+        device: to encode and score on; "auto" = the GPU if there is one.
+        kind: as in `Index`, if it is built.
+        shortlist: as in `Index`.
+        batch_size: as in `Index`, if it is built.
 
     Raises:
+        FileExistsError: the folder holds files with the names of an index, but no index.
+        FileNotFoundError: there is neither a saved index nor a checkpoint.
         ValueError: the saved index is of another split or of another matcher.
-        FileNotFoundError: neither a saved index nor a checkpoint.
     """
     names = [name_of(split, row) for row in range(split.num_images)]
     if folder is not None and Path(folder, "index.json").is_file():
@@ -46,7 +47,7 @@ def index_of(
             if not _same_tensors(matcher, index.matcher):
                 raise ValueError(
                     f"the index {folder} was made by another matcher than {checkpoint}; choose "
-                    "another index= folder, or leave out checkpoint= to search with its own"
+                    "another index= folder, or leave out checkpoint= to use the index's own matcher"
                 )
         if index.ids != names or index.captions != split.captions:
             raise ValueError(
@@ -56,7 +57,7 @@ def index_of(
         index.shortlist = shortlist
         return index
     if checkpoint is None:
-        raise FileNotFoundError(f"no index in {folder}, and no checkpoint to build one with")
+        raise FileNotFoundError(f"no index in {folder}: give checkpoint= to build one")
     matcher = load(checkpoint, model_class=model_class, device=device)
     index = Index(matcher, split, names, kind=kind, shortlist=shortlist, batch_size=batch_size)
     if folder is not None:
@@ -65,7 +66,7 @@ def index_of(
 
 
 def _same_tensors(a: Matcher, b: Matcher) -> bool:
-    """Whether two matchers have the same tensors, wherever they are."""
+    """Whether two matchers have equal tensors, on whatever devices."""
     mine, other = a.state_dict(), b.state_dict()
     return mine.keys() == other.keys() and all(
         mine[k].shape == other[k].shape and bool((mine[k] == other[k].cpu()).all()) for k in mine

@@ -1,8 +1,8 @@
 """Share a matcher as a folder with a model card, or on the Hugging Face hub.
 
 huggingface_hub transfers the files and renders the card. `Matcher` does not extend its
-`PyTorchModelHubMixin`, which also reads pickled weights, ignores weights that do not fit, and looks
-on the hub for every path that is not a folder, such as a checkpoint.
+`PyTorchModelHubMixin`, because the mixin reads pickled weights, ignores weights that do not fit,
+and looks on the hub for every path that is not a folder, such as a checkpoint.
 """
 
 from __future__ import annotations
@@ -17,24 +17,37 @@ from itm.matcher.model_card import make_card
 from itm.matcher.protocol import MatcherLike
 from itm.matcher.saved import save
 
-FILES = ["config.json", "model.safetensors", "vocab.json", "results.json"]  # all that is fetched
+FILES = [
+    "config.json",
+    "model.safetensors",
+    "vocab.json",
+    "results.json",
+]  # nothing else is fetched
 
 M = TypeVar("M")
 
 
-def save_pretrained(matcher: MatcherLike, folder: str | Path, card: str = "") -> Path:
+def save_pretrained(
+    matcher: MatcherLike, folder: str | Path, card: str = "", overwrite: bool = True
+) -> Path:
     """Write model.safetensors, config.json, vocab.json, results.json and README.md.
 
     Args:
-        matcher: any matcher; results.json is its `record`, written when there is one.
-        folder: made when missing.
-        card: text of README.md; by default what is known of the matcher.
+        matcher: any matcher; its `record` is written to results.json, unless it is empty.
+        folder: created if missing. A matcher that was saved there before is replaced as a whole.
+        card: text of README.md; by default it describes the matcher and its results.
+        overwrite: replace a saved matcher.
 
     Returns:
         The folder.
+
+    Raises:
+        FileExistsError: the folder holds files with these names that are not of a saved matcher,
+            or, without `overwrite`, a saved matcher.
+        OSError: the folder cannot be written.
     """
     record = public(matcher.record)
-    return save(matcher, folder, card or make_card(matcher, record), record)
+    return save(matcher, folder, card or make_card(matcher, record), record, overwrite)
 
 
 def push_to_hub(
@@ -49,14 +62,14 @@ def push_to_hub(
 
     Args:
         matcher: any matcher.
-        repo_id: "user/name"; made when missing.
-        private: of a new repository; None = the account's default.
-        revision: branch, made when missing; None = main.
-        token: None = the one that `hf auth login` stored.
+        repo_id: "user/name"; created if missing.
+        private: visibility of a new repository; None = the account's default.
+        revision: branch, created if missing; None = main.
+        token: access token; None = the one that `hf auth login` stored.
         card: as in `save_pretrained`.
 
     Returns:
-        Address of the commit.
+        The address of the commit, whose hash `from_pretrained(revision=...)` accepts.
     """
     from huggingface_hub import HfApi  # late: only sharing needs it
 
@@ -86,20 +99,21 @@ def from_pretrained(
 ) -> M:
     """Load a matcher in eval mode from a folder, a run, a checkpoint or the hub.
 
-    `Matcher.from_pretrained` takes any model of the library, `SCAN.from_pretrained` only a SCAN; a
-    class of your own reads what it saved. Names in downloaded files are looked up among these,
+    `Matcher.from_pretrained` accepts any model of the library, `SCAN.from_pretrained` only a SCAN,
+    and your own class what it saved. Names in downloaded files are looked up among these classes,
     never imported, and nothing is unpickled.
 
     Args:
         cls: the class that it is called on.
-        name: a path, or "user/name" on the hub where there is no such path.
-        revision: branch, tag or commit on the hub.
-        token: for private repositories.
+        name: a path; if there is no such path, "user/name" on the hub.
+        revision: branch, tag or commit on the hub. Only a commit's hash always gives the same
+            files.
+        token: access token for private repositories.
         loss: a loss object, for further training.
-        device: where to put it; "auto" is the GPU where there is one.
+        device: to put it on; "auto" = the GPU if there is one.
 
     Raises:
-        ValueError: another kind of matcher, or files that do not fit.
+        ValueError: another kind of matcher, or files that do not fit together.
         OSError: no such repository, or no connection.
     """
     path = Path(name)
@@ -110,7 +124,7 @@ def from_pretrained(
             snapshot_download(str(name), revision=revision, token=token, allow_patterns=FILES)
         )
     own = not cls.__module__.startswith("itm.")
-    # By way of the lazy root package: the classes to choose from stand above this module.
+    # Through the lazy root package, since the models are in a layer above this module.
     given: Any = cls if own else None
     matcher = itm.load(path, loss=loss, model_class=given, device=device)
     if not isinstance(matcher, cls):
@@ -119,6 +133,6 @@ def from_pretrained(
 
 
 def public(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record without the folders of this computer; their last names stay."""
+    """Shorten each path in a record to its last part, which tells nothing about this computer."""
     short = re.compile(r"(?<![\w./:])[~/][^\s'\",\]]*?([^/\s'\",\]]+)/?(?=$|[\s'\",\]])")
     return {k: short.sub(r"\1", v) if isinstance(v, str) else v for k, v in record.items()}

@@ -14,7 +14,7 @@ RECALLS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
 
 
 def make_card(matcher: MatcherLike, record: dict[str, Any]) -> str:
-    """Write README.md: what the matcher is, how to use it, what it reached, how it was made."""
+    """Write the text of README.md: the matcher, its use, its results, and how it was made."""
     from huggingface_hub import ModelCard, ModelCardData  # late: only sharing needs it
 
     name, sizes = type(matcher).__name__, matcher.hparams
@@ -29,7 +29,7 @@ def make_card(matcher: MatcherLike, record: dict[str, Any]) -> str:
         ),
         template_path=str(CARD),
         name=name,
-        width=f"{sizes['img_dim']} wide" if "img_dim" in sizes else "of its own width",
+        width=f"{sizes['img_dim']} wide" if "img_dim" in sizes else "of the width of its data",
         results={key: x for key, x in found.items() if isinstance(x, int | float)},
         data=Path(str(record.get("root", "data"))).name,
         **{key: facts[key] for key in ("split", "images", "protocol")},

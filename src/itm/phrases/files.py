@@ -23,9 +23,11 @@ from itm.data.layout import Split
 from itm.data.names import Names, stem
 from itm.phrases.lines import check_text, read_lines
 from itm.phrases.split import Phrase
+from itm.utils.readers import reader
 from itm.utils.safe_pickle import read_arrays
 
 
+@reader("could not be read as phrases")
 def read_phrases(path: str | Path | None, split: Split) -> list[Phrase]:
     """Read the phrases of a split's images.
 

@@ -1,4 +1,4 @@
-"""The original code bases: their files, names and vocabularies."""
+"""Read and write the files of the original code bases: checkpoints and vocabularies."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""CASC: three state dicts, the two encoders of SCAN and the label head."""
+"""CASC: three state dicts, for the two encoders of SCAN and the label head."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ OPTIONS = {  # original option -> our argument
 
 
 def read(states: list[State], options: Options) -> tuple[Options, State] | None:
-    """Arguments and tensors of an original checkpoint, or None if it is not CASC's.
+    """Read arguments and tensors of an original checkpoint; return None if it is not CASC's.
 
-    The weights tell nothing about directions and aggregations: they are read from the options, and
-    are the published model's where no options were saved. Positive weights are 1: the original
-    keeps them in a file of their own, and only training needs them.
+    Directions and aggregations cannot be told from the weights: they are read from the options, or,
+    if no options were saved, are those of the published model. Positive weights are 1, since the
+    original keeps them in a separate file and only training needs them.
     """
     if len(states) != 3 or not has_encoders(states):
         return None
@@ -44,10 +44,10 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
 
 
 def write(matcher: Any) -> tuple[list[State], Options]:
-    """State dicts and options of the original; positive weights are a file of their own there.
+    """Return state dicts and options of the original, which keeps positive weights in another file.
 
     Raises:
-        ValueError: another alpha or text encoder than the original's.
+        ValueError: alpha or the text encoder differ from the original's.
     """
     h = matcher.hparams
     if h["direction"] == "both" and h["alpha"] != 0.8:
@@ -56,5 +56,5 @@ def write(matcher: Any) -> tuple[list[State], Options]:
     own = {theirs: h[ours] for theirs, ours in OPTIONS.items()}
     own |= {"cross_attn": "all" if h["direction"] == "both" else h["direction"]}
     own |= {"caption_vocab": h["num_labels"], "fc_hidden": h["hidden"]}
-    own |= {"caption_np": "./vocab/"}  # of the positive weights, which only training reads
+    own |= {"caption_np": "./vocab/"}  # folder of the positive weights, which only training reads
     return [*states, write_state(matcher.state_dict(), HEAD)], {**own, **options}

@@ -1,9 +1,9 @@
-"""Weights of the original code bases, read safely and strictly, and written.
+"""Convert weights of the original code bases to matchers, and back.
 
-Every family has a file here with its tables of names and two functions: one reads the state dicts
-and options of an original checkpoint into constructor arguments and tensors, or returns None when
-the tensors are those of another family; one writes them from a matcher. This file finds the family
-and checks options, vocabulary and concepts.
+Each family has a file here with its tables of names and two functions. `read` turns the state dicts
+and options of an original checkpoint into constructor arguments and tensors, or returns None if the
+tensors belong to another family; `write` does the reverse. This file finds the family and checks
+options, vocabulary and concepts.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from itm.published.transformer import read_text
 from itm.published.vocabulary import numbered_words, read_vocabulary
 from itm.text.concepts import Concepts
 from itm.text.vocabulary import Vocabulary, with_mask
+from itm.utils.checks import check_choice
 
 __all__ = ["FAMILIES", "TRAINING", "from_published", "read_checkpoint", "save_published"]
 
@@ -74,7 +75,7 @@ FAMILIES = {
     ),
 }
 
-# Options that say what tensors say too: theirs -> our argument.
+# Options that the tensors tell, too: theirs -> our argument.
 STATED = {
     "vocab_size": "vocab_size",
     "img_dim": "img_dim",
@@ -90,7 +91,7 @@ STATED = {
     "use_BatchNorm": "use_batchnorm",
 }
 
-# What every original command line sets and its model or evaluation reads, at its defaults.
+# Options that every original command line sets and its model or evaluation reads, with defaults.
 TRAINING = {
     "data_path": "./data/",
     "data_name": "f30k_precomp",
@@ -122,7 +123,7 @@ def from_published(
     tokenizer: str | None = None,
     text: str | Path | None = None,
 ) -> Matcher:
-    """A matcher with the weights of an original checkpoint, in eval mode.
+    """Build a matcher with the weights of an original checkpoint, in eval mode.
 
     Args:
         checkpoint: `model_best.pth.tar` of the original code; for the two-branch networks also an
@@ -131,28 +132,29 @@ def from_published(
         concepts: CVSE's concept words in order, with their word vectors: a `Concepts`, a file of
             one, or the original's category_concepts.json with the pickles beside it.
         family: one of `FAMILIES`; found from the tensor names when None.
-        captioner: VSRN's captioning branch, which the original saves nowhere.
+        captioner: weights of VSRN's captioning branch, which the original does not save.
         loss: a loss object, for further training.
-        options: the original's options where the checkpoint does not hold them (or to correct it).
+        options: the original's options, if the checkpoint lacks them or holds wrong ones.
         tokenizer: how captions were split in training, where the vocabulary file does not tell, see
             `itm.text.Vocabulary`: "bytes_repr" for the authors' CVSE.
         text: configuration and words of weights with a BERT: a folder with config.json and
             vocab.txt or tokenizer files, or a name on the hub. It replaces `vocab`.
 
     Raises:
-        ValueError: tensors of no known family, missing or unexpected tensors, shapes that do not
-            fit, options that contradict the tensors, a vocabulary of another size than the
-            embedding table, or concepts that are missing or of other weights.
+        OSError: a file cannot be opened.
+        ValueError: the family is unknown, tensors are missing, unexpected or of another shape,
+            options contradict the tensors, the vocabulary has another size than the embedding
+            table, or concepts are missing or belong to other weights.
     """
     if tokenizer is not None and vocab is None:
-        raise ValueError(f"tokenizer={tokenizer} finds the words of a vocabulary: give vocab= too")
+        raise ValueError(f"tokenizer={tokenizer} needs a vocabulary: give vocab= too")
     states, known = read_checkpoint(checkpoint)
     known = {**known, **(options or {})}
     source = str(checkpoint)
     name, found = _find_family(states, known, family, source)
     for given, what, owner in ((concepts, "concepts", "cvse"), (captioner, "captioner", "vsrn")):
         if given is not None and name != owner:
-            raise ValueError(f"{what}= belongs to {owner}; {source} holds weights of {name}")
+            raise ValueError(f"{what}= is for {owner}, but {source} holds weights of {name}")
     if captioner is not None:
         _, found = _find_family([*states, _read_captioner(captioner)], known, name, source)
     arguments, tensors = found
@@ -176,8 +178,8 @@ def from_published(
             words = with_mask(words)
         if size is not None and len(words) != size:
             raise ValueError(
-                f"the vocabulary has {len(words)} words but the embedding table of {checkpoint} "
-                f"has {size} rows: use the vocabulary file these weights were trained with"
+                f"the vocabulary has {len(words)} words, but the embedding table of {checkpoint} "
+                f"has {size} rows: use the vocabulary that these weights were trained with"
             )
         if tokenizer is not None:
             words = Vocabulary(words.words, words.markers, tokenizer, words.pad_to)
@@ -188,11 +190,10 @@ def from_published(
 def _find_family(
     states: list[State], options: Options, family: str | None, source: str
 ) -> tuple[str, tuple[Options, State]]:
-    """Find the family that knows these tensor names, and read them."""
+    """Find the family with these tensor names, and read its arguments and tensors."""
     names = [family] if family is not None else list(FAMILIES)
     for name in names:
-        if name not in FAMILIES:
-            raise ValueError(f"unknown family {name!r}; known: {', '.join(FAMILIES)}")
+        check_choice("family", name, tuple(FAMILIES))
         try:
             found = FAMILIES[name].read(states, options)
         except KeyError as error:  # the family is known, but not what its sizes are
@@ -208,12 +209,12 @@ def _find_family(
     some = sorted(key for state in states for key in state)[:6]
     raise ValueError(
         f"{source}: its tensors ({', '.join(some)}, ...) are not those of "
-        f"{' or '.join(names)}; itm.load reads a checkpoint of itm itself"
+        f"{' or '.join(names)}; read checkpoints of itm with itm.load"
     )
 
 
 def _check_options(arguments: Options, options: Options, source: str) -> None:
-    """Where tensors are missing as a whole, of a layer or a direction, only the options tell."""
+    """Compare options with tensors: only they tell that a whole layer or direction is missing."""
     for theirs, ours in STATED.items():
         if theirs == "sgr_step" and arguments.get("module") != "SGR":
             continue
@@ -225,35 +226,37 @@ def _check_options(arguments: Options, options: Options, source: str) -> None:
 
 
 def _read_captioner(path: str | Path) -> State:
-    """The captioning branch's state dict."""
+    """Read the state dict of the captioning branch."""
     states, _ = read_checkpoint(path)
     names = [name for state in states for name in state]
     if len(states) != 1 or not any(name.startswith("encoder.vid2hid") for name in names):
         raise ValueError(
-            f"captioner={path} holds {', '.join(sorted(names)[:4])}, ...: expected the tensors of "
+            f"captioner={path} holds {', '.join(sorted(names)[:4])}, ...; expected the tensors of "
             "VSRN's captioning branch, encoder.vid2hid... and decoder..."
         )
     return states[0]
 
 
 def _take_concepts(matcher: Any, concepts: Any, tensors: State, source: str) -> State:
-    """Give a matcher its concept words, and return their vectors: no checkpoint holds either."""
+    """Set the concept words of a matcher and return their vectors; no checkpoint holds them."""
     if isinstance(concepts, (str, Path)):
         concepts = Concepts.load(concepts)
     if not isinstance(concepts, Concepts) or concepts.vectors is None:
-        given = f"a {type(concepts).__name__} without them" if concepts is not None else "nothing"
+        given = (
+            f"a {type(concepts).__name__} without vectors" if concepts is not None else "nothing"
+        )
         raise ValueError(
             f"{source} holds neither the concept words nor their word vectors: give concepts=, the "
-            "folder of category_concepts.json and its pickles, or a Concepts with vectors; given "
-            f"was {given}"
+            "folder of category_concepts.json and its pickles, or a Concepts with vectors; got "
+            f"{given}"
         )
     matcher.set_concepts(concepts)
     counted = concepts.counts is not None and concepts.adjacency is not None
     mine, theirs = matcher.graph.adjacency, tensors.get("graph.adjacency", torch.empty(0))
     if counted and mine.shape == theirs.shape and not torch.allclose(mine, theirs, atol=1e-4):
         raise ValueError(
-            f"these {len(concepts)} concepts ({', '.join(concepts.words[:4])}, ...) are not "
-            f"those that {source} was trained with: the graph of their counts is another"
+            f"{source} was trained with other concepts than these {len(concepts)} "
+            f"({', '.join(concepts.words[:4])}, ...): the graphs of their counts differ"
         )
     return {"graph.vectors": matcher.graph.vectors}
 
@@ -264,12 +267,13 @@ def save_published(matcher: Matcher, path: str | Path, options: Options | None =
     Args:
         matcher: a matcher of one of `FAMILIES`.
         path: the file, usually named model_best.pth.tar; .npz for variables of TensorFlow.
-        options: further options for `opt`; the original's own names. What neither they nor the
-            matcher tell, such as the learning rate, is at its published default.
+        options: further options for `opt`, with the original's names. Options that neither they
+            nor the matcher tell, such as the learning rate, get their published defaults.
 
     Raises:
-        ValueError: a matcher without an original, or in a form that the original code does not
-            have, so that scores would differ.
+        OSError: the file cannot be written; an earlier one is unchanged.
+        ValueError: the matcher has no original, or a form that the original code does not have, so
+            that scores would differ.
     """
     write = next((x.write for x in FAMILIES.values() if isinstance(matcher, x.matcher)), None)
     if write is None:

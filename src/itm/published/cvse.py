@@ -1,4 +1,4 @@
-"""CVSE (github.com/BruceW91/CVSE): eight state dicts, one for each module."""
+"""CVSE (github.com/BruceW91/CVSE): eight state dicts, one per module."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from itm.layers.text import GRUText
 from itm.published.tables import Options, State, Table, gru_arguments, read_state, write_state
 
-# The original registers three layers of each attention twice: the second names.
+# The original registers three layers of each attention twice; these are the second names.
 ALIASES = {"embedding_1.0": "fc1", "embedding_2.0": "fc2", "embedding_3.0": "fc3"}
 
 
@@ -50,7 +50,7 @@ TABLES: list[Table] = [
     {},
 ]
 
-SIZES = {  # original option -> our argument; tensors tell these, too
+SIZES = {  # original option -> our argument; the tensors also tell these
     "vocab_size": "vocab_size",
     "img_dim": "img_dim",
     "word_dim": "word_dim",
@@ -61,7 +61,7 @@ SIZES = {  # original option -> our argument; tensors tell these, too
     "input_channel": "concept_dim",
     "use_BatchNorm": "use_batchnorm",
 }
-# Options that tensors do not tell: theirs -> our argument and its default.
+# Options that cannot be told from the tensors: theirs -> our argument and its default.
 OPTIONS: dict[str, tuple[str, Any]] = {
     "Concept_label_ratio": ("concept_ratio", 0.35),
     "activation_type": ("activation", "tanh"),
@@ -69,14 +69,14 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "dropout_rate": ("dropout", 0.4),
     "no_imgnorm": ("no_imgnorm", False),
 }
-# What the original can do and this library does not; all at these values in the authors' runs.
+# Options of the original that this library supports only at these values, those of the authors.
 FIXED = {
     "no_txtnorm": False,
     "use_abs": False,
     "measure": "cosine",
     "precomp_enc_type": "basic",
 }
-# Options that nothing here depends on; the original reads them when it builds the model.
+# Options that this library does not need; the original reads them when it builds the model.
 REST = {
     "orig_img_path": "./data/",
     "orig_data_name": "f30k",
@@ -88,28 +88,28 @@ REST = {
     "learning_rate_MLGCN": 2e-4,
     "lr_MLGCN_update": 10,
     "norm_func_type": "sigmoid",
-    "wemb_type": "random_init",  # needs no file of word vectors, which the weights replace
+    "wemb_type": "random_init",  # no file of word vectors: the weights replace them
 }
 
 
 def read(states: list[State], options: Options) -> tuple[Options, State] | None:
-    """Arguments and tensors of an original checkpoint, or None if it is not CVSE's.
+    """Read arguments and tensors of an original checkpoint; return None if it is not CVSE's.
 
-    The concepts' word vectors are in no checkpoint: "graph.vectors" is left to the caller.
+    No checkpoint holds the word vectors of the concepts: the caller adds "graph.vectors".
 
     Raises:
-        ValueError: options of the original that were never published and are not supported.
+        ValueError: the options are not those of a published model, and are not supported.
     """
     if not any({"gc1.weight", "gc2.weight", "adj_all"} & state.keys() for state in states):
         return None
     if len(states) != len(TABLES):
-        raise ValueError(f"CVSE weights are {len(TABLES)} state dicts, here are {len(states)}")
+        raise ValueError(f"CVSE weights must be {len(TABLES)} state dicts, got {len(states)}")
     other = {k: options[k] for k, v in FIXED.items() if options.get(k, v) != v}
     if other:
         raise ValueError(f"weights trained with {other} are not supported, only with {FIXED}")
     image, text, attention, consensus, graph = (states[i] for i in (0, 1, 2, 4, 6))
     use_batchnorm = "embedding_1.1.weight" in consensus
-    # The original sets the weight at test time by the name of the data, 0.90 for COCO.
+    # The original chooses the weight at test time by the name of the data: 0.90 for COCO.
     eval_alpha = 0.9 if "coco" in str(options.get("data_name")) else 0.85
     arguments = {
         **gru_arguments(text),
@@ -129,12 +129,12 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
 
 
 def write(matcher: Any) -> tuple[list[State], Options]:
-    """State dicts and options of the original; what it never uses is zero.
+    """Return state dicts and options of the original; layers that it never uses are zero.
 
-    Concept words and their vectors are not part of it.
+    They hold neither concept words nor their vectors.
 
     Raises:
-        ValueError: a form that the original code does not have.
+        ValueError: the original code does not have this form.
     """
     h = matcher.hparams
     if not isinstance(matcher.text, GRUText) or h["consensus_weight"] != 0.05:
@@ -152,13 +152,13 @@ def write(matcher: Any) -> tuple[list[State], Options]:
     options = {theirs: h[ours] for theirs, ours in SIZES.items()}
     options |= {theirs: h[ours] for theirs, (ours, _) in OPTIONS.items()}
     options["eval_alpha"] = h["eval_alpha"]
-    # The original sets the weight of the consensus at test time by this name.
+    # By this name the original chooses the weight of the consensus at test time.
     name = "coco_precomp" if h["eval_alpha"] == 0.9 else "f30k_precomp"
     return states, {**REST, **options, **FIXED, "data_name": name}
 
 
 def _unused(table: Table, arguments: Options) -> State:
-    """The layers that the original expects in its files although nothing reads them."""
+    """Make the layers that the original expects in its files but never uses."""
     width, size = arguments["embed_dim"], arguments["num_concepts"]
     linear = {"weight": torch.zeros(width, width), "bias": torch.zeros(width)}
     norm = {
@@ -168,7 +168,7 @@ def _unused(table: Table, arguments: Options) -> State:
         "running_var": torch.ones(width),
         "num_batches_tracked": torch.tensor(0),
     }
-    # Without batch norms only the sigmoid variant of the original keeps this one.
+    # Without batch norms, only the sigmoid variant of the original has this one.
     has_norm = arguments["use_batchnorm"] or arguments["activation"] == "sigmoid"
     state: State = {}
     for name in (theirs for theirs, ours in table.items() if ours is None):

@@ -1,4 +1,4 @@
-"""Files of the original code bases: state dicts and options, read safely and written."""
+"""Read and write files of the original code bases: state dicts and options."""
 
 import argparse
 import re
@@ -12,10 +12,10 @@ from torch import Tensor
 from itm.published.tensorflow import read_variables
 from itm.utils.archive import read_npz
 from itm.utils.files import replacing
-from itm.utils.safe_pickle import Instance
+from itm.utils.pickle_values import Instance
 from itm.utils.torch_files import read_torch
 
-OPT = "opt/"  # begins the names of options in an .npz file
+OPT = "opt/"  # prefix of the names of options in an .npz file
 
 
 def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
@@ -31,15 +31,17 @@ def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, is not a checkpoint, is one part of a checkpoint, or
-            holds instances of other classes.
+        ValueError: the file is damaged, is not a checkpoint, is only a part of one, or holds
+            instances of other classes.
     """
     path = Path(path)
     if Path(f"{path}.index").is_file():
         return [read_variables(path)], {}
     prefix = re.sub(r"\.(index|data-\d+-of-\d+)$", "", str(path))
     if prefix != str(path):
-        raise ValueError(f"{path} is one of a TensorFlow checkpoint's files: give {prefix}")
+        raise ValueError(
+            f"{path} is one file of a TensorFlow checkpoint: give its prefix, {prefix}"
+        )
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     if path.suffix == ".npz":
@@ -79,17 +81,17 @@ def _read_npz(path: Path) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
 def write_checkpoint(
     path: str | Path, states: list[dict[str, Tensor]], options: dict[str, Any]
 ) -> None:
-    """Write what `read_checkpoint` reads, in the legacy torch format that old versions read too.
+    """Write what `read_checkpoint` reads, in torch's legacy format, which old versions read too.
 
     Args:
-        path: the file; a name that ends in .npz gets arrays instead.
-        states: one state dict for each module of the original.
+        path: the file; if it ends in .npz, arrays are written instead.
+        states: one state dict per module of the original.
         options: by name.
 
     Raises:
-        OSError: the file cannot be written; an earlier one is as it was.
-        ValueError: an .npz file with several state dicts, or with options other than numbers and
-            strings.
+        OSError: the file cannot be written; an earlier one is unchanged.
+        ValueError: several state dicts, or options other than numbers and strings, for an .npz
+            file.
     """
     path = Path(path)
     if path.suffix == ".npz":
@@ -110,7 +112,7 @@ def write_checkpoint(
         return
     opt = argparse.Namespace(**options)
     data = {"epoch": 0, "model": states, "best_rsum": 0.0, "opt": opt, "Eiters": 0}
-    if len(states) == 1:  # the names of the two-branch networks' PyTorch port
+    if len(states) == 1:  # names in the PyTorch port of the two-branch networks
         data |= {"state_dict": states[0], "best_acc": 0.0}
     with replacing(path) as file:
         torch.save(data, file, _use_new_zipfile_serialization=False)

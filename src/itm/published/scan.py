@@ -1,4 +1,4 @@
-"""SCAN (github.com/kuanghuei/SCAN): two state dicts, image encoder and text encoder."""
+"""SCAN (github.com/kuanghuei/SCAN): two state dicts, for image encoder and text encoder."""
 
 from __future__ import annotations
 
@@ -25,39 +25,41 @@ OPTIONS: dict[str, tuple[str, Any]] = {
 
 
 def read(states: list[State], options: Options) -> tuple[Options, State] | None:
-    """Arguments and tensors of an original checkpoint, or None if it is not SCAN's.
+    """Read arguments and tensors of an original checkpoint; return None if it is not SCAN's.
 
-    The weights tell nothing about direction and aggregation: they are read from the options, and
-    are the defaults of the original's command line where no options were saved.
+    Direction and aggregation cannot be told from the weights: they are read from the options, or,
+    if no options were saved, are the defaults of the original's command line.
     """
     if len(states) != 2 or not has_encoders(states):
         return None
-    # VSE++ has the same tensors, an option of its own, and none of those of the attention.
+    # VSE++ has the same tensors; its options have "measure" and none of the attention's.
     if "measure" in options and "cross_attn" not in options:
         return None
     if options.get("cross_attn") == "all":
-        raise ValueError("weights of CASC (cross_attn=all) without the third part, its label head")
+        raise ValueError(
+            "CASC weights (cross_attn=all) lack their third state dict, the label head"
+        )
     arguments, tensors = read_encoders(states, options)
     own = {ours: options.get(theirs, default) for theirs, (ours, default) in OPTIONS.items()}
     return {**arguments, **own}, tensors
 
 
 def write(matcher: Any) -> tuple[list[State], Options]:
-    """State dicts and options of the original.
+    """Return state dicts and options of the original.
 
     Raises:
-        ValueError: a text encoder that the original code does not have.
+        ValueError: the original code does not have this text encoder.
     """
     own = {theirs: matcher.hparams[ours] for theirs, (ours, _) in OPTIONS.items()}
     states, options = write_encoders(matcher)
     return states, {**own, **options}
 
 
-# The two encoders, which CASC has as well ---------------------------------------------------------
+# The two encoders, which CASC shares --------------------------------------------------------------
 
 
 def has_encoders(states: list[State]) -> bool:
-    """The first two state dicts are a region projection and a GRU."""
+    """Whether the first two state dicts are a region projection and a GRU."""
     image, text = states[:2]
     return (
         any(name.startswith("fc.") for name in image)
@@ -68,7 +70,7 @@ def has_encoders(states: list[State]) -> bool:
 
 
 def read_encoders(states: list[State], options: Options) -> tuple[Options, State]:
-    """Arguments and tensors of the two encoders."""
+    """Read arguments and tensors of the two encoders."""
     image, text = states[:2]
     weight_norm = "fc.weight_g" in image
     embed_dim, img_dim = image["fc.weight_v" if weight_norm else "fc.weight"].shape
@@ -88,10 +90,10 @@ def read_encoders(states: list[State], options: Options) -> tuple[Options, State
 
 
 def write_encoders(matcher: Any) -> tuple[list[State], Options]:
-    """State dicts and options of the two encoders.
+    """Return state dicts and options of the two encoders.
 
     Raises:
-        ValueError: a text encoder that the original code does not have.
+        ValueError: the original code does not have this text encoder.
     """
     if not isinstance(matcher.text, GRUText):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""SGRAF (github.com/Paranioar/SGRAF): state dicts of image, text and similarity."""
+"""SGRAF (github.com/Paranioar/SGRAF): three state dicts, for image, text and similarity."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ OPTIONS = {  # original option -> our argument
 
 
 def read(states: list[State], options: Options) -> tuple[Options, State] | None:
-    """Arguments and tensors of an original checkpoint, or None if it is not SGRAF's."""
+    """Read arguments and tensors of an original checkpoint; return None if it is not SGRAF's."""
     own = ("sim_tran", "SAF_module.", "SGR_module.")
     if len(states) != 3 or not any(name.startswith(own) for name in states[2]):
         return None
@@ -71,10 +71,10 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
 
 
 def write(matcher: Any) -> tuple[list[State], Options]:
-    """State dicts and options of the original.
+    """Return state dicts and options of the original.
 
     Raises:
-        ValueError: another temperature or text encoder than the original's.
+        ValueError: temperature or text encoder differ from the original's.
     """
     h, own = matcher.hparams, matcher.state_dict()
     if not isinstance(matcher.text, GRUText) or h["temperature"] != 9:

@@ -1,9 +1,9 @@
 """Tables of names: what an original code base calls its tensors, and what this library calls them.
 
-A table maps a name of the original to ours. A layer's name stands for all its tensors: "fc" ->
-"image" renames fc.weight and fc.bias. None drops a layer that the original saves and never uses.
+A table maps names of the original to ours. The name of a layer stands for all its tensors: "fc" ->
+"image" renames fc.weight and fc.bias. None drops a layer that the original saves but never uses.
 `{}` is the number of a layer; `{+1}` is the same number in a name that counts from one. The first
-entry that fits counts.
+entry that matches is used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def read_state(state: State, table: Table, prefix: str = "") -> State:
     Args:
         state: the original's tensors.
         table: their names.
-        prefix: begins the names that the table lacks. They are kept, so that loading reports them.
+        prefix: put before names that the table lacks, which are kept so that loading reports them.
     """
     found = {}
     for name, value in state.items():
@@ -41,13 +41,13 @@ def read_state(state: State, table: Table, prefix: str = "") -> State:
 
 
 def write_state(tensors: State, table: Table) -> State:
-    """Select those of our tensors that the table names, under the original's names."""
+    """Select our tensors that are in the table, under the original's names."""
     renamed = original_names(tensors, table)
     return {theirs: tensors[ours].detach().cpu() for ours, theirs in renamed.items()}
 
 
 def original_names(tensors: Iterable[str], table: Table) -> dict[str, str]:
-    """Map our names to the original's, where the table has one."""
+    """Map our names to the original's; names without an entry in the table are left out."""
     found: dict[str, str] = {}
     for name in tensors:
         for theirs, ours in table.items():
@@ -58,7 +58,7 @@ def original_names(tensors: Iterable[str], table: Table) -> dict[str, str]:
 
 
 def gru_arguments(text: State, rnn: str = "rnn") -> Options:
-    """Find sizes, layers and directions of a word embedding and a GRU from their tensors."""
+    """Tell sizes, layers and directions of a word embedding and a GRU from their tensors."""
     vocab_size, word_dim = text["embed.weight"].shape
     return {
         "vocab_size": vocab_size,
@@ -69,7 +69,7 @@ def gru_arguments(text: State, rnn: str = "rnn") -> Options:
 
 
 def _rename(name: str, old: str, new: str) -> str | None:
-    """Replace the layer `old` that a name begins with; None where it begins with another."""
+    """Replace the layer `old` at the beginning of a name; return None for another layer."""
     pattern = re.escape(old).replace(r"\{\}", r"(?P<zero>\d+)").replace(r"\{\+1\}", r"(?P<one>\d+)")
     found = re.fullmatch(rf"{pattern}(?P<leaf>\..*)?", name)
     if found is None:

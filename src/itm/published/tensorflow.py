@@ -1,9 +1,9 @@
-"""Variables of a TensorFlow checkpoint, read without TensorFlow.
+"""Read the variables of a TensorFlow checkpoint without TensorFlow.
 
 A checkpoint is an index file, `PREFIX.index`, and data files, `PREFIX.data-00000-of-00001`. The
 index is a sorted table of blocks (LevelDB's format): each block holds keys that share prefixes with
 the key before them, and ends with a list of restart points and a checksum. Values are Protocol
-Buffers: where each variable lies in the data files, of which type and shape, with its checksum.
+Buffers with the place of each variable in the data files, its type, shape and checksum.
 """
 
 import math
@@ -20,7 +20,7 @@ from itm.utils.crc32c import crc32c, masked
 
 MAGIC = 0xDB4775248B80FB57  # last eight bytes of a table
 TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # DataType -> numpy
-LARGEST = 2**26  # bytes of an index; real ones have some hundred kilobytes
+LARGEST = 2**26  # bytes of an index; usual ones have some hundred kilobytes
 LONGEST = 4096  # bytes of a name
 AXES = 16
 
@@ -35,11 +35,11 @@ def read_variables(prefix: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: no index or no data file.
-        ValueError: an index or a data file that is damaged or compressed.
+        ValueError: an index or a data file is damaged or compressed.
     """
     index = Path(f"{prefix}.index")
     if index.stat().st_size > LARGEST:
-        raise ValueError(f"{index} has more than {LARGEST} bytes, which no index needs")
+        raise ValueError(f"{index} is too large for an index: more than {LARGEST} bytes")
     try:
         entries = dict(_table(index.read_bytes()))
         shards = _number(_message(entries.pop(b"")), 1)
@@ -62,7 +62,7 @@ def read_variables(prefix: str | Path) -> dict[str, Tensor]:
 
 
 def _place(name: str, entry: Message) -> tuple[str, tuple[int, ...], int, int]:
-    """Type, shape, offset and checksum of the variable that an entry describes."""
+    """Read type, shape, offset and checksum of the variable that an entry describes."""
     shape = _message(_bytes(entry, 2), repeated=2).get(2, [])
     if type(shape) is not list or len(shape) > AXES or not all(type(x) is bytes for x in shape):
         raise ValueError(f"the shape of {name[:80]!r} is damaged")
@@ -89,7 +89,7 @@ def _variable(
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a table, through its index of blocks."""
+    """Yield keys and values of a table, found by its index of blocks."""
     if len(data) < 48 or struct.unpack("<Q", data[-8:])[0] != MAGIC:
         raise ValueError("its last bytes are not those of a table")
     position = 0
@@ -113,10 +113,10 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(data: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of one block, which type and checksum follow."""
+    """Yield keys and values of one block; its type and checksum follow it."""
     stop = start + size
     if size < 4 or stop + 5 > len(data):
-        raise ValueError("a block ends behind the file")
+        raise ValueError("a block ends beyond the end of the file")
     if data[stop] != 0:
         raise ValueError("its blocks are compressed, which checkpoints usually are not")
     if masked(crc32c(data[start : stop + 1])) != struct.unpack_from("<I", data, stop + 1)[0]:
@@ -128,7 +128,7 @@ def _block(data: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
         rest, position = _varint(data, position)
         length, position = _varint(data, position)
         if shared > len(key) or shared + rest > LONGEST or position + rest + length > end:
-            raise ValueError("a key or value ends behind its block")
+            raise ValueError("a key or value ends beyond its block")
         key = key[:shared] + data[position : position + rest]
         position += rest
         yield key, data[position : position + length]
@@ -136,7 +136,7 @@ def _block(data: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A whole number below 2**63, seven bits a byte, and the position behind it."""
+    """Read a whole number below 2**63 of seven bits a byte, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         byte = data[position]
@@ -150,7 +150,7 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _message(data: bytes, repeated: int | None = None) -> Message:
-    """Fields of a Protocol Buffer by number; those of the `repeated` field in a list."""
+    """Read the fields of a Protocol Buffer by number; the `repeated` field becomes a list."""
     fields: Message = {}
     position = 0
     while position < len(data):
@@ -164,7 +164,7 @@ def _message(data: bytes, repeated: int | None = None) -> Message:
             if wire == 2:
                 length, position = _varint(data, position)
             if position + length > len(data):
-                raise ValueError("a field ends behind its message")
+                raise ValueError("a field ends beyond its message")
             value, position = data[position : position + length], position + length
         else:
             raise ValueError(f"a field has the unknown wire type {wire}")
@@ -176,7 +176,7 @@ def _message(data: bytes, repeated: int | None = None) -> Message:
 
 
 def _number(fields: Message, number: int) -> int:
-    """Return a field that must hold a whole number; 0 when it is absent."""
+    """Return a field that must hold a whole number; 0 if it is absent."""
     value = fields.get(number, 0)
     if type(value) is not int:
         raise ValueError(f"field {number} must be a number, got bytes")
@@ -184,7 +184,7 @@ def _number(fields: Message, number: int) -> int:
 
 
 def _bytes(fields: Message, number: int) -> bytes:
-    """Return a field that must hold bytes; none when it is absent."""
+    """Return a field that must hold bytes; none if it is absent."""
     value = fields.get(number, b"")
     if type(value) is not bytes:
         raise ValueError(f"field {number} must be bytes, got a number")

@@ -88,9 +88,9 @@ CITE_ARGUMENTS: Options = {
 
 
 def read_embedding(states: list[State], options: Options) -> tuple[Options, State] | None:
-    """Arguments and tensors of an original checkpoint, or None if it is not of this network.
+    """Read arguments and tensors of an original checkpoint; return None for another network.
 
-    Three layouts are known: the authors' TensorFlow variables, and PyTorch ports with and without
+    There are three layouts: the authors' TensorFlow variables, and PyTorch ports with and without
     word vectors. The option "word_embedding_reg" (5e-5 in the port) pulls word vectors towards the
     published ones in further training.
     """
@@ -127,10 +127,10 @@ def read_embedding(states: list[State], options: Options) -> tuple[Options, Stat
 
 
 def write_embedding(matcher: Any) -> tuple[list[State], Options]:
-    """State dict and options: of the authors' code for text=vectors, else of the port.
+    """Return state dict and options: of the authors' code for text=vectors, else of the port.
 
     Raises:
-        ValueError: what no published code has: regions, another eps, or text=gru or bert.
+        ValueError: no published code has this form: regions, another eps, text=gru or text=bert.
     """
     h, own = matcher.hparams, matcher.state_dict()
     text = h["text"] or {"name": "mean"}
@@ -150,10 +150,10 @@ def write_embedding(matcher: Any) -> tuple[list[State], Options]:
 
 
 def read_similarity(states: list[State], options: Options) -> tuple[Options, State] | None:
-    """Arguments and tensors of a CITE checkpoint, or None if it is not CITE's.
+    """Read arguments and tensors of a CITE checkpoint; return None if it is not CITE's.
 
-    The weights do not tell `norm_axis`: "regions", as in CITE's code, unless `options` says
-    otherwise; nor "embed_l1", the weight of the concept logits.
+    `norm_axis` and "embed_l1", the weight of the concept logits, cannot be told from the weights:
+    they are read from `options`, or are those of CITE's code.
     """
     if len(states) != 1 or "joint_embed_1/fc/weights" not in states[0]:
         return None
@@ -174,10 +174,10 @@ def read_similarity(states: list[State], options: Options) -> tuple[Options, Sta
 
 
 def write_similarity(matcher: Any) -> tuple[list[State], Options]:
-    """Variables and options of CITE.
+    """Return variables and options of CITE.
 
     Raises:
-        ValueError: a form that CITE does not have.
+        ValueError: CITE does not have this form.
     """
     h = matcher.hparams
     own = {"level": h["level"], "bn_eps": h["bn_eps"], "text": (h["text"] or {}).get("name")}
@@ -192,7 +192,7 @@ def write_similarity(matcher: Any) -> tuple[list[State], Options]:
 
 
 def _read_tensorflow(state: State, table: Table) -> State:
-    """Our tensors, without the optimiser's variables; batches that were seen are not counted."""
+    """Rename variables to our tensors; leave out the optimiser's; count no batches as seen."""
     weights = {k: v for k, v in state.items() if k.split("/")[-1] not in OPTIMISER}
     tensors = _transposed(read_state(weights, table))
     norms = [name for name in tensors if name.endswith(".running_mean")]

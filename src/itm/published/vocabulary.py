@@ -1,17 +1,18 @@
-"""Vocabularies of the original code bases, read without running anything they contain."""
+"""Read vocabularies of the original code bases without running code from them."""
 
 from pathlib import Path
 from typing import Any
 
 from itm.text.vocabulary import Vocabulary
-from itm.utils.safe_pickle import PLAIN, Instance, read_pickle
+from itm.utils.pickle_values import PLAIN, Instance
+from itm.utils.safe_pickle import read_pickle
 
 
 def read_vocabulary(path: str | Path) -> Vocabulary:
     """Read the vocabulary in a published file: JSON, or a pickle when its name ends in .pkl.
 
     A pickle must hold one object of a class named Vocabulary with `word2idx`, as the original code
-    bases write under Python 2 and 3.
+    bases write it under Python 2 and 3.
 
     Raises:
         FileNotFoundError: no such file.

@@ -1,6 +1,6 @@
 """VSRN (github.com/KunpengLi1994/VSRN): state dicts of image encoder, text encoder, captioner.
 
-The original saves the captioner nowhere; where its weights are at hand they come as a third one.
+The original does not save its captioner. If its weights are available, they are the third one.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ TABLES: list[Table] = [
         "decoder.out": "captioner.out",
     },
 ]
-CONVOLUTIONS = ("Rs_GCN_", "image.blocks.")  # of width 1 there, linear maps here
+CONVOLUTIONS = ("Rs_GCN_", "image.blocks.")  # width 1 in the original, linear maps here
 
-# The original code derives the form from the name of its data folder.
+# The original derives the form from the name of its data folder.
 FORMS = {("none", True): "f30k_precomp", ("columns", False): "coco_precomp"}
 
 OPTIONS = {  # original option -> our argument
@@ -55,7 +55,7 @@ OPTIONS = {  # original option -> our argument
     "input_dropout_p": "caption_dropout",
 }
 
-# Options of the original that nothing here depends on; it reads them when it builds the model.
+# Options that this library does not need; the original reads them when it builds the model.
 REST = {
     "crop_size": 224,
     "finetune": False,
@@ -69,16 +69,16 @@ REST = {
 
 
 def read(states: list[State], options: Options) -> tuple[Options, State] | None:
-    """Arguments and tensors of an original checkpoint, or None if it is not VSRN's.
+    """Read arguments and tensors of an original checkpoint; return None if it is not VSRN's.
 
-    The form is found from the tensors, not from the options: a final batch norm means Flickr30K's.
+    The tensors tell the form, not the options: a final batch norm means that of Flickr30K.
     """
     if len(states) not in (2, 3) or not any(name.startswith("Rs_GCN_") for name in states[0]):
         return None
     image, text = states[:2]
     final_bn = "bn.weight" in image
     gru = gru_arguments(text)
-    del gru["bidirectional"]  # never, in VSRN
+    del gru["bidirectional"]  # VSRN has one direction only
     arguments: Options = {
         **gru,
         "img_dim": image["fc.weight"].shape[1],
@@ -111,10 +111,10 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
 
 
 def write(matcher: Any) -> tuple[list[State], Options]:
-    """State dicts and options of the original, with the captioner's, if there is one.
+    """Return state dicts and options of the original, with the captioner's, if there is one.
 
     Raises:
-        ValueError: a form or a text encoder that the original code does not have.
+        ValueError: the original code does not have this form or text encoder.
     """
     h, own = matcher.hparams, matcher.state_dict()
     form = (h["region_norm"], h["final_bn"])

@@ -14,7 +14,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from itm.utils.files import check_manifest, manifest, replacing_folder
+from itm.utils.folders import replacing_folder
+from itm.utils.manifest import check_files as check_checksums
+from itm.utils.manifest import checksums
 
 MANIFEST = "made.json"
 
@@ -112,10 +114,10 @@ def result_folder(
         ValueError: as for `check_folder`.
     """
     earlier = check_folder(folder, command, patterns, overwrite)
-    with replacing_folder(folder, last=MANIFEST, stale=earlier) as place:
+    with replacing_folder(folder, MANIFEST, earlier, lambda _: True) as place:
         yield place
         check_folder(folder, command, patterns, overwrite)  # another process may have written
-        files = manifest(place, sorted(file.name for file in place.iterdir()))
+        files = checksums(place, sorted(file.name for file in place.iterdir()))
         text = json.dumps({"command": command, "files": files}, indent=1)
         (place / MANIFEST).write_text(text, encoding="utf-8")
 
@@ -129,7 +131,7 @@ def check_files(folder: Path, patterns: Sequence[str]) -> None:
     record = _read_manifest(folder)
     if record is not None:
         files = record["files"]
-        check_manifest(
+        check_checksums(
             folder, {n: x for n, x in files.items() if any(fnmatch(n, p) for p in patterns)}
         )
 

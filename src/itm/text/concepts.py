@@ -29,6 +29,7 @@ from itm.text.word_vectors import word_vectors
 from itm.utils.checks import check_choice
 from itm.utils.files import write_text
 from itm.utils.packed_arrays import pack, unpack
+from itm.utils.readers import reader
 
 
 class Concepts:
@@ -174,6 +175,7 @@ class Concepts:
         write_text(path, json.dumps(state, ensure_ascii=False))
 
     @classmethod
+    @reader("is not a concept list")
     def load(cls, path: str | Path, vectors: str | Path | None = None) -> "Concepts":
         """Read a file of `save`, or the original's files.
 

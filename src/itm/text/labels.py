@@ -19,6 +19,7 @@ from itm.text.word_list_files import read_json, words_of
 from itm.text.word_lists import any_of_image, check_words, frequent_nouns, multi_hot
 from itm.utils.checks import check_choice
 from itm.utils.files import write_text
+from itm.utils.readers import reader
 
 
 class Labels:
@@ -157,6 +158,7 @@ class Labels:
         write_text(path, json.dumps(state, ensure_ascii=False))
 
     @classmethod
+    @reader("is not a label list")
     def load(cls, path: str | Path) -> "Labels":
         """Read a file of `save`, or the original's vocab_tag.json (<unk> at 0, label k at k + 1).
 

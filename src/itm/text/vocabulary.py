@@ -17,6 +17,7 @@ from itm.text.made_from import KEY
 from itm.text.tokenizers import TOKENIZERS, bytes_repr
 from itm.utils.checks import check_choice
 from itm.utils.files import write_text
+from itm.utils.readers import reader
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 PAD, START, END, UNK = range(4)
@@ -176,6 +177,7 @@ class Vocabulary:
         write_text(path, json.dumps(data, ensure_ascii=False))
 
     @classmethod
+    @reader("is not a vocabulary")
     def load(cls, path: str | Path) -> "Vocabulary":
         """Read a published JSON format ('word2idx', or the two-branch 'tok2idx') or a saved state.
 

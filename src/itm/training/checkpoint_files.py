@@ -10,6 +10,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from itm.utils.archive import damage
 from itm.utils.files import replacing
+from itm.utils.readers import reading
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -49,4 +50,5 @@ class CheckpointFiles(TorchCheckpointIO):
             raise ValueError(f"cannot read the checkpoint {path}: {what}")
         # Whatever was asked for: torch before 2.6, and later ones with a variable of the
         # environment, unpickle anything unless told not to.
-        return super().load_checkpoint(path, map_location, weights_only=True)
+        with reading(path, "could not be read safely"):
+            return super().load_checkpoint(path, map_location, weights_only=True)

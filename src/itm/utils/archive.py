@@ -1,4 +1,4 @@
-"""Zip archives: whole or damaged, and no larger than they may be."""
+"""Read zip archives: notice damage, and refuse sizes that a file only claims."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from itm.utils.readers import reading
+
 MEMBERS = 100_000
 SMALL = 2**28  # bytes that any archive may hold; a larger one may hold 20 times its own size
 HEADERS = {
@@ -19,7 +21,7 @@ HEADERS = {
 
 
 def damage(path: str | Path) -> str | None:
-    """Say what is wrong with a checkpoint file; None if all its bytes are as they were written."""
+    """Describe the damage of a checkpoint file; None if all its bytes are as they were written."""
     try:
         with zipfile.ZipFile(path) as file:
             check_members(file, Path(path).stat().st_size)
@@ -49,7 +51,7 @@ def check_members(archive: zipfile.ZipFile, size: int) -> None:
 def read_npz(path: str | Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """Read the arrays of an .npz file by name; nothing is unpickled.
 
-    No memory is reserved for what a header only claims, and checksums are compared.
+    Sizes are compared with the file's before memory is reserved, and checksums are compared.
 
     Args:
         path: the file.
@@ -61,30 +63,29 @@ def read_npz(path: str | Path, names: Collection[str] | None = None) -> dict[str
     """
     path = Path(path)
     with path.open("rb") as file:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                check_members(archive, path.stat().st_size)
-                return {
-                    name.removesuffix(".npy"): _read_npy(archive.read(name))
-                    for name in archive.namelist()
-                    if names is None or name.removesuffix(".npy") in names
-                }
-        except Exception as error:  # a damaged archive can raise anything
-            raise ValueError(
-                f"{path} could not be read safely: an .npz file of plain arrays is expected "
-                f"({error or type(error).__name__})"
-            ) from error
+        problem = "could not be read safely: expected an .npz file of plain arrays"
+        with reading(path, problem), zipfile.ZipFile(file) as archive:
+            check_members(archive, path.stat().st_size)
+            return {
+                name.removesuffix(".npy"): read_npy(archive.read(name))
+                for name in archive.namelist()
+                if names is None or name.removesuffix(".npy") in names
+            }
 
 
-def _read_npy(data: bytes) -> np.ndarray:
-    """Read the array in the bytes of a .npy file."""
+def read_npy(data: bytes) -> np.ndarray:
+    """Read the array in the bytes of a .npy file.
+
+    Raises:
+        ValueError: the bytes are not those of an array of numbers or strings.
+    """
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     if version not in HEADERS:
-        raise ValueError(f"version {version} of .npy is not known")
+        raise ValueError(f"version {version} of the .npy format is unknown")
     shape, fortran, dtype = HEADERS[version](file)
     if dtype.hasobject or min(shape, default=0) < 0:
-        raise ValueError(f"an array {shape} of {dtype} is not read")
+        raise ValueError(f"arrays {shape} of {dtype} are not read")
     expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
     if expected != found:
         raise ValueError(f"an array {shape} of {dtype} has {found} bytes, expected {expected}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-LANE = 1024  # bytes that one lane computes alone; lanes run side by side
+LANE = 1024  # bytes of one lane; all lanes are computed together
 
 
 def _table() -> np.ndarray:
@@ -20,8 +20,8 @@ TABLE = _table()
 def crc32c(data: bytes) -> int:
     """Compute the CRC-32C of bytes.
 
-    The register is a linear function of the bytes before it. So the data is cut into lanes, whose
-    registers start at zero and are joined in pairs.
+    The register is a linear function of the bytes before it. Therefore the data is cut into lanes,
+    whose registers start at zero and are joined in pairs.
     """
     lanes = 1 << max(0, (len(data) - 1) // LANE).bit_length()
     step = -(-len(data) // lanes)
@@ -39,12 +39,12 @@ def crc32c(data: bytes) -> int:
 
 
 def masked(crc: int) -> int:
-    """Return a checksum as TensorFlow stores it: turned by 15 bits, plus a constant."""
+    """Return a checksum as TensorFlow stores it: rotated by 15 bits, plus a constant."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _apply(matrix: np.ndarray, registers: np.ndarray) -> np.ndarray:
-    """Multiply registers by a (32,) matrix of bits, which holds the image of each bit."""
+    """Multiply registers by a matrix of bits, given as the image of each bit, (32,)."""
     found: np.ndarray = np.zeros_like(registers)
     for bit in range(32):
         found ^= np.where(registers >> np.uint32(bit) & np.uint32(1), matrix[bit], np.uint32(0))

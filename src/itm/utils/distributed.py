@@ -1,4 +1,4 @@
-"""Several processes: who this one is, and rows gathered with their gradients."""
+"""Work in several processes: number of this process, rows gathered with their gradients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def rank_and_size() -> tuple[int, int]:
-    """Return the number of this process and how many there are."""
+    """Return the number of this process and the count of processes."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
@@ -18,8 +18,8 @@ def rank_and_size() -> tuple[int, int]:
 def gather_rows(x: Tensor) -> Tensor:
     """Gather the rows of all processes in rank order, differentiably; (n, ...) -> (sum of n, ...).
 
-    Processes may differ in every dimension: rows are cut to their true number, and the others (the
-    number of regions or words) are padded with zeros to the largest.
+    Processes may differ in every dimension. Rows keep their number; other dimensions, such as
+    regions or words, are padded with zeros to the largest size.
     """
     _, processes = rank_and_size()
     if processes == 1:
@@ -37,7 +37,7 @@ def gather_rows(x: Tensor) -> Tensor:
 
 
 class _AllGather(torch.autograd.Function):
-    """Gather equal shapes from all processes; backward sums their gradients of this one's part."""
+    """Gather tensors of equal shape; backward sums the gradients that all processes have."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:
@@ -48,7 +48,7 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        # Every process takes part in the sum, or the others would wait for it forever.
+        # Every process must take part in the sum, or the others would wait forever.
         total = torch.stack(gradients)
         dist.all_reduce(total)
         return total[dist.get_rank()]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error, without torch's advice to run a file's code after all.
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error; of a `KeyError`, which is a bare name, with its class.
 
-    Of torch's refusals it is the class or function that the pickle asks for.
+    torch's refusals are shortened to the class or function that the pickle asks for, since torch
+    also advises to run the file's code after all.
     """
-    text = str(error) or repr(error)
+    text = repr(error) if isinstance(error, KeyError) else str(error).strip() or repr(error)
     refused = re.search(r"[Uu]nsupported (?:(?:global: )?GLOBAL \S+|operand \d+|class \S+)", text)
-    return refused[0] if refused else text.splitlines()[0].partition(" In PyTorch 2.6")[0]
+    return refused[0] if refused else text.splitlines()[0].partition(" In PyTorch 2.6")[0][:1000]

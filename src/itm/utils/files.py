@@ -1,65 +1,128 @@
-"""Replace files at once: after a crash there is the whole old file or the whole new one."""
+"""Write a file at once: after a crash there is the whole old file or the whole new one.
+
+All files of the library are written here, results of several files by `itm.utils.folders`.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
-import tempfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
+UNFINISHED = r"\.\d+-[0-9a-f]{8}\.unfinished"  # ends the names of files and folders in the making
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """Write a file beside `path` and put it in its place at once, when it is complete and on disk.
+    """Write a file beside `path` and rename it when it is complete and on disk.
 
-    Several processes may write the same file: each has an unfinished file of its own, and the last
-    one to finish wins. A kill leaves `path` as it was and the unfinished file beside it, which
-    nothing reads. An error leaves nothing.
+    Several processes may write the same file: each writes a file with a name of its own, and the
+    last one to finish wins. A kill leaves `path` as it was; the next write removes the unfinished
+    file. An error leaves nothing behind.
 
     Raises:
-        OSError: the file cannot be written; `path` is as it was.
+        OSError: the file cannot be written, or `path` is a folder, a device or a pipe; what was
+            there is unchanged.
     """
-    with unfinished_beside(path) as unfinished, unfinished.open("r+b") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+    path = _checked(path)
+    _remove_abandoned(path)
+    with _locked_file(path) as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if fcntl is None:  # Windows does not rename open files
+                file.close()
+            os.replace(file.name, path)
+        except BaseException as error:
+            with suppress(OSError):  # it fails again to write what is left
+                file.close()
+            Path(file.name).unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(path)  # "No space left on device" alone does not tell where
+            raise
+    sync(path.parent)
 
 
 @contextmanager
 def unfinished_beside(path: str | Path) -> Iterator[Path]:
-    """Give the name of a new file beside `path`, which takes its place when the block ends.
+    """Give a name beside `path`; the file written there takes the place of `path` at the end.
 
-    For libraries that open files by name; `replacing` is for all others.
+    For libraries that open files by name; use `replacing` for everything else.
+
+    Raises:
+        OSError: as in `replacing`.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(f".{path.name}.unfinished", f".{os.getpid()}-", path.parent)
-    os.close(handle)
-    unfinished = Path(name)
+    path = _checked(path)
+    unfinished = unfinished_name(path)
+    unfinished.touch(exist_ok=False)
+    mode = unfinished.stat().st_mode
     try:
         yield unfinished
-        unfinished.chmod(0o666 & ~_umask())  # mkstemp makes a file for this user only
-        _sync(unfinished)
-        unfinished.replace(path)
+        os.chmod(unfinished, mode)  # safetensors replaces the file by a private one
+        sync(unfinished)
+        os.replace(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # the rename survives a power cut, too
-        _sync(path.parent)
+    sync(path.parent)
 
 
-def _umask() -> int:
-    """Return the process's mask for new files, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8 by `replacing`."""
+    with replacing(path) as file:
+        file.write(text.encode("utf-8"))
 
 
-def _sync(path: Path) -> None:
+def write_json(path: str | Path, content: Any, indent: int | None = None) -> None:
+    """Write plain data as JSON by `replacing`."""
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=indent))
+
+
+def unfinished_name(path: Path) -> Path:
+    """Return a hidden name beside `path` that only this call uses; see `UNFINISHED`."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.unfinished")
+
+
+def unfinished_files(path: Path) -> list[Path]:
+    """List the names of `unfinished_name` that exist beside `path`."""
+    pattern = re.compile(re.escape(f".{path.name}") + UNFINISHED)
+    with os.scandir(path.parent) as entries:
+        return [Path(entry.path) for entry in entries if pattern.fullmatch(entry.name)]
+
+
+def lock(handle: int) -> bool:
+    """Lock an open file or folder for this process; the lock ends with the handle.
+
+    Returns:
+        False if another process holds the lock. True also if there are no locks here: on Windows
+        and on some network file systems.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def sync(path: Path) -> None:
+    """Bring a file or the names in a folder to disk, so that they survive a power cut."""
+    if os.name != "posix" and path.is_dir():
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -67,92 +130,32 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """`Path.write_text` in UTF-8 by way of `replacing`."""
-    with replacing(path) as file:
-        file.write(text.encode("utf-8"))
+def _checked(path: str | Path) -> Path:
+    """Make the folder of `path`, and refuse to replace anything but a regular file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: a folder has this name")
+    if path.exists() and not path.is_file():
+        raise OSError(f"cannot write {path}: it is a device or a pipe, not a regular file")
+    return path
 
 
-@contextmanager
-def replacing_folder(folder: str | Path, last: str, stale: Iterable[str] = ()) -> Iterator[Path]:
-    """Give a new folder to write into, whose files take their places when the block ends.
-
-    A new folder appears at once. In one that exists, files are replaced one by one, and the
-    manifest comes last: if the process ends between two files, `check_manifest` refuses the folder.
-    An error in the block changes nothing; files that were not written stay.
-
-    Args:
-        folder: the result.
-        last: the file that holds `manifest`.
-        stale: files of an earlier result to remove, if they were not written again.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    parent, begin = folder.resolve().parent, f".{os.getpid()}-"
-    unfinished = Path(tempfile.mkdtemp(f".{folder.resolve().name}.unfinished", begin, parent))
-    try:
-        yield unfinished
-        unfinished.chmod(0o777 & ~_umask())
-        files = [file for file in unfinished.rglob("*") if file.is_file()]
-        for file in files:
-            _sync(file)
-        if not folder.exists():
-            unfinished.replace(folder)
-        else:
-            files.sort(key=lambda file: file == unfinished / last)
-            gone = [name for name in stale if not (unfinished / name).exists()]
-            for file in files:
-                place = folder / file.relative_to(unfinished)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                if file == unfinished / last:
-                    for name in gone:
-                        (folder / name).unlink(missing_ok=True)
-                file.replace(place)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    if os.name == "posix":
-        _sync(folder)
-        _sync(parent)
+def _locked_file(path: Path) -> BinaryIO:
+    """Open a new unfinished file of `path` and lock it, so that no other process removes it."""
+    while True:
+        unfinished = unfinished_name(path)
+        file = open(unfinished, "xb")  # noqa: SIM115 - the caller closes it
+        if lock(file.fileno()) and unfinished.exists():
+            return file
+        file.close()  # another process took it for abandoned before it was locked
 
 
-def manifest(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Return the checksums of files in a folder by name; files that do not exist are left out."""
-    return {name: _checksum(folder / name) for name in names if (folder / name).is_file()}
-
-
-def check_manifest(folder: Path, files: Any) -> None:
-    """Compare files with the checksums of `manifest`.
-
-    Args:
-        folder: that the files are in.
-        files: name -> checksum; None for a folder of a version that wrote none.
-
-    Raises:
-        ValueError: a file is missing, damaged, or of another result.
-    """
-    if files is None:
+def _remove_abandoned(path: Path) -> None:
+    """Remove unfinished files of `path` whose processes ended: nobody holds their locks."""
+    if fcntl is None:
         return
-    if not isinstance(files, Mapping):
-        raise ValueError(f"{folder}: its list of files is a {type(files).__name__}")
-    for name, checksum in files.items():
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise ValueError(f"{folder}: its list of files names {name}, which is outside of it")
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder / name} is missing: copy the whole folder or write it again")
-        if _checksum(folder / name) != checksum:
-            raise ValueError(
-                f"{folder / name} is damaged or was written by another command than the rest of "
-                "its folder: its checksum differs; write the folder again"
-            )
-
-
-def _checksum(path: Path) -> str:
-    """CRC-32 of a file, which notices every flipped bit; it does not protect against intent."""
-    found = 0
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            found = zlib.crc32(piece, found)
-    return f"{found:08x}"
+    for file in unfinished_files(path):
+        with suppress(OSError), open(file, "rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails without support for locks
+            file.unlink()

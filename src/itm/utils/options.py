@@ -1,4 +1,4 @@
-"""Constructors that take options in groups, and each option as a plain keyword.
+"""Let constructors accept options in groups and also one by one.
 
 A group is a parameter whose default is a frozen dataclass: it documents, checks and bundles the
 options of one part. Configurations, checkpoints and scripts name options one by one, so a
@@ -31,8 +31,8 @@ from typing import Any
 def flat_keywords(init: Callable[..., None]) -> Callable[..., None]:
     """Let an `__init__` accept the fields of its groups as keywords.
 
-    A keyword replaces one field of its group: of the group that is given, else of the default.
-    The signature shows the groups.
+    A keyword replaces one field of the given group, or of the default group if none is given. The
+    signature shows the groups.
     """
     defaults = {name: p.default for name, p in inspect.signature(init).parameters.items()}
     groups = {name: default for name, default in defaults.items() if is_dataclass(default)}
@@ -51,7 +51,7 @@ def flat_keywords(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a constructor by name, with the fields of each group in its place.
+    """Return the arguments of a constructor by name, with each group replaced by its fields.
 
     Args:
         arguments: such as `locals()` on the constructor's first line; `self` is left out.

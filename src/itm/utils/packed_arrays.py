@@ -1,10 +1,14 @@
-"""Arrays as strings, for JSON."""
+"""Write arrays as strings, for JSON."""
 
 import base64
 import io
 import zlib
 
 import numpy as np
+
+from itm.utils.archive import read_npy
+
+LARGEST = 2**30  # bytes of an array; 16,000 concepts have so many counts
 
 
 def pack(array: np.ndarray) -> str:
@@ -15,7 +19,16 @@ def pack(array: np.ndarray) -> str:
 
 
 def unpack(text: str) -> np.ndarray:
-    """Read the array that `pack` wrote."""
-    buffer = io.BytesIO(zlib.decompress(base64.b64decode(text)))
-    array: np.ndarray = np.load(buffer, allow_pickle=False)
-    return array
+    """Read the array that `pack` wrote.
+
+    Raises:
+        ValueError: the text is damaged, or claims more than `LARGEST` bytes.
+    """
+    unpacker = zlib.decompressobj()
+    try:
+        data = unpacker.decompress(base64.b64decode(text), LARGEST)
+    except (zlib.error, TypeError) as error:
+        raise ValueError(f"an array in JSON is damaged ({error})") from error
+    if unpacker.unconsumed_tail:
+        raise ValueError(f"an array in JSON has more than {LARGEST} bytes")
+    return read_npy(data)

@@ -17,9 +17,12 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from itm.utils.errors import first_line
-from itm.utils.safe_pickle import ARRAYS, Calls, Later, Name, Unpickler, complete, is_size
+from itm.utils.pickle_values import ARRAYS, Calls, Later, Name, is_size
+from itm.utils.readers import reading
+from itm.utils.safe_pickle import complete
+from itm.utils.unpickler import Unpickler
 
+PROBLEM = "could not be read safely: it is damaged, or holds more than tensors and plain data"
 MAGIC = 0x1950A86A20F9469CFC6C  # begins a file of the legacy format
 TYPES = {
     "Double": torch.float64,
@@ -61,7 +64,7 @@ class _View(Later):
 
 
 class _Tensor(Later):
-    """A tensor of a storage; what follows size and stride, such as hooks, is ignored."""
+    """A tensor of a storage; further arguments, such as hooks, are ignored."""
 
     def __init__(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any):
         more = storage.offset if isinstance(storage, _View) else 0
@@ -117,24 +120,18 @@ def read_torch(path: Path, classes: tuple[str, ...] = (), encoding: str = "utf-8
 
     Args:
         path: the file.
-        classes: names of classes whose instances are read too, as `safe_pickle.Instance`.
-        encoding: of the strings that Python 2 wrote.
+        classes: names of classes whose instances are read as `pickle_values.Instance`.
+        encoding: of strings that Python 2 wrote.
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: it is damaged (a zip archive is checked by its checksums) or holds anything
+        ValueError: it is damaged, which the checksums of a zip archive tell, or holds anything
             else.
     """
-    with path.open("rb") as file:
-        try:
-            read = _read_zip if zipfile.is_zipfile(file) else _read_legacy
-            file.seek(0)
-            return read(file, classes, encoding)
-        except Exception as error:  # a damaged or hostile file can raise anything
-            raise ValueError(
-                f"{path} could not be read safely: it is damaged, or holds more than tensors and "
-                f"plain data ({first_line(error)})"
-            ) from error
+    with path.open("rb") as file, reading(path, PROBLEM):
+        read = _read_zip if zipfile.is_zipfile(file) else _read_legacy
+        file.seek(0)
+        return read(file, classes, encoding)
 
 
 def _storages(found: dict[str, _Storage]) -> Callable[[Any], Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import toy
+from hostile import edit
 
 import itm
 from itm.matcher.hub import FILES, public
@@ -86,7 +87,8 @@ def test_paths_are_shortened_wherever_they_stand():
 def test_a_broken_record_is_no_obstacle(tmp_path, record):
     small().save_pretrained(tmp_path)
     (tmp_path / "results.json").write_text(record)
-    matcher = itm.load(tmp_path)
+    with pytest.warns(UserWarning, match="without its results: .*results.json is damaged"):
+        matcher = itm.load(tmp_path)
     assert "## Results" not in (matcher.save_pretrained(tmp_path) / "README.md").read_text()
 
 
@@ -164,9 +166,7 @@ def test_a_class_of_ones_own_reads_what_it_saved(tmp_path):
 @pytest.mark.parametrize("name", ["os.system", "itm.app.entry.run", "../SCAN", "Matcher", ""])
 def test_a_folder_names_no_code(tmp_path, name):
     small().save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["class"] = name
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    edit(tmp_path / "config.json", **{"class": name})
     with pytest.raises(ValueError, match="not a model of this library"):
         Matcher.from_pretrained(tmp_path)
 
@@ -176,7 +176,7 @@ def test_a_target_among_the_arguments_builds_nothing(tmp_path):
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     trap = {"_target_": "pathlib.Path.touch", "_args_": [str(tmp_path / "made")]}
     config["arguments"]["text"] = {"name": "gru", **trap}
-    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    edit(tmp_path / "m/config.json", arguments=config["arguments"])
     with contextlib.suppress(ValueError):  # read as a name that means nothing, or refused
         Matcher.from_pretrained(tmp_path / "m")
     assert not (tmp_path / "made").exists()

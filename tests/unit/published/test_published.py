@@ -1,6 +1,7 @@
 """What `from_published` refuses and completes, and what `save_published` and `convert` write."""
 
 import argparse
+import hashlib
 import json
 import os
 import warnings
@@ -19,6 +20,7 @@ from itm.checkpoints.initialise import start_from
 from itm.models import CASC, SCAN
 from itm.published.convert import from_published, read_checkpoint, save_published
 from itm.text.concepts import Concepts
+from itm.text.vocabulary import SPECIALS, Vocabulary
 
 
 def rewrite(tmp_path, name, change, **options):
@@ -52,9 +54,9 @@ def without(state, *parts):
         ("sgraf/saf", lambda s: without(s[2], "SAF_module.bn.weight"), "missing reduce.norm.w"),
         ("sgraf/saf", lambda s: without(s[2], "sim_tranloc_w"), "sgraf weights without their"),
         ("casc/all_bigru_maxviol", lambda s: without(s[2], "fc2.bias"), "missing head.second.bias"),
-        ("casc/all_bigru_maxviol", lambda s: s.pop(), "CASC .* without the third part"),
+        ("casc/all_bigru_maxviol", lambda s: s.pop(), "CASC .* lack their third state dict"),
         ("vsrn/f30k_caption", lambda s: without(s[0], "Rs_GCN_1.g"), r"missing image.blocks.0.g"),
-        ("cvse/f30k", lambda s: s.pop(), "8 state dicts, here are 7"),
+        ("cvse/f30k", lambda s: s.pop(), "must be 8 state dicts, got 7"),
         ("scan/t2i_lse", lambda s: s[0]["fc.bias"].fill_(np.nan), "image.bias holds NaN"),
         (
             "scan/t2i_lse",
@@ -119,22 +121,22 @@ def test_parts_of_other_weights(tmp_path):
     with pytest.raises(ValueError, match="captioner=.*scan.* expected the tensors of VSRN's"):
         from_published(vsrn, captioner=scan)
     branch = case("vsrn/f30k_caption") / "caption_model.pth.tar"
-    with pytest.raises(ValueError, match="captioner= belongs to vsrn; .* weights of scan"):
+    with pytest.raises(ValueError, match="captioner= is for vsrn, but .* weights of scan"):
         from_published(scan, captioner=branch)
     with pytest.raises(ValueError, match="give vocab= too"):
         from_published(scan, tokenizer="treebank")
     for file in ("m.index", "m.data-00000-of-00001"):
         with pytest.raises(
-            ValueError, match=r"one of a TensorFlow checkpoint's files: give \S+/m$"
+            ValueError, match=r"one file of a TensorFlow checkpoint: give its prefix, \S+/m$"
         ):
             from_published(tmp_path / file)
-    with pytest.raises(ValueError, match="concepts= belongs to cvse; .* weights of scan"):
+    with pytest.raises(ValueError, match="concepts= is for cvse, but .* weights of scan"):
         from_published(scan, concepts=case("cvse/f30k") / "concepts")
 
 
 def test_concepts_of_other_weights():
     checkpoint = case("cvse/coco") / "checkpoint.pth.tar"
-    with pytest.raises(ValueError, match="these 20 concepts .* are not those"):
+    with pytest.raises(ValueError, match="other concepts than these 20"):
         from_published(checkpoint, concepts=case("cvse/f30k") / "concepts")
     own = Concepts.load(case("cvse/coco") / "concepts")
     turned = Concepts(
@@ -143,9 +145,9 @@ def test_concepts_of_other_weights():
         adjacency=own.adjacency[::-1, ::-1].copy(),
         vectors=own.vectors[::-1].copy(),
     )
-    with pytest.raises(ValueError, match="are not those"):
+    with pytest.raises(ValueError, match="other concepts than these"):
         from_published(checkpoint, concepts=turned)
-    with pytest.raises(ValueError, match="given was a list"):
+    with pytest.raises(ValueError, match="got a list"):
         from_published(checkpoint, concepts=own.words)
 
 
@@ -197,7 +199,11 @@ def test_convert_takes_options_and_a_tokenizer(tmp_path):
     states, _ = read_checkpoint(case("scan/i2t_lse") / "checkpoint.pth.tar")
     torch.save({"model": states}, tmp_path / "m.pth.tar")
     run("convert", "published=m.pth.tar", "out=scan", "+options.cross_attn=i2t", cwd=tmp_path)
-    assert itm.load(tmp_path / "scan").hparams["direction"] == "i2t"
+    saved = itm.load(tmp_path / "scan")
+    assert saved.hparams["direction"] == "i2t"
+    assert saved.record["command"].startswith("python -m itm.convert published=m.pth.tar")
+    digest = hashlib.sha256((tmp_path / "m.pth.tar").read_bytes()).hexdigest()
+    assert saved.record["inputs"] == {"m.pth.tar": digest}
     files = [f"vocab={folder / 'vocab.json'}", f"concepts={folder / 'concepts'}", "out=cvse"]
     published = f"published={folder / 'checkpoint.pth.tar'}"
     run("convert", published, *files, "tokenizer=bytes_repr", cwd=tmp_path)
@@ -208,6 +214,22 @@ def test_convert_takes_options_and_a_tokenizer(tmp_path):
         captions, expected["cap_ids_pyrepr"], expected["cap_len_pyrepr"], strict=True
     ):
         assert matcher.vocab.encode(caption) == ids[:length].tolist()
+
+
+def test_convert_replaces_only_what_it_wrote_and_only_if_asked(tmp_path):
+    matcher = SCAN(vocab_size=6, img_dim=4, word_dim=3, embed_dim=5)
+    save_published(matcher, tmp_path / "m.pth.tar")
+    (tmp_path / "README.md").write_text("my project")
+    arguments = "convert", "published=m.pth.tar"
+    text = run(*arguments, "out=.", "overwrite=true", cwd=tmp_path, fails=True)
+    assert "holds README.md, which this command did not write" in text
+    assert (tmp_path / "README.md").read_text() == "my project"
+    matcher.vocab = Vocabulary([*SPECIALS, "a", "dog"])
+    matcher.save_pretrained(tmp_path / "scan")
+    with pytest.raises(FileExistsError, match="overwrite=true"):
+        matcher.save_pretrained(tmp_path / "scan", overwrite=False)
+    run(*arguments, "out=scan", "overwrite=true", cwd=tmp_path)
+    assert itm.load(tmp_path / "scan").vocab is None
 
 
 def test_evaluation_with_completed_labels(tmp_path):

@@ -1,0 +1,184 @@
+"""Write a result of several files at once, and read one while another process writes it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from itm.utils.files import lock, sync, unfinished_files, unfinished_name
+
+T = TypeVar("T")
+ATTEMPTS = 20  # to read a folder that others replace meanwhile
+
+
+@contextmanager
+def replacing_folder(
+    folder: str | Path, last: str, names: Iterable[str], own: Callable[[Path], bool]
+) -> Iterator[Path]:
+    """Give a new folder to write into; it takes the place of `folder` when the block ends.
+
+    An error or a kill in the block changes nothing. At the end, the new and the old folder change
+    places in one step. Files are instead moved one by one, with the manifest removed first and
+    written last, if the folder also holds other files, if it is the current folder or a mount
+    point, or if the system cannot exchange folders: a kill between two moves then leaves a folder
+    without a manifest, which readers refuse.
+
+    Args:
+        folder: the result.
+        last: name of its manifest; a folder without it is incomplete.
+        names: all files that such a result may have. Files of an earlier result that were not
+            written again are removed; files with other names stay.
+        own: tells whether a manifest in the folder belongs to a result that may be replaced.
+
+    Raises:
+        FileExistsError: files with these names are there, but no result that may be replaced.
+        BlockingIOError: another process writes the same result.
+        OSError: a file cannot be written.
+    """
+    folder = Path(os.path.realpath(folder))
+    names = {last, _mark(last), *names}
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = _locked(folder)
+    scratch = None
+    try:
+        _check_own(folder, last, names, own)
+        others = _files(folder) - names
+        scratch = _make_scratch(folder)
+        yield scratch
+        shutil.copymode(folder, scratch)
+        for path in [*scratch.rglob("*"), scratch]:
+            sync(path)
+        inside = scratch.parent == folder or _is_current(folder)
+        if inside or others or not _exchange(scratch, folder):
+            _move(scratch, folder, last, names)
+        sync(folder.parent)
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def read_whole(manifest: Path, read: Callable[[], T]) -> T:
+    """Read a folder, again if another process replaced it meanwhile.
+
+    Args:
+        manifest: the file that every write of the folder replaces.
+        read: reads the folder's files.
+
+    Raises:
+        OSError: the folder was replaced during each of many attempts; or what `read` raises.
+        ValueError: what `read` raises.
+    """
+    for _ in range(ATTEMPTS):
+        before = _identity(manifest)
+        try:
+            found = read()
+        except (OSError, ValueError):
+            if _identity(manifest) == before:
+                raise
+        else:
+            if _identity(manifest) == before:
+                return found
+    raise OSError(f"{manifest.parent} is replaced again and again while it is read; try later")
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _locked(folder: Path) -> int | None:
+    """Lock a folder and return the handle that holds the lock."""
+    if os.name != "posix":
+        return None
+    while True:
+        handle = os.open(folder, os.O_RDONLY)
+        free = lock(handle)
+        with suppress(FileNotFoundError):
+            if free and os.fstat(handle).st_ino == folder.stat().st_ino:
+                break
+        os.close(handle)  # another process has the lock, or has just exchanged the folder
+        if not free:
+            raise BlockingIOError(f"{folder} is being written by another process; try later")
+    for path in unfinished_files(folder):  # of processes that were killed
+        shutil.rmtree(path, ignore_errors=True)
+    return handle
+
+
+def _check_own(folder: Path, last: str, names: set[str], own: Callable[[Path], bool]) -> None:
+    found = sorted(_files(folder) & names)
+    manifests = (folder / name for name in (last, _mark(last)) if name in found)
+    if found and not any(own(manifest) for manifest in manifests):
+        raise FileExistsError(
+            f"{folder} holds {', '.join(found)}, which this command did not write or did not "
+            "finish; nothing was changed: choose another folder, or move these files away"
+        )
+
+
+def _files(folder: Path) -> set[str]:
+    """Return the names of all files below a folder, with / between their parts."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+
+
+def _make_scratch(folder: Path) -> Path:
+    """Make the folder to write into: beside the result, or in it if that is impossible."""
+    same_disk = folder.parent.stat().st_dev == folder.stat().st_dev
+    beside = same_disk and os.access(folder.parent, os.W_OK)
+    scratch = unfinished_name(folder if beside else folder / folder.name)
+    scratch.mkdir()
+    return scratch
+
+
+def _is_current(folder: Path) -> bool:
+    """Whether the process works in the folder or below: an exchange would take it away."""
+    with suppress(OSError):
+        return Path(os.path.realpath(os.getcwd())).is_relative_to(folder)
+    return True
+
+
+def _exchange(new: Path, old: Path) -> bool:
+    """Let two folders change places in one step; False if the system cannot do that."""
+    if not sys.platform.startswith("linux"):
+        return False
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return call is not None and call(here, bytes(new), here, bytes(old), exchange) == 0
+
+
+def _move(scratch: Path, folder: Path, last: str, names: set[str]) -> None:
+    """Move files one by one; until the manifest arrives, the folder has only a mark of its kind."""
+    written = _files(scratch)
+    shutil.copyfile(scratch / last, folder / _mark(last))
+    (folder / last).unlink(missing_ok=True)
+    sync(folder)
+    for name in sorted(written - {last}):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(scratch / name, folder / name)
+    for name in sorted((_files(folder) & names) - written - {_mark(last)}):
+        (folder / name).unlink()
+    for part in {Path(name).parent for name in written}:
+        sync(folder / part)
+    os.replace(scratch / last, folder / last)
+    (folder / _mark(last)).unlink()
+    sync(folder)
+
+
+def _mark(last: str) -> str:
+    """Name the copy of a manifest that tells whose files these are until the move is complete."""
+    return f".{last}.unfinished"

@@ -1,0 +1,117 @@
+"""Notice damage in a folder: its manifest holds checksums of its files and of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from itm.utils.files import write_json
+from itm.utils.readers import read_json
+
+KEY = "files"  # of the checksums in a manifest
+
+
+def write_manifest(path: Path, facts: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Write facts about a result as JSON, with the checksums of its files and of the facts.
+
+    Args:
+        path: the manifest; its folder holds the files.
+        facts: plain data; must not contain "files".
+        names: files that belong to the result; those that do not exist are left out.
+    """
+    facts = json.loads(json.dumps(facts))  # as it is read back
+    files = checksums(path.parent, names)
+    files[path.name] = _checksum_of_facts({**facts, KEY: files})
+    write_json(path, {**facts, KEY: files}, indent=1)
+
+
+def read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, str] | None]:
+    """Read what `write_manifest` wrote; compare its own checksum.
+
+    Returns:
+        The facts, and the checksums for `check_files`: None for manifests of versions that did not
+        write any.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it is damaged.
+    """
+    facts = read_json(path)
+    files = facts.pop(KEY, None)
+    if files is None:
+        return facts, None
+    if not isinstance(files, dict):
+        raise ValueError(f"{path}: expected checksums by name, got a {type(files).__name__}")
+    own = files.pop(path.name, None)  # early versions did not write it
+    if own is not None and own != _checksum_of_facts({**facts, KEY: files}):
+        raise ValueError(
+            f"{path} is damaged or was edited: its checksum differs; restore it or write the "
+            f"folder again (after an edit on purpose, remove {path.name!r} from its {KEY!r})"
+        )
+    return facts, files
+
+
+def check_files(folder: Path, files: Mapping[str, str] | None) -> None:
+    """Compare files with the checksums of a manifest.
+
+    Args:
+        folder: holds the files.
+        files: checksums by name; None = nothing to compare.
+
+    Raises:
+        ValueError: a file is missing, damaged, or of another result.
+    """
+    for name, expected in (files or {}).items():
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise ValueError(f"{folder}: its manifest names {name}, which is outside of the folder")
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name} is missing: copy the whole folder or write it again")
+        if checksum(folder / name) != expected:
+            raise ValueError(
+                f"{folder / name} is damaged or was written by another command than the rest of "
+                "its folder: its checksum differs; write the folder again"
+            )
+
+
+def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Compute the checksums of files in a folder; names that do not exist are left out."""
+    return {name: checksum(folder / name) for name in names if (folder / name).is_file()}
+
+
+def checksum(path: Path) -> str:
+    """Compute the CRC-32 of a file. It notices every flipped bit, but no deliberate change."""
+    found = 0
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            found = zlib.crc32(piece, found)
+    return f"{found:08x}"
+
+
+def content_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
+    """Compute the SHA-256 of files by name, to record what a result was made from.
+
+    Args:
+        paths: files; folders, for the files in them; prefixes of several files, such as the path of
+            a TensorFlow checkpoint.
+    """
+    found = {}
+    for path in map(Path, paths):
+        beside = (file for file in path.parent.glob("*") if file.name.startswith(f"{path.name}."))
+        files = [path] if path.is_file() else path.glob("*") if path.is_dir() else beside
+        for file in sorted(files):
+            if file.is_file():
+                digest = hashlib.sha256()
+                with file.open("rb") as content:
+                    while piece := content.read(2**20):
+                        digest.update(piece)
+                found[file.name] = digest.hexdigest()
+    return found
+
+
+def _checksum_of_facts(facts: Mapping[str, Any]) -> str:
+    text = json.dumps(facts, ensure_ascii=False, sort_keys=True)
+    return f"{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"
