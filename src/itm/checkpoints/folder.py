@@ -17,14 +17,14 @@ from itm.matcher.state import unpack_state
 from itm.utils.devices import find_device
 
 if TYPE_CHECKING:
-    from itm.matcher.matcher import Loss, Matcher
+    from itm.matcher.matcher import LossFunction, Matcher
 
 __all__ = ["load", "matcher_class", "save"]
 
 
 def load(
     path: str | Path,
-    loss: Loss | None = None,
+    loss: LossFunction | None = None,
     model_class: str | type[Matcher] | None = None,
     device: str = "cpu",
 ) -> Matcher:

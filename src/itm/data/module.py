@@ -15,9 +15,10 @@ from itm.batch import Captions, Pairs
 from itm.data.collate import Reader, caption_concepts, relevance_index, shuffled_images
 from itm.data.layout import Split, read_split
 from itm.data.loaders import evaluation_loaders, training_loader
+from itm.data.needs import adopt, find_user
 from itm.data.options import Loading, Splits, WordLists
 from itm.data.resident import look_up, read_table
-from itm.data.sampler import PairLoader, PairSampler
+from itm.data.sampler import FixedSampler, PairLoader, PairSampler
 from itm.data.word_lists import find_concepts, find_labels, find_vocabulary
 from itm.text.vocabulary import Tokens
 from itm.utils.distributed import rank_and_size
@@ -89,7 +90,10 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         return self.split("test")
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the vocabulary, and the word lists that are needed."""
+        """Make the vocabulary, and the word lists that the trainer's matcher or `needs` name."""
+        user = find_user(self.trainer)
+        if user is not None:
+            adopt(self, user.data_needs(stage))
         if self.vocabulary is None:
             self.vocabulary = find_vocabulary(self.vocab, self._train_captions, self.min_count)
         if "labels" in self.needs and self.label_vocabulary is None:
@@ -100,6 +104,12 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             self.concept_vocabulary = find_concepts(
                 self.concepts, self._train_captions, self.num_concepts
             )
+        if user is not None:
+            user.take_data(self, stage)
+
+    def forget_readers(self) -> None:
+        """Make the readers anew when they are next used, after a change of words or needs."""
+        self._readers.clear()
 
     def _train_captions(self) -> list[str]:
         split = self.split("train")
@@ -154,7 +164,8 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         """
         split, (rank, processes) = self.split("train"), rank_and_size()
         size = self._train_size(split)
-        sampler = PairSampler(
+        overfits = self.trainer is not None and self.trainer.overfit_batches > 0
+        sampler = (FixedSampler if overfits else PairSampler)(
             split.caption_image[:size],
             self.batch_size,
             self.seed,
@@ -176,11 +187,13 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader]:
         """Two loaders: images once, captions once."""
-        return evaluation_loaders(self.reader("val"), self)
+        limit = None if self.trainer is None else self.trainer.limit_val_batches
+        return evaluation_loaders(self.reader("val"), self, in_order=_leaves_out(limit))
 
     def test_dataloader(self) -> list[DataLoader]:
         """Two loaders: images once, captions once."""
-        return evaluation_loaders(self.reader("test"), self)
+        limit = None if self.trainer is None else self.trainer.limit_test_batches
+        return evaluation_loaders(self.reader("test"), self, in_order=_leaves_out(limit))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Look up the features of a batch on the device, if they are resident."""
@@ -204,3 +217,8 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
                 f"captions, {split.regions} regions of width {split.width}, {split.features.dtype}"
             )
         return "\n".join(lines)
+
+
+def _leaves_out(limit: int | float | None) -> bool:
+    """Whether a trainer's limit may leave out batches: a number of them, or a share below 1."""
+    return limit is not None and (isinstance(limit, int) or limit < 1)

@@ -97,6 +97,13 @@ class PairSampler(Sampler[list[int]]):
         return np.array([i for i in range(first, last + 1) if i != caption], dtype=np.int64)
 
 
+class FixedSampler(PairSampler):
+    """The same batches in every epoch, for `Trainer(overfit_batches=...)`."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Keep the shuffle of the first epoch."""
+
+
 class PairLoader(DataLoader):
     """Loads the batches of a `PairSampler`; its state in checkpoints is the place in the epoch.
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
+
 from itm import __version__
+from itm.data.needs import content
 from itm.layers.text import as_text_encoder
 from itm.matcher.protocol import MatcherLike
 from itm.text.concepts import Concepts
@@ -12,6 +16,7 @@ from itm.text.labels import Labels
 from itm.text.vocabulary import vocabulary_from
 
 FORMAT = 1
+LOSS = "loss."  # prefix of the loss's tensors
 
 
 def pack_state(matcher: MatcherLike) -> dict[str, Any]:
@@ -29,7 +34,15 @@ def saved_arguments(matcher: MatcherLike) -> dict[str, Any]:
 
     A pretrained encoder adds its configuration, so that it is rebuilt on loading without the folder
     or hub that it came from.
+
+    Raises:
+        ValueError: the matcher still waits for its sizes.
     """
+    if matcher.pending is not None:
+        raise ValueError(
+            f"{type(matcher).__name__} was made without vocab_size and has seen no data yet, so it "
+            "has no weights to save: train it first, or give vocab_size"
+        )
     arguments = dict(matcher.hparams)
     if added := as_text_encoder(matcher.text).saved_arguments():
         arguments["text"] = {**arguments["text"], **added}
@@ -50,7 +63,7 @@ def unpack_state(matcher: MatcherLike, state: dict[str, Any]) -> None:
         mine = getattr(matcher, name)
         if mine is None:
             setattr(matcher, name, _rebuild(name, state[name]))
-        elif _words(mine.state()) != _words(state[name]):
+        elif content(mine.state()) != content(state[name]):
             there = len(_rebuild(name, state[name]))
             raise ValueError(
                 f"the checkpoint's {name} differs from the data's ({there} words against "
@@ -59,9 +72,27 @@ def unpack_state(matcher: MatcherLike, state: dict[str, Any]) -> None:
             )
 
 
-def _words(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the content without the name of the file or tagger that it came from."""
-    return {key: value for key, value in state.items() if key != "source"}
+def adapt_loss_state(matcher: MatcherLike, tensors: dict[str, Tensor]) -> None:
+    """Replace the loss's tensors of a checkpoint by the matcher's own, unless they fit its loss.
+
+    `load_from_checkpoint` makes matchers without a loss, or with another one than in training.
+
+    Args:
+        matcher: into which the tensors will be loaded.
+        tensors: by name; edited in place.
+    """
+    own = {k: v for k, v in matcher.state_dict().items() if k.startswith(LOSS)}
+    there = {k: v for k, v in tensors.items() if k.startswith(LOSS)}
+    if {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in there.items()}:
+        return
+    for name in there:
+        del tensors[name]
+    tensors.update(own)
+    if own:
+        rank_zero_warn(
+            f"the checkpoint was written with another loss, so {type(matcher.loss).__name__} "
+            "starts from its initial state"
+        )
 
 
 def _rebuild(name: str, state: dict[str, Any]) -> Any:

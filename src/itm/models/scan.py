@@ -15,7 +15,7 @@ from itm.layers.functional import l2norm
 from itm.layers.projection import Norms, region_projection
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, attention_details
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.utils.options import flat, flat_keywords
 
 
@@ -32,7 +32,8 @@ class SCAN(Matcher):
     options of `attention` and `norms` are also accepted as keywords: SCAN(..., direction="i2t").
 
     Args:
-        vocab_size: number V of words.
+        vocab_size: number V of words; None = the matcher takes all sizes that are not given from
+            the data module, before training starts.
         img_dim: width F of the region features.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
@@ -52,7 +53,7 @@ class SCAN(Matcher):
     @flat_keywords
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int | None = None,
         img_dim: int = 2048,
         word_dim: int = 300,
         embed_dim: int = 1024,
@@ -62,11 +63,12 @@ class SCAN(Matcher):
         attention: CrossAttention = CrossAttention(),  # noqa: B008
         norms: Norms = Norms(),  # noqa: B008
         text: dict[str, Any] | None = None,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
+        assert vocab_size is not None  # else the matcher waits, see `itm.matcher.waiting`
         self.save_hyperparameters(flat(locals()), ignore=OBJECTS)
         self.norms = norms
         self.image = region_projection(img_dim, embed_dim, norms.weight_norm)

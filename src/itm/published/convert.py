@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from itm.checkpoints.strict import check_finite, load_strictly
-from itm.matcher.matcher import Loss, Matcher
+from itm.matcher.matcher import LossFunction, Matcher
 from itm.models import CASC, CVSE, SCAN, SGRAF, VSRN, TwoBranchEmbedding, TwoBranchSimilarity
 from itm.published import casc, cvse, scan, sgraf, two_branch, vsrn
 from itm.published.files import read_checkpoint, write_checkpoint
@@ -99,7 +99,7 @@ def from_published(
     concepts: Any = None,
     family: str | None = None,
     captioner: str | Path | None = None,
-    loss: Loss | None = None,
+    loss: LossFunction | None = None,
     options: Options | None = None,
     tokenizer: str | None = None,
 ) -> Matcher:

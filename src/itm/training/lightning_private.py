@@ -47,6 +47,15 @@ def logs_this_step(trainer: Trainer) -> bool:
     return trainer._logger_connector.should_update_logs
 
 
+def report_once(trainer: Trainer) -> None:
+    """Report the metrics of a validation or test once, not for each of its loaders.
+
+    Call it in the hook at the end of the epoch. `trainer.test` then returns one dict.
+    """
+    loop = trainer._evaluation_loop
+    del loop._logged_outputs[1:]
+
+
 # Checkpoints --------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from itm.layers.functional import l2norm
 from itm.layers.projection import Norms, region_projection
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import WAYS, Details, array, strongest
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.casc.attention import TwoWayAttention
 from itm.models.casc.label_head import LabelHead, LabelOptions
 from itm.text.labels import label_weights
@@ -40,7 +40,8 @@ class CASC(Matcher):
     CASC(..., direction="t2i", hidden=256).
 
     Args:
-        vocab_size: number V of words.
+        vocab_size: number V of words; None = the matcher takes all sizes that are not given from
+            the data module, before training starts.
         img_dim: width F of the region features.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
@@ -65,7 +66,7 @@ class CASC(Matcher):
     @flat_keywords
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int | None = None,
         img_dim: int = 2048,
         word_dim: int = 300,
         embed_dim: int = 1024,
@@ -78,11 +79,12 @@ class CASC(Matcher):
         alpha: float = 0.8,
         norms: Norms = Norms(),  # noqa: B008
         text: dict[str, Any] | None = None,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
+        assert vocab_size is not None  # else the matcher waits, see `itm.matcher.waiting`
         # Saved as K numbers, or as None if `set_labels` is to provide them.
         head = replace(head, pos_weight=label_weights(head.pos_weight, num_labels))
         self.save_hyperparameters(flat(locals()), ignore=OBJECTS)

@@ -19,7 +19,7 @@ from itm.layers.functional import full, full_precision, l2norm, masked_mean, xav
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array, strongest
 from itm.matcher.inputs import check_images
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.cvse.consensus import (
     EPS,
     ConceptGraph,
@@ -49,7 +49,8 @@ class CVSE(Matcher):
     The options of `levels` and `layers` are also accepted as keywords: CVSE(..., alpha=0.9).
 
     Args:
-        vocab_size: number V of words.
+        vocab_size: number V of words; None = the matcher takes all sizes that are not given from
+            the data module, before training starts.
         img_dim: width F of the region features.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
@@ -79,7 +80,7 @@ class CVSE(Matcher):
     @flat_keywords
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int | None = None,
         img_dim: int = 2048,
         word_dim: int = 300,
         embed_dim: int = 1024,
@@ -93,11 +94,12 @@ class CVSE(Matcher):
         levels: Levels = Levels(),  # noqa: B008
         layers: LayerOptions = LayerOptions(),  # noqa: B008
         text: dict[str, Any] | None = None,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
+        assert vocab_size is not None  # else the matcher waits, see `itm.matcher.waiting`
         self.save_hyperparameters(flat(locals()), ignore=[*OBJECTS, "concept_vectors"])
         if isinstance(concept_vectors, (str, Path)):
             raise ValueError(

@@ -17,7 +17,7 @@ from itm.layers.packing import Packed, pack
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array, attention_details
 from itm.matcher.inputs import check_images
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.sgraf.blocks import (
     CACHE,
     AttentionFiltration,
@@ -41,7 +41,8 @@ class SGRAF(Matcher):
     In training a pair's score depends on the other images of the batch, because of batch norm.
 
     Args:
-        vocab_size: number V of words.
+        vocab_size: number V of words; None = the matcher takes all sizes that are not given from
+            the data module, before training starts.
         img_dim: width F of the region features.
         module: "SGR" or "SAF".
         num_regions: number R of regions of every image; a batch norm has a channel per position.
@@ -69,7 +70,7 @@ class SGRAF(Matcher):
 
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int | None = None,
         img_dim: int = 2048,
         module: str = "SGR",
         num_regions: int = 36,
@@ -85,11 +86,12 @@ class SGRAF(Matcher):
         dropout: float = 0.4,
         text: dict[str, Any] | None = None,
         *,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
+        assert vocab_size is not None  # else the matcher waits, see `itm.matcher.waiting`
         self.save_hyperparameters(ignore=OBJECTS)
         if module not in ("SGR", "SAF"):
             raise ValueError(f"module must be 'SGR' or 'SAF', got {module!r}")

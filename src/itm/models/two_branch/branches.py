@@ -1,5 +1,6 @@
 """Shared parts of the two-branch networks: the branches, and training on regions and phrases."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -115,6 +116,14 @@ class TwoBranch(Matcher):
     image: Branch
     sentence: Branch
     text_lr_scale: float
+
+    @classmethod
+    def lacks_sizes(cls, arguments: Mapping[str, Any]) -> bool:
+        """Whether the size that the text encoder needs is missing."""
+        name = (arguments.get("text") or {}).get("name", "mean")
+        if name == "bert":
+            return False
+        return arguments.get("sentence_dim" if name == "vectors" else "vocab_size") is None
 
     def encode_images(self, images: Images) -> Encoded:
         """Compute vectors (I, D) of the mean region, or (I, R, D) of all at level "region"."""

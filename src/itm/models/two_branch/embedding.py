@@ -11,7 +11,7 @@ from torch import Tensor
 from itm.batch import Encoded
 from itm.layers.functional import distances
 from itm.layers.sentence import sentence_encoder
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler
 from itm.models.two_branch.branches import LEVELS, Branch, TwoBranch
 from itm.utils.checks import check_choice
 
@@ -62,7 +62,7 @@ class TwoBranchEmbedding(TwoBranch):
         text_lr_scale: float = 1.0,
         level: str = "image",
         *,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):

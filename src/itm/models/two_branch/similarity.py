@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.functional import full, l2norm
 from itm.layers.sentence import sentence_encoder
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler
 from itm.models.two_branch.branches import EPS, LEVELS, Branch, Dense, TwoBranch
 from itm.utils.checks import check_choice
 
@@ -79,7 +79,7 @@ class TwoBranchSimilarity(TwoBranch):
         text_lr_scale: float = 1.0,
         level: str = "image",
         *,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):

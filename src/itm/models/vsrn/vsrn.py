@@ -15,7 +15,7 @@ from itm.layers.functional import full, full_precision, l2norm
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array
 from itm.matcher.inputs import Features, image_batches
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.vsrn.captioner import Captioner
 from itm.models.vsrn.reasoning import EPS, RegionReasoning
 from itm.text.vocabulary import PAD, START
@@ -35,7 +35,8 @@ class VSRN(Matcher):
     (region_norm="none", final_bn=True).
 
     Args:
-        vocab_size: number V of words.
+        vocab_size: number V of words; None = the matcher takes all sizes that are not given from
+            the data module, before training starts.
         img_dim: width F of the region features.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
@@ -63,7 +64,7 @@ class VSRN(Matcher):
 
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int | None = None,
         img_dim: int = 2048,
         word_dim: int = 300,
         embed_dim: int = 2048,
@@ -81,11 +82,12 @@ class VSRN(Matcher):
         caption_max_len: int = 60,
         caption_dropout: float = 0.2,
         *,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
+        assert vocab_size is not None  # else the matcher waits, see `itm.matcher.waiting`
         self.save_hyperparameters(ignore=OBJECTS)
         if measure not in ("cosine", "order"):
             raise ValueError(f"measure must be 'cosine' or 'order', got {measure!r}")
