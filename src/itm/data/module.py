@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from itm.batch import Captions, Pairs
 from itm.data.collate import Reader, caption_concepts, relevance_index, shuffled_images
+from itm.data.fingerprint import fingerprint
 from itm.data.layout import Split, read_split
 from itm.data.loaders import evaluation_loaders, training_loader
 from itm.data.needs import adopt, find_user
@@ -52,6 +53,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         self._splits: dict[str, Split] = {}
         self._readers: dict[str, Reader] = {}
         self._tables: dict[str, Tensor] = {}
+        self._fingerprint: dict[str, str] | None = None
 
     # Splits -----------------------------------------------------------------------------------
 
@@ -206,6 +208,12 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             device = (batch.images if isinstance(batch, Pairs) else batch).index.device
             self._tables[stage] = read_table(self.split(stage), device, self.resident)
         return look_up(batch, self._tables[stage])
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return what tells these data from others, see `itm.data.fingerprint`."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self)
+        return self._fingerprint
 
     def describe(self) -> str:
         """One line per split: images, captions, regions, width."""

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytorch_lightning.trainer.states import TrainerFn
+
+from itm.data.fingerprint import differences
+from itm.data.module import RegionDataModule
 from itm.data.needs import DataNeeds, same_words
 from itm.layers.text import as_text_encoder
 from itm.losses.base import as_loss
 from itm.matcher.waiting import build
 from itm.text.vocabulary import BertVocabulary, Tokens
+from itm.training.progress import say
 
 if TYPE_CHECKING:
-    from itm.data.module import RegionDataModule
     from itm.matcher.matcher import Matcher
 
 SPLITS = {"fit": "train", "validate": "val", "test": "test", "predict": "test"}
@@ -82,6 +86,65 @@ def take_data(matcher: Matcher, data: RegionDataModule, stage: str | None) -> No
         matcher.set_concepts(matcher.concepts)
     if stage == "fit":
         _prepare_loss(matcher, data)
+
+
+def setup(matcher: Matcher, stage: str) -> None:
+    """Check that the matcher is built, and that it can compute in the trainer's precision.
+
+    Raises:
+        ValueError: it waits for sizes, and the trainer has no data module that has them; or the
+            trainer keeps all weights in 16 bits.
+    """
+    precision = str(matcher.trainer.precision)
+    if precision in ("bf16-true", "16-true"):
+        raise ValueError(
+            f"precision={precision} keeps weights, norms and losses in 16 bits, but matchers "
+            "compute norms, softmax and losses in float32: use "
+            f"precision={precision.replace('true', 'mixed')}"
+        )
+    if matcher.pending is not None:
+        raise ValueError(
+            f"{type(matcher).__name__} was made without vocab_size, so it waits for a data module: "
+            "use trainer.fit(matcher, RegionDataModule(FOLDER)), or give vocab_size, img_dim and "
+            "the other sizes"
+        )
+
+
+def record_data(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
+    """Add the fingerprint of the training data to a checkpoint of a run."""
+    data = _training_data(matcher)
+    if data is not None:
+        checkpoint["data"] = data.fingerprint()
+
+
+def compare_data(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
+    """Compare the data of a checkpoint with those that training is to continue on.
+
+    Changed validation data are only reported.
+
+    Raises:
+        ValueError: the training data or the word lists have changed.
+    """
+    data = _training_data(matcher)
+    if data is None or "data" not in checkpoint:  # not training, or written by an older version
+        return
+    changed = differences(checkpoint["data"], data.fingerprint())
+    fatal = [text for text in changed if not text.startswith("val ")]
+    if fatal:
+        raise ValueError(
+            f"the data have changed since the checkpoint was written ({'; '.join(fatal)}): resume "
+            "with the data of the run, or start another run from its weights (init=RUN_FOLDER)"
+        )
+    if changed and matcher.trainer.is_global_zero:
+        say(f"resumed with other validation data: {'; '.join(changed)}", matcher.trainer)
+
+
+def _training_data(matcher: Matcher) -> RegionDataModule | None:
+    """Return the data module of a running training, if it is one of this library."""
+    trainer = None if matcher._trainer is None else matcher.trainer
+    data = getattr(trainer, "datamodule", None)
+    is_training = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+    return data if is_training and isinstance(data, RegionDataModule) else None
 
 
 def data_sizes(data: RegionDataModule, stage: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def losses(matcher: Trained, pairs: Pairs) -> dict[str, Tensor]:
     """
     loss = matcher.objective
     check_images(pairs.images, matcher)
-    images, captions = _encode_pairs(matcher, pairs)
+    images, captions = encode_pairs(matcher, pairs)
     terms = matcher.extra_losses(pairs, images, captions)
     if loss.gather:
         pairs, images, captions = gather_batch(pairs, images, captions)
@@ -57,7 +57,8 @@ def losses(matcher: Trained, pairs: Pairs) -> dict[str, Tensor]:
     return terms | {"total": torch.stack([full(term) for term in terms.values()]).sum()}
 
 
-def _encode_pairs(matcher: Trained, pairs: Pairs) -> tuple[Encoded, Encoded]:
+def encode_pairs(matcher: Trained, pairs: Pairs) -> tuple[Encoded, Encoded]:
+    """Encode both sides of a batch for training, in chunks if `chunk_size` is set."""
     if matcher.chunk_size is None:
         encode_images, encode_captions = matcher.training_encoders()
         return encode_images(pairs.images), encode_captions(pairs.captions)

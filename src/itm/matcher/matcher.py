@@ -16,12 +16,11 @@ from itm.batch import Captions, Chunk, Encoded, Images, Pairs
 from itm.layers.functional import full, full_precision
 from itm.layers.text import as_text_encoder
 from itm.losses.base import Loss, LossFunction, as_loss
-from itm.matcher import attachment, hub, loss_terms, optimisation, scoring, validation
+from itm.matcher import attachment, hub, loss_terms, optimisation, scoring, state, validation
 from itm.matcher.blocks import MEMORY_BUDGET
 from itm.matcher.compilation import CompiledMethods
 from itm.matcher.explanation import Details, attention_details
 from itm.matcher.optimisation import MakeOptimizer, MakeScheduler
-from itm.matcher.state import adapt_loss_state, pack_state, saved_arguments, unpack_state
 from itm.matcher.waiting import Pending, may_wait
 from itm.metrics.ranking import Ranks
 from itm.text.concepts import Concepts
@@ -236,25 +235,13 @@ class Matcher(CompiledMethods):
 
     data_needs = attachment.data_needs
     take_data = attachment.take_data
+    setup = attachment.setup
 
     def wait(self, arguments: dict[str, Any]) -> None:
         """Keep the constructor's arguments until `take_data` brings the missing sizes."""
         Matcher.__init__(self, *(arguments.get(name) for name in OBJECTS))
         assert not self.hparams  # Lightning makes the empty table when it is first read
         self.pending = Pending(arguments, dict(vars(self)))
-
-    def setup(self, stage: str) -> None:
-        """Check that the matcher is built.
-
-        Raises:
-            ValueError: it waits for sizes, and the trainer has no data module that has them.
-        """
-        if self.pending is not None:
-            raise ValueError(
-                f"{type(self).__name__} was made without vocab_size, so it waits for a data "
-                "module: use trainer.fit(matcher, RegionDataModule(FOLDER)), or give vocab_size, "
-                "img_dim and the other sizes"
-            )
 
     # Training ---------------------------------------------------------------------------------
 
@@ -301,16 +288,5 @@ class Matcher(CompiledMethods):
 
     # Checkpoints ------------------------------------------------------------------------------
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the class name and all word lists to a checkpoint."""
-        checkpoint["itm"] = pack_state(self)
-        checkpoint["hyper_parameters"] = saved_arguments(self)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the word lists of a checkpoint, and leave out the state of another loss.
-
-        Raises:
-            ValueError: this matcher already has other word lists.
-        """
-        unpack_state(self, checkpoint.get("itm", {}))
-        adapt_loss_state(self, checkpoint["state_dict"])
+    on_save_checkpoint = state.on_save_checkpoint
+    on_load_checkpoint = state.on_load_checkpoint

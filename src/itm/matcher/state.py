@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
@@ -10,10 +10,14 @@ from torch import Tensor
 from itm import __version__
 from itm.data.needs import content
 from itm.layers.text import as_text_encoder
+from itm.matcher.attachment import compare_data, record_data
 from itm.matcher.protocol import MatcherLike
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.vocabulary import vocabulary_from
+
+if TYPE_CHECKING:
+    from itm.matcher.matcher import Matcher
 
 FORMAT = 1
 LOSS = "loss."  # prefix of the loss's tensors
@@ -70,6 +74,25 @@ def unpack_state(matcher: MatcherLike, state: dict[str, Any]) -> None:
                 f"{len(mine)}): its weights only make sense with its own words; use the same "
                 f"training captions, or data.{name}=FILE with those of the checkpoint"
             )
+
+
+def on_save_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
+    """Add class name, word lists and the fingerprint of the training data to a checkpoint."""
+    checkpoint["itm"] = pack_state(matcher)
+    checkpoint["hyper_parameters"] = saved_arguments(matcher)
+    record_data(matcher, checkpoint)
+
+
+def on_load_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
+    """Take the word lists of a checkpoint, and leave out the state of another loss.
+
+    Raises:
+        ValueError: this matcher already has other word lists, or training would continue on other
+            data.
+    """
+    compare_data(matcher, checkpoint)
+    unpack_state(matcher, checkpoint.get("itm", {}))
+    adapt_loss_state(matcher, checkpoint["state_dict"])
 
 
 def adapt_loss_state(matcher: MatcherLike, tensors: dict[str, Tensor]) -> None:

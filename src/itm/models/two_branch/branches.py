@@ -36,7 +36,6 @@ class BatchNorm(nn.BatchNorm1d):
 
     def __init__(self, width: int, momentum: float, eps: float, biased: bool):
         super().__init__(width, eps, momentum)
-        self.weigh = momentum
         self.biased = biased
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,10 +45,14 @@ class BatchNorm(nn.BatchNorm1d):
             return batch_norm(x, mean, var, self.weight, self.bias, False, eps=self.eps)
         # Use copies: tensors that autograd has saved must not change before backward.
         mean, var = mean.clone(), var.clone()
-        out = batch_norm(x, mean, var, self.weight, self.bias, True, self.weigh, self.eps)
+        # None, set by Lightning's weight averaging, means the mean of all batches.
+        weigh = self.momentum
+        if weigh is None:
+            weigh = 1 / (1 + int(self.num_batches_tracked))
+        out = batch_norm(x, mean, var, self.weight, self.bias, True, weigh, self.eps)
         with torch.no_grad():
             if self.biased:  # torch has added weigh * n / (n - 1) x the biased variance
-                added = var - (1 - self.weigh) * self.running_var
+                added = var - (1 - weigh) * self.running_var
                 var = var - added / len(x)
             self.running_mean.copy_(mean)
             self.running_var.copy_(var)
