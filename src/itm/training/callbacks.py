@@ -10,6 +10,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
+from itm.training.progress import log
+
 
 class StepSeed(Callback):
     """Seed every training batch from (seed, process, batch number).
@@ -105,10 +107,12 @@ class Health(Callback):
             hinge = None if loss is None else loss.ranked.hinge()
             warms_up = hinge is not None and hinge.warmup_steps is not None
             first = "start with all negatives (loss.warmup_steps=2000, or loss.negatives=all), or "
-            rank_zero_warn(
+            text = (
                 f"training seems to have collapsed to equal scores: {sign}; "
                 f"{first if warms_up else ''}lower optimizer.lr"
             )
+            rank_zero_warn(text)
+            log(f"warning: {text}")
         self._warned = True
 
     @staticmethod

@@ -70,7 +70,7 @@ class Bar(RichProgressBar):
 
 
 class EpochLine(Callback):
-    """Write a line after each epoch, and a line when early stopping ends the training.
+    """Write a line after each epoch, when early stopping ends training, and when weights return.
 
     An example: `epoch 3/30  loss 2.17  val rsum 287.0 (best)  lr 2e-4  1:12`. The loss is the mean
     over the pairs of the epoch, in a resumed epoch over those since it was resumed; several
@@ -140,6 +140,14 @@ class EpochLine(Callback):
         beaten = self._before is None or sign * float(now) > sign * self._before
         best = _best_score(trainer)  # in this epoch too, if it had several validations
         return beaten and (best is None or sign * float(now) >= sign * best)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say whose weights are tested, if those of the best validation were restored."""
+        keeper: Any = trainer.checkpoint_callback
+        best = getattr(keeper, "best_model_path", None)
+        if best and trainer.ckpt_path == best and trainer.is_global_zero:
+            name = str(keeper.monitor).replace("/", " ")
+            say(f"restored the weights of the best {name}, {_best_score(trainer):.1f}", trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say which early stopping ended the training."""
