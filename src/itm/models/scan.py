@@ -6,16 +6,15 @@ itself, which CASC shares, is in `itm.layers.cross_attention`.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.cross_attention import CrossAttention
-from itm.layers.functional import l2norm
 from itm.layers.projection import Norms, region_projection
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, attention_details
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
+from itm.models.parts import encode_regions, encode_words
 from itm.utils.options import flat, flat_keywords
 
 
@@ -79,18 +78,11 @@ class SCAN(Matcher):
 
     def encode_images(self, images: Images) -> Encoded:
         """Compute region vectors (I, R, D)."""
-        regions = self.image(images.regions)
-        regions = l2norm(regions) if self.norms.normalize_images else regions
-        return self.cross.prepare(Encoded(parts=regions, mask=images.mask))
+        return encode_regions(images, self.image, self.norms, self.cross)
 
     def encode_captions(self, captions: Captions) -> Encoded:
         """Compute word vectors (C, L, D), zero beyond each caption's length."""
-        words, mask = self.text(captions)
-        return Encoded(
-            parts=l2norm(words) if self.norms.normalize_words else words,
-            mask=mask,
-            aux={"lengths": torch.tensor(captions.lengths)},  # stays on the host
-        )
+        return encode_words(captions, self.text, self.norms)
 
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
         """Compute scores (I, C)."""

@@ -145,7 +145,7 @@ def test_counts_that_do_not_fit_the_data_are_an_error(make, message, folder, tmp
 def test_a_wrong_option_fails_before_the_data_are_there():
     with pytest.raises(TypeError, match="embed_dims"):
         VSRN(embed_dims=8)
-    with pytest.raises(ValueError, match="'SGR' or 'SAF'"):
+    with pytest.raises(ValueError, match="module.*'SGR'.*'SAF'"):
         SGRAF(module="SAM")
     with pytest.raises(TypeError, match="direktion"):
         SCAN(direktion="i2t")

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.cross_attention import CrossAttention
-from itm.layers.functional import l2norm
 from itm.layers.projection import Norms, region_projection
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import WAYS, Details, array, strongest
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.casc.attention import TwoWayAttention
 from itm.models.casc.label_head import LabelHead, LabelOptions
+from itm.models.parts import encode_regions, encode_words
 from itm.text.labels import label_weights
 from itm.utils.options import flat, flat_keywords
 
@@ -120,18 +120,11 @@ class CASC(Matcher):
 
     def encode_images(self, images: Images) -> Encoded:
         """Compute region vectors (I, R, D)."""
-        regions = self.image(images.regions)
-        regions = l2norm(regions) if self.norms.normalize_images else regions
-        return self._sides[0].prepare(Encoded(parts=regions, mask=images.mask))
+        return encode_regions(images, self.image, self.norms, self._sides[0])
 
     def encode_captions(self, captions: Captions) -> Encoded:
         """Compute word vectors (C, L, D), zero beyond each caption's length."""
-        words, mask = self.text(captions)
-        return Encoded(
-            parts=l2norm(words) if self.norms.normalize_words else words,
-            mask=mask,
-            aux={"lengths": torch.tensor(captions.lengths)},  # stays on the host
-        )
+        return encode_words(captions, self.text, self.norms)
 
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
         """Compute scores (I, C): local plus global, or only local with a single direction."""

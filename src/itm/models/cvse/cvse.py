@@ -18,7 +18,7 @@ from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.functional import full, full_precision, l2norm, masked_mean, xavier_
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array, strongest
-from itm.matcher.inputs import check_images
+from itm.matcher.inputs import check_batch, check_images
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.cvse.consensus import (
     EPS,
@@ -225,14 +225,14 @@ class CVSE(Matcher):
     def _image(self, images: Images) -> tuple[Tensor, Tensor]:
         """Compute instance vectors v0 (I, D) and their attention (I, R)."""
         check_images(images, self)
-        self._check_batch(len(images.regions))
+        check_batch(len(images.regions), self)
         regions = self.image(images.regions)  # (I, R, D)
         parts = full(regions) if self.layers.no_imgnorm else l2norm(regions, eps=EPS)
         return self.image_attention(parts, masked_mean(parts, images.mask), images.mask)
 
     def _text(self, captions: Captions) -> tuple[Tensor, Tensor]:
         """Compute instance vectors t0 (C, D) and their attention (C, L)."""
-        self._check_batch(len(captions.lengths))
+        check_batch(len(captions.lengths), self)
         words, mask = self.text(captions)
         parts = l2norm(words, eps=EPS)  # (C, L, D)
         return self.text_attention(parts, l2norm(masked_mean(parts, mask), eps=EPS), mask)
@@ -243,13 +243,6 @@ class CVSE(Matcher):
         if self.levels.fusion == "multiple":
             return l2norm(instance * consensus, eps=EPS)
         return l2norm(alpha * instance + (1 - alpha) * consensus, eps=EPS)
-
-    def _check_batch(self, size: int) -> None:
-        if self.training and self.layers.use_batchnorm and size < 2:
-            raise ValueError(
-                "CVSE cannot train on a batch of one, because its batch norms need at least two: "
-                "use data.drop_last=true or another data.batch_size"
-            )
 
     @property
     def label_dim(self) -> int:

@@ -16,7 +16,7 @@ from itm.layers.functional import full, l2norm, xavier_
 from itm.layers.packing import Packed, pack
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array, attention_details
-from itm.matcher.inputs import check_images
+from itm.matcher.inputs import check_batch, check_images
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.sgraf.blocks import (
     CACHE,
@@ -27,6 +27,7 @@ from itm.models.sgraf.blocks import (
     unit_attention,
     word_attention,
 )
+from itm.utils.checks import check_choice
 
 
 class SGRAF(Matcher):
@@ -93,8 +94,7 @@ class SGRAF(Matcher):
         super().__init__(loss, optimizer, scheduler)
         assert vocab_size is not None  # else the matcher waits, see `itm.matcher.waiting`
         self.save_hyperparameters(ignore=OBJECTS)
-        if module not in ("SGR", "SAF"):
-            raise ValueError(f"module must be 'SGR' or 'SAF', got {module!r}")
+        check_choice("module", module, ("SGR", "SAF"))
         if module == "SGR" and sgr_steps < 1:
             raise ValueError(f"SGR needs at least one step, got sgr_steps={sgr_steps}")
         self.num_regions = num_regions
@@ -126,11 +126,7 @@ class SGRAF(Matcher):
             ValueError: the number of regions is not R, or a training batch has one image only.
         """
         check_images(images, self)
-        if self.training and len(images.regions) < 2:
-            raise ValueError(
-                "SGRAF cannot train on a batch of 1 image, because its batch norm needs at least "
-                "2: use data.drop_last=true or another data.batch_size"
-            )
+        check_batch(len(images.regions), self)
         parts = self.image(images.regions)  # (I, R, D)
         parts = full(parts) if self.no_imgnorm else l2norm(parts)
         return Encoded(self.image_global(parts, images.mask), parts, images.mask)

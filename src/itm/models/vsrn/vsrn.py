@@ -16,9 +16,11 @@ from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array
 from itm.matcher.inputs import Features, image_batches
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
+from itm.matcher.scoring import evaluating
 from itm.models.vsrn.captioner import Captioner
 from itm.models.vsrn.reasoning import EPS, RegionReasoning
 from itm.text.vocabulary import PAD, START
+from itm.utils.checks import check_choice
 
 
 class VSRN(Matcher):
@@ -89,8 +91,7 @@ class VSRN(Matcher):
         super().__init__(loss, optimizer, scheduler)
         assert vocab_size is not None  # else the matcher waits, see `itm.matcher.waiting`
         self.save_hyperparameters(ignore=OBJECTS)
-        if measure not in ("cosine", "order"):
-            raise ValueError(f"measure must be 'cosine' or 'order', got {measure!r}")
+        check_choice("measure", measure, ("cosine", "order"))
         self.measure = measure
         self.use_abs = use_abs
         self.no_imgnorm = no_imgnorm
@@ -186,12 +187,8 @@ class VSRN(Matcher):
                 "this matcher has no captioner: train it with caption_weight > 0, or load its "
                 "weights with from_published(..., captioner=...)"
             )
-        training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             return self.captioner.greedy(self.image(images)[1], images.mask, start)
-        finally:
-            self.train(training)
 
     def describe(self, features: Features, batch_size: int = 128) -> list[str]:
         """Generate a sentence for each image, in eval mode.
