@@ -166,7 +166,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         """
         split, (rank, processes) = self.split("train"), rank_and_size()
         size = self._train_size(split)
-        overfits = self.trainer is not None and self.trainer.overfit_batches > 0
+        overfits = getattr(self.trainer, "overfit_batches", 0) > 0  # Lightning does not declare it
         sampler = (FixedSampler if overfits else PairSampler)(
             split.caption_image[:size],
             self.batch_size,

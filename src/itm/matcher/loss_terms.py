@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -31,7 +31,8 @@ class Trained(MatcherLike, Protocol):
     def extra_losses(  # noqa: D102
         self, pairs: Pairs, images: Encoded, captions: Encoded
     ) -> dict[str, Tensor]: ...
-    def log(self, name: str, value: Any, **options: Any) -> None: ...  # noqa: D102
+    @property
+    def log(self) -> Callable[..., None]: ...  # noqa: D102
 
 
 def losses(matcher: Trained, pairs: Pairs) -> dict[str, Tensor]:

@@ -264,7 +264,10 @@ class Matcher(CompiledMethods):
         """Leave out the data module, too: its features stay on disk."""
         return {name: x for name, x in super().__getstate__().items() if name != "data"}
 
-    losses = loss_terms.losses
+    def losses(self, pairs: Pairs) -> dict[str, Tensor]:
+        """Compute all loss terms of a batch, see `itm.matcher.loss_terms.losses`."""
+        return loss_terms.losses(self, pairs)
+
     training_step = loss_terms.training_step
 
     @property

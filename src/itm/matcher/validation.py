@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -30,7 +31,8 @@ class Validated(MatcherLike, Protocol):
 
     @property
     def trainer(self) -> Any: ...  # noqa: D102
-    def log(self, name: str, value: Any, **options: Any) -> None: ...  # noqa: D102
+    @property
+    def log(self) -> Callable[..., None]: ...  # noqa: D102
 
 
 def on_epoch_start(matcher: Validated) -> None:

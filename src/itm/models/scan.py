@@ -47,6 +47,15 @@ class SCAN(Matcher):
 
     Raises:
         ValueError: an option is unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = SCAN(len(vocab), img_dim=6, embed_dim=8, direction="i2t")
+        >>> matcher.vocab = vocab
+        >>> matcher.score(np.ones((3, 5, 6), np.float32), ["a red dog", "cat"]).shape
+        (3, 2)
     """
 
     @flat_keywords

@@ -59,6 +59,15 @@ class CASC(Matcher):
 
     Raises:
         ValueError: an option is unknown, or the number of positive weights is not K.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = CASC(len(vocab), img_dim=6, embed_dim=8, num_labels=4, hidden=16)
+        >>> matcher.vocab = vocab
+        >>> matcher.score(np.ones((3, 5, 6), np.float32), ["a red dog", "cat"]).shape
+        (3, 2)
     """
 
     needs_labels: ClassVar[bool] = True

@@ -27,7 +27,6 @@ from itm.models.cvse.consensus import (
     LayerOptions,
     Levels,
     SelfAttention,
-    graph_from_counts,
     mix_labels,
     mixture,
 )
@@ -72,6 +71,15 @@ class CVSE(Matcher):
 
     Raises:
         ValueError: an option is unknown, or `concept_vectors` is a path.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = CVSE(len(vocab), img_dim=6, embed_dim=8, num_regions=5, num_concepts=4)
+        >>> matcher.vocab = vocab
+        >>> matcher.embed(captions=["a red dog", "cat"]).shape  # both levels side by side
+        (2, 16)
     """
 
     needs_concepts = True
@@ -140,21 +148,7 @@ class CVSE(Matcher):
         Raises:
             ValueError: the number of concepts is not K, or the vectors are not G wide.
         """
-        size, width = self.graph.vectors.shape
-        if len(concepts) != size:
-            raise ValueError(f"{len(concepts)} concepts for a matcher with num_concepts={size}")
-        given = self.concept_vectors
-        vectors = concepts.vectors if given is None else np.asarray(given, np.float32)
-        if vectors is not None:
-            if vectors.shape[1] != width:
-                raise ValueError(
-                    f"the concepts' word vectors are {vectors.shape[1]} wide, but the matcher has "
-                    f"concept_dim={width}: set concept_dim={vectors.shape[1]}"
-                )
-            self.graph.vectors.copy_(torch.from_numpy(vectors))
-        if concepts.counts is not None and concepts.adjacency is not None:
-            counts, together = map(torch.from_numpy, (concepts.counts, concepts.adjacency))
-            self.graph.adjacency.copy_(graph_from_counts(counts, together))
+        self.graph.fill(concepts, self.concept_vectors)
         self.concepts = concepts
 
     def encode_images(self, images: Images) -> Encoded:

@@ -255,9 +255,10 @@ class AttentionFiltration(nn.Module):
         """
         momentum, size, tracked = self.norm.momentum, len(mean), self.norm.num_batches_tracked
         assert tracked is not None
+        kept: Tensor | float
         if momentum is None:
             kept = tracked / (tracked + size)
-            share = torch.full_like(mean, 1.0) / (tracked + size)
+            share = torch.ones_like(mean) / (tracked + size)
         else:
             later = torch.arange(size - 1, -1, -1, dtype=mean.dtype, device=mean.device)
             kept, share = (1 - momentum) ** size, momentum * (1 - momentum) ** later

@@ -64,6 +64,16 @@ class SGRAF(Matcher):
 
     Raises:
         ValueError: the module is unknown, or SGR has no steps.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = SGRAF(len(vocab), img_dim=6, module="SAF", num_regions=5, embed_dim=8)
+        >>> matcher.vocab = vocab
+        >>> scores = matcher.score(np.ones((3, 5, 6), np.float32), ["a red dog", "cat"])
+        >>> bool(((0 < scores) & (scores < 1)).all())
+        True
     """
 
     # Not `similarity`: it loops over the length groups of a batch, which differ between batches.

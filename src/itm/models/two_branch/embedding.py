@@ -44,6 +44,16 @@ class TwoBranchEmbedding(TwoBranch):
         loss: see `Matcher`.
         optimizer: see `Matcher`.
         scheduler: see `Matcher`.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = TwoBranchEmbedding(len(vocab), img_dim=6, hidden_dim=16, embed_dim=8)
+        >>> matcher.vocab = vocab
+        >>> scores = matcher.score(np.ones((3, 5, 6), np.float32), ["a red dog", "cat"])
+        >>> bool((scores < 0).all())  # negative distances
+        True
     """
 
     def __init__(

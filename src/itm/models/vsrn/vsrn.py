@@ -62,6 +62,17 @@ class VSRN(Matcher):
 
     Raises:
         ValueError: an option is unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = VSRN(len(vocab), img_dim=6, embed_dim=8, num_gcn=1)
+        >>> matcher.vocab = vocab
+        >>> matcher.embed(captions=["a red dog", "cat"]).shape
+        (2, 8)
+        >>> len(matcher.describe(np.ones((3, 5, 6), np.float32)))  # one sentence per image
+        3
     """
 
     def __init__(
