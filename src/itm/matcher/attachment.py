@@ -15,7 +15,7 @@ from itm.data.module import RegionDataModule
 from itm.data.needs import DataNeeds, same_words
 from itm.layers.text import as_text_encoder
 from itm.losses.base import as_loss
-from itm.matcher.waiting import build
+from itm.matcher.waiting import build, check_built
 from itm.text.vocabulary import BertVocabulary, Tokens
 from itm.training.progress import say
 
@@ -102,12 +102,7 @@ def setup(matcher: Matcher, stage: str) -> None:
             "compute norms, softmax and losses in float32: use "
             f"precision={precision.replace('true', 'mixed')}"
         )
-    if matcher.pending is not None:
-        raise ValueError(
-            f"{type(matcher).__name__} was made without vocab_size, so it waits for a data module: "
-            "use trainer.fit(matcher, RegionDataModule(FOLDER)), or give vocab_size, img_dim and "
-            "the other sizes"
-        )
+    check_built(matcher)
 
 
 def record_data(matcher: Matcher, checkpoint: dict[str, Any]) -> None:

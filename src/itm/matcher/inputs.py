@@ -21,6 +21,7 @@ from itm.data.padding import (
 )
 from itm.layers.text import as_text_encoder
 from itm.matcher.protocol import MatcherLike
+from itm.matcher.waiting import check_built
 
 
 def tokenise(
@@ -37,6 +38,7 @@ def tokenise(
         ValueError: the matcher has no vocabulary, or a larger one than it was built for; captions
             are not a list of strings; or the text encoder reads words but got sentence vectors.
     """
+    check_built(matcher)
     if isinstance(captions, np.ndarray) and captions.dtype.kind in "fiu":
         _check_vectors(matcher, captions)
         vectors = torch.from_numpy(np.array(captions, np.float32))
@@ -131,6 +133,7 @@ def check_images(images: Images, matcher: MatcherLike) -> None:
     Raises:
         ValueError: the width differs from `img_dim`, or the number of regions from `num_regions`.
     """
+    check_built(matcher)
     name, width = type(matcher).__name__, images.regions.shape[-1]
     known = matcher.hparams.get("img_dim", width)
     if width != known:

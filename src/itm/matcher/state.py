@@ -12,6 +12,7 @@ from itm.data.needs import content
 from itm.layers.text import as_text_encoder
 from itm.matcher.attachment import compare_data, record_data
 from itm.matcher.protocol import MatcherLike
+from itm.matcher.waiting import check_built
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.vocabulary import vocabulary_from
@@ -42,11 +43,7 @@ def saved_arguments(matcher: MatcherLike) -> dict[str, Any]:
     Raises:
         ValueError: the matcher still waits for its sizes.
     """
-    if matcher.pending is not None:
-        raise ValueError(
-            f"{type(matcher).__name__} was made without vocab_size and has seen no data yet, so it "
-            "has no weights to save: train it first, or give vocab_size"
-        )
+    check_built(matcher)
     arguments = dict(matcher.hparams)
     if added := as_text_encoder(matcher.text).saved_arguments():
         arguments["text"] = {**arguments["text"], **added}

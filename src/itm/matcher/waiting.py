@@ -59,6 +59,16 @@ def _try_out(cls: type, arguments: Mapping[str, Any]) -> None:
         cls(**{**arguments, **_missing(cls, arguments, TRIAL)})
 
 
+def check_built(matcher: Any) -> None:
+    """Raise ValueError if a matcher still waits for its sizes."""
+    if matcher.pending is not None:
+        raise ValueError(
+            f"{type(matcher).__name__} was made without all of its sizes, so it has no weights and "
+            "waits for a data module: use trainer.fit(matcher, RegionDataModule(FOLDER)), or give "
+            "vocab_size, img_dim and the other sizes"
+        )
+
+
 def build(matcher: Any, sizes: Mapping[str, Any]) -> None:
     """Build a waiting matcher with the sizes of the data.
 

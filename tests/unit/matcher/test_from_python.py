@@ -154,11 +154,13 @@ def test_a_wrong_option_fails_before_the_data_are_there():
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 def test_a_waiting_matcher_says_that_it_waits(folder, tmp_path):
     matcher = VSRN(**SMALL, loss=Triplet())
-    with pytest.raises(ValueError, match="has no weights to save"):
+    with pytest.raises(ValueError, match="it has no weights and waits"):
         matcher.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ValueError, match="waits for a data module"):
+        matcher.score(np.zeros((2, 4, 6), np.float32), ["a dog"])
     data = data_of(folder)
     data.setup()
-    with pytest.raises(ValueError, match="it waits for a data module"):
+    with pytest.raises(ValueError, match="waits for a data module"):
         trainer_of(tmp_path, limit_val_batches=0).fit(matcher, data.train_dataloader())
 
 
