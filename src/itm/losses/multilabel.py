@@ -133,7 +133,7 @@ class MultiLabel(Loss):
         if labels is None:
             raise ValueError(
                 "loss=multilabel needs the labels (C, K) of each caption's image: pass labels=... "
-                "to matcher.pairs, or build the data module with needs=['labels']"
+                "to matcher.pairs, or train with a RegionDataModule, which brings them"
             )
         if labels.shape[1] != count:
             raise ValueError(

@@ -40,7 +40,7 @@ def data_needs(matcher: Matcher, stage: str | None) -> DataNeeds:
     text = _text_options(matcher)
     return DataNeeds(
         frozenset(name for name, is_needed in needed.items() if is_needed),
-        1 if loss is None else loss.sentences,
+        1 if loss is None or matcher.data is not None else loss.sentences,  # `itm.build` chose
         text.get("name") == "vectors" or as_text_encoder(matcher.text).needs_vectors,
         _own_vocabulary(matcher),
         matcher.labels,

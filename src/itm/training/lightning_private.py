@@ -74,7 +74,7 @@ def plan_validation(checkpoint: dict[str, Any], due: bool) -> None:
 
 
 def loader_state(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
-    """The state of the training loader in `checkpoint`; None if its loader keeps no state."""
+    """Return the state of the training loader in `checkpoint`, or None if it keeps none."""
     states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader")
     return states[0] if states else None
 

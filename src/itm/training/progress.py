@@ -1,4 +1,4 @@
-"""One line per epoch, on the terminal and in the run's log file."""
+"""Show how a run goes: the progress bar, one line per epoch, and the run's log file."""
 
 from __future__ import annotations
 

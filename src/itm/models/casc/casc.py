@@ -169,8 +169,8 @@ class CASC(Matcher):
         if labels is None:
             raise ValueError(
                 "CASC trains on the labels (C, K) of each caption's image: pass labels=... to "
-                "matcher.pairs, build the data module with needs=['labels'], or build the matcher "
-                "with label_weight=0"
+                "matcher.pairs, train with a RegionDataModule, which brings them, or build the "
+                "matcher with label_weight=0"
             )
         terms = []
         for side in self._sides:
