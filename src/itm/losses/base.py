@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from itm.batch import Encoded, Pairs
 
 Sides = tuple[Encoded, Encoded]  # images, captions
-LossFunction = Callable[[Tensor, Pairs, Sides], Tensor]
 
 
 class Hinge(NamedTuple):
@@ -110,6 +109,9 @@ class Loss(nn.Module):
         hinge = self.ranked.hinge()
         own = getattr(self, "reduction", None) if hinge is None else hinge.reduction
         return own == "sum"
+
+
+LossFunction = Loss | Callable[[Tensor, Pairs, Sides], Tensor]
 
 
 def as_loss(loss: Any) -> Loss:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+# A size that equals the constructor's default counts as not given: LightningCLI passes them all.
+SIZES = ("img_dim", "num_regions", "num_labels", "num_concepts", "sentence_dim")
 # Sizes with which a constructor is tried out.
 TRIAL = {"vocab_size": 8, "img_dim": 8, "sentence_dim": 8}
 
@@ -34,7 +36,8 @@ def may_wait(init: Callable[..., None]) -> Callable[..., None]:
 
     Only the constructor of the object's own class waits, not one that it calls by `super()`.
     """
-    names = list(inspect.signature(init).parameters)[1:]
+    parameters = inspect.signature(init).parameters
+    names, defaults = list(parameters)[1:], {n: p.default for n, p in parameters.items()}
     if "vocab_size" not in names:
         return init
 
@@ -43,6 +46,7 @@ def may_wait(init: Callable[..., None]) -> Callable[..., None]:
         given = dict(zip(names, args, strict=False)) | arguments
         own = type(self).__init__ is accept and len(args) <= len(names)
         if own and self.lacks_sizes(given):
+            given = {n: x for n, x in given.items() if n not in SIZES or x != defaults.get(n)}
             _try_out(type(self), given)
             self.wait(given)
         else:

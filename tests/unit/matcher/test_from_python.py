@@ -132,7 +132,7 @@ def test_sizes_that_do_not_fit_the_data_are_an_error(sizes, message, folder, tmp
     [
         (lambda: CVSE(**SMALL, num_concepts=9), "num_concepts=9"),
         (lambda: CASC(**SMALL, num_labels=9), "num_labels=9"),
-        (lambda: SGRAF(**SMALL, num_regions=36), "num_regions=36, but the data have 4"),
+        (lambda: SGRAF(**SMALL, num_regions=7), "num_regions=7, but the data have 4"),
     ],
 )
 def test_counts_that_do_not_fit_the_data_are_an_error(make, message, folder, tmp_path):
