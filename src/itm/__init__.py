@@ -10,8 +10,9 @@ import lazy_loader  # `import itm` costs milliseconds; a name is imported when i
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, _, __all__ = lazy_loader.attach(
     __name__,
+    submodules=["data", "losses", "matcher", "metrics", "models", "relevance", "text"],
     submod_attrs={
         "app.build": ["build", "list_models"],
         "checkpoints.folder": ["load"],
@@ -21,7 +22,19 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
 )
 __all__ += ["__version__"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 if TYPE_CHECKING:
+    from itm import data as data
+    from itm import losses as losses
+    from itm import matcher as matcher
+    from itm import metrics as metrics
+    from itm import models as models
+    from itm import relevance as relevance
+    from itm import text as text
     from itm.app.build import build as build
     from itm.app.build import list_models as list_models
     from itm.checkpoints.folder import load as load

@@ -65,7 +65,7 @@ def command(cfg: DictConfig) -> float:
     if trainer.is_global_zero:
         (out / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
         # Read by resume=; Hydra's own record is rewritten by every attempt, and not at once.
-        write_json(out / "run.json", {**record, "overrides": overrides})
+        write_json(out / "run.json", {**record, "overrides": overrides, "data": data.fingerprint()})
     size = parameters_m(matcher)
     if trainer.is_global_zero:
         say(f"{type(matcher).__name__}: {size:.2f} M parameters\n{data.describe()}\n{out}")

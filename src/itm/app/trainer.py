@@ -14,6 +14,7 @@ def build_trainer(cfg: DictConfig) -> Any:
     import torch  # late, since `--help` need not wait for it
 
     from itm.training.callbacks import SameConfiguration
+    from itm.training.progress import Bar
 
     precision = cfg.trainer.precision
     if precision == "auto":
@@ -25,6 +26,7 @@ def build_trainer(cfg: DictConfig) -> Any:
         callbacks=[
             *instantiate(cfg.callbacks).values(),
             SameConfiguration(OmegaConf.to_yaml(cfg)),
+            *([Bar()] if cfg.trainer.get("enable_progress_bar") else []),
         ],
         logger=list(instantiate(cfg.logger).values()),
     )

@@ -18,7 +18,7 @@ from itm.utils.devices import find_device
 from itm.utils.readers import reader
 
 if TYPE_CHECKING:
-    from itm.matcher.matcher import Loss, Matcher
+    from itm.matcher.matcher import LossFunction, Matcher
 
 __all__ = ["load", "matcher_class", "save"]
 
@@ -26,7 +26,7 @@ __all__ = ["load", "matcher_class", "save"]
 @reader()
 def load(
     path: str | Path,
-    loss: Loss | None = None,
+    loss: LossFunction | None = None,
     model_class: str | type[Matcher] | None = None,
     device: str = "cpu",
 ) -> Matcher:

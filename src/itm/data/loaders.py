@@ -42,14 +42,20 @@ def training_loader(reader: Reader, sampler: PairSampler, options: Loading) -> P
     )
 
 
-def evaluation_loaders(reader: Reader, options: Loading) -> list[DataLoader]:
+def evaluation_loaders(
+    reader: Reader, options: Loading, in_order: bool = False
+) -> list[DataLoader]:
     """Two loaders: images once, captions once.
 
-    Each process gets its own share. Captions come by length, so that batches have little padding.
+    Each process gets its own share. Captions come by length, so that batches have little padding;
+    `in_order` keeps the order of the file, so that the first batches belong to the first images.
     """
     rank, processes = rank_and_size()
     images = np.arange(reader.split.num_images)[rank::processes]
-    captions = np.argsort(reader.lengths, kind="stable")[rank::processes]
+    captions = np.arange(len(reader.lengths))
+    if not in_order:
+        captions = np.argsort(reader.lengths, kind="stable")
+    captions = captions[rank::processes]
     return [
         DataLoader(
             range(len(reader.split.captions)),  # type: ignore[arg-type]

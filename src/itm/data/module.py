@@ -14,12 +14,14 @@ from torch.utils.data import DataLoader
 from itm.batch import Captions, Pairs
 from itm.data.augmentation import Augmentation
 from itm.data.collate import Reader, caption_concepts, relevance_index
+from itm.data.fingerprint import fingerprint
 from itm.data.layout import Split, read_captions, read_split
 from itm.data.loaders import evaluation_loaders, training_loader
+from itm.data.needs import adopt, find_user
 from itm.data.noise import describe_noise, read_noise, shuffled_images
 from itm.data.options import Loading, Splits, WordLists
 from itm.data.resident import look_up, read_table
-from itm.data.sampler import PairLoader, PairSampler
+from itm.data.sampler import FixedSampler, PairLoader, PairSampler
 from itm.data.word_lists import (
     check_source,
     find_concepts,
@@ -62,6 +64,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         self._splits: dict[str, Split] = {}
         self._readers: dict[str, Reader] = {}
         self._tables: dict[str, Tensor] = {}
+        self._fingerprint: dict[str, str] | None = None
 
     # Splits -----------------------------------------------------------------------------------
 
@@ -100,7 +103,10 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         return self.split("test")
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the vocabulary, and the word lists that are needed."""
+        """Make the vocabulary, and the word lists that the trainer's matcher or `needs` name."""
+        user = find_user(self.trainer)
+        if user is not None:
+            adopt(self, user.data_needs(stage))
         if self.vocabulary is None:
             self._check_sources()
             self.vocabulary = find_vocabulary(
@@ -119,6 +125,12 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             self.concept_vocabulary = find_concepts(
                 self.concepts, self._train_captions, self.num_concepts, tokenizer
             )
+        if user is not None:
+            user.take_data(self, stage)
+
+    def forget_readers(self) -> None:
+        """Make the readers anew when they are next used, after a change of words or needs."""
+        self._readers.clear()
 
     def _check_sources(self) -> None:
         """Refuse prepared files that were made from other captions."""
@@ -197,7 +209,8 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         """
         split, (rank, processes) = self.split("train"), rank_and_size()
         size = self._train_size(split)
-        sampler = PairSampler(
+        overfits = getattr(self.trainer, "overfit_batches", 0) > 0  # Lightning does not declare it
+        sampler = (FixedSampler if overfits else PairSampler)(
             split.caption_image[:size],
             self.batch_size,
             self.seed,
@@ -219,11 +232,13 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader]:
         """Two loaders: images once, captions once."""
-        return evaluation_loaders(self.reader("val"), self)
+        limit = None if self.trainer is None else self.trainer.limit_val_batches
+        return evaluation_loaders(self.reader("val"), self, in_order=_leaves_out(limit))
 
     def test_dataloader(self) -> list[DataLoader]:
         """Two loaders: images once, captions once."""
-        return evaluation_loaders(self.reader("test"), self)
+        limit = None if self.trainer is None else self.trainer.limit_test_batches
+        return evaluation_loaders(self.reader("test"), self, in_order=_leaves_out(limit))
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Let a matcher check a training batch while it is on the host."""
@@ -244,6 +259,12 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             self._tables[stage] = read_table(self.split(stage), device, self.resident)
         return look_up(batch, self._tables[stage])
 
+    def fingerprint(self) -> dict[str, str]:
+        """Return what tells these data from others, see `itm.data.fingerprint`."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self)
+        return self._fingerprint
+
     def describe(self) -> str:
         """Describe each split in a line: images, captions, regions, width."""
         lines = []
@@ -254,3 +275,8 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
                 f"captions, {split.regions} regions of width {split.width}, {split.features.dtype}"
             )
         return "\n".join(lines)
+
+
+def _leaves_out(limit: int | float | None) -> bool:
+    """Whether a trainer's limit may leave out batches: a number of them, or a share below 1."""
+    return limit is not None and (isinstance(limit, int) or limit < 1)

@@ -67,7 +67,8 @@ def make_captions(
     )
 
 
-def _tensor(values: Any) -> Tensor | None:
+def optional_tensor(values: Any) -> Tensor | None:
+    """Return values as float32, or None for None."""
     return None if values is None else torch.as_tensor(np.asarray(values), dtype=torch.float32)
 
 

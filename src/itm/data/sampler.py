@@ -112,6 +112,13 @@ class PairSampler(Sampler[list[int]]):
         return np.array([i for i in range(first, last + 1) if i != caption], dtype=np.int64)
 
 
+class FixedSampler(PairSampler):
+    """The same batches in every epoch, for `Trainer(overfit_batches=...)`."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Keep the shuffle of the first epoch."""
+
+
 class PairLoader(DataLoader):
     """Load the batches of a `PairSampler`; checkpoints store its place in the epoch.
 

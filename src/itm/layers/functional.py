@@ -155,3 +155,17 @@ def global_vector(encoded: Encoded) -> Tensor:
         return encoded.vector
     assert encoded.parts is not None and encoded.mask is not None
     return l2norm(masked_mean(full(encoded.parts), encoded.mask))
+
+
+def fill_pos_weight(buffer: Tensor, values: Any) -> None:
+    """Copy K positive weights into a buffer (K,).
+
+    Raises:
+        ValueError: the number of weights is not K.
+    """
+    weight = torch.as_tensor(values, dtype=torch.float32)
+    if weight.shape != buffer.shape:
+        raise ValueError(
+            f"pos_weight must hold {len(buffer)} numbers, one per label, got {weight.numel()}"
+        )
+    buffer.copy_(weight)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from itm.batch import Encoded, Pairs
 
 Sides = tuple[Encoded, Encoded]  # images, captions
-LossFunction = Callable[[Tensor, Pairs, Sides], Tensor]
 
 
 class Hinge(NamedTuple):
@@ -97,6 +96,9 @@ class Loss(nn.Module):
     def on_batch(self) -> None:
         """Update state that depends on training progress, such as a warm-up counter."""
 
+    def set_dim(self, dim: int | None) -> None:
+        """Take the width of the global vectors, `Matcher.label_dim`; called before `set_labels`."""
+
     def set_labels(self, labels: Any) -> None:
         """Take what the loss needs from the label vocabulary (`itm.text.Labels`)."""
 
@@ -117,6 +119,16 @@ class Loss(nn.Module):
         See `itm.matcher.Matcher.parameter_groups`; all other parameters join the main group.
         """
         return []
+
+    @property
+    def is_summed(self) -> bool:
+        """Whether the value grows with the number of pairs in a batch."""
+        hinge = self.ranked.hinge()
+        own = getattr(self, "reduction", None) if hinge is None else hinge.reduction
+        return own == "sum"
+
+
+LossFunction = Loss | Callable[[Tensor, Pairs, Sides], Tensor]
 
 
 def as_loss(loss: Any) -> Loss:
@@ -151,6 +163,7 @@ class PlainLoss(Loss):
         self.given = given
         for name in ("needs_relevance", "needs_labels", "sentences", "gather"):
             setattr(self, name, getattr(given, name, getattr(Loss, name)))
+        self.reduction = getattr(given, "reduction", None)
 
     def forward(self, scores: Tensor, pairs: Pairs, encoded: Sides) -> Tensor:
         """Call the callable."""
@@ -184,6 +197,10 @@ class PlainLoss(Loss):
         self._own("on_batch", super().on_batch)()
         if not isinstance(self.given, nn.Module) and self.ranked is not self:
             self.ranked.start_batch()
+
+    def set_dim(self, dim: int | None) -> None:
+        """Pass the width on if the callable defines `set_dim`."""
+        self._own("set_dim", super().set_dim)(dim)
 
     def set_labels(self, labels: Any) -> None:
         """Pass the labels on if the callable defines `set_labels`."""

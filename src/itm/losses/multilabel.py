@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from itm.batch import Pairs
-from itm.layers.functional import full, full_precision, global_vector
+from itm.layers.functional import fill_pos_weight, full, full_precision, global_vector
 from itm.losses.base import Loss, Sides
 from itm.losses.triplet import Triplet
 from itm.text.labels import positive_weights
@@ -23,8 +23,9 @@ class MultiLabel(Loss):
     Args:
         margin: margin of the ranking loss.
         weight: weight of the two label terms.
-        dim: width D of the global vectors (`Matcher.label_dim`); None = the backbone has its own
-            label head and label loss (CASC), so this loss adds no label terms.
+        dim: width D of the global vectors (`Matcher.label_dim`); None = known when training starts.
+            A backbone with a label head and a label loss of its own (CASC) has no such width, so
+            this loss adds no label terms.
         num_labels: number K of labels; required with `dim`.
         hidden: width of the head's hidden layer.
         pos_weight: weight of positive labels: K numbers, one number for all labels, or the path of
@@ -54,7 +55,10 @@ class MultiLabel(Loss):
     ):
         super().__init__()
         self.weight = weight
+        self.hidden = hidden
         self.dim = dim
+        self._dim_of_data: int | None = None
+        self._given = False
         self.gather = gather
         self.ranking = Triplet(
             margin=margin,
@@ -71,15 +75,28 @@ class MultiLabel(Loss):
             return
         if num_labels is None:
             raise ValueError(f"MultiLabel(dim={dim}) needs num_labels, the number of labels")
-        self.head = nn.Sequential(nn.Linear(dim, hidden), nn.Tanh(), nn.Linear(hidden, num_labels))
-        self.register_buffer("pos_weight", torch.ones(num_labels))
+        self._make_head(dim, num_labels)
         weights = positive_weights(pos_weight, num_labels)
         self._given = weights is not None
         if weights is not None:
-            self._set_pos_weight(weights)
+            fill_pos_weight(self.pos_weight, weights)
+
+    def _make_head(self, dim: int, num_labels: int) -> None:
+        self.dim = dim
+        self.head = nn.Sequential(
+            nn.Linear(dim, self.hidden), nn.Tanh(), nn.Linear(self.hidden, num_labels)
+        )
+        self.register_buffer("pos_weight", torch.ones(num_labels))
+
+    def set_dim(self, dim: int | None) -> None:
+        """Take the width of the global vectors, unless `dim` was given."""
+        if self.dim is None:
+            self._dim_of_data = dim
 
     def set_labels(self, labels: Any) -> None:
         """Take the positive weights of a label vocabulary, unless `pos_weight` was given.
+
+        A loss that was made without `dim` gets its head now, if `set_dim` told it the width.
 
         Args:
             labels: an object whose `pos_weight()` returns K numbers.
@@ -87,17 +104,11 @@ class MultiLabel(Loss):
         Raises:
             ValueError: the number of labels is not K.
         """
+        weights = labels.pos_weight()
+        if self.dim is None and self._dim_of_data is not None:
+            self._make_head(self._dim_of_data, len(weights))
         if self.dim is not None and not self._given:
-            self._set_pos_weight(labels.pos_weight())
-
-    def _set_pos_weight(self, values: Any) -> None:
-        weight = torch.as_tensor(values, dtype=torch.float32)
-        if weight.shape != self.pos_weight.shape:
-            raise ValueError(
-                f"pos_weight must hold {len(self.pos_weight)} numbers, one per label, "
-                f"got {len(weight)}"
-            )
-        self.pos_weight.copy_(weight)
+            fill_pos_weight(self.pos_weight, weights)
 
     @property
     def ranked(self) -> Loss:
@@ -122,7 +133,7 @@ class MultiLabel(Loss):
         if labels is None:
             raise ValueError(
                 "loss=multilabel needs the labels (C, K) of each caption's image: pass labels=... "
-                "to matcher.pairs, or build the data module with needs=['labels']"
+                "to matcher.pairs, or train with a RegionDataModule, which brings them"
             )
         if labels.shape[1] != count:
             raise ValueError(

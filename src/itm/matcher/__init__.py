@@ -7,7 +7,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "matcher": ["OBJECTS", "Loss", "Matcher"],
+        "matcher": ["OBJECTS", "Matcher"],
         "explanation": ["Details", "Explanation", "explain"],
     },
 )
@@ -17,5 +17,4 @@ if TYPE_CHECKING:
     from itm.matcher.explanation import Explanation as Explanation
     from itm.matcher.explanation import explain as explain
     from itm.matcher.matcher import OBJECTS as OBJECTS
-    from itm.matcher.matcher import Loss as Loss
     from itm.matcher.matcher import Matcher as Matcher

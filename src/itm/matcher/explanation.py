@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from itm.batch import Encoded
+from itm.matcher.scoring import evaluating
 
 if TYPE_CHECKING:
     from itm.matcher.matcher import Matcher
@@ -73,16 +74,11 @@ def explain(matcher: Matcher, regions: np.ndarray, caption: str) -> Explanation:
     pairs = matcher.pairs(np.asarray(regions)[None], [caption])
     assert matcher.vocab is not None  # matcher.pairs has checked
     tokens = matcher.vocab.decode(pairs.captions.tokens[0].tolist())
-    training = matcher.training
-    matcher.eval()
-    try:
-        with torch.no_grad():
-            images = matcher.encode_images(pairs.images)
-            captions = matcher.encode_captions(pairs.captions)
-            score = float(matcher.similarity(images, captions))
-            found = matcher.details(pairs, images, captions)
-    finally:
-        matcher.train(training)
+    with evaluating(matcher), torch.no_grad():
+        images = matcher.encode_images(pairs.images)
+        captions = matcher.encode_captions(pairs.captions)
+        score = float(matcher.similarity(images, captions))
+        found = matcher.details(pairs, images, captions)
     return Explanation(caption, tokens, score, found)
 
 

@@ -7,19 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from itm.batch import Captions, Images, Pairs
 from itm.data.layout import Features, ImageView
 from itm.data.padding import (
     Arrays,
-    _tensor,
     check_regions,
     make_captions,
     make_images,
+    optional_tensor,
     take_captions,
 )
 from itm.layers.text import as_text_encoder
 from itm.matcher.protocol import MatcherLike
+from itm.matcher.waiting import check_built
 
 
 def tokenise(
@@ -36,11 +38,14 @@ def tokenise(
         ValueError: the matcher has no vocabulary, or a larger one than it was built for; captions
             are not a list of strings; or the text encoder reads words but got sentence vectors.
     """
+    check_built(matcher)
     if isinstance(captions, np.ndarray) and captions.dtype.kind in "fiu":
         _check_vectors(matcher, captions)
         vectors = torch.from_numpy(np.array(captions, np.float32))
         tokens: list[list[int]] = [[0] for _ in captions]
-        return make_captions(tokens, index, image, _tensor(labels), _tensor(concepts), vectors)
+        return make_captions(
+            tokens, index, image, optional_tensor(labels), optional_tensor(concepts), vectors
+        )
     if matcher.vocab is None:
         if as_text_encoder(matcher.text).needs_vectors:
             raise ValueError(
@@ -64,7 +69,7 @@ def tokenise(
     tokens = [matcher.vocab.encode(caption) for caption in captions]
     if concepts is None and matcher.concepts is not None:
         concepts = matcher.concepts.label([matcher.vocab.as_read(caption) for caption in captions])
-    return make_captions(tokens, index, image, _tensor(labels), _tensor(concepts))
+    return make_captions(tokens, index, image, optional_tensor(labels), optional_tensor(concepts))
 
 
 def _check_vectors(matcher: MatcherLike, vectors: np.ndarray) -> None:
@@ -108,7 +113,7 @@ def make_pairs(
     return Pairs(
         images,
         tokenise(matcher, captions, list(range(m)), image, labels, concepts),
-        _tensor(relevance),
+        optional_tensor(relevance),
     )
 
 
@@ -128,6 +133,7 @@ def check_images(images: Images, matcher: MatcherLike) -> None:
     Raises:
         ValueError: the width differs from `img_dim`, or the number of regions from `num_regions`.
     """
+    check_built(matcher)
     name, width = type(matcher).__name__, images.regions.shape[-1]
     known = matcher.hparams.get("img_dim", width)
     if width != known:
@@ -145,6 +151,21 @@ def check_images(images: Images, matcher: MatcherLike) -> None:
             f"{name} was built for exactly {matcher.num_regions} regions in every image (its batch "
             f"norm has a channel for each position), got {fewest} to {most}: give all images the "
             "same number of regions, and build the matcher with that num_regions"
+        )
+
+
+def check_batch(size: int, matcher: MatcherLike) -> None:
+    """Check that a training batch is large enough for the batch norms of a matcher, if any.
+
+    Raises:
+        ValueError: there is a batch norm, and the batch holds one image or caption only.
+    """
+    if not matcher.training or size > 1:
+        return
+    if any(isinstance(module, _BatchNorm) for _, module in matcher.named_modules()):
+        raise ValueError(
+            f"{type(matcher).__name__} cannot train on a batch of one, because its batch norms "
+            "need at least two: use data.drop_last=true or another data.batch_size"
         )
 
 

@@ -6,37 +6,28 @@ Everything else is shared: training is defined here, and the other modules of th
 functions that become methods of `Matcher`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor
 
 from itm.batch import Captions, Chunk, Encoded, Images, Pairs
 from itm.layers.functional import full, full_precision
 from itm.layers.text import as_text_encoder
-from itm.losses.base import Loss as LossProtocol
-from itm.losses.base import LossFunction, as_loss
-from itm.matcher import hub, optimisation, scoring, validation
+from itm.losses.base import Loss, LossFunction, as_loss
+from itm.matcher import attachment, hub, loss_terms, optimisation, scoring, state, validation
 from itm.matcher.compilation import CompiledMethods
 from itm.matcher.explanation import Details, attention_details
-from itm.matcher.gradient_cache import encode_in_chunks
-from itm.matcher.inputs import check_images
-from itm.matcher.state import pack_state, saved_arguments, unpack_state
+from itm.matcher.optimisation import MakeOptimizer, MakeScheduler
+from itm.matcher.waiting import Pending, may_wait
 from itm.metrics.ranking import Ranks
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.vocabulary import Tokens
-from itm.training.optim import Schedule
 
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
-
-
-Loss = LossFunction  # any callable; `Matcher.objective` wraps it in the loss protocol
-MakeOptimizer = Callable[..., torch.optim.Optimizer]  # parameter groups -> optimiser
-MakeScheduler = Callable[..., Any] | Schedule  # optimiser -> learning-rate scheduler
 
 # Constructor arguments that are objects. They are never saved as hyper-parameters, because a
 # checkpoint with pickled objects can be neither loaded safely nor resumed.
@@ -67,6 +58,8 @@ class Matcher(CompiledMethods):
         vocab: words or word pieces; set by the data module, a checkpoint or the user.
         concepts: the concept vocabulary of CVSE, or None.
         labels: the label vocabulary of CASC and of the multi-label loss, or None.
+        pending: the constructor's arguments while the matcher waits for its sizes, else None.
+        found_lr: learning rate that replaces the optimiser's, see `lr`; None = the optimiser's.
         chunk_size: encode training batches in chunks of this many rows, see
             `itm.matcher.gradient_cache`; None = whole batches, which takes half the time and more
             memory.
@@ -87,11 +80,13 @@ class Matcher(CompiledMethods):
 
     def __init__(
         self,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):
         super().__init__()
+        self.pending: Pending | None = None
+        self.found_lr: float | None = None
         self.loss = loss
         self.optimizer = optimizer
         self.scheduler = scheduler
@@ -105,6 +100,19 @@ class Matcher(CompiledMethods):
         self.ranks: Ranks | None = None
         self.encoded_images: list[Chunk] = []
         self.encoded_captions: list[Chunk] = []
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let the constructor of a backbone wait for its sizes, see `itm.matcher.waiting`."""
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = may_wait(cls.__init__)  # type: ignore[method-assign]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a loss may be a module or any other callable at any time."""
+        if name == "loss":
+            vars(self).pop(name, None)
+            self._modules.pop(name, None)
+        super().__setattr__(name, value)
 
     # What a backbone defines ------------------------------------------------------------------
 
@@ -194,6 +202,11 @@ class Matcher(CompiledMethods):
         """
         return type(self).similarity is Matcher.similarity
 
+    @classmethod
+    def lacks_sizes(cls, arguments: Mapping[str, Any]) -> bool:
+        """Whether the constructor's arguments lack a size, so that the matcher waits for data."""
+        return arguments.get("vocab_size") is None
+
     def set_labels(self, labels: Any) -> None:
         """Take what the backbone needs from a label vocabulary, such as positive weights."""
 
@@ -222,11 +235,23 @@ class Matcher(CompiledMethods):
         name: str | Path,
         revision: str | None = None,
         token: str | None = None,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         device: str = "cpu",
     ) -> M:
         """Load a matcher, see `itm.matcher.hub.from_pretrained`."""
         return hub.from_pretrained(cls, name, revision, token, loss, device)
+
+    # Data -------------------------------------------------------------------------------------
+
+    data_needs = attachment.data_needs
+    take_data = attachment.take_data
+    setup = attachment.setup
+
+    def wait(self, arguments: dict[str, Any]) -> None:
+        """Keep the constructor's arguments until `take_data` brings the missing sizes."""
+        Matcher.__init__(self, *(arguments.get(name) for name in OBJECTS))
+        assert not self.hparams  # Lightning makes the empty table when it is first read
+        self.pending = Pending(arguments, dict(vars(self)))
 
     # Training ---------------------------------------------------------------------------------
 
@@ -235,7 +260,7 @@ class Matcher(CompiledMethods):
         return self.similarity(self.encode_images(images), self.encode_captions(captions))
 
     @property
-    def objective(self) -> LossProtocol:
+    def objective(self) -> Loss:
         """The loss as an `itm.losses.Loss`.
 
         Raises:
@@ -244,36 +269,6 @@ class Matcher(CompiledMethods):
         if self.loss is None:
             raise ValueError("this matcher has no loss; build or load it with loss=...")
         return as_loss(self.loss)
-
-    def losses(self, pairs: Pairs) -> dict[str, Tensor]:
-        """Compute all loss terms of a batch: name -> scalar; training minimises "total".
-
-        Total = sum over score levels of weight x ranking loss, plus the additional terms of the
-        loss on the main level, plus the backbone's own losses.
-        """
-        loss = self.objective
-        check_images(pairs.images, self)
-        images, captions = self._encode_pairs(pairs)
-        terms = self.extra_losses(pairs, images, captions)
-        if loss.gather:
-            from itm.matcher.gather import gather_batch
-
-            pairs, images, captions = gather_batch(pairs, images, captions)
-        levels = self.training_scores(images, captions)
-        ranking, encoded = loss.ranked, (images, captions)
-        loss.start_batch()
-        for name, (weight, scores) in levels.items():
-            key = "ranking" if len(levels) == 1 else f"ranking_{name}"
-            terms[key] = weight * ranking(scores, pairs, encoded)
-        main = next(iter(levels.values()))[1]
-        terms |= loss.terms(main, pairs, encoded)
-        return terms | {"total": torch.stack([full(term) for term in terms.values()]).sum()}
-
-    def _encode_pairs(self, pairs: Pairs) -> tuple[Encoded, Encoded]:
-        if self.chunk_size is None:
-            encode_images, encode_captions = self.training_encoders()
-            return encode_images(pairs.images), encode_captions(pairs.captions)
-        return encode_in_chunks(self, pairs, self.chunk_size)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the data module, too: its features stay on disk."""
@@ -287,15 +282,20 @@ class Matcher(CompiledMethods):
         if self.loss is not None:
             self.objective.check_batch(pairs)
 
-    def training_step(self, batch: Pairs, batch_idx: int) -> dict[str, Any]:
-        """Compute the loss of a batch; log all terms, and return them for callbacks."""
-        terms = self.losses(batch)
-        values = {name: value.detach() for name, value in terms.items()}
-        size = len(batch.captions.lengths)
-        for name, value in values.items():
-            key = "loss" if name == "total" else name
-            self.log(f"train/{key}", value, batch_size=size, prog_bar=name == "total")
-        return {"loss": terms["total"], "terms": values}
+    def losses(self, pairs: Pairs) -> dict[str, Tensor]:
+        """Compute all loss terms of a batch, see `itm.matcher.loss_terms.losses`."""
+        return loss_terms.losses(self, pairs)
+
+    training_step = loss_terms.training_step
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the main parameters, which Lightning's learning-rate finder sets."""
+        return optimisation.learning_rate(self)
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.found_lr = float(value)
 
     configure_optimizers = optimisation.configure_optimizers
     configure_gradient_clipping = optimisation.configure_gradient_clipping
@@ -309,15 +309,5 @@ class Matcher(CompiledMethods):
 
     # Checkpoints ------------------------------------------------------------------------------
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the class name and all word lists to a checkpoint."""
-        checkpoint["itm"] = pack_state(self)
-        checkpoint["hyper_parameters"] = saved_arguments(self)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the word lists of a checkpoint.
-
-        Raises:
-            ValueError: this matcher already has other word lists.
-        """
-        unpack_state(self, checkpoint.get("itm", {}))
+    on_save_checkpoint = state.on_save_checkpoint
+    on_load_checkpoint = state.on_load_checkpoint

@@ -11,13 +11,17 @@ from torch import nn
 from itm.losses.base import LossFunction, as_loss
 from itm.training.optim import Schedule
 
+MakeOptimizer = Callable[..., torch.optim.Optimizer]  # parameter groups -> optimiser
+MakeScheduler = Callable[..., Any] | Schedule  # optimiser -> learning-rate scheduler
+
 
 class Optimised(Protocol):
     """What the hooks need from a matcher."""
 
     loss: LossFunction | None
-    optimizer: Callable[..., torch.optim.Optimizer] | None
-    scheduler: Callable[..., Any] | Schedule | None
+    optimizer: MakeOptimizer | None
+    scheduler: MakeScheduler | None
+    found_lr: float | None
 
     def parameter_groups(self) -> list[dict[str, Any]]: ...  # noqa: D102
 
@@ -35,15 +39,27 @@ def configure_optimizers(matcher: Optimised) -> Any:
     groups += [dict(group) for group in of_loss]
     for group in groups:
         group["params"] = [p for p in group["params"] if p.requires_grad]
-    make = matcher.optimizer or (lambda params: torch.optim.Adam(params, lr=2e-4))
-    optimizer = make([group for group in groups if group["params"]])
+    optimizer = _optimizer(matcher)([group for group in groups if group["params"]])
     for group in optimizer.param_groups:
-        group["lr"] *= group.get("lr_scale", 1.0)
+        rate = group["lr"] if matcher.found_lr is None else matcher.found_lr
+        group["lr"] = rate * group.get("lr_scale", 1.0)
     made = matcher.scheduler
     if made is None:
         return optimizer
     schedule = made if isinstance(made, Schedule) else Schedule(made)
     return [optimizer], [schedule.configure(optimizer)]
+
+
+def learning_rate(matcher: Optimised) -> float:
+    """Return the learning rate of the main parameters at the start of training."""
+    if matcher.found_lr is not None:
+        return matcher.found_lr
+    trial = _optimizer(matcher)([{"params": [nn.Parameter(torch.zeros(1))]}])
+    return float(trial.param_groups[0]["lr"])
+
+
+def _optimizer(matcher: Optimised) -> MakeOptimizer:
+    return matcher.optimizer or (lambda params: torch.optim.Adam(params, lr=2e-4))
 
 
 def configure_gradient_clipping(

@@ -18,6 +18,8 @@ class MatcherLike(Protocol):
     """A module that encodes images and captions and scores their encodings; see `Matcher`."""
 
     training: bool
+    pending: Any
+    loss: Any
     vocab: Tokens | None
     concepts: Any
     labels: Any

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
 
 from itm import __version__
+from itm.data.needs import content
 from itm.layers.text import as_text_encoder
+from itm.matcher.attachment import compare_data, record_data
 from itm.matcher.protocol import MatcherLike
+from itm.matcher.waiting import check_built
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.vocabulary import vocabulary_from
 
+if TYPE_CHECKING:
+    from itm.matcher.matcher import Matcher
+
 FORMAT = 1
+LOSS = "loss."  # prefix of the loss's tensors
 
 
 def pack_state(matcher: MatcherLike) -> dict[str, Any]:
@@ -29,7 +39,11 @@ def saved_arguments(matcher: MatcherLike) -> dict[str, Any]:
 
     A pretrained encoder adds its configuration, so that it is rebuilt on loading without the folder
     or hub that it came from.
+
+    Raises:
+        ValueError: the matcher still waits for its sizes.
     """
+    check_built(matcher)
     arguments = dict(matcher.hparams)
     if added := as_text_encoder(matcher.text).saved_arguments():
         arguments["text"] = {**arguments["text"], **added}
@@ -50,7 +64,7 @@ def unpack_state(matcher: MatcherLike, state: dict[str, Any]) -> None:
         mine = getattr(matcher, name)
         if mine is None:
             setattr(matcher, name, _rebuild(name, state[name]))
-        elif _words(mine.state()) != _words(state[name]):
+        elif content(mine.state()) != content(state[name]):
             there = len(_rebuild(name, state[name]))
             raise ValueError(
                 f"the checkpoint's {name} differs from the data's ({there} words against "
@@ -59,9 +73,46 @@ def unpack_state(matcher: MatcherLike, state: dict[str, Any]) -> None:
             )
 
 
-def _words(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the content without the name of the file or tagger that it came from."""
-    return {key: value for key, value in state.items() if key != "source"}
+def on_save_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
+    """Add class name, word lists and the fingerprint of the training data to a checkpoint."""
+    checkpoint["itm"] = pack_state(matcher)
+    checkpoint["hyper_parameters"] = saved_arguments(matcher)
+    record_data(matcher, checkpoint)
+
+
+def on_load_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
+    """Take the word lists of a checkpoint, and leave out the state of another loss.
+
+    Raises:
+        ValueError: this matcher already has other word lists, or training would continue on other
+            data.
+    """
+    compare_data(matcher, checkpoint)
+    unpack_state(matcher, checkpoint.get("itm", {}))
+    adapt_loss_state(matcher, checkpoint["state_dict"])
+
+
+def adapt_loss_state(matcher: MatcherLike, tensors: dict[str, Tensor]) -> None:
+    """Replace the loss's tensors of a checkpoint by the matcher's own, unless they fit its loss.
+
+    `load_from_checkpoint` makes matchers without a loss, or with another one than in training.
+
+    Args:
+        matcher: into which the tensors will be loaded.
+        tensors: by name; edited in place.
+    """
+    own = {k: v for k, v in matcher.state_dict().items() if k.startswith(LOSS)}
+    there = {k: v for k, v in tensors.items() if k.startswith(LOSS)}
+    if {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in there.items()}:
+        return
+    for name in there:
+        del tensors[name]
+    tensors.update(own)
+    if own:
+        rank_zero_warn(
+            f"the checkpoint was written with another loss, so {type(matcher.loss).__name__} "
+            "starts from its initial state"
+        )
 
 
 def _rebuild(name: str, state: dict[str, Any]) -> Any:

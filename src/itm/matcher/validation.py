@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from itm.batch import Captions, Chunk, Images
+from itm.batch import Captions, Chunk, Images, take
 from itm.data.layout import Split
 from itm.matcher.gather import gather_chunks
 from itm.matcher.inputs import check_images
@@ -15,6 +17,9 @@ from itm.matcher.protocol import MatcherLike
 from itm.matcher.scoring import score_encoded
 from itm.metrics.collected import RetrievalMetrics
 from itm.metrics.ranking import Ranks
+from itm.training.lightning_private import report_once
+from itm.training.progress import say, scoring
+from itm.utils.distributed import gather_rows
 
 
 class Validated(MatcherLike, Protocol):
@@ -26,7 +31,8 @@ class Validated(MatcherLike, Protocol):
 
     @property
     def trainer(self) -> Any: ...  # noqa: D102
-    def log_dict(self, dictionary: Any, *, sync_dist: bool = False) -> None: ...  # noqa: D102
+    @property
+    def log(self) -> Callable[..., None]: ...  # noqa: D102
 
 
 def on_epoch_start(matcher: Validated) -> None:
@@ -47,26 +53,104 @@ def step(
 
 def on_validation_epoch_end(matcher: Validated) -> None:
     """Score the whole split and log `val/rsum` and the recalls."""
-    _log_retrieval(matcher, "val", matcher.trainer.datamodule.val_split)
+    _log_retrieval(matcher, "val", _data(matcher).val_split)
 
 
 def on_test_epoch_end(matcher: Validated) -> None:
     """Score the test split by its protocol and log `test/...`."""
-    _log_retrieval(matcher, "test", matcher.trainer.datamodule.test_split)
+    _log_retrieval(matcher, "test", _data(matcher).test_split)
+
+
+def _data(matcher: Validated) -> Any:
+    if matcher.trainer.datamodule is None:
+        raise ValueError(
+            "validation and test need the data module, which knows which captions belong to an "
+            "image: pass datamodule=RegionDataModule(FOLDER) to the trainer, not its loaders"
+        )
+    return matcher.trainer.datamodule
 
 
 def _log_retrieval(matcher: Validated, stage: str, split: Split) -> None:
     """Score this process's images with all captions; rows are gathered by index."""
-    captions, count = gather_chunks(matcher.encoded_captions), len(split.caption_image)
-    metrics = RetrievalMetrics(split.caption_image, split.protocol, split.num_images)
+    part = _part(matcher, split)
+    if part is None:
+        return on_epoch_start(matcher)
+    captions, count = part.captions, len(part.caption_image)
+    metrics = RetrievalMetrics(part.caption_image, part.protocol, part.num_images)
     metrics = metrics.to(matcher.device)
     # A process without images must take part in the gathering, too.
     metrics.update(torch.empty(0, count), torch.empty(0, dtype=torch.long))
-    for encoded, rows in matcher.encoded_images:
+    for encoded, rows in scoring(matcher.trainer, part.images):
         out = np.empty((len(rows), count), np.float32)
         score_encoded(matcher, [(encoded, torch.arange(len(rows)))], captions, out)
         metrics.update(torch.from_numpy(out), rows)
     results = metrics.compute()
     matcher.ranks = metrics.ranks
     on_epoch_start(matcher)
-    matcher.log_dict({f"{stage}/{name}": float(x) for name, x in results.items()}, sync_dist=False)
+    for name, value in results.items():
+        matcher.log(f"{stage}/{name}", float(value), prog_bar=name == "rsum", sync_dist=False)
+    report_once(matcher.trainer)
+
+
+class _Part(NamedTuple):
+    """The images and captions that were read, numbered anew if they are not the whole split."""
+
+    images: list[Chunk]  # of this process
+    captions: list[Chunk]  # of all processes
+    caption_image: np.ndarray
+    num_images: int
+    protocol: str
+
+
+def _part(matcher: Validated, split: Split) -> _Part | None:
+    """Find out what was read.
+
+    Of a part of the split, captions of other images and images without captions are left out.
+
+    Returns:
+        None if nothing can be ranked in Lightning's sanity check, whose scores count for nothing.
+
+    Raises:
+        ValueError: nothing can be ranked in a validation or test.
+    """
+    images, captions = matcher.encoded_images, gather_chunks(matcher.encoded_captions)
+    seen = torch.zeros(split.num_images, dtype=torch.bool)
+    own = [rows for _, rows in images] or [torch.empty(0, dtype=torch.long)]
+    seen[gather_rows(torch.cat(own).to(matcher.device)).cpu()] = True
+    read = torch.zeros(len(split.captions), dtype=torch.bool)
+    for _, rows in captions:
+        read[rows] = True
+    if seen.all() and read.all():
+        image = split.caption_image
+        return _Part(images, captions, image, split.num_images, split.protocol)
+    owner = torch.from_numpy(np.asarray(split.caption_image))
+    read &= seen[owner]
+    seen[:] = False
+    seen[owner[read]] = True
+    if not seen.any() and matcher.trainer.sanity_checking:
+        return None
+    if not seen.any():
+        raise ValueError(
+            "the batches that were read hold no caption of an image that was read, so nothing can "
+            "be ranked: raise trainer.limit_val_batches (limit_test_batches)"
+        )
+    if not matcher.trainer.sanity_checking and matcher.trainer.is_global_zero:
+        say(
+            f"scored {int(seen.sum())} of {split.num_images} images and {int(read.sum())} of "
+            f"{len(read)} captions of {split.name}, because the trainer limits the batches: among "
+            "fewer candidates the recalls are higher than those of the whole split",
+            matcher.trainer,
+        )
+    image_row, caption_row = (x.cumsum(0) - 1 for x in (seen, read))
+    return _Part(
+        _select(images, seen, image_row),
+        _select(captions, read, caption_row),
+        image_row[owner[read]].numpy(),
+        int(seen.sum()),
+        "full",
+    )
+
+
+def _select(chunks: list[Chunk], kept: Tensor, row: Tensor) -> list[Chunk]:
+    """Keep some rows of chunks, with their new numbers."""
+    return [(take(encoded, kept[rows]), row[rows[kept[rows]]]) for encoded, rows in chunks]

@@ -6,16 +6,15 @@ itself, which CASC shares, is in `itm.layers.cross_attention`.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.cross_attention import CrossAttention
-from itm.layers.functional import l2norm
 from itm.layers.projection import Norms, region_projection
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, attention_details
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
+from itm.models.parts import encode_regions, encode_words
 from itm.utils.options import flat, flat_keywords
 
 
@@ -32,7 +31,8 @@ class SCAN(Matcher):
     options of `attention` and `norms` are also accepted as keywords: SCAN(..., direction="i2t").
 
     Args:
-        vocab_size: number V of words.
+        vocab_size: number V of words; None = the matcher takes all sizes that are not given from
+            the data module, before training starts.
         img_dim: width F of the region features.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
@@ -47,12 +47,21 @@ class SCAN(Matcher):
 
     Raises:
         ValueError: an option is unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = SCAN(len(vocab), img_dim=6, embed_dim=8, direction="i2t")
+        >>> matcher.vocab = vocab
+        >>> matcher.score(np.ones((3, 5, 6), np.float32), ["a red dog", "cat"]).shape
+        (3, 2)
     """
 
     @flat_keywords
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int | None = None,
         img_dim: int = 2048,
         word_dim: int = 300,
         embed_dim: int = 1024,
@@ -62,11 +71,12 @@ class SCAN(Matcher):
         attention: CrossAttention = CrossAttention(),  # noqa: B008
         norms: Norms = Norms(),  # noqa: B008
         text: dict[str, Any] | None = None,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
+        assert vocab_size is not None  # else the matcher waits, see `itm.matcher.waiting`
         self.save_hyperparameters(flat(locals()), ignore=OBJECTS)
         self.norms = norms
         self.image = region_projection(img_dim, embed_dim, norms.weight_norm)
@@ -77,18 +87,11 @@ class SCAN(Matcher):
 
     def encode_images(self, images: Images) -> Encoded:
         """Compute region vectors (I, R, D)."""
-        regions = self.image(images.regions)
-        regions = l2norm(regions) if self.norms.normalize_images else regions
-        return self.cross.prepare(Encoded(parts=regions, mask=images.mask))
+        return encode_regions(images, self.image, self.norms, self.cross)
 
     def encode_captions(self, captions: Captions) -> Encoded:
         """Compute word vectors (C, L, D), zero beyond each caption's length."""
-        words, mask = self.text(captions)
-        return Encoded(
-            parts=l2norm(words) if self.norms.normalize_words else words,
-            mask=mask,
-            aux={"lengths": torch.tensor(captions.lengths)},  # stays on the host
-        )
+        return encode_words(captions, self.text, self.norms)
 
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
         """Compute scores (I, C)."""

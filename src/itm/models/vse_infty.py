@@ -17,7 +17,7 @@ from itm.layers.gaussian import csd_vectors, total_variance
 from itm.layers.gpo import GPO
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.utils.checks import check_choice
 
 
@@ -150,7 +150,7 @@ class VSEInfinity(Matcher):
         log_var_gain: float | None = None,
         text: dict[str, Any] | None = None,
         *,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):

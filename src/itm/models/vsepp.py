@@ -12,7 +12,7 @@ from itm.batch import Captions, Encoded, Images
 from itm.layers.functional import full, l2norm, masked_mean, order_scores
 from itm.layers.projection import region_projection
 from itm.layers.text import text_encoder
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.utils.checks import check_choice
 
 EPS = 1e-12  # added to norms; the original adds nothing and gives NaN for a zero vector
@@ -59,7 +59,7 @@ class VSEPP(Matcher):
         no_imgnorm: bool = False,
         text: dict[str, Any] | None = None,
         *,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from itm.checkpoints.strict import check_finite, load_strictly
-from itm.matcher.matcher import Loss, Matcher
+from itm.matcher.matcher import LossFunction, Matcher
 from itm.models import (
     CASC,
     CHAN,
@@ -118,7 +118,7 @@ def from_published(
     concepts: Any = None,
     family: str | None = None,
     captioner: str | Path | None = None,
-    loss: Loss | None = None,
+    loss: LossFunction | None = None,
     options: Options | None = None,
     tokenizer: str | None = None,
     text: str | Path | None = None,

@@ -10,6 +10,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
+from itm.training.progress import log
+
 
 class StepSeed(Callback):
     """Seed every training batch from (seed, process, batch number).
@@ -105,20 +107,22 @@ class Health(Callback):
             hinge = None if loss is None else loss.ranked.hinge()
             warms_up = hinge is not None and hinge.warmup_steps is not None
             first = "start with all negatives (loss.warmup_steps=2000, or loss.negatives=all), or "
-            rank_zero_warn(
+            text = (
                 f"training seems to have collapsed to equal scores: {sign}; "
                 f"{first if warms_up else ''}lower optimizer.lr"
             )
+            rank_zero_warn(text)
+            log(f"warning: {text}")
         self._warned = True
 
     @staticmethod
     def _loss(matcher: Any) -> Any:
-        """The `itm.losses.Loss` of a matcher, or None."""
+        """Return the `itm.losses.Loss` of a matcher, or None."""
         return None if matcher.loss is None else matcher.objective
 
 
 def plateau(loss: Any) -> tuple[float, bool] | None:
-    """The ranking loss of equal scores, and whether it is per pair.
+    """Compute the ranking loss of equal scores, and whether it is per pair.
 
     With one negative, or a mean of negatives, each of the two anchors of a pair costs the margin:
     2 x margin per pair in a sum, the margin itself in a mean.
@@ -137,7 +141,7 @@ def plateau(loss: Any) -> tuple[float, bool] | None:
 
 
 def chance_rsum(images: int, captions: int) -> float:
-    """The expected rsum of random scores, for equally many captions per image."""
+    """Compute the expected rsum of random scores, for equally many captions per image."""
     own = captions / images
     i2t = [1 - (1 - min(k / captions, 1)) ** own for k in (1, 5, 10)]
     t2i = [min(k / images, 1) for k in (1, 5, 10)]
@@ -172,6 +176,7 @@ class SameConfiguration(Callback):
         lines = [f"{a.strip()} / {b.strip()}" for a, b in zip(mine, others, strict=False) if a != b]
         raise ValueError(
             f"process {trainer.global_rank} and process 0 have different configurations "
-            f"({'; '.join(lines[:5]) or 'this one is not the one that differs'}); give all the "
-            "same; a sweep with several processes needs a seed (hydra.sweeper.sampler.seed)"
+            f"({'; '.join(lines[:5]) or 'another process differs, not this one'}): start all with "
+            "the same options; a sweep with several processes needs a seed "
+            "(hydra.sweeper.sampler.seed)"
         )

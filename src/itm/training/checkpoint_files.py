@@ -35,7 +35,7 @@ class CheckpointFiles(TorchCheckpointIO):
             first = error.__context__ if isinstance(error.__context__, OSError) else error
             raise OSError(
                 f"cannot write {path}: {first}; the previous checkpoint there, if any, is whole: "
-                "make room or the folder writable and continue with resume=RUN_FOLDER"
+                "free disk space or make the folder writable, and continue with resume=RUN_FOLDER"
             ) from error
 
     def load_checkpoint(
@@ -48,7 +48,7 @@ class CheckpointFiles(TorchCheckpointIO):
         """
         if what := damage(path):
             raise ValueError(f"cannot read the checkpoint {path}: {what}")
-        # Whatever was asked for: torch before 2.6, and later ones with a variable of the
-        # environment, unpickle anything unless told not to.
+        # Always: torch before 2.6, and later versions with an environment variable, unpickle
+        # anything by default.
         with reading(path, "could not be read safely"):
             return super().load_checkpoint(path, map_location, weights_only=True)

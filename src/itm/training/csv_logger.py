@@ -34,14 +34,14 @@ class CSVLogger(pl.loggers.CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
-        """The writer of the file."""
+        """Return the writer of the file."""
         if self.resume:
             use_writer(self, _Continued)
         return super().experiment
 
 
 class _Continued(KeepingWriter):
-    """Joins earlier rows with the first new ones, then appends as usual."""
+    """Join earlier rows with the first new ones, then append as usual."""
 
     def __init__(self, log_dir: str):
         super().__init__(log_dir)

@@ -47,6 +47,15 @@ def logs_this_step(trainer: Trainer) -> bool:
     return trainer._logger_connector.should_update_logs
 
 
+def report_once(trainer: Trainer) -> None:
+    """Report the metrics of a validation or test once, not for each of its loaders.
+
+    Call it in the hook at the end of the epoch. `trainer.test` then returns one dict.
+    """
+    loop = trainer._evaluation_loop
+    del loop._logged_outputs[1:]
+
+
 # Checkpoints --------------------------------------------------------------------------------------
 
 
@@ -65,7 +74,7 @@ def plan_validation(checkpoint: dict[str, Any], due: bool) -> None:
 
 
 def loader_state(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
-    """The state of the training loader in `checkpoint`; None if its loader keeps no state."""
+    """Return the state of the training loader in `checkpoint`, or None if it keeps none."""
     states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader")
     return states[0] if states else None
 

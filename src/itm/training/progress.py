@@ -1,16 +1,19 @@
-"""One line per epoch, on the terminal and in the run's log file."""
+"""Show how a run goes: the progress bar, one line per epoch, and the run's log file."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import RichProgressBar
 from torch import Tensor
 
 LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def say(text: str, trainer: Trainer | None = None) -> None:
@@ -25,14 +28,49 @@ def say(text: str, trainer: Trainer | None = None) -> None:
         bar.print(text)
     else:
         print(text, flush=True)
+    log(text)
+
+
+def log(text: str) -> None:
+    """Append a text to the files that the root logger writes (train.log)."""
     record = LOG.makeRecord(LOG.name, logging.INFO, __file__, 0, text, (), None)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):  # not the terminal, which has the text already
             handler.handle(record)
 
 
+def scoring(trainer: Trainer, chunks: Sequence[T]) -> Iterable[T]:
+    """Iterate over chunks of images while the progress bar, if it is a `Bar`, counts them."""
+    bar = trainer.progress_bar_callback
+    return bar.scoring(chunks) if isinstance(bar, Bar) else chunks
+
+
+class Bar(RichProgressBar):
+    """Lightning's progress bar without the logger's version, and with a line for scoring.
+
+    A validation encodes its batches first, which Lightning counts, and then scores all pairs, which
+    takes most of the time of a cross-attention model.
+    """
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return the loss per pair and `val/rsum`."""
+        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+
+    def scoring(self, chunks: Sequence[T]) -> Iterator[T]:
+        """Iterate over chunks of images, and show how many are scored."""
+        progress = self.progress if self.is_enabled else None
+        task = None if progress is None else progress.add_task("Scoring", total=len(chunks))
+        for chunk in chunks:
+            yield chunk
+            if progress is not None and task is not None:
+                progress.update(task, advance=1)
+                self.refresh()
+        if progress is not None and task is not None:
+            progress.update(task, visible=False)
+
+
 class EpochLine(Callback):
-    """Write a line after each epoch, and a line when early stopping ends the training.
+    """Write a line after each epoch, when early stopping ends training, and when weights return.
 
     An example: `epoch 3/30  loss 2.17  val rsum 287.0 (best)  lr 2e-4  1:12`. The loss is the mean
     over the pairs of the epoch, in a resumed epoch over those since it was resumed; several
@@ -65,11 +103,10 @@ class EpochLine(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add the loss of a batch."""
-        if not isinstance(outputs, dict) or "terms" not in outputs:
+        if not isinstance(outputs, dict) or "per_pair" not in outputs:
             return
         size = len(batch.captions.lengths)
-        total = outputs["terms"]["total"]
-        self._total = self._total + (total if _is_summed(pl_module) else total * size)
+        self._total = self._total + outputs["per_pair"] * size
         self._pairs += size
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -104,6 +141,14 @@ class EpochLine(Callback):
         best = _best_score(trainer)  # in this epoch too, if it had several validations
         return beaten and (best is None or sign * float(now) >= sign * best)
 
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say whose weights are tested, if those of the best validation were restored."""
+        keeper: Any = trainer.checkpoint_callback
+        best = getattr(keeper, "best_model_path", None)
+        if best and trainer.ckpt_path == best and trainer.is_global_zero:
+            name = str(keeper.monitor).replace("/", " ")
+            say(f"restored the weights of the best {name}, {_best_score(trainer):.1f}", trainer)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say which early stopping ended the training."""
         for stopping in trainer.early_stopping_callbacks:
@@ -114,15 +159,6 @@ class EpochLine(Callback):
                     f"{stopping.patience} validations",
                     trainer,
                 )
-
-
-def _is_summed(matcher: Any) -> bool:
-    """Whether the loss of a batch grows with the number of its pairs."""
-    if getattr(matcher, "loss", None) is None:
-        return False
-    hinge = matcher.objective.ranked.hinge()
-    reduction = getattr(matcher.loss, "reduction", None) if hinge is None else hinge.reduction
-    return reduction == "sum"
 
 
 def _best_score(trainer: Trainer) -> float | None:

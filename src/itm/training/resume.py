@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import signal
 import threading
@@ -24,12 +23,11 @@ from itm.training.lightning_private import (
     plan_validation,
     validates_next,
 )
-from itm.training.progress import say
+from itm.training.resumed_options import apply_options
 from itm.utils.archive import damage
 
-SCHEDULED = ("momentum", "betas")  # OneCycleLR and CyclicLR change them
-PLACES = ("last_epoch", "total_steps")  # of a scheduler, not to be changed
-SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # Ctrl-C, a scheduler's end of job, SLURM's warning
+# Ctrl-C, a scheduler's end of job, a closed terminal, SLURM's warning.
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 def find_checkpoint(resume: str | bool | None, out: Path) -> str | None:
@@ -70,58 +68,6 @@ def find_checkpoint(resume: str | bool | None, out: Path) -> str | None:
     raise ValueError(f"resume={resume}: {'; '.join(damages)}; start again, or from weights (init=)")
 
 
-def apply_options(trainer: Trainer, matcher: LightningModule) -> None:
-    """Give restored optimisers and schedulers the options of this run, and say what changes.
-
-    Lightning restores the options together with the state. A new learning rate scales the current
-    rate of its group by new / old, so that the schedule keeps its shape.
-
-    Args:
-        trainer: has restored optimisers and schedulers.
-        matcher: makes new ones with the options of this run, for comparison.
-    """
-    made: Any = matcher.configure_optimizers()
-    fresh, schedules = made if isinstance(made, tuple) else ([made], [])
-    said: dict[str, None] = {}
-    for mine, new in zip(trainer.optimizers, fresh, strict=False):
-        for group, wanted in zip(mine.param_groups, new.param_groups, strict=False):
-            _set_rate(trainer, group, wanted, said)
-            for key in (new.defaults.keys() & group.keys()) - {"lr", *SCHEDULED}:
-                if group[key] != wanted[key]:
-                    said[f"optimizer.{key} {group[key]} -> {wanted[key]}"] = None
-                    group[key] = wanted[key]
-    for config, wanted in zip(trainer.lr_scheduler_configs, schedules, strict=False):
-        scheduler, other = config.scheduler, wanted["scheduler"]
-        for key in inspect.signature(type(other)).parameters.keys() & vars(scheduler).keys():
-            old, value = getattr(scheduler, key), getattr(other, key, None)
-            if isinstance(value, int | float) and key not in PLACES and old != value:
-                said[f"scheduler.{key} {old} -> {value}"] = None
-                setattr(scheduler, key, value)
-    if said and trainer.is_global_zero:
-        say(f"resumed with {', '.join(said)}", trainer)
-
-
-def _set_rate(
-    trainer: Trainer, group: dict[str, Any], wanted: dict[str, Any], said: dict[str, None]
-) -> None:
-    """Scale the learning rate of a restored group, in its schedule too."""
-    if "initial_lr" not in group and trainer.lr_scheduler_configs:
-        return  # a plateau schedule keeps no first rate to compare with
-    old = float(group.get("initial_lr", group["lr"]))
-    new = float(wanted.get("initial_lr", wanted["lr"]))
-    if old == new:
-        return
-    said[f"optimizer.lr {old:g} -> {new:g}"] = None
-    group["lr"] = group["lr"] * new / old if old else new
-    if "initial_lr" in group:
-        group["initial_lr"] = new
-    for config in trainer.lr_scheduler_configs:
-        scheduler: Any = config.scheduler
-        place = next(i for i, g in enumerate(scheduler.optimizer.param_groups) if g is group)
-        for rates, rate in ((scheduler.base_lrs, new), (scheduler._last_lr, group["lr"])):
-            rates[place] = rate
-
-
 class Interrupted(SystemExit):
     """Training stopped at a signal after saving `last.ckpt`; the exit code is 128 + signal."""
 
@@ -130,10 +76,11 @@ class LastCheckpoint(Checkpoint):
     """Write `last.ckpt` while training and stop cleanly at signals.
 
     The file is written every `every_n_train_steps` optimiser steps, before and after each
-    validation, and when Ctrl-C, SIGTERM or SIGUSR1 asks to stop. Training stops after the current
-    step; a validation is broken off; a second Ctrl-C stops at once. Several processes exchange at
-    every tenth step whether to stop. A run that continues from the file computes exactly what it
-    would have computed without the stop: Lightning restores weights and optimiser,
+    validation, at `max_steps`, and when Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 asks to stop. Training
+    stops after the current step; a validation is broken off; a second Ctrl-C stops at once. Several
+    processes exchange at every tenth step whether to stop. A run that continues from the file
+    computes exactly what it would have computed without the stop: Lightning restores weights and
+    optimiser,
     `itm.data.sampler.PairLoader` its place, and `itm.training.callbacks.StepSeed` the seeds.
 
     Args:
@@ -165,10 +112,12 @@ class LastCheckpoint(Checkpoint):
             for file in self.path.parent.glob("*.unfinished"):  # left by a write that was killed
                 file.unlink()
         if threading.current_thread() is threading.main_thread():
-            self._listener = os.getpid()
+            self._listener, ignored = os.getpid(), signal.SIG_IGN
             for name in SIGNALS:
-                if hasattr(signal, name):
-                    signal.signal(getattr(signal, name), self._on_signal)
+                number = getattr(signal, name, None)
+                if number is None or name == "SIGHUP" and signal.getsignal(number) == ignored:
+                    continue  # not on this system, or started by nohup
+                signal.signal(number, self._on_signal)
 
     def on_train_batch_end(
         self,
@@ -184,6 +133,8 @@ class LastCheckpoint(Checkpoint):
             return  # no checkpoint holds gradients
         if ends_epoch(trainer) or validates_next(trainer):
             return  # Lightning, resumed here, would leave out the validation that follows
+        if step == trainer.max_steps:
+            return self._save(trainer)  # the run ends here, within an epoch
         if logs_this_step(trainer) and trainer.log_every_n_steps > 1:  # type: ignore[attr-defined]
             return  # nor would it log this step; the next step will do
         stop = self._asked_to_stop(trainer, exchange=step % 10 == 5)
@@ -211,7 +162,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the complete epoch, best score included."""
-        if trainer.max_steps in (-1, trainer.global_step):  # else Lightning counts the epoch twice
+        # An epoch that `max_steps` cut was saved before; other ones Lightning would count twice.
+        if trainer.max_steps in (-1, trainer.global_step) and ends_epoch(trainer):
             self._save(trainer)
         if self._asked_to_stop(trainer):
             self._stop(trainer)

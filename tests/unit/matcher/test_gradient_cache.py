@@ -6,6 +6,7 @@ from toy import MeanMatcher
 
 from itm.losses import SAM, Neighborhood, Triplet
 from itm.matcher.gradient_cache import caption_chunks, image_chunks
+from itm.matcher.loss_terms import encode_pairs
 from itm.models import CASC, CHAN, CVSE, SCAN, VSEPP, VSRN, TwoBranchEmbedding, VSEInfinity
 from itm.text.vocabulary import SPECIALS, Vocabulary
 
@@ -118,7 +119,7 @@ def test_the_first_pass_keeps_no_graph():
         held.append(0)
         matcher.chunk_size = size
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            sides = matcher._encode_pairs(pairs)
+            sides = encode_pairs(matcher, pairs)
         assert all(side.parts.requires_grad for side in sides)
     assert held[1] < held[0] / 10
 

@@ -534,7 +534,7 @@ def test_bfloat16_autocast_stays_close(module, training):
 def test_one_image_cannot_be_trained_on_but_scored():
     pairs = random_pairs(size=1, lengths=(3,))
     matcher = small("SAF").train()
-    with pytest.raises(ValueError, match="batch of 1 image.*at least 2"):
+    with pytest.raises(ValueError, match="batch of one.*at least two"):
         matcher.losses(pairs)
     assert matcher.eval()(pairs.images, pairs.captions).shape == (1, 1)
     assert matcher.losses(pairs)["total"] == 0
@@ -564,7 +564,7 @@ def test_another_number_of_regions_is_an_error():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"module": "AVE"}, "module must be 'SGR' or 'SAF', got 'AVE'"),
+        ({"module": "AVE"}, "module.*'SGR'.*'SAF'"),
         ({"module": "SGR", "sgr_steps": 0}, "sgr_steps=0"),
         ({"module": "SAF", "text": {"name": "mean"}}, "text=gru or text=bert"),
     ],

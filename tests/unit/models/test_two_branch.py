@@ -11,6 +11,7 @@ from torch import nn
 
 from itm.batch import Images, positives
 from itm.layers.functional import distances
+from itm.layers.sentence import sentence_encoder
 from itm.losses import Logistic, Neighborhood, Triplet
 from itm.metrics.retrieval import evaluate
 from itm.models.two_branch.embedding import TwoBranchEmbedding
@@ -768,9 +769,13 @@ def test_wrong_inputs():
     with pytest.raises(ValueError, match="must be vectors, mean, attend, gru or bert"):
         small(text={"name": "lstm"})
     with pytest.raises(ValueError, match="needs vocab_size"):
-        TwoBranchEmbedding(text={"name": "mean"})
+        sentence_encoder({"name": "mean"}, None, 4, None)
     with pytest.raises(ValueError, match="needs sentence_dim"):
-        TwoBranchEmbedding(text={"name": "vectors"})
+        sentence_encoder({"name": "vectors"}, None, 4, None)
+    for name in ("mean", "vectors"):
+        waits = TwoBranchEmbedding(text={"name": name})  # for the sizes of its data
+        with pytest.raises(ValueError, match="waits for a data module.* or give vocab_size"):
+            waits.score(region_lists(2), ["a"])
     with pytest.raises(ValueError, match="needs level=region"):
         small(TwoBranchSimilarity, norm_axis="regions")
     with pytest.raises(ValueError, match=r"pass captions as a \(C, F\) array"):

@@ -137,6 +137,26 @@ def test_logs_this_step(tmp_path):
     assert written == [1, 3]
 
 
+@pytest.mark.parametrize("once", [True, False])
+def test_report_once(once, tmp_path):
+    class Tested(Small):
+        def test_step(self, batch, batch_idx, dataloader_idx=0):
+            pass
+
+        def on_test_epoch_end(self):
+            self.log("score", 1.0)
+            if once:
+                private.report_once(self.trainer)
+
+    trainer = pl.Trainer(
+        accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_progress_bar=False,
+        enable_checkpointing=False, enable_model_summary=False,
+    )  # fmt: skip
+    loader = DataLoader(torch.zeros(2, 2))
+    results = trainer.test(Tested(), [loader, loader], verbose=False)
+    assert results == [{"score": 1.0}] * (1 if once else 2)
+
+
 @pytest.mark.parametrize("due", [True, False])
 def test_plan_validation(tmp_path, due):
     def plan(checkpoint):

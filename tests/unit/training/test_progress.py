@@ -4,10 +4,15 @@ import logging
 import re
 
 import pytest
+import pytorch_lightning as pl
 from cli import run
 from fast import FAST
+from pytorch_lightning.loggers import CSVLogger
 
-from itm.training.progress import say
+import itm
+from itm.losses import Triplet
+from itm.models import TwoBranchEmbedding
+from itm.training.progress import Bar, say, scoring
 
 LINE = re.compile(
     r"epoch (\d)/3  loss ([\d.]+)  val rsum [\d.]+( \(best\))?  lr 2e-3  \d+:\d\d", re.M
@@ -26,6 +31,7 @@ def test_a_line_per_epoch_on_the_terminal_and_in_the_log(bar, tmp_path):
         assert [epoch for epoch, *_ in found] == ["1", "2", "3"]
         assert found[0][2]  # the first validation is the best so far
         assert "best checkpoint:" in written and "M parameters" in written
+        assert re.search(r"restored the weights of the best val rsum, [\d.]+\n", written)
 
 
 def test_early_stopping_says_so(tmp_path):
@@ -49,3 +55,75 @@ def test_say_writes_to_files_once_and_prints_once(tmp_path, capsys):
         handler.close()
     assert capsys.readouterr().out == "two\nlines\n"
     assert (tmp_path / "log").read_text() == "two\nlines\n"
+
+
+class Screen:
+    """A progress bar's table of tasks."""
+
+    def __init__(self):
+        self.events = []
+
+    def add_task(self, description, total):
+        self.events.append((description, total))
+        return 0
+
+    def update(self, task, **change):
+        self.events.append(change)
+
+    def refresh(self):
+        pass
+
+    soft_refresh = refresh
+
+
+def test_scoring_has_its_own_progress():
+    bar = Bar()
+    trainer = type("Trainer", (), {"progress_bar_callback": bar})
+    bar.progress = Screen()
+    assert list(scoring(trainer, [1, 2])) == [1, 2]
+    advance = {"advance": 1}
+    assert bar.progress.events == [("Scoring", 2), advance, advance, {"visible": False}]
+    bar.progress = None  # no terminal
+    assert list(scoring(trainer, [1, 2])) == [1, 2]
+
+
+def test_the_bar_shows_loss_and_score_but_not_the_version(tmp_path):
+    bar, shown = Bar(), []
+
+    class Look(pl.Callback):
+        def on_train_epoch_end(self, trainer, module):
+            shown.append(bar.get_metrics(trainer, module))
+
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=2, callbacks=[bar, Look()], default_root_dir=tmp_path,
+        enable_model_summary=False, logger=CSVLogger(tmp_path, version=7), log_every_n_steps=1,
+        enable_checkpointing=False,
+    )  # fmt: skip
+    data = itm.build("two_branch_embedding", overrides=["data.limit=20", "data.batch_size=16"]).data
+    trainer.fit(TwoBranchEmbedding(loss=Triplet(), hidden_dim=8, embed_dim=8), data)
+    assert set(shown[1]) == {"train/loss", "val/rsum"}
+
+
+def test_a_short_last_batch_is_no_cliff(tmp_path):
+    """Losses are logged per pair, though the sum is minimised."""
+    logged = []
+
+    class Keep(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            size, summed = len(batch.captions.lengths), outputs["loss"].item()
+            logged.append((size, summed, trainer.callback_metrics["train/loss"].item()))
+
+    small = ["data.limit=7", "data.batch_size=10", "data.drop_last=false"]
+    data = itm.build("two_branch_embedding", overrides=small).data
+    for reduction in ("sum", "mean"):
+        logged.clear()
+        loss = Triplet(reduction=reduction)
+        trainer = pl.Trainer(
+            accelerator="cpu", max_epochs=1, callbacks=[Keep()], logger=False, log_every_n_steps=1,
+            enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,
+            limit_val_batches=0,
+        )  # fmt: skip
+        trainer.fit(TwoBranchEmbedding(loss=loss, hidden_dim=8, embed_dim=8), data)
+        assert logged[0][0] == 10 and logged[-1][0] < 10
+        for size, minimised, shown in logged:
+            assert shown == pytest.approx(minimised / size if reduction == "sum" else minimised)

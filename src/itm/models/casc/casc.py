@@ -13,13 +13,13 @@ from torch import Tensor
 
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.cross_attention import CrossAttention
-from itm.layers.functional import l2norm
 from itm.layers.projection import Norms, region_projection
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import WAYS, Details, array, strongest
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.casc.attention import TwoWayAttention
 from itm.models.casc.label_head import LabelHead, LabelOptions
+from itm.models.parts import encode_regions, encode_words
 from itm.text.labels import label_weights
 from itm.utils.options import flat, flat_keywords
 
@@ -40,7 +40,8 @@ class CASC(Matcher):
     CASC(..., direction="t2i", hidden=256).
 
     Args:
-        vocab_size: number V of words.
+        vocab_size: number V of words; None = the matcher takes all sizes that are not given from
+            the data module, before training starts.
         img_dim: width F of the region features.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
@@ -58,6 +59,15 @@ class CASC(Matcher):
 
     Raises:
         ValueError: an option is unknown, or the number of positive weights is not K.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = CASC(len(vocab), img_dim=6, embed_dim=8, num_labels=4, hidden=16)
+        >>> matcher.vocab = vocab
+        >>> matcher.score(np.ones((3, 5, 6), np.float32), ["a red dog", "cat"]).shape
+        (3, 2)
     """
 
     needs_labels: ClassVar[bool] = True
@@ -65,7 +75,7 @@ class CASC(Matcher):
     @flat_keywords
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int | None = None,
         img_dim: int = 2048,
         word_dim: int = 300,
         embed_dim: int = 1024,
@@ -78,11 +88,12 @@ class CASC(Matcher):
         alpha: float = 0.8,
         norms: Norms = Norms(),  # noqa: B008
         text: dict[str, Any] | None = None,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
+        assert vocab_size is not None  # else the matcher waits, see `itm.matcher.waiting`
         # Saved as K numbers, or as None if `set_labels` is to provide them.
         head = replace(head, pos_weight=label_weights(head.pos_weight, num_labels))
         self.save_hyperparameters(flat(locals()), ignore=OBJECTS)
@@ -118,18 +129,11 @@ class CASC(Matcher):
 
     def encode_images(self, images: Images) -> Encoded:
         """Compute region vectors (I, R, D)."""
-        regions = self.image(images.regions)
-        regions = l2norm(regions) if self.norms.normalize_images else regions
-        return self._sides[0].prepare(Encoded(parts=regions, mask=images.mask))
+        return encode_regions(images, self.image, self.norms, self._sides[0])
 
     def encode_captions(self, captions: Captions) -> Encoded:
         """Compute word vectors (C, L, D), zero beyond each caption's length."""
-        words, mask = self.text(captions)
-        return Encoded(
-            parts=l2norm(words) if self.norms.normalize_words else words,
-            mask=mask,
-            aux={"lengths": torch.tensor(captions.lengths)},  # stays on the host
-        )
+        return encode_words(captions, self.text, self.norms)
 
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
         """Compute scores (I, C): local plus global, or only local with a single direction."""
@@ -165,8 +169,8 @@ class CASC(Matcher):
         if labels is None:
             raise ValueError(
                 "CASC trains on the labels (C, K) of each caption's image: pass labels=... to "
-                "matcher.pairs, build the data module with needs=['labels'], or build the matcher "
-                "with label_weight=0"
+                "matcher.pairs, train with a RegionDataModule, which brings them, or build the "
+                "matcher with label_weight=0"
             )
         terms = []
         for side in self._sides:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from itm.layers.attention_math import split
-from itm.layers.functional import full, full_precision
+from itm.layers.functional import fill_pos_weight, full, full_precision
 from itm.text.labels import label_weights
 from itm.utils.devices import block_values
 
@@ -71,12 +71,7 @@ class LabelHead(nn.Module):
         Raises:
             ValueError: the number of weights is not K.
         """
-        weight = torch.as_tensor(values, dtype=torch.float32)
-        if weight.shape != self.pos_weight.shape:
-            raise ValueError(
-                f"{weight.numel()} positive weights, num_labels={len(self.pos_weight)}"
-            )
-        self.pos_weight.copy_(weight)
+        fill_pos_weight(self.pos_weight, values)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Compute logits (..., K) of global vectors (..., D)."""

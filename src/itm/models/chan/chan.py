@@ -15,7 +15,7 @@ from itm.layers.functional import l2norm
 from itm.layers.projection import region_projection
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, attention_details
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.chan.matching import HardAlignment
 from itm.utils.options import flat, flat_keywords
 
@@ -71,7 +71,7 @@ class CHAN(Matcher):
         normalize_images: bool = True,
         normalize_words: bool = True,
         text: dict[str, Any] | None = None,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):

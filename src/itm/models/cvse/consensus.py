@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from itm.layers.functional import full, full_precision, l2norm, masked_softmax
+from itm.text.concepts import Concepts
 from itm.utils.checks import check_choice
 
 EPS = 1e-12  # added to norms
@@ -144,6 +145,31 @@ class ConceptGraph(nn.Module):
 
     vectors: Tensor
     adjacency: Tensor
+
+    def fill(self, concepts: Concepts, given: np.ndarray | None = None) -> None:
+        """Take the graph and the word vectors of a concept vocabulary.
+
+        Args:
+            concepts: K concepts.
+            given: word vectors (K, G) in place of the vocabulary's.
+
+        Raises:
+            ValueError: the number of concepts is not K, or the vectors are not G wide.
+        """
+        size, width = self.vectors.shape
+        if len(concepts) != size:
+            raise ValueError(f"{len(concepts)} concepts for a matcher with num_concepts={size}")
+        vectors = concepts.vectors if given is None else np.asarray(given, np.float32)
+        if vectors is not None:
+            if vectors.shape[1] != width:
+                raise ValueError(
+                    f"the concepts' word vectors are {vectors.shape[1]} wide, but the matcher has "
+                    f"concept_dim={width}: set concept_dim={vectors.shape[1]}"
+                )
+            self.vectors.copy_(torch.from_numpy(vectors))
+        if concepts.counts is not None and concepts.adjacency is not None:
+            counts, together = map(torch.from_numpy, (concepts.counts, concepts.adjacency))
+            self.adjacency.copy_(graph_from_counts(counts, together))
 
     def forward(self) -> Tensor:
         """Compute X (K, D) with unit rows."""

@@ -18,8 +18,8 @@ from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.functional import full, full_precision, l2norm, masked_mean, xavier_
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array, strongest
-from itm.matcher.inputs import check_images
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
+from itm.matcher.inputs import check_batch, check_images
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.cvse.consensus import (
     EPS,
     ConceptGraph,
@@ -27,7 +27,6 @@ from itm.models.cvse.consensus import (
     LayerOptions,
     Levels,
     SelfAttention,
-    graph_from_counts,
     mix_labels,
     mixture,
 )
@@ -49,7 +48,8 @@ class CVSE(Matcher):
     The options of `levels` and `layers` are also accepted as keywords: CVSE(..., alpha=0.9).
 
     Args:
-        vocab_size: number V of words.
+        vocab_size: number V of words; None = the matcher takes all sizes that are not given from
+            the data module, before training starts.
         img_dim: width F of the region features.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
@@ -71,6 +71,15 @@ class CVSE(Matcher):
 
     Raises:
         ValueError: an option is unknown, or `concept_vectors` is a path.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = CVSE(len(vocab), img_dim=6, embed_dim=8, num_regions=5, num_concepts=4)
+        >>> matcher.vocab = vocab
+        >>> matcher.embed(captions=["a red dog", "cat"]).shape  # both levels side by side
+        (2, 16)
     """
 
     needs_concepts = True
@@ -79,7 +88,7 @@ class CVSE(Matcher):
     @flat_keywords
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int | None = None,
         img_dim: int = 2048,
         word_dim: int = 300,
         embed_dim: int = 1024,
@@ -93,11 +102,12 @@ class CVSE(Matcher):
         levels: Levels = Levels(),  # noqa: B008
         layers: LayerOptions = LayerOptions(),  # noqa: B008
         text: dict[str, Any] | None = None,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
+        assert vocab_size is not None  # else the matcher waits, see `itm.matcher.waiting`
         self.save_hyperparameters(flat(locals()), ignore=[*OBJECTS, "concept_vectors"])
         if isinstance(concept_vectors, (str, Path)):
             raise ValueError(
@@ -138,21 +148,7 @@ class CVSE(Matcher):
         Raises:
             ValueError: the number of concepts is not K, or the vectors are not G wide.
         """
-        size, width = self.graph.vectors.shape
-        if len(concepts) != size:
-            raise ValueError(f"{len(concepts)} concepts for a matcher with num_concepts={size}")
-        given = self.concept_vectors
-        vectors = concepts.vectors if given is None else np.asarray(given, np.float32)
-        if vectors is not None:
-            if vectors.shape[1] != width:
-                raise ValueError(
-                    f"the concepts' word vectors are {vectors.shape[1]} wide, but the matcher has "
-                    f"concept_dim={width}: set concept_dim={vectors.shape[1]}"
-                )
-            self.graph.vectors.copy_(torch.from_numpy(vectors))
-        if concepts.counts is not None and concepts.adjacency is not None:
-            counts, together = map(torch.from_numpy, (concepts.counts, concepts.adjacency))
-            self.graph.adjacency.copy_(graph_from_counts(counts, together))
+        self.graph.fill(concepts, self.concept_vectors)
         self.concepts = concepts
 
     def encode_images(self, images: Images) -> Encoded:
@@ -223,14 +219,14 @@ class CVSE(Matcher):
     def _image(self, images: Images) -> tuple[Tensor, Tensor]:
         """Compute instance vectors v0 (I, D) and their attention (I, R)."""
         check_images(images, self)
-        self._check_batch(len(images.regions))
+        check_batch(len(images.regions), self)
         regions = self.image(images.regions)  # (I, R, D)
         parts = full(regions) if self.layers.no_imgnorm else l2norm(regions, eps=EPS)
         return self.image_attention(parts, masked_mean(parts, images.mask), images.mask)
 
     def _text(self, captions: Captions) -> tuple[Tensor, Tensor]:
         """Compute instance vectors t0 (C, D) and their attention (C, L)."""
-        self._check_batch(len(captions.lengths))
+        check_batch(len(captions.lengths), self)
         words, mask = self.text(captions)
         parts = l2norm(words, eps=EPS)  # (C, L, D)
         return self.text_attention(parts, l2norm(masked_mean(parts, mask), eps=EPS), mask)
@@ -241,13 +237,6 @@ class CVSE(Matcher):
         if self.levels.fusion == "multiple":
             return l2norm(instance * consensus, eps=EPS)
         return l2norm(alpha * instance + (1 - alpha) * consensus, eps=EPS)
-
-    def _check_batch(self, size: int) -> None:
-        if self.training and self.layers.use_batchnorm and size < 2:
-            raise ValueError(
-                "CVSE cannot train on a batch of one, because its batch norms need at least two: "
-                "use data.drop_last=true or another data.batch_size"
-            )
 
     @property
     def label_dim(self) -> int:

@@ -268,14 +268,20 @@ class AttentionFiltration(nn.Module):
     def _track(self, mean: Tensor, variance: Tensor, count: int | Tensor) -> None:
         """Apply C updates r <- (1 - m) r + m s_c in row order, in closed form; s (C,), m = 0.1.
 
-        r_C = (1 - m)^C r_0 + sum_c m (1 - m)^(C - 1 - c) s_c, with the unbiased variance.
+        r_C = (1 - m)^C r_0 + sum_c m (1 - m)^(C - 1 - c) s_c, with the unbiased variance. With
+        momentum None, as Lightning's weight averaging sets it, r is the mean of all statistics.
         """
-        keep, size = 1 - (self.norm.momentum or 0.0), len(mean)
-        later = torch.arange(size - 1, -1, -1, dtype=mean.dtype, device=mean.device)
-        share = (1 - keep) * keep**later
+        momentum, size, tracked = self.norm.momentum, len(mean), self.norm.num_batches_tracked
+        assert tracked is not None
+        kept: Tensor | float
+        if momentum is None:
+            kept = tracked / (tracked + size)
+            share = torch.ones_like(mean) / (tracked + size)
+        else:
+            later = torch.arange(size - 1, -1, -1, dtype=mean.dtype, device=mean.device)
+            kept, share = (1 - momentum) ** size, momentum * (1 - momentum) ** later
         statistics = {"running_mean": mean, "running_var": variance * count / (count - 1)}
         for name, values in statistics.items():
             running = getattr(self.norm, name)
-            running.mul_(keep**size).add_((share * values).sum())
-        assert self.norm.num_batches_tracked is not None
-        self.norm.num_batches_tracked += size
+            running.mul_(kept).add_((share * values).sum())
+        tracked += size

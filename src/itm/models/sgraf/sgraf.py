@@ -17,8 +17,8 @@ from itm.layers.functional import full, l2norm, xavier_
 from itm.layers.packing import Packed, pack
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array, attention_details
-from itm.matcher.inputs import check_images
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
+from itm.matcher.inputs import check_batch, check_images
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.sgraf.blocks import (
     CACHE,
     AttentionFiltration,
@@ -28,6 +28,7 @@ from itm.models.sgraf.blocks import (
     unit_attention,
     word_attention,
 )
+from itm.utils.checks import check_choice
 from itm.utils.devices import block_values
 
 
@@ -43,7 +44,8 @@ class SGRAF(Matcher):
     In training a pair's score depends on the other images of the batch, because of batch norm.
 
     Args:
-        vocab_size: number V of words.
+        vocab_size: number V of words; None = the matcher takes all sizes that are not given from
+            the data module, before training starts.
         img_dim: width F of the region features.
         module: "SGR" or "SAF".
         num_regions: number R of regions of every image; a batch norm has a channel per position.
@@ -64,6 +66,16 @@ class SGRAF(Matcher):
 
     Raises:
         ValueError: the module is unknown, or SGR has no steps.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = SGRAF(len(vocab), img_dim=6, module="SAF", num_regions=5, embed_dim=8)
+        >>> matcher.vocab = vocab
+        >>> scores = matcher.score(np.ones((3, 5, 6), np.float32), ["a red dog", "cat"])
+        >>> bool(((0 < scores) & (scores < 1)).all())
+        True
     """
 
     # Not `similarity`: it loops over the length groups of a batch, which differ between batches.
@@ -71,7 +83,7 @@ class SGRAF(Matcher):
 
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int | None = None,
         img_dim: int = 2048,
         module: str = "SGR",
         num_regions: int = 36,
@@ -87,14 +99,14 @@ class SGRAF(Matcher):
         dropout: float = 0.4,
         text: dict[str, Any] | None = None,
         *,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
+        assert vocab_size is not None  # else the matcher waits, see `itm.matcher.waiting`
         self.save_hyperparameters(ignore=OBJECTS)
-        if module not in ("SGR", "SAF"):
-            raise ValueError(f"module must be 'SGR' or 'SAF', got {module!r}")
+        check_choice("module", module, ("SGR", "SAF"))
         if module == "SGR" and sgr_steps < 1:
             raise ValueError(f"SGR needs at least one step, got sgr_steps={sgr_steps}")
         self.num_regions = num_regions
@@ -126,11 +138,7 @@ class SGRAF(Matcher):
             ValueError: the number of regions is not R, or a training batch has one image only.
         """
         check_images(images, self)
-        if self.training and len(images.regions) < 2:
-            raise ValueError(
-                "SGRAF cannot train on a batch of 1 image, because its batch norm needs at least "
-                "2: use data.drop_last=true or another data.batch_size"
-            )
+        check_batch(len(images.regions), self)
         parts = self.image(images.regions)  # (I, R, D)
         parts = full(parts) if self.no_imgnorm else l2norm(parts)
         return Encoded(self.image_global(parts, images.mask), parts, images.mask)

@@ -1,6 +1,6 @@
 """Shared parts of the two-branch networks: the branches, and training on regions and phrases."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -36,7 +36,6 @@ class BatchNorm(nn.BatchNorm1d):
 
     def __init__(self, width: int, momentum: float, eps: float, biased: bool):
         super().__init__(width, eps, momentum)
-        self.weigh = momentum
         self.biased = biased
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -48,10 +47,14 @@ class BatchNorm(nn.BatchNorm1d):
             return self._masked(full(x), mask[:, None])
         # Use copies: tensors that autograd has saved must not change before backward.
         mean, var = mean.clone(), var.clone()
-        out = batch_norm(x, mean, var, self.weight, self.bias, True, self.weigh, self.eps)
+        # None, set by Lightning's weight averaging, means the mean of all batches.
+        weigh = self.momentum
+        if weigh is None:
+            weigh = 1 / (1 + int(self.num_batches_tracked))
+        out = batch_norm(x, mean, var, self.weight, self.bias, True, weigh, self.eps)
         with torch.no_grad():
             if self.biased:  # torch has added weigh * n / (n - 1) x the biased variance
-                added = var - (1 - self.weigh) * self.running_var
+                added = var - (1 - weigh) * self.running_var
                 var = var - added / len(x)
             self.running_mean.copy_(mean)
             self.running_var.copy_(var)
@@ -65,7 +68,9 @@ class BatchNorm(nn.BatchNorm1d):
         mean = x.masked_fill(~mask, 0).sum(0) / count.clamp_min(1)
         var = (x - mean).square().masked_fill(~mask, 0).sum(0) / count.clamp_min(1)
         with torch.no_grad():
-            weigh = torch.where(enough, self.weigh, 0.0)
+            step = 1 / (1 + self.num_batches_tracked)
+            step = step if self.momentum is None else torch.full_like(step, self.momentum)
+            weigh = torch.where(enough, step, 0.0)
             tracked = var if self.biased else var * (count / (count - 1).clamp_min(1))
             self.running_mean.lerp_(mean, weigh)
             self.running_var.lerp_(tracked, weigh)
@@ -157,6 +162,14 @@ class TwoBranch(Matcher):
     image: Branch
     sentence: Branch
     text_lr_scale: float
+
+    @classmethod
+    def lacks_sizes(cls, arguments: Mapping[str, Any]) -> bool:
+        """Whether the size that the text encoder needs is missing."""
+        name = (arguments.get("text") or {}).get("name", "mean")
+        if name == "bert":
+            return False
+        return arguments.get("sentence_dim" if name == "vectors" else "vocab_size") is None
 
     def encode_images(self, images: Images) -> Encoded:
         """Compute vectors (I, D) of the mean region, or (I, R, D) of all at level "region"."""

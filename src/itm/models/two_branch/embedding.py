@@ -11,7 +11,7 @@ from torch import Tensor
 from itm.batch import Encoded
 from itm.layers.functional import distances
 from itm.layers.sentence import sentence_encoder
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler
 from itm.models.two_branch.branches import LEVELS, Branch, TwoBranch
 from itm.utils.checks import check_choice
 
@@ -44,6 +44,16 @@ class TwoBranchEmbedding(TwoBranch):
         loss: see `Matcher`.
         optimizer: see `Matcher`.
         scheduler: see `Matcher`.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = TwoBranchEmbedding(len(vocab), img_dim=6, hidden_dim=16, embed_dim=8)
+        >>> matcher.vocab = vocab
+        >>> scores = matcher.score(np.ones((3, 5, 6), np.float32), ["a red dog", "cat"])
+        >>> bool((scores < 0).all())  # negative distances
+        True
     """
 
     def __init__(
@@ -62,7 +72,7 @@ class TwoBranchEmbedding(TwoBranch):
         text_lr_scale: float = 1.0,
         level: str = "image",
         *,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):

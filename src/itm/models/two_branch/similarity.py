@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.functional import full, l2norm
 from itm.layers.sentence import sentence_encoder
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler
 from itm.models.two_branch.branches import EPS, LEVELS, Branch, Dense, TwoBranch, real_rows
 from itm.utils.checks import check_choice
 
@@ -56,6 +56,15 @@ class TwoBranchSimilarity(TwoBranch):
         loss: see `Matcher`.
         optimizer: see `Matcher`.
         scheduler: see `Matcher`.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = TwoBranchSimilarity(len(vocab), img_dim=6, hidden_dim=16, embed_dim=8)
+        >>> matcher.vocab = vocab
+        >>> matcher.score(np.ones((3, 5, 6), np.float32), ["a red dog", "cat"]).shape
+        (3, 2)
     """
 
     def __init__(
@@ -79,7 +88,7 @@ class TwoBranchSimilarity(TwoBranch):
         text_lr_scale: float = 1.0,
         level: str = "image",
         *,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):

@@ -42,17 +42,19 @@ def masked_batch_norm(norm: nn.BatchNorm1d, x: Tensor, mask: Tensor) -> Tensor:
         y[mask] = norm(x[mask])
         return y
     mean, var, real = norm.running_mean, norm.running_var, mask[..., None]
-    assert mean is not None and var is not None and norm.momentum is not None
+    tracked = norm.num_batches_tracked
+    assert mean is not None and var is not None and tracked is not None
     if norm.training:
         count = mask.sum()
         own_mean = x.masked_fill(~real, 0).sum((0, 1)) / count.clamp_min(1)
         own_var = (x - own_mean).square().masked_fill(~real, 0).sum((0, 1)) / count.clamp_min(1)
         with torch.no_grad():
-            step = torch.where(count > 1, norm.momentum, 0.0)
+            # None, set by Lightning's weight averaging, means the mean of all batches.
+            momentum = 1 / (1 + tracked) if norm.momentum is None else norm.momentum
+            step = torch.where(count > 1, momentum, 0.0)
             mean.lerp_(own_mean, step)
             var.lerp_(own_var * (count / (count - 1).clamp_min(1)), step)
-            assert norm.num_batches_tracked is not None
-            norm.num_batches_tracked += count > 1
+            tracked += count > 1
         mean = torch.where(count > 1, own_mean, mean)
         var = torch.where(count > 1, own_var, var)
     y = (x - mean) * ((var + norm.eps).rsqrt() * norm.weight) + norm.bias

@@ -15,10 +15,12 @@ from itm.layers.functional import full, l2norm, order_scores
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array
 from itm.matcher.inputs import Features, image_batches
-from itm.matcher.matcher import OBJECTS, Loss, MakeOptimizer, MakeScheduler, Matcher
+from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
+from itm.matcher.scoring import evaluating
 from itm.models.vsrn.captioner import Captioner
 from itm.models.vsrn.reasoning import EPS, RegionReasoning
 from itm.text.vocabulary import PAD, START
+from itm.utils.checks import check_choice
 
 
 class VSRN(Matcher):
@@ -35,7 +37,8 @@ class VSRN(Matcher):
     (region_norm="none", final_bn=True).
 
     Args:
-        vocab_size: number V of words.
+        vocab_size: number V of words; None = the matcher takes all sizes that are not given from
+            the data module, before training starts.
         img_dim: width F of the region features.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
@@ -59,11 +62,22 @@ class VSRN(Matcher):
 
     Raises:
         ValueError: an option is unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = VSRN(len(vocab), img_dim=6, embed_dim=8, num_gcn=1)
+        >>> matcher.vocab = vocab
+        >>> matcher.embed(captions=["a red dog", "cat"]).shape
+        (2, 8)
+        >>> len(matcher.describe(np.ones((3, 5, 6), np.float32)))  # one sentence per image
+        3
     """
 
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int | None = None,
         img_dim: int = 2048,
         word_dim: int = 300,
         embed_dim: int = 2048,
@@ -81,14 +95,14 @@ class VSRN(Matcher):
         caption_max_len: int = 60,
         caption_dropout: float = 0.2,
         *,
-        loss: Loss | None = None,
+        loss: LossFunction | None = None,
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
+        assert vocab_size is not None  # else the matcher waits, see `itm.matcher.waiting`
         self.save_hyperparameters(ignore=OBJECTS)
-        if measure not in ("cosine", "order"):
-            raise ValueError(f"measure must be 'cosine' or 'order', got {measure!r}")
+        check_choice("measure", measure, ("cosine", "order"))
         self.measure = measure
         self.use_abs = use_abs
         self.no_imgnorm = no_imgnorm
@@ -182,12 +196,8 @@ class VSRN(Matcher):
                 "this matcher has no captioner: train it with caption_weight > 0, or load its "
                 "weights with from_published(..., captioner=...)"
             )
-        training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             return self.captioner.greedy(self.image(images)[1], images.mask, start)
-        finally:
-            self.train(training)
 
     def describe(self, features: Features, batch_size: int = 128) -> list[str]:
         """Generate a sentence for each image, in eval mode.

@@ -1,0 +1,77 @@
+"""Recognise by content the data that a run was trained on, so that resuming notices other data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from itm.data.layout import Split
+
+if TYPE_CHECKING:
+    from itm.data.module import RegionDataModule
+
+ROWS = 64  # images whose features are read; all of COCO would take minutes
+LISTS = ("vocabulary", "label_vocabulary", "concept_vocabulary")
+
+
+def fingerprint(data: RegionDataModule) -> dict[str, str]:
+    """Describe training and validation data, each part with a hash of its content.
+
+    Captions, their images and the word lists are read whole, and of the features `ROWS` images from
+    the first to the last.
+
+    Args:
+        data: a data module that is set up.
+
+    Returns:
+        Part -> description, such as "train captions" -> "30000 captions, 1f0c9a...".
+    """
+    found: dict[str, str] = {}
+    for stage in ("train", "val"):
+        split = data.split(stage)
+        owners = np.ascontiguousarray(split.caption_image, dtype=np.int64)
+        found[f"{stage} features"] = _features(split)
+        found[f"{stage} captions"] = f"{len(split.captions)} captions, {_hash(split.captions)}"
+        found[f"{stage} pairs"] = f"{split.num_images} images, {_hash([owners.tobytes()])}"
+    for name in LISTS:
+        words = getattr(data, name)
+        if words is not None:
+            state = json.dumps(_plain(words.state()), sort_keys=True)
+            found[name.replace("_", " ")] = f"{len(words)} words, {_hash([state])}"
+    return found
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Say which parts of two fingerprints differ, "part: before -> now"; no part = "none"."""
+    parts = [*before, *(part for part in now if part not in before)]
+    return [
+        f"{part}: {before.get(part, 'none')} -> {now.get(part, 'none')}"
+        for part in parts
+        if before.get(part) != now.get(part)
+    ]
+
+
+def _features(split: Split) -> str:
+    rows = np.unique(np.linspace(0, split.num_images - 1, ROWS).astype(np.int64))
+    parts = (np.ascontiguousarray(split.features[split.row[row]]).tobytes() for row in rows)
+    shape = " x ".join(map(str, (split.num_images, split.regions, split.width)))
+    return f"{shape} {split.features.dtype}, {_hash(parts)}"
+
+
+def _hash(parts: Iterable[str | bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        digest.update(len(raw).to_bytes(8, "little") + raw)
+    return digest.hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    """Convert a word list's state to JSON, without the name of the file it came from."""
+    if isinstance(value, dict):
+        return {key: _plain(x) for key, x in value.items() if key != "source"}
+    return value.tolist() if isinstance(value, np.ndarray) else value

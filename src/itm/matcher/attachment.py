@@ -1,0 +1,197 @@
+"""Connect a matcher with the data module of its trainer: what it needs, and what it takes.
+
+`itm.data.needs` describes both sides; `itm.app` builds matchers from configurations by the same
+functions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning.trainer.states import TrainerFn
+
+from itm.data.fingerprint import differences
+from itm.data.module import RegionDataModule
+from itm.data.needs import DataNeeds, same_words
+from itm.layers.text import as_text_encoder
+from itm.losses.base import as_loss
+from itm.matcher.waiting import build, check_built
+from itm.text.vocabulary import BertVocabulary, Tokens
+from itm.training.progress import say
+
+if TYPE_CHECKING:
+    from itm.matcher.matcher import Matcher
+
+SPLITS = {"fit": "train", "validate": "val", "test": "test", "predict": "test"}
+LISTS = {"vocab": "vocabulary", "labels": "label_vocabulary", "concepts": "concept_vocabulary"}
+
+
+def data_needs(matcher: Matcher, stage: str | None) -> DataNeeds:
+    """Return what a matcher and its loss read in a stage of the trainer."""
+    loss = None if matcher.loss is None else as_loss(matcher.loss)
+    learns = stage in (None, "fit")
+    needed = {
+        "concepts": matcher.needs_concepts,
+        "labels": matcher.needs_labels or (loss is not None and loss.needs_labels and learns),
+        "relevance": loss is not None and loss.needs_relevance and learns,
+    }
+    if matcher.pending is None and not learns:
+        needed["labels"] = False  # a built matcher reads them in training only
+    text = _text_options(matcher)
+    return DataNeeds(
+        frozenset(name for name, is_needed in needed.items() if is_needed),
+        1 if loss is None or matcher.data is not None else loss.sentences,  # `itm.build` chose
+        text.get("name") == "vectors" or as_text_encoder(matcher.text).needs_vectors,
+        _own_vocabulary(matcher),
+        matcher.labels,
+        matcher.concepts,
+    )
+
+
+def take_data(matcher: Matcher, data: RegionDataModule, stage: str | None) -> None:
+    """Take word lists and missing sizes from a data module that is set up.
+
+    The loss takes its labels and its relevance, too.
+
+    Args:
+        matcher: gets what it has not yet.
+        data: the data module.
+        stage: of the trainer.
+
+    Raises:
+        ValueError: the matcher's sizes or words are not those of the data, or it has no loss to
+            train with.
+    """
+    own = {**vars(matcher), "vocab": _own_vocabulary(matcher)}
+    for name, there in LISTS.items():
+        mine, given = own[name], getattr(data, there)
+        if mine is not None and given is not None and not same_words(mine, given):
+            raise ValueError(
+                f"data.{name} holds {len(given)} words, but the matcher has {len(mine)} of its "
+                f"own, with which its weights were made: leave data.{name} out"
+            )
+    sizes = data_sizes(data, SPLITS.get(stage or "fit", "train"))
+    if matcher.pending is not None:
+        _check(matcher, matcher.pending.arguments, sizes)
+        build(matcher, sizes)
+    elif matcher.vocab is None:  # else it was built for other data, or by `itm.app`
+        _check(matcher, matcher.hparams, sizes)
+    if matcher.vocab is None:
+        matcher.vocab = data.vocabulary
+    if matcher.labels is None and data.label_vocabulary is not None:
+        matcher.labels = data.label_vocabulary
+        matcher.set_labels(matcher.labels)
+    if matcher.concepts is None and data.concept_vocabulary is not None:
+        matcher.concepts = data.concept_vocabulary
+        matcher.set_concepts(matcher.concepts)
+    if stage == "fit":
+        _prepare_loss(matcher, data)
+
+
+def setup(matcher: Matcher, stage: str) -> None:
+    """Check that the matcher is built, and that it can compute in the trainer's precision.
+
+    Raises:
+        ValueError: it waits for sizes, and the trainer has no data module that has them; or the
+            trainer keeps all weights in 16 bits.
+    """
+    precision = str(matcher.trainer.precision)
+    if precision in ("bf16-true", "16-true"):
+        raise ValueError(
+            f"precision={precision} keeps weights, norms and losses in 16 bits, but matchers "
+            "compute norms, softmax and losses in float32: use "
+            f"precision={precision.replace('true', 'mixed')}"
+        )
+    check_built(matcher)
+
+
+def record_data(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
+    """Add the fingerprint of the training data to a checkpoint of a run."""
+    data = _training_data(matcher)
+    if data is not None:
+        checkpoint["data"] = data.fingerprint()
+
+
+def compare_data(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
+    """Compare the data of a checkpoint with those that training is to continue on.
+
+    Changed validation data are only reported.
+
+    Raises:
+        ValueError: the training data or the word lists have changed.
+    """
+    data = _training_data(matcher)
+    if data is None or "data" not in checkpoint:  # not training, or written by an older version
+        return
+    changed = differences(checkpoint["data"], data.fingerprint())
+    fatal = [text for text in changed if not text.startswith("val ")]
+    if fatal:
+        raise ValueError(
+            f"the data have changed since the checkpoint was written ({'; '.join(fatal)}): resume "
+            "with the data of the run, or start another run from its weights (init=RUN_FOLDER)"
+        )
+    if changed and matcher.trainer.is_global_zero:
+        say(f"resumed with other validation data: {'; '.join(changed)}", matcher.trainer)
+
+
+def _training_data(matcher: Matcher) -> RegionDataModule | None:
+    """Return the data module of a running training, if it is one of this library."""
+    trainer = None if matcher._trainer is None else matcher.trainer
+    data = getattr(trainer, "datamodule", None)
+    is_training = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+    return data if is_training and isinstance(data, RegionDataModule) else None
+
+
+def data_sizes(data: RegionDataModule, stage: str) -> dict[str, Any]:
+    """Return the sizes that the data determine, by argument name of matchers and losses."""
+    split = data.split(stage)
+    assert data.vocabulary is not None
+    sizes: dict[str, Any] = {
+        "vocab_size": len(data.vocabulary),
+        "img_dim": split.width,
+        "num_regions": split.regions,
+    }
+    if data.label_vocabulary is not None:
+        sizes["num_labels"] = len(data.label_vocabulary)
+    if data.concept_vocabulary is not None:
+        sizes["num_concepts"] = len(data.concept_vocabulary)
+    if data.vectors:
+        sizes["sentence_dim"] = split.sentence_vectors().shape[1]
+    return sizes
+
+
+def _prepare_loss(matcher: Matcher, data: RegionDataModule) -> None:
+    loss = matcher.objective
+    if loss.needs_labels:
+        loss.set_dim(matcher.label_dim)
+    if data.label_vocabulary is not None:
+        loss.set_labels(data.label_vocabulary)
+    if loss.gather and "relevance" in data.needs:
+        # A batch knows the relevance of its own pairs only; gathered pairs are looked up.
+        loss.set_relevance(data.reader("train").relevance)
+
+
+def _own_vocabulary(matcher: Matcher) -> Tokens | None:
+    """Return the vocabulary that a matcher has, or that its transformer prescribes."""
+    text = _text_options(matcher)
+    if matcher.vocab is not None or text.get("name") != "bert" or not text.get("path"):
+        return matcher.vocab
+    return BertVocabulary.from_pretrained(text["path"])
+
+
+def _text_options(matcher: Matcher) -> dict[str, Any]:
+    pending = matcher.pending
+    return (matcher.hparams if pending is None else pending.arguments).get("text") or {}
+
+
+def _check(matcher: Matcher, given: Any, sizes: dict[str, Any]) -> None:
+    """Compare sizes that were given with those of the data."""
+    for name, size in sizes.items():
+        mine = given.get(name)
+        if name == "num_regions" and matcher.pending is None:
+            mine = matcher.num_regions  # None where the number does not matter
+        if mine is not None and size is not None and mine != size:
+            raise ValueError(
+                f"{type(matcher).__name__} was made with {name}={mine}, but the data have {size}: "
+                f"leave {name} out, or use the data and the word lists that this size belongs to"
+            )

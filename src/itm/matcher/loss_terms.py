@@ -1,0 +1,85 @@
+"""Compute what training minimises: `Matcher.losses` and `Matcher.training_step`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from itm.batch import Encoded, Pairs
+from itm.layers.functional import full
+from itm.losses.base import Loss
+from itm.matcher.gather import gather_batch
+from itm.matcher.gradient_cache import encode_in_chunks
+from itm.matcher.inputs import check_images
+from itm.matcher.protocol import MatcherLike
+
+
+class Trained(MatcherLike, Protocol):
+    """What training needs from a matcher."""
+
+    chunk_size: int | None
+
+    @property
+    def objective(self) -> Loss: ...  # noqa: D102
+    def losses(self, pairs: Pairs) -> dict[str, Tensor]: ...  # noqa: D102
+    def training_scores(  # noqa: D102
+        self, images: Encoded, captions: Encoded
+    ) -> Mapping[str, tuple[float, Tensor]]: ...
+    def extra_losses(  # noqa: D102
+        self, pairs: Pairs, images: Encoded, captions: Encoded
+    ) -> dict[str, Tensor]: ...
+    @property
+    def log(self) -> Callable[..., None]: ...  # noqa: D102
+
+
+def losses(matcher: Trained, pairs: Pairs) -> dict[str, Tensor]:
+    """Compute all loss terms of a batch: name -> scalar; training minimises "total".
+
+    Total = sum over score levels of weight x ranking loss, plus the additional terms of the loss
+    on the main level, plus the backbone's own losses.
+    """
+    loss = matcher.objective
+    check_images(pairs.images, matcher)
+    images, captions = encode_pairs(matcher, pairs)
+    terms = matcher.extra_losses(pairs, images, captions)
+    if loss.gather:
+        pairs, images, captions = gather_batch(pairs, images, captions)
+    levels = matcher.training_scores(images, captions)
+    ranking, encoded = loss.ranked, (images, captions)
+    loss.start_batch()
+    for name, (weight, scores) in levels.items():
+        key = "ranking" if len(levels) == 1 else f"ranking_{name}"
+        terms[key] = weight * ranking(scores, pairs, encoded)
+    main = next(iter(levels.values()))[1]
+    terms |= loss.terms(main, pairs, encoded)
+    return terms | {"total": torch.stack([full(term) for term in terms.values()]).sum()}
+
+
+def encode_pairs(matcher: Trained, pairs: Pairs) -> tuple[Encoded, Encoded]:
+    """Encode both sides of a batch for training, in chunks if `chunk_size` is set."""
+    if matcher.chunk_size is None:
+        encode_images, encode_captions = matcher.training_encoders()
+        return encode_images(pairs.images), encode_captions(pairs.captions)
+    return encode_in_chunks(matcher, pairs, matcher.chunk_size)
+
+
+def training_step(matcher: Trained, batch: Pairs, batch_idx: int) -> dict[str, Any]:
+    """Compute the loss of a batch, and log all terms per pair.
+
+    A loss that sums over the batch is divided by the number of pairs, so that a short last batch
+    does not look like progress.
+
+    Returns:
+        "loss" to minimise, "terms" as computed, "per_pair" the total that is logged.
+    """
+    terms = matcher.losses(batch)
+    values = {name: value.detach() for name, value in terms.items()}
+    size = len(batch.captions.lengths)
+    pairs = size if matcher.objective.is_summed else 1
+    for name, value in values.items():
+        key = "loss" if name == "total" else name
+        matcher.log(f"train/{key}", value / pairs, batch_size=size, prog_bar=name == "total")
+    return {"loss": terms["total"], "terms": values, "per_pair": values["total"] / pairs}

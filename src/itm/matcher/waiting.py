@@ -1,0 +1,97 @@
+"""Let a matcher wait for its sizes: `VSRN(loss=SAM())` is built when a trainer brings the data.
+
+A constructor that takes `vocab_size` and gets none only keeps its arguments. `RegionDataModule`
+hands itself over before training starts; then the matcher is built with the sizes of the data.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+# A size that equals the constructor's default counts as not given: LightningCLI passes them all.
+SIZES = ("img_dim", "num_regions", "num_labels", "num_concepts", "sentence_dim")
+# Sizes with which a constructor is tried out.
+TRIAL = {"vocab_size": 8, "img_dim": 8, "sentence_dim": 8}
+
+
+class Pending(NamedTuple):
+    """What a waiting matcher remembers.
+
+    Attributes:
+        arguments: of its constructor.
+        blank: its attributes when it began to wait.
+    """
+
+    arguments: dict[str, Any]
+    blank: dict[str, Any]
+
+
+def may_wait(init: Callable[..., None]) -> Callable[..., None]:
+    """Let a constructor wait if its class says that sizes are missing; see `Matcher.lacks_sizes`.
+
+    Only the constructor of the object's own class waits, not one that it calls by `super()`.
+    """
+    parameters = inspect.signature(init).parameters
+    names, defaults = list(parameters)[1:], {n: p.default for n, p in parameters.items()}
+    if "vocab_size" not in names:
+        return init
+
+    @functools.wraps(init)
+    def accept(self: Any, *args: Any, **arguments: Any) -> None:
+        given = dict(zip(names, args, strict=False)) | arguments
+        own = type(self).__init__ is accept and len(args) <= len(names)
+        if own and self.lacks_sizes(given):
+            given = {n: x for n, x in given.items() if n not in SIZES or x != defaults.get(n)}
+            _try_out(type(self), given)
+            self.wait(given)
+        else:
+            init(self, *args, **arguments)
+
+    return accept
+
+
+def _try_out(cls: type, arguments: Mapping[str, Any]) -> None:
+    """Build a matcher without memory for weights, so that a wrong option fails at once."""
+    if (arguments.get("text") or {}).get("name") == "bert":
+        return  # this would read the transformer's weights
+    with torch.device("meta"):
+        cls(**{**arguments, **_missing(cls, arguments, TRIAL)})
+
+
+def check_built(matcher: Any) -> None:
+    """Raise ValueError if a matcher still waits for its sizes."""
+    if matcher.pending is not None:
+        raise ValueError(
+            f"{type(matcher).__name__} was made without all of its sizes, so it has no weights and "
+            "waits for a data module: use trainer.fit(matcher, RegionDataModule(FOLDER)), or give "
+            "vocab_size, img_dim and the other sizes"
+        )
+
+
+def build(matcher: Any, sizes: Mapping[str, Any]) -> None:
+    """Build a waiting matcher with the sizes of the data.
+
+    What was set on it while it waited, such as `chunk_size`, stays.
+
+    Args:
+        matcher: a matcher that waits.
+        sizes: by argument name; its constructor gets those that it takes and that were not given.
+    """
+    cls, loss = type(matcher), matcher.loss  # the loss may have been replaced
+    arguments, blank = matcher.pending
+    fresh = cls(**{**arguments, **_missing(cls, arguments, sizes)})
+    now = vars(matcher)
+    set_since = {n: x for n, x in now.items() if n not in blank or x is not blank[n]}
+    now.clear()
+    now.update(vars(fresh) | set_since)
+    matcher.pending, matcher.loss = None, loss
+
+
+def _missing(cls: type, arguments: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
+    taken = inspect.signature(cls).parameters.keys()
+    return {n: x for n, x in sizes.items() if n in taken and arguments.get(n) is None}

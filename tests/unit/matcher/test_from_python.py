@@ -1,0 +1,353 @@
+"""A few lines of Python train every model with every loss, without Hydra."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from pytorch_lightning.tuner import Tuner
+
+import itm
+from itm.data import RegionDataModule
+from itm.losses import SAM, Logistic, MultiLabel, Neighborhood, Triplet
+from itm.models import CASC, CVSE, SCAN, SGRAF, VSRN, TwoBranchEmbedding, TwoBranchSimilarity
+from itm.text.vocabulary import SPECIALS, Vocabulary
+
+SMALL = {"embed_dim": 8, "word_dim": 4}
+MODELS = {
+    "scan": partial(SCAN, **SMALL, direction="i2t"),
+    "vsrn": partial(VSRN, **SMALL, num_gcn=1, caption_dim=4, caption_word_dim=4, final_bn=True),
+    "sgr": partial(SGRAF, **SMALL, sim_dim=4),
+    "saf": partial(SGRAF, **SMALL, sim_dim=4, module="SAF"),
+    "cvse": partial(CVSE, **SMALL, concept_dim=4),
+    "casc": partial(CASC, **SMALL, hidden=4),
+    "two_branch_embedding": partial(TwoBranchEmbedding, **SMALL, hidden_dim=8),
+    "two_branch_similarity": partial(
+        TwoBranchSimilarity, **SMALL, hidden_dim=8, joint_dims=[8, 4]
+    ),
+}  # fmt: skip
+WITH_BATCH_NORM = ["vsrn", "sgr", "saf", "cvse", "two_branch_embedding", "two_branch_similarity"]
+
+
+def plain(scores, pairs, encoded):
+    return scores.sum() - 2 * scores.diagonal().sum()
+
+
+LOSSES = {
+    "triplet": Triplet, "sam": SAM, "neighborhood": Neighborhood, "multilabel": MultiLabel,
+    "logistic": Logistic, "function": lambda: plain,
+}  # fmt: skip
+
+
+def write(folder, seed=0):
+    rng = np.random.default_rng(seed)
+    folder.mkdir(exist_ok=True)
+    for split, images in (("train", 12), ("dev", 8), ("test", 8)):
+        words = (["red", "blue", "green"], ["dog", "cat", "car"])
+        lines = [f"a {rng.choice(words[0])} {rng.choice(words[1])} runs" for _ in range(5 * images)]
+        features = rng.standard_normal((images, 4, 6)).astype(np.float32)
+        np.save(folder / f"{split}_ims.npy", features)
+        (folder / f"{split}_caps.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("data") / "small")
+
+
+def data_of(folder, **options):
+    options = {"batch_size": 20, "min_count": 1, "num_labels": 5, "num_concepts": 4, **options}
+    return RegionDataModule(folder, **options)
+
+
+def trainer_of(folder, **options):
+    return pl.Trainer(
+        **{
+            "accelerator": "cpu", "max_epochs": 1, "default_root_dir": folder, "logger": False,
+            "enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1,
+            **options,
+        }
+    )  # fmt: skip
+
+
+PAIRS = [(model, loss) for model in MODELS for loss in ("multilabel", "sam")]
+PAIRS += [
+    (model, loss) for model in ("vsrn", "casc") for loss in LOSSES if (model, loss) not in PAIRS
+]
+
+
+@pytest.mark.parametrize("model, loss", PAIRS)
+def test_every_model_with_every_loss_in_one_go(model, loss, folder, tmp_path):
+    matcher, data = MODELS[model](loss=LOSSES[loss]()), data_of(folder)
+    trainer = trainer_of(tmp_path)
+    trainer.fit(matcher, data)
+    (results,) = trainer.test(matcher, data, verbose=False)
+    assert 0 <= results["test/rsum"] <= 600
+    assert matcher.vocab is data.vocabulary and matcher.hparams["vocab_size"] == len(matcher.vocab)
+    assert matcher.hparams["img_dim"] == 6
+    assert ("labels" in data.needs) == (model == "casc" or loss == "multilabel")
+    again = type(matcher).load_from_checkpoint(trainer.checkpoint_callback.best_model_path)
+    features, captions = np.load(folder / "test_ims.npy"), ["a red dog", "a car runs"]
+    assert again.vocab.words == matcher.vocab.words
+    for name in ("labels", "concepts"):
+        mine, restored = getattr(matcher, name), getattr(again, name)
+        assert (mine is None) == (restored is None) and (mine is None or mine.words)
+    np.testing.assert_array_equal(
+        again.score(features, captions), matcher.score(features, captions)
+    )
+    itm.load(trainer.checkpoint_callback.best_model_path)  # the same file by the library's own way
+
+
+def test_a_matcher_of_given_sizes_takes_the_words(folder, tmp_path):
+    data = data_of(folder)
+    data.setup()
+    matcher = VSRN(len(data.vocabulary), 6, **SMALL, loss=Triplet())
+    trainer_of(tmp_path).fit(matcher, data)
+    assert matcher.vocab is data.vocabulary
+    assert [p.grad is not None for p in matcher.image.parameters()]
+
+
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ({"vocab_size": 99}, r"SCAN was made with vocab_size=99, but the data have \d+"),
+        ({"img_dim": 7}, "img_dim=7, but the data have 6"),
+        ({"vocab_size": 99, "img_dim": 6}, "vocab_size=99"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_data_are_an_error(sizes, message, folder, tmp_path):
+    matcher = SCAN(**SMALL, **sizes, loss=Triplet())
+    with pytest.raises(ValueError, match=message):
+        trainer_of(tmp_path).fit(matcher, data_of(folder))
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: CVSE(**SMALL, num_concepts=9), "num_concepts=9"),
+        (lambda: CASC(**SMALL, num_labels=9), "num_labels=9"),
+        (lambda: SGRAF(**SMALL, num_regions=7), "num_regions=7, but the data have 4"),
+    ],
+)
+def test_counts_that_do_not_fit_the_data_are_an_error(make, message, folder, tmp_path):
+    matcher = make()
+    matcher.loss = Triplet()
+    with pytest.raises(ValueError, match=message):
+        trainer_of(tmp_path).fit(matcher, data_of(folder))
+
+
+def test_a_wrong_option_fails_before_the_data_are_there():
+    with pytest.raises(TypeError, match="embed_dims"):
+        VSRN(embed_dims=8)
+    with pytest.raises(ValueError, match="module.*'SGR'.*'SAF'"):
+        SGRAF(module="SAM")
+    with pytest.raises(TypeError, match="direktion"):
+        SCAN(direktion="i2t")
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_a_waiting_matcher_says_that_it_waits(folder, tmp_path):
+    matcher = VSRN(**SMALL, loss=Triplet())
+    with pytest.raises(ValueError, match="it has no weights and waits"):
+        matcher.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ValueError, match="waits for a data module"):
+        matcher.score(np.zeros((2, 4, 6), np.float32), ["a dog"])
+    data = data_of(folder)
+    data.setup()
+    with pytest.raises(ValueError, match="waits for a data module"):
+        trainer_of(tmp_path, limit_val_batches=0).fit(matcher, data.train_dataloader())
+
+
+def test_what_is_set_while_it_waits_stays(folder, tmp_path):
+    matcher = SCAN(**SMALL)
+    matcher.loss, matcher.chunk_size = plain, 7
+    matcher.optimizer = partial(torch.optim.SGD, lr=0.5)
+    trainer_of(tmp_path).fit(matcher, data_of(folder))
+    assert matcher.loss is plain and matcher.chunk_size == 7 and matcher.lr == 0.5
+
+
+def test_training_without_a_loss_is_refused_at_the_start(folder, tmp_path):
+    with pytest.raises(ValueError, match="this matcher has no loss"):
+        trainer_of(tmp_path).fit(VSRN(**SMALL), data_of(folder))
+
+
+def test_any_callable_can_be_set_as_loss():
+    matcher = VSRN(9, 6, **SMALL, loss=Triplet())
+    for loss in (plain, SAM(), None, plain, Triplet()):
+        matcher.loss = loss
+        assert matcher.loss is loss
+    assert [name for name, _ in matcher.named_children()].count("loss") == 1
+
+
+def test_a_matcher_with_words_brings_them(folder, tmp_path):
+    words = Vocabulary([*SPECIALS, "a", "dog", "runs"])
+    matcher = SCAN(len(words), 6, **SMALL, loss=Triplet())
+    matcher.vocab = words
+    data = data_of(folder)
+    trainer_of(tmp_path).fit(matcher, data)
+    assert data.vocabulary is words
+    other = data_of(folder, vocab=Vocabulary([*SPECIALS, "cat"]))
+    with pytest.raises(ValueError, match="leave data.vocab out"):
+        trainer_of(tmp_path).fit(matcher, other)
+
+
+def test_one_data_module_serves_matchers_with_other_needs(folder, tmp_path):
+    data = data_of(folder)
+    for matcher in (SCAN(**SMALL, loss=Triplet()), CASC(**SMALL, hidden=4, loss=SAM())):
+        trainer_of(tmp_path).fit(matcher, data)
+    assert list(data.needs) == ["labels", "relevance"]
+
+
+def test_a_checkpoint_of_another_loss(folder, tmp_path):
+    trainer = trainer_of(tmp_path)
+    trainer.fit(VSRN(**SMALL, loss=MultiLabel()), data_of(folder))
+    path = trainer.checkpoint_callback.best_model_path
+    assert VSRN.load_from_checkpoint(path).loss is None
+    with pytest.warns(UserWarning, match="Triplet starts from its initial state"):
+        again = VSRN.load_from_checkpoint(path, loss=Triplet(warmup_steps=5))
+    assert isinstance(again.loss, Triplet)
+
+
+# Lightning's own features -------------------------------------------------------------------
+
+
+def test_the_learning_rate_finder(folder, tmp_path):
+    matcher, data = VSRN(**SMALL, loss=Triplet()), data_of(folder, batch_size=2)
+    assert matcher.lr == 2e-4
+    found = Tuner(trainer_of(tmp_path)).lr_find(matcher, datamodule=data, num_training=25)
+    assert matcher.lr == found.suggestion()
+    optimizer = matcher.configure_optimizers()
+    assert optimizer.param_groups[0]["lr"] == found.suggestion()
+
+
+def test_the_batch_size_finder(folder, tmp_path):
+    data = data_of(folder)
+    found = Tuner(trainer_of(tmp_path)).scale_batch_size(
+        VSRN(**SMALL, loss=Triplet()), datamodule=data, init_val=4, max_trials=2
+    )
+    assert data.batch_size == found > 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"fast_dev_run": True}, {"limit_val_batches": 1}, {"limit_val_batches": 0.5}],
+    ids=str,
+)
+def test_a_partial_validation_says_so(options, folder, tmp_path, capsys):
+    data = data_of(folder, eval_batch_size=4)
+    trainer = trainer_of(tmp_path, **options)
+    trainer.fit(MODELS["saf"](loss=Triplet()), data)
+    said = capsys.readouterr().out
+    assert "of 8 images and" in said and "captions of dev, because the trainer limits" in said
+    assert 0 <= trainer.callback_metrics["val/rsum"] <= 600
+
+
+def test_a_whole_validation_says_nothing(folder, tmp_path, capsys):
+    trainer_of(tmp_path, limit_val_batches=1.0).fit(SCAN(**SMALL, loss=Triplet()), data_of(folder))
+    assert "limits" not in capsys.readouterr().out
+
+
+def test_overfitting_repeats_the_same_batches(folder, tmp_path):
+    seen = []
+
+    class Keep(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            seen.append(sorted(batch.captions.index.tolist()))
+
+    trainer = trainer_of(tmp_path, overfit_batches=2, max_epochs=3, callbacks=[Keep()])
+    trainer.fit(SCAN(**SMALL, loss=Triplet()), data_of(folder))
+    assert len(seen) == 6 and seen[:2] == seen[2:4] == seen[4:]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_steps": 2, "max_epochs": -1}, {"accumulate_grad_batches": 2},
+        {"limit_val_batches": 0},
+        {"limit_train_batches": 2}, {"profiler": "simple"}, {"detect_anomaly": True},
+        {"val_check_interval": 2}, {"num_sanity_val_steps": 0}, {"gradient_clip_val": 1.0},
+        {"barebones": True, "logger": None, "enable_progress_bar": None,
+         "enable_model_summary": None, "log_every_n_steps": None},
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_options_of_the_trainer(options, folder, tmp_path):
+    trainer = trainer_of(tmp_path, **options)
+    trainer.fit(VSRN(**SMALL, loss=Triplet()), data_of(folder))
+    assert trainer.global_step > 0
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_sixteen_bit_weights_are_refused_at_the_start(precision, folder, tmp_path):
+    trainer = trainer_of(tmp_path, precision=precision)
+    with pytest.raises(ValueError, match=rf"use precision={precision.split('-')[0]}-mixed"):
+        trainer.fit(SCAN(**SMALL, loss=Triplet()), data_of(folder))
+    assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize("model", WITH_BATCH_NORM)
+def test_weight_averaging_with_batch_norms(model, folder, tmp_path):
+    trainer = trainer_of(tmp_path, callbacks=[EMAWeightAveraging(decay=0.5)])
+    matcher = MODELS[model](loss=Triplet())
+    trainer.fit(matcher, data_of(folder))
+    assert all(bool(x.isfinite().all()) for x in matcher.state_dict().values())
+
+
+@pytest.mark.parametrize("model", WITH_BATCH_NORM)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_stochastic_weight_averaging_recomputes_batch_norms(model, folder, tmp_path):
+    """It sets the momentum to None: running statistics are then the mean of all batches."""
+    averaging = StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=1)
+    trainer = trainer_of(tmp_path, callbacks=[averaging], max_epochs=3)
+    matcher = MODELS[model](loss=Triplet())
+    trainer.fit(matcher, data_of(folder))
+    norms = [m for m in matcher.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    assert norms and all(m.running_mean.abs().sum() > 0 for m in norms)
+
+
+# Types ----------------------------------------------------------------------------------------
+
+SCRIPT = """
+import pytorch_lightning as pl
+
+from itm.data import RegionDataModule
+from itm.losses import SAM
+from itm.models import VSRN
+
+data = RegionDataModule("data", batch_size=64)
+matcher = VSRN(loss=SAM(), embed_dim=256)
+trainer = pl.Trainer(max_epochs=1)
+trainer.fit(matcher, data)
+again = VSRN.load_from_checkpoint("best.ckpt")
+scores = again.score(data.test_split.features, ["a red dog"])
+"""
+
+
+@pytest.mark.slow
+def test_a_script_of_a_user_is_typed(tmp_path):
+    ends = "reveal_type(again)\nreveal_type(scores)\nVSRN(embed_dims=3)\n"
+    (tmp_path / "script.py").write_text(SCRIPT + ends)
+    source = Path(itm.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "script.py", "--cache-dir", tmp_path / "cache"],
+        capture_output=True, text=True, cwd=tmp_path,
+        env={"MYPYPATH": "", "PYTHONPATH": str(source)},
+    )  # fmt: skip
+    assert '"itm.models.vsrn.vsrn.VSRN"' in done.stdout and "numpy.ndarray" in done.stdout
+    errors = [line for line in done.stdout.splitlines() if "error:" in line]
+    assert len(errors) == 1 and 'Unexpected keyword argument "embed_dims"' in errors[0]
+
+
+def test_packages_list_their_names():
+    import itm.losses
+    import itm.models
+
+    assert {"build", "load", "models", "losses", "__version__"} <= set(dir(itm))
+    assert {"VSRN", "SCAN"} <= set(dir(itm.models)) and "SAM" in dir(itm.losses)

@@ -1,0 +1,111 @@
+"""A run that was cut goes on where it stopped, with the same data."""
+
+import signal
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from toy import MeanMatcher
+
+from itm.data import RegionDataModule
+from itm.losses import Triplet
+from itm.training.callbacks import StepSeed
+from itm.training.checkpoint_files import CheckpointFiles
+from itm.training.resume import Interrupted, LastCheckpoint
+
+STEPS = 5  # per epoch
+
+
+def write(folder, change=()):
+    rng = np.random.default_rng(0)
+    folder.mkdir(exist_ok=True)
+    for split in ("train", "dev"):
+        kinds = [str(kind) for kind in rng.choice(["dog", "cat", "car"], 50)]
+        features = rng.standard_normal((10, 3, 6)).astype(np.float32)
+        if (split, "features") in change:
+            features[-1] += 1
+        if (split, "captions") in change:
+            kinds[7] = "dog" if kinds[7] == "cat" else "cat"
+        np.save(folder / f"{split}_ims.npy", features)
+        lines = [f"a {kind} runs" for kind in kinds]
+        (folder / f"{split}_caps.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def fit(folder, run, resume=False, callbacks=(), **options):
+    pl.seed_everything(0, verbose=False)
+    last = run / "checkpoints"
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0, enable_checkpointing=True, plugins=[CheckpointFiles()],
+        callbacks=[LastCheckpoint(last), StepSeed(0), *callbacks],
+        **{"max_epochs": 3, "default_root_dir": run, **options},
+    )  # fmt: skip
+    matcher = MeanMatcher(embed_dim=8, loss=Triplet())
+    data = RegionDataModule(folder, batch_size=10, min_count=1)
+    trainer.fit(matcher, data, ckpt_path=last / "last.ckpt" if resume else None)
+    return trainer, matcher
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("data") / "small")
+
+
+@pytest.mark.parametrize(
+    "options, cut",
+    [({}, 3), ({}, STEPS), ({}, 8), ({"val_check_interval": 2}, 7), ({"val_check_interval": 2}, 6),
+     ({"accumulate_grad_batches": 2}, 4)],
+    ids=str,
+)  # fmt: skip
+def test_a_run_cut_by_max_steps_goes_on_where_it_stopped(options, cut, folder, tmp_path):
+    whole, expected = fit(folder, tmp_path / "whole", **options)
+    trainer, _ = fit(folder, tmp_path / "run", max_steps=cut, **options)
+    assert trainer.global_step == cut
+    trainer, matcher = fit(folder, tmp_path / "run", resume=True, **options)
+    assert trainer.global_step == whole.global_step and trainer.current_epoch == 3
+    for name, value in matcher.state_dict().items():
+        assert torch.equal(value, expected.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_signals_stop_after_saving(number, folder, tmp_path, capfd):
+    class Send(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            if trainer.global_step == 2:
+                signal.raise_signal(number)
+
+    with pytest.raises(Interrupted) as stopped:
+        fit(folder, tmp_path, callbacks=[Send()])
+    assert stopped.value.code == 128 + number
+    assert f"stopped by {number.name}, step 3 is saved" in capfd.readouterr().err
+
+
+def test_under_nohup_a_closed_terminal_is_ignored(folder, tmp_path):
+    class Send(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            signal.raise_signal(signal.SIGHUP)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        trainer, _ = fit(folder, tmp_path, callbacks=[Send()], max_epochs=1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert trainer.global_step == STEPS
+
+
+@pytest.mark.parametrize("part", ["features", "captions"])
+def test_changed_training_data_are_noticed(part, folder, tmp_path):
+    fit(folder, tmp_path / "run", max_steps=3)
+    other = write(tmp_path / "other", {("train", part)})
+    with pytest.raises(ValueError, match=f"the data have changed .*train {part}: .* -> "):
+        fit(other, tmp_path / "run", resume=True)
+    fit(write(tmp_path / "same"), tmp_path / "run", resume=True)  # elsewhere, but the same
+
+
+def test_changed_validation_data_are_reported(folder, tmp_path, capsys):
+    fit(folder, tmp_path / "run", max_steps=3)
+    other = write(tmp_path / "other", {("dev", "features")})
+    fit(other, tmp_path / "run", resume=True)
+    assert "resumed with other validation data: val features: " in capsys.readouterr().out
