@@ -11,17 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from itm.app.config import CONF, compose, instantiate
+from itm.app.config import CONF, compose, instantiate, target
+from itm.app.optimisation import build_optimizer, build_schedule
 
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
     from itm.losses.base import LossFunction
     from itm.matcher.matcher import Matcher
     from itm.text.vocabulary import Tokens
-    from itm.training.optim import Schedule
 
 
 def list_models() -> list[str]:
@@ -63,7 +62,7 @@ def build_data(cfg: DictConfig) -> RegionDataModule:
             "dev_... and test_...; `python -m itm.prepare data.root=DIR` checks such a folder"
         )
     options: dict[str, Any] = {
-        "needs": _needs(_target(cfg.model), _target(cfg.loss)),
+        "needs": _needs(target(cfg.model), target(cfg.loss)),
         "sentences": cfg.data.get("sentences") or cfg.loss.get("sentences") or 1,
     }
     text = cfg.model.get("text") or {}
@@ -113,66 +112,6 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
     matcher.loss = build_loss(cfg, datamodule, matcher)
     matcher.data = datamodule
     return matcher
-
-
-def build_optimizer(cfg: DictConfig) -> Any:
-    """A function of parameter groups that makes the optimiser.
-
-    Raises:
-        ValueError: an argument that the class does not take.
-    """
-    if cfg.get("optimizer") is None:
-        raise ValueError("optimizer=null: training needs one, such as the default torch.optim.Adam")
-    node = _plain(cfg.optimizer, "optimizer")
-    _check_arguments(node, "optimizer")
-    return instantiate(node, _partial_=True)
-
-
-def build_schedule(cfg: DictConfig) -> Schedule | None:
-    """The learning-rate schedule; `interval` and `monitor` in its node are not of its class.
-
-    Raises:
-        ValueError: an argument that the class does not take.
-    """
-    from itm.training.optim import Schedule  # late, like all that imports torch
-
-    if cfg.get("scheduler") is None:
-        return None
-    node = _plain(cfg.scheduler, "scheduler")
-    when = {key: node.pop(key) for key in ("interval", "monitor") if key in node}
-    _check_arguments(node, "scheduler")
-    return Schedule(instantiate(node, _partial_=True), **when)
-
-
-def _plain(node: Any, name: str) -> DictConfig:
-    if not isinstance(node, DictConfig) or "_target_" not in node:
-        raise ValueError(
-            f"{name}={node} names no class: give {name}._target_=CLASS, or all options at once, "
-            f"'{name}={{_target_: CLASS, ...}}'"
-        )
-    return OmegaConf.create(OmegaConf.to_container(node, resolve=True))  # type: ignore[return-value]
-
-
-def _check_arguments(node: DictConfig, name: str) -> None:
-    """Find arguments that a class does not take, which would fail only when training starts."""
-    taken = inspect.signature(_target(node)).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
-        return
-    wrong = [str(key) for key in node if not str(key).startswith("_") and key not in taken]
-    if wrong:
-        raise ValueError(
-            f"{node._target_} does not take {', '.join(f'{name}.{key}' for key in wrong)}; "
-            f"it takes {', '.join(list(taken)[1:])}"
-        )
-    needed = [
-        key
-        for key, parameter in list(taken.items())[1:]
-        if parameter.default is parameter.empty and key not in node
-    ]
-    if needed:
-        raise ValueError(
-            f"{node._target_} needs {', '.join(f'{name}.{key}=...' for key in needed)}"
-        )
 
 
 def _read_files(model: DictConfig, datamodule: RegionDataModule) -> dict[str, Any]:
@@ -226,7 +165,7 @@ def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) 
     from itm.losses.base import as_loss  # late, like all that imports torch
 
     sizes = _sizes(datamodule)
-    if "dim" in inspect.signature(_target(cfg.loss)).parameters:
+    if "dim" in inspect.signature(target(cfg.loss)).parameters:
         sizes["dim"] = matcher.label_dim
     given = instantiate(_fill(cfg.loss, sizes, "loss"))
     loss = as_loss(given)
@@ -236,10 +175,6 @@ def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) 
         # A batch knows the relevance of its own pairs only; gathered pairs are looked up.
         loss.set_relevance(datamodule.reader("train").relevance)
     return given
-
-
-def _target(node: DictConfig) -> Any:
-    return hydra.utils.get_object(node._target_)
 
 
 def _sizes(datamodule: RegionDataModule) -> dict[str, Any]:
@@ -263,7 +198,7 @@ def _sizes(datamodule: RegionDataModule) -> dict[str, Any]:
 def _fill(node: DictConfig, sizes: dict[str, Any], group: str) -> DictConfig:
     """Set the sizes that the target takes and the configuration leaves open."""
     node = OmegaConf.create(OmegaConf.to_container(node, resolve=True))  # type: ignore[assignment]
-    for name in inspect.signature(_target(node)).parameters.keys() & sizes.keys():
+    for name in inspect.signature(target(node)).parameters.keys() & sizes.keys():
         given = node.get(name)
         if given is None:
             node[name] = sizes[name]

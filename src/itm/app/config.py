@@ -21,6 +21,18 @@ def instantiate(node: Any, **arguments: Any) -> Any:
     return hydra.utils.instantiate(node, _convert_="all", **arguments)
 
 
+def target(node: DictConfig) -> Any:
+    """Import the class or function that a node describes.
+
+    Raises:
+        ValueError: it cannot be imported.
+    """
+    try:
+        return hydra.utils.get_object(node._target_)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"_target_={node._target_} cannot be imported: {error}") from error
+
+
 def compose(overrides: Sequence[str] = (), name: str = "train") -> DictConfig:
     """Compose the configuration of a command, as the command line would."""
     from hydra.core.global_hydra import GlobalHydra

@@ -52,7 +52,8 @@ def test_published_hyper_parameters(recipes, batch, rate, step, epochs, clip):
         cfg = composed(name, name)
         assert (cfg.data.batch_size, cfg.optimizer.lr) == (batch, rate), name
         assert (cfg.max_epochs, cfg.gradient_clip_val) == (epochs, clip), name
-        schedule = cfg.scheduler and (cfg.scheduler.step_size, cfg.scheduler.gamma)
+        drops = cfg.scheduler.step_size  # None = a constant rate
+        schedule = drops and (drops, cfg.scheduler.gamma)
         assert schedule == (step and (step, 0.1)), name
 
 

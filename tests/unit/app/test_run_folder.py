@@ -7,7 +7,9 @@ import sys
 import pytest
 import torch
 
-from itm.app.run_folder import check_changes, use_folder
+from itm.app.replaced import settle
+from itm.app.resumed import check_changes
+from itm.app.run_folder import use_folder
 
 SMALL = ["model=scan", "data.root.images=[8,4,4]", "loss.margin=0.5"]
 
@@ -74,13 +76,36 @@ def test_a_used_folder_is_refused_resumed_or_replaced(run):
     with pytest.raises(ValueError, match="give one of them"):
         use_folder([*given, "resume=true", "overwrite=true"])
     use_folder([*given, "overwrite=true"])
-    assert [str(p) for p in files(run)] == ["notes.txt"]
+    assert {str(p) for p in files(run) if p.parts[0] != ".replaced"} == {"notes.txt"}
+    (run / "run.json").write_text("{}")  # the new run begins
+    settle()
+    assert [str(p) for p in files(run)] == ["notes.txt", "run.json"]
 
 
-def test_a_wrong_option_deletes_nothing(run):
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_new_run_that_does_not_begin_deletes_nothing(run, killed, monkeypatch):
     before = files(run)
     use_folder([f"hydra.run.dir={run}", "overwrite=true", "loss.margn=0.1"])
-    assert [p for p in files(run) if p.name != ".lock"] == [p for p in before if p.name != ".lock"]
+    (run / ".hydra").mkdir()  # written by Hydra before the data turn out to be wrong
+    (run / "train.log").write_text("")
+    if killed:
+        monkeypatch.setattr("itm.app.replaced._waiting", [])
+        with pytest.raises(ValueError, match="holds a run already"):
+            use_folder([f"hydra.run.dir={run}"])
+    else:
+        settle()
+    added = {path for path in files(run)} - set(before)
+    assert set(before) <= set(files(run)) and {str(p) for p in added} == {".hydra", "train.log"}
+
+
+def test_a_sweep_with_fewer_jobs_leaves_no_earlier_one(run):
+    for number in "01":
+        (run.parent / number).mkdir()
+        (run.parent / number / "run.json").write_text("{}")
+    use_folder(["-m", "seed=0", f"hydra.sweep.dir={run.parent}", "overwrite=true"])
+    (run.parent / "0/run.json").write_text("{}")
+    settle()
+    assert files(run.parent / "0") != [] and files(run.parent / "1") == []
 
 
 def test_checkpoints_of_others_are_not_deleted(run):
