@@ -1,5 +1,6 @@
 """Run a command: readable errors in place of tracebacks, and no notices that nobody can act on."""
 
+import functools
 import inspect
 import logging
 import os
@@ -10,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hydra
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 from itm.app.arguments import read_arguments
+from itm.app.config import CONF
 
 EXPECTED = (ValueError, OSError, ImportError, HydraException, OmegaConfBaseException)
 
@@ -70,11 +73,35 @@ def _run(
     except EXPECTED as error:
         fail(error)
     try:
-        main()
+        _without_note(main, command)()
     except BrokenPipeError:
         raise
     except Exception as error:
         fail(_explained(error, command, sys.argv[1:]))
+
+
+def _without_note(main: Callable[[], Any], command: str) -> Callable[[], Any]:
+    """Keep an error of the command from Hydra, which would print all options before it."""
+    task: Callable[[Any], Any] = inspect.unwrap(main)
+    errors: list[Exception] = []
+
+    @functools.wraps(task)
+    def guarded(cfg: Any) -> Any:
+        try:
+            return task(cfg)
+        except Exception as error:
+            errors.append(error)
+            raise SystemExit(1) from error
+
+    def call() -> Any:
+        try:
+            return hydra.main(version_base="1.3", config_path=CONF, config_name=command)(guarded)()
+        except SystemExit:
+            if errors:
+                raise errors[0] from errors[0].__cause__
+            raise
+
+    return call
 
 
 def _explained(error: Exception, command: str, arguments: list[str]) -> Exception:

@@ -141,4 +141,6 @@ def _value(cfg: DictConfig, name: str) -> str:
         return {True: "true", False: "false", None: "null"}[value]
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)
+    if isinstance(value, list):  # objects by their class
+        value = [x["_target_"] if isinstance(x, dict) and "_target_" in x else x for x in value]
     return str(value)

@@ -109,11 +109,13 @@ def _unknown(default: dict[str, Any], key: str, command: str) -> str | None:
     named = [name for name in default if not name.endswith("_target_")]
     if owners := _owners(group, last):
         return f"{key} is an option of {' and '.join(f'{group}={name}' for name in owners)} only"
-    same = [name for name in named if name.rpartition(".")[2] == last]
-    near = same or get_close_matches(key, named, n=1, cutoff=0.7)
+    prefix = f"{group}." if isinstance(default.get(group), dict) else ""
+    inside = [name.removeprefix(prefix) for name in named if name.startswith(prefix)]
+    near = [name for name in named if name.rpartition(".")[2] == last]
+    near += [prefix + name for name in get_close_matches(last if prefix else key, inside, n=1)]
+    near += [] if prefix else get_close_matches(key, named, n=1, cutoff=0.7)
     if near:
         return f"there is no option {key}; did you mean {near[0]}?"
-    prefix = f"{group}." if isinstance(default.get(group), dict) else ""
     listed = [name.removeprefix(prefix) for name in named if name.startswith(prefix)]
     options = ", ".join(name for name in listed if "." not in name)
     return f"there is no option {key}; {prefix[:-1] or 'options'}: {options}"
