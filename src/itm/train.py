@@ -12,10 +12,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from itm.app.config import CONF, output_folder, run_name
-from itm.app.entry import fail_alone, run
+from itm.app.entry import fail_alone, quiet, run
 from itm.app.replaced import settle
 from itm.app.run_folder import use_folder
-from itm.app.sweep import write_failure
+from itm.app.sweep_summary import write_failure
 
 
 def command(cfg: DictConfig) -> float:
@@ -45,6 +45,7 @@ def command(cfg: DictConfig) -> float:
     from itm.training.progress import say
     from itm.training.resume import find_checkpoint
 
+    quiet()  # again for the processes of sweep=joblib, which call nothing else
     out = output_folder()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     overrides = list(HydraConfig.get().overrides.task)
