@@ -1,19 +1,19 @@
-"""Between Hydra and the library: build data, loss and matcher.
+"""Build data, loss and matcher of a configuration.
 
-Nothing else in the library sees a configuration object. Constructor signatures are the schema: what
-a constructor does not take fails when it is built, with the class's name.
+Configuration objects stop here. The signatures of the constructors are the schema: an argument that
+a constructor does not take is an error that names the class.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from itm.app.config import CONF, compose, instantiate, target
+from itm.app.choices import group_files, rewrite_choices
+from itm.app.config import compose, instantiate, target
 from itm.app.optimisation import build_optimizer, build_schedule
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def list_models() -> list[str]:
-    """Names that `model=` takes."""
-    return sorted(path.stem for path in Path(CONF, "model").glob("*.yaml"))
+    """List the names that `model=` takes."""
+    return group_files("model")
 
 
 def build(
@@ -34,24 +34,25 @@ def build(
     data: str = "scenes",
     overrides: Sequence[str] = (),
 ) -> Matcher:
-    """A fresh matcher from the same YAML as the command line, for notebooks.
+    """Build a new matcher from the same YAML files as the command line, for notebooks.
 
     Args:
         model: one of `list_models()`.
-        loss: "triplet", "sam", "neighborhood", "multilabel", "logistic".
-        data: "scenes", "coco", "f30k", "flickr8k"; its sizes and vocabulary fill the model's.
+        loss: "triplet", "sam", "neighborhood", "multilabel", "logistic" or "regions".
+        data: "scenes", "coco", "f30k", "flickr8k" or "phrases"; it determines vocabulary and sizes.
         overrides: further command-line overrides such as "model.embed_dim=256".
 
     Returns:
         The matcher; `matcher.data` is its data module, ready to fit.
     """
-    cfg = compose([f"model={model}", f"loss={loss}", f"data={data}", *overrides])
+    options = [f"model={model}", f"loss={loss}", f"data={data}", *overrides]
+    cfg = compose(rewrite_choices(options))
     datamodule = build_data(cfg)
     return build_matcher(cfg, datamodule)
 
 
 def build_data(cfg: DictConfig) -> RegionDataModule:
-    """The data module of a configuration, set up with what model and loss need.
+    """Build the data module of a configuration, set up with what model and loss need.
 
     Raises:
         ValueError: `data.root` is missing.
@@ -76,7 +77,7 @@ def build_data(cfg: DictConfig) -> RegionDataModule:
 
 
 def _needs(*targets: Any) -> list[str]:
-    """What model and loss read in a batch; a target that is a plain function states nothing."""
+    """List what model and loss read in a batch; a plain function states nothing."""
     from itm.data.options import NEEDS  # late, like all that imports torch
 
     return [what for what in NEEDS if any(getattr(x, f"needs_{what}", False) for x in targets)]
@@ -91,7 +92,7 @@ def _bert_vocabulary(path: str | None) -> Tokens:
 
 
 def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
-    """Loss and matcher of a configuration, sizes filled from the data.
+    """Build matcher and loss of a configuration; the data determine the sizes that are left open.
 
     Raises:
         ValueError: an explicit size that contradicts the data, or word vectors that do not fit.
@@ -115,7 +116,7 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
 
 
 def _read_files(model: DictConfig, datamodule: RegionDataModule) -> dict[str, Any]:
-    """Read the files that a model's options name: models take numbers."""
+    """Read the files that a model's options name, because models take numbers only."""
     from itm.text.labels import positive_weights
     from itm.text.word_vectors import word_vectors
 
@@ -132,8 +133,8 @@ def _read_files(model: DictConfig, datamodule: RegionDataModule) -> dict[str, An
 def start_words(matcher: Matcher, path: str, seed: int = 0) -> None:
     """Start the word embedding from a file of word vectors (`word_vectors=`).
 
-    Words that the file lacks start from N(0, 1) before a GRU (CVSE); in a mean of words, which
-    they would outweigh, they stay as they are.
+    Words that the file lacks start from N(0, 1) if a GRU follows (CVSE). A mean of words keeps its
+    small initial values instead, because values from N(0, 1) would outweigh the others.
 
     Raises:
         ValueError: a text encoder without a word embedding, or vectors of another width.
@@ -161,7 +162,7 @@ def start_words(matcher: Matcher, path: str, seed: int = 0) -> None:
 
 
 def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) -> LossFunction:
-    """The loss of a configuration, sizes filled from the matcher and the data."""
+    """Build the loss of a configuration; matcher and data determine the sizes left open."""
     from itm.losses.base import as_loss  # late, like all that imports torch
 
     sizes = _sizes(datamodule)
@@ -172,13 +173,13 @@ def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) 
     if datamodule.label_vocabulary is not None:
         loss.set_labels(datamodule.label_vocabulary)
     if loss.gather and "relevance" in datamodule.needs:
-        # A batch knows the relevance of its own pairs only; gathered pairs are looked up.
+        # A batch holds the relevance of its own pairs only; that of gathered pairs is looked up.
         loss.set_relevance(datamodule.reader("train").relevance)
     return given
 
 
 def _sizes(datamodule: RegionDataModule) -> dict[str, Any]:
-    """What the data determines."""
+    """List the sizes that the data determine."""
     split = datamodule.split("train")
     assert datamodule.vocabulary is not None
     sizes: dict[str, Any] = {
@@ -196,7 +197,7 @@ def _sizes(datamodule: RegionDataModule) -> dict[str, Any]:
 
 
 def _fill(node: DictConfig, sizes: dict[str, Any], group: str) -> DictConfig:
-    """Set the sizes that the target takes and the configuration leaves open."""
+    """Set the sizes that the class takes and the configuration leaves open."""
     node = OmegaConf.create(OmegaConf.to_container(node, resolve=True))  # type: ignore[assignment]
     for name in inspect.signature(target(node)).parameters.keys() & sizes.keys():
         given = node.get(name)

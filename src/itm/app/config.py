@@ -17,7 +17,7 @@ CONF = str(_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "con
 
 
 def instantiate(node: Any, **arguments: Any) -> Any:
-    """Build the object a node describes; lists and dicts arrive as plain Python."""
+    """Build the object that a node describes; lists and dicts arrive as plain Python."""
     return hydra.utils.instantiate(node, _convert_="all", **arguments)
 
 
