@@ -19,6 +19,8 @@ NULL = {"scheduler": "scheduler=none", "recipe": "~recipe", "text": None, "sweep
 SHARED = {
     "max_epochs": "trainer.max_epochs",
     "gradient_clip_val": "trainer.gradient_clip_val",
+    "optimizer_class": "optimizer._target_",
+    "weight_decay": "optimizer.weight_decay",
     "lr": "optimizer.lr",
     "step_size": "scheduler.step_size",
     "gamma": "scheduler.gamma",

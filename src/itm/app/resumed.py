@@ -17,17 +17,23 @@ from itm.app.config import compose
 
 # A resumed run may change these. All others decide about weights, words and batches.
 FREE = (
-    "max_epochs", "gradient_clip_val", "warmup_steps", "lr", "step_size", "gamma", "test",
-    "compile", "chunk_size", "deterministic", "trainer", "callbacks", "logger", "loss", "optimizer",
+    "max_epochs", "gradient_clip_val", "warmup_steps", "lr", "weight_decay", "step_size", "gamma",
+    "test", "compile", "chunk_size", "deterministic", "trainer", "callbacks", "logger", "loss", "optimizer",
     "scheduler", "decay", "data.batch_size", "data.eval_batch_size", "data.workers",
     "data.pin_memory", "data.resident", "data.root", "data.val", "data.val_images", "data.test",
     "data.protocol", "resume", "overwrite",
 )  # fmt: skip
-FIXED = ("optimizer._target_", "scheduler._target_")
-# Each changes the number of steps, which OneCycleLR computes once.
-LENGTH = (
-    "max_epochs", "trainer.max_epochs", "trainer.max_steps", "data.batch_size",
-    "trainer.accumulate_grad_batches", "trainer.limit_train_batches", "scheduler.total_steps",
+FIXED = ("optimizer._target_", "optimizer.betas", "optimizer.momentum", "scheduler._target_")
+# Options of schedules that are applied to a restored one; all others are part of its state.
+APPLIED = (
+    "step_size", "gamma", "total", "warmup", "end", "factor", "patience", "cooldown", "threshold",
+    "monitor", "T_max", "eta_min", "start_factor", "end_factor", "total_iters", "power",
+)  # fmt: skip
+RATES = ("lr", "optimizer.lr")  # a plateau schedule keeps only the current rate
+# OneCycleLR plans all steps at the beginning.
+PLANNED = (
+    *RATES, "max_epochs", "trainer.max_epochs", "trainer.max_steps", "data.batch_size",
+    "trainer.accumulate_grad_batches", "trainer.limit_train_batches",
 )  # fmt: skip
 
 
@@ -94,30 +100,41 @@ def check_changes(before: Sequence[str], now: Sequence[str]) -> None:
     if old is None or new is None:
         return  # a wrong option: Hydra, which comes next, says so
     changes = _changes(old, new)
+    kind = str((new.get("scheduler") or {}).get("_target_")).rpartition(".")[2]
     shown = {name: f"{name} {a} -> {b}" for name, (a, b) in changes.items()}
-    fixed = [
-        shown[name]
-        for name, values in changes.items()
-        if name in FIXED
-        or not any(f"{name}.".startswith(f"{free}.") for free in FREE)
-        or (name.endswith("step_size") and None in values)  # with and without a schedule
-    ]
+    fixed = [text for name, text in shown.items() if _is_fixed(name, changes[name], kind)]
     if fixed:
         raise ValueError(
             f"a resumed run cannot change {', '.join(fixed)}: weights, words, order of the batches "
-            "and state of the optimiser belong to the recorded options; start another run, from "
-            "these weights with init=RUN_FOLDER"
-        )
-    kind = str((new.get("scheduler") or {}).get("_target_"))
-    if kind.endswith(".OneCycleLR") and (longer := [n for n in LENGTH if n in changes]):
-        raise ValueError(
-            f"a resumed run cannot change {', '.join(shown[name] for name in longer)}: "
-            "scheduler=onecycle was planned for the recorded number of steps; start another run, "
-            "from these weights with init=RUN_FOLDER"
+            "and state of optimiser and schedule belong to the recorded options; start another "
+            "run, from these weights with init=RUN_FOLDER"
         )
     told = [text for name, text in shown.items() if name not in ("resume", "overwrite")]
     if told:
         print(f"resuming with other options than before: {', '.join(told)}")
+
+
+def _is_fixed(name: str, values: tuple[Any, Any], schedule: str) -> bool:
+    """Tell whether a resumed run cannot change an option.
+
+    Args:
+        name: of the option.
+        values: the recorded and the new one.
+        schedule: name of the schedule's class.
+    """
+    if name in FIXED or not any(f"{name}.".startswith(f"{free}.") for free in FREE):
+        return True
+    if (
+        schedule == "OneCycleLR"
+        and name in PLANNED
+        or schedule.endswith("Plateau")
+        and name in RATES
+    ):
+        return True
+    group, _, last = name.rpartition(".")
+    if group == "scheduler" and last not in APPLIED:
+        return True
+    return last == "step_size" and None in values  # with and without a schedule
 
 
 def _changes(old: DictConfig, new: DictConfig) -> dict[str, tuple[Any, Any]]:

@@ -86,7 +86,10 @@ def _options_of(
     ]
     if (own := config_dir(arguments)) is not None:
         chosen.append(f"hydra.searchpath=[{quote(f'init=file://{own}')[5:]}]")
-    return _flat(OmegaConf.to_container(compose(chosen, command)))  # type: ignore[arg-type]
+    cfg = compose(chosen, command)
+    flat = _flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
+    # A class may be a reference, such as ${optimizer_class}.
+    return {k: OmegaConf.select(cfg, k) if k.endswith("._target_") else flat[k] for k in flat}
 
 
 def _flat(node: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

@@ -76,3 +76,9 @@ def test_published_hyper_parameters(recipes, batch, rate, step, epochs, clip):
 def test_published_options_of_the_models(name, expected):
     cfg = composed(name, name)
     assert {key: cfg.model[key] for key in expected} == expected
+
+
+def test_recipes_set_rates_and_steps_at_the_top_level():
+    """Values in the groups would stay when the user chooses another optimiser or scheduler."""
+    for name, body in RECIPES.items():
+        assert not {"optimizer", "scheduler"} & set(body), name

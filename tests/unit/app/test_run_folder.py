@@ -152,7 +152,9 @@ def test_another_process_of_the_same_run_is_not_asked(run, monkeypatch):
 @pytest.mark.parametrize(
     "option",
     ["seed=1", "model=vsrn", "model.direction=i2t", "data.noise_ratio=0.5", "data.fraction=0.5",
-     "init=elsewhere", "optimizer._target_=torch.optim.SGD", "~scheduler", "scheduler=null"],
+     "init=elsewhere", "optimizer._target_=torch.optim.SGD", "~scheduler", "scheduler=null",
+     "optimizer=sgd", "scheduler=cosine", "optimizer.betas=[0.5,0.9]", "step_size=null",
+     "scheduler.interval=step"],
 )  # fmt: skip
 def test_what_a_resumed_run_cannot_change(option):
     with pytest.raises(ValueError, match=r"a resumed run cannot change .* -> .*init=RUN_FOLDER"):
@@ -160,9 +162,36 @@ def test_what_a_resumed_run_cannot_change(option):
 
 
 @pytest.mark.parametrize(
+    ("schedule", "option"),
+    [
+        ("onecycle", "max_epochs=9"),
+        ("onecycle", "optimizer.lr=1"),
+        ("onecycle", "scheduler.pct_start=0.5"),
+        ("plateau", "lr=1"),
+        ("plateau", "scheduler.mode=min"),
+    ],
+)
+def test_what_a_schedule_keeps_in_its_state(schedule, option):
+    before = [*SMALL, f"scheduler={schedule}"]
+    with pytest.raises(ValueError, match=f"cannot change {option.partition('=')[0]} .* -> "):
+        check_changes(before, [*before, option])
+    check_changes(before, [*before, "loss.margin=0.1"])
+
+
+def test_a_new_choice_of_a_group_drops_its_recorded_options(run):
+    recorded = ["loss=sam", "loss.weight=1", "max_epochs=3", "callbacks=early_stopping"]
+    (run / "run.json").write_text(json.dumps({"overrides": recorded}))
+    assert use_folder(["resume=run", "loss=triplet"])[:2] == ["max_epochs=3", recorded[3]]
+    assert "loss.weight=1" in use_folder(["resume=run", "loss=sam"])
+    assert "max_epochs=3" not in use_folder(["resume=run", "trainer.max_epochs=5"])
+
+
+@pytest.mark.parametrize(
     ("option", "said"),
     [
         ("max_epochs=99", "max_epochs 6 -> 99"),
+        ("lr=1.0e-5", "lr 0.002 -> 1e-05"),
+        ("step_size=3", "step_size 4 -> 3"),
         ("optimizer.lr=1.0e-5", "optimizer.lr 0.002 -> 1e-05"),
         ("scheduler.step_size=3", "scheduler.step_size"),
         ("data.batch_size=7", "data.batch_size"),
