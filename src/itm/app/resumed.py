@@ -18,8 +18,8 @@ from itm.app.config import compose
 # A resumed run may change these. All others decide about weights, words and batches.
 FREE = (
     "max_epochs", "gradient_clip_val", "warmup_steps", "lr", "weight_decay", "step_size", "gamma",
-    "test", "compile", "chunk_size", "deterministic", "trainer", "callbacks", "logger", "loss", "optimizer",
-    "scheduler", "decay", "data.batch_size", "data.eval_batch_size", "data.workers",
+    "test", "compile", "chunk_size", "deterministic", "trainer", "callbacks", "logger", "loss",
+    "optimizer", "scheduler", "decay", "data.batch_size", "data.eval_batch_size", "data.workers",
     "data.pin_memory", "data.resident", "data.root", "data.val", "data.val_images", "data.test",
     "data.protocol", "resume", "overwrite",
 )  # fmt: skip
