@@ -23,7 +23,7 @@ def run(*arguments):
 def test_help_lists_options_with_defaults_and_meanings(command):
     page = help_page(command, [])
     assert f"python -m itm.{command}" in page and "--version" in page
-    for name in ("_target_", "_partial_", "hydra.run"):
+    for name in ("_target_", "_partial_", "hydra.run.dir="):
         assert name not in page
 
 
