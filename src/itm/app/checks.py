@@ -66,14 +66,16 @@ def check_protocol(split: Split) -> None:
 
 
 def check_disk(folder: Path, matcher: Any) -> None:
-    """Check that the disk has room for the checkpoints of a run.
+    """Check that the disk has room for the checkpoints of a new run.
 
     best.ckpt, last.ckpt and the one that is being written hold the weights and, at most, the two
-    moments of Adam.
+    moments of Adam. A resumed run replaces the files that are there.
 
     Raises:
         ValueError: less space is free.
     """
+    if (folder / "checkpoints" / "last.ckpt").is_file():
+        return
     size = sum(
         p.numel() * p.element_size() * (3 if p.requires_grad else 1) for p in matcher.parameters()
     )
