@@ -23,7 +23,10 @@ FREE = (
     "data.pin_memory", "data.resident", "data.root", "data.val", "data.val_images", "data.test",
     "data.protocol", "resume", "overwrite",
 )  # fmt: skip
-FIXED = ("optimizer._target_", "optimizer.betas", "optimizer.momentum", "scheduler._target_")
+FIXED = (
+    "loss._target_", "optimizer._target_", "optimizer.betas", "optimizer.momentum",
+    "scheduler._target_",
+)  # fmt: skip
 # Options of schedules that are applied to a restored one; all others are part of its state.
 APPLIED = (
     "step_size", "gamma", "total", "warmup", "end", "factor", "patience", "cooldown", "threshold",
@@ -111,7 +114,7 @@ def check_changes(before: Sequence[str], now: Sequence[str]) -> None:
         )
     told = [text for name, text in shown.items() if name not in ("resume", "overwrite")]
     if told:
-        print(f"resuming with other options than before: {', '.join(told)}")
+        print(f"warning: resuming with other options than before: {', '.join(told)}")
 
 
 def _is_fixed(name: str, values: tuple[Any, Any], schedule: str) -> bool:
