@@ -114,7 +114,8 @@ def check_changes(before: Sequence[str], now: Sequence[str]) -> None:
         )
     told = [text for name, text in shown.items() if name not in ("resume", "overwrite")]
     if told:
-        print(f"warning: resuming with other options than before: {', '.join(told)}")
+        changed = ", ".join(told)
+        print(f"warning: resuming with other options than before: {changed}")
 
 
 def _is_fixed(name: str, values: tuple[Any, Any], schedule: str) -> bool:
