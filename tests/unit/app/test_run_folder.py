@@ -153,7 +153,8 @@ def test_another_process_of_the_same_run_is_not_asked(run, monkeypatch):
     "option",
     ["seed=1", "model=vsrn", "model.direction=i2t", "data.noise_ratio=0.5", "data.fraction=0.5",
      "init=elsewhere", "optimizer._target_=torch.optim.SGD", "~scheduler", "scheduler=null",
-     "optimizer=sgd", "scheduler=cosine", "loss=sam", "+optimizer.betas=[0.5,0.9]", "step_size=null",
+     "optimizer=sgd", "scheduler=cosine", "loss=sam", "step_size=null",
+     "+optimizer.betas=[0.5,0.9]",
      "scheduler.interval=step"],
 )  # fmt: skip
 def test_what_a_resumed_run_cannot_change(option):
