@@ -1,4 +1,4 @@
-"""`python -m itm.train`: train, validate, keep the best, test it, print the results."""
+"""`python -m itm.train`: train a matcher, keep the best checkpoint, test it, print the results."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from itm.app.config import CONF, output_folder, run_name
-from itm.app.entry import fail_alone, run
+from itm.app.entry import fail_alone, quiet, run
+from itm.app.replaced import settle
 from itm.app.run_folder import use_folder
-from itm.app.sweep import write_failure
+from itm.app.sweep_summary import write_failure
 
 
 def command(cfg: DictConfig) -> float:
-    """Train, and test the best checkpoint; everything is written under Hydra's output folder.
+    """Train, and test the best checkpoint; write everything to Hydra's output folder.
 
     Returns:
         The best `val/rsum`, for sweepers.
     """
-    # Late, since they bring Lightning, which `--help` need not wait for.
+    # Late: they bring Lightning, and reading options need not wait for it.
     import pytorch_lightning as pl
 
     from itm.app.build import build_data, build_matcher
-    from itm.app.checks import check_monitors, check_protocol
+    from itm.app.checks import check_disk, check_monitors, check_protocol
+    from itm.app.optimisation import check_optimisation, check_used
     from itm.app.trainer import build_trainer
     from itm.checkpoints.initialise import start_from
     from itm.runs.record import (
@@ -43,8 +45,11 @@ def command(cfg: DictConfig) -> float:
     from itm.training.progress import say
     from itm.training.resume import find_checkpoint
 
+    quiet()  # again for the processes of sweep=joblib, which call nothing else
     out = output_folder()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    overrides = list(HydraConfig.get().overrides.task)
+    check_used(cfg, overrides)
     if cfg.word_vectors is not None and cfg.init is not None:
         raise ValueError(f"init={cfg.init} brings its own word vectors: leave word_vectors out")
     checkpoint = find_checkpoint(cfg.resume, out)
@@ -57,15 +62,17 @@ def command(cfg: DictConfig) -> float:
         matcher.compile()
     trainer = build_trainer(cfg)
     check_monitors(trainer, matcher)
+    check_optimisation(matcher, trainer)
+    check_disk(out, matcher)
     if cfg.test:
         check_protocol(data.test_split)
-    overrides = list(HydraConfig.get().overrides.task)
     typed = shlex.join(["python", "-m", "itm.train", *overrides])
     record = {"command": typed, "seed": cfg.seed, **environment()}
     if trainer.is_global_zero:
         (out / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
         # Read by resume=; Hydra's own record is rewritten by every attempt, and not at once.
         write_json(out / "run.json", {**record, "overrides": overrides, "data": data.fingerprint()})
+        settle()  # the run begins: what it replaces is deleted
     size = parameters_m(matcher)
     if trainer.is_global_zero:
         say(f"{type(matcher).__name__}: {size:.2f} M parameters\n{data.describe()}\n{out}")

@@ -1,1 +1,1 @@
-"""Where Hydra stops: find `conf/`, build objects, run commands, explain wrong options."""
+"""Keep Hydra out of the library: find `conf/`, build objects, run commands, explain errors."""

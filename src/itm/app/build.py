@@ -1,32 +1,31 @@
-"""Between Hydra and the library: build data, loss and matcher.
+"""Build data, loss and matcher of a configuration.
 
-Nothing else in the library sees a configuration object. Constructor signatures are the schema: what
-a constructor does not take fails when it is built, with the class's name.
+Configuration objects stop here. The signatures of the constructors are the schema: an argument that
+a constructor does not take is an error that names the class.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from itm.app.config import CONF, compose, instantiate
+from itm.app.choices import group_files, rewrite_choices
+from itm.app.config import compose, instantiate, target
+from itm.app.optimisation import build_optimizer, build_schedule
 
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
     from itm.losses.base import LossFunction
     from itm.matcher.matcher import Matcher
     from itm.text.vocabulary import Tokens
-    from itm.training.optim import Schedule
 
 
 def list_models() -> list[str]:
-    """Names that `model=` takes."""
-    return sorted(path.stem for path in Path(CONF, "model").glob("*.yaml"))
+    """List the names that `model=` takes."""
+    return group_files("model")
 
 
 def build(
@@ -35,24 +34,25 @@ def build(
     data: str = "scenes",
     overrides: Sequence[str] = (),
 ) -> Matcher:
-    """A fresh matcher from the same YAML as the command line, for notebooks.
+    """Build a new matcher from the same YAML files as the command line, for notebooks.
 
     Args:
         model: one of `list_models()`.
-        loss: "triplet", "sam", "neighborhood", "multilabel", "logistic".
-        data: "scenes", "coco", "f30k", "flickr8k"; its sizes and vocabulary fill the model's.
+        loss: "triplet", "sam", "neighborhood", "multilabel", "logistic" or "regions".
+        data: "scenes", "coco", "f30k", "flickr8k" or "phrases"; it determines vocabulary and sizes.
         overrides: further command-line overrides such as "model.embed_dim=256".
 
     Returns:
         The matcher; `matcher.data` is its data module, ready to fit.
     """
-    cfg = compose([f"model={model}", f"loss={loss}", f"data={data}", *overrides])
+    options = [f"model={model}", f"loss={loss}", f"data={data}", *overrides]
+    cfg = compose(rewrite_choices(options))
     datamodule = build_data(cfg)
     return build_matcher(cfg, datamodule)
 
 
 def build_data(cfg: DictConfig) -> RegionDataModule:
-    """The data module of a configuration, set up with what model and loss need.
+    """Build the data module of a configuration, set up with what model and loss need.
 
     Raises:
         ValueError: `data.root` is missing.
@@ -63,7 +63,7 @@ def build_data(cfg: DictConfig) -> RegionDataModule:
             "dev_... and test_...; `python -m itm.prepare data.root=DIR` checks such a folder"
         )
     options: dict[str, Any] = {
-        "needs": _needs(_target(cfg.model), _target(cfg.loss)),
+        "needs": _needs(target(cfg.model), target(cfg.loss)),
         "sentences": cfg.data.get("sentences") or cfg.loss.get("sentences") or 1,
     }
     text = cfg.model.get("text") or {}
@@ -77,7 +77,7 @@ def build_data(cfg: DictConfig) -> RegionDataModule:
 
 
 def _needs(*targets: Any) -> list[str]:
-    """What model and loss read in a batch; a target that is a plain function states nothing."""
+    """List what model and loss read in a batch; a plain function states nothing."""
     from itm.data.options import NEEDS  # late, like all that imports torch
 
     return [what for what in NEEDS if any(getattr(x, f"needs_{what}", False) for x in targets)]
@@ -92,7 +92,7 @@ def _bert_vocabulary(path: str | None) -> Tokens:
 
 
 def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
-    """Loss and matcher of a configuration, sizes filled from the data.
+    """Build matcher and loss of a configuration; the data determine the sizes that are left open.
 
     Raises:
         ValueError: an explicit size that contradicts the data, or word vectors that do not fit.
@@ -115,68 +115,8 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
     return matcher
 
 
-def build_optimizer(cfg: DictConfig) -> Any:
-    """A function of parameter groups that makes the optimiser.
-
-    Raises:
-        ValueError: an argument that the class does not take.
-    """
-    if cfg.get("optimizer") is None:
-        raise ValueError("optimizer=null: training needs one, such as the default torch.optim.Adam")
-    node = _plain(cfg.optimizer, "optimizer")
-    _check_arguments(node, "optimizer")
-    return instantiate(node, _partial_=True)
-
-
-def build_schedule(cfg: DictConfig) -> Schedule | None:
-    """The learning-rate schedule; `interval` and `monitor` in its node are not of its class.
-
-    Raises:
-        ValueError: an argument that the class does not take.
-    """
-    from itm.training.optim import Schedule  # late, like all that imports torch
-
-    if cfg.get("scheduler") is None:
-        return None
-    node = _plain(cfg.scheduler, "scheduler")
-    when = {key: node.pop(key) for key in ("interval", "monitor") if key in node}
-    _check_arguments(node, "scheduler")
-    return Schedule(instantiate(node, _partial_=True), **when)
-
-
-def _plain(node: Any, name: str) -> DictConfig:
-    if not isinstance(node, DictConfig) or "_target_" not in node:
-        raise ValueError(
-            f"{name}={node} names no class: give {name}._target_=CLASS, or all options at once, "
-            f"'{name}={{_target_: CLASS, ...}}'"
-        )
-    return OmegaConf.create(OmegaConf.to_container(node, resolve=True))  # type: ignore[return-value]
-
-
-def _check_arguments(node: DictConfig, name: str) -> None:
-    """Find arguments that a class does not take, which would fail only when training starts."""
-    taken = inspect.signature(_target(node)).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
-        return
-    wrong = [str(key) for key in node if not str(key).startswith("_") and key not in taken]
-    if wrong:
-        raise ValueError(
-            f"{node._target_} does not take {', '.join(f'{name}.{key}' for key in wrong)}; "
-            f"it takes {', '.join(list(taken)[1:])}"
-        )
-    needed = [
-        key
-        for key, parameter in list(taken.items())[1:]
-        if parameter.default is parameter.empty and key not in node
-    ]
-    if needed:
-        raise ValueError(
-            f"{node._target_} needs {', '.join(f'{name}.{key}=...' for key in needed)}"
-        )
-
-
 def _read_files(model: DictConfig, datamodule: RegionDataModule) -> dict[str, Any]:
-    """Read the files that a model's options name: models take numbers."""
+    """Read the files that a model's options name, because models take numbers only."""
     from itm.text.labels import positive_weights
     from itm.text.word_vectors import word_vectors
 
@@ -193,8 +133,8 @@ def _read_files(model: DictConfig, datamodule: RegionDataModule) -> dict[str, An
 def start_words(matcher: Matcher, path: str, seed: int = 0) -> None:
     """Start the word embedding from a file of word vectors (`word_vectors=`).
 
-    Words that the file lacks start from N(0, 1) before a GRU (CVSE); in a mean of words, which
-    they would outweigh, they stay as they are.
+    Words that the file lacks start from N(0, 1) if a GRU follows (CVSE). A mean of words keeps its
+    small initial values instead, because values from N(0, 1) would outweigh the others.
 
     Raises:
         ValueError: a text encoder without a word embedding, or vectors of another width.
@@ -222,21 +162,21 @@ def start_words(matcher: Matcher, path: str, seed: int = 0) -> None:
 
 
 def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) -> LossFunction:
-    """The loss of a configuration, sizes filled from the matcher and the data."""
+    """Build the loss of a configuration; matcher and data determine the sizes left open."""
     from itm.losses.base import as_loss  # late, like all that imports torch
 
     sizes = _sizes(datamodule)
     if cfg.get("warmup_epochs"):
         cfg = cfg.copy()
         cfg.warmup_steps = _warmup_batches(cfg, datamodule)
-    if "dim" in inspect.signature(_target(cfg.loss)).parameters:
+    if "dim" in inspect.signature(target(cfg.loss)).parameters:
         sizes["dim"] = matcher.label_dim
     given = instantiate(_fill(cfg.loss, sizes, "loss"))
     loss = as_loss(given)
     if datamodule.label_vocabulary is not None:
         loss.set_labels(datamodule.label_vocabulary)
     if loss.gather and "relevance" in datamodule.needs:
-        # A batch knows the relevance of its own pairs only; gathered pairs are looked up.
+        # A batch holds the relevance of its own pairs only; that of gathered pairs is looked up.
         loss.set_relevance(datamodule.reader("train").relevance)
     return given
 
@@ -262,12 +202,8 @@ def _warmup_batches(cfg: DictConfig, datamodule: RegionDataModule) -> int:
     return round(cfg.warmup_epochs * len(sampler))
 
 
-def _target(node: DictConfig) -> Any:
-    return hydra.utils.get_object(node._target_)
-
-
 def _sizes(datamodule: RegionDataModule) -> dict[str, Any]:
-    """What the data determines."""
+    """List the sizes that the data determine."""
     split = datamodule.split("train")
     assert datamodule.vocabulary is not None
     sizes: dict[str, Any] = {
@@ -285,9 +221,9 @@ def _sizes(datamodule: RegionDataModule) -> dict[str, Any]:
 
 
 def _fill(node: DictConfig, sizes: dict[str, Any], group: str) -> DictConfig:
-    """Set the sizes that the target takes and the configuration leaves open."""
+    """Set the sizes that the class takes and the configuration leaves open."""
     node = OmegaConf.create(OmegaConf.to_container(node, resolve=True))  # type: ignore[assignment]
-    for name in inspect.signature(_target(node)).parameters.keys() & sizes.keys():
+    for name in inspect.signature(target(node)).parameters.keys() & sizes.keys():
         given = node.get(name)
         if given is None:
             node[name] = sizes[name]

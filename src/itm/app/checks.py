@@ -1,8 +1,10 @@
-"""Find before training what would otherwise fail after it."""
+"""Find before training what would otherwise fail during or after it."""
 
 from __future__ import annotations
 
+import shutil
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,8 +15,8 @@ OURS = ("itm.", "pytorch_lightning.")
 
 
 def known_metrics() -> list[str]:
-    """List what `itm.matcher` logs in a validation, and the loss."""
-    import numpy as np  # late, like all imports here: `--help` need not wait for them
+    """List the metrics that a matcher logs in a validation, and the loss."""
+    import numpy as np  # late, like all imports here: reading options need not wait for them
 
     from itm.metrics.retrieval import evaluate
 
@@ -61,3 +63,43 @@ def check_protocol(split: Split) -> None:
             f"split {split.name} of {split.folder}: {error} (data.protocol=full, data.test=SPLIT, "
             "or test=false)"
         ) from error
+
+
+def check_disk(folder: Path, matcher: Any) -> None:
+    """Check that the disk has room for the checkpoints of a new run.
+
+    best.ckpt, last.ckpt and the one that is being written hold the weights and, at most, the two
+    moments of Adam. A resumed run replaces the files that are there.
+
+    Raises:
+        ValueError: less space is free.
+    """
+    if (folder / "checkpoints" / "last.ckpt").is_file():
+        return
+    size = sum(
+        p.numel() * p.element_size() * (3 if p.requires_grad else 1) for p in matcher.parameters()
+    )
+    free = shutil.disk_usage(folder).free
+    if free < 3 * size:
+        raise ValueError(
+            f"{folder}: {free / 2**20:,.0f} MiB are free on this disk, but three checkpoints of "
+            f"{size / 2**20:,.0f} MiB need {3 * size / 2**20:,.0f} MiB: make room, or set "
+            "hydra.run.dir to another disk"
+        )
+
+
+def check_device(accelerator: str) -> None:
+    """Check that a GPU is there if the options ask for one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    import torch
+
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        mps = torch.backends.mps.is_available()
+        if accelerator == "cuda" or not mps:
+            raise ValueError(
+                f"trainer.accelerator={accelerator}, but torch sees no GPU: use trainer=cpu or "
+                "trainer=auto"
+            )

@@ -17,8 +17,20 @@ CONF = str(_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "con
 
 
 def instantiate(node: Any, **arguments: Any) -> Any:
-    """Build the object a node describes; lists and dicts arrive as plain Python."""
+    """Build the object that a node describes; lists and dicts arrive as plain Python."""
     return hydra.utils.instantiate(node, _convert_="all", **arguments)
+
+
+def target(node: DictConfig) -> Any:
+    """Import the class or function that a node describes.
+
+    Raises:
+        ValueError: it cannot be imported.
+    """
+    try:
+        return hydra.utils.get_object(node._target_)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"_target_={node._target_} cannot be imported: {error}") from error
 
 
 def compose(overrides: Sequence[str] = (), name: str = "train") -> DictConfig:

@@ -1,43 +1,115 @@
 """Run a command: readable errors in place of tracebacks, and no notices that nobody can act on."""
 
+import functools
+import inspect
 import logging
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
+import hydra
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 from itm.app.arguments import read_arguments
+from itm.app.config import CONF
 
-EXPECTED = (ValueError, OSError, HydraException, OmegaConfBaseException)
+EXPECTED = (ValueError, OSError, ImportError, HydraException, OmegaConfBaseException)
 
 
 def run(main: Callable[[], Any], prepare: Callable[[list[str]], list[str]] | None = None) -> None:
     """Call a Hydra main; an expected error ends with one clear line instead of a traceback.
 
-    Args:
-        main: of the command.
-        prepare: changes the command line further, before Hydra reads it and writes anything.
+    Expected are `ValueError`, `OSError` (a missing file, a full disk), `ImportError` (a missing
+    extra) and the errors that Hydra raises about the configuration. A reader of the output that
+    goes away (`| head`) ends the command quietly.
 
-    Expected are `ValueError`, `OSError` (a missing file, a full disk) and the errors that Hydra
-    raises about the configuration.
+    Args:
+        main: of the command; its file is named like its configuration.
+        prepare: changes the command line further, before Hydra reads it and writes anything.
     """
     quiet()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints and exits by itself
+    command = Path(inspect.getfile(inspect.unwrap(main))).stem
     try:
-        sys.argv[1:] = read_arguments(sys.argv[1:])
-        if prepare is not None:
-            sys.argv[1:] = read_arguments(prepare(sys.argv[1:]))
-        main()
-    except Exception as error:
-        from itm.app.wrong_options import diagnose  # late: what it imports takes a moment
+        if not _answer(command, sys.argv[1:]):
+            _run(main, command, prepare)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more when it ends
+        raise SystemExit(0) from None
 
-        wrong = None if os.environ.get("ITM_TRACEBACK") else diagnose(error, main, sys.argv[1:])
-        fail(error if wrong is None else ValueError(wrong))
+
+def _answer(command: str, arguments: list[str]) -> bool:
+    """Print the version or the help, if that is asked for."""
+    if "--version" in arguments:
+        from itm import __version__
+
+        print(f"itm {__version__}")
+        return True
+    if "-h" in arguments or "--help" in arguments:
+        from itm.app.help import help_page  # late: training need not wait for it
+
+        try:
+            page = help_page(command, read_arguments(arguments, command))
+        except EXPECTED as error:
+            fail(_explained(error, command, arguments))
+        print(page)
+        return True
+    return False
+
+
+def _run(
+    main: Callable[[], Any], command: str, prepare: Callable[[list[str]], list[str]] | None
+) -> None:
+    try:
+        sys.argv[1:] = read_arguments(sys.argv[1:], command)
+        if prepare is not None:
+            sys.argv[1:] = read_arguments(prepare(sys.argv[1:]), command)
+    except EXPECTED as error:
+        fail(error)
+    try:
+        _without_note(main, command)()
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        fail(_explained(error, command, sys.argv[1:]))
+
+
+def _without_note(main: Callable[[], Any], command: str) -> Callable[[], Any]:
+    """Keep an error of the command from Hydra, which would print all options before it."""
+    task: Callable[[Any], Any] = inspect.unwrap(main)
+    errors: list[Exception] = []
+
+    @functools.wraps(task)
+    def guarded(cfg: Any) -> Any:
+        try:
+            return task(cfg)
+        except Exception as error:
+            errors.append(error)
+            raise SystemExit(1) from error
+
+    def call() -> Any:
+        try:
+            return hydra.main(version_base="1.3", config_path=CONF, config_name=command)(guarded)()
+        except SystemExit:
+            if errors:
+                raise errors[0] from errors[0].__cause__
+            raise
+
+    return call
+
+
+def _explained(error: Exception, command: str, arguments: list[str]) -> Exception:
+    """Replace an error that a wrong option caused by one that names the option."""
+    from itm.app.wrong_options import diagnose  # late: what it imports takes a moment
+
+    wrong = None if os.environ.get("ITM_TRACEBACK") else diagnose(error, command, arguments)
+    return error if wrong is None else ValueError(wrong)
 
 
 def fail(error: Exception) -> NoReturn:
@@ -52,22 +124,31 @@ def tell(error: Exception) -> str:
     Returns:
         The error in one line.
     """
-    if isinstance(error, InstantiationException) and isinstance(error.__cause__, EXPECTED):
-        error = error.__cause__  # without "Error in call to target", the class says enough
-    if not isinstance(error, EXPECTED) or os.environ.get("ITM_TRACEBACK"):
+    if isinstance(error, InstantiationException) and _is_expected(error.__cause__):
+        error = error.__cause__  # type: ignore[assignment]  # says enough without the call's name
+    if not _is_expected(error) or os.environ.get("ITM_TRACEBACK"):
         traceback.print_exception(error)
         return f"{type(error).__name__}: {error}".splitlines()[0]
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     text = str(error) if str(cause) in str(error) else f"{error}: {cause}"
+    if isinstance(error, ImportError):
+        from itm.utils.extras import missing_package
+
+        text = missing_package(error)
     print(f"error: {text}\n(set ITM_TRACEBACK=1 for the traceback)", file=sys.stderr)
     return " ".join(text.split())
+
+
+def _is_expected(error: BaseException | None) -> bool:
+    # Lightning's error about options of the trainer; by name, since importing it takes seconds.
+    return isinstance(error, EXPECTED) or type(error).__name__ == "MisconfigurationException"
 
 
 def fail_alone(error: Exception) -> None:
     """End this process if it is one of several; return if it is the only one.
 
-    The others wait in the job that failed, so that this one must not go on with the next job of a
-    sweep.
+    The others wait in the job that failed, so this process must not continue with the next job of
+    a sweep.
     """
     from itm.utils.distributed import rank_and_size  # late, since it brings torch
 

@@ -6,15 +6,28 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from itm.app.checks import check_device
 from itm.app.config import instantiate
 
 
 def build_trainer(cfg: DictConfig) -> Any:
-    """Build the trainer with its callbacks and loggers; precision "auto" is bf16 on new GPUs."""
-    import torch  # late, since `--help` need not wait for it
+    """Build the trainer with its callbacks and loggers; precision "auto" is bf16 on new GPUs.
+
+    Raises:
+        ValueError: no GPU, or a way of clipping that matchers do not implement.
+    """
+    import torch  # late, since reading options need not wait for it
 
     from itm.training.callbacks import SameConfiguration
     from itm.training.progress import Bar
+
+    check_device(str(cfg.trainer.accelerator))
+    if cfg.trainer.get("gradient_clip_algorithm") not in (None, "norm"):
+        raise ValueError(
+            "trainer.gradient_clip_algorithm must be 'norm', got "
+            f"{cfg.trainer.gradient_clip_algorithm!r}: each set of parameters is clipped by its "
+            "total L2 norm"
+        )
 
     precision = cfg.trainer.precision
     if precision == "auto":

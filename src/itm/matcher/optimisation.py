@@ -47,7 +47,8 @@ def configure_optimizers(matcher: Optimised) -> Any:
     if made is None:
         return optimizer
     schedule = made if isinstance(made, Schedule) else Schedule(made)
-    return [optimizer], [schedule.configure(optimizer)]
+    # `matcher.trainer` raises if there is none.
+    return [optimizer], [schedule.configure(optimizer, getattr(matcher, "_trainer", None))]
 
 
 def learning_rate(matcher: Optimised) -> float:

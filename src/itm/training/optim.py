@@ -1,5 +1,8 @@
-"""When learning rates change; the step schedule of the published systems; TensorFlow's Adam."""
+"""When learning rates change; the schedules of the published systems; TensorFlow's Adam."""
 
+import functools
+import inspect
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +11,16 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+LENGTHS = ("total", "total_steps", "total_iters", "T_max")  # None = the whole training
+
 
 class Schedule:
     """A learning-rate schedule and when it steps.
 
     Args:
-        make: optimiser -> scheduler, such as `functools.partial(StepLR, step_size=15)`.
+        make: optimiser -> scheduler, such as `functools.partial(StepLR, step_size=15)`. In a
+            partial, None for an argument in `LENGTHS` stands for the whole training, and
+            `max_lr=None` for the rate of each parameter group.
         interval: "epoch" or "step"; None = "step" for OneCycleLR and CyclicLR, else "epoch".
         monitor: metric that `ReduceLROnPlateau` reads.
     """
@@ -22,20 +29,26 @@ class Schedule:
         self, make: Callable[..., Any], interval: str | None = None, monitor: str = "val/rsum"
     ):
         if interval not in (None, "epoch", "step"):
-            raise ValueError(f"scheduler.interval={interval} must be 'epoch' or 'step'")
+            raise ValueError(f"scheduler.interval must be 'epoch' or 'step', got {interval!r}")
         self.make = make
         self.interval = interval
         self.monitor = monitor
 
-    def configure(self, optimizer: Optimizer) -> dict[str, Any]:
+    def configure(self, optimizer: Optimizer, trainer: Any = None) -> dict[str, Any]:
         """Make the scheduler, in the form that Lightning takes.
 
+        Args:
+            optimizer: with its learning rates.
+            trainer: Lightning's, which knows how long the whole training is.
+
         Raises:
-            ValueError: a plateau schedule that waits for a recall to fall.
+            ValueError: a plateau schedule that waits for a recall to fall, or a training whose
+                length is unknown.
         """
-        scheduler = self.make(optimizer)
-        by_step = isinstance(scheduler, OneCycleLR | CyclicLR)
+        made = self.make.func if isinstance(self.make, functools.partial) else self.make
+        by_step = inspect.isclass(made) and issubclass(made, OneCycleLR | CyclicLR)
         interval = self.interval or ("step" if by_step else "epoch")
+        scheduler = self.make(optimizer, **self._open(optimizer, interval, trainer))
         config: dict[str, Any] = {"scheduler": scheduler, "interval": interval}
         if isinstance(scheduler, ReduceLROnPlateau):
             rises = re.search(r"(rsum|_r\d+|ncs_\d+)$", self.monitor)
@@ -47,6 +60,78 @@ class Schedule:
             # Not strict: an epoch without a validation has no new value.
             config |= {"monitor": self.monitor, "strict": False}
         return config
+
+    def _open(self, optimizer: Optimizer, interval: str, trainer: Any) -> dict[str, Any]:
+        """Find the values of the arguments that the options leave open."""
+        given = getattr(self.make, "keywords", {})
+        values: dict[str, Any] = {}
+        for name in LENGTHS:
+            if name in given and given[name] is None and "epochs" not in given:
+                values[name] = _length(interval, trainer, name)
+        if "max_lr" in given and given["max_lr"] is None:
+            values["max_lr"] = [group["lr"] for group in optimizer.param_groups]
+        return values
+
+
+def _length(interval: str, trainer: Any, name: str) -> int:
+    """Count the steps or epochs of the whole training.
+
+    Raises:
+        ValueError: without a trainer, or if the training ends at another condition.
+    """
+    length: float | None = None
+    if trainer is not None and interval == "step":
+        length = trainer.estimated_stepping_batches
+    elif trainer is not None and trainer.max_steps == -1:
+        length = trainer.max_epochs
+    if length is None or not 0 < length < math.inf:
+        why = "max_steps ends the training" if interval == "epoch" else "max_epochs is not set"
+        raise ValueError(
+            f"scheduler.{name}=null stands for the whole training, whose length in {interval}s is "
+            f"unknown{'' if trainer is None else f', since {why}'}: set scheduler.{name}"
+            + ("" if interval == "step" else " or scheduler.interval=step")
+        )
+    return int(length)
+
+
+class CosineLR(LRScheduler):
+    """lr = base * (end + (1 - end) * (1 + cos(pi * t / T)) / 2), after a linear warm-up.
+
+    t counts epochs or steps since the warm-up and T is their number; the rate stays at base * end
+    afterwards. Loshchilov and Hutter, SGDR, ICLR 2017, equation 5, without restarts. Unlike torch's
+    `CosineAnnealingLR` it is a function of t alone, so a resumed run may change `total`.
+
+    Args:
+        optimizer: with the rates to start from.
+        total: epochs or steps of the whole schedule.
+        warmup: share of `total` in which the rate rises linearly.
+        end: last rate, as a share of the first.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    def __init__(self, optimizer: Optimizer, total: int, warmup: float = 0.0, end: float = 0.0):
+        if total < 1 or not 0 <= warmup < 1 or not 0 <= end <= 1:
+            raise ValueError(
+                f"scheduler.total={total}, warmup={warmup}, end={end}: expected total of at least "
+                "1, 0 <= warmup < 1 and 0 <= end <= 1"
+            )
+        self.total = total
+        self.warmup = warmup
+        self.end = end
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Learning rate of each group in the current epoch or step."""
+        rises = round(self.warmup * self.total)
+        done = self.last_epoch
+        if done < rises:
+            share = (done + 1) / rises
+        else:
+            place = min(1.0, (done - rises) / (self.total - rises))
+            share = self.end + (1 - self.end) * (1 + math.cos(math.pi * place)) / 2
+        return [base * share for base in self.base_lrs]
 
 
 class StepLR(LRScheduler):
@@ -70,17 +155,18 @@ class StepLR(LRScheduler):
 
 
 class TensorflowAdam(Adam):
-    """Adam as TensorFlow computes it, with which the two-branch networks and CITE were trained.
+    """Adam as TensorFlow computes it; the two-branch networks and CITE were trained with it.
 
     p_t = p_{t-1} - lr * sqrt(1 - beta2^t) / (1 - beta1^t) * m_t / (sqrt(v_t) + eps)
 
-    with the moments m and v of the gradient. Torch divides by sqrt(v_t / (1 - beta2^t)) + eps: its
-    eps counts less, above all in the first steps. This is `tf.compat.v1.train.AdamOptimizer`, the
-    "epsilon hat" of Kingma and Ba, ICLR 2015, end of section 2. Arguments: `torch.optim.Adam`'s.
+    m and v are the moments of the gradient. Torch divides by sqrt(v_t / (1 - beta2^t)) + eps, so
+    its eps has less effect, mainly in the first steps. This is
+    `tf.compat.v1.train.AdamOptimizer`, the "epsilon hat" of Kingma and Ba, ICLR 2015, end of
+    section 2. It takes the arguments of `torch.optim.Adam`.
     """
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step, with torch's eps set to what makes the two equal."""
+        """Make one step, with torch's eps set so that both formulas agree."""
         given = [group["eps"] for group in self.param_groups]
         for group in self.param_groups:
             done = [int(self.state[p]["step"]) for p in group["params"] if p in self.state]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import threading
 from pathlib import Path
@@ -50,12 +51,13 @@ def find_checkpoint(resume: str | bool | None, out: Path) -> str | None:
         return None
     path = out if resume is True else Path(resume)
     names = [path / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")]
-    files = [file for file in ([path] if path.suffix == ".ckpt" else names) if file.is_file()]
+    is_file = path.suffix == ".ckpt" and not path.is_dir()
+    files = [file for file in ([path] if is_file else names) if file.is_file()]
     if not files and resume is True:
         return None  # the first attempt of a job that may be restarted
     if not files:
         raise FileNotFoundError(
-            f"resume={resume}: no checkpoint at {path if path.suffix == '.ckpt' else names[0]}"
+            f"resume={resume}: no checkpoint at {path if is_file else names[0]}"
         )
     damages: list[str] = []
     for file in files:
@@ -211,7 +213,8 @@ class LastCheckpoint(Checkpoint):
 
     def _say(self, what: str) -> None:
         folder = self.path.parent.parent
-        text = f"\n{what}; continue with: python -m itm.train resume={folder}\n"
+        command = f"python -m itm.train {shlex.quote(f'resume={folder}')}"
+        text = f"\n{what}; continue with: {command}\n"
         os.write(2, text.encode())  # print() must not be called in the handler of a signal
 
     def _save(self, trainer: Trainer) -> None:

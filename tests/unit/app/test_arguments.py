@@ -1,5 +1,6 @@
 """Paths and free text reach a command as they were typed."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,27 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from itm.app.arguments import LISTS, PATHS, TEXT, quote, replace_nodes, unquote
+from itm.app.choices import rewrite_choices
 from itm.app.config import CONF
+from itm.app.help import meanings
+from itm.app.quoting import LISTS, PATHS, TEXT, quote, unquote
 
 COMMANDS = sorted(path.stem for path in Path(CONF).glob("*.yaml"))
 NAMES = [
     "loss.margin=0.1,seed=0", "data (1)", "données", "数据", "a[1]", "[1]", "{1}", "a#1", "x&y",
     "it's", 'a "b"', "'", "a~b", "a!b;c", "$1 %2 $", "-x", " a ", "a\\b", "a\\", "a\\'b", "2024",
     "1e5", "nan", "a:b", "*?", "epoch=3-step=100.ckpt", "@a", "a|b", "<a>", "`a`", "^", "a, b",
+]  # fmt: skip
+
+
+# Choices of groups that bring options of their own.
+MORE = [
+    [f"{group}={choice}"]
+    for group, choice in (
+        ("data", "phrases"), ("text", "bert"), ("model", "cvse"), ("model", "casc"),
+        ("loss", "multilabel"), ("logger", "wandb"), ("logger", "tensorboard"),
+        ("logger", "mlflow"),
+    )
 ]  # fmt: skip
 
 
@@ -44,7 +58,7 @@ def test_every_listed_option_exists():
     found = set()
     with initialize_config_dir(CONF, version_base="1.3"):
         for command in COMMANDS:
-            for more in ([], ["data=phrases"], ["text=bert"], ["model=cvse"], ["model=casc"]):
+            for more in ([], *MORE):
                 if more and command != "train":
                     continue
                 cfg = OmegaConf.to_container(compose(command, more, return_hydra_config=True))
@@ -111,10 +125,61 @@ def test_commas_sweep_unless_they_name_a_file(tmp_path, monkeypatch):
 
 def test_another_class_replaces_the_default():
     given = ["scheduler={_target_: X, T_max: 10}", "seed=1"]
-    assert replace_nodes(given) == ["~scheduler", "+scheduler={_target_: X, T_max: 10}", "seed=1"]
-    assert replace_nodes(replace_nodes(given)) == replace_nodes(given)
-    assert replace_nodes(["optimizer._target_=X", "optimizer.a=1"]) == [
+    assert rewrite_choices(given) == ["~scheduler", "+scheduler={_target_: X, T_max: 10}", "seed=1"]
+    assert rewrite_choices(rewrite_choices(given)) == rewrite_choices(given)
+    assert rewrite_choices(["optimizer._target_=X", "optimizer.a=1"]) == [
         "++optimizer._target_=X", "++optimizer.a=1",
     ]  # fmt: skip
-    for plain in ("scheduler=cosine", "scheduler=null", "scheduler.step_size=2", "optimizer.lr=1"):
-        assert replace_nodes([plain]) == [plain]
+    for plain in ("scheduler=cosine", "scheduler.step_size=2", "optimizer.lr=1", "init=null"):
+        assert rewrite_choices([plain]) == [plain]
+
+
+def test_null_for_a_group():
+    given = ["scheduler=null", "text=null", "sweep=null", "recipe=null"]
+    assert rewrite_choices(given) == ["scheduler=none", "~recipe"]
+    for command, group in (("train", "loss"), ("train", "optimizer"), ("search", "data")):
+        with pytest.raises(ValueError, match=f"{group}=null: expected one of "):
+            rewrite_choices([f"{group}=null"], command)
+    assert rewrite_choices(["loss=null"], "search") == ["loss=null"]  # Hydra names it
+
+
+def test_options_about_files_are_in_the_list():
+    about = re.compile(r"\b(file|files|folder|path)\b|\.(npy|json|html|png|ckpt)\b")
+    other = {
+        "splits", "save_similarity", "save_ranks", "data.captions_per_image", "data.vectors",
+        "data.drop_last", "write", "tokenizer", "options", "from", "data.resident", "model.text",
+        "callbacks.checkpoint", "callbacks.last",
+    }  # fmt: skip
+    paths = [path for path in Path(CONF).rglob("*.yaml") if path.parent.name != "recipe"]
+    found = set()
+    for path in paths:
+        group = "" if path.parent == Path(CONF) else path.parent.name
+        found |= {name for name, text in meanings(path, group).items() if about.search(text)}
+    assert found - other <= {*PATHS, *TEXT}
+
+
+def test_names_in_lists(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [name for name in NAMES if name == name.strip() and "/" not in name]
+    for name in names:
+        Path(name).mkdir()
+    for first in names:
+        given = f"checkpoint=[{first},data (1),{first}]"
+        assert parsed(quote(given)) == [first, "data (1)", first]
+    assert parsed(quote("checkpoint=[not there,nor 'this, one']")) == [
+        "not there",
+        "nor 'this, one'",
+    ]
+
+
+def test_numbers_where_a_file_may_stand():
+    assert parsed(quote("loss.pos_weight=2")) == 2
+    assert parsed(quote("model.pos_weight=[1, 2.5]")) == [1, 2.5]
+    assert parsed(quote("loss.pos_weight=a,b.npy")) == "a,b.npy"
+
+
+def test_a_folder_whose_name_looks_like_a_reference(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("${seed}").mkdir()
+    cfg = OmegaConf.create({"init": parsed(quote("init=${seed}")), "seed": 3})
+    assert cfg.init == "${seed}"

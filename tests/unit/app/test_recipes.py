@@ -54,7 +54,8 @@ def test_published_hyper_parameters(recipes, batch, rate, step, epochs, clip):
         cfg = composed(name, name)
         assert (cfg.data.batch_size, cfg.optimizer.lr) == (batch, rate), name
         assert (cfg.max_epochs, cfg.gradient_clip_val) == (epochs, clip), name
-        schedule = cfg.scheduler and (cfg.scheduler.step_size, cfg.scheduler.gamma)
+        drops = cfg.scheduler.step_size  # None = a constant rate
+        schedule = drops and (drops, cfg.scheduler.gamma)
         assert schedule == (step and (step, 0.1)), name
 
 
@@ -131,3 +132,9 @@ def test_both_recipes_of_vse_infty():
         assert (cfg.data.batch_size, cfg.data.drop_last, cfg.warmup_epochs) == (128, True, 1)
         assert (cfg.data.region_drop, cfg.data.word_drop) == (0.2, 0.2)
     assert (cfg.model.text.finetune, cfg.model.text.lr_scale) == (True, 0.1)
+
+
+def test_recipes_set_rates_and_steps_at_the_top_level():
+    """Values in the groups would stay when the user chooses another optimiser or scheduler."""
+    for name, body in RECIPES.items():
+        assert not {"optimizer", "scheduler"} & set(body), name

@@ -7,7 +7,9 @@ import sys
 import pytest
 import torch
 
-from itm.app.run_folder import check_changes, use_folder
+from itm.app.replaced import settle
+from itm.app.resumed import check_changes
+from itm.app.run_folder import use_folder
 
 SMALL = ["model=scan", "data.root.images=[8,4,4]", "loss.margin=0.5"]
 
@@ -74,13 +76,36 @@ def test_a_used_folder_is_refused_resumed_or_replaced(run):
     with pytest.raises(ValueError, match="give one of them"):
         use_folder([*given, "resume=true", "overwrite=true"])
     use_folder([*given, "overwrite=true"])
-    assert [str(p) for p in files(run)] == ["notes.txt"]
+    assert {str(p) for p in files(run) if p.parts[0] != ".replaced"} == {"notes.txt"}
+    (run / "run.json").write_text("{}")  # the new run begins
+    settle()
+    assert [str(p) for p in files(run)] == ["notes.txt", "run.json"]
 
 
-def test_a_wrong_option_deletes_nothing(run):
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_new_run_that_does_not_begin_deletes_nothing(run, killed, monkeypatch):
     before = files(run)
     use_folder([f"hydra.run.dir={run}", "overwrite=true", "loss.margn=0.1"])
-    assert [p for p in files(run) if p.name != ".lock"] == [p for p in before if p.name != ".lock"]
+    (run / ".hydra").mkdir()  # written by Hydra before the data turn out to be wrong
+    (run / "train.log").write_text("")
+    if killed:
+        monkeypatch.setattr("itm.app.replaced._waiting", [])
+        with pytest.raises(ValueError, match="holds a run already"):
+            use_folder([f"hydra.run.dir={run}"])
+    else:
+        settle()
+    added = {path for path in files(run)} - set(before)
+    assert set(before) <= set(files(run)) and {str(p) for p in added} == {".hydra", "train.log"}
+
+
+def test_a_sweep_with_fewer_jobs_leaves_no_earlier_one(run):
+    for number in "01":
+        (run.parent / number).mkdir()
+        (run.parent / number / "run.json").write_text("{}")
+    use_folder(["-m", "seed=0", f"hydra.sweep.dir={run.parent}", "overwrite=true"])
+    (run.parent / "0/run.json").write_text("{}")
+    settle()
+    assert files(run.parent / "0") != [] and files(run.parent / "1") == []
 
 
 def test_checkpoints_of_others_are_not_deleted(run):
@@ -127,7 +152,10 @@ def test_another_process_of_the_same_run_is_not_asked(run, monkeypatch):
 @pytest.mark.parametrize(
     "option",
     ["seed=1", "model=vsrn", "model.direction=i2t", "data.noise_ratio=0.5", "data.fraction=0.5",
-     "init=elsewhere", "optimizer._target_=torch.optim.SGD", "~scheduler", "scheduler=null"],
+     "init=elsewhere", "optimizer._target_=torch.optim.SGD", "~scheduler", "scheduler=null",
+     "optimizer=sgd", "scheduler=cosine", "loss=sam", "step_size=null",
+     "+optimizer.betas=[0.5,0.9]",
+     "scheduler.interval=step"],
 )  # fmt: skip
 def test_what_a_resumed_run_cannot_change(option):
     with pytest.raises(ValueError, match=r"a resumed run cannot change .* -> .*init=RUN_FOLDER"):
@@ -135,9 +163,37 @@ def test_what_a_resumed_run_cannot_change(option):
 
 
 @pytest.mark.parametrize(
+    ("schedule", "option"),
+    [
+        ("onecycle", "max_epochs=9"),
+        ("onecycle", "optimizer.lr=1"),
+        ("onecycle", "scheduler.pct_start=0.5"),
+        ("plateau", "lr=1"),
+        ("plateau", "scheduler.mode=min"),
+    ],
+)
+def test_what_a_schedule_keeps_in_its_state(schedule, option):
+    before = [*SMALL, f"scheduler={schedule}"]
+    with pytest.raises(ValueError, match=f"cannot change {option.partition('=')[0]} .* -> "):
+        check_changes(before, [*before, option])
+    check_changes(before, [*before, "loss.margin=0.1"])
+
+
+def test_a_new_choice_of_a_group_drops_its_recorded_options(run):
+    recorded = ["max_epochs=3", "callbacks=early_stopping", "callbacks.early_stopping.patience=2"]
+    (run / "run.json").write_text(json.dumps({"overrides": recorded}))
+    assert use_folder(["resume=run", "callbacks=default"])[0] == "max_epochs=3"
+    assert recorded[2] not in use_folder(["resume=run", "callbacks=default"])
+    assert recorded[2] in use_folder(["resume=run", "callbacks=early_stopping"])
+    assert "max_epochs=3" not in use_folder(["resume=run", "trainer.max_epochs=5"])
+
+
+@pytest.mark.parametrize(
     ("option", "said"),
     [
         ("max_epochs=99", "max_epochs 6 -> 99"),
+        ("lr=1.0e-5", "lr 0.002 -> 1e-05"),
+        ("step_size=3", "step_size 4 -> 3"),
         ("optimizer.lr=1.0e-5", "optimizer.lr 0.002 -> 1e-05"),
         ("scheduler.step_size=3", "scheduler.step_size"),
         ("data.batch_size=7", "data.batch_size"),
@@ -149,6 +205,6 @@ def test_what_a_resumed_run_can_change_is_said(option, said, capsys):
     before = SMALL[:2]
     check_changes(before, [*before, option])
     text = capsys.readouterr().out
-    assert text.startswith("resuming with other options than before: ") and said in text
+    assert text.startswith("warning: resuming with other options than before: ") and said in text
     check_changes(before, before)
     assert capsys.readouterr().out == ""

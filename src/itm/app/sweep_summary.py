@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from itm.app.entry import tell
+from itm.utils.extras import install
 
 
 class Summary(Callback):
@@ -25,8 +26,8 @@ class Summary(Callback):
         self._earlier = job_times(Path(config.hydra.sweep.dir))
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
-        """Say what a job of a multirun reached."""
-        from itm.runs.sweep import FAILURE  # late, see below
+        """Print what a job of a sweep reached."""
+        from itm.runs.sweep import FAILURE  # late: every run makes this callback before it starts
 
         hydra: Any = config.get("hydra") or {}
         if str(hydra.get("mode")).endswith("MULTIRUN") and job_return.status == JobStatus.COMPLETED:
@@ -36,12 +37,12 @@ class Summary(Callback):
                 print(f"job {number} finished: val/rsum {job_return.return_value:.1f}", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Read what the jobs wrote; a job without results is listed as failed.
+        """Read what the jobs wrote, and list jobs without results as failed.
 
         Raises:
             SystemExit: a job failed.
         """
-        # Late, since every run makes this callback before it starts.
+        # Late: every run makes this callback before it starts.
         from itm.runs.sweep import collect_jobs, job_table, write_table
         from itm.runs.tables import rows_table
 
@@ -56,7 +57,7 @@ class Summary(Callback):
         try:
             from itm.visual.sweep_figure import plot_jobs
         except ImportError:
-            print("no plot: pip install 'itm-lightning[plot]'")
+            print(f"no plot: {install('plot')}")
         else:
             plot_jobs(columns, rows, folder / "summary.png")
         if failed := [job["job"] for job in jobs if "failure" in job]:
@@ -77,7 +78,7 @@ class Summary(Callback):
 
 
 def write_failure(folder: Path, error: Exception) -> None:
-    """Print the error of a job, and leave it in the job's folder for the table."""
+    """Print the error of a job, and write it to the job's folder for the table."""
     from itm.runs.sweep import FAILURE
 
     (folder / FAILURE).write_text(tell(error), encoding="utf-8")

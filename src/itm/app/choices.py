@@ -1,0 +1,90 @@
+"""Rewrite choices that Hydra does not understand: null for a group, another class of a node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from itm.app.config import CONF
+
+# What null stands for; None = leave the argument out. Other groups need a choice.
+NULL = {"scheduler": "scheduler=none", "recipe": "~recipe", "text": None, "sweep": None}
+
+# Values that recipes set at the top level -> the option that refers to each.
+SHARED = {
+    "max_epochs": "trainer.max_epochs",
+    "gradient_clip_val": "trainer.gradient_clip_val",
+    "optimizer_class": "optimizer._target_",
+    "weight_decay": "optimizer.weight_decay",
+    "lr": "optimizer.lr",
+    "step_size": "scheduler.step_size",
+    "gamma": "scheduler.gamma",
+    "margin": "loss.margin",
+}
+
+
+def rewrite_choices(arguments: Sequence[str], command: str = "train") -> list[str]:
+    """Rewrite the choices of a command line.
+
+    >>> rewrite_choices(["scheduler=null", "scheduler._target_=X", "scheduler.T_max=9"])
+    ['~scheduler', '+scheduler._target_=X', '+scheduler.T_max=9']
+    """
+    out = list(arguments)
+    for node in ("scheduler", "optimizer"):
+        out = _replace_node(out, node)
+    return [new for a in out if (new := _without_null(a, command)) is not None]
+
+
+@cache
+def default_choices(command: str = "train") -> dict[str, str | None]:
+    """Map each group of a command to the file that it uses by default."""
+    path = Path(CONF, f"{command}.yaml")
+    if not path.is_file():
+        return {}
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(path)).get("defaults", [])  # type: ignore[union-attr]
+    pairs = [pair for item in defaults if isinstance(item, dict) for pair in item.items()]
+    return {group.split()[-1]: choice for group, choice in pairs if "override" not in group}
+
+
+def group_files(group: str) -> list[str]:
+    """List the names that `group=` takes."""
+    names = sorted(path.stem for path in Path(CONF, group).glob("*.yaml"))
+    return [name for name in names if name != "base"]  # base is for others to extend
+
+
+def _without_null(argument: str, command: str) -> str | None:
+    group, _, value = argument.partition("=")
+    if value != "null" or group not in default_choices(command):
+        return argument
+    if group in NULL:
+        return NULL[group]
+    raise ValueError(f"{argument}: expected one of {', '.join(group_files(group))}")
+
+
+def _replace_node(arguments: list[str], node: str) -> list[str]:
+    """Let another class replace the one that the group chose.
+
+    Hydra merges `scheduler={_target_: X}` and `scheduler._target_=X` into the chosen scheduler,
+    whose arguments X does not take. Arguments of an optimiser are merged, except that new ones need
+    no `+`.
+    """
+    whole = [a for a in arguments if re.match(rf"\+*{node}=\{{.*_target_", a)]
+    target = [a for a in arguments if re.match(rf"\+*{node}\._target_=", a)]
+    if not whole and not target:
+        return arguments
+    mine = [a for a in arguments if re.match(rf"[+~]*{node}[.=]", a) or a == f"~{node}"]
+    at = arguments.index(mine[0])
+    out = [a for a in arguments if a not in mine]
+    plain = [a.lstrip("+") for a in mine if not a.startswith("~")]
+    steps = any(re.search(r"[.=]StepLR$", a) for a in target)  # takes the default's arguments
+    if whole or (node == "scheduler" and not steps):
+        keep = [a for a in plain if not re.match(rf"{node}=[^{{]", a)]
+        out[at:at] = [f"~{node}", *(f"+{a}" for a in keep)]
+    else:
+        out[at:at] = [a if re.match(rf"{node}=", a) else f"++{a}" for a in plain]
+    return out

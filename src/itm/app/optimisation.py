@@ -1,0 +1,131 @@
+"""Build optimiser and learning-rate schedule of a configuration, and check them before training."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from itm.app.choices import SHARED, group_files
+from itm.app.config import instantiate, target
+
+if TYPE_CHECKING:
+    from itm.training.optim import Schedule
+
+
+def build_optimizer(cfg: DictConfig) -> Any:
+    """Return a function of parameter groups that makes the optimiser.
+
+    Raises:
+        ValueError: no optimiser, or an argument that the class does not take.
+    """
+    if cfg.get("optimizer") is None:
+        raise ValueError(
+            f"training needs an optimizer: choose from {', '.join(group_files('optimizer'))}"
+        )
+    node = _plain(cfg.optimizer, "optimizer")
+    _check_arguments(node, "optimizer")
+    return instantiate(node, _partial_=True)
+
+
+def build_schedule(cfg: DictConfig) -> Schedule | None:
+    """Return the learning-rate schedule; None for a constant rate.
+
+    `interval` and `monitor` of its node tell when it steps; all other options belong to its class.
+
+    Raises:
+        ValueError: an argument that the class does not take.
+    """
+    from itm.training.optim import Schedule  # late, like all that imports torch
+
+    if cfg.get("scheduler") is None:
+        return None
+    node = _plain(cfg.scheduler, "scheduler")
+    if "step_size" in node and node.step_size is None:
+        return None
+    when = {key: node.pop(key) for key in ("interval", "monitor") if key in node}
+    _check_arguments(node, "scheduler")
+    return Schedule(instantiate(node, _partial_=True), **when)
+
+
+def check_optimisation(matcher: Any, trainer: Any) -> None:
+    """Make optimiser and schedule for one number, so that wrong values show before training.
+
+    Raises:
+        ValueError: a value that a class refuses, or a training of unknown length.
+    """
+    import torch
+
+    endless = trainer.max_epochs in (None, -1) and trainer.max_steps == -1
+    like = SimpleNamespace(
+        max_epochs=trainer.max_epochs,
+        max_steps=trainer.max_steps,
+        estimated_stepping_batches=float("inf") if endless else 1000,  # known with the data only
+    )
+    try:
+        optimizer = matcher.optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"optimizer: {error}") from error
+    if matcher.scheduler is not None:
+        try:
+            matcher.scheduler.configure(optimizer, like)
+        except (ValueError, TypeError) as error:
+            text = str(error)
+            raise ValueError(text if "scheduler" in text else f"scheduler: {text}") from error
+
+
+def check_used(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Check that the values that recipes set have an effect where the user gives them.
+
+    Raises:
+        ValueError: such as `step_size=5 scheduler=cosine`.
+    """
+    text = OmegaConf.to_yaml(cfg)
+    for option in overrides:
+        name, _, value = option.lstrip("+").partition("=")
+        if name not in SHARED or f"${{{name}}}" in text:
+            continue
+        full = SHARED[name]
+        if OmegaConf.select(cfg, full) is None:
+            group = full.partition(".")[0]
+            choice = HydraConfig.get().runtime.choices.get(group)
+            raise ValueError(f"{option} has no effect: {group}={choice} has no {name}")
+        raise ValueError(
+            f"{option} has no effect, because {full}={OmegaConf.select(cfg, full)} is set on its "
+            f"own: set {full}={value}"
+        )
+
+
+def _plain(node: Any, name: str) -> DictConfig:
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise ValueError(
+            f"{name}={node} names no class: choose from {', '.join(group_files(name))}, or give "
+            f"{name}._target_=CLASS, or all options at once, '{name}={{_target_: CLASS, ...}}'"
+        )
+    return OmegaConf.create(OmegaConf.to_container(node, resolve=True))  # type: ignore[return-value]
+
+
+def _check_arguments(node: DictConfig, name: str) -> None:
+    """Find arguments that a class does not take, which would fail only when training starts."""
+    taken = inspect.signature(target(node)).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        return
+    wrong = [str(key) for key in node if not str(key).startswith("_") and key not in taken]
+    if wrong:
+        raise ValueError(
+            f"{node._target_} does not take {', '.join(f'{name}.{key}' for key in wrong)}; "
+            f"it takes {', '.join(list(taken)[1:])}"
+        )
+    needed = [
+        key
+        for key, parameter in list(taken.items())[1:]
+        if parameter.default is parameter.empty and key not in node
+    ]
+    if needed:
+        raise ValueError(
+            f"{node._target_} needs {', '.join(f'{name}.{key}=...' for key in needed)}"
+        )

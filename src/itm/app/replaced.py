@@ -1,0 +1,65 @@
+"""Replace earlier runs (`overwrite=true`): put them aside, delete them when the new run begins."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+ASIDE = ".replaced"  # in the run folder, so that moving is a rename
+WRITTEN = (
+    "run.json", "results.json", "ranks.npz", "failure.txt", "train.log", "csv", "checkpoints",
+    ".hydra",
+)  # fmt: skip
+
+_waiting: list[Path] = []  # run folders whose earlier run is put aside
+
+
+def put_aside(folders: Sequence[Path]) -> None:
+    """Move the files of earlier runs aside until `settle`, at the latest at the end of the process.
+
+    Raises:
+        ValueError: a folder without run.json: `itm.train` did not write what it holds.
+    """
+    for folder in folders:
+        if not (folder / "run.json").is_file():
+            raise ValueError(
+                f"{folder} holds checkpoints but no run.json, so overwrite=true does not delete "
+                "them: remove them yourself, or give another hydra.run.dir"
+            )
+    if not _waiting:
+        atexit.register(settle)
+    for folder in folders:
+        (folder / ASIDE).mkdir(exist_ok=True)
+        for name in WRITTEN:
+            if (folder / name).exists():
+                (folder / name).rename(folder / ASIDE / name)
+        _waiting.append(folder.resolve())
+
+
+def settle() -> None:
+    """Delete what was put aside if a new run began (wrote run.json), else put it back."""
+    began = any((folder / "run.json").is_file() for folder in _waiting)
+    for folder in _waiting:
+        if (folder / ASIDE).is_dir():
+            _delete(folder) if began else _restore(folder)
+    _waiting.clear()
+
+
+def recover(folder: Path) -> None:
+    """Finish what a process that was killed left undone in a run folder."""
+    if (folder / ASIDE).is_dir() and folder.resolve() not in _waiting:
+        _delete(folder) if (folder / "run.json").is_file() else _restore(folder)
+
+
+def _delete(folder: Path) -> None:
+    shutil.rmtree(folder / ASIDE, ignore_errors=True)
+
+
+def _restore(folder: Path) -> None:
+    for path in list((folder / ASIDE).iterdir()):
+        new = folder / path.name  # of the run that failed before it began
+        shutil.rmtree(new) if new.is_dir() else new.unlink(missing_ok=True)
+        path.rename(new)
+    (folder / ASIDE).rmdir()

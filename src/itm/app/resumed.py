@@ -1,0 +1,187 @@
+"""The options of a resumed run: recorded ones, new ones, and which of them may differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from itm.app.arguments import config_dir, key_of, quote, value_of
+from itm.app.choices import SHARED, default_choices, rewrite_choices
+from itm.app.config import compose
+
+# A resumed run may change these. All others decide about weights, words and batches.
+FREE = (
+    "max_epochs", "gradient_clip_val", "margin", "warmup_steps", "warmup_epochs", "lr",
+    "weight_decay", "step_size", "gamma",
+    "test", "compile", "chunk_size", "deterministic", "trainer", "callbacks", "logger", "loss",
+    "optimizer", "scheduler", "decay", "data.batch_size", "data.eval_batch_size", "data.workers",
+    "data.pin_memory", "data.resident", "data.root", "data.val", "data.val_images", "data.test",
+    "data.protocol", "resume", "overwrite",
+)  # fmt: skip
+FIXED = (
+    "loss._target_", "optimizer._target_", "optimizer.betas", "optimizer.momentum",
+    "scheduler._target_",
+)  # fmt: skip
+# Options of schedules that are applied to a restored one; all others are part of its state.
+APPLIED = (
+    "step_size", "gamma", "total", "warmup", "end", "factor", "patience", "cooldown", "threshold",
+    "monitor", "T_max", "eta_min", "start_factor", "end_factor", "total_iters", "power",
+)  # fmt: skip
+RATES = ("lr", "optimizer.lr")  # a plateau schedule keeps only the current rate
+# OneCycleLR plans all steps at the beginning.
+PLANNED = (
+    *RATES, "max_epochs", "trainer.max_epochs", "trainer.max_steps", "data.batch_size",
+    "trainer.accumulate_grad_batches", "trainer.limit_train_batches",
+)  # fmt: skip
+
+
+def with_recorded(arguments: list[str], folder: Path) -> list[str]:
+    """Add the options recorded in a run folder, and the folder itself.
+
+    An option that is given again wins over the recorded one. If it chooses another file of a group,
+    or another class of a node, the recorded options of that group do not apply any more.
+    """
+    recorded = read_recorded(folder)
+    given = {key_of(a) for a in arguments} | {"sweep"}  # one job of a sweep, not all
+    given |= {SHARED[key] for key in given if key in SHARED}
+    given |= {key for key, full in SHARED.items() if full in given}
+    dropped = {key.partition(".")[0] for key in given if key.endswith("._target_")}
+    dropped |= {key_of(a) for a in arguments if a.partition("=")[2].startswith("{")}
+    for group, usual in default_choices().items():
+        choice = value_of(arguments, group)
+        if choice is not None and choice != (value_of(recorded, group) or usual):
+            dropped.add("model.text" if group == "text" else group)
+    kept = [
+        option
+        for option in recorded
+        if key_of(option) not in given
+        and not any(f"{key_of(option)}.".startswith(f"{node}.") for node in dropped)
+    ]
+    where = quote(f"hydra.run.dir={folder}")
+    at = next(i for i, a in enumerate(arguments) if key_of(a) == "resume")
+    # Together: options of argparse may stand around them.
+    return [*arguments[:at], *kept, where, *arguments[at:]]
+
+
+def read_recorded(folder: Path) -> list[str]:
+    """Read the options of a run.
+
+    Raises:
+        FileNotFoundError: no run.json.
+        ValueError: a damaged run.json.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no run.json, which holds the options of the run; give the checkpoint "
+            f"itself and all options: resume={folder}/checkpoints/last.ckpt ..."
+        )
+    try:
+        overrides = json.loads(path.read_text(encoding="utf-8"))["overrides"]
+        if not isinstance(overrides, list) or not all(isinstance(o, str) for o in overrides):
+            raise TypeError("overrides is not a list of options")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"cannot read the options of the run in {path} ({error}); give the checkpoint itself "
+            f"and all options: resume={folder}/checkpoints/last.ckpt ..."
+        ) from error
+    return overrides
+
+
+def check_changes(before: Sequence[str], now: Sequence[str]) -> None:
+    """Compare a run's options with those that it is resumed with; print what changes.
+
+    Raises:
+        ValueError: an option changes that a resumed run cannot change.
+    """
+    old, new = _composed(before, now), _composed(now, now)
+    if old is None or new is None:
+        return  # a wrong option: Hydra, which comes next, says so
+    changes = _changes(old, new)
+    kind = str((new.get("scheduler") or {}).get("_target_")).rpartition(".")[2]
+    shown = {name: f"{name} {a} -> {b}" for name, (a, b) in changes.items()}
+    fixed = [text for name, text in shown.items() if _is_fixed(name, changes[name], kind)]
+    if fixed:
+        raise ValueError(
+            f"a resumed run cannot change {', '.join(fixed)}: weights, words, order of the batches "
+            "and state of optimiser and schedule belong to the recorded options; start another "
+            "run, from these weights with init=RUN_FOLDER"
+        )
+    told = [text for name, text in shown.items() if name not in ("resume", "overwrite")]
+    if told:
+        changed = ", ".join(told)
+        print(f"warning: resuming with other options than before: {changed}")
+
+
+def _is_fixed(name: str, values: tuple[Any, Any], schedule: str) -> bool:
+    """Tell whether a resumed run cannot change an option.
+
+    Args:
+        name: of the option.
+        values: the recorded and the new one.
+        schedule: name of the schedule's class.
+    """
+    if name in FIXED or not any(f"{name}.".startswith(f"{free}.") for free in FREE):
+        return True
+    if (
+        schedule == "OneCycleLR"
+        and name in PLANNED
+        or schedule.endswith("Plateau")
+        and name in RATES
+    ):
+        return True
+    group, _, last = name.rpartition(".")
+    if group == "scheduler" and last not in APPLIED:
+        return True
+    return last == "step_size" and None in values  # with and without a schedule
+
+
+def _changes(old: DictConfig, new: DictConfig) -> dict[str, tuple[Any, Any]]:
+    """Map options whose text and value differ to both values."""
+    before, now = _flat(OmegaConf.to_container(old)), _flat(OmegaConf.to_container(new))
+    changes = {}
+    for name in {**before, **now}:
+        values = _resolved(old, before, name), _resolved(new, now, name)
+        if before.get(name) != now.get(name) and values[0] != values[1]:
+            changes[name] = values
+    return changes
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _resolved(cfg: DictConfig, flat: dict[str, Any], name: str) -> Any:
+    """Get a value; a reference such as ${lr} is looked up, except for those to Hydra."""
+    try:
+        return OmegaConf.select(cfg, name) if "${" in str(flat.get(name)) else flat.get(name)
+    except OmegaConfBaseException:
+        return flat[name]
+
+
+def _composed(arguments: Sequence[str], now: Sequence[str]) -> DictConfig | None:
+    """Compose arguments of `itm.train`; None if they do not compose.
+
+    Args:
+        arguments: options, recorded or given.
+        now: the command line, whose --config-dir counts.
+    """
+    kept = [a for a in arguments if not a.startswith("-") and key_of(a) not in ("sweep", "resume")]
+    kept = [a for a in kept if not key_of(a).startswith("hydra.")]
+    own = config_dir(now)
+    search = [] if own is None else [f"hydra.searchpath=[{quote(f'init=file://{own}')[5:]}]"]
+    try:
+        return compose([*rewrite_choices(kept), *search])
+    except (HydraException, OmegaConfBaseException):
+        return None

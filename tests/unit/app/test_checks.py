@@ -1,0 +1,94 @@
+"""What can be known before training is checked before it."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
+
+from itm.app.checks import check_device, check_disk, check_monitors, check_protocol, known_metrics
+from itm.models import SCAN
+from itm.training.optim import Schedule
+
+
+def matcher(monitor=None):
+    scheduler = None if monitor is None else Schedule(lambda optimizer: None, monitor=monitor)
+    return SCAN(vocab_size=6, img_dim=4, word_dim=3, embed_dim=5, scheduler=scheduler)
+
+
+def trainer(*callbacks):
+    return SimpleNamespace(callbacks=list(callbacks))
+
+
+def test_metrics_of_a_validation_are_known():
+    assert {"val/rsum", "val/i2t_r1", "val/t2i_r10", "train/loss"} <= set(known_metrics())
+
+
+@pytest.mark.parametrize(
+    "name", ["val/rsum", "val/t2i_r5", "train/loss", "train/ranking", "lr-Adam"]
+)
+def test_monitors_that_exist(name):
+    check_monitors(trainer(EarlyStopping(monitor=name), LearningRateMonitor()), matcher(name))
+
+
+def test_monitors_that_do_not_exist():
+    with pytest.raises(
+        ValueError, match="monitor=val/r1 of EarlyStopping: no such metric; .*val/rsum"
+    ):
+        check_monitors(trainer(EarlyStopping(monitor="val/r1")), matcher())
+    with pytest.raises(
+        ValueError, match="monitor=val/rsun of the scheduler: .*did you mean val/rsum"
+    ):
+        check_monitors(trainer(), matcher("val/rsun"))
+
+
+def test_a_callback_of_the_user_may_log_more():
+    class Mine(Callback):
+        pass
+
+    check_monitors(trainer(Mine(), EarlyStopping(monitor="mine")), matcher())
+
+
+def test_a_protocol_of_another_size():
+    split = SimpleNamespace(
+        protocol="f30k_1k", num_images=4, captions=["a"] * 20, name="test", folder="DIR"
+    )
+    with pytest.raises(ValueError, match="split test of DIR: .*4 .*data.protocol=full, data.test="):
+        check_protocol(split)
+    split.protocol = "full"
+    check_protocol(split)
+
+
+def test_a_disk_without_room(tmp_path, monkeypatch):
+    check_disk(tmp_path, matcher())
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=100))
+    with pytest.raises(ValueError, match="MiB are free on this disk, but three checkpoints of"):
+        check_disk(tmp_path, matcher())
+
+
+def test_a_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for name in ("gpu", "cuda"):
+        with pytest.raises(ValueError, match="torch sees no GPU: use trainer=cpu"):
+            check_device(name)
+    check_device("auto")
+    check_device("cpu")
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["limit_train_batches=2", "fast_dev_run=true", "overfit_batches=1", "profiler=simple",
+     "max_time='00:01:00:00'", "accumulate_grad_batches=2", "max_steps=3", "gradient_clip_val=1",
+     "limit_val_batches=1", "limit_test_batches=1", "detect_anomaly=true", "num_nodes=1",
+     "min_epochs=1", "min_steps=1", "check_val_every_n_epoch=2", "val_check_interval=0.5",
+     "log_every_n_steps=1", "deterministic=true", "benchmark=true", "sync_batchnorm=true",
+     "inference_mode=false", "reload_dataloaders_every_n_epochs=1"],
+)  # fmt: skip
+def test_usual_options_of_the_trainer_need_no_plus(option):
+    from itm.app.config import compose, instantiate
+
+    cfg = compose(["trainer=cpu", f"trainer.{option}"])
+    cfg.trainer.plugins = None
+    assert isinstance(instantiate(cfg.trainer), Trainer)

@@ -1,0 +1,68 @@
+"""`--help`, `--version`, the list of commands, and output that is cut off."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from itm import __main__ as overview
+from itm import __version__
+from itm.app.config import CONF
+from itm.app.help import help_page
+
+COMMANDS = sorted(path.stem for path in Path(CONF).glob("*.yaml"))
+
+
+def run(*arguments):
+    done = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_lists_options_with_defaults_and_meanings(command):
+    page = help_page(command, [])
+    assert f"python -m itm.{command}" in page and "--version" in page
+    for name in ("_target_", "_partial_", "hydra.run.dir="):
+        assert name not in page
+
+
+def test_help_follows_the_choices():
+    page = help_page("train", ["model=scan", "scheduler=cosine", "--help"])
+    assert "scheduler=cosine    one of cosine, none, onecycle, plateau, step, warmup_cosine" in page
+    assert "  scheduler.warmup=0.0" in page and "share of the total" in page
+    assert "  lr=0.002" in page  # of the recipe
+    assert "  optimizer.lr=0.002" in page
+    assert "step_size" not in page.partition("scheduler=cosine    ")[2]
+
+
+def test_every_option_of_training_itself_has_a_meaning():
+    page = help_page("train", ["callbacks=early_stopping"])
+    groups = ("optimizer", "scheduler", "trainer", "callbacks", "logger")
+    for line in page.splitlines():
+        option = line.strip().partition("=")[0]
+        top = "." not in option and line.startswith("  ") and "=" in line.split()[0]
+        if top or option.partition(".")[0] in groups and line.startswith("  "):
+            assert line.strip().partition(" ")[2].strip(), line
+
+
+def test_the_list_of_commands():
+    assert sorted(overview.COMMANDS) == COMMANDS
+    text = overview.overview()
+    assert f"itm {__version__}" in text
+    for command in COMMANDS:
+        assert f"  {command} " in text
+
+
+def test_the_console_script():
+    assert run("itm", "--version") == (0, f"itm {__version__}\n", "")
+    code, text, _ = run("itm", "report", "--version")
+    assert (code, text) == (0, f"itm {__version__}\n")
+    code, _, error = run("itm", "trian")
+    assert code == 2 and "there is no command trian; did you mean train?" in error
+
+
+def test_a_reader_that_goes_away():
+    command = f"{sys.executable} -m itm.report --help | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stderr == "" and done.stdout.count("\n") == 1

@@ -1,0 +1,201 @@
+"""Optimisers and schedules from the command line, their recipes, and what is checked beforehand."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from itm.app.choices import group_files
+from itm.app.config import compose
+from itm.app.optimisation import build_optimizer, build_schedule, check_optimisation, check_used
+
+TRAINER = SimpleNamespace(max_epochs=10, max_steps=-1, estimated_stepping_batches=50)
+
+
+def made(*options, trainer=TRAINER):
+    """Build what the options say, for two groups of parameters with different rates."""
+    cfg = compose(options)
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in range(2)]
+    optimizer = build_optimizer(cfg)(groups)
+    optimizer.param_groups[1]["lr"] *= 0.1
+    schedule = build_schedule(cfg)
+    return optimizer, None if schedule is None else schedule.configure(optimizer, trainer)
+
+
+def rates(*options, count):
+    """The rate of the first group before each of so many steps of the schedule."""
+    optimizer, config = made(*options)
+    found = []
+    for _ in range(count):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        config["scheduler"].step()
+    return found
+
+
+@pytest.mark.parametrize("choice", group_files("optimizer"))
+def test_every_optimiser_makes_a_step(choice):
+    optimizer, _ = made(f"optimizer={choice}")
+    parameter = optimizer.param_groups[0]["params"][0]
+    parameter.grad = torch.ones(1)
+    optimizer.step()
+    assert parameter.item() < 0
+
+
+@pytest.mark.parametrize("choice", group_files("scheduler"))
+@pytest.mark.parametrize("model", ["vsrn", "two_branch_embedding"])
+def test_a_chosen_schedule_has_nothing_of_the_recipe(choice, model):
+    """The recipes set a step schedule, or a constant rate; an explicit choice wins over both."""
+    chosen = compose([f"model={model}", "data=f30k", f"scheduler={choice}", "lr=1"])
+    alone = compose([f"model={model}", "data=f30k", f"scheduler={choice}", "lr=1", "~recipe"])
+    if choice != "step":
+        assert chosen.scheduler == alone.scheduler
+    if choice != "none":
+        assert chosen.scheduler._target_ == alone.scheduler._target_
+
+
+def test_the_rate_of_the_recipe_reaches_adam_only():
+    recipe = ["model=scan", "data=coco"]
+    for choice, rate in (("adam", 5e-4), ("adamw", 5e-4), ("radam", 5e-4), ("sgd", 0.01)):
+        optimizer, _ = made(*recipe, f"optimizer={choice}")
+        assert optimizer.param_groups[0]["lr"] == rate
+    assert made(*recipe, "optimizer=sgd", "optimizer.lr=3")[0].param_groups[0]["lr"] == 3
+    assert made(*recipe, "lr=3")[0].param_groups[0]["lr"] == 3
+
+
+def test_the_class_of_the_recipe_gives_way_to_a_choice():
+    recipe = ["optimizer_class=torch.optim.AdamW", "weight_decay=0.3"]  # as a recipe would
+    first = made(*recipe)[0]
+    assert type(first) is torch.optim.AdamW and first.param_groups[0]["weight_decay"] == 0.3
+    second = made(*recipe, "optimizer=adam")[0]
+    assert type(second) is torch.optim.Adam and second.param_groups[0]["weight_decay"] == 0
+
+
+def test_step():
+    options = ("lr=1", "step_size=2", "gamma=0.5")
+    assert rates(*options, count=5) == [1, 1, 0.5, 0.5, 0.25]
+    assert rates(*options, "scheduler.step_size=1", count=3) == [1, 0.5, 0.25]
+    assert made("step_size=null")[1] is None and made("scheduler=none")[1] is None
+    assert made(*options)[1]["interval"] == "epoch"
+    assert made(*options, "scheduler.interval=step")[1]["interval"] == "step"
+
+
+def test_cosine():
+    """Against torch's schedule, and the formula after a warm-up."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
+    expected = []
+    for _ in range(10):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    assert rates("lr=1", "scheduler=cosine", count=10) == pytest.approx(expected)
+    given = ("lr=1", "scheduler=warmup_cosine", "scheduler.end=0.2")
+    assert made(*given)[1]["interval"] == "step"
+    found = rates(*given, count=60)
+    assert found[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    for step in range(5, 50):
+        share = 0.2 + 0.8 * (1 + math.cos(math.pi * (step - 5) / 45)) / 2
+        assert found[step] == pytest.approx(share)
+    assert found[50:] == pytest.approx([0.2] * 10)
+
+
+def test_one_cycle_keeps_the_rates_of_the_groups_apart():
+    optimizer, config = made("lr=1", "scheduler=onecycle")
+    assert config["interval"] == "step" and config["scheduler"].total_steps == 50
+    first, second = [], []
+    for _ in range(49):
+        first.append(optimizer.param_groups[0]["lr"])
+        second.append(optimizer.param_groups[1]["lr"])
+        optimizer.step()
+        config["scheduler"].step()
+    assert max(first) == pytest.approx(1, rel=0.01) and first[0] == pytest.approx(1 / 25)
+    assert second == pytest.approx([rate / 10 for rate in first])
+
+
+def test_plateau():
+    _, config = made("scheduler=plateau", "scheduler.monitor=val/i2t_r1")
+    assert (config["monitor"], config["interval"], config["strict"]) == (
+        "val/i2t_r1",
+        "epoch",
+        False,
+    )
+    with pytest.raises(ValueError, match="scheduler.mode=min waits for val/rsum to fall"):
+        made("scheduler=plateau", "scheduler.mode=min")
+    made("scheduler=plateau", "scheduler.mode=min", "scheduler.monitor=train/loss")
+
+
+@pytest.mark.parametrize(
+    ("options", "trainer", "message"),
+    [
+        (
+            ["scheduler=cosine"],
+            {"max_steps": 5},
+            "since max_steps ends the training: set scheduler",
+        ),
+        (["scheduler=onecycle"], {"estimated_stepping_batches": math.inf}, "max_epochs is not set"),
+        (["scheduler=cosine"], None, "scheduler.total=null stands for the whole training"),
+        (
+            ["scheduler=cosine", "scheduler.warmup=1"],
+            {},
+            "expected total of at least 1, 0 <= warmup",
+        ),
+        (["scheduler.interval=batch"], {}, "must be 'epoch' or 'step', got 'batch'"),
+        (["+scheduler.T_max=3"], {}, "StepLR does not take scheduler.T_max; it takes step_size"),
+        (["scheduler=none", "+scheduler.T_max=3"], {}, "names no class: choose from cosine"),
+        (["~optimizer"], {}, "training needs an optimizer: choose from adam, adamw"),
+        (["optimizer.lr=-1"], {}, "Invalid learning rate"),
+    ],
+)
+def test_wrong_values(options, trainer, message):
+    given = None if trainer is None else SimpleNamespace(**{**vars(TRAINER), **trainer})
+    with pytest.raises(ValueError, match=message):
+        made(*options, trainer=given)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["optimizer.lr=-1"], "optimizer: Invalid learning rate"),
+        (
+            [
+                "scheduler=onecycle",
+                "optimizer._target_=torch.optim.Adagrad",
+            ],
+            "scheduler: .*momentum",
+        ),
+        (["scheduler=onecycle", "scheduler.pct_start=2"], "scheduler: "),
+        (["scheduler=plateau", "scheduler.factor=2"], "scheduler: Factor should be < 1"),
+    ],
+)
+def test_values_that_classes_refuse_show_before_training(options, message):
+    cfg = compose(options)
+    matcher = SimpleNamespace(optimizer=build_optimizer(cfg), scheduler=build_schedule(cfg))
+    with pytest.raises(ValueError, match=message):
+        check_optimisation(matcher, TRAINER)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["lr=1", "optimizer=sgd"],
+            "lr=1 has no effect, because optimizer.lr=0.01 is set on its own",
+        ),
+        (
+            ["lr=1", "optimizer.lr=2"],
+            "because optimizer.lr=2 is set on its own: set optimizer.lr=1",
+        ),
+        (["max_epochs=3", "trainer.max_epochs=2"], "because trainer.max_epochs=2"),
+        (["step_size=3", "scheduler=cosine"], "step_size=3 has no effect: scheduler=cosine has no"),
+        (["gamma=0.3", "scheduler=none"], "gamma=0.3 has no effect: scheduler=none has no gamma"),
+    ],
+)
+def test_a_value_without_effect_is_refused(options, message, monkeypatch):
+    choice = next((o.partition("=")[2] for o in options if o.startswith("scheduler=")), "step")
+    known = SimpleNamespace(runtime=SimpleNamespace(choices={"scheduler": choice}))
+    monkeypatch.setattr("itm.app.optimisation.HydraConfig.get", lambda: known)
+    with pytest.raises(ValueError, match=message):
+        check_used(compose(options), options)
+    check_used(compose(), ["seed=1", "max_epochs=3"])
