@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from itm.app.choices import group_files, rewrite_choices
@@ -44,9 +45,17 @@ def build(
 
     Returns:
         The matcher; `matcher.data` is its data module, ready to fit.
+
+    Raises:
+        ValueError: a name or an option does not exist.
     """
     options = [f"model={model}", f"loss={loss}", f"data={data}", *overrides]
-    cfg = compose(rewrite_choices(options))
+    try:
+        cfg = compose(rewrite_choices(options))
+    except HydraException as error:
+        from itm.app.wrong_options import diagnose  # late: what it imports takes a moment
+
+        raise ValueError(diagnose(error, "train", options) or str(error)) from error
     datamodule = build_data(cfg)
     return build_matcher(cfg, datamodule)
 
@@ -97,11 +106,14 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
     Raises:
         ValueError: an explicit size that contradicts the data, or word vectors that do not fit.
     """
+    from itm.matcher.attachment import check_region_drop  # late, like all that imports torch
+
     sizes = _sizes(datamodule)
     optimizer, scheduler = build_optimizer(cfg), build_schedule(cfg)
     model = _fill(cfg.model, sizes, "model")
     read = _read_files(model, datamodule)
     matcher = instantiate(model, optimizer=optimizer, scheduler=scheduler, **read)
+    check_region_drop(matcher, datamodule)
     matcher.vocab = datamodule.vocabulary
     if cfg.word_vectors is not None:
         start_words(matcher, cfg.word_vectors, cfg.seed)

@@ -142,6 +142,8 @@ def as_loss(loss: Any) -> Loss:
     """
     if isinstance(loss, Loss):
         return loss
+    if isinstance(loss, type):
+        raise TypeError(f"loss must be an object, got the class {loss.__name__}: {loss.__name__}()")
     if not callable(loss):
         raise TypeError(f"loss must be a callable loss(scores, pairs, encoded), got {loss!r}")
     return PlainLoss(loss)

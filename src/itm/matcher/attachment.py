@@ -85,7 +85,21 @@ def take_data(matcher: Matcher, data: RegionDataModule, stage: str | None) -> No
         matcher.concepts = data.concept_vocabulary
         matcher.set_concepts(matcher.concepts)
     if stage == "fit":
+        check_region_drop(matcher, data)
         _prepare_loss(matcher, data)
+
+
+def check_region_drop(matcher: Matcher, data: RegionDataModule) -> None:
+    """Check that the matcher can train on images with fewer regions, if the data leave some out.
+
+    Raises:
+        ValueError: the matcher needs the same number of regions in every image.
+    """
+    if data.region_drop and matcher.num_regions:
+        raise ValueError(
+            f"data.region_drop={data.region_drop} leaves out regions, but {type(matcher).__name__} "
+            f"has a batch norm over {matcher.num_regions} regions: set data.region_drop=0"
+        )
 
 
 def setup(matcher: Matcher, stage: str) -> None:

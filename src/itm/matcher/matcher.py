@@ -88,6 +88,8 @@ class Matcher(CompiledMethods):
         self.pending: Pending | None = None
         self.found_lr: float | None = None
         self.loss = loss
+        if loss is not None:
+            as_loss(loss)  # a wrong one fails here, not in the first batch
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.text: Any = None

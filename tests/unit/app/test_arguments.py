@@ -148,7 +148,10 @@ def test_options_about_files_are_in_the_list():
     other = {
         "splits", "save_similarity", "save_ranks", "data.captions_per_image", "data.vectors",
         "data.drop_last", "write", "tokenizer", "options", "from", "data.resident", "model.text",
-        "callbacks.checkpoint", "callbacks.last",
+        "callbacks.checkpoint", "callbacks.last", "callbacks.checkpoint.auto_insert_metric_name",
+        "callbacks.checkpoint.enable_version_counter", "callbacks.checkpoint.filename",
+        "data.other_captions", "logger.csv.resume", "logger.tensorboard.name",
+        "logger.tensorboard.version", "overwrite",
     }  # fmt: skip
     paths = [path for path in Path(CONF).rglob("*.yaml") if "recipe" not in path.parts]
     found = set()

@@ -213,3 +213,15 @@ def test_trainers_pass_only_what_lightning_takes(option):
     known = set(inspect.signature(pl.Trainer).parameters)
     assert set(cfg.trainer) - {"_target_"} <= known
     assert OmegaConf.to_container(cfg, resolve=False)
+
+
+def test_a_wrong_name_in_python_is_explained_as_on_the_command_line():
+    with pytest.raises(ValueError, match="there is no model=scna; did you mean scan"):
+        build("scna")
+    with pytest.raises(ValueError, match="there is no option model.embeddim.* did you mean"):
+        build("scan", overrides=["model.embeddim=3"])
+
+
+def test_region_drop_with_a_batch_norm_over_regions_is_refused_at_once():
+    with pytest.raises(ValueError, match="data.region_drop=0.2 leaves out regions, but SGRAF"):
+        build("sgr", overrides=["data.root.images=[20,4,4]", "data.region_drop=0.2"])

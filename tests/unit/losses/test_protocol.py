@@ -179,3 +179,9 @@ def test_names_in_state_dicts_stay():
     assert list(SAM().state_dict()) == list(MultiLabel().state_dict()) == ["ranking.steps"]
     assert not SAM(alone=True).state_dict() and not Neighborhood().state_dict()
     assert Triplet().steps.dtype == torch.int64
+
+
+def test_a_class_or_a_name_in_place_of_a_loss_fails_when_the_matcher_is_built():
+    for wrong, message in ((Triplet, "got the class Triplet: Triplet\\(\\)"), ("sam", "got 'sam'")):
+        with pytest.raises(TypeError, match=message):
+            MeanMatcher(5, 4, loss=wrong)

@@ -55,6 +55,15 @@ class CHAN(Matcher):
 
     Raises:
         ValueError: an option is unknown, or the attention's 8 heads do not divide `embed_dim`.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = CHAN(len(vocab), img_dim=6, embed_dim=8)
+        >>> matcher.vocab = vocab
+        >>> matcher.score(np.ones((3, 5, 6), np.float32), ["a red dog", "cat"]).shape
+        (3, 2)
     """
 
     @flat_keywords
@@ -134,15 +143,6 @@ class RegionAttention(nn.Module):
 
     Raises:
         ValueError: D is not a multiple of 8.
-
-    Example:
-        >>> import numpy as np
-        >>> from itm.text import Vocabulary
-        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
-        >>> matcher = CHAN(len(vocab), img_dim=6, embed_dim=8)
-        >>> matcher.vocab = vocab
-        >>> matcher.score(np.ones((3, 5, 6), np.float32), ["a red dog", "cat"]).shape
-        (3, 2)
     """
 
     def __init__(self, embed_dim: int, attend_padding: bool = False):
