@@ -31,12 +31,11 @@ def command(cfg: DictConfig) -> Path:
         ImportError: Pillow or the backbone's package is missing.
     """
     # Late, since they bring torch, which `--help` need not wait for.
+    from itm.features.data_folder import building, is_complete
     from itm.features.drawn import draw_pictures
     from itm.features.pictures import find_pictures
     from itm.features.plan import RECORD, describe_settings
     from itm.features.windows import windows
-    from itm.utils.provenance import is_complete
-    from itm.utils.result_folder import building
 
     if cfg.images is None:
         cfg.images = "scenes_pictures"

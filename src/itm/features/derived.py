@@ -11,7 +11,7 @@ from typing import Any
 from itm.data.layout import Split
 from itm.data.prepared import write_prepared
 from itm.features.convert import RECORD
-from itm.utils.provenance import place_files
+from itm.features.data_folder import place_files
 
 
 def write_derived(

@@ -1,4 +1,8 @@
-"""Notice damage in a folder: its manifest holds checksums of its files and of itself."""
+"""Say what the files of a folder are: checksums of its files and hashes of what they were made from.
+
+A manifest is a JSON file with facts about a result and, under "files", the checksums of its files
+and its own.
+"""
 
 from __future__ import annotations
 
@@ -91,6 +95,29 @@ def checksum(path: Path) -> str:
     return f"{found:08x}"
 
 
+def digest(path: str | Path | None) -> str | None:
+    """Compute the SHA-256 of a file, or of the names and contents of the files below a folder."""
+    if path is None:
+        return None
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        return digest_files({"": path})
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return digest_files({file.relative_to(path).as_posix(): file for file in files})
+
+
+def digest_files(files: Mapping[str, Path]) -> str:
+    """Compute the SHA-256 of files with their names, in the order given."""
+    total = hashlib.sha256()
+    for name, file in files.items():
+        if name:
+            total.update(f"{name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as content:
+            while piece := content.read(2**20):
+                total.update(piece)
+    return total.hexdigest()
+
+
 def content_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
     """Compute the SHA-256 of files by name, to record what a result was made from.
 
@@ -100,15 +127,9 @@ def content_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
     """
     found = {}
     for path in map(Path, paths):
-        beside = (file for file in path.parent.glob("*") if file.name.startswith(f"{path.name}."))
-        files = [path] if path.is_file() else path.glob("*") if path.is_dir() else beside
-        for file in sorted(files):
-            if file.is_file():
-                digest = hashlib.sha256()
-                with file.open("rb") as content:
-                    while piece := content.read(2**20):
-                        digest.update(piece)
-                found[file.name] = digest.hexdigest()
+        near = (file for file in path.parent.glob("*") if file.name.startswith(f"{path.name}."))
+        files = [path] if path.is_file() else path.glob("*") if path.is_dir() else near
+        found |= {file.name: digest_files({"": file}) for file in sorted(files) if file.is_file()}
     return found
 
 

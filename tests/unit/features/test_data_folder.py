@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from itm.utils.provenance import digest, is_complete, place_files, read_record
-from itm.utils.result_folder import building, check_target
+from itm.features.data_folder import (
+    building,
+    check_target,
+    is_complete,
+    place_files,
+    read_record,
+)
+from itm.utils.manifest import digest
 
 RECORD = "extract.json"
 
@@ -131,7 +137,7 @@ def test_an_error_leaves_what_can_be_continued_and_nothing_else(tmp_path):
         assert [p.name for p in tmp_path.iterdir()] == ["out.unfinished"] * resume
     with building(tmp_path / "out", RECORD, {"text": "a"}, resume=True) as work:
         assert (work / "a.txt").read_text() == "half"
-        with pytest.raises(ValueError, match="in use: another process"):
+        with pytest.raises(BlockingIOError, match="is being written by another process"):
             build(tmp_path / "out", "a", resume=True)
     assert content(tmp_path / "out") == ({"half"}, ["out"])
 
@@ -205,7 +211,7 @@ def test_placing_goes_on_after_a_kill(tmp_path, monkeypatch):
 
 def test_damaged_records_are_named(tmp_path):
     (tmp_path / RECORD).write_text("{")
-    with pytest.raises(ValueError, match=r"extract\.json is damaged"):
+    with pytest.raises(ValueError, match=r"extract\.json is not a JSON file"):
         read_record(tmp_path, RECORD)
     (tmp_path / RECORD).write_text("[]")
     with pytest.raises(ValueError, match="expected a JSON object"):
