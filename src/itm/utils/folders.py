@@ -77,7 +77,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def put(scratch: Path, folder: Path, last: str, names: Iterable[str]) -> None:
-    """Let a complete new folder take the place of a locked one; `scratch` may hold the old one then.
+    """Let a complete new folder take the place of a locked one, which then may be at `scratch`.
 
     The two folders change places in one step. Files are instead moved one by one, with the manifest
     removed first and written last, if the folder also holds other files, if it is the current

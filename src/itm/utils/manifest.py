@@ -1,4 +1,4 @@
-"""Say what the files of a folder are: checksums of its files and hashes of what they were made from.
+"""Record the checksums of the files in a folder, and hashes of the files they were made from.
 
 A manifest is a JSON file with facts about a result and, under "files", the checksums of its files
 and its own.
@@ -17,6 +17,7 @@ from itm.utils.files import write_json
 from itm.utils.readers import read_json
 
 KEY = "files"  # of the checksums in a manifest
+SEAL = "crc32"  # of the checksum in a JSON file that stands alone
 
 
 def write_manifest(path: Path, facts: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -93,6 +94,29 @@ def checksum(path: Path) -> str:
         while piece := file.read(2**20):
             found = zlib.crc32(piece, found)
     return f"{found:08x}"
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Add a checksum to the content of a JSON file that no manifest lists."""
+    content = json.loads(json.dumps(content))  # as it is read back
+    return {**content, SEAL: _checksum_of_facts(content)}
+
+
+def unsealed(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Take the checksum of `sealed` off; published files, for example, have none.
+
+    Raises:
+        ValueError: the content does not fit its checksum.
+    """
+    if SEAL not in content:
+        return content
+    plain = {key: value for key, value in content.items() if key != SEAL}
+    if content[SEAL] != _checksum_of_facts(plain):
+        raise ValueError(
+            f"{path} is damaged or was edited: its checksum differs; restore it, write it again, "
+            f"or remove {SEAL!r} from it after an edit on purpose"
+        )
+    return plain
 
 
 def digest(path: str | Path | None) -> str | None:
