@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from itm.utils.files import move
 from itm.utils.folders import beside, discard, locked, mark, put
 from itm.utils.manifest import KEY, checksum, checksums, read_manifest, write_manifest
 
@@ -162,40 +163,38 @@ def place_files(
 
     Args:
         work: folder with the new files.
-        folder: where they go.
+        folder: where they go; the caller holds its lock.
         record: one of `RECORDS`.
         settings: what the files are made of.
         overwrite: replace files that the record lists.
 
     Raises:
         ValueError: the folder holds another file of that name; then nothing was moved.
-        BlockingIOError: another process writes the folder.
     """
-    with locked(folder):
-        facts = read_record(folder, record) or {}
-        names = list(facts.pop(KEY, None) or ())
-        before: dict[str, Any] = dict(facts.get("derived") or {})
-        new = checksums(work, sorted(p.name for p in work.iterdir()))
-        for name, expected in new.items():
-            found = checksums(folder, [name]).get(name)
-            if found in (None, expected) or (name in before and before[name] is None):
-                continue
-            if name not in before or before[name]["checksum"] != found:
-                raise ValueError(
-                    f"{folder / name} was not made by this command, or was changed since; it stays "
-                    "as it is: give out=ANOTHER_FOLDER, or leave it out of write="
-                )
-            if not overwrite:
-                raise ValueError(
-                    f"{folder / name} was made from other captions or options; give overwrite=true "
-                    "to replace it, or out=ANOTHER_FOLDER"
-                )
-        pending = dict.fromkeys(new)
-        write_manifest(folder / record, {**facts, "derived": {**before, **pending}}, names)
-        for name in new:
-            (work / name).replace(folder / name)
-        made = {name: {"checksum": new[name], "settings": dict(settings)} for name in new}
-        write_manifest(folder / record, {**facts, "derived": {**before, **made}}, names)
+    facts = read_record(folder, record) or {}
+    names = list(facts.pop(KEY, None) or ())
+    before: dict[str, Any] = dict(facts.get("derived") or {})
+    new = checksums(work, sorted(p.name for p in work.iterdir()))
+    for name, expected in new.items():
+        found = checksums(folder, [name]).get(name)
+        if found in (None, expected) or (name in before and before[name] is None):
+            continue
+        if name not in before or before[name]["checksum"] != found:
+            raise ValueError(
+                f"{folder / name} was not made by this command, or was changed since; it stays "
+                "as it is: give out=ANOTHER_FOLDER, or leave it out of write="
+            )
+        if not overwrite:
+            raise ValueError(
+                f"{folder / name} was made from other captions or options; give overwrite=true "
+                "to replace it, or out=ANOTHER_FOLDER"
+            )
+    pending = dict.fromkeys(new)
+    write_manifest(folder / record, {**facts, "derived": {**before, **pending}}, names)
+    for name in new:
+        move(work / name, folder / name)
+    made = {name: {"checksum": new[name], "settings": dict(settings)} for name in new}
+    write_manifest(folder / record, {**facts, "derived": {**before, **made}}, names)
 
 
 def _work(folder: Path) -> Path:

@@ -41,13 +41,9 @@ def replacing_folder(
     names = {last, mark(last), *names}
     with locked(folder):
         _check_own(folder, last, names, own)
-        scratch = unfinished_name(beside(folder))
-        scratch.mkdir()
-        try:
+        with scratch_beside(folder) as scratch:
             yield scratch
             put(scratch, folder, last, names)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
@@ -101,6 +97,17 @@ def put(scratch: Path, folder: Path, last: str, names: Iterable[str]) -> None:
     if apart or not _exchange(scratch, folder):
         _move(scratch, folder, last, names)
     sync(folder.parent)
+
+
+@contextmanager
+def scratch_beside(folder: Path) -> Iterator[Path]:
+    """Give an empty folder whose files can be renamed to a locked one; it is removed at the end."""
+    scratch = unfinished_name(beside(folder))
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def beside(folder: Path) -> Path:
