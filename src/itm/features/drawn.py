@@ -24,8 +24,8 @@ def draw_pictures(folder: Path, count: int = 120) -> Path:
     for scene, own in zip(load_scenes(source, "train"), captions, strict=True):
         path = folder / f"{scene.id}.jpg"
         if not path.is_file():
-            with replacing(path) as file:
-                render(scene).save(file, "JPEG")
+            with replacing(path) as picture:
+                render(scene).save(picture, "JPEG")
         lines += [f"{path.name}\t{caption}\n" for caption in own]
     file = Path(f"{folder}.txt")
     write_text(file, "".join(lines))

@@ -149,7 +149,7 @@ def content_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
         paths: files; folders, for the files in them; prefixes of several files, such as the path of
             a TensorFlow checkpoint.
     """
-    found = {}
+    found: dict[str, str] = {}
     for path in map(Path, paths):
         near = (file for file in path.parent.glob("*") if file.name.startswith(f"{path.name}."))
         files = [path] if path.is_file() else path.glob("*") if path.is_dir() else near
