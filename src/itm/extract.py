@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 # Options that change the features or the splits: a folder is continued only with equal ones.
-SETTINGS = ("backbone", "size", "windows", "overlap", "regions", "dtype", "seed", "fractions")
+SETTINGS = (
+    "backbone",
+    "revision",
+    "size",
+    "windows",
+    "overlap",
+    "regions",
+    "dtype",
+    "seed",
+    "fractions",
+)
 
 
 def command(cfg: DictConfig) -> Path:
@@ -79,7 +89,7 @@ def fill(
     boxes = None
     if cfg.boxes is not None:
         boxes = read_boxes(cfg.boxes, [name for names in splits.values() for name in names])
-    network = backbone(cfg.backbone, cfg.size).to(find_device(cfg.device))
+    network = backbone(cfg.backbone, cfg.size, cfg.revision).to(find_device(cfg.device))
     sizes = (cfg.dtype, cfg.batch_size, cfg.workers)
     for split, names in splits.items():
         own = regions if boxes is None else fit_boxes(boxes, names, cfg.regions)
