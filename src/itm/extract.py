@@ -16,16 +16,8 @@ if TYPE_CHECKING:
 
 # Options that change the features or the splits: a folder is continued only with equal ones.
 SETTINGS = (
-    "backbone",
-    "revision",
-    "size",
-    "windows",
-    "overlap",
-    "regions",
-    "dtype",
-    "seed",
-    "fractions",
-)
+    "backbone", "revision", "size", "windows", "overlap", "regions", "dtype", "seed", "fractions",
+)  # fmt: skip
 
 
 def command(cfg: DictConfig) -> Path:

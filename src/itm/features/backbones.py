@@ -107,8 +107,8 @@ class Transformer(Backbone):
         used = getattr(model.config, "_commit_hash", None)  # None for a folder
         if used is not None and used != revision:
             print(
-                f"backbone={name} is unpinned: its owner may change it. This run uses commit {used};"
-                f" give revision={used} to get the same features again"
+                f"backbone={name} is unpinned: its owner may change it. This run uses commit "
+                f"{used}; give revision={used} to get the same features again"
             )
         self.network = getattr(model, "vision_model", model)
         self.patch = getattr(self.network.config, "patch_size", None)

@@ -82,7 +82,9 @@ def check_target(
     content = _files(folder)
     if not content:
         return []
-    cut = mark(record) in content  # a kill while files were moved into the folder
+    cut = (
+        mark(record) in content and record not in content
+    )  # a kill while files were moved into the folder
     records = {name: read_record(folder, name) for name in (*RECORDS, mark(record))}
     own = records[mark(record) if cut else record]
     if own is not None and "splits" in own and KEY not in own:

@@ -131,12 +131,13 @@ def mark(last: str) -> str:
 
 def check_unmarked(folder: Path) -> None:
     """Raise ValueError if a command was killed while it moved its files into a folder."""
-    found = next(folder.glob(mark("*.json")), None)
-    if found is not None:
-        raise ValueError(
-            f"{folder} may mix files of two results: the command that wrote it ended early "
-            f"({found.name} is left); run the command again"
-        )
+    for found in folder.glob(mark("*.json")):
+        last = found.name[1:].removesuffix(".unfinished")
+        if not (folder / last).exists():
+            raise ValueError(
+                f"{folder} may mix files of two results: the command that wrote it ended early and "
+                f"left {found.name} but no {last}; run the command again"
+            )
 
 
 def read_whole(manifest: Path, read: Callable[[], T]) -> T:

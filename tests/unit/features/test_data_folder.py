@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from itm.features import data_folder
 from itm.features.data_folder import (
     building,
     check_target,
@@ -16,6 +17,7 @@ from itm.features.data_folder import (
     place_files,
     read_record,
 )
+from itm.utils import folders
 from itm.utils.manifest import digest
 
 RECORD = "extract.json"
@@ -91,6 +93,48 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new(tmp_path, monkeypatch, beg
         assert content(folder) == ({"new"}, ["out"]), step
         step += 1
     assert step > 8
+
+
+@pytest.mark.parametrize("begin", ["nothing", "an old result"])
+def test_without_an_exchange_a_kill_leaves_the_old_or_the_new_or_what_is_refused(
+    tmp_path, monkeypatch, begin
+):
+    monkeypatch.setattr(folders, "_exchange", lambda *_: False)
+    folder, step, done, refused = tmp_path / "out", 0, False, 0
+    while not done:
+        for path in tmp_path.iterdir():
+            shutil.rmtree(path)
+        if begin == "an old result":
+            build(folder, "old")
+        with killed_at(step, monkeypatch):
+            build(folder, "new", overwrite=True)
+            done = True
+        texts, _ = content(folder)
+        try:
+            folders.check_unmarked(folder)
+        except ValueError:
+            refused += 1
+            assert not is_complete(folder, RECORD, {"text": "old"})
+        else:
+            assert texts in ({"old"}, {"new"}, set()), (step, texts)
+        build(folder, "new", overwrite=True)
+        assert content(folder) == ({"new"}, ["out"]), step
+        assert is_complete(folder, RECORD, {"text": "new"})
+        step += 1
+    assert refused > 2
+
+
+def test_a_folder_in_use_or_on_another_disk_is_replaced(tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    build(folder, "old")
+    monkeypatch.chdir(folder)
+    build(folder, "new", overwrite=True)
+    assert content(folder) == ({"new"}, ["out"])
+    monkeypatch.setattr(data_folder, "beside", lambda f: f / f.name)
+    monkeypatch.setattr(folders, "beside", lambda f: f / f.name)
+    build(folder, "newer", overwrite=True, resume=True)
+    assert content(folder) == ({"newer"}, ["out"])
+    assert {p.name for p in folder.iterdir()} == {"a.txt", "b.txt", RECORD}
 
 
 def test_files_of_others_are_never_replaced(tmp_path):
