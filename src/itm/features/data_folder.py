@@ -82,17 +82,17 @@ def check_target(
     content = _files(folder)
     if not content:
         return []
-    cut = (
-        mark(record) in content and record not in content
-    )  # a kill while files were moved into the folder
-    records = {name: read_record(folder, name) for name in (*RECORDS, mark(record))}
-    own = records[mark(record) if cut else record]
+    # Whether a kill interrupted the moving of files into the folder, see `itm.utils.folders.put`.
+    cut = mark(record) in content and record not in content
+    kept = mark(record) if cut else record
+    records = {name: read_record(folder, name) for name in {*RECORDS, kept}}
+    own = records[kept]
     if own is not None and "splits" in own and KEY not in own:
         raise ValueError(
             f"out={folder} was written by an earlier version, which kept no list of its files; use "
             "it as it is, delete it, or choose another out="
         )
-    listed = _listed(records)
+    listed = {mark(record): None, **_listed(records)}
     foreign = [name for name in content if name not in listed]
     if own is None or foreign:
         raise ValueError(
