@@ -14,6 +14,7 @@ from itm.app.evaluation import check_options
 from itm.app.run_data import check_result_folder, use_run_data
 from itm.runs.escape import printable
 from itm.runs.outputs import check_folder, result_folder
+from itm.utils.files import write_text
 
 if TYPE_CHECKING:
     from itm.runs.evaluation_files import Evaluated
@@ -96,7 +97,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         write_evaluation(place, facts, rows, owner, split, cfg.save_ranks, cfg.save_similarity)
         for path, written in described.items():
             file = place / f"described_{paths.index(path)}.txt"
-            file.write_text("\n".join(written.sentences) + "\n", encoding="utf-8")
+            write_text(file, "\n".join(written.sentences) + "\n")
         if pictures is not None:
             from itm.visual.failures_page import write_failures  # late: brings Jinja2
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 # Options that change the features or the splits: a folder is continued only with equal ones.
-SETTINGS = ("backbone", "size", "windows", "overlap", "regions", "dtype", "seed", "fractions")
+SETTINGS = (
+    "backbone", "revision", "size", "windows", "overlap", "regions", "dtype", "seed", "fractions",
+)  # fmt: skip
 
 
 def command(cfg: DictConfig) -> Path:
@@ -31,12 +33,11 @@ def command(cfg: DictConfig) -> Path:
         ImportError: Pillow or the backbone's package is missing.
     """
     # Late, since they bring torch, which `--help` need not wait for.
+    from itm.features.data_folder import building, is_complete
     from itm.features.drawn import draw_pictures
     from itm.features.pictures import find_pictures
     from itm.features.plan import RECORD, describe_settings
     from itm.features.windows import windows
-    from itm.utils.provenance import is_complete
-    from itm.utils.result_folder import building
 
     if cfg.images is None:
         cfg.images = "scenes_pictures"
@@ -80,7 +81,7 @@ def fill(
     boxes = None
     if cfg.boxes is not None:
         boxes = read_boxes(cfg.boxes, [name for names in splits.values() for name in names])
-    network = backbone(cfg.backbone, cfg.size).to(find_device(cfg.device))
+    network = backbone(cfg.backbone, cfg.size, cfg.revision).to(find_device(cfg.device))
     sizes = (cfg.dtype, cfg.batch_size, cfg.workers)
     for split, names in splits.items():
         own = regions if boxes is None else fit_boxes(boxes, names, cfg.regions)

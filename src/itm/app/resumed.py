@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from itm.app.arguments import config_dir, key_of, quote, value_of
 from itm.app.choices import SHARED, default_choices, rewrite_choices
 from itm.app.config import compose
+from itm.utils.manifest import unsealed
 
 # A resumed run may change these. All others decide about weights, words and batches.
 FREE = (
@@ -83,7 +84,7 @@ def read_recorded(folder: Path) -> list[str]:
             f"itself and all options: resume={folder}/checkpoints/last.ckpt ..."
         )
     try:
-        overrides = json.loads(path.read_text(encoding="utf-8"))["overrides"]
+        overrides = unsealed(path, json.loads(path.read_text(encoding="utf-8")))["overrides"]
         if not isinstance(overrides, list) or not all(isinstance(o, str) for o in overrides):
             raise TypeError("overrides is not a list of options")
     except (ValueError, KeyError, TypeError) as error:

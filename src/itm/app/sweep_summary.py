@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from itm.app.entry import tell
 from itm.utils.extras import install
+from itm.utils.files import write_text
 
 
 class Summary(Callback):
@@ -81,4 +82,4 @@ def write_failure(folder: Path, error: Exception) -> None:
     """Print the error of a job, and write it to the job's folder for the table."""
     from itm.runs.sweep import FAILURE
 
-    (folder / FAILURE).write_text(tell(error), encoding="utf-8")
+    write_text(folder / FAILURE, tell(error))

@@ -20,6 +20,7 @@ from itm.data.split import ImageView as ImageView
 from itm.data.split import Split as Split
 from itm.data.split import find_row as find_row
 from itm.data.split import name_of as name_of
+from itm.utils.folders import check_unmarked
 
 FIVE_EACH = ("coco_1k", "coco_5k")  # COCO's images have five to seven captions; these take five
 
@@ -43,6 +44,7 @@ def read_split(
     ims, caps = root / f"{name}_ims.npy", root / f"{name}_caps.txt"
     ids, boxes = root / f"{name}_ids.txt", root / f"{name}_boxes.npy"
     _check_present(root, name, ims, caps)
+    check_unmarked(root)
     features, captions = read_array(ims), read_captions(caps)
     if features.ndim not in (2, 3) or features.dtype.kind != "f" or 0 in features.shape[1:]:
         raise ValueError(

@@ -12,19 +12,20 @@ from torch import Tensor, nn
 LITE = "efficientnet-lite2"
 
 
-def backbone(name: str = LITE, size: int | None = None) -> Backbone:
+def backbone(name: str = LITE, size: int | None = None, revision: str | None = None) -> Backbone:
     """Load a network by name, in eval mode.
 
     Args:
         name: "efficientnet-lite2" (ImageNet weights in a Python package), or the folder or hub name
             of any vision model of transformers.
         size: side length in pixels to which pictures are resized; None = that of the training.
+        revision: commit of a model on the hub; None = the newest, whose hash is printed.
 
     Raises:
         ImportError: the package with the weights is not installed.
         ValueError: transformers cannot load the model, or it is not a vision model.
     """
-    network = EfficientNetLite(size or 260) if name == LITE else Transformer(name, size)
+    network = EfficientNetLite(size or 260) if name == LITE else Transformer(name, size, revision)
     return network.eval().requires_grad_(False)
 
 
@@ -80,6 +81,7 @@ class Transformer(Backbone):
     Args:
         name: folder or hub name.
         size: S, side length in pixels; None = that of the model's configuration.
+        revision: commit of a model on the hub; None = the newest.
 
     Raises:
         ValueError: transformers cannot load the model.
@@ -88,19 +90,26 @@ class Transformer(Backbone):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, name: str, size: int | None = None):
+    def __init__(self, name: str, size: int | None = None, revision: str | None = None):
         super().__init__()
         from transformers import AutoModel
         from transformers.image_processing_base import ImageProcessingMixin
 
         try:
-            model = AutoModel.from_pretrained(name)
-            settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
+            at = revision or "main"
+            model = AutoModel.from_pretrained(name, revision=at)
+            settings, _ = ImageProcessingMixin.get_image_processor_dict(name, revision=at)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"backbone={name} cannot be loaded: expected efficientnet-lite2, or the folder or "
                 f"hub name of a vision model with preprocessor_config.json ({error})"
             ) from error
+        used = getattr(model.config, "_commit_hash", None)  # None for a folder
+        if used is not None and used != revision:
+            print(
+                f"backbone={name} is unpinned: its owner may change it. This run uses commit "
+                f"{used}; give revision={used} to get the same features again"
+            )
         self.network = getattr(model, "vision_model", model)
         self.patch = getattr(self.network.config, "patch_size", None)
         trained = getattr(self.network.config, "image_size", 224)

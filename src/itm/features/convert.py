@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from itm.data.boxes import to_fractions
 from itm.data.names import Names, report_lost
 from itm.features.arrays import read_arrays
+from itm.features.data_folder import building, is_complete, read_record, write_record
 from itm.features.hdf5 import read_hdf5
 from itm.features.partition import partition
 from itm.features.records import Record, box_units, check_record, count_backward
 from itm.features.sentences import read_sentences
 from itm.features.store import Store, fit, write_captions
 from itm.features.tsv import read_tsv
-from itm.utils.files import write_text
-from itm.utils.provenance import digest, is_complete, read_record
-from itm.utils.result_folder import building
+from itm.utils.manifest import digest
 
 READERS: dict[str, Callable[[str | Path], Iterator[Record]]] = {
     "tsv": read_tsv,
@@ -87,8 +85,7 @@ def write_data_folder(
     splits = partition(list(own), lists, known, fractions, seed, partial)
     with building(out, RECORD, settings, overwrite) as folder:
         convert_features(READERS[kind](source), splits, own, folder, regions, dtype)
-        record = {"settings": settings, "source": digest(source)}
-        write_text(folder / RECORD, json.dumps(record))
+        write_record(folder, RECORD, {"settings": settings, "source": digest(source)})
     return out
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from itm.data.layout import Split
 from itm.data.prepared import write_prepared
 from itm.features.convert import RECORD
-from itm.utils.provenance import place_files
+from itm.features.data_folder import place_files
+from itm.utils.folders import locked, scratch_beside
 
 
 def write_derived(
@@ -32,12 +32,12 @@ def write_derived(
 
     Raises:
         ValueError: unknown kind, or the folder holds another file of that name.
+        BlockingIOError: another process writes the folder.
     """
     captions = sha256("\n".join(train.captions).encode("utf-8")).hexdigest()
     settings = {"split": train.name, "captions": captions, **options}
-    folder = folder.expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".prepare-", dir=folder) as work:
-        made = [write_prepared(kind, train, Path(work), **options) for kind in kinds]
-        place_files(Path(work), folder, RECORD, settings, overwrite)
+    folder = folder.expanduser().resolve()
+    with locked(folder), scratch_beside(folder) as work:
+        made = [write_prepared(kind, train, work, **options) for kind in kinds]
+        place_files(work, folder, RECORD, settings, overwrite)
     return [folder / path.name for path in made]

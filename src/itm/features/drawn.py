@@ -4,6 +4,7 @@ from pathlib import Path
 
 from itm.data.layout import read_split
 from itm.scenes import load_scenes, render, write_scenes
+from itm.utils.files import replacing, write_text
 
 
 def draw_pictures(folder: Path, count: int = 120) -> Path:
@@ -23,8 +24,9 @@ def draw_pictures(folder: Path, count: int = 120) -> Path:
     for scene, own in zip(load_scenes(source, "train"), captions, strict=True):
         path = folder / f"{scene.id}.jpg"
         if not path.is_file():
-            render(scene, path)
+            with replacing(path) as picture:
+                render(scene).save(picture, "JPEG")
         lines += [f"{path.name}\t{caption}\n" for caption in own]
     file = Path(f"{folder}.txt")
-    file.write_text("".join(lines), encoding="utf-8")
+    write_text(file, "".join(lines))
     return file

@@ -159,7 +159,6 @@ def _images(file: Group, path: Path) -> Iterator[Record]:
             raise ValueError(
                 f"{path}: {label} holds {', '.join(node)}; expected one of {', '.join(FEATURES)}"
             )
-        size = None
-        if "image_w" in node.attrs and "image_h" in node.attrs:
-            size = float(node.attrs["image_w"]), float(node.attrs["image_h"])
+        width, height = node.number("image_w"), node.number("image_h")
+        size = None if width is None or height is None else (width, height)
         yield Record(label, node[name][()], None if boxes is None else node[boxes][()], size)

@@ -6,13 +6,32 @@ sets. A stranger's file could so copy private files into features. Each of these
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from itm.utils.archive import SMALL
 
 MOST_LINKS = 16  # that one name may lead through
+SECONDS = 60  # that names of variable length may take
+# libhdf5 may loop for ever in a damaged heap, and copy one long name for each of many rows.
+READ_NAMES = """
+import json, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+except ImportError:
+    pass
+import h5py
+with h5py.File(sys.argv[1], "r") as file:
+    names = file[sys.argv[2]][()].ravel()
+    print(json.dumps([x.decode() if isinstance(x, bytes) else str(x) for x in names]))
+"""
 LARGER = 20  # compressed features are at most so many times larger than their file
 
 
@@ -45,13 +64,33 @@ class Group(Mapping[str, Any]):
         if hasattr(node, "keys"):
             return Group(node, self._path)
         self._check(node, name)
-        return node
+        return self._names(node, name) if node.dtype.hasobject else node
 
-    @property
-    def attrs(self) -> Mapping[str, Any]:
-        """Attributes of the group."""
-        attributes: Mapping[str, Any] = self._group.attrs
-        return attributes
+    def number(self, name: str) -> float | None:
+        """Read an attribute that holds a number; None without it."""
+        if name not in self._group.attrs:
+            return None
+        if self._group.attrs.get_id(name).dtype.kind not in "iuf":
+            raise ValueError(f"{self._path}: attribute {name} must be a number")
+        return float(self._group.attrs[name])
+
+    def _names(self, node: Any, name: str) -> np.ndarray:
+        """Read strings of variable length in a process of its own, which can be ended."""
+        from h5py import check_string_dtype  # late, as below
+
+        if check_string_dtype(node.dtype) is None:
+            raise ValueError(
+                f"{self._path}: {name} holds {node.dtype}, expected numbers or strings"
+            )
+        command = [sys.executable, "-c", READ_NAMES, str(self._path.resolve()), node.name]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=True)
+            return np.array(json.loads(done.stdout), object).reshape(node.shape)
+        except (subprocess.SubprocessError, ValueError) as error:
+            raise ValueError(
+                f"{self._path}: the strings in {name} could not be read within {SECONDS} seconds "
+                "and 4 GiB; the file is damaged, or write them with a fixed size (dtype 'S')"
+            ) from error
 
     def _follow(self, group: Any, name: str, links: int) -> Any:
         """Open a node, link by link, so that no step leaves the file."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from itm.data.names import Names, report_lost
+from itm.features.data_folder import other_settings, read_record, write_record
 from itm.features.partition import partition
 from itm.features.pictures import inspect_pictures
 from itm.features.sentences import read_sentences
 from itm.features.store import write_captions
 from itm.utils.files import write_text
-from itm.utils.provenance import digest, digest_files, other_settings, read_record
+from itm.utils.manifest import digest, digest_files
 
 RECORD = "extract.json"  # in the folder of the features: their settings and splits
 
@@ -134,7 +134,7 @@ def write_plan(out: Path, settings: Mapping[str, Any], splits: Groups, captions:
     else:
         for split, names in splits.items():
             write_text(out / f"{split}_ids.txt", "".join(f"{name}\n" for name in names))
-    write_text(out / RECORD, json.dumps({"settings": settings, "splits": splits}))
+    write_record(out, RECORD, {"settings": settings, "splits": splits})
 
 
 def _captioned(

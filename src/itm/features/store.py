@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from itm.utils.files import write_text
+from itm.utils.files import move, write_text
 
 
 class Store:
@@ -63,7 +63,7 @@ class Store:
         if self.complete:
             done.unlink(missing_ok=True)
         elif done.is_file() and boxes.is_file():
-            boxes.replace(self._path("boxes.unfinished"))
+            move(boxes, self._path("boxes.unfinished"))
         elif boxes.is_file():
             raise ValueError(f"{boxes} is there without features; choose another out=")
 
@@ -137,7 +137,7 @@ class Store:
         names = [name for name in ("boxes", "ims") if name in self._arrays]
         self._arrays = {}
         for name in names:
-            self._path(f"{name}.unfinished").replace(self._path(name))
+            move(self._path(f"{name}.unfinished"), self._path(name))
         self._path("done.unfinished").unlink()
         self.complete = True
 

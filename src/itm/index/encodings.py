@@ -40,9 +40,15 @@ class Shelf:
         vectors: (N, D) global vectors, which items are searched by.
         groups: encodings with their rows, each group with equally many parts; None if there are
             vectors only.
+
+    Raises:
+        ValueError: a vector holds NaN or infinite values.
     """
 
     def __init__(self, vectors: Tensor, groups: Sequence[Chunk] | None = None):
+        if not (good := vectors.isfinite().all(1)).all():
+            row = int((~good).nonzero()[0])
+            raise ValueError(f"the encoding of item {row} holds NaN or infinite values")
         self.vectors = vectors
         self.only_vectors = groups is None
         self.groups = [(Encoded(vectors), torch.arange(len(vectors)))] if groups is None else groups

@@ -92,6 +92,9 @@ class Index:
         sides: dict[str, tuple[Shelf, list[Any]]] = {}
         if features is not None:
             names = list(range(len(features)) if ids is None else ids)  # type: ignore[arg-type]
+            names = [x.item() if isinstance(x, np.generic) else x for x in names]
+            if wrong := [x for x in names if type(x) not in (str, int)]:
+                raise ValueError(f"ids must be strings or whole numbers, got {wrong[0]!r}")
             sides["images"] = shelve_images(matcher, features, batch_size), names  # type: ignore
         if captions is not None:
             items = range(len(captions)) if isinstance(texts, np.ndarray) else texts

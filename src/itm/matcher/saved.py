@@ -18,7 +18,7 @@ from itm.matcher.protocol import MatcherLike
 from itm.matcher.state import pack_state, saved_arguments
 from itm.utils.files import unfinished_beside, write_json, write_text
 from itm.utils.folders import read_whole, replacing_folder
-from itm.utils.manifest import check_files, read_manifest, write_manifest
+from itm.utils.manifest import check_files, read_manifest, unsealed, write_manifest
 from itm.utils.readers import read_json, reader, reading
 from itm.utils.torch_files import read_torch
 
@@ -157,7 +157,7 @@ def _read_folder(path: Path) -> Saved:
 def _read_record(path: Path, files: dict[str, str] | None = None) -> dict[str, Any]:
     try:
         check_files(path.parent, files)
-        return read_json(path) if path.is_file() else {}
+        return unsealed(path, read_json(path)) if path.is_file() else {}
     except (OSError, ValueError) as error:
         warnings.warn(f"the matcher is loaded without its results: {error}", stacklevel=2)
         return {}

@@ -15,6 +15,7 @@ from itm.metrics.retrieval import ranks as rank_queries
 from itm.runs.matrices import fits_split, write_matrices
 from itm.runs.queries import query_table
 from itm.runs.record import write_json, write_ranks
+from itm.utils.files import write_text
 
 
 class Evaluated(NamedTuple):
@@ -59,7 +60,7 @@ def write_evaluation(
         write_ranks(folder / f"ranks_{i}.npz", *row.ranks, owner)
         if fits_split(row.scores, split):
             table = query_table(row.scores, split, whole_ranks(row, owner, facts["protocol"]))
-            (folder / f"queries_{i}.csv").write_text(table, encoding="utf-8")
+            write_text(folder / f"queries_{i}.csv", table)
     if save_similarity:
         write_matrices(folder, [row.scores for row in rows.values()])
 

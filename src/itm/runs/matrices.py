@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from itm.data.layout import Split, read_array
+from itm.utils.files import write_array
 
 
 def read_matrices(paths: Iterable[str | Path]) -> list[np.ndarray]:
@@ -32,7 +33,7 @@ def read_matrices(paths: Iterable[str | Path]) -> list[np.ndarray]:
 def write_matrices(folder: Path, matrices: Iterable[np.ndarray]) -> None:
     """Write score matrices as similarity_0.npy, similarity_1.npy, ..."""
     for i, matrix in enumerate(matrices):
-        np.save(folder / f"similarity_{i}.npy", matrix)
+        write_array(folder / f"similarity_{i}.npy", matrix)
 
 
 def with_ensemble(names: Sequence[str], matrices: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

@@ -7,7 +7,6 @@ picture) names the command inside, in the metadata of its format.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -16,7 +15,7 @@ from typing import Any
 
 from itm.utils.folders import replacing_folder
 from itm.utils.manifest import check_files as check_checksums
-from itm.utils.manifest import checksums
+from itm.utils.manifest import read_manifest, write_manifest
 
 MANIFEST = "made.json"
 
@@ -117,9 +116,8 @@ def result_folder(
     with replacing_folder(folder, MANIFEST, earlier, lambda _: True) as place:
         yield place
         check_folder(folder, command, patterns, overwrite)  # another process may have written
-        files = checksums(place, sorted(file.name for file in place.iterdir()))
-        text = json.dumps({"command": command, "files": files}, indent=1)
-        (place / MANIFEST).write_text(text, encoding="utf-8")
+        names = sorted(file.name for file in place.iterdir())
+        write_manifest(place / MANIFEST, {"command": command}, names)
 
 
 def check_files(folder: Path, patterns: Sequence[str]) -> None:
@@ -141,10 +139,9 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        names = [str(name) for name in record["files"]]
-        if any(Path(name).name != name for name in names) or not isinstance(record["files"], dict):
-            raise ValueError("it names files outside of its folder")
-        return {"command": str(record["command"]), "files": record["files"]}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        facts, files = read_manifest(path)
+        if files is None or any(Path(name).name != name for name in files):
+            raise ValueError("it must list files of its folder")
+        return {"command": str(facts["command"]), "files": files}
+    except (ValueError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}); remove the folder") from error

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from itm.utils.manifest import unsealed
+
 TEXT_LIMIT = 2**26  # bytes; larger files of this kind were not written by a run
 
 
@@ -33,7 +35,7 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path.name} is damaged ({error})") from error
     if not isinstance(record, dict):
         raise ValueError(f"{path.name} holds a {type(record).__name__}, expected a JSON object")
-    return record
+    return unsealed(path, record)
 
 
 def read_yaml(path: Path) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itm.utils.files import replacing, write_text
+from itm.utils.manifest import sealed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,8 +78,8 @@ def training_results(trainer: Any, matcher: nn.Module, seconds: float) -> dict[s
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a record such as run.json, results.json or report.json."""
-    write_text(path, json.dumps(record, indent=1))
+    """Write a record such as run.json, results.json or report.json, with a checksum."""
+    write_text(path, json.dumps(sealed(record), indent=1))
 
 
 def write_ranks(path: Path, i2t: np.ndarray, t2i: np.ndarray, image: np.ndarray) -> None:

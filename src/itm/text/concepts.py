@@ -28,6 +28,7 @@ from itm.text.word_lists import (
 from itm.text.word_vectors import word_vectors
 from itm.utils.checks import check_choice
 from itm.utils.files import write_text
+from itm.utils.manifest import sealed
 from itm.utils.packed_arrays import pack, unpack
 from itm.utils.readers import reader
 
@@ -172,7 +173,7 @@ class Concepts:
     def save(self, path: str | Path, captions_hash: str | None = None) -> None:
         """Write `state()` as JSON, with the `hash_captions` of its source if given."""
         state = self.state() if captions_hash is None else {**self.state(), KEY: captions_hash}
-        write_text(path, json.dumps(state, ensure_ascii=False))
+        write_text(path, json.dumps(sealed(state), ensure_ascii=False))
 
     @classmethod
     @reader("is not a concept list")

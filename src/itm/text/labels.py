@@ -19,6 +19,7 @@ from itm.text.word_list_files import read_json, words_of
 from itm.text.word_lists import any_of_image, check_words, frequent_nouns, multi_hot
 from itm.utils.checks import check_choice
 from itm.utils.files import write_text
+from itm.utils.manifest import sealed
 from itm.utils.readers import reader
 
 
@@ -155,7 +156,7 @@ class Labels:
     def save(self, path: str | Path, captions_hash: str | None = None) -> None:
         """Write `state()` as JSON, with the `hash_captions` of its source if given."""
         state = self.state() if captions_hash is None else {**self.state(), KEY: captions_hash}
-        write_text(path, json.dumps(state, ensure_ascii=False))
+        write_text(path, json.dumps(sealed(state), ensure_ascii=False))
 
     @classmethod
     @reader("is not a label list")

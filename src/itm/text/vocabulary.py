@@ -17,6 +17,7 @@ from itm.text.made_from import KEY
 from itm.text.tokenizers import TOKENIZERS, bytes_repr
 from itm.utils.checks import check_choice
 from itm.utils.files import write_text
+from itm.utils.manifest import sealed, unsealed
 from itm.utils.readers import reader
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
@@ -174,7 +175,7 @@ class Vocabulary:
             data["tokenizer"] = self.tokenizer  # our addition to both formats, for `load`
         if captions_hash is not None:
             data[KEY] = captions_hash
-        write_text(path, json.dumps(data, ensure_ascii=False))
+        write_text(path, json.dumps(sealed(data), ensure_ascii=False))
 
     @classmethod
     @reader("is not a vocabulary")
@@ -190,7 +191,7 @@ class Vocabulary:
         path = Path(path)
         options: dict[str, Any] = {}
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = unsealed(path, json.loads(path.read_text(encoding="utf-8")))
             if data.get("kind") == "words":  # from a folder that `itm.matcher.saved.save` wrote
                 return cls(**{name: value for name, value in data.items() if name != "kind"})
             if "tok2idx" in data:

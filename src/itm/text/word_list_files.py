@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from itm.utils.manifest import unsealed
 from itm.utils.safe_pickle import read_arrays
 
 
@@ -24,7 +25,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON; expected a word list ({error})") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds a {type(data).__name__}, expected a JSON object")
-    return data
+    return unsealed(path, data)
 
 
 def words_of(index: Any, path: Path) -> list[str]:

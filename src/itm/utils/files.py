@@ -12,7 +12,10 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    import numpy as np
 
 try:
     import fcntl
@@ -87,6 +90,21 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, content: Any, indent: int | None = None) -> None:
     """Write plain data as JSON by `replacing`."""
     write_text(path, json.dumps(content, ensure_ascii=False, indent=indent))
+
+
+def write_array(path: str | Path, array: np.ndarray) -> None:
+    """Write an array as .npy by `replacing`."""
+    import numpy as np  # late: `--help` need not wait for it
+
+    with replacing(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a complete file its final name; a file of that name is replaced."""
+    sync(source)
+    os.replace(source, target)
+    sync(target.parent)
 
 
 def unfinished_name(path: Path) -> Path:

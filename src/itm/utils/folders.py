@@ -23,11 +23,7 @@ def replacing_folder(
 ) -> Iterator[Path]:
     """Give a new folder to write into; it takes the place of `folder` when the block ends.
 
-    An error or a kill in the block changes nothing. At the end, the new and the old folder change
-    places in one step. Files are instead moved one by one, with the manifest removed first and
-    written last, if the folder also holds other files, if it is the current folder or a mount
-    point, or if the system cannot exchange folders: a kill between two moves then leaves a folder
-    without a manifest, which readers refuse.
+    An error or a kill in the block changes nothing; see `put` for the last step.
 
     Args:
         folder: the result.
@@ -42,33 +38,106 @@ def replacing_folder(
         OSError: a file cannot be written.
     """
     folder = Path(os.path.realpath(folder))
-    names = {last, _mark(last), *names}
+    names = {last, mark(last), *names}
+    with locked(folder):
+        _check_own(folder, last, names, own)
+        with scratch_beside(folder) as scratch:
+            yield scratch
+            put(scratch, folder, last, names)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder and keep it for this process until the block or the process ends.
+
+    What killed processes left beside it is removed. After an error, a new folder that is still
+    empty is removed as well.
+
+    Raises:
+        BlockingIOError: another process has it.
+        OSError: it cannot be made.
+    """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    handle = _locked(folder)
-    scratch = None
+    handle = _lock(folder)
     try:
-        _check_own(folder, last, names, own)
-        others = _files(folder) - names
-        scratch = _make_scratch(folder)
-        yield scratch
-        shutil.copymode(folder, scratch)
-        for path in [*scratch.rglob("*"), scratch]:
-            sync(path)
-        inside = scratch.parent == folder or _is_current(folder)
-        if inside or others or not _exchange(scratch, folder):
-            _move(scratch, folder, last, names)
-        sync(folder.parent)
+        yield
     except BaseException:
         if made:
             with suppress(OSError):
                 folder.rmdir()
         raise
     finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
         if handle is not None:
             os.close(handle)
+
+
+def put(scratch: Path, folder: Path, last: str, names: Iterable[str]) -> None:
+    """Let a complete new folder take the place of a locked one, which then may be at `scratch`.
+
+    The two folders change places in one step. Files are instead moved one by one, with the manifest
+    removed first and written last, if the folder also holds other files, if it is the current
+    folder or a mount point, or if the system cannot exchange folders: a kill between two moves then
+    leaves a folder without a manifest, which readers refuse.
+
+    Args:
+        scratch: has the new files, and the manifest.
+        folder: the result.
+        last: name of the manifest.
+        names: files of the earlier result that are removed.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    names = {last, mark(last), *names}
+    shutil.copymode(folder, scratch)
+    for path in [*scratch.rglob("*"), scratch]:
+        sync(path)
+    apart = scratch.parent == folder or _is_current(folder) or bool(_files(folder) - names)
+    if apart or not _exchange(scratch, folder):
+        _move(scratch, folder, last, names)
+    sync(folder.parent)
+
+
+@contextmanager
+def scratch_beside(folder: Path) -> Iterator[Path]:
+    """Give an empty folder whose files can be renamed to a locked one; it is removed at the end."""
+    scratch = unfinished_name(beside(folder))
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def beside(folder: Path) -> Path:
+    """Return the path whose neighbours can be renamed to `folder`; in it if it is a mount point."""
+    same_disk = folder.parent.stat().st_dev == folder.stat().st_dev
+    return folder if same_disk and os.access(folder.parent, os.W_OK) else folder / folder.name
+
+
+def discard(path: Path, folder: Path) -> None:
+    """Remove a folder that stands beside `folder`; after a kill, `locked` removes the rest."""
+    if path.exists():
+        aside = unfinished_name(beside(folder))
+        path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def mark(last: str) -> str:
+    """Name the copy of a manifest that tells whose files these are until the move is complete."""
+    return f".{last}.unfinished"
+
+
+def check_unmarked(folder: Path) -> None:
+    """Raise ValueError if a command was killed while it moved its files into a folder."""
+    for found in folder.glob(mark("*.json")):
+        last = found.name[1:].removesuffix(".unfinished")
+        if not (folder / last).exists():
+            raise ValueError(
+                f"{folder} may mix files of two results: the command that wrote it ended early and "
+                f"left {found.name} but no {last}; run the command again"
+            )
 
 
 def read_whole(manifest: Path, read: Callable[[], T]) -> T:
@@ -103,7 +172,7 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _locked(folder: Path) -> int | None:
+def _lock(folder: Path) -> int | None:
     """Lock a folder and return the handle that holds the lock."""
     if os.name != "posix":
         return None
@@ -116,14 +185,15 @@ def _locked(folder: Path) -> int | None:
         os.close(handle)  # another process has the lock, or has just exchanged the folder
         if not free:
             raise BlockingIOError(f"{folder} is being written by another process; try later")
-    for path in unfinished_files(folder):  # of processes that were killed
-        shutil.rmtree(path, ignore_errors=True)
+    for near in {folder, beside(folder)}:
+        for path in unfinished_files(near):  # of processes that were killed
+            shutil.rmtree(path, ignore_errors=True)
     return handle
 
 
 def _check_own(folder: Path, last: str, names: set[str], own: Callable[[Path], bool]) -> None:
     found = sorted(_files(folder) & names)
-    manifests = (folder / name for name in (last, _mark(last)) if name in found)
+    manifests = (folder / name for name in (last, mark(last)) if name in found)
     if found and not any(own(manifest) for manifest in manifests):
         raise FileExistsError(
             f"{folder} holds {', '.join(found)}, which this command did not write or did not "
@@ -134,15 +204,6 @@ def _check_own(folder: Path, last: str, names: set[str], own: Callable[[Path], b
 def _files(folder: Path) -> set[str]:
     """Return the names of all files below a folder, with / between their parts."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-
-
-def _make_scratch(folder: Path) -> Path:
-    """Make the folder to write into: beside the result, or in it if that is impossible."""
-    same_disk = folder.parent.stat().st_dev == folder.stat().st_dev
-    beside = same_disk and os.access(folder.parent, os.W_OK)
-    scratch = unfinished_name(folder if beside else folder / folder.name)
-    scratch.mkdir()
-    return scratch
 
 
 def _is_current(folder: Path) -> bool:
@@ -164,21 +225,16 @@ def _exchange(new: Path, old: Path) -> bool:
 def _move(scratch: Path, folder: Path, last: str, names: set[str]) -> None:
     """Move files one by one; until the manifest arrives, the folder has only a mark of its kind."""
     written = _files(scratch)
-    shutil.copyfile(scratch / last, folder / _mark(last))
+    shutil.copyfile(scratch / last, folder / mark(last))
     (folder / last).unlink(missing_ok=True)
     sync(folder)
     for name in sorted(written - {last}):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(scratch / name, folder / name)
-    for name in sorted((_files(folder) & names) - written - {_mark(last)}):
+    for name in sorted((_files(folder) & names) - written - {mark(last)}):
         (folder / name).unlink()
     for part in {Path(name).parent for name in written}:
         sync(folder / part)
     os.replace(scratch / last, folder / last)
-    (folder / _mark(last)).unlink()
+    (folder / mark(last)).unlink()
     sync(folder)
-
-
-def _mark(last: str) -> str:
-    """Name the copy of a manifest that tells whose files these are until the move is complete."""
-    return f".{last}.unfinished"

@@ -1,4 +1,8 @@
-"""Notice damage in a folder: its manifest holds checksums of its files and of itself."""
+"""Record the checksums of the files in a folder, and hashes of the files they were made from.
+
+A manifest is a JSON file with facts about a result and, under "files", the checksums of its files
+and its own.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from itm.utils.files import write_json
 from itm.utils.readers import read_json
 
 KEY = "files"  # of the checksums in a manifest
+SEAL = "crc32"  # of the checksum in a JSON file that stands alone
 
 
 def write_manifest(path: Path, facts: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -91,6 +96,52 @@ def checksum(path: Path) -> str:
     return f"{found:08x}"
 
 
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Add a checksum to the content of a JSON file that no manifest lists."""
+    content = json.loads(json.dumps(content))  # as it is read back
+    return {**content, SEAL: _checksum_of_facts(content)}
+
+
+def unsealed(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Take the checksum of `sealed` off; published files, for example, have none.
+
+    Raises:
+        ValueError: the content does not fit its checksum.
+    """
+    if SEAL not in content:
+        return content
+    plain = {key: value for key, value in content.items() if key != SEAL}
+    if content[SEAL] != _checksum_of_facts(plain):
+        raise ValueError(
+            f"{path} is damaged or was edited: its checksum differs; restore it, write it again, "
+            f"or remove {SEAL!r} from it after an edit on purpose"
+        )
+    return plain
+
+
+def digest(path: str | Path | None) -> str | None:
+    """Compute the SHA-256 of a file, or of the names and contents of the files below a folder."""
+    if path is None:
+        return None
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        return digest_files({"": path})
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return digest_files({file.relative_to(path).as_posix(): file for file in files})
+
+
+def digest_files(files: Mapping[str, Path]) -> str:
+    """Compute the SHA-256 of files with their names, in the order given."""
+    total = hashlib.sha256()
+    for name, file in files.items():
+        if name:
+            total.update(f"{name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as content:
+            while piece := content.read(2**20):
+                total.update(piece)
+    return total.hexdigest()
+
+
 def content_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
     """Compute the SHA-256 of files by name, to record what a result was made from.
 
@@ -98,17 +149,11 @@ def content_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
         paths: files; folders, for the files in them; prefixes of several files, such as the path of
             a TensorFlow checkpoint.
     """
-    found = {}
+    found: dict[str, str] = {}
     for path in map(Path, paths):
-        beside = (file for file in path.parent.glob("*") if file.name.startswith(f"{path.name}."))
-        files = [path] if path.is_file() else path.glob("*") if path.is_dir() else beside
-        for file in sorted(files):
-            if file.is_file():
-                digest = hashlib.sha256()
-                with file.open("rb") as content:
-                    while piece := content.read(2**20):
-                        digest.update(piece)
-                found[file.name] = digest.hexdigest()
+        near = (file for file in path.parent.glob("*") if file.name.startswith(f"{path.name}."))
+        files = [path] if path.is_file() else path.glob("*") if path.is_dir() else near
+        found |= {file.name: digest_files({"": file}) for file in sorted(files) if file.is_file()}
     return found
 
 

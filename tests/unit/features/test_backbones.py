@@ -46,6 +46,35 @@ def test_the_network_in_a_package():
     assert backbone(LITE).size == 260
 
 
+def test_an_unpinned_backbone_is_said_aloud(vit, monkeypatch, capsys):
+    from transformers import AutoModel
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    asked, commit = [], "a" * 40
+
+    def model(name, revision):
+        asked.append(revision)
+        found = load(vit)
+        found.config._commit_hash = commit
+        return found
+
+    def settings(name, revision):
+        asked.append(revision)
+        return read(vit)
+
+    load, read = AutoModel.from_pretrained, ImageProcessingMixin.get_image_processor_dict
+    backbone(vit)
+    assert not capsys.readouterr().out  # a folder
+    monkeypatch.setattr(AutoModel, "from_pretrained", model)
+    monkeypatch.setattr(ImageProcessingMixin, "get_image_processor_dict", settings)
+    backbone("some/model")
+    assert f"some/model is unpinned: its owner may change it. This run uses commit {commit}" in (
+        capsys.readouterr().out
+    )
+    backbone("some/model", revision=commit)
+    assert not capsys.readouterr().out and asked == ["main", "main", commit, commit]
+
+
 def test_no_network():
     with pytest.raises(ValueError, match=r"backbone=/nowhere cannot be loaded.*hub name"):
         backbone("/nowhere")

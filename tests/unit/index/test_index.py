@@ -367,3 +367,17 @@ def test_wrong_inputs(cache):
         matcher.text.embed.weight.fill_(float("nan"))
     with pytest.raises(ValueError, match="broken weights"):
         index.search("a dog")
+
+
+def test_broken_encodings_and_ids_that_json_cannot_hold_are_refused(tmp_path):
+    torch.manual_seed(0)
+    matcher = itm.models.SCAN(vocab_size=7, img_dim=4, word_dim=3, embed_dim=5).eval()
+    features = np.ones((3, 2, 4), np.float32)
+    index = itm.Index(matcher, features, ids=np.arange(3))
+    assert index.ids == [0, 1, 2] and itm.Index.load(index.save(tmp_path / "x")).ids == [0, 1, 2]
+    for ids in ([0, 1, None], [True, 1, 2], [(0,), (1,), (2,)]):
+        with pytest.raises(ValueError, match="ids must be strings or whole numbers, got"):
+            itm.Index(matcher, features, ids=ids)
+    features[1] = np.nan
+    with pytest.raises(ValueError, match=r"(item|image|row) 1 .*NaN"):
+        itm.Index(matcher, features)

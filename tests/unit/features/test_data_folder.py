@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from itm.utils.provenance import digest, is_complete, place_files, read_record
-from itm.utils.result_folder import building, check_target
+from itm.features import data_folder
+from itm.features.data_folder import (
+    building,
+    check_target,
+    is_complete,
+    place_files,
+    read_record,
+)
+from itm.utils import folders
+from itm.utils.manifest import digest
 
 RECORD = "extract.json"
 
@@ -87,6 +95,48 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new(tmp_path, monkeypatch, beg
     assert step > 8
 
 
+@pytest.mark.parametrize("begin", ["nothing", "an old result"])
+def test_without_an_exchange_a_kill_leaves_the_old_or_the_new_or_what_is_refused(
+    tmp_path, monkeypatch, begin
+):
+    monkeypatch.setattr(folders, "_exchange", lambda *_: False)
+    folder, step, done, refused = tmp_path / "out", 0, False, 0
+    while not done:
+        for path in tmp_path.iterdir():
+            shutil.rmtree(path)
+        if begin == "an old result":
+            build(folder, "old")
+        with killed_at(step, monkeypatch):
+            build(folder, "new", overwrite=True)
+            done = True
+        texts, _ = content(folder)
+        try:
+            folders.check_unmarked(folder)
+        except ValueError:
+            refused += 1
+            assert not is_complete(folder, RECORD, {"text": "old"})
+        else:
+            assert texts in ({"old"}, {"new"}, set()), (step, texts)
+        build(folder, "new", overwrite=True)
+        assert content(folder) == ({"new"}, ["out"]), step
+        assert is_complete(folder, RECORD, {"text": "new"})
+        step += 1
+    assert refused > 2
+
+
+def test_a_folder_in_use_or_on_another_disk_is_replaced(tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    build(folder, "old")
+    monkeypatch.chdir(folder)
+    build(folder, "new", overwrite=True)
+    assert content(folder) == ({"new"}, ["out"])
+    monkeypatch.setattr(data_folder, "beside", lambda f: f / f.name)
+    monkeypatch.setattr(folders, "beside", lambda f: f / f.name)
+    build(folder, "newer", overwrite=True, resume=True)
+    assert content(folder) == ({"newer"}, ["out"])
+    assert {p.name for p in folder.iterdir()} == {"a.txt", "b.txt", RECORD}
+
+
 def test_files_of_others_are_never_replaced(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
@@ -131,7 +181,7 @@ def test_an_error_leaves_what_can_be_continued_and_nothing_else(tmp_path):
         assert [p.name for p in tmp_path.iterdir()] == ["out.unfinished"] * resume
     with building(tmp_path / "out", RECORD, {"text": "a"}, resume=True) as work:
         assert (work / "a.txt").read_text() == "half"
-        with pytest.raises(ValueError, match="in use: another process"):
+        with pytest.raises(BlockingIOError, match="is being written by another process"):
             build(tmp_path / "out", "a", resume=True)
     assert content(tmp_path / "out") == ({"half"}, ["out"])
 
@@ -205,7 +255,7 @@ def test_placing_goes_on_after_a_kill(tmp_path, monkeypatch):
 
 def test_damaged_records_are_named(tmp_path):
     (tmp_path / RECORD).write_text("{")
-    with pytest.raises(ValueError, match=r"extract\.json is damaged"):
+    with pytest.raises(ValueError, match=r"extract\.json is not a JSON file"):
         read_record(tmp_path, RECORD)
     (tmp_path / RECORD).write_text("[]")
     with pytest.raises(ValueError, match="expected a JSON object"):
