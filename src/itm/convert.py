@@ -14,7 +14,7 @@ from itm.app.entry import run
 
 
 def command(cfg: DictConfig) -> None:
-    """Read, check and save.
+    """Read original weights, check them, and write a folder to load.
 
     Raises:
         FileExistsError: out= holds other files of the same names, or, without overwrite=true, a

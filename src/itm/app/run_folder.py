@@ -26,12 +26,12 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
         arguments: of `itm.train`, as `itm.app.arguments.read_arguments` returns them.
 
     Returns:
-        The arguments of the run; new options win over the recorded ones.
+        The arguments of the run; new options replace recorded ones.
 
     Raises:
         FileNotFoundError: `resume=` names a place without a checkpoint or without run.json.
-        ValueError: an option that a resumed run cannot change, or a folder that holds a run
-            already, or that another process writes to.
+        ValueError: a resumed run cannot change an option, the folder already holds a run, or
+            another process writes to it.
     """
     arguments = list(arguments)
     if any(a in ("-c", "--cfg", "-i", "--info", "--hydra-help") for a in arguments):
@@ -81,10 +81,10 @@ def _use_sweep_folder(arguments: Sequence[str], overwrite: bool, resumes: bool) 
 
 
 def _make_room(folders: Sequence[Path], overwrite: bool, option: str) -> None:
-    """Put earlier runs aside, if that was asked for.
+    """Move earlier runs aside if `overwrite` is set.
 
     Raises:
-        ValueError: it was not asked for, or `itm.train` did not write what is there.
+        ValueError: it is not set, or `itm.train` did not write the files.
     """
     if not overwrite:
         raise ValueError(
@@ -95,23 +95,23 @@ def _make_room(folders: Sequence[Path], overwrite: bool, option: str) -> None:
 
 
 def _is_first_process() -> bool:
-    """Tell by what launchers set: Lightning's own, torchrun, SLURM."""
+    """Tell whether this is the first process, by variables of Lightning, torchrun and SLURM."""
     names = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def _check_checkpoint(given: str) -> None:
-    from itm.training.resume import find_checkpoint  # late, since it brings Lightning
+    from itm.training.resume import find_checkpoint  # late, because it loads Lightning
 
-    with redirect_stdout(io.StringIO()):  # the run itself says which one it takes
+    with redirect_stdout(io.StringIO()):  # the run itself prints which one it uses
         find_checkpoint(given, Path(given))
 
 
 def _lock(folder: Path) -> None:
-    """Keep a folder for this process until it ends.
+    """Lock a folder until this process ends.
 
     Raises:
-        ValueError: another process has it.
+        ValueError: another process has locked it.
     """
     try:
         import fcntl

@@ -1,7 +1,7 @@
-"""Look into an HDF5 file without leaving it.
+"""Read the nodes of an HDF5 file, but no other file that it refers to.
 
 A file may name other files: by external links, by raw data in external storage, or by virtual data
-sets. A stranger's file could so copy private files into features. Each of these is refused.
+sets. A file from elsewhere could thus copy private files into features. All three are refused.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 from itm.utils.archive import SMALL
 
-MOST_LINKS = 16  # that one name may lead through
-LARGER = 20  # compressed features are at most so many times larger than their file
+MOST_LINKS = 16  # links that one name may follow
+LARGER = 20  # largest ratio of the features to their compressed file
 
 
 class Group(Mapping[str, Any]):
@@ -24,8 +24,8 @@ class Group(Mapping[str, Any]):
         path: of the file.
 
     Raises:
-        ValueError: by indexing a node that lies in another file, or that claims far more bytes than
-            the file has.
+        ValueError: on access to a node that lies in another file, or that claims far more bytes
+            than the file has.
     """
 
     def __init__(self, group: Any, path: Path):
@@ -49,7 +49,7 @@ class Group(Mapping[str, Any]):
 
     @property
     def attrs(self) -> Mapping[str, Any]:
-        """Attributes of the group."""
+        """Return the attributes of the group."""
         attributes: Mapping[str, Any] = self._group.attrs
         return attributes
 

@@ -195,7 +195,7 @@ class Matcher(CompiledMethods):
 
     @property
     def ranks_by_vectors(self) -> bool:
-        """Whether the dot products of the global vectors rank all pairs as `similarity` does.
+        """Tell whether the dot products of the global vectors rank all pairs as `similarity` does.
 
         If so, `itm.index.Index` searches by these vectors alone. A backbone that defines its own
         `similarity` with the same ranking overrides this.
@@ -204,7 +204,7 @@ class Matcher(CompiledMethods):
 
     @classmethod
     def lacks_sizes(cls, arguments: Mapping[str, Any]) -> bool:
-        """Whether the constructor's arguments lack a size, so that the matcher waits for data."""
+        """Tell whether the arguments lack a size, so that the matcher waits for data."""
         return arguments.get("vocab_size") is None
 
     def set_labels(self, labels: Any) -> None:
@@ -215,7 +215,7 @@ class Matcher(CompiledMethods):
 
     @property
     def label_dim(self) -> int | None:
-        """Width of the global vectors for a label head; None if the backbone has its own head."""
+        """Return the width of the vectors for a label head; None if the backbone has its own."""
         return self.hparams["embed_dim"]
 
     # Plain data -------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ class Matcher(CompiledMethods):
 
     @property
     def objective(self) -> Loss:
-        """The loss as an `itm.losses.Loss`.
+        """Return the loss as an `itm.losses.Loss`.
 
         Raises:
             ValueError: this matcher has no loss.
@@ -290,7 +290,7 @@ class Matcher(CompiledMethods):
 
     @property
     def lr(self) -> float:
-        """Learning rate of the main parameters, which Lightning's learning-rate finder sets."""
+        """Return the rate of the main parameters; Lightning's learning-rate finder sets it."""
         return optimisation.learning_rate(self)
 
     @lr.setter
