@@ -7,8 +7,7 @@ functions that become methods of `Matcher`.
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 # Constructor arguments that are objects. They are never saved as hyper-parameters, because a
 # checkpoint with pickled objects can be neither loaded safely nor resumed.
 OBJECTS = ["loss", "optimizer", "scheduler"]
-
-M = TypeVar("M", bound="Matcher")
 
 
 class Matcher(CompiledMethods):
@@ -229,17 +226,7 @@ class Matcher(CompiledMethods):
     save_pretrained = hub.save_pretrained
     push_to_hub = hub.push_to_hub
 
-    @classmethod
-    def from_pretrained(
-        cls: type[M],
-        name: str | Path,
-        revision: str | None = None,
-        token: str | None = None,
-        loss: LossFunction | None = None,
-        device: str = "cpu",
-    ) -> M:
-        """Load a matcher, see `itm.matcher.hub.from_pretrained`."""
-        return hub.from_pretrained(cls, name, revision, token, loss, device)
+    from_pretrained = classmethod(hub.from_pretrained)  # type: ignore[var-annotated]
 
     # Data -------------------------------------------------------------------------------------
 
@@ -282,10 +269,7 @@ class Matcher(CompiledMethods):
         if self.loss is not None:
             self.objective.check_batch(pairs)
 
-    def losses(self, pairs: Pairs) -> dict[str, Tensor]:
-        """Compute all loss terms of a batch, see `itm.matcher.loss_terms.losses`."""
-        return loss_terms.losses(self, pairs)
-
+    losses = loss_terms.losses
     training_step = loss_terms.training_step
 
     @property
