@@ -231,12 +231,12 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         return training_loader(self.reader("train"), self.train_sampler(), self)
 
     def val_dataloader(self) -> list[DataLoader]:
-        """Two loaders: images once, captions once."""
+        """Return two loaders, one over images and one over captions."""
         limit = None if self.trainer is None else self.trainer.limit_val_batches
         return evaluation_loaders(self.reader("val"), self, in_order=_leaves_out(limit))
 
     def test_dataloader(self) -> list[DataLoader]:
-        """Two loaders: images once, captions once."""
+        """Return two loaders, one over images and one over captions."""
         limit = None if self.trainer is None else self.trainer.limit_test_batches
         return evaluation_loaders(self.reader("test"), self, in_order=_leaves_out(limit))
 
