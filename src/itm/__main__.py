@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run `itm COMMAND OPTIONS`.
 
     Args:
-        arguments: what follows `itm`; None = the command line.
+        arguments: arguments after `itm`; None = the command line.
 
     Raises:
         SystemExit: an unknown command.
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(overview())
     elif name in COMMANDS:
         sys.argv[1:] = given[1:]
-        # As __main__, so that the processes that Lightning starts run the command, too.
+        # As __main__, so that processes started by Lightning run the command, too.
         runpy.run_module(f"itm.{name}", run_name="__main__", alter_sys=True)
     else:
         near = get_close_matches(name, COMMANDS, n=1)

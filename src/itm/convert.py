@@ -14,14 +14,14 @@ from itm.app.entry import run
 
 
 def command(cfg: DictConfig) -> None:
-    """Read, check and save.
+    """Read original weights, check them, and write a folder to load.
 
     Raises:
         FileExistsError: out= holds other files of the same names, or, without overwrite=true, a
             saved matcher.
         ValueError: published= or out= is missing, or the weights do not fit their model.
     """
-    # Late, since they bring Lightning, which `--help` need not wait for.
+    # Late, because they load Lightning, and `--help` should not wait for it.
     from itm.published.convert import from_published
     from itm.runs.record import parameters_m
     from itm.utils.manifest import content_hashes

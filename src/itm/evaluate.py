@@ -33,10 +33,10 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         Name of the row -> metrics.
 
     Raises:
-        ValueError: options that contradict each other or the split, or a folder that holds another
-            result; before anything is scored.
+        ValueError: options contradict each other or the split, or the folder holds another result;
+            raised before anything is scored.
     """
-    # Late, since they bring torch, which `--help` need not wait for.
+    # Late, because they load torch, and `--help` should not wait for it.
     from itm.app.splits import find_split, split_codes, split_tables
     from itm.checkpoints.evaluation import score_completed, score_matchers, write_sentences
     from itm.checkpoints.folder import load
@@ -115,7 +115,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
 
 
 def plot(rows: dict[str, Evaluated], path: Path) -> None:
-    """Draw the recall at every K, if matplotlib is there."""
+    """Draw the recall at every K, if matplotlib is installed."""
     try:
         from itm.visual.report_figures import plot_ranks
     except ImportError:

@@ -27,10 +27,10 @@ def command(cfg: DictConfig) -> Path:
     """Explain one pair and write a picture or a page.
 
     Raises:
-        ValueError: no checkpoint, an image that the split lacks, an empty caption, another ending
-            of `out`, or an `out` that exists.
+        ValueError: no checkpoint is given, the split lacks the image, the caption is empty, or
+            `out` has another ending or exists.
     """
-    # Late: importing this module for `explain` needs neither matplotlib nor Pillow.
+    # Late, because `from itm.explain import explain` needs neither matplotlib nor Pillow.
     from itm.checkpoints.folder import load
     from itm.data.pictures import Pictures
     from itm.visual.explanation_figure import draw_explanation, region_boxes

@@ -14,7 +14,8 @@ from itm.app.entry import run
 if TYPE_CHECKING:
     import numpy as np
 
-# Options that change the features or the splits: a folder is continued only with equal ones.
+# Options that change the features or the splits; a folder is continued only
+# if they are equal.
 SETTINGS = (
     "backbone", "revision", "size", "windows", "overlap", "regions", "dtype", "seed", "fractions",
 )  # fmt: skip
@@ -29,10 +30,10 @@ def command(cfg: DictConfig) -> Path:
     Raises:
         ValueError: captions and pictures do not belong together, or the folder holds other files
             or features of other settings.
-        FileNotFoundError: no pictures.
+        FileNotFoundError: there are no pictures.
         ImportError: Pillow or the backbone's package is missing.
     """
-    # Late, since they bring torch, which `--help` need not wait for.
+    # Late, because they load torch, and `--help` should not wait for it.
     from itm.features.data_folder import building, is_complete
     from itm.features.drawn import draw_pictures
     from itm.features.pictures import find_pictures
@@ -66,7 +67,7 @@ def fill(
     settings: dict[str, Any],
     regions: np.ndarray,
 ) -> None:
-    """Write all splits to a folder, as an earlier, killed run planned them or anew."""
+    """Write all splits to a folder, by the plan of an earlier, killed run or by a new one."""
     from itm.features.backbones import backbone
     from itm.features.extraction import extract_split, fit_boxes, read_boxes
     from itm.features.plan import make_plan, read_plan, write_plan

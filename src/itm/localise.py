@@ -1,8 +1,8 @@
-"""`python -m itm.localise`: which region of an image does a phrase mean?
+"""`python -m itm.localise`: find the region of an image that a phrase means.
 
 The protocol of Flickr30K Entities (Plummer et al., IJCV 2017; specified as used by Wang et al.,
 TPAMI 2019): a phrase is found when the best region overlaps its box by at least 0.5; all phrases
-with a box count, and several boxes of a phrase are one box around them.
+with a box count, and several boxes of a phrase are replaced by the box around them.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     """Localise the phrases of a split, write localisation.json, and print a table.
 
     Raises:
-        ValueError: no checkpoint, or a folder that holds another result.
+        ValueError: no checkpoint is given, or the folder holds another result.
     """
-    # Late: importing this module for `localise` needs none of these.
+    # Late, because `from itm.localise import localise` needs none of these.
     from itm.checkpoints.folder import load
     from itm.phrases.files import read_phrases
     from itm.phrases.split import phrase_split
@@ -78,7 +78,7 @@ def _picture(cfg: DictConfig, split: PhraseSplit) -> Image:
     """Read the picture of `image=`.
 
     Raises:
-        ValueError: no such image, no picture of it, or no phrases.
+        ValueError: the image does not exist, or has no picture or no phrases.
     """
     from itm.data.pictures import Pictures  # late: Pillow is optional
 

@@ -13,13 +13,13 @@ from itm.app.splits import find_root
 
 
 def command(cfg: DictConfig) -> None:
-    """Report on every split of a folder, after a conversion, and write the files asked for.
+    """Convert features if asked to, report on every split, and write the requested files.
 
     Raises:
-        ValueError: no data.root, a split that cannot be used, or a file that would be replaced.
+        ValueError: `data.root` is missing, a split cannot be used, or a file would be replaced.
         FileNotFoundError: the folder has no split at all.
     """
-    # Late, since they bring torch, which `--help` need not wait for.
+    # Late, because they load torch, and `--help` should not wait for it.
     from itm.data.check import page
     from itm.data.layout import read_split
     from itm.features.derived import write_derived
@@ -43,8 +43,8 @@ def convert(cfg: DictConfig) -> Path:
     """Write the features of `source` and the captions of `captions` as a data folder.
 
     Raises:
-        ValueError: an unknown format, a missing option, captions of images without features, or a
-            folder that holds other files.
+        ValueError: the format is unknown, an option is missing, captions belong to images without
+            features, or the folder holds other files.
     """
     from itm.features.convert import OTHERS, READERS, write_data_folder
 

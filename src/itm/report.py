@@ -36,9 +36,9 @@ def command(cfg: DictConfig) -> Path:
         The folder.
 
     Raises:
-        ValueError: no runs= and no outputs in the working folder, an against= that no run has, or
-            a folder that holds another report.
-        FileNotFoundError: no run below the given folders.
+        ValueError: there is neither runs= nor an output in the working folder, no run has the
+            option against=, or the folder holds another report.
+        FileNotFoundError: there is no run below the given folders.
     """
     check_choice("format", cfg.format, report_files.FORMATS)
     out = Path(cfg.out or HydraConfig.get().runtime.output_dir)
@@ -93,7 +93,7 @@ def places(given: Any) -> list[str]:
     """List the folders to search.
 
     Raises:
-        ValueError: no folders are given and none of the usual ones exists.
+        ValueError: no folders are given, and the usual ones do not exist.
     """
     if given is not None:
         return [str(x) for x in given] if isinstance(given, ListConfig) else [str(given)]

@@ -33,8 +33,8 @@ def command(cfg: DictConfig) -> list[Answer]:
     """Answer the queries, write `out`, and print a table for each query.
 
     Raises:
-        ValueError: no checkpoint, no query, an unknown id, `top` below 1, another ending of `out`,
-            or an `out` that exists.
+        ValueError: no checkpoint or no query is given, an id is unknown, `top` is below 1, or `out`
+            has another ending or exists.
     """
     asked = _queries(cfg)
     if cfg.top < 1:

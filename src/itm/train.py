@@ -24,7 +24,7 @@ def command(cfg: DictConfig) -> float:
     Returns:
         The best `val/rsum`, for sweepers.
     """
-    # Late: they bring Lightning, and reading options need not wait for it.
+    # Late, because they load Lightning, and reading options should not wait for it.
     import pytorch_lightning as pl
 
     from itm.app.build import build_data, build_matcher
@@ -45,7 +45,7 @@ def command(cfg: DictConfig) -> float:
     from itm.training.progress import say
     from itm.training.resume import find_checkpoint
 
-    quiet()  # again for the processes of sweep=joblib, which call nothing else
+    quiet()  # again, because processes of sweep=joblib begin here
     out = output_folder()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     overrides = list(HydraConfig.get().overrides.task)
@@ -70,7 +70,7 @@ def command(cfg: DictConfig) -> float:
     record = {"command": typed, "seed": cfg.seed, **environment()}
     if trainer.is_global_zero:
         (out / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
-        # Read by resume=; Hydra's own record is rewritten by every attempt, and not at once.
+        # For resume=: every attempt rewrites Hydra's own record, and not atomically.
         write_json(out / "run.json", {**record, "overrides": overrides, "data": data.fingerprint()})
         settle()  # the run begins: what it replaces is deleted
     size = parameters_m(matcher)

@@ -10,14 +10,14 @@ from itm.app.quoting import quote, unquote
 
 
 def read_arguments(arguments: Sequence[str], command: str) -> list[str]:
-    """Make arguments that Hydra reads as the user meant them.
+    """Rewrite arguments so that Hydra reads them as the user meant them.
 
     Args:
         arguments: as typed.
         command: "train", "evaluate", ...; names its file in `conf/`.
 
     Raises:
-        ValueError: null for a group that a command needs.
+        ValueError: a group that the command needs is null.
     """
     sweeps = any(
         a in ("-m", "--multirun", "hydra.mode=MULTIRUN") or a.startswith("sweep=")

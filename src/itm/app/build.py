@@ -1,7 +1,7 @@
 """Build data, loss and matcher of a configuration.
 
 Configuration objects stop here. The signatures of the constructors are the schema: an argument that
-a constructor does not take is an error that names the class.
+a constructor does not take raises an error that names the class.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def build_data(cfg: DictConfig) -> RegionDataModule:
 
 
 def _needs(*targets: Any) -> list[str]:
-    """List what model and loss read in a batch; a plain function states nothing."""
+    """List what model and loss read in a batch; a plain function declares nothing."""
     from itm.data.options import NEEDS  # late, like all that imports torch
 
     return [what for what in NEEDS if any(getattr(x, f"needs_{what}", False) for x in targets)]
@@ -104,7 +104,7 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
     """Build matcher and loss of a configuration; the data determine the sizes that are left open.
 
     Raises:
-        ValueError: an explicit size that contradicts the data, or word vectors that do not fit.
+        ValueError: an explicit size contradicts the data, or word vectors do not fit.
     """
     from itm.matcher.attachment import check_region_drop  # late, like all that imports torch
 
@@ -149,7 +149,7 @@ def start_words(matcher: Matcher, path: str, seed: int = 0) -> None:
     small initial values instead, because values from N(0, 1) would outweigh the others.
 
     Raises:
-        ValueError: a text encoder without a word embedding, or vectors of another width.
+        ValueError: the text encoder has no word embedding, or the vectors have another width.
     """
     import torch
 
@@ -188,13 +188,13 @@ def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) 
     if datamodule.label_vocabulary is not None:
         loss.set_labels(datamodule.label_vocabulary)
     if loss.gather and "relevance" in datamodule.needs:
-        # A batch holds the relevance of its own pairs only; that of gathered pairs is looked up.
+        # A batch has the relevance of its own pairs only; that of gathered pairs is looked up.
         loss.set_relevance(datamodule.reader("train").relevance)
     return given
 
 
 def _warmup_batches(cfg: DictConfig, datamodule: RegionDataModule) -> int:
-    """How many batches `warmup_epochs` are.
+    """Convert `warmup_epochs` to batches.
 
     Raises:
         ValueError: `warmup_steps` is given as well, or the epochs are negative.
@@ -215,7 +215,7 @@ def _warmup_batches(cfg: DictConfig, datamodule: RegionDataModule) -> int:
 
 
 def _sizes(datamodule: RegionDataModule) -> dict[str, Any]:
-    """List the sizes that the data determine."""
+    """Return the sizes that the data determine."""
     split = datamodule.split("train")
     assert datamodule.vocabulary is not None
     sizes: dict[str, Any] = {

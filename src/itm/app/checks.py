@@ -1,4 +1,4 @@
-"""Find before training what would otherwise fail during or after it."""
+"""Check before training what would otherwise fail during or after it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from itm.data.layout import Split
 
-# Modules whose objects log nothing that `known_metrics` lacks.
+# Modules whose objects log only metrics that `known_metrics` lists.
 OURS = ("itm.", "pytorch_lightning.")
 
 
 def known_metrics() -> list[str]:
     """List the metrics that a matcher logs in a validation, and the loss."""
-    import numpy as np  # late, like all imports here: reading options need not wait for them
+    import numpy as np  # late, like all imports here, so that reading options does not wait
 
     from itm.metrics.retrieval import evaluate
 
@@ -30,7 +30,7 @@ def check_monitors(trainer: Any, matcher: Any) -> None:
     A matcher or callback of the user may log further metrics; then any name is accepted.
 
     Raises:
-        ValueError: an unknown metric.
+        ValueError: a monitored metric is unknown.
     """
     kinds = [type(matcher), *map(type, trainer.callbacks)]
     if not all(f"{kind.__module__}.".startswith(OURS) for kind in kinds):
@@ -68,8 +68,8 @@ def check_protocol(split: Split) -> None:
 def check_disk(folder: Path, matcher: Any) -> None:
     """Check that the disk has room for the checkpoints of a new run.
 
-    best.ckpt, last.ckpt and the one that is being written hold the weights and, at most, the two
-    moments of Adam. A resumed run replaces the files that are there.
+    best.ckpt, last.ckpt and the file being written hold the weights and, at most, the two
+    moments of Adam. A resumed run replaces existing files.
 
     Raises:
         ValueError: less space is free.

@@ -54,7 +54,7 @@ def default_choices(command: str = "train") -> dict[str, str | None]:
 def group_files(group: str) -> list[str]:
     """List the names that `group=` takes."""
     names = sorted(path.stem for path in Path(CONF, group).glob("*.yaml"))
-    return [name for name in names if name != "base"]  # base is for others to extend
+    return [name for name in names if name != "base"]  # other files extend base
 
 
 def _without_null(argument: str, command: str) -> str | None:
@@ -67,7 +67,7 @@ def _without_null(argument: str, command: str) -> str | None:
 
 
 def _replace_node(arguments: list[str], node: str) -> list[str]:
-    """Let another class replace the one that the group chose.
+    """Replace the class that the group chose by another one.
 
     Hydra merges `scheduler={_target_: X}` and `scheduler._target_=X` into the chosen scheduler,
     whose arguments X does not take. Arguments of an optimiser are merged, except that new ones need

@@ -1,4 +1,4 @@
-"""Run a command: readable errors in place of tracebacks, and no notices that nobody can act on."""
+"""Run a command: print readable errors instead of tracebacks, and silence useless notices."""
 
 import functools
 import inspect
@@ -22,15 +22,15 @@ EXPECTED = (ValueError, OSError, ImportError, HydraException, OmegaConfBaseExcep
 
 
 def run(main: Callable[[], Any], prepare: Callable[[list[str]], list[str]] | None = None) -> None:
-    """Call a Hydra main; an expected error ends with one clear line instead of a traceback.
+    """Call a Hydra main; print one clear line for an expected error instead of a traceback.
 
     Expected are `ValueError`, `OSError` (a missing file, a full disk), `ImportError` (a missing
-    extra) and the errors that Hydra raises about the configuration. A reader of the output that
-    goes away (`| head`) ends the command quietly.
+    extra) and the errors that Hydra raises about the configuration. If the reader of the output
+    closes it (`| head`), the command ends quietly.
 
     Args:
-        main: of the command; its file is named like its configuration.
-        prepare: changes the command line further, before Hydra reads it and writes anything.
+        main: main function of the command; its file is named like its configuration.
+        prepare: changes the command line before Hydra reads it and writes anything.
     """
     quiet()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints and exits by itself
@@ -45,7 +45,7 @@ def run(main: Callable[[], Any], prepare: Callable[[list[str]], list[str]] | Non
 
 
 def _answer(command: str, arguments: list[str]) -> bool:
-    """Print the version or the help, if that is asked for."""
+    """Print the version or the help, if asked for."""
     if "--version" in arguments:
         from itm import __version__
 
@@ -106,7 +106,7 @@ def _without_note(main: Callable[[], Any], command: str) -> Callable[[], Any]:
 
 def _explained(error: Exception, command: str, arguments: list[str]) -> Exception:
     """Replace an error that a wrong option caused by one that names the option."""
-    from itm.app.wrong_options import diagnose  # late: what it imports takes a moment
+    from itm.app.wrong_options import diagnose  # late: its imports are slow
 
     wrong = None if os.environ.get("ITM_TRACEBACK") else diagnose(error, command, arguments)
     return error if wrong is None else ValueError(wrong)
@@ -125,7 +125,7 @@ def tell(error: Exception) -> str:
         The error in one line.
     """
     if isinstance(error, InstantiationException) and _is_expected(error.__cause__):
-        error = error.__cause__  # type: ignore[assignment]  # says enough without the call's name
+        error = error.__cause__  # type: ignore[assignment]  # enough without the name of the call
     if not _is_expected(error) or os.environ.get("ITM_TRACEBACK"):
         traceback.print_exception(error)
         return f"{type(error).__name__}: {error}".splitlines()[0]
@@ -147,10 +147,10 @@ def _is_expected(error: BaseException | None) -> bool:
 def fail_alone(error: Exception) -> None:
     """End this process if it is one of several; return if it is the only one.
 
-    The others wait in the job that failed, so this process must not continue with the next job of
+    The other processes wait in the failed job, so this one must not continue with the next job of
     a sweep.
     """
-    from itm.utils.distributed import rank_and_size  # late, since it brings torch
+    from itm.utils.distributed import rank_and_size  # late, because it loads torch
 
     rank, processes = rank_and_size()
     if processes > 1:

@@ -1,4 +1,4 @@
-"""Check the options of `itm.evaluate` before it scores, which may take minutes."""
+"""Check the options of `itm.evaluate` before scoring starts, which may take minutes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from itm.utils.checks import check_choice
 if TYPE_CHECKING:
     from itm.data.layout import Split
 
-LEAST_MEMORY = 2**20  # smaller blocks are slow, and the number was probably meant in gigabytes
+LEAST_MEMORY = 2**20  # a smaller number was probably meant in gigabytes
 
 
 def check_options(cfg: DictConfig, split: Split) -> str:
     """Check options against each other and against the split.
 
     Returns:
-        The protocol: the one that was asked for, or the split's own.
+        The protocol: as asked for, else the split's own.
 
     Raises:
-        ValueError: options that contradict each other or the split.
-        FileNotFoundError: no such file of relevance.
+        ValueError: options contradict each other or the split.
+        FileNotFoundError: the file of relevance does not exist.
     """
-    # Late, since they bring torch, which `--help` need not wait for.
+    # Late, because they load torch, and `--help` should not wait for it.
     from itm.metrics.protocols import check_size
     from itm.metrics.rerank import METHODS
     from itm.models.cvse.transductive import PUBLISHED
@@ -49,8 +49,6 @@ def check_options(cfg: DictConfig, split: Split) -> str:
         check_choice("rerank", method, METHODS)
     if cfg.rerank_beta <= 0:
         raise ValueError(f"rerank_beta={cfg.rerank_beta} must be above 0; 20 suits cosines")
-    if cfg.transductive is not None and cfg.transductive not in PUBLISHED:
-        raise ValueError(
-            f"transductive={cfg.transductive} must be {' or '.join(PUBLISHED)}, whose rule to use"
-        )
+    if cfg.transductive is not None:
+        check_choice("transductive", cfg.transductive, tuple(PUBLISHED))
     return protocol

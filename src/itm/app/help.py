@@ -1,4 +1,4 @@
-"""Print the options of a command with defaults and meanings, which the comments in `conf/` hold."""
+"""Describe the options of a command: defaults, and meanings from the comments in `conf/`."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _intro(path: Path) -> list[str]:
 
 
 def meanings(path: Path, group: str) -> dict[str, str]:
-    """Map the full names of options to the comments behind them, those of inherited files too."""
+    """Map the full names of options to the comments after them, inherited files included."""
     text = path.read_text(encoding="utf-8")
     package = re.match(r"# @package (\S+)", text)
     stack: list[str] = [group] if group else []
@@ -118,7 +118,7 @@ def meanings(path: Path, group: str) -> dict[str, str]:
 
 
 def _names(node: Any, prefix: str = "") -> list[str]:
-    """List options by full name; keys that Hydra reads, such as _target_, are none."""
+    """List options by full name, without keys that Hydra reads, such as _target_."""
     names = []
     for key, value in node.items():
         if str(key).startswith("_"):
@@ -129,7 +129,7 @@ def _names(node: Any, prefix: str = "") -> list[str]:
 
 
 def _value(cfg: DictConfig, name: str) -> str:
-    """Write a value as one types it; references are followed where Hydra is not needed."""
+    """Format a value as on the command line; follow references that need no Hydra."""
     try:
         value = OmegaConf.select(cfg, name, throw_on_missing=True)
     except OmegaConfBaseException:

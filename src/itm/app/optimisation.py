@@ -21,7 +21,7 @@ def build_optimizer(cfg: DictConfig) -> Any:
     """Return a function of parameter groups that makes the optimiser.
 
     Raises:
-        ValueError: no optimiser, or an argument that the class does not take.
+        ValueError: there is no optimiser, or its class does not take an argument.
     """
     if cfg.get("optimizer") is None:
         raise ValueError(
@@ -35,10 +35,10 @@ def build_optimizer(cfg: DictConfig) -> Any:
 def build_schedule(cfg: DictConfig) -> Schedule | None:
     """Return the learning-rate schedule; None for a constant rate.
 
-    `interval` and `monitor` of its node tell when it steps; all other options belong to its class.
+    `interval` and `monitor` of its node set when it steps; all other options belong to its class.
 
     Raises:
-        ValueError: an argument that the class does not take.
+        ValueError: the class does not take an argument.
     """
     from itm.training.optim import Schedule  # late, like all that imports torch
 
@@ -53,10 +53,10 @@ def build_schedule(cfg: DictConfig) -> Schedule | None:
 
 
 def check_optimisation(matcher: Any, trainer: Any) -> None:
-    """Make optimiser and schedule for one number, so that wrong values show before training.
+    """Make optimiser and schedule for a dummy parameter, so that wrong values fail before training.
 
     Raises:
-        ValueError: a value that a class refuses, or a training of unknown length.
+        ValueError: a class refuses a value, or the length of the training is unknown.
     """
     import torch
 
@@ -79,10 +79,10 @@ def check_optimisation(matcher: Any, trainer: Any) -> None:
 
 
 def check_used(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Check that the values that recipes set have an effect where the user gives them.
+    """Check that the top-level values of a recipe have an effect if the user gives them.
 
     Raises:
-        ValueError: such as `step_size=5 scheduler=cosine`.
+        ValueError: a value has none, as in `step_size=5 scheduler=cosine`.
     """
     text = OmegaConf.to_yaml(cfg)
     for option in overrides:
@@ -110,7 +110,7 @@ def _plain(node: Any, name: str) -> DictConfig:
 
 
 def _check_arguments(node: DictConfig, name: str) -> None:
-    """Find arguments that a class does not take, which would fail only when training starts."""
+    """Refuse arguments that a class does not take; they would fail only when training starts."""
     taken = inspect.signature(target(node)).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
         return

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-# Options that hold text in the user's words: every character counts, quotes too.
+# Options that hold free text: every character counts, quotes included.
 TEXT = ("query", "caption", "image")
 
 # Options of all commands that hold a path, a list of paths, or a name that may be a path.
@@ -24,7 +24,7 @@ PATHS = (
     "hydra.sweep.dir",
 )  # fmt: skip
 LISTS = ("checkpoint", "similarity", "runs")
-NUMBERS = ("model.pos_weight", "loss.pos_weight")  # may be a number or a list of numbers, too
+NUMBERS = ("model.pos_weight", "loss.pos_weight")  # may also be a number or a list of numbers
 
 KEYWORDS = ("null", "true", "false")
 PLAIN = re.compile(r"[A-Za-z_/.][\w/.\-+@%]*", re.ASCII)  # Hydra reads these characters as they are
@@ -34,12 +34,12 @@ SWEEPS = re.compile(r"(choice|glob|range|interval|tag|shuffle|sort)\(.*\)")
 def quote(argument: str, sweeps: bool = False) -> str:
     """Quote the value of an option in `TEXT` or `PATHS`, so that Hydra keeps its characters.
 
-    A path may also be null, true or false, contain references such as ${now:%Y}, or be quoted
-    already. A leading ~ becomes the home folder.
+    A path may also be null, true or false, contain references such as ${now:%Y}, or already be
+    quoted. A leading ~ becomes the home folder.
 
     Args:
         argument: one argument of the command line.
-        sweeps: commas separate the values of a sweep, unless a file of the whole name exists.
+        sweeps: commas separate the values of a sweep, unless a file with the whole name exists.
 
     >>> quote("query=a dog, two cats"), quote("data.root=data (1)"), quote("top=3")
     ("query='a dog, two cats'", "data.root='data (1)'", 'top=3')
@@ -84,7 +84,7 @@ def _path(value: str) -> str:
 
 def _is_plain(value: str) -> bool:
     try:
-        float(value)  # a folder 2024 is no number
+        float(value)  # a folder may be named 2024
     except ValueError:
         return PLAIN.fullmatch(value) is not None
     return False

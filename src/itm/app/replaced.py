@@ -1,4 +1,4 @@
-"""Replace earlier runs (`overwrite=true`): put them aside, delete them when the new run begins."""
+"""Replace earlier runs (`overwrite=true`): move them aside, and delete them once a run begins."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _waiting: list[Path] = []  # run folders whose earlier run is put aside
 
 
 def put_aside(folders: Sequence[Path]) -> None:
-    """Move the files of earlier runs aside until `settle`, at the latest at the end of the process.
+    """Move the files of earlier runs aside until `settle` or the end of the process.
 
     Raises:
-        ValueError: a folder without run.json: `itm.train` did not write what it holds.
+        ValueError: a folder has no run.json, so `itm.train` did not write it.
     """
     for folder in folders:
         if not (folder / "run.json").is_file():
@@ -39,7 +39,7 @@ def put_aside(folders: Sequence[Path]) -> None:
 
 
 def settle() -> None:
-    """Delete what was put aside if a new run began (wrote run.json), else put it back."""
+    """Delete the files moved aside if a new run began (wrote run.json), else restore them."""
     began = any((folder / "run.json").is_file() for folder in _waiting)
     for folder in _waiting:
         if (folder / ASIDE).is_dir():
@@ -48,7 +48,7 @@ def settle() -> None:
 
 
 def recover(folder: Path) -> None:
-    """Finish what a process that was killed left undone in a run folder."""
+    """Finish in a run folder what a killed process left undone."""
     if (folder / ASIDE).is_dir() and folder.resolve() not in _waiting:
         _delete(folder) if (folder / "run.json").is_file() else _restore(folder)
 
@@ -59,7 +59,7 @@ def _delete(folder: Path) -> None:
 
 def _restore(folder: Path) -> None:
     for path in list((folder / ASIDE).iterdir()):
-        new = folder / path.name  # of the run that failed before it began
+        new = folder / path.name  # from the run that failed before it began
         shutil.rmtree(new) if new.is_dir() else new.unlink(missing_ok=True)
         path.rename(new)
     (folder / ASIDE).rmdir()

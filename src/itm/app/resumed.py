@@ -1,4 +1,4 @@
-"""The options of a resumed run: recorded ones, new ones, and which of them may differ."""
+"""Combine the recorded options of a resumed run with new ones, and check which may differ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from itm.app.choices import SHARED, default_choices, rewrite_choices
 from itm.app.config import compose
 from itm.utils.manifest import unsealed
 
-# A resumed run may change these. All others decide about weights, words and batches.
+# A resumed run may change these. All others affect weights, words or batches.
 FREE = (
     "max_epochs", "gradient_clip_val", "margin", "warmup_steps", "warmup_epochs", "lr",
     "weight_decay", "step_size", "gamma",
@@ -45,11 +45,11 @@ PLANNED = (
 def with_recorded(arguments: list[str], folder: Path) -> list[str]:
     """Add the options recorded in a run folder, and the folder itself.
 
-    An option that is given again wins over the recorded one. If it chooses another file of a group,
-    or another class of a node, the recorded options of that group do not apply any more.
+    An option that is given again replaces the recorded one. If it chooses another file of a group,
+    or another class of a node, the recorded options of that group no longer apply.
     """
     recorded = read_recorded(folder)
-    given = {key_of(a) for a in arguments} | {"sweep"}  # one job of a sweep, not all
+    given = {key_of(a) for a in arguments} | {"sweep"}  # resume one job of a sweep, not all
     given |= {SHARED[key] for key in given if key in SHARED}
     given |= {key for key, full in SHARED.items() if full in given}
     dropped = {key.partition(".")[0] for key in given if key.endswith("._target_")}
@@ -66,7 +66,7 @@ def with_recorded(arguments: list[str], folder: Path) -> list[str]:
     ]
     where = quote(f"hydra.run.dir={folder}")
     at = next(i for i, a in enumerate(arguments) if key_of(a) == "resume")
-    # Together: options of argparse may stand around them.
+    # Adjacent, because argparse options may come before and after.
     return [*arguments[:at], *kept, where, *arguments[at:]]
 
 
@@ -74,8 +74,8 @@ def read_recorded(folder: Path) -> list[str]:
     """Read the options of a run.
 
     Raises:
-        FileNotFoundError: no run.json.
-        ValueError: a damaged run.json.
+        FileNotFoundError: run.json does not exist.
+        ValueError: run.json is damaged.
     """
     path = folder / "run.json"
     if not path.is_file():
@@ -99,11 +99,11 @@ def check_changes(before: Sequence[str], now: Sequence[str]) -> None:
     """Compare a run's options with those that it is resumed with; print what changes.
 
     Raises:
-        ValueError: an option changes that a resumed run cannot change.
+        ValueError: an option differs that a resumed run cannot change.
     """
     old, new = _composed(before, now), _composed(now, now)
     if old is None or new is None:
-        return  # a wrong option: Hydra, which comes next, says so
+        return  # a wrong option; Hydra reports it next
     changes = _changes(old, new)
     kind = str((new.get("scheduler") or {}).get("_target_")).rpartition(".")[2]
     shown = {name: f"{name} {a} -> {b}" for name, (a, b) in changes.items()}
@@ -124,8 +124,8 @@ def _is_fixed(name: str, values: tuple[Any, Any], schedule: str) -> bool:
     """Tell whether a resumed run cannot change an option.
 
     Args:
-        name: of the option.
-        values: the recorded and the new one.
+        name: name of the option.
+        values: the recorded and the new value.
         schedule: name of the schedule's class.
     """
     if name in FIXED or not any(f"{name}.".startswith(f"{free}.") for free in FREE):

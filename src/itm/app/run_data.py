@@ -1,4 +1,4 @@
-"""Before Hydra reads the command line: take the data of the run that a checkpoint comes from.
+"""Take the data options of a checkpoint's run before Hydra reads the command line.
 
 `itm.evaluate`, `search`, `explain` and `localise` work on the data that the run was tested on,
 unless the command line says otherwise. A run may come from anywhere, so its record gives plain
@@ -23,7 +23,7 @@ from itm.runs.plain_files import read_record, read_yaml, run_of
 
 SCENES = ("images", "regions", "width", "noise", "seed")  # numbers
 WRITE_SCENES = "itm.scenes.write_scenes"
-TEXT = ("query", "caption", "image")  # options that hold text in the user's words
+TEXT = ("query", "caption", "image")  # options that hold free text
 NAME = re.compile(r"[\w.\-]+", re.ASCII)
 QUESTIONS = ("-h", "--help", "-c", "--cfg", "-i", "--info", "--hydra-help", "--version")
 
@@ -31,13 +31,13 @@ QUESTIONS = ("-h", "--help", "-c", "--cfg", "-i", "--info", "--hydra-help", "--v
 def use_run_data(arguments: Sequence[str]) -> list[str]:
     """Add the data options of the run to a command line that names a checkpoint.
 
-    Of a run folder without best.ckpt, last.ckpt is taken. Both are said in a line.
+    Use last.ckpt of a run folder without best.ckpt. Print a line about either.
 
     Args:
         arguments: as `itm.app.arguments.read_arguments` returns them.
 
     Raises:
-        ValueError: several checkpoints of runs on different data, or data that is no longer there.
+        ValueError: the runs of several checkpoints used different data, or the data is gone.
     """
     given = _parsed(arguments)
     arguments = [_as_typed(a, given) for a in arguments]
@@ -62,7 +62,7 @@ def use_run_data(arguments: Sequence[str]) -> list[str]:
             f"these checkpoints were tested on different data, {told}: give data= and data.root="
         )
     print(printable(f"data of the run: {' '.join(_typed(options[0]))}"))
-    arguments[at:at] = _typed(options[0])  # together: options of argparse may stand around them
+    arguments[at:at] = _typed(options[0])  # adjacent: argparse options may surround them
     return arguments
 
 
@@ -83,7 +83,7 @@ def check_result_folder(
 
 
 def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
-    """Read the options of a command line; those that do not parse are left to Hydra."""
+    """Read the options of a command line; leave those that do not parse to Hydra."""
     parser, given = OverridesParser.create(), {}
     for argument in arguments:
         if "=" in argument and argument[0] not in "-~":
@@ -186,7 +186,7 @@ def _scenes(root: dict[str, Any]) -> dict[str, str]:
 
 
 def _folder(root: Any, cwd: Any, run: Path) -> str | None:
-    """Find the data folder; results.json knows it if the configuration has a reference."""
+    """Find the data folder; if the configuration has a reference, read it from results.json."""
     if isinstance(root, str) and "${" not in root:
         folder = Path(root).expanduser()
         there = Path(str(cwd)) / folder

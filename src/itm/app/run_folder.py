@@ -26,12 +26,12 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
         arguments: of `itm.train`, as `itm.app.arguments.read_arguments` returns them.
 
     Returns:
-        The arguments of the run; new options win over the recorded ones.
+        The arguments of the run; new options replace recorded ones.
 
     Raises:
         FileNotFoundError: `resume=` names a place without a checkpoint or without run.json.
-        ValueError: an option that a resumed run cannot change, or a folder that holds a run
-            already, or that another process writes to.
+        ValueError: a resumed run cannot change an option, the folder already holds a run, or
+            another process writes to it.
     """
     arguments = list(arguments)
     if any(a in ("-c", "--cfg", "-i", "--info", "--hydra-help") for a in arguments):
@@ -83,16 +83,16 @@ def _use_sweep_folder(arguments: Sequence[str], overwrite: bool, resumes: bool) 
 def _make_room(
     folders: Sequence[Path], overwrite: bool, option: str, differences: str = ""
 ) -> None:
-    """Put earlier runs aside, if that was asked for.
+    """Move earlier runs aside if `overwrite` is set.
 
     Args:
-        folders: of the runs.
-        overwrite: whether it was asked for.
-        option: names the folder on the command line.
+        folders: folders of the runs.
+        overwrite: whether to replace them.
+        option: option that names the folder on the command line.
         differences: how the options of the runs differ from the new ones, for the message.
 
     Raises:
-        ValueError: it was not asked for, or `itm.train` did not write what is there.
+        ValueError: it is not set, or `itm.train` did not write the files.
     """
     if not overwrite:
         raise ValueError(
@@ -103,7 +103,7 @@ def _make_room(
 
 
 def _differences(folder: Path, arguments: Sequence[str]) -> str:
-    """Say which options the run in a folder has (-) and which the new run has (+) in its place."""
+    """Say which options only the run in a folder has (-), and which only the new run has (+)."""
     try:
         recorded = read_recorded(folder)
     except (OSError, ValueError):
@@ -117,23 +117,23 @@ def _differences(folder: Path, arguments: Sequence[str]) -> str:
 
 
 def _is_first_process() -> bool:
-    """Tell by what launchers set: Lightning's own, torchrun, SLURM."""
+    """Tell whether this is the first process, by variables of Lightning, torchrun and SLURM."""
     names = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def _check_checkpoint(given: str) -> None:
-    from itm.training.resume import find_checkpoint  # late, since it brings Lightning
+    from itm.training.resume import find_checkpoint  # late, because it loads Lightning
 
-    with redirect_stdout(io.StringIO()):  # the run itself says which one it takes
+    with redirect_stdout(io.StringIO()):  # the run itself prints which one it uses
         find_checkpoint(given, Path(given))
 
 
 def _lock(folder: Path) -> None:
-    """Keep a folder for this process until it ends.
+    """Lock a folder until this process ends.
 
     Raises:
-        ValueError: another process has it.
+        ValueError: another process has locked it.
     """
     try:
         import fcntl

@@ -1,4 +1,4 @@
-"""Find the data folder and the split that a command works on, and the judgements of its images."""
+"""Find the data folder and the split of a command, and the judgements of its images."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from itm.data.layout import Split
     from itm.metrics.eccv import Tables
 
-# Imports are late where they bring torch, which `--help` need not wait for.
+# Imports that load torch are late, so that `--help` does not wait for them.
 
 
 def find_root(data: DictConfig, what: str) -> Path:
-    """Find the folder of a data set; generated data is written first.
+    """Find the folder of a data set; write it first if the data is generated.
 
     Args:
         data: the group `data` of a configuration.
-        what: what to look for in the folder, for the message.
+        what: content of the folder, for the message.
 
     Raises:
-        ValueError: no data.root.
+        ValueError: `data.root` is missing.
     """
     if OmegaConf.is_missing(data, "root"):
         raise ValueError(f"this data set needs data.root=DIR, {what}")
@@ -39,7 +39,7 @@ def find_split(cfg: DictConfig) -> Split:
     """Read the split to score: `data.split`, or the data set's test split.
 
     Raises:
-        ValueError: no data.root.
+        ValueError: `data.root` is missing.
     """
     from itm.data.layout import read_split
 
@@ -53,7 +53,7 @@ def split_tables(split: Split) -> Tables:
     """Load the ECCV Caption tables for the scores of a split (`eccv=true`).
 
     Raises:
-        FileNotFoundError: they are not installed.
+        FileNotFoundError: the tables are not installed.
         ValueError: the split is not COCO 5K.
     """
     from itm.metrics.eccv import load_tables
@@ -70,10 +70,10 @@ def split_tables(split: Split) -> Tables:
 
 
 def split_codes(instances: str | Path, split: Split) -> np.ndarray:
-    """Read the (N, K) object categories of a COCO split, whose ids hold image numbers (`pmrp=`).
+    """Read the object categories (N, K) of a COCO split by the image numbers in its ids (`pmrp=`).
 
     Raises:
-        ValueError: the split has no ids, or an id without a number.
+        ValueError: the split has no ids, or an id has no number.
     """
     from itm.metrics.pmrp import category_codes
 

@@ -1,4 +1,4 @@
-"""The Hydra callback that ends a sweep with one table over all jobs."""
+"""Print a table over all jobs when a sweep ends (a Hydra callback)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from itm.utils.files import write_text
 
 
 class Summary(Callback):
-    """Print a line per finished job and one table over all, also as CSV, Markdown and a plot."""
+    """Print a line per finished job and a table of all; write it as CSV, Markdown and a plot."""
 
     def __init__(self) -> None:
         self._earlier: dict[Path, int] = {}  # jobs of an earlier sweep in the same folder
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the jobs of an earlier sweep."""
+        """Record the jobs of an earlier sweep."""
         from itm.runs.sweep import job_times  # late, see below
 
         self._earlier = job_times(Path(config.hydra.sweep.dir))
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
-        """Print what a job of a sweep reached."""
+        """Print the result of a job."""
         from itm.runs.sweep import FAILURE  # late: every run makes this callback before it starts
 
         hydra: Any = config.get("hydra") or {}

@@ -1,7 +1,7 @@
 """Explain a wrong option after a command has failed: an unknown name, a word in place of a number.
 
-Hydra's own message advises "to append to your config use +key", and then a misspelt option would
-silently do nothing.
+Hydra's own message advises "to append to your config use +key", which would turn a misspelt option
+into one without effect.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def diagnose(error: Exception, command: str, arguments: Sequence[str]) -> str | 
     if isinstance(error, MissingConfigException):
         return _missing_file(error)
     if isinstance(error, OSError | ImportError):
-        return None  # says itself what is wrong
+        return None  # the message says what is wrong
     try:
         options = OverridesParser.create().parse_overrides(
             [a for a in arguments if "=" in a and a[0] not in "-+~"]

@@ -1,4 +1,4 @@
-"""Open .npy files, and read their rows in a way that survives changes of the file."""
+"""Open .npy files, and read their rows safely even if the file changes."""
 
 from __future__ import annotations
 

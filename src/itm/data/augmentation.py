@@ -21,7 +21,7 @@ STREAM = 2  # sets the draws apart from those of order and noise, which share th
 
 
 def keep_regions(draws: np.ndarray, rate: float) -> np.ndarray:
-    """Mark the regions that stay: those whose draw is above the rate.
+    """Mark the regions that stay, because their draw is above the rate.
 
     Args:
         draws: uniform numbers (R,) in [0, 1).
@@ -71,10 +71,10 @@ class Augmentation:
     """Draw what is left out of training images and captions.
 
     Args:
-        vocab: the words; knows <mask> if `word_drop` is above 0.
+        vocab: the vocabulary; needs <mask> if `word_drop` is above 0.
         region_drop: share of the regions to leave out.
         word_drop: share of the words to mask, replace or remove.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Raises:
         ValueError: the vocabulary cannot drop words.

@@ -1,4 +1,4 @@
-"""Boxes x1, y1, x2, y2 with y pointing down: pixels and fractions, overlap, union."""
+"""Check, convert and compare boxes x1, y1, x2, y2 in pixels or fractions; y points down."""
 
 from collections.abc import Sequence
 
@@ -32,21 +32,22 @@ def check_boxes(
 ) -> int:
     """Check that boxes (..., 4) are finite and lie in their picture as x1, y1, x2, y2.
 
-    Rounding may carry a box out of the picture by a pixel or 5 %. Boxes of pixels cannot be checked
-    against a picture of unknown size.
+    A box may exceed the picture by a pixel or 5 %, because detectors round. Boxes in pixels are not
+    compared with a picture of unknown size.
 
     Args:
         boxes: x1, y1, x2, y2 in pixels or fractions.
         size: width and height of the picture, or None if unknown.
-        where: begins the message.
-        pixels: whether the boxes are in pixels; None = if `in_pixels` says so.
+        where: beginning of the message.
+        pixels: whether the boxes are in pixels; None = as `in_pixels` tells.
 
     Returns:
         The number of boxes that end before they begin; they overlap nothing.
 
     Raises:
-        ValueError: NaN, infinite values, boxes outside of the picture, or boxes that are
-            x, y, width, height: some end before they begin, but read so, all lie in the picture.
+        ValueError: a value is NaN or infinite, a box lies outside of the picture, or the boxes seem
+            to be x, y, width, height: some end before they begin, and all lie in the picture if
+            they are read as such.
     """
     boxes = np.asarray(boxes, np.float64)
     if not np.isfinite(boxes).all():
@@ -80,8 +81,8 @@ def _shown(box: np.ndarray) -> str:
 def overlaps(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Compute intersection over union: (..., R, 4) with (..., 4) -> (..., R).
 
-    Boxes reach up to their edges, so that their width is x2 - x1; `edges` converts boxes of
-    inclusive pixels. A box without area overlaps nothing.
+    Coordinates are edges, so the width of a box is x2 - x1; `edges` converts boxes of inclusive
+    pixels. A box without area overlaps nothing.
     """
     boxes, truth = np.asarray(boxes, np.float64), np.asarray(truth, np.float64)[..., None, :]
     low, high = (
@@ -104,8 +105,8 @@ def around(boxes: Sequence[Sequence[float]]) -> Box:
 
 
 def edges(boxes: np.ndarray) -> np.ndarray:
-    """Convert boxes of inclusive pixels to boxes up to their edges.
+    """Convert boxes of inclusive pixels to edges, which adds 1 to x2 and y2.
 
-    Their overlap is then the usual one of inclusive pixels, "+ 1" on widths and heights.
+    Overlaps then agree with code that adds 1 to widths and heights of inclusive pixels.
     """
     return np.asarray(boxes, np.float64) + np.array([0, 0, 1, 1])

@@ -16,7 +16,7 @@ def read_captions(path: Path) -> list[str]:
     caption.
 
     Raises:
-        ValueError: a line that shows nothing, or bytes that are not UTF-8, with the line's number.
+        ValueError: a line is blank or not UTF-8; the message gives its number.
         OSError: the file cannot be read.
     """
     lines = path.read_bytes().removeprefix(BOM_UTF8).split(b"\n")

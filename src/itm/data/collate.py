@@ -26,7 +26,7 @@ class Reader:
     """Read rows of a split into tensors; each split has one reader.
 
     Args:
-        split: the files.
+        split: split to read.
         vocab: the vocabulary that encodes captions.
         labels: (N, K) labels of the images, or None.
         concepts: (M, K) concept labels of the captions, or None.
@@ -34,7 +34,7 @@ class Reader:
         vectors: (M, F) sentence vectors, or None.
         features: read the features; False if they are looked up on the device.
         caption_image: (M,) image of each caption, where it differs from the split's.
-        augmentation: what training batches leave out, or None.
+        augmentation: augmentation of training batches, or None.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Reader:
         self.augmentation = augmentation
 
     def images(self, rows: Sequence[int], kept: list[np.ndarray] | None = None) -> Images:
-        """Some images; `kept` marks the regions (R,) of each that augmentation lets stay."""
+        """Read some images; `kept` marks the regions (R,) of each image that augmentation keeps."""
         if not self.features:
             return row_numbers(self.split, list(rows), kept)
         features = self.split.images(np.asarray(rows))
@@ -75,9 +75,9 @@ class Reader:
         image: Sequence[int] | None = None,
         tokens: list[list[int]] | None = None,
     ) -> Captions:
-        """Some captions; `image` is the row of each one's image in the batch, else in the split.
+        """Read some captions; `image` is the row of the image in the batch, else in the split.
 
-        `tokens` replaces the ids of the captions, after augmentation.
+        `tokens` replaces the ids of the captions after augmentation.
         """
         index = np.asarray(rows)
         own = self.caption_image[index]
@@ -95,7 +95,7 @@ class Reader:
         )
 
     def pairs(self, rows: Sequence[int]) -> Pairs:
-        """A training batch of captions, longest first, each with its image."""
+        """Make a training batch of captions, longest first, each with its image."""
         tokens, kept = self._augmented(rows)
         order = sorted(range(len(rows)), key=lambda k: -len(tokens[k]))
         rows, tokens = [rows[k] for k in order], [tokens[k] for k in order]
@@ -108,7 +108,7 @@ class Reader:
         return Pairs(self.images(own.tolist(), kept), captions, relevance, self.target(rows))
 
     def groups(self, rows: Sequence[int]) -> Pairs:
-        """A batch with several captions per image: runs of one image share its row."""
+        """Make a batch in which consecutive captions of the same image share its row."""
         tokens, kept = self._augmented(rows)
         own = self.caption_image[list(rows)]
         new = np.concatenate([[True], own[1:] != own[:-1]])
@@ -121,9 +121,9 @@ class Reader:
         return Pairs(self.images(own[new].tolist(), kept), captions, relevance, self.target(rows))
 
     def _augmented(self, rows: Sequence[int]) -> tuple[list[list[int]], list[np.ndarray] | None]:
-        """Ids of the captions and masks (R,) of their images' regions, after augmentation.
+        """Return ids of the captions and masks (R,) of their images' regions after augmentation.
 
-        The draws follow the place of each row in the epoch, which the sampler's `Rows` tell.
+        The draws depend on the place of each row in the epoch, which the sampler's `Rows` hold.
         """
         if self.augmentation is None:
             return [self.tokens[row] for row in rows], None

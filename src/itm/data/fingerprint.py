@@ -1,4 +1,4 @@
-"""Recognise by content the data that a run was trained on, so that resuming notices other data."""
+"""Identify the training data of a run by content, so that resuming notices other data."""
 
 from __future__ import annotations
 

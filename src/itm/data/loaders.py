@@ -1,4 +1,4 @@
-"""Loaders over a reader: training batches in a sampler's order, evaluation sides one by one."""
+"""Make loaders: training batches in the order of a sampler; images and captions to evaluate."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +13,9 @@ from itm.utils.distributed import rank_and_size
 
 
 class WholeBatches(Dataset):
-    """Hand the rows of a batch to the collate function as the sampler made them.
+    """Pass the rows of a batch from the sampler to the collate function unchanged.
 
-    A loader would otherwise copy them to a list, which has no place in the epoch.
+    A loader would otherwise copy them to a list, which does not know its place in the epoch.
     """
 
     def __init__(self, size: int):
@@ -45,10 +45,10 @@ def training_loader(reader: Reader, sampler: PairSampler, options: Loading) -> P
 def evaluation_loaders(
     reader: Reader, options: Loading, in_order: bool = False
 ) -> list[DataLoader]:
-    """Two loaders: images once, captions once.
+    """Make two loaders, one over images and one over captions.
 
-    Each process gets its own share. Captions come by length, so that batches have little padding;
-    `in_order` keeps the order of the file, so that the first batches belong to the first images.
+    Each process gets its own share. Captions are sorted by length to reduce padding; `in_order`
+    keeps the order of the file, so that the first batches belong to the first images.
     """
     rank, processes = rank_and_size()
     images = np.arange(reader.split.num_images)[rank::processes]

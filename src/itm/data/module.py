@@ -129,7 +129,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             user.take_data(self, stage)
 
     def forget_readers(self) -> None:
-        """Make the readers anew when they are next used, after a change of words or needs."""
+        """Discard the readers after a change of words or needs; they are made again when used."""
         self._readers.clear()
 
     def _check_sources(self) -> None:
@@ -231,12 +231,12 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         return training_loader(self.reader("train"), self.train_sampler(), self)
 
     def val_dataloader(self) -> list[DataLoader]:
-        """Two loaders: images once, captions once."""
+        """Return two loaders, one over images and one over captions."""
         limit = None if self.trainer is None else self.trainer.limit_val_batches
         return evaluation_loaders(self.reader("val"), self, in_order=_leaves_out(limit))
 
     def test_dataloader(self) -> list[DataLoader]:
-        """Two loaders: images once, captions once."""
+        """Return two loaders, one over images and one over captions."""
         limit = None if self.trainer is None else self.trainer.limit_test_batches
         return evaluation_loaders(self.reader("test"), self, in_order=_leaves_out(limit))
 
@@ -260,7 +260,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         return look_up(batch, self._tables[stage])
 
     def fingerprint(self) -> dict[str, str]:
-        """Return what tells these data from others, see `itm.data.fingerprint`."""
+        """Return hashes that identify these data, see `itm.data.fingerprint`."""
         if self._fingerprint is None:
             self._fingerprint = fingerprint(self)
         return self._fingerprint
@@ -278,5 +278,5 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
 
 
 def _leaves_out(limit: int | float | None) -> bool:
-    """Whether a trainer's limit may leave out batches: a number of them, or a share below 1."""
+    """Tell whether a trainer's limit, a number or share of batches, may leave out some."""
     return limit is not None and (isinstance(limit, int) or limit < 1)

@@ -10,7 +10,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-FEW = 0.05  # the share of names that both of two files may lose before it is an error
+FEW = 0.05  # share of names that two files may both lose without an error
 ENDINGS = re.compile(
     r"(\.(jpe?g|jfif|png|gif|bmp|webp|tiff?|avif|npy|npz|pth?|pkl|json|txt|xml))+$", re.I
 )
@@ -131,7 +131,7 @@ def _number(name: str) -> tuple[str, int] | None:
 
 
 def report_lost(*sides: tuple[str, Sequence[str], int], partial: bool = False) -> None:
-    """Print the names of two files that have no partner in the other one.
+    """Print the names in two files that have no partner in the other file.
 
     A file may cover a part of the other: the captions of a corpus with some of its pictures. Two
     files that both lose names usually do not belong together.

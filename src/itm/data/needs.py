@@ -1,7 +1,7 @@
-"""What a matcher asks of the data module that a trainer attaches it to.
+"""Define what a matcher asks of the data module of its trainer.
 
 `RegionDataModule.setup` asks the trainer's module for its `DataNeeds` and hands itself over when
-the word lists are made, so nobody has to repeat in Python what model and loss read.
+the word lists are made, so Python code need not repeat what model and loss read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class DataNeeds(NamedTuple):
     Attributes:
         names: "labels", "concepts" and "relevance", as in `Loading.needs`.
         sentences: captions per image in a batch.
-        vectors: the text encoder reads sentence vectors.
+        vectors: whether the text encoder reads sentence vectors.
         vocab: the matcher's vocabulary; None = the data module makes one.
         labels: the matcher's label vocabulary, or None.
         concepts: the matcher's concept vocabulary, or None.
@@ -58,8 +58,8 @@ def find_user(trainer: Any) -> DataUser | None:
 def adopt(data: RegionDataModule, needs: DataNeeds) -> None:
     """Add the needs of a matcher to the options of a data module.
 
-    A matcher that already has word lists brings them, because its weights make sense with no
-    others; a list that the data module was given a file for is compared later.
+    Word lists that the matcher already has are kept, because its weights only make sense with
+    them. If the data module was given a file for such a list, the two are compared later.
     """
     before = set(data.needs), data.vectors, _lists(data)
     data.needs = sorted({*data.needs, *needs.names})
@@ -80,7 +80,7 @@ def _lists(data: RegionDataModule) -> list[int]:
 
 
 def same_words(mine: Any, other: Any) -> bool:
-    """Whether two word lists hold the same, whatever file or tagger they came from."""
+    """Tell whether two word lists have the same content, whatever their file or tagger."""
     return mine is other or content(mine.state()) == content(other.state())
 
 

@@ -1,4 +1,4 @@
-"""Noisy correspondence: training captions that belong to another image than they are told.
+"""Make noisy correspondence: assign training captions to wrong images.
 
 Two protocols are in use. Huang et al., NeurIPS 2021 (NCR) shuffle the images of single captions;
 Qin et al., ACM MM 2022 (DECL) shuffle images with their whole block of captions.
@@ -16,14 +16,14 @@ UNITS = ("caption", "image")
 
 
 def shuffled_images(split: Split, ratio: float, seed: int, by: str = "caption") -> np.ndarray:
-    """Shuffle the images of a share of the captions among each other.
+    """Shuffle the images of a share of the captions.
 
     Args:
         split: N images, M captions.
         ratio: share of the captions, or of the images.
-        seed: of the draw.
-        by: "caption", each caption gets an image by itself; "image", all captions of an image get
-            the same other one.
+        seed: seed of the shuffle.
+        by: "caption" assigns each caption alone; "image" assigns all captions of an image to the
+            same other image.
 
     Returns:
         (M,) image of each caption.
@@ -38,17 +38,17 @@ def shuffled_images(split: Split, ratio: float, seed: int, by: str = "caption") 
 def read_noise(path: str | Path, split: Split) -> np.ndarray:
     """Read an index file of the papers on noisy correspondence: (M,) image of each caption.
 
-    The .npy file holds integers: the image of each caption (M,), by itself (NCR) or in whole blocks
-    (L2RM); or the image that replaces each image (N,) (DECL). Numbers of N or more in a file (M,)
-    count the images as stored once per caption, as some copies of the features are.
+    The .npy file holds integers: the image of each caption (M,), shuffled alone (NCR) or in whole
+    blocks (L2RM); or the image that replaces each image (N,) (DECL). If a file (M,) holds numbers
+    of N or more, they are rows of features that are stored once per caption.
 
     Args:
         path: the file.
         split: N images, M captions.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: other data, or the file of another split.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file holds other data, or belongs to another split.
     """
     path = Path(path)
     if not path.is_file():
@@ -74,7 +74,7 @@ def read_noise(path: str | Path, split: Split) -> np.ndarray:
 
 
 def describe_noise(image: np.ndarray, split: Split) -> str:
-    """Say how many captions (M,) have another image, and whether whole blocks of captions do."""
+    """Say how many captions (M,) have a wrong image, and whether blocks were shuffled."""
     wrong = int((image != split.caption_image).sum())
     first = np.unique(split.caption_image, return_index=True)[1]
     blocks = bool(

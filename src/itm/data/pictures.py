@@ -1,4 +1,4 @@
-"""Pictures of a split's images: files named by the ids, or drawn scenes."""
+"""Find the pictures of a split's images: files named by the ids, or drawn scenes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMATS = {
     ".bmp": "image/bmp",
     ".tif": "image/tiff",
     ".tiff": "image/tiff",
-    ".svg": "image/svg+xml",  # inside <img> a browser runs none of its scripts
+    ".svg": "image/svg+xml",  # browsers run no scripts of an SVG inside <img>
 }
 
 
@@ -33,11 +33,11 @@ class Pictures:
     `itm.data.names.Names`.
 
     Args:
-        split: where the images come from; its scenes, if it has any, are drawn.
-        folder: of picture files, in place of scenes.
+        split: split of the images; its scenes, if any, are drawn.
+        folder: folder of picture files, used instead of scenes.
 
     Raises:
-        FileNotFoundError: no such folder.
+        FileNotFoundError: the folder does not exist.
         ValueError: no picture in it has the id of an image, or an id could mean two pictures.
     """
 
@@ -65,7 +65,7 @@ class Pictures:
         """Find the file of an image, or draw its scene `width` pixels wide.
 
         Returns:
-            A file, a drawn scene, or None where the image has no picture.
+            A file, a drawn scene, or None if the image has no picture.
 
         Raises:
             ImportError: drawing needs Pillow.
@@ -79,10 +79,10 @@ class Pictures:
         return render(self._scenes[name], size=(width, 3 * width // 4))
 
     def full(self, name: str) -> Image | None:
-        """Read the whole picture of an image, upright; None where it has no picture.
+        """Read the picture of an image in full size, turned upright; None if it has no picture.
 
         Raises:
-            ValueError: a file that is not a picture.
+            ValueError: the file is not a picture.
             ImportError: Pillow is missing.
         """
         found = self.find(name)

@@ -26,7 +26,7 @@ def write_prepared(
     """Write one file into a data folder; it records the hash of the training captions.
 
     Args:
-        kind: "vocab" (words), "concepts" (of CVSE, with how often they occur together), "labels"
+        kind: "vocab" (words), "concepts" (of CVSE, with their co-occurrence), "labels"
             (of CASC and the multi-label loss, counted by image) or "cider" (the CIDEr-D index).
         train: the training split.
         folder: where to write.

@@ -1,6 +1,6 @@
 """Keep the features of a whole split on the device: batches hold row numbers and look them up.
 
-No loader then reads features, and none travel. COCO's training features take 33 GB as float32 and
+Loaders then neither read nor send features. COCO's training features take 33 GB as float32 and
 17 GB in half precision. Under bf16-mixed, bfloat16 loses nothing: the first product of an encoder
 rounds its input to bfloat16 anyway.
 """
@@ -20,13 +20,13 @@ Batch = TypeVar("Batch", Pairs, Images)
 
 
 def row_numbers(split: Split, rows: list[int], kept: list[np.ndarray] | None = None) -> Images:
-    """Images whose regions are left out, (n, 0, F).
+    """Make `Images` that hold row numbers instead of regions, (n, 0, F).
 
     Args:
-        split: the files.
+        split: split of the images.
         rows: n images.
-        kept: for each image the mask (R,) of the regions to take; their numbers are then sent in
-            place of the regions, (n, most, 1).
+        kept: for each image the mask (R,) of the regions to take; the regions are then replaced by
+            their numbers, (n, most, 1).
     """
     if kept is not None:
         return make_images([np.flatnonzero(x)[:, None] for x in kept], rows)
@@ -56,8 +56,8 @@ def read_table(split: Split, device: torch.device, dtype: bool | str) -> Tensor:
     """Read the features (N, R, F) of all distinct images of a split.
 
     Args:
-        split: the files.
-        device: where to put them, block by block.
+        split: split of the images.
+        device: device to copy them to, block by block.
         dtype: "float16", "bfloat16" or "float32"; True = the type of the file.
 
     Raises:

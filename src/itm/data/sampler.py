@@ -11,7 +11,7 @@ class Rows(list[int]):
     """The caption rows of a batch.
 
     Attributes:
-        epoch: of the training.
+        epoch: epoch of the training.
         start: place of the first row in the epoch, over all processes.
     """
 
@@ -20,7 +20,7 @@ class Rows(list[int]):
 
 
 class PairSampler(Sampler[list[int]]):
-    """Batches of caption rows; each epoch is one shuffle of all captions.
+    """Draw batches of caption rows; each epoch is one shuffle of all captions.
 
     Every process draws the same order. Global batch j is the j-th run of `batch_size * processes`
     captions, and each process takes a slice of it: two processes with batch size 64 train on the
@@ -113,7 +113,7 @@ class PairSampler(Sampler[list[int]]):
 
 
 class FixedSampler(PairSampler):
-    """The same batches in every epoch, for `Trainer(overfit_batches=...)`."""
+    """Draw the same batches in every epoch, for `Trainer(overfit_batches=...)`."""
 
     def set_epoch(self, epoch: int) -> None:
         """Keep the shuffle of the first epoch."""
@@ -122,11 +122,11 @@ class FixedSampler(PairSampler):
 class PairLoader(DataLoader):
     """Load the batches of a `PairSampler`; checkpoints store its place in the epoch.
 
-    Only batches that were handed out count; workers may have read further ahead. Reading starts
-    with the first batch of an epoch, after Lightning has set epoch and place.
+    Only batches that the trainer received count; workers may have read further ahead. Reading
+    starts with the first batch of an epoch, after Lightning has set epoch and place.
     """
 
-    position = 0  # batches of the epoch that were handed out
+    position = 0  # batches of the epoch that the trainer received
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         self.position = self._pairs.start

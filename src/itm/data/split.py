@@ -19,8 +19,8 @@ class Split:
     """One split: N images and M captions.
 
     Attributes:
-        name: such as "train".
-        folder: where it was read.
+        name: name of the split, such as "train".
+        folder: folder of its files.
         features: (rows, R, F) or (rows, F) memory map; rows may repeat an image.
         row: (N,) row of `features` of each image.
         captions: M sentences.
@@ -46,25 +46,25 @@ class Split:
 
     @property
     def num_images(self) -> int:
-        """N, distinct images."""
+        """Return N, the number of distinct images."""
         return len(self.row)
 
     @property
     def regions(self) -> int:
-        """R, regions per image."""
+        """Return R, the number of regions per image."""
         return self.features.shape[1] if self.features.ndim == 3 else 1
 
     @property
     def width(self) -> int:
-        """F, feature width."""
+        """Return F, the feature width."""
         return self.features.shape[-1]
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         """Read features of some images: (n, R, F) float32.
 
         Raises:
-            ValueError: a value is NaN or infinite, with file and row; or the file was changed
-                since the split was read.
+            ValueError: a value is NaN or infinite (the message names file and row), or the file was
+                changed since the split was read.
         """
         source = self.features if self.file is None else self.file
         block = np.asarray(source[self.row[rows]], np.float32)
@@ -84,7 +84,7 @@ class Split:
         """Return the captions of each image.
 
         Args:
-            captions: use the first so many captions only, and leave out images without any.
+            captions: use only this many captions, and leave out images without any.
         """
         every: list[list[str]] = [[] for _ in range(self.num_images)]
         for caption, image in list(zip(self.captions, self.caption_image, strict=True))[:captions]:
@@ -102,8 +102,8 @@ class Split:
         """Open `{split}_caps.npy`, precomputed sentence vectors (M, F), as a memory map.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: not a float matrix, or another number of rows than lines.
+            FileNotFoundError: the file does not exist.
+            ValueError: not a float matrix, or its rows differ in number from the captions.
         """
         vectors = self._vectors()[1]
         return (
@@ -176,7 +176,7 @@ def find_row(split: Split, image: str | int | None) -> int:
     """Find the row of an image by its id, else by its row number; the first row by default.
 
     Ids are found in all forms that `itm.data.names.Names` knows. If ids are numbers themselves,
-    row numbers are not accepted: 17 would be the image in row 17 for want of the image 17.
+    row numbers are not accepted: if there is no image 17, 17 must not mean the image in row 17.
 
     Raises:
         ValueError: no such id or number, or an id that could mean two images.

@@ -12,7 +12,7 @@ from itm.data.layout import read_array
 from itm.features.records import Record
 from itm.utils.archive import read_npz
 
-FEATURES = ("features", "feature", "feat", "x", "arr_0")  # of the public extractors
+FEATURES = ("features", "feature", "feat", "x", "arr_0")  # names in files of public extractors
 BOXES = ("boxes", "bbox", "box")
 SIZE = ("image_w", "image_h")
 
@@ -24,8 +24,8 @@ def read_arrays(folder: str | Path) -> Iterator[Record]:
     and image_h. Other members, such as pickled objects, are not read.
 
     Raises:
-        FileNotFoundError: no such folder.
-        ValueError: a folder without such files, or a file that is damaged or holds other arrays.
+        FileNotFoundError: the folder does not exist.
+        ValueError: the folder has no such files, or a file is damaged or holds other arrays.
     """
     folder = Path(folder).expanduser()
     if not folder.exists():

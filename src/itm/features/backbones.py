@@ -75,8 +75,8 @@ class EfficientNetLite(Backbone):
 class Transformer(Backbone):
     """Apply a vision model of transformers; the feature map is its last hidden state.
 
-    Class and register tokens, which precede the patches, are removed. Of a model for pictures and
-    text, only the vision part is used.
+    Class and register tokens, which precede the patches, are removed. If the model reads pictures
+    and text, only its vision part is used.
 
     Args:
         name: folder or hub name.

@@ -47,7 +47,7 @@ def write_data_folder(
     dtype: str = "float16",
     overwrite: bool = False,
 ) -> Path:
-    """Write features and captions of two files as a data folder, all of it or nothing.
+    """Write features and captions of two files as a data folder, completely or not at all.
 
     Args:
         kind: one of `READERS`.
@@ -63,7 +63,7 @@ def write_data_folder(
         overwrite: replace another result in `out`.
 
     Raises:
-        ValueError: the files do not fit together, or `out` holds files of others or another result.
+        ValueError: the files do not belong together, or `out` holds other files or another result.
     """
     settings = {
         "from": kind,

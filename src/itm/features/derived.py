@@ -1,4 +1,4 @@
-"""Write vocabulary, concepts, labels and CIDEr index into a data folder, over no other files."""
+"""Write vocabulary, concepts, labels and CIDEr index; replace no other files of the folder."""
 
 from __future__ import annotations
 

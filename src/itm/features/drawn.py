@@ -1,4 +1,4 @@
-"""Draw scenes as picture files with captions, to try `itm.extract` without own pictures."""
+"""Draw scenes as picture files with captions, to try `itm.extract` without pictures."""
 
 from pathlib import Path
 

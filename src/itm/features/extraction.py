@@ -30,8 +30,8 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         Picture -> (R, 4) float32 pixels or fractions.
 
     Raises:
-        ValueError: not such a file, pictures without boxes, boxes of another shape than (R, 4) or
-            that `check_boxes` refuses, or a name that could mean two pictures.
+        ValueError: the file has another format, a picture has no boxes, boxes are not (R, 4),
+            `check_boxes` refuses them, or a name could mean two pictures.
     """
     path, found = Path(path).expanduser(), dict[str, np.ndarray]()
     try:

@@ -25,7 +25,7 @@ RANGES = ("pos_boxes",)  # (N, 2): first and last + 1 row of each image, for pac
 
 @reader()
 def read_hdf5(path: str | Path) -> Iterator[Record]:
-    """Read the images of a file. Nothing outside of the file is read, see `Group`.
+    """Read the images of a file, and nothing outside of the file, see `Group`.
 
     The file has one of these structures:
 
@@ -40,9 +40,9 @@ def read_hdf5(path: str | Path) -> Iterator[Record]:
     `FEATURES`, `BOXES` and `IDS` list other names for these arrays.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: the file does not exist.
         ImportError: h5py is missing.
-        ValueError: not an HDF5 file, damaged, of another structure, or with parts that lie in
+        ValueError: the file is not HDF5, is damaged, has another structure, or keeps parts in
             other files.
     """
     try:

@@ -1,7 +1,7 @@
-"""Look into an HDF5 file without leaving it.
+"""Read the nodes of an HDF5 file, but no other file that it refers to.
 
 A file may name other files: by external links, by raw data in external storage, or by virtual data
-sets. A stranger's file could so copy private files into features. Each of these is refused.
+sets. A file from elsewhere could thus copy private files into features. All three are refused.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 
 from itm.utils.archive import SMALL
 
-MOST_LINKS = 16  # that one name may lead through
-SECONDS = 60  # that names of variable length may take
+MOST_LINKS = 16  # links that one name may follow
+SECONDS = 60  # limit for reading names of variable length
 # libhdf5 may loop for ever in a damaged heap, and copy one long name for each of many rows.
 READ_NAMES = """
 import json, sys
@@ -32,7 +32,7 @@ with h5py.File(sys.argv[1], "r") as file:
     names = file[sys.argv[2]][()].ravel()
     print(json.dumps([x.decode() if isinstance(x, bytes) else str(x) for x in names]))
 """
-LARGER = 20  # compressed features are at most so many times larger than their file
+LARGER = 20  # largest ratio of the features to their compressed file
 
 
 class Group(Mapping[str, Any]):
@@ -43,8 +43,8 @@ class Group(Mapping[str, Any]):
         path: of the file.
 
     Raises:
-        ValueError: by indexing a node that lies in another file, or that claims far more bytes than
-            the file has.
+        ValueError: on access to a node that lies in another file, or that claims far more bytes
+            than the file has.
     """
 
     def __init__(self, group: Any, path: Path):

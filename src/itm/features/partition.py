@@ -23,7 +23,7 @@ def partition(
 
     Args:
         names: all pictures.
-        lists: split -> text file with one picture a line, or None.
+        lists: split -> text file with one picture per line, or None.
         known: picture -> split, from the caption file; used if no list is given.
         fractions: shares of train, dev and test; used if there are neither lists nor known splits.
         seed: of the random draw; the same names, fractions and seed give the same splits.
@@ -33,8 +33,8 @@ def partition(
         Split -> pictures.
 
     Raises:
-        ValueError: fractions that do not sum to 1, a split without pictures, a picture in two
-            lists, or lists that belong to other pictures.
+        ValueError: the fractions do not sum to 1, a split has no pictures, a picture is in two
+            lists, or the lists belong to other pictures.
     """
     given = {split: path for split, path in (lists or {}).items() if path}
     if given:

@@ -16,7 +16,7 @@ from itm.data.boxes import check_boxes, to_fractions
 from itm.utils.pictures import picture_files, read_picture
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-COARSE = 32  # JPEG files are decoded at the scale with about so many pixels a side to test them
+COARSE = 32  # JPEG files are tested by decoding them at about this side length
 
 
 def find_pictures(folder: str | Path) -> dict[str, Path]:
@@ -61,7 +61,7 @@ def inspect_pictures(
         workers: threads.
 
     Returns:
-        Name -> why the picture cannot be read; and groups of names whose pictures show the same.
+        Name -> why the picture cannot be read; and groups of names with equal pictures.
     """
 
     def look(path: Path) -> tuple[str, bytes]:

@@ -15,7 +15,7 @@ from itm.features.store import write_captions
 from itm.utils.files import write_text
 from itm.utils.manifest import digest, digest_files
 
-RECORD = "extract.json"  # in the folder of the features: their settings and splits
+RECORD = "extract.json"  # file in the folder of the features: settings and splits
 
 Groups = dict[str, list[str]]
 

@@ -1,4 +1,4 @@
-"""One image of a feature file, as all readers return it, and the checks that apply to all."""
+"""Define the record of one image that all readers return, and check it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Record(NamedTuple):
     """Features of one image.
 
     Attributes:
-        name: as the file has it.
+        name: name in the file.
         features: (n, F), or (F,) for one global vector.
         boxes: (n, 4) x1, y1, x2, y2 in pixels or fractions, or None.
         size: width and height in pixels, or None.
@@ -31,8 +31,8 @@ def check_record(record: Record) -> np.ndarray:
     """Return the features (n, F) of a record after checking that features, boxes and size agree.
 
     Raises:
-        ValueError: features that are not floats of one or two axes or seem transposed, boxes of
-            another count, boxes that `check_boxes` refuses, or a size that is not positive.
+        ValueError: features are not floats of one or two axes or seem transposed, the number of
+            boxes differs, `check_boxes` refuses them, or the size is not positive.
     """
     features = np.asarray(record.features)
     if features.ndim not in (1, 2) or features.dtype.kind != "f" or not features.size:

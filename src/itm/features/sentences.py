@@ -11,10 +11,14 @@ from itm.features.tables import PICTURE, Row, has_header, read_objects, read_tab
 from itm.utils.readers import reader
 
 NUMBER = re.compile(r"#\d+$")  # Flickr: name.jpg#0
-SPLITS = {"restval": "train", "val": "dev", "validation": "dev"}  # others' names -> the layout's
+SPLITS = {
+    "restval": "train",
+    "val": "dev",
+    "validation": "dev",
+}  # names of other formats -> the layout's
 JSON = (
-    "{'images': [{'filename', 'sentences': [{'raw'}]}]} as Karpathy's, {'images', 'annotations'} "
-    "as COCO's, or a list of {'file_name', 'caption'}"
+    "Karpathy's {'images': [{'filename', 'sentences': [{'raw'}]}]}, COCO's {'images', "
+    "'annotations'}, or a list of {'file_name', 'caption'}"
 )
 
 
@@ -24,8 +28,8 @@ class Sentences:
 
     Attributes:
         captions: picture name -> its captions, in the order of the file.
-        splits: picture name -> split, for formats that know it.
-        empty: how many captions were empty and left out.
+        splits: picture name -> split, if the format records it.
+        empty: number of empty captions, which are left out.
     """
 
     captions: dict[str, list[str]] = field(default_factory=dict)
@@ -36,7 +40,7 @@ class Sentences:
         """Add a caption; line breaks and runs of blanks become one blank.
 
         Raises:
-            ValueError: no name, or a picture in two splits.
+            ValueError: the name is empty, or the picture is in two splits.
         """
         name, caption, split = name.strip(), " ".join(caption.split()), SPLITS.get(split, split)
         if not name:
@@ -53,17 +57,18 @@ class Sentences:
 def read_sentences(path: str | Path) -> Sentences:
     r"""Read captions from a file.
 
-    - text: `name<TAB>caption` or, as Flickr has it, `name.jpg#0<TAB>caption`, one a line;
+    - text: `name<TAB>caption` or Flickr's `name.jpg#0<TAB>caption`, one per line;
     - a table (`.csv`, or any text with a header): see `itm.features.tables` for the delimiters and
       the names of columns; `.csv` without header: `name.jpg,caption`;
-    - `.jsonl`: one object a line, with keys named like the columns of tables;
+    - `.jsonl`: one object per line, with keys named like the columns of tables;
     - `.json`: Karpathy's `{"images": [{"filename", "split", "sentences": [{"raw"}]}]}`, COCO's
       `{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}`, or a list of
       objects as in `.jsonl`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another format, not UTF-8, or no caption at all; the message names the line.
+        ValueError: the file has another format, is not UTF-8 or holds no caption; the message names
+            the line.
     """
     path = Path(path).expanduser()
     try:
@@ -89,7 +94,7 @@ def read_sentences(path: str | Path) -> Sentences:
 
 
 def _collect(path: Path, rows: Iterable[Row]) -> Sentences:
-    """Gather rows; errors get the path in front of the line."""
+    """Collect the captions of rows; errors name the path and the line."""
     found = Sentences()
     try:
         for row in rows:

@@ -1,4 +1,4 @@
-"""Write a folder in the SCAN layout: captions and ids at once, features row by row.
+"""Write a folder in the SCAN layout: whole caption and id files, and features row by row.
 
 Features are written through a memory map, so memory does not limit the number of images. Files get
 their final names when they are complete.
@@ -27,7 +27,7 @@ class Store:
         resume: keep the rows that were filled before a kill; `missing` lists the others.
 
     Raises:
-        ValueError: the folder holds this split already or, with `resume`, in another shape.
+        ValueError: the folder holds this split already, or with `resume` one of another shape.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Store:
 
     @property
     def missing(self) -> np.ndarray:
-        """The rows that are not filled yet."""
+        """Return the rows that are not filled yet."""
         return np.array([], int) if self.complete else np.flatnonzero(~self._arrays["done"])
 
     def write(

@@ -35,8 +35,8 @@ class Row(NamedTuple):
     """One picture of a table with one or several captions.
 
     Attributes:
-        line: where the row ends in the file.
-        name: the picture.
+        line: last line of the row in the file.
+        name: name of the picture.
         captions: its captions in this row.
         split: empty if the table has no such column.
     """
@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Where a table has its columns.
+    """The positions of the columns of a table.
 
     Attributes:
         name: column of the picture.
@@ -105,8 +105,8 @@ def read_table(text: str, delimiters: str = DELIMITERS) -> Iterator[Row]:
     """Read the rows of a table whose first line is a header, or `picture,caption`.
 
     Raises:
-        ValueError: a header that is not understood, another number of cells than it has, a quote
-            that is not closed; the message begins with the number of the line.
+        ValueError: the header is not understood, a row has another number of cells, or a quote is
+            not closed; the message begins with the number of the line.
     """
     first = _first_line(text)
     if not first:
@@ -143,7 +143,7 @@ def read_objects(entries: Iterable[tuple[int, Any]]) -> Iterator[Row]:
     """Read rows from (line, object) pairs, objects as in `metadata.jsonl`: {"file_name", "text"}.
 
     Raises:
-        ValueError: an object without picture or caption; the message begins with the line.
+        ValueError: an object has no picture or no caption; the message begins with the line.
     """
     for line, entry in entries:
         if not isinstance(entry, dict):

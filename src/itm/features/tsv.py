@@ -1,4 +1,4 @@
-"""Read TSV files of region features: one image a line, arrays of float32 in base64.
+"""Read TSV files of region features: one image per line, arrays of float32 in base64.
 
 Sources: bottom-up attention (Anderson et al., CVPR 2018; six columns), with classes and attributes
 (Tan and Bansal, EMNLP 2019; ten columns), and VinVL (Zhang et al., CVPR 2021; two or three).
@@ -37,8 +37,8 @@ def read_tsv(path: str | Path) -> Iterator[Record]:
     columns become the boxes.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: another number of columns, or arrays of another size than the line says.
+        FileNotFoundError: the file does not exist.
+        ValueError: a line has another number of columns, or arrays of another size than it says.
     """
     path, columns = Path(path).expanduser(), None
     if not path.exists():

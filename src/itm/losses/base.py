@@ -122,7 +122,7 @@ class Loss(nn.Module):
 
     @property
     def is_summed(self) -> bool:
-        """Whether the value grows with the number of pairs in a batch."""
+        """Tell whether the value grows with the number of pairs in a batch."""
         hinge = self.ranked.hinge()
         own = getattr(self, "reduction", None) if hinge is None else hinge.reduction
         return own == "sum"

@@ -92,7 +92,7 @@ class InfoNCE(Loss):
 
     @property
     def temperature(self) -> Tensor:
-        """The current T, a scalar."""
+        """Return the current T, a scalar."""
         scale: Tensor = self.log_scale.exp()
         return 1 / (scale.clamp_max(MAX_SCALE) if self.log_scale.requires_grad else scale)
 

@@ -87,5 +87,5 @@ def check_numbers(relevance: Tensor) -> None:
 
 
 def on_host(x: Tensor) -> bool:
-    """Tell whether reading values of a tensor waits for no device."""
+    """Tell whether the values of a tensor can be read without waiting for a device."""
     return x.device.type == "cpu"

@@ -1,4 +1,4 @@
-"""Connect a matcher with the data module of its trainer: what it needs, and what it takes.
+"""Connect a matcher with the data module of its trainer.
 
 `itm.data.needs` describes both sides; `itm.app` builds matchers from configurations by the same
 functions.
@@ -54,9 +54,9 @@ def take_data(matcher: Matcher, data: RegionDataModule, stage: str | None) -> No
     The loss takes its labels and its relevance, too.
 
     Args:
-        matcher: gets what it has not yet.
+        matcher: the matcher; what it already has stays.
         data: the data module.
-        stage: of the trainer.
+        stage: stage of the trainer.
 
     Raises:
         ValueError: the matcher's sizes or words are not those of the data, or it has no loss to
@@ -106,8 +106,8 @@ def setup(matcher: Matcher, stage: str) -> None:
     """Check that the matcher is built, and that it can compute in the trainer's precision.
 
     Raises:
-        ValueError: it waits for sizes, and the trainer has no data module that has them; or the
-            trainer keeps all weights in 16 bits.
+        ValueError: the matcher waits for sizes, but the trainer has no data module with them; or
+            the trainer keeps all weights in 16 bits.
     """
     precision = str(matcher.trainer.precision)
     if precision in ("bf16-true", "16-true"):
@@ -127,7 +127,7 @@ def record_data(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
 
 
 def compare_data(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
-    """Compare the data of a checkpoint with those that training is to continue on.
+    """Compare the data of a checkpoint with the data that training would continue on.
 
     Changed validation data are only reported.
 
@@ -181,7 +181,7 @@ def _prepare_loss(matcher: Matcher, data: RegionDataModule) -> None:
     if data.label_vocabulary is not None:
         loss.set_labels(data.label_vocabulary)
     if loss.gather and "relevance" in data.needs:
-        # A batch knows the relevance of its own pairs only; gathered pairs are looked up.
+        # A batch has the relevance of its own pairs only; that of gathered pairs is looked up.
         loss.set_relevance(data.reader("train").relevance)
 
 
@@ -199,7 +199,7 @@ def _text_options(matcher: Matcher) -> dict[str, Any]:
 
 
 def _check(matcher: Matcher, given: Any, sizes: dict[str, Any]) -> None:
-    """Compare sizes that were given with those of the data."""
+    """Compare given sizes with the sizes of the data."""
     for name, size in sizes.items():
         mine = given.get(name)
         if name == "num_regions" and matcher.pending is None:

@@ -2,7 +2,7 @@
 
 `explain` calls the matcher's `details` method, which returns attention between regions and words,
 weights of regions or words, the edges of SGR, the labels of CASC, or the concepts of CVSE. Your own
-matcher defines `details`; an `attention` method alone suffices, too.
+matcher may define `details`, or only `attention`.
 """
 
 from __future__ import annotations

@@ -104,13 +104,13 @@ def from_pretrained(
     never imported, and nothing is unpickled.
 
     Args:
-        cls: the class that it is called on.
+        cls: class of the matcher.
         name: a path; if there is no such path, "user/name" on the hub.
         revision: branch, tag or commit on the hub. Only a commit's hash always gives the same
             files.
         token: access token for private repositories.
         loss: a loss object, for further training.
-        device: to put it on; "auto" = the GPU if there is one.
+        device: device of the matcher; "auto" = the GPU if there is one.
 
     Raises:
         ValueError: another kind of matcher, or files that do not fit together.
@@ -133,6 +133,6 @@ def from_pretrained(
 
 
 def public(record: dict[str, Any]) -> dict[str, Any]:
-    """Shorten each path in a record to its last part, which tells nothing about this computer."""
+    """Shorten each path in a record to its last part, which reveals nothing about this computer."""
     short = re.compile(r"(?<![\w./:])[~/][^\s'\",\]]*?([^/\s'\",\]]+)/?(?=$|[\s'\",\]])")
     return {k: short.sub(r"\1", v) if isinstance(v, str) else v for k, v in record.items()}

@@ -122,7 +122,9 @@ def image_batches(features: Features, size: int) -> Iterator[Images]:
     for start in range(0, len(features), size):
         block = features[start : start + size]
         images = make_images(block, range(start, start + len(block)))
-        if not isinstance(features, ImageView):  # an ImageView has checked and names the file
+        if not isinstance(
+            features, ImageView
+        ):  # an ImageView checks its values itself and names the file
             check_regions(images)
         yield images
 

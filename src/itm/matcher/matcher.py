@@ -7,8 +7,7 @@ functions that become methods of `Matcher`.
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 # Constructor arguments that are objects. They are never saved as hyper-parameters, because a
 # checkpoint with pickled objects can be neither loaded safely nor resumed.
 OBJECTS = ["loss", "optimizer", "scheduler"]
-
-M = TypeVar("M", bound="Matcher")
 
 
 class Matcher(CompiledMethods):
@@ -197,7 +194,7 @@ class Matcher(CompiledMethods):
 
     @property
     def ranks_by_vectors(self) -> bool:
-        """Whether the dot products of the global vectors rank all pairs as `similarity` does.
+        """Tell whether the dot products of the global vectors rank all pairs as `similarity` does.
 
         If so, `itm.index.Index` searches by these vectors alone. A backbone that defines its own
         `similarity` with the same ranking overrides this.
@@ -206,7 +203,7 @@ class Matcher(CompiledMethods):
 
     @classmethod
     def lacks_sizes(cls, arguments: Mapping[str, Any]) -> bool:
-        """Whether the constructor's arguments lack a size, so that the matcher waits for data."""
+        """Tell whether the arguments lack a size, so that the matcher waits for data."""
         return arguments.get("vocab_size") is None
 
     def set_labels(self, labels: Any) -> None:
@@ -217,7 +214,7 @@ class Matcher(CompiledMethods):
 
     @property
     def label_dim(self) -> int | None:
-        """Width of the global vectors for a label head; None if the backbone has its own head."""
+        """Return the width of the vectors for a label head; None if the backbone has its own."""
         return self.hparams["embed_dim"]
 
     # Plain data -------------------------------------------------------------------------------
@@ -231,17 +228,7 @@ class Matcher(CompiledMethods):
     save_pretrained = hub.save_pretrained
     push_to_hub = hub.push_to_hub
 
-    @classmethod
-    def from_pretrained(
-        cls: type[M],
-        name: str | Path,
-        revision: str | None = None,
-        token: str | None = None,
-        loss: LossFunction | None = None,
-        device: str = "cpu",
-    ) -> M:
-        """Load a matcher, see `itm.matcher.hub.from_pretrained`."""
-        return hub.from_pretrained(cls, name, revision, token, loss, device)
+    from_pretrained = classmethod(hub.from_pretrained)  # type: ignore[var-annotated]
 
     # Data -------------------------------------------------------------------------------------
 
@@ -263,7 +250,7 @@ class Matcher(CompiledMethods):
 
     @property
     def objective(self) -> Loss:
-        """The loss as an `itm.losses.Loss`.
+        """Return the loss as an `itm.losses.Loss`.
 
         Raises:
             ValueError: this matcher has no loss.
@@ -284,15 +271,12 @@ class Matcher(CompiledMethods):
         if self.loss is not None:
             self.objective.check_batch(pairs)
 
-    def losses(self, pairs: Pairs) -> dict[str, Tensor]:
-        """Compute all loss terms of a batch, see `itm.matcher.loss_terms.losses`."""
-        return loss_terms.losses(self, pairs)
-
+    losses = loss_terms.losses
     training_step = loss_terms.training_step
 
     @property
     def lr(self) -> float:
-        """Learning rate of the main parameters, which Lightning's learning-rate finder sets."""
+        """Return the rate of the main parameters; Lightning's learning-rate finder sets it."""
         return optimisation.learning_rate(self)
 
     @lr.setter

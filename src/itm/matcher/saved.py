@@ -1,4 +1,4 @@
-"""The files that hold a matcher: a saved folder, a checkpoint of a run, the record of a run.
+"""Read and write the files of a matcher: a saved folder, a checkpoint, the record of a run.
 
 A saved folder has model.safetensors (weights), config.json (class, constructor arguments, concepts,
 labels, and the checksums of all files), vocab.json, README.md and, if the matcher's run is known,
@@ -43,7 +43,7 @@ def save(
         matcher: any matcher.
         folder: created if missing.
         card: text of README.md.
-        record: of the matcher's run, for results.json; without it, this file is not written.
+        record: record of the matcher's run, for results.json; without it, this file is not written.
         overwrite: replace a saved matcher.
 
     Returns:
@@ -66,7 +66,7 @@ def save(
 
 
 def is_saved(config: Path) -> bool:
-    """Whether a config.json is that of a saved matcher."""
+    """Tell whether a config.json belongs to a saved matcher."""
     try:
         return {"class", "arguments"} <= read_json(config).keys()
     except (OSError, ValueError):
@@ -111,11 +111,11 @@ def read(path: str | Path) -> Saved:
 
     Returns:
         The content of config.json and "vocab"; the tensors without those of the loss; the content
-        of results.json, {} without one. A damaged results.json is left out with a warning, since
-        the weights are of use without it.
+        of results.json, {} without one. A damaged results.json is left out with a warning, because
+        the weights are useful without it.
 
     Raises:
-        FileNotFoundError: nothing to load there; the message lists the files that were looked for.
+        FileNotFoundError: there is nothing to load; the message lists the expected files.
         ValueError: a file is damaged or holds more than tensors and plain data.
     """
     path = Path(path)

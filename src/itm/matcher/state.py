@@ -1,4 +1,4 @@
-"""What a saved matcher holds beside weights: class, arguments, word lists."""
+"""Pack and restore what a saved matcher holds besides weights: class, arguments, word lists."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def on_save_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
 
 
 def on_load_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
-    """Take the word lists of a checkpoint, and leave out the state of another loss.
+    """Take the word lists of a checkpoint, and drop the state of another loss.
 
     Raises:
         ValueError: this matcher already has other word lists, or training would continue on other
@@ -98,8 +98,8 @@ def adapt_loss_state(matcher: MatcherLike, tensors: dict[str, Tensor]) -> None:
     `load_from_checkpoint` makes matchers without a loss, or with another one than in training.
 
     Args:
-        matcher: into which the tensors will be loaded.
-        tensors: by name; edited in place.
+        matcher: matcher that the tensors will be loaded into.
+        tensors: tensors by name; edited in place.
     """
     own = {k: v for k, v in matcher.state_dict().items() if k.startswith(LOSS)}
     there = {k: v for k, v in tensors.items() if k.startswith(LOSS)}

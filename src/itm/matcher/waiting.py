@@ -15,7 +15,7 @@ import torch
 
 # A size that equals the constructor's default counts as not given: LightningCLI passes them all.
 SIZES = ("img_dim", "num_regions", "num_labels", "num_concepts", "sentence_dim")
-# Sizes with which a constructor is tried out.
+# Sizes for trying out a constructor.
 TRIAL = {"vocab_size": 8, "img_dim": 8, "sentence_dim": 8}
 
 
@@ -23,7 +23,7 @@ class Pending(NamedTuple):
     """What a waiting matcher remembers.
 
     Attributes:
-        arguments: of its constructor.
+        arguments: arguments of its constructor.
         blank: its attributes when it began to wait.
     """
 
@@ -34,7 +34,7 @@ class Pending(NamedTuple):
 def may_wait(init: Callable[..., None]) -> Callable[..., None]:
     """Let a constructor wait if its class says that sizes are missing; see `Matcher.lacks_sizes`.
 
-    Only the constructor of the object's own class waits, not one that it calls by `super()`.
+    Only the constructor of the object's own class waits, not those that it calls by `super()`.
     """
     parameters = inspect.signature(init).parameters
     names, defaults = list(parameters)[1:], {n: p.default for n, p in parameters.items()}
@@ -76,11 +76,11 @@ def check_built(matcher: Any) -> None:
 def build(matcher: Any, sizes: Mapping[str, Any]) -> None:
     """Build a waiting matcher with the sizes of the data.
 
-    What was set on it while it waited, such as `chunk_size`, stays.
+    Attributes that were set while it waited, such as `chunk_size`, stay.
 
     Args:
         matcher: a matcher that waits.
-        sizes: by argument name; its constructor gets those that it takes and that were not given.
+        sizes: sizes by argument name; fill the arguments of the constructor that were not given.
     """
     cls, loss = type(matcher), matcher.loss  # the loss may have been replaced
     arguments, blank = matcher.pending

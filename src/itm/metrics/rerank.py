@@ -38,7 +38,7 @@ class Reranked(NamedTuple):
 def inverted_softmax(
     scores: np.ndarray, bank: np.ndarray | None = None, beta: float = BETA
 ) -> np.ndarray:
-    """Divide exp(beta s) of each gallery item by its sum over a bank of queries; the logarithm.
+    """Divide exp(beta s) of each gallery item by its sum over a bank of queries; return the log.
 
     Smith, Turban, Hamblin, Hammerla: Offline Bilingual Word Vectors, Orthogonal Transformations and
     the Inverted Softmax, ICLR 2017, equation 10.
@@ -62,17 +62,17 @@ def inverted_softmax(
 def qb_norm(
     scores: np.ndarray, bank: np.ndarray | None = None, beta: float = BETA, k: int = 1
 ) -> np.ndarray:
-    """Apply the inverted softmax to the queries whose best item is a hub, and to no other.
+    """Apply the inverted softmax only to the queries whose best item is a hub.
 
     A hub is among the k best items of some query of the bank. Bogolin, Croitoru, Jin, Liu, Albanie:
     Cross Modal Retrieval with Querybank Normalisation, CVPR 2022, section 3.3.
 
     Args:
         scores: (Q, G).
-        bank: (B, G) scores of other queries with the same gallery; None = the test queries, all of
-            whose best items are hubs, so that the result is that of `inverted_softmax`.
+        bank: (B, G) scores of other queries with the same gallery; None = the test queries:
+            all their best items are hubs, so the result equals `inverted_softmax`.
         beta: inverse temperature.
-        k: how many items each query of the bank marks as hubs.
+        k: number of items that each query of the bank marks as hubs.
 
     Returns:
         (Q, G) float64; rows of the two kinds of queries have different scales.
@@ -92,7 +92,7 @@ def qb_norm(
 
 
 def sinkhorn(scores: np.ndarray, beta: float = BETA, steps: int = 10) -> np.ndarray:
-    """Scale exp(beta s) until all queries and all gallery items have equal sums; the logarithm.
+    """Scale exp(beta s) until all queries and all gallery items have equal sums; return the log.
 
     Cuturi: Sinkhorn Distances, NeurIPS 2013, algorithm 1, with uniform marginals. Each step scales
     the rows, then the columns.
@@ -118,7 +118,8 @@ def mutual_rank(scores: np.ndarray, k: int = 15) -> np.ndarray:
 
     Wang, Xu, Shen, Yang, Shen: Matching Images and Text with Multi-modal Tensor Fusion and
     Re-ranking, ACM MM 2019, section 3.4; DSRAN does the same. Their released code also counts, for
-    a caption, the ranks of the other captions of its image, which tells the answer; this does not.
+    a caption, the ranks of the other captions of its image; this code does not, because that
+    reveals the answer.
 
     Args:
         scores: (Q, G) of all queries.

@@ -105,7 +105,7 @@ def resample(hits: np.ndarray, queries: np.ndarray, samples: int, seed: int) -> 
 
 
 def same_queries(a: QueryRanks, b: QueryRanks) -> bool:
-    """Check whether two runs have the same number of images and the same caption-image rows."""
+    """Tell whether two runs have the same number of images and the same caption-image rows."""
     return len(a["i2t"]) == len(b["i2t"]) and np.array_equal(a["image"], b["image"])
 
 

@@ -2,7 +2,7 @@
 
 * `Sentences/ID.txt` and `Annotations/ID.xml` of Flickr30K Entities (Plummer et al., IJCV 2017);
 * `instances.json` and `refs(NAME).p` of the REFER toolkit: ReferIt, RefCOCO, RefCOCO+, RefCOCOg;
-* `{split}_phrases.jsonl`: one JSON object a line with "image" (row), "phrase", "boxes" (one or
+* `{split}_phrases.jsonl`: one JSON object per line with "image" (row), "phrase", "boxes" (one or
   several, in the units of the region boxes) and, if known, "type", "caption" (row in the caption
   file) and "span" ([start, stop] in the words of the caption split at blanks).
 """
@@ -34,11 +34,11 @@ def read_phrases(path: str | Path | None, split: Split) -> list[Phrase]:
     Args:
         path: folder of Flickr30K Entities or of REFER, or a file of phrases; None = the file
             `{split}_phrases.jsonl` in the folder of the split.
-        split: its ids name the files, and its region boxes give the units.
+        split: split whose ids name the files and whose region boxes set the units.
 
     Raises:
         FileNotFoundError: the path holds none of these formats.
-        ValueError: a damaged file or a wrong value; the message names file and line.
+        ValueError: a file is damaged or a value is wrong; the message names file and line.
     """
     path = split.folder / f"{split.name}_phrases.jsonl" if path is None else Path(path).expanduser()
     if (path / "Sentences").is_dir() and (path / "Annotations").is_dir():
@@ -80,7 +80,7 @@ def entity_phrases(line: str) -> tuple[tuple[str, ...], list[tuple[str, str, int
     (('A', 'man', 'runs', '.'), [('1', 'people', 0, 2)])
 
     Raises:
-        ValueError: a bracket that is not closed.
+        ValueError: a bracket is not closed.
     """
     words: list[str] = []
     found = []
@@ -103,11 +103,11 @@ def entity_phrases(line: str) -> tuple[tuple[str, ...], list[tuple[str, str, int
 def entity_boxes(path: Path) -> tuple[tuple[int, int], dict[str, list[Box]]]:
     """Read the size of an image and the boxes of its chains from Annotations/ID.xml.
 
-    Columns and rows count from 1 in the file, from 0 here; the last ones belong to the box.
+    The file counts columns and rows from 1, the result from 0; both ends belong to the box.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an annotation of Flickr30K Entities.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not an annotation of Flickr30K Entities.
     """
     boxes: dict[str, list[Box]] = defaultdict(list)
     try:
@@ -128,7 +128,7 @@ def entity_boxes(path: Path) -> tuple[tuple[int, int], dict[str, list[Box]]]:
         if min(width, height) < 1:
             raise ValueError(f"the size {width} x {height}")
     except (ElementTree.ParseError, ValueError) as error:
-        raise ValueError(f"{path} is no annotation of Flickr30K Entities: {error}") from error
+        raise ValueError(f"{path} is not an annotation of Flickr30K Entities: {error}") from error
     return (width, height), dict(boxes)
 
 
@@ -170,7 +170,7 @@ def _by_id(entries: Any) -> dict[int, Any]:
     """Index entries of a COCO file by their ids.
 
     Raises:
-        ValueError: an id that occurs twice.
+        ValueError: an id occurs twice.
     """
     found: dict[int, Any] = {}
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Read phrases from a file with one JSON object a line, and check every value."""
+"""Read phrases from a file with one JSON object per line, and check every value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from itm.data.boxes import LIMIT, Box, around, check_boxes, edges, in_pixels
 from itm.data.layout import Split
 from itm.phrases.split import Phrase
 
-LARGEST = 10**9  # of a coordinate; NaN and infinite values are not below it either
+LARGEST = 10**9  # limit of a coordinate; NaN and infinite values are not below it
 BLANK = ("Zs", "Zl", "Zp", "Cc", "Cf")  # Unicode categories: blanks, control and format characters
 
 
@@ -22,8 +22,8 @@ def read_lines(path: Path, split: Split) -> Iterator[Phrase]:
     """Read `{split}_phrases.jsonl`, see `itm.phrases.files`.
 
     Raises:
-        ValueError: a line with a missing value, or one of another kind or range; the message names
-            file and line.
+        ValueError: a value is missing, of the wrong kind or out of range; the message names file
+            and line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -58,10 +58,10 @@ def _phrase(where: str, entry: dict[str, Any], image: int, split: Split, pixels:
 
 
 def check_text(where: str, text: Any) -> str:
-    """Return a phrase that has at least one visible character.
+    """Return the phrase if it has a visible character.
 
     Raises:
-        ValueError: anything else.
+        ValueError: it has none, or is not a string.
     """
     if not isinstance(text, str) or all(unicodedata.category(c) in BLANK for c in text):
         raise ValueError(f"{where}: phrase={text!r} must be words")
@@ -75,7 +75,7 @@ def _whole(where: str, name: str, value: Any, limit: int) -> int:
 
 
 def _words(where: str, caption: Any, image: int, split: Split) -> tuple[str, ...]:
-    """Return the words of the caption in a line of the split's file, which must be the image's."""
+    """Return the words of the caption in a line of the split's file; it must be the image's."""
     rows = split.caption_row
     found = caption
     if rows is not None and type(caption) is int:
@@ -110,7 +110,7 @@ def _span(where: str, span: Any, words: tuple[str, ...]) -> tuple[int, int]:
 
 
 def _box(where: str, boxes: Any, pixels: bool) -> Box:
-    """Check boxes, and return the one around them in the units of the region boxes."""
+    """Check boxes, and return the box around them in the units of the region boxes."""
     valid = (
         isinstance(boxes, list)
         and boxes

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from itm.matcher.matcher import Matcher
 
 
-FOUND = 0.5  # overlap from which a region is right
+FOUND = 0.5  # a region is right from this overlap on
 CONTEXTS = ("caption", "phrase")
 
 
@@ -50,7 +50,7 @@ def region_scores(
     score of a region is its mean attention to the words of the phrase.
 
     Args:
-        matcher: a matcher of one of these two kinds.
+        matcher: a `Grounding` matcher or a cross-attention model.
         split: M phrases.
         context: for attention models: "caption" reads the words of a phrase within its caption, if
             the phrase has one; "phrase" reads the phrase alone.
@@ -126,10 +126,10 @@ def word_positions(
 ) -> tuple[int, int]:
     """Find the tokens [start, stop) of a phrase in its caption, or of all words without a phrase.
 
-    A tokeniser may split words, so the tokens in front of the phrase are counted.
+    A tokeniser may split words, so the tokens before the phrase are counted.
     """
     assert matcher.vocab is not None
-    markers = len(matcher.vocab.encode(""))  # one in front, one behind
+    markers = len(matcher.vocab.encode(""))  # one before, one after
     start, stop = (0, len(words)) if phrase is None or not phrase.caption else phrase.span
     first = markers // 2
     ends = [
@@ -141,14 +141,14 @@ def word_positions(
 def rank_right_region(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Compute the 0-based rank of the best right region of each phrase; -1 if no region is right.
 
-    Of equal scores the wrong region comes first, so constant scores find nothing.
+    Among equal scores, wrong regions come first, so constant scores find nothing.
 
     Args:
         scores: (M, R), -inf for padding.
         right: (M, R) bool.
 
     Raises:
-        ValueError: scores that are NaN, or shapes that differ.
+        ValueError: the shapes differ, or a score is NaN.
     """
     if scores.shape != right.shape:
         raise ValueError(f"scores are {scores.shape}, the overlaps {right.shape}")

@@ -21,7 +21,7 @@ class PhraseSource:
         negative_iou: see `PhraseSplit`. CITE trains with 0.3.
 
     Raises:
-        ValueError: limits that are not 0 < negative_iou <= positive_iou <= 1.
+        ValueError: not 0 < negative_iou <= positive_iou <= 1.
     """
 
     path: str | Path | None = None
@@ -36,10 +36,10 @@ class PhraseSource:
             )
 
     def split(self, split: Split, train: bool = False) -> PhraseSplit:
-        """Read the phrases of a split; for training, keep only those that some region matches.
+        """Read the phrases of a split; for training, keep only phrases that match a region.
 
         Raises:
-            ValueError: no phrase belongs to an image, or, for training, no region matches one.
+            ValueError: no phrase belongs to an image, or, for training, none matches a region.
         """
         phrases = read_phrases(self.path, split)
         whole = phrase_split(split, phrases, self.positive_iou, self.negative_iou)

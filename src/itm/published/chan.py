@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from itm.layers.text import BertText
-from itm.published.tables import Options, State, Table, gru_arguments, read_state, write_state
+from itm.published.tables import Options, State, Table, read_state, two_way_gru, write_state
 from itm.published.transformer import BERT, bert_arguments, positions
+from itm.utils.checks import check_choice
 
 IMAGE: Table = {
     "fc": "image",
@@ -28,7 +29,7 @@ POOLINGS = {
     "SoftmaxPooling": "Softmax",
 }
 
-# What the original's command line sets further and its model or evaluation reads.
+# Further options of the original's command line that its model or evaluation reads.
 SETTINGS = {
     "criterion": "ContrastiveLoss",
     "drop": True,
@@ -46,13 +47,13 @@ SETTINGS = {
 
 
 def read(states: list[State], options: Options) -> tuple[Options, State] | None:
-    """Arguments and tensors of an original checkpoint, or None if it is not CHAN's.
+    """Read arguments and tensors of an original checkpoint; return None if it is not CHAN's.
 
-    The weights tell nothing about coding and pooling: both are read from the options.
+    Coding and pooling cannot be told from the weights: they are read from the options.
 
     Raises:
         KeyError: the options lack coding, pooling or a temperature.
-        ValueError: a form of the image encoder or an option that is not supported.
+        ValueError: the form of the image encoder or an option is not supported.
     """
     matched = len(states) == 4 and not states[2] and not states[3]
     if not matched and not (len(states) == 2 and "coding_type" in options):
@@ -70,7 +71,7 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
     arguments = {
         "img_dim": img_dim,
         "embed_dim": embed_dim,
-        **(bert_arguments(text) if bert else _gru(text)),
+        **(bert_arguments(text) if bert else two_way_gru(text, "CHAN")),
         "self_attention": any(name.startswith("feedforward.") for name in image),
         "attend_padding": options.get("attend_padding", False),  # our addition to the format
         "coding": _known("coding_type", options, CODINGS),
@@ -90,24 +91,17 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
     return arguments, read_state(image, IMAGE) | read_state(text, BERT if bert else GRU)
 
 
-def _gru(text: State) -> Options:
-    arguments = gru_arguments(text)
-    if not arguments.pop("bidirectional"):
-        raise ValueError("weights of CHAN with a GRU of one direction; the original has two")
-    return arguments
-
-
 def _known(option: str, options: Options, names: dict[str, str]) -> str:
-    if options[option] not in names:
-        raise ValueError(f"{option}={options[option]!r} must be one of {', '.join(names)}")
+    """Translate the value of an option."""
+    check_choice(option, options[option], tuple(names))
     return names[options[option]]
 
 
 def write(matcher: Any) -> tuple[list[State], Options]:
-    """State dicts and options of the original.
+    """Return state dicts and options of the original.
 
     Raises:
-        ValueError: a form that the original code does not have.
+        ValueError: the original code does not have this form.
     """
     own, h = matcher.state_dict(), matcher.hparams
     if h["pooling"] == "Softmax" or h["scale_lse"]:

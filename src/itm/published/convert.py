@@ -47,7 +47,7 @@ class Family(NamedTuple):
         matcher: our class.
         read: state dicts and options -> constructor arguments and tensors, or None.
         write: matcher -> state dicts and options.
-        masks: its training masks words, and the vocabulary files lack the last word, <mask>.
+        masks: its training masks words, but its vocabulary files lack the last word, <mask>.
     """
 
     matcher: type[Matcher]
@@ -56,8 +56,8 @@ class Family(NamedTuple):
     masks: bool = False
 
 
-# More specific families first: a SCAN checkpoint's tensors are a part of CASC's, and VSE++'s are
-# those of a SCAN with one direction.
+# More specific families first: CASC's tensors include those of SCAN, and VSE++'s are those of a
+# SCAN with one direction.
 FAMILIES = {
     "casc": Family(CASC, casc.read, casc.write),
     "chan": Family(CHAN, chan.read, chan.write, masks=True),
@@ -75,7 +75,7 @@ FAMILIES = {
     ),
 }
 
-# Options that the tensors tell, too: theirs -> our argument.
+# Options that the tensors determine, too: original option -> our argument.
 STATED = {
     "vocab_size": "vocab_size",
     "img_dim": "img_dim",
@@ -135,7 +135,7 @@ def from_published(
         captioner: weights of VSRN's captioning branch, which the original does not save.
         loss: a loss object, for further training.
         options: the original's options, if the checkpoint lacks them or holds wrong ones.
-        tokenizer: how captions were split in training, where the vocabulary file does not tell, see
+        tokenizer: how captions were split in training, if the vocabulary file does not say, see
             `itm.text.Vocabulary`: "bytes_repr" for the authors' CVSE.
         text: configuration and words of weights with a BERT: a folder with config.json and
             vocab.txt or tokenizer files, or a name on the hub. It replaces `vocab`.
@@ -196,7 +196,7 @@ def _find_family(
         check_choice("family", name, tuple(FAMILIES))
         try:
             found = FAMILIES[name].read(states, options)
-        except KeyError as error:  # the family is known, but not what its sizes are
+        except KeyError as error:  # the family is clear, but a size is missing
             raise ValueError(f"{source}: {name} weights without their {error}") from error
         if found is not None:
             if family is None and name == "vsepp" and "measure" not in options:
@@ -214,7 +214,7 @@ def _find_family(
 
 
 def _check_options(arguments: Options, options: Options, source: str) -> None:
-    """Compare options with tensors: only they tell that a whole layer or direction is missing."""
+    """Compare options with tensors: only options reveal a missing layer or direction."""
     for theirs, ours in STATED.items():
         if theirs == "sgr_step" and arguments.get("module") != "SGR":
             continue
@@ -267,13 +267,13 @@ def save_published(matcher: Matcher, path: str | Path, options: Options | None =
     Args:
         matcher: a matcher of one of `FAMILIES`.
         path: the file, usually named model_best.pth.tar; .npz for variables of TensorFlow.
-        options: further options for `opt`, with the original's names. Options that neither they
-            nor the matcher tell, such as the learning rate, get their published defaults.
+        options: further options for `opt`, with the original's names. Options that neither these
+            nor the matcher set, such as the learning rate, get their published defaults.
 
     Raises:
         OSError: the file cannot be written; an earlier one is unchanged.
-        ValueError: the matcher has no original, or a form that the original code does not have, so
-            that scores would differ.
+        ValueError: the matcher has no original, or the original code does not have its form, so
+            scores would differ.
     """
     write = next((x.write for x in FAMILIES.values() if isinstance(matcher, x.matcher)), None)
     if write is None:

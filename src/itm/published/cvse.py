@@ -98,7 +98,7 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
     No checkpoint holds the word vectors of the concepts: the caller adds "graph.vectors".
 
     Raises:
-        ValueError: the options are not those of a published model, and are not supported.
+        ValueError: an option differs from those of the published models.
     """
     if not any({"gc1.weight", "gc2.weight", "adj_all"} & state.keys() for state in states):
         return None
@@ -152,7 +152,7 @@ def write(matcher: Any) -> tuple[list[State], Options]:
     options = {theirs: h[ours] for theirs, ours in SIZES.items()}
     options |= {theirs: h[ours] for theirs, (ours, _) in OPTIONS.items()}
     options["eval_alpha"] = h["eval_alpha"]
-    # By this name the original chooses the weight of the consensus at test time.
+    # The original chooses the weight of the consensus at test time by this name.
     name = "coco_precomp" if h["eval_alpha"] == 0.9 else "f30k_precomp"
     return states, {**REST, **options, **FIXED, "data_name": name}
 

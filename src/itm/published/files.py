@@ -30,7 +30,7 @@ def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str
         The state dicts, without the prefix of DataParallel, and the options by name.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is damaged, is not a checkpoint, is only a part of one, or holds
             instances of other classes.
     """

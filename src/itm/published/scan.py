@@ -59,7 +59,7 @@ def write(matcher: Any) -> tuple[list[State], Options]:
 
 
 def has_encoders(states: list[State]) -> bool:
-    """Whether the first two state dicts are a region projection and a GRU."""
+    """Tell whether the first two state dicts are a region projection and a GRU."""
     image, text = states[:2]
     return (
         any(name.startswith("fc.") for name in image)

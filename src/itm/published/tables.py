@@ -58,7 +58,7 @@ def original_names(tensors: Iterable[str], table: Table) -> dict[str, str]:
 
 
 def gru_arguments(text: State, rnn: str = "rnn") -> Options:
-    """Tell sizes, layers and directions of a word embedding and a GRU from their tensors."""
+    """Find sizes, layers and directions of a word embedding and a GRU in their tensors."""
     vocab_size, word_dim = text["embed.weight"].shape
     return {
         "vocab_size": vocab_size,
@@ -66,6 +66,20 @@ def gru_arguments(text: State, rnn: str = "rnn") -> Options:
         "num_layers": sum(bool(re.fullmatch(rf"{rnn}\.weight_ih_l\d+", name)) for name in text),
         "bidirectional": f"{rnn}.weight_ih_l0_reverse" in text,
     }
+
+
+def two_way_gru(text: State, system: str) -> Options:
+    """Return `gru_arguments` of a system whose GRU always has two directions.
+
+    Raises:
+        ValueError: the GRU has one direction.
+    """
+    arguments = gru_arguments(text)
+    if not arguments.pop("bidirectional"):
+        raise ValueError(
+            f"weights of {system} with a GRU of one direction; the original always has two"
+        )
+    return arguments
 
 
 def _rename(name: str, old: str, new: str) -> str | None:

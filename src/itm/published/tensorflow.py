@@ -20,7 +20,7 @@ from itm.utils.crc32c import crc32c, masked
 
 MAGIC = 0xDB4775248B80FB57  # last eight bytes of a table
 TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # DataType -> numpy
-LARGEST = 2**26  # bytes of an index; usual ones have some hundred kilobytes
+LARGEST = 2**26  # bytes of an index, which usually has some hundred kilobytes
 LONGEST = 4096  # bytes of a name
 AXES = 16
 
@@ -34,7 +34,7 @@ def read_variables(prefix: str | Path) -> dict[str, Tensor]:
         prefix: path without ".index", as given to `tf.train.Saver.restore`.
 
     Raises:
-        FileNotFoundError: no index or no data file.
+        FileNotFoundError: the index or a data file is missing.
         ValueError: an index or a data file is damaged or compressed.
     """
     index = Path(f"{prefix}.index")

@@ -1,4 +1,4 @@
-"""A BERT inside weights of the original code bases, which hold neither configuration nor words."""
+"""Read a BERT in original weights, whose configuration and words are in other files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ BERT: Table = {POSITIONS: None, "bert": "text.bert", "linear": "text.project"}
 
 
 def bert_arguments(text: State) -> Options:
-    """Find the arguments of a text encoder that holds a BERT, which was trained with the rest.
+    """Find the arguments of a text encoder with a BERT that was trained with the rest.
 
     Raises:
-        KeyError: there is no table of words.
+        KeyError: the embedding table is missing.
     """
     return {"vocab_size": len(text[WORDS]), "text": {"name": "bert", "finetune": True}}
 
@@ -37,7 +37,7 @@ def read_text(folder: str | Path | None, source: str, given: bool) -> tuple[Opti
         The configuration and a `BertVocabulary`.
 
     Raises:
-        ValueError: no folder, or a vocabulary as well.
+        ValueError: no folder is given, or a vocabulary is given as well.
     """
     from transformers import AutoConfig  # late, for start-up time
 

@@ -15,7 +15,7 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
     bases write it under Python 2 and 3.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is not a vocabulary.
     """
     path = Path(path)
@@ -38,7 +38,8 @@ def numbered_words(ids: Any, expected: str) -> Vocabulary:
     """Make a vocabulary of the original's `word2idx`: {word: id}.
 
     Raises:
-        ValueError: other data, ids that are not 0 to n-1, or other words; begins with `expected`.
+        ValueError: other data, ids that are not 0 to n-1, or other words; the message begins with
+            `expected`.
     """
     if type(ids) is not dict or not all(type(i) is int for i in ids.values()):
         raise ValueError(f"{expected} 'word2idx': {{word: id}}")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from itm.layers.text import BertText
-from itm.published.tables import Options, State, Table, gru_arguments, read_state, write_state
+from itm.published.tables import Options, State, Table, read_state, two_way_gru, write_state
 from itm.published.transformer import BERT, bert_arguments
 
 IMAGE: Table = {
@@ -23,7 +23,7 @@ POOL: Table = {"gpool.gru": "text_pool.gru", "gpool.linear": "text_pool.score"}
 GRU: Table = {"embed": "text.embed", "rnn": "text.rnn", **POOL}
 TRANSFORMER: Table = {**BERT, **POOL}
 
-# What the original's command line sets further and its model or evaluation reads.
+# Further options of the original's command line that its model or evaluation reads.
 SETTINGS = {
     "backbone_lr_factor": 0.01,
     "backbone_path": "",
@@ -42,12 +42,12 @@ SETTINGS = {
 
 
 def read(states: list[State], options: Options) -> tuple[Options, State] | None:
-    """Arguments and tensors of an original checkpoint, or None if it is not VSE-infinity's.
+    """Read arguments and tensors of a checkpoint; return None if it is not VSE-infinity's.
 
-    Norms are read from the options, and are on where no options were saved.
+    Whether vectors are normalised is read from the options; by default they are.
 
     Raises:
-        ValueError: weights for grid features from pixels, or a GRU of one direction.
+        ValueError: the weights read pixels, or their GRU has one direction.
     """
     if len(states) != 2:
         return None
@@ -62,7 +62,7 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
     bert = any(name.startswith("bert.") for name in text)
     embed_dim, img_dim = image["fc.weight"].shape
     arguments = {
-        **(bert_arguments(text) if bert else _gru(text)),
+        **(bert_arguments(text) if bert else two_way_gru(text, "VSE-infinity")),
         "img_dim": img_dim,
         "embed_dim": embed_dim,
         "no_imgnorm": bool(options.get("no_imgnorm", False)),
@@ -71,23 +71,14 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
     return arguments, read_state(image, IMAGE) | read_state(text, TRANSFORMER if bert else GRU)
 
 
-def _gru(text: State) -> Options:
-    arguments = gru_arguments(text)
-    if not arguments.pop("bidirectional"):
-        raise ValueError(
-            "weights of VSE-infinity with a GRU of one direction; the original always has two"
-        )
-    return arguments
-
-
 def write(matcher: Any) -> tuple[list[State], Options]:
-    """State dicts and options of the original.
+    """Return state dicts and options of the original.
 
     Names begin with "module." if the text encoder is a BERT, because the original trains it on
-    several GPUs and would leave out tensors of other names without a word.
+    several GPUs and silently ignores tensors with other names.
 
     Raises:
-        ValueError: a form that the original code does not have.
+        ValueError: the original code does not have this form.
     """
     h, own = matcher.hparams, matcher.state_dict()
     if h["probabilistic"] or not h["mlp"]:

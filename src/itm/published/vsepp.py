@@ -26,7 +26,7 @@ OPTIONS = {  # original option -> our argument
     "no_imgnorm": "no_imgnorm",
 }
 
-# Options of the original that nothing here depends on; it reads them when it builds the model.
+# Options that this library does not need; the original reads them when it builds the model.
 REST = {
     "crop_size": 224,
     "finetune": False,
@@ -37,20 +37,20 @@ REST = {
 
 
 def read(states: list[State], options: Options) -> tuple[Options, State] | None:
-    """Arguments and tensors of an original checkpoint, or None if it is not VSE++'s.
+    """Read arguments and tensors of an original checkpoint; return None if it is not VSE++'s.
 
-    The weights tell nothing about measure, absolute values and norm: they are read from the
-    options, and are the defaults of the original's command line where no options were saved.
+    Measure, absolute values and norm cannot be told from the weights: they are read from the
+    options, or, if no options were saved, are the defaults of the original's command line.
 
     Raises:
-        ValueError: weights of a model that starts from pixels.
+        ValueError: the weights read pixels.
     """
     if len(states) != 2 or "cross_attn" in options or not has_encoders(states):
         return None
     image, text = states
     if any("_reverse" in name or name.startswith("fc.") for name in text):
         return None
-    if "fc.weight_g" in image:  # a weight norm of SCAN's
+    if "fc.weight_g" in image:  # SCAN's weight norm
         return None
     cnn = sorted(name for name in image if name.startswith("cnn."))
     if cnn:
@@ -60,7 +60,7 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
             "on the CNN's own output"
         )
     gru = gru_arguments(text)
-    del gru["bidirectional"]  # never, in VSE++
+    del gru["bidirectional"]  # VSE++ has one direction only
     arguments = {
         **gru,
         "img_dim": image["fc.weight"].shape[1],
@@ -73,10 +73,10 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
 
 
 def write(matcher: Any) -> tuple[list[State], Options]:
-    """State dicts and options of the original.
+    """Return state dicts and options of the original.
 
     Raises:
-        ValueError: a text encoder that the original code does not have.
+        ValueError: the original code does not have this text encoder.
     """
     if not isinstance(matcher.text, GRUText):
         raise ValueError(

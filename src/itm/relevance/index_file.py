@@ -53,7 +53,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _checks(a: dict[str, np.ndarray]) -> dict[str, Callable[[], bool]]:
-    """Return what can be wrong, the shapes first."""
+    """Map each possible defect to its check, shapes first."""
     captions, images, entries = len(a["length"]), len(a["count"]), len(a["indices"])
     pointers = a["indptr"]
     return {

@@ -1,4 +1,4 @@
-"""Make foreign text harmless where it is shown: on terminals, in Markdown, CSV, LaTeX and figures.
+"""Escape text of any origin for terminals, Markdown, CSV, LaTeX and figures.
 
 Captions, file names, options and error messages may hold any characters. HTML pages are escaped by
 their templates, see `itm.visual.html`.
@@ -35,7 +35,7 @@ def printable(text: Any) -> str:
 
 
 def for_markdown(text: Any) -> str:
-    r"""Escape what GitHub Markdown would read as markup; underscores inside words are none.
+    r"""Escape what GitHub Markdown would read as markup; underscores inside words are not.
 
     >>> for_markdown("optimizer.weight_decay=1|*x*")
     'optimizer.weight_decay=1\\|\\*x\\*'
@@ -45,7 +45,7 @@ def for_markdown(text: Any) -> str:
 
 
 def for_csv(value: Any) -> Any:
-    """Keep a spreadsheet from calculating: text that begins like a formula gets a quote in front.
+    """Put a quote before text that a spreadsheet would read as a formula.
 
     >>> for_csv("=1+1"), for_csv("-0.5"), for_csv(-0.5)
     ("'=1+1", '-0.5', -0.5)
@@ -66,9 +66,9 @@ def for_latex(text: Any) -> str:
 
 
 def for_figure(text: Any) -> str:
-    r"""Escape a label for matplotlib: no formula between dollar signs, and never left out.
+    r"""Escape a label for matplotlib: show dollar signs literally, and keep it in legends.
 
-    Matplotlib leaves labels that begin with an underscore out of legends.
+    Matplotlib omits labels that begin with an underscore from legends.
 
     >>> for_figure("_$x$")
     ' _\\$x\\$'

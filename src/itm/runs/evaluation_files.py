@@ -1,4 +1,4 @@
-"""The files that `python -m itm.evaluate` writes: its record, ranks, queries, matrices."""
+"""Write the files of `python -m itm.evaluate`: its record, ranks, queries, matrices."""
 
 from __future__ import annotations
 
@@ -44,12 +44,11 @@ def write_evaluation(
     """Write report.json and, if asked for, ranks, queries and matrices.
 
     Args:
-        folder: of the result, empty.
+        folder: empty folder to write into.
         facts: what was measured and how.
         rows: name -> row; files are numbered in this order, from 0.
         owner: (M,) row of each caption's image.
-        split: N images, M captions; without it no file names the queries of a matrix that is not
-            of this split.
+        split: N images, M captions; a matrix of another split gets no queries_*.csv.
         save_ranks: write ranks_0.npz, ... and queries_0.csv, ...
         save_similarity: write similarity_0.npy, ...
     """

@@ -1,4 +1,4 @@
-"""Group runs that differ only in the seed, name what tells the groups apart, average over seeds."""
+"""Group runs that differ only in the seed, name the groups, and average over seeds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from itm.runs.history import Run
 from itm.runs.run_files import GROUPS
 
 NAMED = GROUPS[:4]  # choices that need no "model=" in front
-# Options that neither change training nor what is measured: where it is logged and how it began.
+# Options that change neither training nor what is measured, such as where it is logged.
 ASIDE = ("seed", "resume", "overwrite", "test", "logger")
 ASIDE_TRAINER = ("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.logger")
 
-Groups = Mapping[str, Sequence[Run]]  # what tells the runs apart -> runs, one per seed
+Groups = Mapping[str, Sequence[Run]]  # name of a setting -> its runs, one per seed
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
@@ -50,8 +50,8 @@ def group_seeds(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
     Returns:
         The varying settings in words, such as "vsrn loss.margin=0.1" -> runs. If nothing varies,
-        the choices of model, loss and data. A run without settings forms a group of its own, under
-        its own name.
+        the choices of model, loss and data. A run without settings forms a separate group under its
+        name.
     """
     keys = differing(runs)
     groups: dict[Any, list[Run]] = {}

@@ -54,12 +54,12 @@ class Run:
 
     @property
     def seed(self) -> Any:
-        """The seed, or None."""
+        """Return the seed, or None."""
         return self.settings.get("seed")
 
     @property
     def rsum(self) -> float:
-        """Sum of the six recalls."""
+        """Return the sum of the six recalls."""
         return self.metrics["rsum"]
 
 
@@ -71,7 +71,7 @@ class Unfinished(NamedTuple):
 
 
 def find_runs(places: Iterable[str | Path]) -> tuple[list[Run], list[Unfinished]]:
-    """Find all runs below some folders, and the runs that failed, go on, or are damaged.
+    """Find all runs below some folders, and those that failed, are unfinished or damaged.
 
     Raises:
         FileNotFoundError: a folder does not exist, or no folder holds a run.
@@ -119,7 +119,7 @@ def _reason(folder: Path) -> str:
 def merge(runs: Iterable[Run]) -> list[Run]:
     """Join runs that were found twice, and each run with its evaluations on the same test split.
 
-    The first of them gives the name.
+    A joined run has the name of the first.
     """
     found: dict[Any, Run] = {}
     for run in runs:
@@ -206,10 +206,10 @@ def _with_training(run: Run, checkpoint: Path, report: dict[str, Any]) -> Run:
         return run
     try:
         settings, results = read_settings(source), read_results(source) or {}
-    except (ValueError, OSError):  # the damaged run has a line of its own
+    except (ValueError, OSError):  # the damaged run is listed itself
         return run
     if _is_older(report, results):
-        return run  # of a checkpoint that the training has replaced since
+        return run  # the training has replaced this checkpoint since
     settings = _with_precision(settings, results)
     if checkpoint not in (source, source / "checkpoints" / "best.ckpt"):
         return replace(run, settings={**settings, "checkpoint": checkpoint.name})

@@ -1,4 +1,4 @@
-"""Read, write and average the score matrices that runs keep, and find the owners of captions."""
+"""Read, write and average saved score matrices, and find the image of each caption."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def read_matrices(paths: Iterable[str | Path]) -> list[np.ndarray]:
     """Open saved (N, M) score matrices as memory maps.
 
     Raises:
-        ValueError: a file that is not a .npy file of numbers, or a matrix of another shape than the
-            first one.
+        ValueError: a file is not a .npy file of numbers, or a matrix has another shape than the
+            first.
     """
     matrices: list[np.ndarray] = []
     for path in paths:
@@ -39,7 +39,7 @@ def write_matrices(folder: Path, matrices: Iterable[np.ndarray]) -> None:
 def with_ensemble(names: Sequence[str], matrices: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Name the (N, M) score matrices of the members; add their mean if there are several.
 
-    A repeated name (one file may be two members) gets the number of its place.
+    If a name repeats (one file may be two members), its position is appended.
     """
     named: dict[str, np.ndarray] = {}
     for name, matrix in zip(names, matrices, strict=True):
@@ -53,7 +53,7 @@ def with_ensemble(names: Sequence[str], matrices: Sequence[np.ndarray]) -> dict[
 
 
 def fits_split(matrix: np.ndarray, split: Split) -> bool:
-    """Whether a matrix has a row for each image of a split and a column for each caption."""
+    """Tell whether a matrix has a row for each image of a split and a column for each caption."""
     return matrix.shape == (split.num_images, len(split.captions))
 
 

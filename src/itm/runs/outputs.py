@@ -1,4 +1,4 @@
-"""Write the files of one result: never over files of others, never mixed with another result.
+"""Write the files of one result; never replace foreign files or mix two results.
 
 A folder that a command wrote holds `made.json`: the command, and the checksums of its files. With
 `overwrite` such a result is replaced as a whole; nothing else is touched. A single file (a page, a
@@ -21,7 +21,7 @@ MANIFEST = "made.json"
 
 
 def maker(command: str) -> str:
-    """Return what a file of a command holds in its metadata, such as "made by itm.explain"."""
+    """Return the mark in the metadata of a command's file, such as "made by itm.explain"."""
     return f"made by {command}"
 
 
@@ -51,7 +51,7 @@ def check_folder(
     """Check that a command may write its result into a folder.
 
     Args:
-        folder: need not exist; files of others may be in it.
+        folder: need not exist; may hold other files.
         command: such as "itm.evaluate".
         patterns: names that the files of the command may have, such as "ranks_*.npz".
         overwrite: replace an earlier result of this command.
@@ -61,7 +61,7 @@ def check_folder(
 
     Raises:
         ValueError: an earlier result is there and `overwrite` is false, the folder holds a run or
-            a result of another command, or a file of others has the name of a file to write.
+            a result of another command, or another file has the name of a file to write.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -99,15 +99,15 @@ def check_folder(
 def result_folder(
     folder: str | Path, command: str, patterns: Sequence[str], overwrite: bool = False
 ) -> Iterator[Path]:
-    """Give a new folder to write into, whose files appear in `folder` when the block ends.
+    """Yield a new folder to write into; its files appear in `folder` when the block ends.
 
     An earlier result of the command is replaced as a whole; after an error it is still there.
 
     Args:
-        folder: of the result; made when missing.
+        folder: folder of the result; created if missing.
         command: such as "itm.evaluate".
         patterns: names that the files may have.
-        overwrite: replace an earlier result.
+        overwrite: replace an earlier result of this command.
 
     Raises:
         ValueError: as for `check_folder`.

@@ -1,4 +1,4 @@
-"""Read JSON and YAML that may come from anywhere: plain values only, of limited size."""
+"""Read JSON and YAML of any origin: plain values only, of limited size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEXT_LIMIT = 2**26  # bytes; larger files of this kind were not written by a run
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Refuse references inside a file, with which a few lines can expand to gigabytes."""
+    """Refuse references inside a file, which can expand a few lines to gigabytes."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -26,8 +26,8 @@ def read_record(path: Path) -> dict[str, Any]:
     """Read a JSON record such as results.json.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is damaged.
+        OSError: the file cannot be read.
+        ValueError: the file is damaged.
     """
     try:
         record = json.loads(_text(path))
@@ -42,7 +42,7 @@ def read_yaml(path: Path) -> Any:
     """Read plain YAML.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the file is damaged.
     """
     try:
         return yaml.load(_text(path), _PlainLoader)

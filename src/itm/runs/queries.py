@@ -1,7 +1,7 @@
-"""What each query of an evaluation retrieved: a table over all, and the worst ones.
+"""Report what each query of an evaluation retrieved: a table of all queries, and the worst ones.
 
-Images go by their ids. Captions go by the id of their image and their place among its captions,
-from 1: "36979#2". Ranks count from 1 as well: 1 = a right item came first.
+An image is named by its id, a caption by the id of its image and its place among the image's
+captions, from 1: "36979#2". Ranks count from 1, too: 1 = a right item came first.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Query(NamedTuple):
 
     Attributes:
         direction: "i2t" (an image searches captions) or "t2i" (a caption searches images).
-        row: of the image or caption in the split, from 0.
-        name: of the query.
-        rank: of the best right item, from 1.
+        row: row of the image or caption in the split, from 0.
+        name: name of the query.
+        rank: rank of the best right item, from 1.
         retrieved: rows of the items in the order of their scores, best first.
-        scores: of these items.
+        scores: scores of these items.
         right: row of the best right item.
     """
 
@@ -94,7 +94,7 @@ def worst_queries(
         scores: (N, M).
         split: N images, M captions.
         ranks: 0-based ranks (N,) and (M,).
-        number: of queries per direction; queries whose right item came first are left out.
+        number: number of queries per direction; queries whose right item came first are left out.
         top: number of retrieved items.
     """
     rows = []
@@ -105,7 +105,7 @@ def worst_queries(
 
 
 def query_table(scores: np.ndarray, split: Split, ranks: Ranks) -> str:
-    """Write all queries as CSV: what came first, and where the best right item came.
+    """Format all queries as CSV: the item that came first, and the rank of the best right item.
 
     Args:
         scores: (N, M).

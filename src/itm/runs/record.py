@@ -23,12 +23,12 @@ FAILURE = "failure.txt"  # in the folder of a job that failed: the error in one 
 
 
 def environment() -> dict[str, Any]:
-    """Name versions, hardware and the time; recorded with every result.
+    """Return versions, hardware and the time; recorded with every result.
 
-    The time tells attempts at one run apart: results.json belongs to the attempt whose run.json
+    The time distinguishes attempts at one run: results.json belongs to the attempt whose run.json
     has the same "started".
     """
-    import torch  # late: commands that fail early need not wait for it
+    import torch  # late, so that commands that fail early do not wait
 
     packages = ("itm-lightning", "torch", "pytorch-lightning", "numpy")
     cuda = torch.cuda.is_available()
@@ -42,7 +42,7 @@ def environment() -> dict[str, Any]:
 
 
 def split_facts(split: Split, protocol: str) -> dict[str, Any]:
-    """Name what results were measured on; only results with equal facts can be compared."""
+    """Return what results were measured on; only results with equal facts can be compared."""
     return {
         "split": split.name,
         "root": str(split.folder.resolve()),
@@ -57,12 +57,12 @@ def parameters_m(matcher: nn.Module) -> float:
 
 
 def training_results(trainer: Any, matcher: nn.Module, seconds: float) -> dict[str, Any]:
-    """Sum up what `trainer.fit` did.
+    """Summarise a training.
 
     Args:
-        trainer: with a checkpoint callback that monitors `val/rsum`.
-        matcher: what was trained.
-        seconds: that training took.
+        trainer: trainer with a checkpoint callback that monitors `val/rsum`.
+        matcher: the trained matcher.
+        seconds: duration of the training.
 
     Returns:
         `val/rsum` of the best checkpoint (0 without a validation), `parameters_m`, `epochs` and
@@ -83,7 +83,7 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 
 
 def write_ranks(path: Path, i2t: np.ndarray, t2i: np.ndarray, image: np.ndarray) -> None:
-    """Keep the 0-based rank of every query, for curves and for tests of differences.
+    """Write the 0-based rank of every query, for curves and for tests of differences.
 
     Args:
         path: the .npz file; 60 KB for COCO's 30,000 queries.

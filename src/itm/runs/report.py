@@ -1,4 +1,4 @@
-"""The sections of a report over many runs: results, differences, costs, all runs."""
+"""Make the sections of a report over many runs: results, differences, costs, all runs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def shown_metrics(groups: Groups) -> list[str]:
 
 
 def count(group: Sequence[Run]) -> int | str:
-    """Count the runs of a group; runs that repeat a seed are no independent measurement."""
+    """Count the runs of a group; runs that repeat a seed are not independent."""
     seeds = {repr(run.seed) for run in group}
     runs = len(group)
     return runs if len(seeds) == runs else f"{runs} ({len(seeds)} seed{'s'[: len(seeds) != 1]})"

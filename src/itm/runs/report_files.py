@@ -62,7 +62,7 @@ def _rows(groups: Groups, metrics: Sequence[str]) -> list[list[Any]]:
 
 
 def _best(groups: Groups, metrics: Sequence[str]) -> set[tuple[int, int]]:
-    """Find the cells with the best mean of each column, as it is shown; several if they tie."""
+    """Find the cells with the best displayed mean of each column; several if they tie."""
     columns = {2: [average(group, lambda run: run.validation) for group in groups.values()]}
     for column, metric in enumerate((*metrics, "rsum"), 3):
         columns[column] = [mean(group, metric) for group in groups.values()]
@@ -105,7 +105,7 @@ def _numbers(values: Sequence[float | None]) -> dict[str, float] | None:
 
 
 def markdown(title: str, sections: Sequence[Section]) -> str:
-    """Write a report as GitHub Markdown; its pictures lie beside it."""
+    """Format a report as GitHub Markdown; its pictures are in the same folder."""
     parts = [f"# {for_markdown(title)}\n"]
     for section in sections:
         parts.append(f"## {for_markdown(section.title)}\n")

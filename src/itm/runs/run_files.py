@@ -1,7 +1,7 @@
 """Read the files of one run: configuration, records, ranks of queries, learning curves.
 
-Runs may come from anywhere, so nothing in them is trusted: configurations are plain text, in which
-references such as ${oc.env:HOME} are not resolved, and a damaged file is a ValueError.
+Runs may come from anywhere, so nothing in them is trusted: references in configurations, such as
+${oc.env:HOME}, are not resolved, and a damaged file raises ValueError.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from itm.runs.plain_files import read_record, read_yaml
 from itm.utils.archive import read_npz
 
-# Config groups whose choice names a run; the first four go without the name of the group.
+# Config groups whose choice names a run; the first four are shown without the group's name.
 GROUPS = ("model", "loss", "data", "text", "trainer", "callbacks", "optimizer", "scheduler")
 
 

@@ -36,7 +36,7 @@ class Table(NamedTuple):
 
 
 def job_times(folder: Path) -> dict[Path, int]:
-    """Note when each job below a sweep folder began, for `collect_jobs`."""
+    """Return when each job below a sweep folder began, for `collect_jobs`."""
     files = folder.rglob(".hydra/overrides.yaml")
     return {file.parent.parent: file.stat().st_mtime_ns for file in files}
 
@@ -45,7 +45,7 @@ def collect_jobs(folder: Path, earlier: Mapping[Path, int] | None = None) -> lis
     """Read overrides and results of every job below a sweep folder, in job order.
 
     Args:
-        folder: of the sweep.
+        folder: folder of the sweep.
         earlier: `job_times` before the sweep began; jobs of an earlier sweep in the same folder
             are left out.
 
@@ -80,7 +80,7 @@ def job_table(jobs: Sequence[dict[str, Any]]) -> Table:
     """Tabulate the swept values, the validation and the test of every job, best validation first.
 
     Recalls are of the test split, or of the validation split if no job scored the test split. The
-    cells of a job without results are "failed", the last one with the reason, if it is known.
+    cells of a job without results are "failed"; the last one adds the reason, if known.
     """
     swept, names = _columns(jobs)
     rows = []

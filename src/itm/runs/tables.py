@@ -23,7 +23,7 @@ Rows = Sequence[Sequence[Any]]
 def rows_table(title: str, columns: Sequence[str], rows: Rows) -> str:
     """Format a table for the terminal; numbers are right-aligned.
 
-    Titles, names and cells appear literally: markup and control characters do nothing.
+    Titles, names and cells appear literally; markup and control characters have no effect.
     """
     table = Table(title=Text(printable(title)) if title else None, title_justify="left")
     for i, name in enumerate(columns):
@@ -53,7 +53,7 @@ def metric_table(report: dict[str, dict[str, float]], title: str) -> str:
 def result_table(results: dict[str, Any], title: str) -> str:
     """Format one run: recalls, rsum and ranks of its validation and test splits.
 
-    What a split lacks is left blank; usually only rsum is known of the best validation.
+    Missing values are blank; for the validation split, usually only rsum is known.
     """
     columns = ["split", "i2t R@1", "R@5", "R@10", "t2i R@1", "R@5", "R@10", "rsum", "medr", "meanr"]
     rows = []
@@ -78,7 +78,7 @@ def markdown_table(columns: Sequence[str], rows: Rows) -> str:
 
 
 def csv_table(columns: Sequence[str], rows: Rows) -> str:
-    """Format a table as CSV; no cell is a formula."""
+    """Format a table as CSV; cells that look like formulas are quoted."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
         [[*map(for_csv, row)] for row in (columns, *rows)]
@@ -104,5 +104,5 @@ def latex_table(columns: Sequence[str], rows: Rows, bold: set[tuple[int, int]]) 
 
 
 def cell_text(value: Any) -> str:
-    """Write a cell: floats with one digit after the point."""
+    """Format a cell: floats with one digit after the point."""
     return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -40,7 +40,7 @@ TINT = {
 
 def draw_backdrop(canvas: Image, scene: Scene) -> None:
     """Draw the backdrop, which is always the same for a given scene."""
-    from PIL import ImageDraw
+    from PIL import ImageDraw  # late: Pillow is optional
 
     draw = ImageDraw.Draw(canvas)
     rng = Random(scene.id)

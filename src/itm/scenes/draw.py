@@ -21,7 +21,7 @@ class Group(NamedTuple):
 
 
 def draw_scenes(rng: Random, count: int, name: str, variation: float = 0.35) -> Iterator[Scene]:
-    """Sample `count` scenes; with probability `variation` a scene varies the last in one fact."""
+    """Sample `count` scenes; with probability `variation`, change one fact of the last."""
     setting, light = "", ""
     groups: list[Group] = []
     for row in range(count):

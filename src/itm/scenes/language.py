@@ -69,7 +69,7 @@ def relations(a: Things, b: Things) -> list[str]:
 
 
 def _count(rng: Random, scene: Scene) -> list[Piece]:
-    """Say how many things are where."""
+    """Say how many things there are, and where."""
     groups = _salient(rng, scene.groups, rng.choice((2, 2, 3)))
     named = [_name(rng, group, detail=0.3, exact=True) for group in groups]
     listed = named[0]
@@ -107,7 +107,7 @@ def _relate(rng: Random, scene: Scene) -> list[Piece]:
 
 
 def _gist(rng: Random, scene: Scene) -> list[Piece]:
-    """Say what sort of scene it is."""
+    """Summarise the scene."""
     kinds: list[list[Piece]] = []
     for kind in ("people", "animals", "vehicles"):
         members = [t for t in scene.things if t.kind == kind]
@@ -162,7 +162,7 @@ def _look(rng: Random, scene: Scene) -> list[Piece]:
 
 
 def _name(rng: Random, group: Things, detail: float, exact: bool = False) -> list[Piece]:
-    """Build a noun phrase with each attribute with probability `detail`, and counts if `exact`."""
+    """Build a noun phrase: each attribute has probability `detail`; `exact` gives numbers."""
     thing, count = group[0], len(group)
     told = [a for a in (thing.size, thing.pattern, thing.colour) if rng.random() < detail]
     adjectives = [rng.choice(ADJECTIVES[a]) for a in told if a in ADJECTIVES]
@@ -222,7 +222,7 @@ def _verb(rng: Random, group: Things) -> str:
 
 
 def _moves(group: Things) -> bool:
-    """Check whether the group does more than stand there."""
+    """Tell whether the group can do more than stand there."""
     return group[0].kind in ("people", "animals") or group[0].zone != "land"
 
 

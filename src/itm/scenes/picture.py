@@ -74,7 +74,7 @@ def render(
 
 
 def _draw_thing(canvas: Image, thing: Thing) -> None:
-    from PIL import Image, ImageDraw, ImageOps
+    from PIL import Image, ImageDraw, ImageOps  # late: Pillow is optional
 
     x1, y1, x2, y2 = (round(v * canvas.size[i % 2]) for i, v in enumerate(thing.box))
     tile = Image.new("RGBA", (max(x2 - x1, 2), max(y2 - y1, 2)))
@@ -115,7 +115,7 @@ def _shade(name: str, thing: Thing) -> Colour:
 
 def _cloth(thing: Thing, size: tuple[int, int]) -> Image:
     """Draw the thing's colour with its pattern."""
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw  # late: Pillow is optional
 
     cloth = Image.new("RGB", size, COLOURS[thing.colour])
     draw = ImageDraw.Draw(cloth)

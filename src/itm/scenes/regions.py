@@ -51,7 +51,7 @@ def detect(
 
 
 def _candidates(scene: Scene) -> list[tuple[Box, Facts]]:
-    """List the boxes and facts of everything in the scene, the most important first."""
+    """List the boxes and facts of everything in the scene, most important first."""
     things = [(t.box, _thing(t)) for t in scene.things]
     several = [g for g in scene.groups if len(g) > 1]
     groups = [

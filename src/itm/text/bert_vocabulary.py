@@ -78,7 +78,7 @@ class BertVocabulary:
 
     @property
     def mask_id(self) -> int | None:
-        """The id of [MASK] or <mask>; None without either."""
+        """Return the id of [MASK] or <mask>; None without either."""
         for mask in ("[MASK]", "<mask>"):
             found = self._tokenizer.token_to_id(mask)
             if found is not None:
@@ -119,7 +119,7 @@ class BertVocabulary:
         return {"kind": "bert", "tokenizer": self.json, "max_length": self.max_length}
 
 
-# Models whose positions begin behind the id of the padding.
+# Models whose positions begin after the id of the padding.
 _SHIFTED = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl")
 
 

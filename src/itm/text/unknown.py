@@ -17,12 +17,12 @@ WARN = 0.1  # the share of unknown words above which a warning is printed
 
 
 class Unknown(NamedTuple):
-    """What a vocabulary loses of some captions.
+    """The words and captions that a vocabulary loses.
 
     Attributes:
-        share: of the words that are unknown; without <unk>, of the captions without a known word.
+        share: share of unknown words; without <unk>, share of captions without a known word.
         examples: the most frequent unknown words.
-        cut: share of the captions that are cut, because they are too long.
+        cut: share of captions that are cut because they are too long.
     """
 
     share: float
@@ -61,7 +61,7 @@ def check_known(vocab: Tokens, captions: Sequence[str], most: float, what: str) 
         vocab: the vocabulary.
         captions: the captions.
         most: the share of unknown words that is accepted; 1 = any.
-        what: of whom they are, for messages.
+        what: description of the captions, for messages.
 
     Raises:
         ValueError: a larger share of the words is unknown.

@@ -110,7 +110,7 @@ class Vocabulary:
 
     @property
     def mask_id(self) -> int | None:
-        """The id of <mask>; None without it, or if captions are padded to a fixed length."""
+        """Return the id of <mask>; None without it, or if captions are padded to a fixed length."""
         return None if self.pad_to is not None else self.ids.get(MASK)
 
     def by_word(self, caption: str) -> tuple[list[list[int]], list[int], list[int]]:

@@ -1,4 +1,4 @@
-"""Files of word lists: JSON, and the annotations that the authors of CVSE published."""
+"""Read files of word lists: JSON, and the annotations that the authors of CVSE published."""
 
 import json
 from pathlib import Path

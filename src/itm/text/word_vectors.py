@@ -25,7 +25,7 @@ def word_vectors(
     Args:
         words: V words.
         path: the file.
-        seed: of the default `missing`.
+        seed: seed of the default `missing`.
         missing: (V, G) rows for words without a vector; by default N(0, 1) numbers, as in CVSE.
 
     Raises:

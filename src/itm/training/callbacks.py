@@ -16,11 +16,11 @@ from itm.training.progress import log
 class StepSeed(Callback):
     """Seed every training batch from (seed, process, batch number).
 
-    Dropout and drawn negatives then do not depend on earlier draws, so that a resumed run draws the
-    same ones, whatever validation or data loading drew in between.
+    Dropout and drawn negatives then do not depend on earlier draws: a resumed run draws the same
+    ones, whatever validation or data loading drew in between.
 
     Args:
-        seed: of the run.
+        seed: seed of the run.
     """
 
     def __init__(self, seed: int):
@@ -165,7 +165,7 @@ class SameConfiguration(Callback):
         """Compare with the first process.
 
         Raises:
-            ValueError: in all processes, when any differs.
+            ValueError: the configuration of a process differs; all processes raise it.
         """
         if trainer.world_size == 1:
             return

@@ -1,4 +1,4 @@
-"""Lightning's checkpoint files, written whole and read safely."""
+"""Write Lightning's checkpoint files atomically, and read them safely."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from itm.utils.readers import reading
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Lightning plugin: checkpoints are written by `replacing`, and checked before they are read.
+    """Write checkpoints by `replacing`, and check them before they are read; a Lightning plugin.
 
-    Lightning's own way writes to the system's folder for temporary files, often on another disk,
-    and moves the file from there, which a kill can cut in two.
+    Lightning itself writes to the system's temporary folder, often on another disk, and moves the
+    file from there; a kill during the move leaves half a file.
     """
 
     def save_checkpoint(
@@ -26,7 +26,7 @@ class CheckpointFiles(TorchCheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            OSError: it cannot be written; the previous file is untouched.
+            OSError: the file cannot be written; the previous one is unchanged.
         """
         try:
             with replacing(path) as file:

@@ -1,4 +1,4 @@
-"""metrics.csv that a resumed run continues."""
+"""Log to metrics.csv, which a resumed run continues."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class _Continued(KeepingWriter):
 
     @staticmethod
     def _is_before(row: dict[str, str], step: float, again: list[set[str]]) -> bool:
-        """Whether an earlier row precedes everything that is logged again from `step` on."""
+        """Tell whether an earlier row precedes everything that is logged again from `step` on."""
         columns = {name for name, value in row.items() if value}
         return int(row["step"]) < step or (int(row["step"]) == step and columns not in again)
 

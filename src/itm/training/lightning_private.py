@@ -1,4 +1,4 @@
-"""Everything that this library needs of Lightning beyond its public interface.
+"""Wrap the private parts of Lightning that this library uses.
 
 `pyproject.toml` bounds the version of Lightning from above, and
 `tests/unit/training/test_lightning_contract.py` runs each function below on a small Trainer, so
@@ -21,7 +21,7 @@ from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 def accumulates(trainer: Trainer) -> bool:
     """Whether the gradients of this batch wait for further batches before the optimiser steps.
 
-    `accumulate_grad_batches` alone does not tell: the last batch of an epoch always steps.
+    `accumulate_grad_batches` alone is not enough: the last batch of an epoch always steps.
     """
     return trainer.fit_loop._should_accumulate()
 
@@ -62,8 +62,8 @@ def report_once(trainer: Trainer) -> None:
 def plan_validation(checkpoint: dict[str, Any], due: bool) -> None:
     """Set whether a run that continues from `checkpoint` validates before it trains on.
 
-    Lightning decides by the progress of the validation loop. Being in the first batch means that
-    the validation starts again; being in none means that it is over.
+    Lightning decides by the progress of its validation loop: in the first batch, the validation
+    starts again; in no batch, it is over.
     """
     counts = {"ready": int(due), "started": int(due), "processed": 0, "completed": 0}
     checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = {
@@ -85,12 +85,12 @@ def is_epoch_complete(checkpoint: dict[str, Any]) -> bool:
 
 
 def move_to_batch(checkpoint: dict[str, Any], batch: int, state: dict[str, Any]) -> None:
-    """Let a run that continues from `checkpoint` begin at another batch of the epoch.
+    """Make a run that continues from `checkpoint` begin at another batch of the epoch.
 
     Args:
         checkpoint: edited in place.
         batch: training batches of the epoch that count as done.
-        state: of the training loader, for its `load_state_dict`.
+        state: state of the training loader, for its `load_state_dict`.
     """
     loops = checkpoint["loops"]["fit_loop"]
     progress = loops["epoch_loop.batch_progress"]

@@ -1,4 +1,4 @@
-"""When learning rates change; the schedules of the published systems; TensorFlow's Adam."""
+"""Define learning-rate schedules, when they step, and TensorFlow's Adam."""
 
 import functools
 import inspect
@@ -38,12 +38,12 @@ class Schedule:
         """Make the scheduler, in the form that Lightning takes.
 
         Args:
-            optimizer: with its learning rates.
-            trainer: Lightning's, which knows how long the whole training is.
+            optimizer: the optimiser, with its learning rates.
+            trainer: Lightning's trainer, which knows the length of the training.
 
         Raises:
-            ValueError: a plateau schedule that waits for a recall to fall, or a training whose
-                length is unknown.
+            ValueError: a plateau schedule waits for a recall to fall, or the length of the training
+                is unknown.
         """
         made = self.make.func if isinstance(self.make, functools.partial) else self.make
         by_step = inspect.isclass(made) and issubclass(made, OneCycleLR | CyclicLR)
@@ -77,7 +77,7 @@ def _length(interval: str, trainer: Any, name: str) -> int:
     """Count the steps or epochs of the whole training.
 
     Raises:
-        ValueError: without a trainer, or if the training ends at another condition.
+        ValueError: there is no trainer, or another condition ends the training.
     """
     length: float | None = None
     if trainer is not None and interval == "step":
@@ -102,13 +102,13 @@ class CosineLR(LRScheduler):
     `CosineAnnealingLR` it is a function of t alone, so a resumed run may change `total`.
 
     Args:
-        optimizer: with the rates to start from.
+        optimizer: the optimiser, with the rates to start from.
         total: epochs or steps of the whole schedule.
         warmup: share of `total` in which the rate rises linearly.
         end: last rate, as a share of the first.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value is out of range.
     """
 
     def __init__(self, optimizer: Optimizer, total: int, warmup: float = 0.0, end: float = 0.0):
@@ -123,7 +123,7 @@ class CosineLR(LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
-        """Learning rate of each group in the current epoch or step."""
+        """Compute the learning rate of each group in the current epoch or step."""
         rises = round(self.warmup * self.total)
         done = self.last_epoch
         if done < rises:
@@ -145,7 +145,7 @@ class StepLR(LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
-        """Learning rate of each group in the current epoch."""
+        """Compute the learning rate of each group in the current epoch."""
         return [
             base
             * group.get("gamma", self.gamma)

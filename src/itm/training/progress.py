@@ -21,7 +21,7 @@ def say(text: str, trainer: Trainer | None = None) -> None:
 
     Args:
         text: one or several lines.
-        trainer: its progress bar, if any, moves out of the way of the text.
+        trainer: trainer whose progress bar, if any, makes room for the text.
     """
     bar: Any = None if trainer is None else trainer.progress_bar_callback
     if getattr(bar, "is_enabled", False):
@@ -70,7 +70,7 @@ class Bar(RichProgressBar):
 
 
 class EpochLine(Callback):
-    """Write a line after each epoch, when early stopping ends training, and when weights return.
+    """Print a line after each epoch, at early stopping, and when the best weights are restored.
 
     An example: `epoch 3/30  loss 2.17  val rsum 287.0 (best)  lr 2e-4  1:12`. The loss is the mean
     over the pairs of the epoch, in a resumed epoch over those since it was resumed; several
@@ -87,7 +87,7 @@ class EpochLine(Callback):
         self._began = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the epoch before."""
+        """Reset the counts."""
         self._total, self._pairs, self._validated = 0.0, 0, False
         self._before = _best_score(trainer)
         self._began = time.monotonic()
@@ -95,7 +95,7 @@ class EpochLine(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Note the learning rate, before a scheduler changes it."""
+        """Record the learning rate before a scheduler changes it."""
         if trainer.optimizers:
             self._rate = trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -110,7 +110,7 @@ class EpochLine(Callback):
         self._pairs += size
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that this epoch has a score."""
+        """Record that this epoch has a score."""
         self._validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -142,7 +142,7 @@ class EpochLine(Callback):
         return beaten and (best is None or sign * float(now) >= sign * best)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say whose weights are tested, if those of the best validation were restored."""
+        """Say that the test uses the weights of the best validation, if they were restored."""
         keeper: Any = trainer.checkpoint_callback
         best = getattr(keeper, "best_model_path", None)
         if best and trainer.ckpt_path == best and trainer.is_global_zero:
@@ -168,7 +168,7 @@ def _best_score(trainer: Trainer) -> float | None:
 
 
 def short(value: float) -> str:
-    """Write a number as one types it.
+    """Format a number in the short form of the command line.
 
     >>> short(2e-4), short(0.00125), short(0.0)
     ('2e-4', '1.25e-3', '0')
@@ -180,7 +180,7 @@ def short(value: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Write a duration.
+    """Format a duration.
 
     >>> clock(72), clock(3_672)
     ('1:12', '1:01:12')

@@ -34,7 +34,7 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 def find_checkpoint(resume: str | bool | None, out: Path) -> str | None:
     """Find the checkpoint to continue from.
 
-    In a run folder that is `last.ckpt`, or `best.ckpt` if the former is damaged.
+    In a run folder, this is `last.ckpt`, or `best.ckpt` if `last.ckpt` is damaged.
 
     Args:
         resume: a run folder, a checkpoint, True for this run's own folder, or None.
@@ -79,10 +79,9 @@ class LastCheckpoint(Checkpoint):
 
     The file is written every `every_n_train_steps` optimiser steps, before and after each
     validation, at `max_steps`, and when Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 asks to stop. Training
-    stops after the current step; a validation is broken off; a second Ctrl-C stops at once. Several
-    processes exchange at every tenth step whether to stop. A run that continues from the file
-    computes exactly what it would have computed without the stop: Lightning restores weights and
-    optimiser,
+    stops after the current step; a validation is aborted; a second Ctrl-C stops at once. Several
+    processes agree at every tenth step whether to stop. A run that continues from the file computes
+    exactly what it would have computed without the stop: Lightning restores weights and optimiser,
     `itm.data.sampler.PairLoader` its place, and `itm.training.callbacks.StepSeed` the seeds.
 
     Args:
@@ -109,7 +108,9 @@ class LastCheckpoint(Checkpoint):
         if trainer.ckpt_path is not None:
             apply_options(trainer, pl_module)
         for stopping in trainer.early_stopping_callbacks:
-            trainer.should_stop |= stopping.wait_count >= stopping.patience  # as it had decided
+            trainer.should_stop |= (
+                stopping.wait_count >= stopping.patience
+            )  # as early stopping decided before
         if trainer.is_global_zero:
             for file in self.path.parent.glob("*.unfinished"):  # left by a write that was killed
                 file.unlink()
@@ -118,7 +119,7 @@ class LastCheckpoint(Checkpoint):
             for name in SIGNALS:
                 number = getattr(signal, name, None)
                 if number is None or name == "SIGHUP" and signal.getsignal(number) == ignored:
-                    continue  # not on this system, or started by nohup
+                    continue  # unknown on this system, or ignored by nohup
                 signal.signal(number, self._on_signal)
 
     def on_train_batch_end(
@@ -129,7 +130,7 @@ class LastCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save every so many steps, and stop if asked to."""
+        """Save every `every_n_train_steps` steps, and stop if asked to."""
         step = trainer.global_step
         if accumulates(trainer):
             return  # no checkpoint holds gradients
@@ -233,13 +234,13 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Note whether a validation must be run before training goes on."""
+        """Record whether a validation must run before training continues."""
         plan_validation(checkpoint, due=self._validation_follows)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Adapt what is restored to a run folder that was moved and to other processes."""
+        """Adapt a checkpoint to a moved run folder and to another number of processes."""
         if trainer.state.fn == TrainerFn.FITTING:
             here = self.path.parent.resolve()
             if Path(str(trainer.ckpt_path)).parent.resolve() == here:  # else: another run's scores
@@ -248,7 +249,7 @@ class LastCheckpoint(Checkpoint):
 
     @staticmethod
     def _adapt_place(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-        """With another batch size or number of processes, go on at about the same caption.
+        """Continue at about the same caption with another batch size or number of processes.
 
         The place in the epoch is rounded down to whole steps; epoch and step are kept.
         """

@@ -1,4 +1,4 @@
-"""Give a resumed run the options that it was started with, in place of those it was saved with."""
+"""Apply the options of a resumed run to the optimisers and schedulers of its checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytorch_lightning import LightningModule, Trainer
 from itm.training.progress import say
 
 SCHEDULED = ("momentum", "betas")  # OneCycleLR and CyclicLR change them
-PLACES = ("last_epoch", "total_steps")  # of a scheduler, not to be changed
+PLACES = ("last_epoch", "total_steps")  # progress of a scheduler, which stays
 
 
 def apply_options(trainer: Trainer, matcher: LightningModule) -> None:
@@ -20,8 +20,8 @@ def apply_options(trainer: Trainer, matcher: LightningModule) -> None:
     rate of its group by new / old, so that the schedule keeps its shape.
 
     Args:
-        trainer: has restored optimisers and schedulers.
-        matcher: makes new ones with the options of this run, for comparison.
+        trainer: trainer with restored optimisers and schedulers.
+        matcher: matcher that makes new ones with the options of this run, for comparison.
     """
     made: Any = matcher.configure_optimizers()
     fresh, schedules = made if isinstance(made, tuple) else ([made], [])

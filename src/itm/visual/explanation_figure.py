@@ -44,12 +44,12 @@ class Seen(NamedTuple):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """Return height and width in pixels."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
     @property
     def corners(self) -> np.ndarray:
-        """(R, 4) boxes in pixels."""
+        """Return the boxes (R, 4) in pixels."""
         height, width = self.size
         return self.boxes * np.array([width, height, width, height])
 
@@ -110,7 +110,7 @@ def region_boxes(split: Split, row: int, picture: Image | None) -> np.ndarray | 
 
 
 def words(weights: np.ndarray, tokens: Sequence[str], seen: Seen, title: str) -> Part:
-    """Draw the picture once per word, lit by the word's attention, with the best region framed."""
+    """Draw the picture once per word, lit by the word's attention, and frame the best region."""
     shown = content(tokens)
     rows = -(-len(shown) // ACROSS)
 
@@ -200,7 +200,7 @@ def named(names: list[tuple[str, float, float]], title: str) -> Part:
 
 
 def content(tokens: Sequence[str]) -> list[int]:
-    """Find the content words; if there are none, all words; if there are none, all tokens."""
+    """Find the content words; without any, all words; without words, all tokens."""
     real = [i for i, token in enumerate(tokens) if is_word(token.removeprefix("##"))]
     return [i for i in real if tokens[i] not in STOP_WORDS] or real or list(range(len(tokens)))
 

@@ -26,16 +26,16 @@ def write_failures(
     pictures: Pictures,
     number: int,
 ) -> None:
-    """Write failures.html: the worst queries of the ensemble, or of the first row without one.
+    """Write failures.html: the worst queries of the ensemble, or of the first row if there is none.
 
     Args:
-        folder: to write into.
-        rows: of the evaluation.
+        folder: folder to write into.
+        rows: rows of the evaluation, by name.
         owner: (M,) row of each caption's image.
         split: N images, M captions.
-        protocol: of the evaluation.
+        protocol: protocol of the evaluation.
         pictures: pictures of the images.
-        number: of queries per direction.
+        number: number of queries per direction.
     """
     name = next((row for row in rows if row.startswith("ensemble of ")), next(iter(rows)))
     ranks = whole_ranks(rows[name], owner, protocol)
@@ -48,13 +48,13 @@ def write_failures(
 def failures_page(
     found: Sequence[Query], split: Split, pictures: Pictures, title: str, about: str
 ) -> str:
-    """Make the page.
+    """Make the page of the given queries.
 
     Args:
         found: queries, worst first.
-        split: where images and captions come from.
+        split: split of the images and captions.
         pictures: pictures of its images.
-        title: of the page.
+        title: title of the page.
         about: one line on what was measured.
     """
     names = image_names(split)
@@ -70,7 +70,7 @@ def failures_page(
 def _image_query(
     query: Query, split: Split, names: Sequence[str], pictures: Pictures
 ) -> dict[str, Any]:
-    """Show the picture of an image, the captions that came first, and the best right one."""
+    """Show the picture of an image, the captions ranked first, and the best right one."""
     rows = [
         (place, split.captions[i], names[split.caption_image[i]], f"{score:.4f}", _right(is_right))
         for place, (i, score) in enumerate(zip(query.retrieved, query.scores, strict=True), 1)
@@ -90,7 +90,7 @@ def _image_query(
 def _caption_query(
     query: Query, split: Split, names: Sequence[str], pictures: Pictures
 ) -> dict[str, Any]:
-    """Show the images that came first, and the right one."""
+    """Show the images ranked first, and the right one."""
     shown = list(
         zip(range(1, len(query.retrieved) + 1), query.retrieved, query.scores, strict=True)
     )
@@ -119,7 +119,7 @@ def _card(
         (c for c, i in zip(split.captions, split.caption_image, strict=True) if i == row), ""
     )
     picture = thumbnail_of(pictures, names[row])
-    return {"caption": own, "note": note, "picture": picture, "right": right}
+    return {"caption": own, "note": note, "picture": picture, "good": right}
 
 
 def _right(is_right: bool) -> str:

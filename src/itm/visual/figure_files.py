@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from itm.runs.outputs import maker
 from itm.utils.files import replacing
 
-METADATA = {"png": "Software", "pdf": "Creator", "svg": "Creator"}  # where a format names its maker
+METADATA = {"png": "Software", "pdf": "Creator", "svg": "Creator"}  # field for the maker
 
 
 def save(

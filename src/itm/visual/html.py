@@ -25,7 +25,7 @@ class Table(NamedTuple):
 
     @property
     def numeric(self) -> list[bool]:
-        """Whether each column holds only numbers."""
+        """Tell for each column whether it holds only numbers."""
         return [
             bool(self.rows) and all(isinstance(row[i], int | float) for row in self.rows)
             for i in range(len(self.columns))
@@ -33,9 +33,9 @@ class Table(NamedTuple):
 
 
 def shown(value: Any) -> Any:
-    """Shorten floats to four significant digits; replace control characters and half characters.
+    """Shorten floats to four significant digits; replace control characters and surrogates.
 
-    File names that are not UTF-8 hold half characters (surrogates), which no file can hold.
+    File names that are not UTF-8 contain lone surrogates, which cannot be written as UTF-8.
     """
     if isinstance(value, float):
         return f"{value:.4g}"

@@ -40,7 +40,7 @@ def _of_images(query: str, hits: Hits, captions: Captions, pictures: Pictures) -
             "caption": next(iter(captions[item]), ""),
             "note": f"{place}. {item}, score {score:.4f}",
             "picture": thumbnail_of(pictures, item),
-            "own": query in captions[item],
+            "good": query in captions[item],
         }
         for place, (item, score) in enumerate(hits, 1)
     ]

@@ -53,7 +53,7 @@ def thumbnail(source: str | Path | Image, size: int = 320, alt: str = "") -> Thu
 def thumbnail_of(pictures: Pictures, name: str, size: int = 320) -> Thumbnail | None:
     """Make the thumbnail of an image of a split; None if it has no picture.
 
-    A picture that cannot be read is named on the terminal; the page goes without it.
+    If the picture cannot be read, print why and return None, too.
     """
     try:
         source = pictures.find(name, width=size)

@@ -104,7 +104,7 @@ def test_boxes_of_entities_are_checked(tmp_path, corners, message):
     ends = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
     box = OBJECT.format("".join(f"<{name}>{value}</{name}>" for name, value in ends))
     (tmp_path / "1.xml").write_text(ENTITY.format(box))
-    with pytest.raises(ValueError, match=rf"1\.xml is no annotation of .*: .*{message}"):
+    with pytest.raises(ValueError, match=rf"1\.xml is not an annotation of .*: .*{message}"):
         entity_boxes(tmp_path / "1.xml")
     small = OBJECT.format("<xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax>")
     (tmp_path / "1.xml").write_text(ENTITY.format(small))

@@ -234,7 +234,7 @@ def test_broken_files_are_named(tmp_path):
     bad = tmp_path / "bad.xml"
     for content in ("<annotation>", "<annotation><size/></annotation>"):
         bad.write_text(content)
-        with pytest.raises(ValueError, match="bad.xml is no annotation"):
+        with pytest.raises(ValueError, match="bad.xml is not an annotation"):
             entity_boxes(bad)
     (tmp_path / "test_phrases.jsonl").write_text('{"image": 0, "phrase": "a", "boxes": []}\n')
     with pytest.raises(ValueError, match=r"test_phrases.jsonl:1: boxes=\[\] must be"):

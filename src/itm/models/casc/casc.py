@@ -212,5 +212,5 @@ class CASC(Matcher):
 
     @property
     def label_dim(self) -> int | None:
-        """None, because CASC has its own label head."""
+        """Return None, because CASC has its own label head."""
         return None

@@ -1,4 +1,4 @@
-"""CASC's label head: predict labels from global vectors, and compare two vectors by labels."""
+"""Predict labels from global vectors, and compare two vectors by labels (CASC's label head)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

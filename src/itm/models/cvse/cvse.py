@@ -240,7 +240,7 @@ class CVSE(Matcher):
 
     @property
     def label_dim(self) -> int:
-        """Width of the global vectors, which concatenate two levels: 2 D."""
+        """Return the width 2 D of the global vectors, which concatenate two levels."""
         return 2 * self.hparams["embed_dim"]
 
     @full_precision

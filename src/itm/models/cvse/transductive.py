@@ -110,8 +110,8 @@ def similar_captions(captions: Tensor, count: int, block: int = 1024) -> np.ndar
 def ranked_captions(images: Tensor, captions: Tensor, width: int = 3) -> np.ndarray:
     """Find the 3 captions around each caption in the ranking of its best image, (M, 3).
 
-    A caption at position p of n gets those at p - 1, p, p + 1; the first three if p < 2, and the
-    last three if p >= n - 3. If there are fewer than three captions, it gets all of them.
+    These are the captions at positions p - 1, p, p + 1 of n; the first three if p < 2, the last
+    three if p >= n - 3, and all captions if there are fewer than three.
     """
     best = (images @ captions.T).argmax(0).numpy()  # (M,) image of each caption
     size = len(captions)

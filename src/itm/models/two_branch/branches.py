@@ -165,7 +165,7 @@ class TwoBranch(Matcher):
 
     @classmethod
     def lacks_sizes(cls, arguments: Mapping[str, Any]) -> bool:
-        """Whether the size that the text encoder needs is missing."""
+        """Tell whether the size that the text encoder needs is missing."""
         name = (arguments.get("text") or {}).get("name", "mean")
         if name == "bert":
             return False

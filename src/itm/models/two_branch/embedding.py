@@ -102,7 +102,7 @@ class TwoBranchEmbedding(TwoBranch):
 
     @property
     def ranks_by_vectors(self) -> bool:
-        """Whether the level is "image": among unit vectors the nearest has the largest product."""
+        """Tell whether the level is "image"; the nearest unit vector has the largest product."""
         return self.level == "image"
 
     def pair_floats(self, regions: int, words: int) -> int:

@@ -23,7 +23,7 @@ class Memory(NamedTuple):
 
     Attributes:
         states: (N, R, H) encoder states.
-        keys: (N, R, H) their share of the attention's first layer, the same at every step.
+        keys: (N, R, H) what they add to the attention's first layer, the same at every step.
         mask: (N, R) bool, True = real region.
     """
 
@@ -40,7 +40,7 @@ def teacher(captions: Captions, max_len: int) -> tuple[PackedSequence, PackedSeq
     """Prepare the decoder's inputs and targets for teacher forcing, packed by step.
 
     For a caption w_1 ... w_n (markers included) the inputs are w_1 ... w_n and the targets are
-    w_2 ... w_n, pad: the pad after the end marker is learnt, too. A caption of more than `max_len`
+    w_2 ... w_n, pad; the pad after the end marker is learnt, too. A caption of more than `max_len`
     tokens is cut and its last token replaced by the end marker. There are at most `max_len` - 1
     steps, so a caption of `max_len` tokens has no pad as target.
 

@@ -27,8 +27,8 @@ class VSRN(Matcher):
     """Visual semantic reasoning network.
 
     image:   x = W r + b; `num_gcn` graph blocks; v = last state of a GRU over the regions.
-    caption: t = last state of a GRU over the words (with BERT, whose last word piece is a marker:
-             the mean of the word pieces).
+    caption: t = last state of a GRU over the words; with BERT, whose last word piece is a marker,
+             the mean of the word pieces.
     score:   s = <v, t> of unit vectors; with measure="order" s = -||max(0, t - v)||, the order
              embedding of Vendrov et al. (ICLR 2016).
     loss:    ranking + `caption_weight` x captioning (section 3.4).
@@ -156,7 +156,7 @@ class VSRN(Matcher):
 
     @property
     def ranks_by_vectors(self) -> bool:
-        """Whether the score is a dot product; an order embedding's score is not."""
+        """Tell whether the score is a dot product; an order embedding's score is not."""
         return self.measure == "cosine"
 
     def pair_floats(self, regions: int, words: int) -> int:
