@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -70,7 +71,8 @@ def command(cfg: DictConfig) -> Path:
             write_text(folder / f"results.{ending}", text)
     print(report_files.format_results(tests, cfg.format))
     failed = f", {len(unfinished)} without results" if unfinished else ""
-    print(printable(f"{len(runs)} runs{failed}; written to {out / 'report.html'}"))
+    note = f"{len(runs)} runs{failed}; written to {out / 'report.html'}"
+    print(printable(note), file=None if cfg.format == "text" else sys.stderr)
     return out
 
 
