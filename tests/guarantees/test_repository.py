@@ -26,14 +26,19 @@ def exists(module):
 
 def test_the_root_holds_the_commands_and_the_batch():
     names = {path.name for path in LIBRARY.iterdir() if path.is_file()}
-    assert names <= {f"{name}.py" for name in COMMANDS} | {"__init__.py", "batch.py", "py.typed"}
+    assert names <= {f"{name}.py" for name in COMMANDS} | {
+        "__init__.py",
+        "__main__.py",
+        "batch.py",
+        "py.typed",
+    }
     assert len([name for name in names if name.endswith(".py")]) <= 13
     assert len(PACKAGES) <= 19
 
 
 def test_the_rule_of_imports_names_every_module():
     layers = re.search(r"^layers = \[\n(.*?)^\]", text("pyproject.toml"), re.M | re.S)[1]
-    assert sorted(re.findall(r"\w+", layers)) == sorted([*COMMANDS, *PACKAGES, "batch"])
+    assert sorted(re.findall(r"\w+", layers)) == sorted([*COMMANDS, *PACKAGES, "batch", "__main__"])
 
 
 def test_the_version_stands_in_one_place():
@@ -58,7 +63,7 @@ def test_the_architecture_describes_the_tree():
     assert re.findall(r"^\| `(\w+)` \| ", words, re.M) == PACKAGES
     for path in re.findall(rf"`((?:{'|'.join(PACKAGES)})/[\w/.]*)`", words):
         assert (LIBRARY / path).exists(), path
-    rule = re.search(r"```\n(train \| .*?)```", words, re.S)[1].replace("(commands)", "")
+    rule = re.search(r"```\n(__main__\n.*?)```", words, re.S)[1].replace("(commands)", "")
     layers = re.search(r"^layers = \[\n(.*?)^\]", text("pyproject.toml"), re.M | re.S)[1]
     assert [line.split() for line in rule.strip().splitlines()] == [
         line.strip(' ",').split() for line in layers.strip().splitlines()
