@@ -11,6 +11,7 @@ import pytest
 from itm import list_models
 from itm.app.arguments import read_arguments
 from itm.app.config import compose
+from itm.app.quoting import PATHS, TEXT
 
 ROOT = Path(__file__).parents[2]
 if not (ROOT / "docs").is_dir():
@@ -76,6 +77,13 @@ def test_options_of_commands_exist(page):
                 if "-m" in options or len(kept) < sum("=" in x for x in options):
                     kept = [re.sub(r"=([^\[{,]*),.*", r"=\1", x) for x in kept]
                 compose(read_arguments(kept, command), command)
+
+
+def test_options_that_keep_every_character_are_listed():
+    text = (ROOT / "docs" / "training.md").read_text("utf-8").split("## Names of files")[1]
+    sentences, paths = text.split("\n\nSentences:")[1].split("\n\n")
+    assert re.findall(r"`([\w.]+)`", sentences) == list(TEXT)
+    assert re.findall(r"`([\w.]+)`", paths) == list(PATHS)
 
 
 def test_every_backbone_has_a_table_of_equations():
