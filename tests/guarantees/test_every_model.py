@@ -320,7 +320,7 @@ def test_a_vocabulary_of_another_size_is_named(name, tmp_path):
         more = Vocabulary([*WORDS.words, "zebra"])
         concepts = concepts_of(name)
         save_published(matcher, tmp_path / "m.pth.tar")
-        with pytest.raises(ValueError, match="the vocabulary has 11 words but the embedding .* 10"):
+        with pytest.raises(ValueError, match="has 11 words, but the embedding .* 10"):
             from_published(tmp_path / "m.pth.tar", more, concepts)
         matcher.vocab = more
         with pytest.raises(ValueError, match="the vocabulary has 11 words, but .* for only 10"):

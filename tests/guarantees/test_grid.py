@@ -30,10 +30,10 @@ MODELS = {
 }
 # All negatives throughout: the hardest one alone needs more steps to leave its plateau.
 LOSSES = {
-    "triplet": ["warmup_steps=10000"],
-    "sam": ["warmup_steps=10000"],
+    "triplet": ["warmup_steps=10000", "warmup_epochs=0"],
+    "sam": ["warmup_steps=10000", "warmup_epochs=0"],
     "neighborhood": ["loss.margin=0.2"],
-    "multilabel": ["warmup_steps=10000"],
+    "multilabel": ["warmup_steps=10000", "warmup_epochs=0"],
     "pcmepp": [],
     "infonce": [],
     "sigmoid": [],

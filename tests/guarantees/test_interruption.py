@@ -91,15 +91,14 @@ def die_in_a_write(number):
 
 def die_after_a_write(number):
     """SIGKILL as soon as last.ckpt is in its place."""
-    replace, count = Path.replace, iter(range(1, 1000))
+    replace, count = os.replace, iter(range(1, 1000))
 
-    def replace_and_die(self, target):
-        out = replace(self, target)
+    def replace_and_die(source, target):
+        replace(source, target)
         if Path(target).name == "last.ckpt" and next(count) == number:
             os.kill(os.getpid(), signal.SIGKILL)
-        return out
 
-    Path.replace = replace_and_die
+    os.replace = replace_and_die
 
 
 def signal_in_validation(number, epoch):
@@ -133,7 +132,7 @@ def test_a_kill_in_a_write_leaves_the_checkpoint_of_before(folder, number):
     name = f"write{number}"
     assert one_process_of(folder, name, partial(die_in_a_write, number)) == -signal.SIGKILL
     files = {file.name for file in (folder / name / "checkpoints").iterdir()}
-    assert any(file.endswith(".ckpt.unfinished") for file in files)
+    assert any(".ckpt." in file and file.endswith(".unfinished") for file in files)
     for file in files & {"last.ckpt", "best.ckpt"}:
         assert damage(folder / name / "checkpoints" / file) is None
     start(folder, name).done()

@@ -27,11 +27,8 @@ def exists(module):
 def test_the_root_holds_the_commands_and_the_batch():
     names = {path.name for path in LIBRARY.iterdir() if path.is_file()}
     assert names <= {f"{name}.py" for name in COMMANDS} | {
-        "__init__.py",
-        "__main__.py",
-        "batch.py",
-        "py.typed",
-    }
+        "__init__.py", "__main__.py", "batch.py", "py.typed",
+    }  # fmt: skip
     assert len([name for name in names if name.endswith(".py")]) <= 13
     assert len(PACKAGES) <= 19
 

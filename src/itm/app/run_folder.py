@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from itm.app.arguments import value_of
+from itm.app.arguments import key_of, value_of
 from itm.app.replaced import put_aside, recover
 from itm.app.resumed import check_changes, read_recorded, with_recorded
 
@@ -62,7 +62,7 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
     if is_used and not is_run and resume != "true":
         if overwrite:
             _lock(folder)
-        _make_room([folder], overwrite, "hydra.run.dir")
+        _make_room([folder], overwrite, "hydra.run.dir", _differences(folder, arguments))
     _lock(folder)
     if (folder / "run.json").is_file() and (is_run or resume == "true"):
         check_changes(read_recorded(folder), changed)
@@ -80,18 +80,40 @@ def _use_sweep_folder(arguments: Sequence[str], overwrite: bool, resumes: bool) 
         _make_room(jobs, overwrite, "hydra.sweep.dir")
 
 
-def _make_room(folders: Sequence[Path], overwrite: bool, option: str) -> None:
+def _make_room(
+    folders: Sequence[Path], overwrite: bool, option: str, differences: str = ""
+) -> None:
     """Put earlier runs aside, if that was asked for.
+
+    Args:
+        folders: of the runs.
+        overwrite: whether it was asked for.
+        option: names the folder on the command line.
+        differences: how the options of the runs differ from the new ones, for the message.
 
     Raises:
         ValueError: it was not asked for, or `itm.train` did not write what is there.
     """
     if not overwrite:
         raise ValueError(
-            f"{folders[0]} holds a run already: continue it with resume=true, replace it with "
-            f"overwrite=true, or give another {option}"
+            f"{folders[0]} holds a run already{differences}: continue it with resume=true, replace "
+            f"it with overwrite=true, or give another {option}"
         )
     put_aside(folders)
+
+
+def _differences(folder: Path, arguments: Sequence[str]) -> str:
+    """Say which options the run in a folder has (-) and which the new run has (+) in its place."""
+    try:
+        recorded = read_recorded(folder)
+    except (OSError, ValueError):
+        return ""
+    own = [a for a in arguments if "=" in a and key_of(a) != "overwrite"]
+    own = [a for a in own if not key_of(a).startswith("hydra.")]
+    changes = [f"-{a}" for a in recorded if a not in own] + [
+        f"+{a}" for a in own if a not in recorded
+    ]
+    return f", with other options ({' '.join(changes)})" if changes else ""
 
 
 def _is_first_process() -> bool:

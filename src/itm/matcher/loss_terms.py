@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from itm.batch import Encoded, Pairs
@@ -15,6 +16,7 @@ from itm.matcher.gather import gather_batch
 from itm.matcher.gradient_cache import encode_in_chunks
 from itm.matcher.inputs import check_images
 from itm.matcher.protocol import MatcherLike
+from itm.utils.distributed import rank_and_size
 
 
 class Trained(MatcherLike, Protocol):
@@ -77,9 +79,20 @@ def training_step(matcher: Trained, batch: Pairs, batch_idx: int) -> dict[str, A
     """
     terms = matcher.losses(batch)
     values = {name: value.detach() for name, value in terms.items()}
-    size = len(batch.captions.lengths)
-    pairs = size if matcher.objective.is_summed else 1
+    size, pairs = len(batch.captions.lengths), _summed_pairs(matcher.objective, batch)
     for name, value in values.items():
         key = "loss" if name == "total" else name
         matcher.log(f"train/{key}", value / pairs, batch_size=size, prog_bar=name == "total")
     return {"loss": terms["total"], "terms": values, "per_pair": values["total"] / pairs}
+
+
+def _summed_pairs(loss: Loss, batch: Pairs) -> int | Tensor:
+    """Count the pairs that a loss sums over: of all processes if it gathers, 1 for a mean."""
+    size = len(batch.captions.lengths)
+    if not loss.is_summed:
+        return 1
+    if not loss.gather or rank_and_size()[1] == 1:
+        return size
+    total = torch.full((), size, device=batch.captions.image.device)
+    dist.all_reduce(total)
+    return total

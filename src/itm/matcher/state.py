@@ -89,7 +89,7 @@ def on_load_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
     """
     compare_data(matcher, checkpoint)
     unpack_state(matcher, checkpoint.get("itm", {}))
-    adapt_loss_state(matcher, checkpoint["state_dict"])
+    adapt_loss_state(matcher, checkpoint.get("state_dict", {}))
 
 
 def adapt_loss_state(matcher: MatcherLike, tensors: dict[str, Tensor]) -> None:

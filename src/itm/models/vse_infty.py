@@ -107,7 +107,8 @@ class VSEInfinity(Matcher):
     squared distance of samples, a dot product of vectors (D + 2); see `itm.layers.gaussian`.
 
     Args:
-        vocab_size: number V of words.
+        vocab_size: number V of words; None = the matcher takes all sizes that are not given from
+            the data module, before training starts.
         img_dim: width F of the region features.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
@@ -131,11 +132,20 @@ class VSEInfinity(Matcher):
     Raises:
         ValueError: an option is unknown, or the vectors of a probabilistic matcher are not
             normalised.
+
+    Example:
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = VSEInfinity(len(vocab), img_dim=6, embed_dim=8, probabilistic=True)
+        >>> matcher.vocab = vocab
+        >>> vectors, uncertainty = matcher.embed(captions=["a red dog", "cat"], uncertainty=True)
+        >>> vectors.shape, uncertainty.shape  # two coordinates more than the means
+        ((2, 10), (2,))
     """
 
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int | None = None,
         img_dim: int = 2048,
         word_dim: int = 300,
         embed_dim: int = 1024,
@@ -155,6 +165,7 @@ class VSEInfinity(Matcher):
         scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
+        assert vocab_size is not None  # else the matcher waits, see `itm.matcher.waiting`
         self.save_hyperparameters(ignore=OBJECTS)
         check_choice("measure", measure, ("csd", "mean"))
         if probabilistic and (no_imgnorm or no_txtnorm):

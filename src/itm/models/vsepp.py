@@ -30,7 +30,8 @@ class VSEPP(Matcher):
     (measure="order", use_abs, all negatives, margin 0.05), Order++ (measure="order", hardest).
 
     Args:
-        vocab_size: number V of words.
+        vocab_size: number V of words; None = the matcher takes all sizes that are not given from
+            the data module, before training starts.
         img_dim: width F of the image features.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
@@ -45,11 +46,19 @@ class VSEPP(Matcher):
 
     Raises:
         ValueError: an option is unknown.
+
+    Example:
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = VSEPP(len(vocab), img_dim=6, embed_dim=8)
+        >>> matcher.vocab = vocab
+        >>> matcher.embed(captions=["a red dog", "cat"]).shape
+        (2, 8)
     """
 
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int | None = None,
         img_dim: int = 4096,
         word_dim: int = 300,
         embed_dim: int = 1024,
@@ -64,6 +73,7 @@ class VSEPP(Matcher):
         scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
+        assert vocab_size is not None  # else the matcher waits, see `itm.matcher.waiting`
         self.save_hyperparameters(ignore=OBJECTS)
         check_choice("measure", measure, ("cosine", "order"))
         self.measure = measure

@@ -150,7 +150,7 @@ def test_options_about_files_are_in_the_list():
         "data.drop_last", "write", "tokenizer", "options", "from", "data.resident", "model.text",
         "callbacks.checkpoint", "callbacks.last",
     }  # fmt: skip
-    paths = [path for path in Path(CONF).rglob("*.yaml") if path.parent.name != "recipe"]
+    paths = [path for path in Path(CONF).rglob("*.yaml") if "recipe" not in path.parts]
     found = set()
     for path in paths:
         group = "" if path.parent == Path(CONF) else path.parent.name

@@ -24,8 +24,8 @@ def line(module, *arguments, capsys, monkeypatch, cwd):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["model=vrsn"], "there is no model=vrsn; did you mean vsrn? choose from casc, cvse"),
-        (["loss=xyz"], "there is no loss=xyz; choose from logistic, multilabel"),
+        (["model=vrsn"], "there is no model=vrsn; did you mean vsrn? choose from casc, chan, cvse"),
+        (["loss=xyz"], "there is no loss=xyz; choose from infonce, logistic, multilabel"),
         (["loss.margn=0.1"], "there is no option loss.margn; did you mean loss.margin?"),
         (["batch_size=8"], "there is no option batch_size; did you mean data.batch_size?"),
         (["loss=sam", "loss.wibble=1"], "there is no option loss.wibble; loss: margin"),
@@ -54,7 +54,7 @@ def test_a_file_that_is_no_checkpoint_and_an_empty_caption(capsys, monkeypatch, 
     given = {"capsys": capsys, "monkeypatch": monkeypatch, "cwd": tmp_path}
     (tmp_path / "weights.pkl").write_bytes(b"")
     text = line(evaluate, "checkpoint=weights.pkl", SMALL, **given)
-    assert "weights.pkl is no .ckpt; give a run folder" in text
+    assert "weights.pkl must be a run folder, a saved folder or a .ckpt file" in text
     text = line(explain, "checkpoint=nowhere", SMALL, "caption=''", "out=a.png", **given)
     assert "caption= is empty; give a sentence" in text
 

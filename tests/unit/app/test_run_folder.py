@@ -68,8 +68,10 @@ def test_a_used_folder_is_refused_resumed_or_replaced(run):
     (run / "notes.txt").write_text("mine")
     given = [*SMALL, "hydra.run.dir=run"]
     before = files(run)
-    with pytest.raises(ValueError, match="run holds a run already: continue it with resume=true"):
+    with pytest.raises(ValueError, match="run holds a run already.*: continue it with resume=true"):
         use_folder(given)
+    with pytest.raises(ValueError, match=r"already, with other options \(.*\+trainer.max_time=1\)"):
+        use_folder([*given, "trainer.max_time=1"])
     assert files(run) == before
     assert use_folder([*given, "resume=true"]) == [*given, "resume=true"]
     assert files(run) == before

@@ -124,7 +124,7 @@ def test_an_index_is_written_once_and_belongs_to_its_split(data, tmp_path, capsy
         (["image=nobody"], "image=nobody is not in split test"),
         (["query=a", "images=nowhere", "out=x.html"], "images=nowhere is not a folder"),
         (["query=a", "top=0"], "top=0: expected at least 1"),
-        (["query=a", "checkpoint=null", "index=."], "no index in ., and no checkpoint"),
+        (["query=a", "checkpoint=null", "index=."], "no index in .: give checkpoint= to build one"),
     ],
 )
 def test_mistakes(data, overrides, message, tmp_path, monkeypatch):

@@ -30,7 +30,15 @@ def module(folder, **options):
 
 def every(data, **stage):
     """All batches of a stage as a trainer hands them out."""
-    data.trainer = SimpleNamespace(**{"training": False, "testing": False, **stage})
+    data.trainer = SimpleNamespace(
+        **{
+            "training": False,
+            "testing": False,
+            "limit_val_batches": None,
+            "limit_test_batches": None,
+            **stage,
+        }
+    )
     loaders = [data.train_dataloader()] if data.trainer.training else data.val_dataloader()
     loaders = data.test_dataloader() if data.trainer.testing else loaders
     return [data.on_after_batch_transfer(batch, 0) for loader in loaders for batch in loader]

@@ -640,7 +640,8 @@ def test_triplet_names_what_is_wrong():
 def test_config_lists_the_constructor_arguments(name, cls):
     node = OmegaConf.to_container(compose([f"loss={name}"]), resolve=False)["loss"]
     assert node["warmup_steps"] == "${warmup_steps}"  # recipes set it for whichever loss
-    node["warmup_steps"] = 0
+    assert node["margin"] == "${margin}"
+    node["warmup_steps"], node["margin"] = 0, compose([f"loss={name}"]).margin
     assert node.pop("_target_") == f"itm.losses.{cls.__name__}"
     parameters = inspect.signature(cls).parameters
     assert list(node.items()) == [(key, p.default) for key, p in parameters.items()]

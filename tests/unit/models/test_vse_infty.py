@@ -93,7 +93,7 @@ def test_the_mask_is_the_last_word_of_the_table():
     assert golden.matcher.vocab.words[-1] == "<mask>"
     words = Vocabulary.load(golden.vocab).words
     assert golden.matcher.vocab.words == [*words, "<mask>"]
-    with pytest.raises(ValueError, match=f"has {len(words) - 1} words but the embedding table"):
+    with pytest.raises(ValueError, match=f"has {len(words) - 1} words, but the embedding table"):
         from_published(golden.path, vocab=Vocabulary(words[:-1]))
 
 

@@ -298,7 +298,7 @@ def test_training_goes_on_from_a_converted_cvse(tmp_path):
     again = init("cvse", tmp_path / "cvse", *data, *small)
     assert again.concepts.words == cvse.concepts.words
     Concepts(cvse.concepts.words, vectors=cvse.concepts.vectors).save(tmp_path / "words.json")
-    with pytest.raises(ValueError, match="words.json holds no counts.* give the original's folder"):
+    with pytest.raises(ValueError, match="words.json has no counts.* give the original's folder"):
         init("cvse", tmp_path / "cvse", *data, *small, f"data.concepts={tmp_path / 'words.json'}")
     for key, value in cvse.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key

@@ -76,8 +76,12 @@ def test_signals_stop_after_saving(number, folder, tmp_path, capfd):
             if trainer.global_step == 2:
                 signal.raise_signal(number)
 
-    with pytest.raises(Interrupted) as stopped:
-        fit(folder, tmp_path, callbacks=[Send()])
+    before = signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
+    try:
+        with pytest.raises(Interrupted) as stopped:
+            fit(folder, tmp_path, callbacks=[Send()])
+    finally:
+        signal.signal(number, before)
     assert stopped.value.code == 128 + number
     assert f"stopped by {number.name}, step 3 is saved" in capfd.readouterr().err
 

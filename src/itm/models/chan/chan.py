@@ -36,7 +36,8 @@ class CHAN(Matcher):
     CHAN(..., pooling="Mean").
 
     Args:
-        vocab_size: number V of words.
+        vocab_size: number V of words; None = the matcher takes all sizes that are not given from
+            the data module, before training starts.
         img_dim: width F of the region features.
         word_dim: width of the word embedding.
         embed_dim: width D of the joint space.
@@ -59,7 +60,7 @@ class CHAN(Matcher):
     @flat_keywords
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: int | None = None,
         img_dim: int = 2048,
         word_dim: int = 300,
         embed_dim: int = 1024,
@@ -76,6 +77,7 @@ class CHAN(Matcher):
         scheduler: MakeScheduler | None = None,
     ):
         super().__init__(loss, optimizer, scheduler)
+        assert vocab_size is not None  # else the matcher waits, see `itm.matcher.waiting`
         self.save_hyperparameters(flat(locals()), ignore=OBJECTS)
         self.matching = matching
         self.normalize_images, self.normalize_words = normalize_images, normalize_words
@@ -132,6 +134,15 @@ class RegionAttention(nn.Module):
 
     Raises:
         ValueError: D is not a multiple of 8.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = CHAN(len(vocab), img_dim=6, embed_dim=8)
+        >>> matcher.vocab = vocab
+        >>> matcher.score(np.ones((3, 5, 6), np.float32), ["a red dog", "cat"]).shape
+        (3, 2)
     """
 
     def __init__(self, embed_dim: int, attend_padding: bool = False):
