@@ -14,6 +14,7 @@ from itm.app.evaluation import check_options
 from itm.app.run_data import check_result_folder, use_run_data
 from itm.runs.escape import printable
 from itm.runs.outputs import check_folder, result_folder
+from itm.utils.extras import install
 from itm.utils.files import write_text
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def plot(rows: dict[str, Evaluated], path: Path) -> None:
     try:
         from itm.visual.report_figures import plot_ranks
     except ImportError:
-        print("no plot: pip install 'itm-lightning[plot]'")
+        print(f"no plot: {install('plot')}")
     else:
         plot_ranks({name: row.ranks for name, row in rows.items()}, path)
 

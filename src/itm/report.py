@@ -22,6 +22,7 @@ from itm.runs.history import find_runs
 from itm.runs.outputs import result_folder
 from itm.runs.report import Section, costs, differences, every_run, results, unfinished_runs
 from itm.utils.checks import check_choice
+from itm.utils.extras import install
 from itm.utils.files import write_text
 from itm.visual.report_page import report_page
 
@@ -86,7 +87,7 @@ def compare(
     try:
         from itm.visual.report_figures import report_figures
     except ImportError:
-        print("no plots: pip install 'itm-lightning[plot]'")
+        print(f"no plots: {install('plot')}")
         return sections
     return sections + report_figures(groups, best, cfg.against, folder, suffix)
 

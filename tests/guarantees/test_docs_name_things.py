@@ -3,11 +3,15 @@
 import importlib
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from itm import list_models
+from itm.app.arguments import read_arguments
+from itm.app.config import compose
+from itm.app.quoting import PATHS, TEXT
 
 ROOT = Path(__file__).parents[2]
 if not (ROOT / "docs").is_dir():
@@ -59,6 +63,27 @@ def test_commands_exist(page):
         module = ROOT / ("src" if name.startswith("itm") else "") / name.replace(".", "/")
         command = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
         assert "__main__" in command.name or "__main__" in command.read_text("utf-8"), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_options_of_commands_exist(page):
+    """Hydra composes each documented line; of a sweep, its first job."""
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text("utf-8"), re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            found = re.match(r"(?:python -m itm\.|itm )(\w+) (.*)", line)
+            if found and "$" not in line and "--config-dir" not in line:
+                command, options = found[1], shlex.split(found[2], comments=True)
+                kept = [x for x in options if "=" in x and not x.startswith(("hydra.", "sweep="))]
+                if "-m" in options or len(kept) < sum("=" in x for x in options):
+                    kept = [re.sub(r"=([^\[{,]*),.*", r"=\1", x) for x in kept]
+                compose(read_arguments(kept, command), command)
+
+
+def test_options_that_keep_every_character_are_listed():
+    text = (ROOT / "docs" / "training.md").read_text("utf-8").split("## Names of files")[1]
+    sentences, paths = text.split("\n\nSentences:")[1].split("\n\n")
+    assert re.findall(r"`([\w.]+)`", sentences) == list(TEXT)
+    assert re.findall(r"`([\w.]+)`", paths) == list(PATHS)
 
 
 def test_every_backbone_has_a_table_of_equations():

