@@ -50,6 +50,12 @@ def _check(boxes: np.ndarray, path: Path) -> None:
             f"{box}; convert boxes of x, y, width, height"
         )
     pixels, fractions = size > LIMIT, (size > 0) & (size <= LIMIT)
+    outside = fractions[:, None, None] & ((rows > 1.05) | (rows < -0.05))
+    if outside.any():
+        raise ValueError(
+            f"{path} row {_first(outside)}: fractions must lie between 0 and 1, found "
+            f"{rows[outside][0]:g}"
+        )
     if pixels.any() and fractions.any():
         raise ValueError(
             f"{path}: row {_first(pixels)} is in pixels, row {_first(fractions)} in fractions of "

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from codecs import BOM_UTF8
 from pathlib import Path
 
+from itm.utils.contents import describe_content
+
+NAMED = re.compile(r"[^\s,;|]+\.(jpe?g|png|gif|bmp|webp|tiff?)(#\d+)?\s*[\t,;|]", re.I)
 UNSEEN = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode categories that show nothing
 
 
@@ -19,7 +23,10 @@ def read_captions(path: Path) -> list[str]:
         ValueError: a line that shows nothing, or bytes that are not UTF-8, with the line's number.
         OSError: the file cannot be read.
     """
-    lines = path.read_bytes().removeprefix(BOM_UTF8).split(b"\n")
+    data = path.read_bytes()
+    if kind := describe_content(data):
+        raise ValueError(f"{path}:1: not UTF-8 text but {kind}")
+    lines = data.removeprefix(BOM_UTF8).split(b"\n")
     if lines and not lines[-1].strip():
         lines.pop()
     captions = []
@@ -35,6 +42,21 @@ def read_captions(path: Path) -> list[str]:
             raise ValueError(f"{path}:{number}: blank line; every line must hold one entry")
         captions.append(text)
     return captions
+
+
+def check_sentences(captions: list[str], path: Path) -> None:
+    """Check that the lines of a caption file do not begin with the names of pictures.
+
+    Raises:
+        ValueError: all of the first lines do, as in tables of captions.
+    """
+    first = captions[:20]
+    if all(NAMED.match(line) for line in first):
+        raise ValueError(
+            f"{path}: the lines begin with the names of pictures, such as {first[0][:60]!r}; "
+            "expected one caption a line and nothing else. Convert tables of captions with "
+            "itm.prepare from=..., or keep only the column of the captions"
+        )
 
 
 def is_blank(text: str) -> bool:

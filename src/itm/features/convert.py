@@ -162,6 +162,7 @@ def convert_features(
         kept = None if boxes is None or not given else fit(boxes, shape[0])[None]
         stores[split].write([row], features[None], kept)
     _check(splits, stores, len(place))
+    names.report()
     report_lost(
         ("images of the source without captions", lost, len(lost) + len(sources)), partial=True
     )
