@@ -3,7 +3,8 @@
 `{split}_ims.npy`: (rows, R, F) or (rows, F), float32 or float16; each image has one row, or one row
 per caption. `{split}_caps.txt`: one caption a line, the captions of an image on consecutive lines.
 Optional: `{split}_ids.txt` (one id per image, per row, or per caption, which tells images with
-unequally many captions apart), `{split}_boxes.npy` or, as GSMN calls it, `{split}_ims_bbx.npy` (rows, R, 4).
+unequally many captions apart), `{split}_boxes.npy` (rows, R, 4), which GSMN calls
+`{split}_ims_bbx.npy`.
 """
 
 from __future__ import annotations

@@ -116,6 +116,11 @@ def _spans(rows: np.ndarray, features: Any, path: Path) -> list[tuple[int, int]]
                 f"{path}: {RANGES[0]} gives image {image} the rows {start} to {stop} of features "
                 f"{features.shape}"
             )
+    if len(rows) > 1 and (rows[:-1, 1] + 1 == rows[1:, 0]).all():
+        raise ValueError(
+            f"{path}: {RANGES[0]} seems to give the last row of each image, expected the row "
+            "behind it: add 1 to the second column"
+        )
     return [(int(start), int(stop)) for start, stop in rows[:, :2]]
 
 

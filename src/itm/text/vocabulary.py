@@ -80,6 +80,8 @@ class Vocabulary:
                 f"a vocabulary must start with {', '.join(SPECIALS[:first])}, got {words[:4]}"
             )
         check_choice("tokenizer", tokenizer, tuple(TOKENIZERS))
+        if pad_to is not None and (type(pad_to) is not int or pad_to < 1):
+            raise ValueError(f"pad_to (max_length in files) must be at least 1, got {pad_to!r}")
         self.words = list(words)
         self.markers = markers
         self.tokenizer = tokenizer
@@ -203,6 +205,11 @@ class Vocabulary:
             if "tokenizer" in data:
                 options["tokenizer"] = data["tokenizer"]
             index = data["word2idx"]
+            back = data.get("idx2word")
+            if back is not None and {word: str(i) for word, i in index.items()} != {
+                word: str(i) for i, word in dict(back).items()
+            }:
+                raise ValueError("'word2idx' and 'idx2word' number the words differently")
             words = sorted(index, key=index.__getitem__)
             dense = [index[word] for word in words] == list(range(len(words)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:

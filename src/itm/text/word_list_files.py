@@ -1,11 +1,11 @@
 """Files of word lists: JSON, and the annotations that the authors of CVSE published."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from itm.utils.contents import parse_json, read_text
 from itm.utils.safe_pickle import read_arrays
 
 
@@ -19,7 +19,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no word list at {path}")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(read_text(path))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON; expected a word list ({error})") from error
     if not isinstance(data, dict):
@@ -56,8 +56,16 @@ def read_original(path: Path) -> dict[str, Any]:
         ValueError: it is not a word list, or a pickle holds more than arrays.
     """
     found: dict[str, Any] = {"words": words_of(read_json(path), path)}
+    files: dict[str, Path] = {}
     for file in sorted(path.parent.glob("*concepts*.pkl")):
         data = read_arrays(file)
+        kind = _kind(data)
+        if kind in files:
+            raise ValueError(
+                f"{files[kind]} and {file} both hold {kind} of concepts; keep those of one corpus "
+                "in the folder"
+            )
+        files |= {kind: file} if kind else {}
         if isinstance(data, np.ndarray) and data.ndim == 2:
             found["vectors"] = data
         elif isinstance(data, dict) and "adj_all" in data:
@@ -66,3 +74,12 @@ def read_original(path: Path) -> dict[str, Any]:
             group = dict(zip(data["words"], data["poss"], strict=True))
             found["groups"] = [group[word] for word in found["words"]]
     return found
+
+
+def _kind(data: Any) -> str:
+    """Say what a pickle of the original holds."""
+    if isinstance(data, np.ndarray) and data.ndim == 2:
+        return "vectors"
+    if isinstance(data, dict):
+        return "counts" if "adj_all" in data else "groups" if "poss" in data else ""
+    return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from codecs import BOM_UTF8
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ KINDS = {  # first bytes -> what the file is, and what to do
     b"\x1f\x8b": "compressed by gzip: unpack it with gzip -d",
     b"BZh": "compressed by bzip2: unpack it with bzip2 -d",
     b"\xfd7zXZ": "compressed by xz: unpack it with xz -d",
-    b"PK\x03\x04": "a zip archive, such as .npz, .zip, .xlsx or a checkpoint of PyTorch: unpack it, "
-    "or save its array or table as a file of the expected kind",
+    b"PK\x03\x04": "a zip archive, such as .npz, .zip, .xlsx or a checkpoint of PyTorch: unpack "
+    "it, or save its array or table as a file of the expected kind",
     b"\x89HDF": "an HDF5 file: convert it with itm.prepare from=hdf5",
     b"\x93NUMPY": "a .npy file",
     b"\x80": "a Python pickle: pickles are not read here, save plain arrays or text",
@@ -87,9 +88,8 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """
     found = dict(pairs)
     if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice!r} occurs twice")
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {counts.most_common(1)[0][0]!r} occurs twice")
     return found
 
 
