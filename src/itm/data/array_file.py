@@ -13,6 +13,7 @@ from numpy.lib.format import open_memmap
 
 from itm.utils.contents import describe_file
 
+NPY = b"\x93NUMPY"
 MOST_FORTRAN = 2**30  # bytes of an array in Fortran order that is read whole
 
 
@@ -35,8 +36,8 @@ def read_array(path: Path) -> np.ndarray:
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
         size = path.stat().st_size
-        kind = describe_file(path) if size else None
-        if kind is not None and not kind.startswith("a .npy"):
+        kind = describe_file(path, (NPY, b"")) if size else None
+        if kind is not None:
             raise ValueError(
                 f"{path} ({size} bytes) is not a complete .npy file but {kind}"
             ) from error

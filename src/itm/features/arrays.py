@@ -15,6 +15,7 @@ from itm.utils.archive import read_npz
 FEATURES = ("features", "feature", "feat", "x", "arr_0")  # of the public extractors
 BOXES = ("boxes", "bbox", "box")
 SIZE = ("image_w", "image_h")
+COUNTS = ("num_boxes", "num_bbox")  # regions of an image; rows behind them are padding
 
 
 def read_arrays(folder: str | Path) -> Iterator[Record]:
@@ -47,7 +48,7 @@ def read_arrays(folder: str | Path) -> Iterator[Record]:
 
 def _from_npz(path: Path, image: str) -> Record:
     try:
-        arrays = read_npz(path, (*FEATURES, *BOXES, *SIZE))
+        arrays = read_npz(path, (*FEATURES, *BOXES, *SIZE, *COUNTS))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be used: {error}") from error
     for names in (FEATURES, BOXES):
@@ -64,7 +65,16 @@ def _from_npz(path: Path, image: str) -> Record:
     if len(sides) == 1 or any(side.size != 1 or side.dtype.kind not in "iuf" for side in sides):
         raise ValueError(f"{path} cannot be used: expected one number each in image_w and image_h")
     size = (float(sides[0].item()), float(sides[1].item())) if sides else None
-    return Record(image, arrays[name], None if boxes is None else arrays[boxes], size)
+    rows, places = arrays[name], None if boxes is None else arrays[boxes]
+    if counted := first(arrays, COUNTS):
+        count = arrays[counted]
+        if count.size != 1 or count.dtype.kind not in "iu" or not 1 <= count.item() <= len(rows):
+            raise ValueError(
+                f"{path} cannot be used: {counted}={count} with {name} {rows.shape}; expected the "
+                "number of its rows that are regions"
+            )
+        rows, places = (None if x is None else x[: count.item()] for x in (rows, places))
+    return Record(image, rows, places, size)
 
 
 def first(names: Container[str], wanted: tuple[str, ...]) -> str | None:

@@ -124,6 +124,8 @@ def convert_features(
     given, lost, backward = False, list[str](), dict[str, int]()
     sources: dict[str, str] = {}
     for record in records:
+        if not record.name.strip():
+            raise ValueError("the source has an image without a name")
         name = names.claim(record.name)
         if name is None:
             lost.append(record.name)

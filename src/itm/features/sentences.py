@@ -13,6 +13,7 @@ from itm.utils.contents import parse_json, read_text
 from itm.utils.readers import reader
 
 NUMBER = re.compile(r"#\d+$")  # Flickr: name.jpg#0
+KNOWN = re.compile(r"(train|dev|val|test)\w*")
 SPLITS = {"restval": "train", "val": "dev", "validation": "dev"}  # others' names -> the layout's
 JSON = (
     "{'images': [{'filename', 'sentences': [{'raw'}]}]} as Karpathy's, {'images', 'annotations'} "
@@ -43,6 +44,11 @@ class Sentences:
         name, caption = name.strip(), " ".join(caption.split())
         split = (split or "").strip().lower()
         split = SPLITS.get(split, split)
+        if split and not KNOWN.fullmatch(split):
+            raise ValueError(
+                f"{name} is in the split {split!r}; expected train, restval, val, validation, dev "
+                "or test"
+            )
         if not name:
             raise ValueError(f"the caption {caption[:60]!r} has no picture")
         if split and self.splits.setdefault(name, split) != split:

@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
-from itm.utils.distributed import say
-
 FEWEST = 0.9  # word pieces per row of the transformer; its table may be padded a little
 
 
@@ -57,9 +55,9 @@ class BertVocabulary:
                 f"vectors for {rows}; they do not belong together"
             )
         if rows is not None and len(tokenizer) < FEWEST * rows:
-            say(
-                f"warning: {path}: the tokeniser has {len(tokenizer)} word pieces, but the "
-                f"transformer has vectors for {rows}; check that they belong together"
+            raise ValueError(
+                f"{path}: the tokeniser has {len(tokenizer)} word pieces, but the transformer has "
+                f"vectors for {rows}; they do not belong together"
             )
         return cls(backend.to_str(), min(max_length, _positions(config, max_length)))
 

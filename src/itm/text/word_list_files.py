@@ -33,8 +33,10 @@ def words_of(index: Any, path: Path) -> list[str]:
     Raises:
         ValueError: not a dict, or its indices are not 0 to n - 1.
     """
-    if not isinstance(index, dict) or sorted(index.values(), key=str) != sorted(
-        range(len(index)), key=str
+    if (
+        not isinstance(index, dict)
+        or any(type(i) is not int for i in index.values())
+        or sorted(index.values(), key=str) != sorted(range(len(index)), key=str)
     ):
         raise ValueError(
             f"{path} is not a word list: expected {{word: index}} with indices from 0 to n - 1"

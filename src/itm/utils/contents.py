@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from codecs import BOM_UTF8
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +24,34 @@ KINDS = {  # first bytes -> what the file is, and what to do
     b"\xff\xfe": "text in UTF-16: convert it with iconv -f utf-16 -t utf-8",
     b"\xfe\xff": "text in UTF-16: convert it with iconv -f utf-16 -t utf-8",
 }
+TORCH = (b"PK\x03\x04", b"\x80", b"")  # beginnings of files of PyTorch; b"" = any zero bytes
 NULS = 0.2  # the share of zero bytes above which a text is taken for UTF-16 without a mark
 
 
-def describe_content(data: bytes) -> str | None:
-    """Describe what a file is by its first bytes; None if it may be text or is unknown."""
+def describe_content(data: bytes, expected: Collection[bytes] = ()) -> str | None:
+    """Describe what a file is by its first bytes; None if it may be text or is unknown.
+
+    Args:
+        data: the first bytes, or all.
+        expected: keys of `KINDS` that are right here; b"" = zero bytes are.
+    """
     for start, kind in KINDS.items():
         if data.startswith(start):
-            return kind
+            return None if start in expected else kind
     first = data[:4096]
-    if first.count(0) > NULS * len(first):
+    if b"" not in expected and first.count(0) > NULS * len(first):
         return "binary, or text in UTF-16: convert text with iconv -f utf-16le -t utf-8"
     return None
 
 
-def describe_file(path: Path) -> str | None:
+def describe_file(path: Path, expected: Collection[bytes] = ()) -> str | None:
     """Describe a file as `describe_content` does.
 
     Raises:
         OSError: the file cannot be opened.
     """
     with path.open("rb") as file:
-        return describe_content(file.read(4096))
+        return describe_content(file.read(4096), expected)
 
 
 def read_text(path: Path) -> str:

@@ -779,3 +779,40 @@ def test_a_picture_twice_in_a_list_of_boxes_or_of_a_split_is_refused(tmp_path):
     (tmp_path / "train.txt").write_text("a.jpg\na.jpg\n")
     with pytest.raises(ValueError, match=r"train.txt holds 'a.jpg' twice"):
         partition(["a.jpg"], {"train": tmp_path / "train.txt"})
+
+
+def test_padded_regions_are_left_out_and_sizes_are_read(tmp_path):
+    counts, boxes = np.array([2, 4]), np.ones((2, 4, 4), np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"], file["boxes"] = np.ones((2, 4, 3), np.float32), boxes
+        file["ids"], file["num_boxes"] = np.arange(2), counts
+        file["image_w"], file["image_h"] = np.array([8, 9]), np.array([6, 7])
+    found = list(read_hdf5(tmp_path / "a.h5"))
+    assert [(len(r.features), len(r.boxes), r.size) for r in found] == [
+        (2, 2, (8, 6)),
+        (4, 4, (9, 7)),
+    ]
+    np.savez(tmp_path / "a.npz", x=np.ones((4, 3), np.float32), bbox=boxes[0], num_bbox=2)
+    (record,) = read_arrays(tmp_path)
+    assert len(record.features) == len(record.boxes) == 2
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["image_ids"] = np.array([7, 8])
+    with pytest.raises(ValueError, match="ids and image_ids name the images differently"):
+        list(read_hdf5(tmp_path / "a.h5"))
+
+
+def test_tsv_of_other_bytes(tmp_path):
+    def write(features, name="7", begin=b""):
+        cells = [name, "2", base64.b64encode(features.tobytes()).decode()]
+        (tmp_path / "a.tsv").write_bytes(begin + "\t".join(cells).encode())
+        return list(read_tsv(tmp_path / "a.tsv"))
+
+    features = np.random.default_rng(0).random((2, 64)).astype(np.float32)
+    assert write(features, begin=b"\xef\xbb\xbf")[0].name == "7"
+    with pytest.raises(ValueError, match="a.tsv:1: .*perhaps not float32 but float64"):
+        write(features.astype(np.float64))
+    with pytest.raises(ValueError, match="an image without a name"):
+        convert_features(write(features, ""), {"train": ["7"]}, {"7": ["a dog"]}, tmp_path / "out")
+    (tmp_path / "a.tsv").write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(ValueError, match="a.tsv:1: .*compressed by gzip"):
+        list(read_tsv(tmp_path / "a.tsv"))

@@ -144,3 +144,8 @@ def test_the_split_may_be_written_in_capitals(tmp_path):
         '{"images": [{"filename": "a.jpg", "split": "Train", "sentences": [{"raw": "dog"}]}]}'
     )
     assert read_sentences(tmp_path / "a.json").splits == {"a.jpg": "train"}
+
+
+def test_unknown_splits_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"csv:2: a.jpg is in the split 'holdout'; expected train"):
+        read(tmp_path, "image,caption,split\na.jpg,dog,holdout\n")
