@@ -45,18 +45,25 @@ def read_captions(path: Path) -> list[str]:
 
 
 def check_sentences(captions: list[str], path: Path) -> None:
-    """Check that the lines of a caption file do not begin with the names of pictures.
+    """Check that the lines of a caption file are sentences and not rows of a table.
 
     Raises:
-        ValueError: all of the first lines do, as in tables of captions.
+        ValueError: all of the first lines begin with the name of a picture, hold a TAB, or are JSON
+            objects.
     """
     first = captions[:20]
-    if all(NAMED.match(line) for line in first):
-        raise ValueError(
-            f"{path}: the lines begin with the names of pictures, such as {first[0][:60]!r}; "
-            "expected one caption a line and nothing else. Convert tables of captions with "
-            "itm.prepare from=..., or keep only the column of the captions"
-        )
+    kinds = {
+        "begin with the names of pictures": lambda line: NAMED.match(line),
+        "hold a TAB, as in a table": lambda line: "\t" in line,
+        "are JSON objects": lambda line: line.startswith("{") and line.endswith("}"),
+    }
+    for kind, matches in kinds.items():
+        if all(matches(line) for line in first):
+            raise ValueError(
+                f"{path}: the lines {kind}, such as {first[0][:60]!r}; expected one caption a line "
+                "and nothing else. Convert tables of captions with itm.prepare from=..., or keep "
+                "only the column of the captions"
+            )
 
 
 def is_blank(text: str) -> bool:

@@ -64,7 +64,7 @@ def read_split(
             f"split {name!r} of {root} is empty: {len(features)} images, {len(captions)} captions"
         )
     check_sentences(captions, caps)
-    names = read_captions(ids) if ids.is_file() else None
+    names = read_captions(ids) if _is_there(ids) else None
     row, caption_image = assign(features, captions, captions_per_image, names, ims, caps)
     split = Split(
         name,
@@ -74,11 +74,22 @@ def read_split(
         captions,
         caption_image,
         names and image_ids(names, row, len(features), len(captions), ids),
-        read_boxes(boxes, features, ims) if boxes.is_file() else None,
+        read_boxes(boxes, features, ims) if _is_there(boxes) else None,
         protocol,
         file=ArrayFile(ims, features) if isinstance(features, np.memmap) else None,
     )
     return split.first_captions(5) if protocol in FIVE_EACH else split
+
+
+def _is_there(path: Path) -> bool:
+    """Whether an optional file is there.
+
+    Raises:
+        ValueError: something else has its name.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is a folder or pipe, expected a file")
+    return path.is_file()
 
 
 def _box_file(root: Path, name: str) -> Path:
@@ -93,6 +104,8 @@ def _check_present(root: Path, name: str, ims: Path, caps: Path) -> None:
     missing = [str(path) for path in (ims, caps) if not path.is_file()]
     if not missing:
         return
+    for path in (ims, caps):
+        _is_there(path)
     there = sorted(p.name for p in root.iterdir())[:20] if root.is_dir() else "no such folder"
     other = ""
     if name == "testall" and (root / "test_ims.npy").is_file():

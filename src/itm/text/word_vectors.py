@@ -19,11 +19,11 @@ def word_vectors(
 ) -> np.ndarray:
     """Read the vectors of words from a .npy file or a text file: (V, G) float32.
 
-    A text file has one word and its numbers per line. The first line of a word counts; a line with
-    a single number is a header. Words are looked up as written, case included. A word that is not
-    found is looked up without '-', '.' and apostrophes and only up to a '/', as in CVSE. If that
-    fails too, a hyphenated word gets the mean of its parts, and any other word its row of
-    `missing`.
+    A text file has one word and its numbers per line. The first line of a word counts; a first
+    line with a single number is a header. Words are looked up as written, case included. A word
+    that is not found is looked up without '-', '.' and apostrophes and only up to a '/', as in
+    CVSE. If that fails too, a hyphenated word gets the mean of its parts, and any other word its
+    row of `missing`.
 
     Args:
         words: V words.
@@ -45,12 +45,13 @@ def word_vectors(
     wanted = {*words, *bare, *(part for word in words for part in word.split("-"))} - {""}
     found: dict[str, np.ndarray] = {}
     twice: set[str] = set()
-    with path.open(encoding="utf-8", errors="replace") as lines:  # GloVe 840B has broken bytes
-        for line in lines:
-            word, _, numbers = line.rstrip().partition(" ")
-            if word in wanted and " " in numbers:
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:  # GloVe 840B has broken bytes
+        for count, line in enumerate(lines):
+            word, _, numbers = line.rstrip().replace("\t", " ").partition(" ")
+            row = numbers.split() if word in wanted else ()
+            if row and (count or len(row) > 1):
                 try:
-                    vector = np.array(numbers.split(" "), np.float32)
+                    vector = np.array(row, np.float32)
                 except ValueError:  # GloVe 840B has words with blanks: "at name@domain.com"
                     continue
                 if not np.array_equal(found.setdefault(word, vector), vector):

@@ -94,6 +94,8 @@ def test_features_that_are_all_equal_are_not_one_image(tmp_path):
         ("train_caps.txt", gzip.compress(b"x"), "compressed by gzip"),
         ("train_caps.txt", "a dog\n".encode("utf-16-le") * 30, "iconv -f utf-16le"),
         ("train_caps.txt", b"1.jpg#0\ta dog\n" * 30, "begin with the names of pictures"),
+        ("train_caps.txt", b"1\ta dog\n" * 30, "hold a TAB"),
+        ("train_caps.txt", b'{"caption": "a dog"}\n' * 30, "are JSON objects"),
         ("train_caps.txt", b"1.jpg,a dog\n" * 30, "begin with the names of pictures"),
     ],
 )
@@ -165,3 +167,21 @@ def test_ids_that_contradict_captions_per_image(tmp_path):
     assert read_split(tmp_path, "train").caption_image[4] == 1
     with pytest.raises(ValueError, match=r"captions_per_image=5, but the ids .* 4 to 6 captions"):
         read_split(tmp_path, "train", 5)
+
+
+@pytest.mark.parametrize("name", ["train_ims.npy", "train_ids.txt", "train_boxes.npy"])
+def test_a_folder_in_place_of_a_file_is_named(tmp_path, name):
+    write(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=f"{name} is a folder or pipe"):
+        read_split(tmp_path, "train")
+
+
+def test_negative_pixels_are_an_error(tmp_path):
+    write(tmp_path)
+    rows = inside() * 300
+    rows[3, 0, 0] = -200
+    boxes(tmp_path, rows)
+    with pytest.raises(ValueError, match="row 3: pixels must not be negative, found -200"):
+        read_split(tmp_path, "train")
