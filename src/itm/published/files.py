@@ -68,8 +68,6 @@ def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str
         for name, value in state.items():
             if not isinstance(value, Tensor):
                 raise ValueError(f"{path}: {name} is a {type(value).__name__}, expected a tensor")
-            if value.is_floating_point() and value.isnan().any():
-                raise ValueError(f"{path}: {name} holds NaN; the training that wrote it diverged")
             if name.startswith(PARALLEL) and name.removeprefix(PARALLEL) in state:
                 raise ValueError(f"{path} holds {name} with and without {PARALLEL!r}")
     if not any(states):
