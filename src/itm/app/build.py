@@ -77,6 +77,11 @@ def build_data(cfg: DictConfig) -> RegionDataModule:
     }
     text = cfg.model.get("text") or {}
     if text.get("name") == "bert":
+        if cfg.data.get("vocab") is not None:
+            raise ValueError(
+                f"data.vocab={cfg.data.vocab}, but text=bert reads the word pieces of its own "
+                "transformer: leave data.vocab out, or choose text=gru"
+            )
         options["vocab"] = _bert_vocabulary(text.get("path"))
     if text.get("name") == "vectors":
         options["vectors"] = True

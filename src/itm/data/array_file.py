@@ -11,24 +11,58 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from itm.utils.contents import describe_file
+
+NPY = b"\x93NUMPY"
+MOST_FORTRAN = 2**30  # bytes of an array in Fortran order that is read whole
+
 
 def read_array(path: Path) -> np.ndarray:
     """Open a .npy file as a memory map.
 
+    Arrays in Fortran order are read whole: their rows are scattered over the file, and a memory map
+    ends the process if the file shrinks.
+
     Raises:
-        ValueError: the file is truncated, or not a .npy file.
+        ValueError: the file is truncated, not a .npy file, or a large one in Fortran order.
         OSError: the file cannot be opened.
     """
     try:
-        return open_memmap(path, mode="r")  # np.load would accept other kinds of files
-    except PermissionError:
+        array = open_memmap(path, mode="r")  # np.load would accept other kinds of files
+        return array if array.flags.c_contiguous else _in_rows(path, array)
+    except (PermissionError, IsADirectoryError):
         raise
     except Exception as error:  # a damaged header can raise anything
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
         size = path.stat().st_size
+        kind = describe_file(path, (NPY, b"")) if size else None
+        if kind is not None:
+            raise ValueError(
+                f"{path} ({size} bytes) is not a complete .npy file but {kind}"
+            ) from error
+        if "Python objects" in str(error):
+            raise ValueError(
+                f"{path} holds pickled Python objects, which are not read; save one array of "
+                "numbers with np.save, such as np.stack(list_of_arrays)"
+            ) from error
         raise ValueError(
             f"{path} ({size} bytes) is not a complete .npy file ({error}); it may be truncated: "
             "compare its size with the source and copy it again"
         ) from error
+
+
+def _in_rows(path: Path, array: np.memmap) -> np.ndarray:
+    if array.nbytes > MOST_FORTRAN:
+        raise ValueError(
+            f"{path} is an array {array.shape} in Fortran order, whose rows are scattered over the "
+            "file; write it in C order, for example in Python with "
+            f"np.save('{path.name}', np.ascontiguousarray(np.load('{path.name}')))"
+        )
+    with path.open("rb") as file:  # not through the map: the file may shrink
+        file.seek(array.offset)
+        flat: np.ndarray = np.fromfile(file, array.dtype, array.size)
+    return np.ascontiguousarray(flat.reshape(array.shape, order="F"))
 
 
 class ArrayFile:
@@ -49,8 +83,8 @@ class ArrayFile:
         self.shape, self.dtype = array.shape, array.dtype
         self._array = array
         self._begin = getattr(array, "offset", 0)
-        # Rows of Fortran order are not contiguous, and Windows has no preadv.
-        self._direct = array.flags.c_contiguous and hasattr(os, "preadv")
+        # Arrays in Fortran order are in memory, and Windows has no preadv.
+        self._direct = isinstance(array, np.memmap) and hasattr(os, "preadv")
         self._opened = _identity(path.stat())
         self._handle: int | None = None
         self._open()

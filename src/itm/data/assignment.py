@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from itm.data.repeated import repeated_rows
+from itm.data.repeated import SAMPLE, equals_previous, repeated_rows
 
 MOST = 50  # captions per image; more are taken for the captions of another split
 
@@ -39,6 +39,14 @@ def assign(
         return starts, np.searchsorted(starts, np.arange(lines), side="right") - 1
     found = lines // rows
     begins = _changes(ids) if ids is not None and len(ids) == lines else []
+    if len(begins) == rows and per_image is not None:
+        counts = np.diff([*begins, lines])
+        if (counts == per_image).all():
+            return np.arange(rows), np.arange(lines) // per_image
+        raise ValueError(
+            f"data.captions_per_image={per_image}, but the ids of {caps} give the images "
+            f"{counts.min()} to {counts.max()} captions: leave the option out"
+        )
     if len(begins) == rows and per_image is None:
         return np.arange(rows), np.searchsorted(begins, np.arange(lines), side="right") - 1
     if per_image is None and found > MOST:
@@ -66,9 +74,13 @@ def _first_rows(
         ValueError: equal rows may be one image or several.
     """
     if per_image is not None:
-        return np.arange(0, len(features), per_image)
+        starts = np.arange(0, len(features), per_image)
+        _check_equal(features, starts, ims, f"data.captions_per_image={per_image}")
+        return starts
     if ids is not None and len(ids) == len(features):
-        return np.array(_changes(ids))
+        starts = np.array(_changes(ids))
+        _check_equal(features, starts, ims, "the ids")
+        return starts
     starts = np.flatnonzero(~repeated_rows(features))
     lengths = np.diff([*starts, len(features)])
     repeats = lengths.min()
@@ -82,6 +94,23 @@ def _first_rows(
         "each row is an image, data.captions_per_image=5 if each image has 5 rows, or write "
         f"{ims.name.removesuffix('_ims.npy')}_ids.txt with the image of each row"
     )
+
+
+def _check_equal(features: np.ndarray, starts: np.ndarray, ims: Path, told: str) -> None:
+    """Check in a sample that the rows of each image are equal.
+
+    Raises:
+        ValueError: they differ.
+    """
+    more = np.setdiff1d(np.arange(len(features)), starts)
+    sample = more[:: max(1, len(more) // SAMPLE)]
+    wrong = sample[~equals_previous(features, sample)]
+    if len(wrong):
+        raise ValueError(
+            f"{ims} has as many rows as there are captions, and by {told} rows {wrong[0] - 1} and "
+            f"{wrong[0]} are one image, but they differ: set data.captions_per_image=1 if each row "
+            "is an image, or correct the ids"
+        )
 
 
 def _changes(ids: list[str]) -> list[int]:

@@ -50,6 +50,18 @@ def _check(boxes: np.ndarray, path: Path) -> None:
             f"{box}; convert boxes of x, y, width, height"
         )
     pixels, fractions = size > LIMIT, (size > 0) & (size <= LIMIT)
+    negative = pixels & (rows.min((1, 2), initial=0) < -1 - 0.05 * size)
+    if negative.any():
+        raise ValueError(
+            f"{path} row {_first(negative)}: pixels must not be negative, found "
+            f"{rows[_first(negative)].min():g}"
+        )
+    outside = fractions[:, None, None] & ((rows > 1.05) | (rows < -0.05))
+    if outside.any():
+        raise ValueError(
+            f"{path} row {_first(outside)}: fractions must lie between 0 and 1, found "
+            f"{rows[outside][0]:g}"
+        )
     if pixels.any() and fractions.any():
         raise ValueError(
             f"{path}: row {_first(pixels)} is in pixels, row {_first(fractions)} in fractions of "

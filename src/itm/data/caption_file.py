@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from codecs import BOM_UTF8
 from pathlib import Path
 
+from itm.utils.contents import describe_content
+
+NAMED = re.compile(r"[^\s,;|]+\.(jpe?g|png|gif|bmp|webp|tiff?)(#\d+)?\s*[\t,;|]", re.I)
 UNSEEN = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode categories that show nothing
 
 
@@ -19,7 +23,10 @@ def read_captions(path: Path) -> list[str]:
         ValueError: a line is blank or not UTF-8; the message gives its number.
         OSError: the file cannot be read.
     """
-    lines = path.read_bytes().removeprefix(BOM_UTF8).split(b"\n")
+    data = path.read_bytes()
+    if kind := describe_content(data):
+        raise ValueError(f"{path}:1: not UTF-8 text but {kind}")
+    lines = data.removeprefix(BOM_UTF8).split(b"\n")
     if lines and not lines[-1].strip():
         lines.pop()
     captions = []
@@ -35,6 +42,28 @@ def read_captions(path: Path) -> list[str]:
             raise ValueError(f"{path}:{number}: blank line; every line must hold one entry")
         captions.append(text)
     return captions
+
+
+def check_sentences(captions: list[str], path: Path) -> None:
+    """Check that the lines of a caption file are sentences and not rows of a table.
+
+    Raises:
+        ValueError: all of the first lines begin with the name of a picture, hold a TAB, or are JSON
+            objects.
+    """
+    first = captions[:20]
+    kinds = {
+        "begin with the names of pictures": lambda line: NAMED.match(line),
+        "hold a TAB, as in a table": lambda line: "\t" in line,
+        "are JSON objects": lambda line: line.startswith("{") and line.endswith("}"),
+    }
+    for kind, matches in kinds.items():
+        if all(matches(line) for line in first):
+            raise ValueError(
+                f"{path}: the lines {kind}, such as {first[0][:60]!r}; expected one caption a line "
+                "and nothing else. Convert tables of captions with itm.prepare from=..., or keep "
+                "only the column of the captions"
+            )
 
 
 def is_blank(text: str) -> bool:

@@ -16,10 +16,14 @@ from itm.data.padding import make_captions, make_images
 from itm.data.resident import row_numbers
 from itm.text.tokenizers import split_characters
 from itm.text.vocabulary import Tokens
+from itm.utils.distributed import say
 
 if TYPE_CHECKING:
     from itm.relevance import CiderIndex
     from itm.text.concepts import Concepts
+
+
+PREPARED = "cider.npz"
 
 
 class Reader:
@@ -82,7 +86,7 @@ class Reader:
         index = np.asarray(rows)
         own = self.caption_image[index]
 
-        def pick(table: np.ndarray | ArrayFile | None, at: np.ndarray) -> torch.Tensor | None:
+        def pick(table: np.ndarray | None, at: np.ndarray) -> torch.Tensor | None:
             return None if table is None else torch.from_numpy(np.array(table[at], np.float32))
 
         return make_captions(
@@ -91,8 +95,26 @@ class Reader:
             own.tolist() if image is None else image,
             pick(self.labels, own),
             pick(self.concepts, index),
-            pick(self.vectors, index),
+            self._sentence_vectors(index),
         )
+
+    def _sentence_vectors(self, index: np.ndarray) -> torch.Tensor | None:
+        """Read the vectors of some captions.
+
+        Raises:
+            ValueError: a value is NaN or infinite, with file and row.
+        """
+        if self.vectors is None:
+            return None
+        block = np.array(self.vectors[index], np.float32)
+        if not np.isfinite(block).all():
+            bad = index[~np.isfinite(block).all(1)][0]
+            line = bad if self.split.caption_row is None else self.split.caption_row[bad]
+            raise ValueError(
+                f"{self.split.folder / self.split.name}_caps.npy row {line} holds NaN or infinite "
+                "values; compute these sentence vectors again"
+            )
+        return torch.from_numpy(block)
 
     def pairs(self, rows: Sequence[int]) -> Pairs:
         """Make a training batch of captions, longest first, each with its image."""
@@ -158,9 +180,17 @@ def relevance_index(split: Split, size: int, tokenizer: str = "treebank") -> Cid
 
     References are always an image's full list; document frequencies come from the first `size`
     captions, which are trained on. Words are split at blanks, as published, or into characters.
+    The index that `itm.prepare` wrote into the folder of the split is read if it was made in the
+    same way.
     """
     from itm.relevance import CiderIndex, whitespace_tokens
 
     df = None if size == len(split.captions) else split.references(size)
     tokens = split_characters if tokenizer == "characters" else whitespace_tokens
+    prepared = split.folder / PREPARED
+    if df is None and prepared.is_file():
+        try:
+            return CiderIndex.load(prepared, split.captions, split.caption_image, tokens)
+        except ValueError as error:
+            say(f"counting CIDEr-D again, because the prepared index does not fit: {error}")
     return CiderIndex(split.captions, split.caption_image, split.num_images, df, tokens)

@@ -32,7 +32,7 @@ from itm.data.word_lists import (
 from itm.text.made_from import hash_captions
 from itm.text.unknown import check_known
 from itm.text.vocabulary import Tokens, Vocabulary, with_mask
-from itm.utils.distributed import rank_and_size
+from itm.utils.distributed import rank_and_size, say
 
 if TYPE_CHECKING:
     from itm.text.concepts import Concepts
@@ -175,7 +175,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             image = shuffled_images(split, self.noise_ratio, self.seed, self.noise_by)
         if train and self.noise_file is not None:
             image = read_noise(self.noise_file, split)
-            print(describe_noise(image, split))
+            say(describe_noise(image, split))
         return Reader(
             split,
             self.vocabulary,

@@ -16,6 +16,8 @@ ENDINGS = re.compile(
 )
 
 MOST_DIGITS = 18
+SPLITS = {"train": "train", "trn": "train", "val": "val", "valid": "val", "validation": "val",
+          "dev": "val", "test": "test", "tst": "test"}  # fmt: skip
 HASH = "(?=.*[a-f])[0-9a-f]+"
 
 
@@ -27,7 +29,9 @@ class Names:
     3. The number at its end, if the rest of both names agrees (`img_3` is `img_003`) or if one
        name is only a number (`COCO_val2014_000000391895.jpg` is 391895).
 
-    The first form that finds something decides.
+    The first form that finds something decides. `val/a.jpg` is never
+    `train/a.jpg`, and a name in a folder of other names is not found in this one. Any other folders
+    are taken for two places of the same pictures, see `report`.
 
     Args:
         names: the names to find.
@@ -42,6 +46,9 @@ class Names:
             if (number := _number(name)) is not None:
                 self._number[number[1]].append(name)
         self._found: dict[str, tuple[int, str]] = {}  # name -> form and other name that found it
+        self._root = _common([_folders(name) for name in self._exact])
+        self._inner = {_folders(name)[self._root :] for name in self._exact} - {()}
+        self._crossed: dict[str, str] = {}  # other -> name in another folder
 
     def find(self, other: str | int) -> str | None:
         """Find the name that `other` means, or None.
@@ -86,13 +93,43 @@ class Names:
             (1, self._stem.get(stem(other), [])),
             (2, self._by_number(other)),
         ):
+            own = _folders(other)
+            if len(found) > 1 and own:
+                found = [name for name in found if self._same_folder(name, own)] or found
             if len(found) > 1:
                 raise ValueError(
                     f"{other!r} could be {found[0]!r} or {found[1]!r}; give the full name"
                 )
-            if found:
+            if found and self._may_differ(other, found[0]):
                 return form, found[0]
         return 3, None
+
+    def _same_folder(self, name: str, own: tuple[str, ...]) -> bool:
+        inner = _folders(name)[self._root :]
+        return bool(inner) and _ends_alike(inner, own)
+
+    def _may_differ(self, other: str, name: str) -> bool:
+        """Whether the folders of two names may be two places of one picture."""
+        ours, theirs = _folders(name), _folders(other)
+        if _ends_alike(ours, theirs):
+            return True
+        inner = ours[self._root :]
+        if not _ends_alike(inner, theirs) and any(_ends_alike(f, theirs) for f in self._inner):
+            return False  # the folder of other names
+        ours_of, theirs_of = _splits(ours), _splits(theirs)
+        if ours_of and theirs_of and not ours_of & theirs_of:
+            return False
+        self._crossed[other] = name
+        return True
+
+    def report(self) -> None:
+        """Print how many names were found in another folder."""
+        if self._crossed:
+            other, name = next(iter(self._crossed.items()))
+            print(
+                f"{len(self._crossed)} names were joined although their folders differ, such as "
+                f"{other!r} with {name!r}"
+            )
 
     def _by_number(self, other: str) -> list[str]:
         own = _number(other)
@@ -112,6 +149,29 @@ def stem(name: str) -> str:
     """Strip a name of its folder and of the endings of files."""
     last = re.split(r"[\\/]", unicodedata.normalize("NFC", name.strip()))[-1]
     return ENDINGS.sub("", last) or last
+
+
+def _folders(name: str) -> tuple[str, ...]:
+    parts = re.split(r"[\\/]", unicodedata.normalize("NFC", name.strip()))[:-1]
+    return tuple(part for part in parts if part not in ("", "."))
+
+
+def _common(folders: Sequence[tuple[str, ...]]) -> int:
+    """Count the folders that all names begin with."""
+    first, last = min(folders, default=()), max(folders, default=())
+    pairs = zip(first, last, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))
+
+
+def _ends_alike(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
+    shared = min(len(a), len(b))
+    return not shared or a[-shared:] == b[-shared:]
+
+
+def _splits(folders: tuple[str, ...]) -> set[str]:
+    """Find the splits that folders name: train2014 is train."""
+    words = (re.sub(r"[\W_]*\d*$", "", part.lower()) for part in folders)
+    return {SPLITS[word] for word in words if word in SPLITS}
 
 
 def _number(name: str) -> tuple[str, int] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from itm.data.layout import Split
+from itm.data.layout import Split, read_array
 
 UNITS = ("caption", "image")
 
@@ -53,7 +53,7 @@ def read_noise(path: str | Path, split: Split) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no noise index at {path}")
-    index = np.load(path, allow_pickle=False)
+    index = np.asarray(read_array(path))
     images, captions = split.num_images, len(split.captions)
     expected = (
         f"data.noise_file={path} must hold integers: the image of each of the {captions} captions, "

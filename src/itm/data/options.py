@@ -70,9 +70,13 @@ class Splits:
                 f"data.noise_ratio={self.noise_ratio} and data.noise_file={self.noise_file} say "
                 "twice which captions are noisy: give one of them"
             )
-        for name, images in (("limit", self.limit), ("val_images", self.val_images)):
+        for name, images in (
+            ("limit", self.limit),
+            ("val_images", self.val_images),
+            ("captions_per_image", self.captions_per_image),
+        ):
             if images is not None and images < 1:
-                raise ValueError(f"data.{name}={images} must be at least 1, or null for all")
+                raise ValueError(f"data.{name}={images} must be at least 1, or null")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from itm.data.collate import relevance_index
+from itm.data.collate import PREPARED, relevance_index
 from itm.data.layout import Split
 from itm.data.word_lists import build_vocabulary
 from itm.text.concepts import Concepts
@@ -52,7 +52,7 @@ def write_prepared(
             "labels.json",
             lambda: Labels.build(captions, num_labels, caption_image=image, tokenizer=split),
         ),
-        "cider": ("cider.npz", lambda: relevance_index(train, len(captions), split)),
+        "cider": (PREPARED, lambda: relevance_index(train, len(captions), split)),
     }
     if kind not in makers:
         raise ValueError(f"write=[{kind}]: choose from {', '.join(makers)}")

@@ -18,13 +18,13 @@ def repeated_rows(features: np.ndarray) -> np.ndarray:
     rows = np.flatnonzero(repeated)
     lengths = np.diff([*np.flatnonzero(~repeated), len(features)])
     sample = rows[:: max(1, len(rows) // SAMPLE)]
-    if len(rows) and (lengths == lengths[0]).all() and _equal(features, sample).all():
+    if len(rows) and (lengths == lengths[0]).all() and equals_previous(features, sample).all():
         return repeated
-    repeated[rows] = _equal(features, rows)
+    repeated[rows] = equals_previous(features, rows)
     return repeated
 
 
-def _equal(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def equals_previous(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Compare rows with the previous row: (n,) bool."""
     blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
     axes = tuple(range(1, features.ndim))

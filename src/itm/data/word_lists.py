@@ -11,11 +11,14 @@ import numpy as np
 from itm.text.made_from import made_from
 from itm.text.tokenizers import TOKENIZERS
 from itm.text.vocabulary import SPECIALS, Tokens, Vocabulary
+from itm.utils.distributed import say
 
 if TYPE_CHECKING:
     from itm.text.concepts import Concepts
     from itm.text.labels import Labels
 
+SAMPLE = 20_000  # captions in which given concepts are looked up
+MOST_UNUSED = 0.5  # the share of a list's words that may be missing without a warning
 ReadCaptions = Callable[[], list[str]]  # called only if a list is built
 
 
@@ -79,7 +82,27 @@ def find_labels(
         return Labels.build(captions, size, caption_image=caption_image, tokenizer=tokenizer)
     labels = Labels.load(file)
     labels.count(captions, caption_image)
+    _check_found(f"data.labels={file}", labels.words, np.array(labels.positives))
     return labels
+
+
+def _check_found(option: str, words: list[str], counts: np.ndarray) -> None:
+    """Check that the words of a list occur in the captions.
+
+    Raises:
+        ValueError: none does.
+    """
+    without = [word for word, n in zip(words, counts, strict=True) if not n]
+    if len(without) == len(words):
+        raise ValueError(
+            f"{option}: none of its {len(words)} words, such as {words[:3]}, occurs in the "
+            "training captions; give a list of this language and tokeniser, or leave the option out"
+        )
+    if len(without) > MOST_UNUSED * len(words):
+        say(
+            f"warning: {option}: {len(without)} of its {len(words)} words, such as {without[:3]}, "
+            "do not occur in the training captions"
+        )
 
 
 def find_concepts(
@@ -95,6 +118,9 @@ def find_concepts(
     if file is None:
         return Concepts.build(captions(), size, tokenizer=tokenizer)
     concepts = Concepts.load(file)
+    found = captions()
+    labelled = concepts.label(found[:: max(1, len(found) // SAMPLE)])
+    _check_found(f"data.concepts={file}", concepts.words, labelled.sum(0))
     if concepts.adjacency is None:
         raise ValueError(
             f"data.concepts={file} has no counts, from which the graph of concepts is built: give "

@@ -121,6 +121,8 @@ def convert_features(
     given, lost, backward = False, list[str](), dict[str, int]()
     sources: dict[str, str] = {}
     for record in records:
+        if not record.name.strip():
+            raise ValueError("the source has an image without a name")
         name = names.claim(record.name)
         if name is None:
             lost.append(record.name)
@@ -159,6 +161,7 @@ def convert_features(
         kept = None if boxes is None or not given else fit(boxes, shape[0])[None]
         stores[split].write([row], features[None], kept)
     _check(splits, stores, len(place))
+    names.report()
     report_lost(
         ("images of the source without captions", lost, len(lost) + len(sources)), partial=True
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from itm.features.backbones import Backbone
 from itm.features.pictures import PictureDataset
 from itm.features.store import Store, fit
 from itm.features.windows import coverage
+from itm.utils.contents import parse_json, read_text
 
 
 def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -35,12 +35,15 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """
     path, found = Path(path).expanduser(), dict[str, np.ndarray]()
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))
+        given = parse_json(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not a JSON file ({error})") from error
+        raise ValueError(f"{path} is not a JSON file of boxes ({error})") from error
     if not isinstance(given, dict):
         raise ValueError(f"{path}: expected {{picture: [[x1, y1, x2, y2], ...]}}")
-    for name, picture in Names(names).match(given).items():
+    known = Names(names)
+    matched = known.match(given)
+    known.report()
+    for name, picture in matched.items():
         try:
             boxes = np.asarray(given[name], np.float32)
         except (ValueError, TypeError, OverflowError) as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from itm.features.arrays import first
+from itm.features.arrays import COUNTS, SIZE, first
 from itm.features.hdf5_nodes import Group
 from itm.features.records import Record
 from itm.utils.extras import install
@@ -99,10 +99,29 @@ def _rows(file: Group, name: str, path: Path) -> Iterator[Record]:
             f"{path}: {own_boxes} {boxes.shape} and {name} {features.shape} differ in their number "
             "of images"
         )
+    for other in IDS:
+        if other in file and ids and not np.array_equal(file[other][()], labels):
+            raise ValueError(f"{path}: {ids} and {other} name the images differently; keep one")
+    sizes = [_numbers(file, name, count, path) for name in SIZE if name in file]
+    counted = first(file, COUNTS)
+    counts = None if counted is None or spans else _numbers(file, counted, count, path)
+    if counts is not None and not (counts.min() >= 1 and counts.max() <= features.shape[1]):
+        raise ValueError(f"{path}: {counted} must lie between 1 and {features.shape[1]}")
     for row, cell in enumerate(labels):
         label = cell.decode("utf-8") if isinstance(cell, bytes) else str(cell)
         at = row if spans is None else slice(*spans[row])
-        yield Record(label, features[at], None if boxes is None else boxes[at][..., :4])
+        kept = slice(None if counts is None else int(counts[row]))
+        own = None if boxes is None else boxes[at][kept, :4]
+        size = (float(sizes[0][row]), float(sizes[1][row])) if len(sizes) == 2 else None
+        yield Record(label, features[at][kept] if features.ndim == 3 else features[at], own, size)
+
+
+def _numbers(file: Group, name: str, count: int, path: Path) -> np.ndarray:
+    """Read one number for each image."""
+    found = np.ravel(file[name][()])
+    if found.shape != (count,) or found.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: {name} is {found.dtype} {found.shape}, expected ({count},)")
+    return found
 
 
 def _spans(rows: np.ndarray, features: Any, path: Path) -> list[tuple[int, int]]:
@@ -117,6 +136,11 @@ def _spans(rows: np.ndarray, features: Any, path: Path) -> list[tuple[int, int]]
                 f"{path}: {RANGES[0]} gives image {image} the rows {start} to {stop} of features "
                 f"{features.shape}"
             )
+    if len(rows) > 1 and (rows[:-1, 1] + 1 == rows[1:, 0]).all():
+        raise ValueError(
+            f"{path}: {RANGES[0]} seems to give the last row of each image, expected the row "
+            "behind it: add 1 to the second column"
+        )
     return [(int(start), int(stop)) for start, stop in rows[:, :2]]
 
 

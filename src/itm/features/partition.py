@@ -1,5 +1,6 @@
 """Divide pictures into splits: by lists, as the captions say, or at random."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -57,7 +58,9 @@ def _from_lists(
     splits: dict[str, list[str]] = {}
     lost, total = [], 0
     for split, path in lists.items():
-        lines = read_captions(Path(path))
+        lines = read_captions(Path(path).expanduser())
+        if twice := [line for line, n in Counter(lines).items() if n > 1]:
+            raise ValueError(f"{path} holds {twice[0]!r} twice; each picture belongs there once")
         matched = find.match(lines)
         found = [matched[line] for line in lines if line in matched]
         lost += [line for line in lines if line not in matched]
@@ -71,6 +74,7 @@ def _from_lists(
                 raise ValueError(f"{name} is in the lists of both {owner[name]} and {split}")
             owner[name] = split
         splits[split] = found
+    find.report()
     rest = [name for name in names if name not in owner]
     report_lost(
         ("names of the lists without a picture", lost, total),

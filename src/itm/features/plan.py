@@ -146,7 +146,8 @@ def _captioned(
         ValueError: captions and pictures do not belong together.
     """
     sentences = read_sentences(path)
-    matched = Names(pictures).match(sentences.captions)
+    names = Names(pictures)
+    matched = names.match(sentences.captions)
     lost = [name for name in sentences.captions if name not in matched]
     if not matched:
         raise ValueError(
@@ -159,6 +160,7 @@ def _captioned(
         for name, picture in matched.items()
         if name in sentences.splits
     }
+    names.report()
     report_lost(
         ("captions' names without a picture", lost, len(sentences.captions)),
         ("pictures without captions", [p for p in pictures if p not in captions], len(pictures)),

@@ -48,6 +48,11 @@ def check_record(record: Record) -> np.ndarray:
             f"image {record.name} has features {features.shape}, which seem transposed: expected "
             "(regions, width) with more columns than regions"
         )
+    if features.shape[1] == 4 and in_pixels(features) and _are_corners(features):
+        raise ValueError(
+            f"image {record.name} has features {features.shape} that look like boxes x1, y1, x2, "
+            "y2; give the file or folder of the features"
+        )
     if record.size is not None and not (np.isfinite(record.size).all() and min(record.size) > 0):
         raise ValueError(
             f"image {record.name} has the size {record.size}; expected width and height in pixels"
@@ -57,6 +62,10 @@ def check_record(record: Record) -> np.ndarray:
             raise ValueError(f"image {record.name} has boxes that are not numbers")
         check_boxes(record.boxes, record.size, f"image {record.name}")
     return features
+
+
+def _are_corners(rows: np.ndarray) -> bool:
+    return bool((rows >= 0).all() and (rows[:, 2:] > rows[:, :2]).all())
 
 
 def _check_count(name: str, features: tuple[int, ...], boxes: tuple[int, ...]) -> None:

@@ -2,15 +2,18 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from itm.features.tables import PICTURE, Row, has_header, read_objects, read_table
+from itm.utils.contents import parse_json, read_text
 from itm.utils.readers import reader
 
 NUMBER = re.compile(r"#\d+$")  # Flickr: name.jpg#0
+KNOWN = re.compile(r"(train|dev|val|test)\w*")
 SPLITS = {
     "restval": "train",
     "val": "dev",
@@ -42,7 +45,14 @@ class Sentences:
         Raises:
             ValueError: the name is empty, or the picture is in two splits.
         """
-        name, caption, split = name.strip(), " ".join(caption.split()), SPLITS.get(split, split)
+        name, caption = name.strip(), " ".join(caption.split())
+        split = (split or "").strip().lower()
+        split = SPLITS.get(split, split)
+        if split and not KNOWN.fullmatch(split):
+            raise ValueError(
+                f"{name} is in the split {split!r}; expected train, restval, val, validation, dev "
+                "or test"
+            )
         if not name:
             raise ValueError(f"the caption {caption[:60]!r} has no picture")
         if split and self.splits.setdefault(name, split) != split:
@@ -71,14 +81,7 @@ def read_sentences(path: str | Path) -> Sentences:
             the line.
     """
     path = Path(path).expanduser()
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path}:{line}: not UTF-8; convert the file, for example with "
-            f"iconv -f latin1 -t utf-8 {path.name}"
-        ) from error
+    text = read_text(path)
     ending = path.suffix.lower()
     if ending == ".json":
         found = _json(path, text)
@@ -95,9 +98,10 @@ def read_sentences(path: str | Path) -> Sentences:
 
 def _collect(path: Path, rows: Iterable[Row]) -> Sentences:
     """Collect the captions of rows; errors name the path and the line."""
-    found = Sentences()
+    found, seen = Sentences(), set[str]()
     try:
         for row in rows:
+            _check_new(row.name, seen, str(row.line))
             for caption in row.captions:
                 try:
                     found.add(NUMBER.sub("", row.name), caption, row.split)
@@ -110,7 +114,7 @@ def _collect(path: Path, rows: Iterable[Row]) -> Sentences:
 
 def _lines(path: Path, text: str) -> Sentences:
     lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    found = Sentences()
+    found, seen = Sentences(), set[str]()
     for number, line in lines:
         cells = line.split("\t")
         while len(cells) > 2 and not cells[-1].strip():
@@ -127,6 +131,7 @@ def _lines(path: Path, text: str) -> Sentences:
                 f"{path}:{number}: {line[:60]!r} has the picture behind the caption; swap the "
                 "columns, or name them in a header such as caption<TAB>image"
             )
+        _check_new(name, seen, f"{path}:{number}")
         found.add(NUMBER.sub("", name), caption)
     if len(lines) > 1 and not _like_a_name(lines[0][1]) and _like_a_name(lines[1][1]):
         raise ValueError(
@@ -134,6 +139,13 @@ def _lines(path: Path, text: str) -> Sentences:
             "columns image and caption, or leave the header out"
         )
     return found
+
+
+def _check_new(name: str, seen: set[str], where: str) -> None:
+    """Check that `name.jpg#0` comes once."""
+    if NUMBER.search(name) and name in seen:
+        raise ValueError(f"{where}: {name} comes twice; number the captions of a picture from 0")
+    seen.add(name)
 
 
 def _like_a_name(line: str) -> bool:
@@ -145,14 +157,14 @@ def _json_lines(text: str) -> Iterable[tuple[int, Any]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield number, parse_json(line)
             except ValueError as error:
                 raise ValueError(f"{number}: not a JSON object ({error})") from error
 
 
 def _json(path: Path, text: str) -> Sentences:
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         if isinstance(content, list):
             return _collect(path, read_objects(enumerate(content, 1)))
         return _coco(content) if "annotations" in content else _karpathy(content)
@@ -167,7 +179,15 @@ def _json(path: Path, text: str) -> Sentences:
 
 def _karpathy(content: Any) -> Sentences:
     found = Sentences()
+    folders: dict[str, Any] = {}
     for image in content["images"]:
+        if image["filename"] in folders:
+            raise ValueError(
+                f"two images are called {image['filename']!r} (filepath "
+                f"{folders[image['filename']]!r} and {image.get('filepath')!r}), so that their "
+                "captions would be mixed; write the folder into their filename"
+            )
+        folders[image["filename"]] = image.get("filepath")
         for sentence in image["sentences"]:
             found.add(image["filename"], sentence["raw"], image.get("split", ""))
     return found
@@ -179,6 +199,12 @@ def _coco(content: Any) -> Sentences:
     for image in content["images"]:
         if names.setdefault(image["id"], image["file_name"]) != image["file_name"]:
             raise ValueError(f"two images have the id {image['id']}")
+    files = Counter(names.values())
+    if twice := [name for name, n in files.items() if n > 1]:
+        raise ValueError(
+            f"two ids have the file_name {twice[0]!r}, so that their captions would be mixed; "
+            "write the folder into file_name, or keep one of them"
+        )
     for annotation in content["annotations"]:
         if annotation["image_id"] not in names:
             raise ValueError(f"a caption names image {annotation['image_id']}, which is not listed")

@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from itm.features.records import Record
+from itm.utils.contents import describe_content
 from itm.utils.readers import reader
 
 COLUMNS = {
@@ -26,6 +28,7 @@ COLUMNS = {
         "num_boxes", "boxes", "features",
     ),
 }  # fmt: skip
+LARGEST = 1e15  # of a feature; bytes of other types become larger values
 VINVL = 2054  # 2048 features, and x1, y1, x2, y2, width, height as fractions
 
 
@@ -47,6 +50,10 @@ def read_tsv(path: str | Path) -> Iterator[Record]:
         raise ValueError(f"source={path} is a folder or pipe, expected a .tsv file")
     with path.open("rb") as file:
         for line, content in enumerate(file, 1):
+            if line == 1:
+                content = content.removeprefix(BOM_UTF8)
+                if kind := describe_content(content):
+                    raise ValueError(f"{path}:1: not UTF-8, so no file of features, but {kind}")
             try:
                 cells = content.decode("utf-8").rstrip("\r\n").split("\t")
             except UnicodeDecodeError as error:
@@ -74,6 +81,8 @@ def _record(cells: dict[str, str], where: str) -> Record:
         if count < 1:
             raise ValueError(f"{count} boxes")
         features = _floats(cells["features"]).reshape(count, -1)
+        if not np.abs(features).max(initial=0) < LARGEST:
+            raise ValueError("features of huge values or NaN, perhaps not float32 but float64")
         size, boxes = None, None
         if "image_w" in cells and "image_h" in cells:
             size = float(cells["image_w"]), float(cells["image_h"])

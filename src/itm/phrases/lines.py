@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from itm.data.boxes import LIMIT, Box, around, check_boxes, edges, in_pixels
 from itm.data.layout import Split
 from itm.phrases.split import Phrase
+from itm.utils.contents import parse_json, read_text
 
 LARGEST = 10**9  # limit of a coordinate; NaN and infinite values are not below it
 BLANK = ("Zs", "Zl", "Zp", "Cc", "Cf")  # Unicode categories: blanks, control and format characters
@@ -25,15 +25,12 @@ def read_lines(path: Path, split: Split) -> Iterator[Phrase]:
         ValueError: a value is missing, of the wrong kind or out of range; the message names file
             and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error}); convert the file") from error
+    text = read_text(path)
     pixels = split.boxes is not None and in_pixels(split.boxes)
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         where = f"{path}:{number}"
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{where}: not a JSON object ({error})") from error
         if not isinstance(entry, dict) or {"image", "phrase", "boxes"} - set(entry):

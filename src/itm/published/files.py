@@ -11,10 +11,12 @@ from torch import Tensor
 
 from itm.published.tensorflow import read_variables
 from itm.utils.archive import read_npz
+from itm.utils.contents import TORCH, describe_file
 from itm.utils.files import replacing
 from itm.utils.pickle_values import Instance
 from itm.utils.torch_files import read_torch
 
+PARALLEL = "module."  # DataParallel puts it before every name
 OPT = "opt/"  # prefix of the names of options in an .npz file
 
 
@@ -46,6 +48,8 @@ def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str
         raise FileNotFoundError(f"no checkpoint at {path}")
     if path.suffix == ".npz":
         return _read_npz(path)
+    if kind := describe_file(path, TORCH):
+        raise ValueError(f"{path} is not a checkpoint but {kind}")
     # Python 2 wrote strings and numbers as bytes.
     data = read_torch(path, classes=("Namespace",), encoding="latin1")
     if not isinstance(data, dict):
@@ -64,8 +68,11 @@ def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str
         for name, value in state.items():
             if not isinstance(value, Tensor):
                 raise ValueError(f"{path}: {name} is a {type(value).__name__}, expected a tensor")
-    # DataParallel prefixes every name with "module."
-    return [{k.removeprefix("module."): v for k, v in state.items()} for state in states], options
+            if name.startswith(PARALLEL) and name.removeprefix(PARALLEL) in state:
+                raise ValueError(f"{path} holds {name} with and without {PARALLEL!r}")
+    if not any(states):
+        raise ValueError(f"{path} holds no tensors")
+    return [{k.removeprefix(PARALLEL): v for k, v in state.items()} for state in states], options
 
 
 def _read_npz(path: Path) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:

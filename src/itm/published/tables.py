@@ -35,6 +35,8 @@ def read_state(state: State, table: Table, prefix: str = "") -> State:
                 break
         else:
             ours = renamed = prefix + name
+        if ours is not None and renamed in found:
+            raise ValueError(f"two tensors of the original, one of them {name}, are {renamed} here")
         if ours is not None:
             found[renamed] = value
     return found

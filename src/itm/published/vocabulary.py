@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from itm.text.vocabulary import Vocabulary
+from itm.utils.contents import TORCH, describe_file
 from itm.utils.pickle_values import PLAIN, Instance
 from itm.utils.safe_pickle import read_pickle
 
@@ -23,6 +24,10 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
         raise FileNotFoundError(f"no vocabulary at {path}")
     if path.suffix != ".pkl":
         return Vocabulary.load(path)
+    if path.read_bytes()[:1] == b"{":
+        raise ValueError(f"{path} is JSON and not a pickle: rename it to {path.stem}.json")
+    if kind := describe_file(path, TORCH):
+        raise ValueError(f"{path} is not a vocabulary pickle but {kind}")
     expected = f"{path} is not a vocabulary pickle: expected an object of class Vocabulary with"
     try:
         # Python 2 wrote words as UTF-8 bytes or as text; both arrive as text.

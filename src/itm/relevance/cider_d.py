@@ -118,7 +118,9 @@ class CiderIndex:
 
         corpus = [] if df is None or isinstance(df, DocumentFrequencies) else df
         ngrams = count_ngrams([*captions, *(c for group in corpus for c in group)], tokens)
-        self._source = hash_captions(captions, image)
+        self._source = _source(captions, image, tokens)
+        if df is not None:
+            self._source += ", other document frequencies"
         if isinstance(df, DocumentFrequencies):
             frequency, documents = ngrams.look_up(df.counts), df.images
         elif df is None:
@@ -271,6 +273,7 @@ class CiderIndex:
         path: str | Path,
         captions: Sequence[str] | None = None,
         caption_image: ArrayLike | None = None,
+        tokens: Tokens = whitespace_tokens,
     ) -> "CiderIndex":
         """Read an index that `save` wrote.
 
@@ -278,16 +281,18 @@ class CiderIndex:
             path: the file.
             captions: if given, the captions that the index must have been made from.
             caption_image: (C,) row of each caption's image.
+            tokens: how the captions must have been split.
 
         Raises:
-            ValueError: the file is damaged, holds something else, or was made from other captions.
+            ValueError: the file is damaged, holds something else, or was made from other captions,
+                words or document frequencies.
         """
         saved = read_arrays(path)
         index = cls.__new__(cls)
         index._source = str(saved.get("source", ""))  # files of earlier versions have none
         if captions is not None:
             image = None if caption_image is None else np.asarray(caption_image, np.int64)
-            if index._source != hash_captions(captions, image):
+            if index._source != _source(captions, image, tokens):
                 raise ValueError(f"{path} was made from other captions: run itm.prepare again")
         index.shape = (len(saved["length"]), len(saved["count"]))
         shape, pattern = (index.shape[0], int(saved["width"])), (saved["indices"], saved["indptr"])
@@ -297,3 +302,9 @@ class CiderIndex:
         index._count = saved["count"]
         index._start = np.cumsum(index._count) - index._count
         return index
+
+
+def _source(captions: Sequence[str], image: np.ndarray | None, tokens: Tokens) -> str:
+    """Identify captions, their images and their words."""
+    found = hash_captions(captions, image)
+    return found if tokens is whitespace_tokens else f"{found}, {tokens.__name__}"

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
+FEWEST = 0.9  # word pieces per row of the transformer; its table may be padded a little
+
 
 class BertVocabulary:
     """Word pieces of a pretrained transformer, with its own markers.
@@ -11,7 +13,8 @@ class BertVocabulary:
     Args:
         tokenizer: the tokeniser as the JSON text of the `tokenizers` package, so that a saved
             matcher needs no hub and no folder.
-        max_length: longer captions are cut here.
+        max_length: longer captions are cut here, by default after 128 pieces;
+            `itm.text.unknown.check_known` prints how many are.
     """
 
     def __init__(self, tokenizer: str, max_length: int = 128):
@@ -47,6 +50,11 @@ class BertVocabulary:
         config = AutoConfig.from_pretrained(path)
         rows = getattr(config, "vocab_size", None)
         if rows is not None and len(tokenizer) > rows:
+            raise ValueError(
+                f"{path}: the tokeniser has {len(tokenizer)} word pieces, but the transformer has "
+                f"vectors for {rows}; they do not belong together"
+            )
+        if rows is not None and len(tokenizer) < FEWEST * rows:
             raise ValueError(
                 f"{path}: the tokeniser has {len(tokenizer)} word pieces, but the transformer has "
                 f"vectors for {rows}; they do not belong together"

@@ -79,6 +79,8 @@ class Concepts:
             value = getattr(self, name)
             if value is not None and value.shape != shape:
                 raise ValueError(f"{name} must be {shape} for {size} concepts, got {value.shape}")
+        if self.groups is not None and len(self.groups) != size:
+            raise ValueError(f"groups must be {size}, one per concept, got {len(self.groups)}")
         for name in shapes:
             if getattr(self, name) is not None and (getattr(self, name) < 0).any():
                 raise ValueError(f"{name} of concepts must not be negative")

@@ -210,7 +210,10 @@ def positive_weights(
             "vocabulary"
         )
     try:
-        weights = np.load(given, allow_pickle=False).astype(np.float32)
+        weights = np.load(given, allow_pickle=False)
+        if weights.dtype.kind not in "fiu":
+            raise ValueError(f"it holds {weights.dtype}")
+        weights = weights.astype(np.float32)
     except Exception as error:  # a damaged file can raise anything
         raise ValueError(f"{name}: expected {num_labels} plain numbers ({error})") from error
     return label_weights(weights, num_labels, name)

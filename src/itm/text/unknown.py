@@ -11,6 +11,7 @@ import numpy as np
 from itm.text.bert_vocabulary import BertVocabulary
 from itm.text.tokenizers import TOKENIZERS
 from itm.text.vocabulary import Tokens, Vocabulary
+from itm.utils.distributed import say
 
 SAMPLE = 5000  # captions that are counted
 WARN = 0.1  # the share of unknown words above which a warning is printed
@@ -78,7 +79,7 @@ def check_known(vocab: Tokens, captions: Sequence[str], most: float, what: str) 
                 "for small data, set data.tokenizer=characters for scripts without blanks between "
                 "words, or give a vocabulary or transformer of this language"
             )
-        print(f"warning: {text}", flush=True)
+        say(f"warning: {text}")
     if found.cut:
         length = getattr(vocab, "max_length", 0)
-        print(f"warning: {found.cut:.1%} of {what} are cut after {length} word pieces", flush=True)
+        say(f"warning: {found.cut:.1%} of {what} are cut after {length} word pieces")

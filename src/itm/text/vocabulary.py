@@ -16,6 +16,7 @@ from itm.text.bert_vocabulary import BertVocabulary
 from itm.text.made_from import KEY
 from itm.text.tokenizers import TOKENIZERS, bytes_repr
 from itm.utils.checks import check_choice
+from itm.utils.contents import parse_json, read_text
 from itm.utils.files import write_text
 from itm.utils.manifest import sealed, unsealed
 from itm.utils.readers import reader
@@ -80,7 +81,11 @@ class Vocabulary:
             raise ValueError(
                 f"a vocabulary must start with {', '.join(SPECIALS[:first])}, got {words[:4]}"
             )
+        if not all(isinstance(word, str) for word in words) or not isinstance(markers, bool):
+            raise ValueError("a vocabulary must hold strings, and markers must be true or false")
         check_choice("tokenizer", tokenizer, tuple(TOKENIZERS))
+        if pad_to is not None and (type(pad_to) is not int or pad_to < 1):
+            raise ValueError(f"pad_to (max_length in files) must be at least 1, got {pad_to!r}")
         self.words = list(words)
         self.markers = markers
         self.tokenizer = tokenizer
@@ -191,7 +196,7 @@ class Vocabulary:
         path = Path(path)
         options: dict[str, Any] = {}
         try:
-            data = unsealed(path, json.loads(path.read_text(encoding="utf-8")))
+            data = unsealed(path, parse_json(read_text(path)))
             if data.get("kind") == "words":  # from a folder that `itm.matcher.saved.save` wrote
                 return cls(**{name: value for name, value in data.items() if name != "kind"})
             if "tok2idx" in data:
@@ -204,6 +209,14 @@ class Vocabulary:
             if "tokenizer" in data:
                 options["tokenizer"] = data["tokenizer"]
             index = data["word2idx"]
+            if not all(type(i) is int for i in index.values()):
+                raise ValueError("the ids of 'word2idx' must be whole numbers")
+            back = data.get("idx2word")
+            back = dict(enumerate(back)) if isinstance(back, list) else back
+            if back is not None and {str(i): word for word, i in index.items()} != {
+                str(i): word for i, word in back.items()
+            }:
+                raise ValueError("'word2idx' and 'idx2word' number the words differently")
             words = sorted(index, key=index.__getitem__)
             dense = [index[word] for word in words] == list(range(len(words)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:

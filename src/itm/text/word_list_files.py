@@ -1,11 +1,11 @@
 """Read files of word lists: JSON, and the annotations that the authors of CVSE published."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from itm.utils.contents import parse_json, read_text
 from itm.utils.manifest import unsealed
 from itm.utils.safe_pickle import read_arrays
 
@@ -20,7 +20,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no word list at {path}")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(read_text(path))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON; expected a word list ({error})") from error
     if not isinstance(data, dict):
@@ -34,8 +34,10 @@ def words_of(index: Any, path: Path) -> list[str]:
     Raises:
         ValueError: not a dict, or its indices are not 0 to n - 1.
     """
-    if not isinstance(index, dict) or sorted(index.values(), key=str) != sorted(
-        range(len(index)), key=str
+    if (
+        not isinstance(index, dict)
+        or any(type(i) is not int for i in index.values())
+        or sorted(index.values(), key=str) != sorted(range(len(index)), key=str)
     ):
         raise ValueError(
             f"{path} is not a word list: expected {{word: index}} with indices from 0 to n - 1"
@@ -57,8 +59,16 @@ def read_original(path: Path) -> dict[str, Any]:
         ValueError: it is not a word list, or a pickle holds more than arrays.
     """
     found: dict[str, Any] = {"words": words_of(read_json(path), path)}
+    files: dict[str, Path] = {}
     for file in sorted(path.parent.glob("*concepts*.pkl")):
         data = read_arrays(file)
+        kind = _kind(data)
+        if kind in files:
+            raise ValueError(
+                f"{files[kind]} and {file} both hold {kind} of concepts; keep those of one corpus "
+                "in the folder"
+            )
+        files |= {kind: file} if kind else {}
         if isinstance(data, np.ndarray) and data.ndim == 2:
             found["vectors"] = data
         elif isinstance(data, dict) and "adj_all" in data:
@@ -67,3 +77,12 @@ def read_original(path: Path) -> dict[str, Any]:
             group = dict(zip(data["words"], data["poss"], strict=True))
             found["groups"] = [group[word] for word in found["words"]]
     return found
+
+
+def _kind(data: Any) -> str:
+    """Say what a pickle of the original holds."""
+    if isinstance(data, np.ndarray) and data.ndim == 2:
+        return "vectors"
+    if isinstance(data, dict):
+        return "counts" if "adj_all" in data else "groups" if "poss" in data else ""
+    return ""

@@ -25,6 +25,8 @@ STOP_WORDS = frozenset(_STOP.split())
 
 def check_words(words: Sequence[object], what: str) -> None:
     """Raise ValueError unless the words are strings that differ and are not blank."""
+    if isinstance(words, str):
+        raise ValueError(f"{what} must be a list of words, found {words!r}")
     wrong = [word for word in words if not isinstance(word, str) or not word.strip()]
     if wrong:
         raise ValueError(f"{what} must be words, found {wrong[0]!r}")

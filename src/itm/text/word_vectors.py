@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from itm.utils.contents import describe_file
+from itm.utils.distributed import say
+
 WARN = 0.5  # the share of words without a vector above which a warning is printed
 
 
@@ -16,11 +19,11 @@ def word_vectors(
 ) -> np.ndarray:
     """Read the vectors of words from a .npy file or a text file: (V, G) float32.
 
-    A text file has one word and its numbers per line. The first line of a word counts; a line with
-    a single number is a header. Words are looked up as written, case included. A word that is not
-    found is looked up without '-', '.' and apostrophes and only up to a '/', as in CVSE. If that
-    fails too, a hyphenated word gets the mean of its parts, and any other word its row of
-    `missing`.
+    A text file has one word and its numbers per line. The first line of a word counts; a first
+    line with a single number is a header. Words are looked up as written, case included. A word
+    that is not found is looked up without '-', '.' and apostrophes and only up to a '/', as in
+    CVSE. If that fails too, a hyphenated word gets the mean of its parts, and any other word its
+    row of `missing`.
 
     Args:
         words: V words.
@@ -41,42 +44,50 @@ def word_vectors(
     bare = [re.sub("[-.']", "", word).split("/")[0] for word in words]
     wanted = {*words, *bare, *(part for word in words for part in word.split("-"))} - {""}
     found: dict[str, np.ndarray] = {}
-    with path.open(encoding="utf-8", errors="replace") as lines:  # GloVe 840B has broken bytes
-        for line in lines:
-            word, _, numbers = line.rstrip().partition(" ")
-            if word in wanted and word not in found and " " in numbers:
+    twice: set[str] = set()
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:  # GloVe 840B has broken bytes
+        for count, line in enumerate(lines):
+            word, _, numbers = line.rstrip().replace("\t", " ").partition(" ")
+            row = numbers.split() if word in wanted else ()
+            if row and (count or len(row) > 1):
                 try:
-                    found[word] = np.array(numbers.split(" "), np.float32)
+                    vector = np.array(row, np.float32)
                 except ValueError:  # GloVe 840B has words with blanks: "at name@domain.com"
                     continue
+                if not np.array_equal(found.setdefault(word, vector), vector):
+                    twice.add(word)
     if not found:
-        raise ValueError(
-            f"{path} has a vector for none of the {len(words)} words; expected lines 'word 0.1 0.2'"
-        )
+        kind = describe_file(path)
+        hint = f"the file is {kind}" if kind else "expected lines 'word 0.1 0.2'"
+        raise ValueError(f"{path} has a vector for none of the {len(words)} words; {hint}")
     widths = {len(vector) for vector in found.values()}
     if len(widths) != 1:
         raise ValueError(f"{path} has vectors of widths {sorted(widths)} for these words")
     wrong = next((word for word, vector in found.items() if not np.isfinite(vector).all()), None)
     if wrong is not None:
         raise ValueError(f"{path}: the vector of {wrong!r} holds NaN or infinite values")
+    if twice:
+        say(
+            f"warning: {path} has several vectors for {len(twice)} words, such as "
+            f"{min(twice)!r}; the first of each is taken"
+        )
     size = (len(words), widths.pop())
     if missing is None or missing.shape != size:
         missing = np.random.default_rng(seed).standard_normal(size)
-    out, without = missing.copy(), []
+    out, without = missing.copy(), list[str]()
     for k, word in enumerate(words):
         parts = [found[part] for part in word.split("-") if part in found]
-        vector = found.get(word, found.get(bare[k]))
-        if vector is not None:
-            out[k] = vector
+        own = found.get(word, found.get(bare[k]))
+        if own is not None:
+            out[k] = own
         elif parts:
             out[k] = np.mean(parts, 0)
         else:
             without.append(word)
     if len(without) > WARN * len(words):
-        print(
+        say(
             f"warning: {path} has no vector for {len(without)} of {len(words)} words, such as "
-            f"{', '.join(map(repr, without[-3:]))}",
-            flush=True,
+            f"{', '.join(map(repr, without[-3:]))}"
         )
     return out.astype(np.float32)
 

@@ -15,6 +15,14 @@ def rank_and_size() -> tuple[int, int]:
     return 0, 1
 
 
+def say(text: str) -> None:
+    """Print a line in the first process only, also before the processes know of each other."""
+    from lightning_fabric.utilities.rank_zero import rank_zero_only  # late, for start-up time
+
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        print(text, flush=True)
+
+
 def gather_rows(x: Tensor) -> Tensor:
     """Gather the rows of all processes in rank order, differentiably; (n, ...) -> (sum of n, ...).
 

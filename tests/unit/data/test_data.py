@@ -299,3 +299,13 @@ def test_flickr8k_is_read_as_it_is():
     pairs = next(iter(data.train_dataloader()))
     assert pairs.images.regions.shape == (128, 36, 256)
     assert pairs.images.regions.dtype == torch.float32
+
+
+def test_sentence_vectors_that_are_not_finite_name_file_and_row(folder):
+    vectors = np.ones((len(read_split(folder, "train").captions), 5), np.float32)
+    vectors[3, 2] = np.nan
+    np.save(folder / "train_caps.npy", vectors)
+    data = RegionDataModule(folder, vectors=True, min_count=1)
+    data.setup()
+    with pytest.raises(ValueError, match=r"train_caps.npy row 3 holds NaN or infinite"):
+        list(data.train_dataloader())

@@ -1,3 +1,6 @@
+import gzip
+import pickle
+
 import numpy as np
 import pytest
 from corpus import write
@@ -79,3 +82,106 @@ def test_features_that_are_all_equal_are_not_one_image(tmp_path):
     with pytest.raises(ValueError, match="some equal rows .*captions_per_image=1"):
         read_split(tmp_path, "train")
     assert read_split(tmp_path, "train", 1).num_images == 60
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train_ims.npy", pickle.dumps([1]), "not a complete .npy file but a Python pickle"),
+        ("train_ims.npy", gzip.compress(b"x"), "compressed by gzip: unpack it with gzip -d"),
+        ("train_ims.npy", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ("train_ims.npy", b"<!DOCTYPE html>", "a web page"),
+        ("train_caps.txt", gzip.compress(b"x"), "compressed by gzip"),
+        ("train_caps.txt", "a dog\n".encode("utf-16-le") * 30, "iconv -f utf-16le"),
+        ("train_caps.txt", b"1.jpg#0\ta dog\n" * 30, "begin with the names of pictures"),
+        ("train_caps.txt", b"1\ta dog\n" * 30, "hold a TAB"),
+        ("train_caps.txt", b'{"caption": "a dog"}\n' * 30, "are JSON objects"),
+        ("train_caps.txt", b"1.jpg,a dog\n" * 30, "begin with the names of pictures"),
+    ],
+)
+def test_other_kinds_of_files_are_named(tmp_path, name, content, message):
+    write(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}.*{message}"):
+        read_split(tmp_path, "train")
+
+
+def test_pickled_arrays_are_named(tmp_path):
+    write(tmp_path)
+    np.save(tmp_path / "train_ims.npy", np.array([{}, None], object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"train_ims.npy holds pickled Python objects.*np.stack"):
+        read_split(tmp_path, "train")
+
+
+def test_transposed_features_are_an_error(tmp_path):
+    write(tmp_path)
+    np.save(tmp_path / "train_ims.npy", np.ones((6, 256, 36), np.float32))
+    with pytest.raises(ValueError, match=r"train_ims.npy: .*\(images, width, regions\)"):
+        read_split(tmp_path, "train")
+
+
+def test_fortran_order_is_read_into_memory_or_refused(tmp_path, monkeypatch):
+    write(tmp_path)
+    features = np.load(tmp_path / "train_ims.npy")
+    np.save(tmp_path / "train_ims.npy", np.asfortranarray(features))
+    split = read_split(tmp_path, "train")
+    with (tmp_path / "train_ims.npy").open("r+b") as file:
+        file.truncate(200)  # a memory map would end the process
+    np.testing.assert_array_equal(split.images(np.arange(6)), features)
+    np.save(tmp_path / "train_ims.npy", np.asfortranarray(features))
+    monkeypatch.setattr("itm.data.array_file.MOST_FORTRAN", 10)
+    with pytest.raises(ValueError, match=r"train_ims.npy.*Fortran order.*ascontiguousarray"):
+        read_split(tmp_path, "train")
+
+
+def test_boxes_as_gsmn_names_them(tmp_path):
+    write(tmp_path)
+    np.save(tmp_path / "train_ims_bbx.npy", inside() * 300)
+    assert read_split(tmp_path, "train").boxes.max() > 2
+    boxes(tmp_path, inside())
+    with pytest.raises(ValueError, match=r"both train_boxes.npy and train_ims_bbx.npy"):
+        read_split(tmp_path, "train")
+
+
+def test_fractions_outside_of_the_image_are_an_error(tmp_path):
+    write(tmp_path)
+    boxes(tmp_path, inside() * 1.9)
+    with pytest.raises(ValueError, match=r"row \d: fractions must lie between 0 and 1"):
+        read_split(tmp_path, "train")
+
+
+def test_rows_said_to_be_one_image_must_be_equal(tmp_path):
+    write(tmp_path)
+    np.save(tmp_path / "train_ims.npy", np.random.default_rng(0).random((30, 3, 4), np.float32))
+    with pytest.raises(ValueError, match=r"captions_per_image=5 rows 0 and 1 are one image, but"):
+        read_split(tmp_path, "train", 5)
+    (tmp_path / "train_ids.txt").write_text("".join(f"{i // 5}\n" for i in range(30)))
+    with pytest.raises(ValueError, match=r"the ids rows 0 and 1 are one image, but they differ"):
+        read_split(tmp_path, "train")
+
+
+def test_ids_that_contradict_captions_per_image(tmp_path):
+    write(tmp_path)
+    ids = [0] * 4 + [1] * 6 + [i // 5 for i in range(10, 30)]
+    (tmp_path / "train_ids.txt").write_text("".join(f"{i}\n" for i in ids))
+    assert read_split(tmp_path, "train").caption_image[4] == 1
+    with pytest.raises(ValueError, match=r"captions_per_image=5, but the ids .* 4 to 6 captions"):
+        read_split(tmp_path, "train", 5)
+
+
+@pytest.mark.parametrize("name", ["train_ims.npy", "train_ids.txt", "train_boxes.npy"])
+def test_a_folder_in_place_of_a_file_is_named(tmp_path, name):
+    write(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=f"{name} is a folder or pipe"):
+        read_split(tmp_path, "train")
+
+
+def test_negative_pixels_are_an_error(tmp_path):
+    write(tmp_path)
+    rows = inside() * 300
+    rows[3, 0, 0] = -200
+    boxes(tmp_path, rows)
+    with pytest.raises(ValueError, match="row 3: pixels must not be negative, found -200"):
+        read_split(tmp_path, "train")

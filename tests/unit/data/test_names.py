@@ -65,3 +65,29 @@ def test_an_image_is_found_by_its_id_before_its_row(tmp_path):
     assert find_row(numbers, 2) == 1 and find_row(numbers, "COCO_000017.jpg") == 0
     with pytest.raises(ValueError, match=r"image=3 is not in split train .* an id such as '17'$"):
         find_row(numbers, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "other", "found"),
+    [
+        (["train/a.jpg"], "val/a.jpg", None),
+        (["train2014/a.jpg"], "images/val2014/a.jpg", None),
+        (["cats/1.jpg", "dogs/2.jpg"], "dogs/1.jpg", None),
+        (["train/a.jpg", "val/a.jpg"], "data/val/a.npy", "val/a.jpg"),
+        (["img/train/a.jpg", "img/val/b.jpg"], "pictures/train/a.jpg", "img/train/a.jpg"),
+        (["a.jpg", "b.jpg"], "val/a.jpg", "a.jpg"),
+        (["val/a.jpg"], "a", "val/a.jpg"),
+    ],
+)
+def test_folders_that_contradict_each_other_are_not_joined(names, other, found):
+    assert Names(names).find(other) == found
+
+
+def test_names_joined_over_two_folders_are_told(capsys):
+    names = Names(["images/a.jpg", "images/b.jpg"])
+    assert names.match(["flickr/a.jpg", "b"]) == {
+        "flickr/a.jpg": "images/a.jpg",
+        "b": "images/b.jpg",
+    }
+    names.report()
+    assert "1 names were joined although their folders differ" in capsys.readouterr().out

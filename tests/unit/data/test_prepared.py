@@ -1,14 +1,17 @@
 """Files made of the training captions."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from corpus import write
 
+from itm.data.collate import relevance_index
 from itm.data.layout import Split, read_split
 from itm.data.module import RegionDataModule
 from itm.data.prepared import write_prepared
+from itm.data.word_lists import find_concepts, find_labels
 from itm.relevance import CiderIndex
 from itm.text import Concepts, Labels
 from itm.text.vocabulary import Vocabulary
@@ -51,3 +54,43 @@ def test_prepared_files_of_other_captions_are_refused_by_content(tmp_path, kind)
     with pytest.raises(ValueError, match=rf"data.{kind}=.*elsewhere.json was made from other capt"):
         data()
     data(other_captions=True)
+
+
+def test_the_prepared_index_is_read_if_it_fits(tmp_path, monkeypatch, capsys):
+    write(tmp_path)
+    split = read_split(tmp_path, "train")
+    expected = relevance_index(split, 30).matrix()
+    write_prepared("cider", split, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(CiderIndex, "__init__", None)  # nothing is counted
+        np.testing.assert_array_equal(relevance_index(split, 30).matrix(), expected)
+    assert not capsys.readouterr().out
+    for index, size in (
+        (relevance_index(split, 30, "characters"), 30),
+        (relevance_index(split.head(3), 15), 30),
+        (relevance_index(split, 10), 30),
+    ):
+        index.save(tmp_path / "cider.npz")
+        np.testing.assert_array_equal(relevance_index(split, size).matrix(), expected)
+        assert "the prepared index does not fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", [Labels, Concepts])
+def test_lists_without_a_word_of_the_captions_are_refused(tmp_path, kind, capsys):
+    captions = ["a dog", "a cat"] * 3
+    image, read = np.arange(6), lambda: captions
+    counts = {"counts": np.zeros(2), "adjacency": np.zeros((2, 2))} if kind is Concepts else {}
+    path = tmp_path / "list.json"
+    for words, problem in ((["hund", "katze"], True), (["dog", "cat"], False)):
+        kind(words, **counts).save(path)
+        find = (
+            partial(find_concepts, path, read, 2)
+            if kind is Concepts
+            else partial(find_labels, path, captions, image, 2)
+        )
+        if problem:
+            with pytest.raises(ValueError, match=r"list.json: none of its 2 words, .*'hund'"):
+                find()
+        else:
+            assert find().words == words
+    assert not capsys.readouterr().out

@@ -14,6 +14,7 @@ from itm.data.layout import read_split
 from itm.data.names import Names, report_lost
 from itm.features.arrays import read_arrays
 from itm.features.convert import convert_features
+from itm.features.extraction import read_boxes
 from itm.features.hdf5 import read_hdf5
 from itm.features.partition import partition
 from itm.features.records import Record, check_record
@@ -736,3 +737,82 @@ def test_broken_hdf5(tmp_path):
         list(read_hdf5(tmp_path / "c.h5"))
     with pytest.raises(FileNotFoundError, match="source=.*no such file"):
         list(read_hdf5(tmp_path / "none.h5"))
+
+
+def test_arrays_keep_their_folders(tmp_path):
+    for folder, value in (("train", 1), ("val", 2)):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "1.NPY", np.full((2, 3), value, np.float32))
+        (tmp_path / folder / "1.NPY.npy").rename(tmp_path / folder / "1.NPY")
+    found = {record.name: record.features[0, 0] for record in read_arrays(tmp_path)}
+    assert found == {"train/1": 1, "val/1": 2}
+    names = Names(["val/1.jpg"])
+    assert [names.find(name) for name in found] == [None, "val/1.jpg"]
+
+
+def test_arrays_with_two_possible_members_are_refused(tmp_path):
+    ones = np.ones((2, 3), np.float32)
+    np.savez(tmp_path / "a.npz", features=ones, x=2 * ones)
+    with pytest.raises(ValueError, match=r"a.npz cannot be used: it holds both features and x"):
+        list(read_arrays(tmp_path))
+
+
+def test_boxes_in_place_of_features_are_refused():
+    rows = np.array([[1, 2, 30, 40], [5, 6, 70, 80]], np.float32)
+    with pytest.raises(ValueError, match=r"image a has features \(2, 4\) that look like boxes"):
+        check_record(Record("a", rows))
+
+
+def test_packed_rows_with_inclusive_ends_are_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["image_features"] = np.ones((6, 3), np.float32)
+        file["pos_boxes"] = np.array([[0, 1], [2, 3], [4, 5]])
+        file["ids"] = np.arange(3)
+    with pytest.raises(ValueError, match=r"a.h5: pos_boxes seems to give the last row"):
+        list(read_hdf5(tmp_path / "a.h5"))
+
+
+def test_a_picture_twice_in_a_list_of_boxes_or_of_a_split_is_refused(tmp_path):
+    (tmp_path / "boxes.json").write_text('{"a": [[0, 0, 1, 1]], "a": [[0, 0, 0.5, 1]]}')
+    with pytest.raises(ValueError, match=r"boxes.json .*the key 'a' occurs twice"):
+        read_boxes(tmp_path / "boxes.json", ["a.jpg"])
+    (tmp_path / "train.txt").write_text("a.jpg\na.jpg\n")
+    with pytest.raises(ValueError, match=r"train.txt holds 'a.jpg' twice"):
+        partition(["a.jpg"], {"train": tmp_path / "train.txt"})
+
+
+def test_padded_regions_are_left_out_and_sizes_are_read(tmp_path):
+    counts, boxes = np.array([2, 4]), np.ones((2, 4, 4), np.float32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"], file["boxes"] = np.ones((2, 4, 3), np.float32), boxes
+        file["ids"], file["num_boxes"] = np.arange(2), counts
+        file["image_w"], file["image_h"] = np.array([8, 9]), np.array([6, 7])
+    found = list(read_hdf5(tmp_path / "a.h5"))
+    assert [(len(r.features), len(r.boxes), r.size) for r in found] == [
+        (2, 2, (8, 6)),
+        (4, 4, (9, 7)),
+    ]
+    np.savez(tmp_path / "a.npz", x=np.ones((4, 3), np.float32), bbox=boxes[0], num_bbox=2)
+    (record,) = read_arrays(tmp_path)
+    assert len(record.features) == len(record.boxes) == 2
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["image_ids"] = np.array([7, 8])
+    with pytest.raises(ValueError, match="ids and image_ids name the images differently"):
+        list(read_hdf5(tmp_path / "a.h5"))
+
+
+def test_tsv_of_other_bytes(tmp_path):
+    def write(features, name="7", begin=b""):
+        cells = [name, "2", base64.b64encode(features.tobytes()).decode()]
+        (tmp_path / "a.tsv").write_bytes(begin + "\t".join(cells).encode())
+        return list(read_tsv(tmp_path / "a.tsv"))
+
+    features = np.random.default_rng(0).random((2, 64)).astype(np.float32)
+    assert write(features, begin=b"\xef\xbb\xbf")[0].name == "7"
+    with pytest.raises(ValueError, match="a.tsv:1: .*perhaps not float32 but float64"):
+        write(features.astype(np.float64))
+    with pytest.raises(ValueError, match="an image without a name"):
+        convert_features(write(features, ""), {"train": ["7"]}, {"7": ["a dog"]}, tmp_path / "out")
+    (tmp_path / "a.tsv").write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(ValueError, match="a.tsv:1: .*compressed by gzip"):
+        list(read_tsv(tmp_path / "a.tsv"))

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -98,3 +99,53 @@ def test_coco_files_that_contradict_themselves(tmp_path, images, annotation, mes
     }
     with pytest.raises(ValueError, match=rf"captions.json: {message}"):
         read(tmp_path, json.dumps(content), "json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "image,caption\na.jpg,a dog\n".encode("utf-16"), "text in UTF-16: .*iconv"),
+        ("a.csv", gzip.compress(b"image,caption\n"), "compressed by gzip"),
+        ("a.csv", b"PK\x03\x04" + b"x" * 40, "a zip archive"),
+        ("a.txt", b"a.jpg#0\ta dog\na.jpg#0\ta cat\n", r"a.txt:2: a.jpg#0 comes twice"),
+        (
+            "a.csv",
+            b"image,caption\na.jpg#0,a dog\na.jpg#0,a cat\n",
+            r"a.csv:3: a.jpg#0 comes twice",
+        ),
+        (
+            "a.jsonl",
+            b'{"image": "a.jpg", "image": "b.jpg", "text": "dog"}\n',
+            "'image' occurs twice",
+        ),
+        (
+            "a.json",
+            b'{"images": [{"filename": "a.jpg", "filepath": "x", "sentences": [{"raw": "dog"}]}, '
+            b'{"filename": "a.jpg", "filepath": "y", "sentences": [{"raw": "cat"}]}]}',
+            "two images are called 'a.jpg'.*'x' and 'y'",
+        ),
+        (
+            "a.json",
+            b'{"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "a.jpg"}], '
+            b'"annotations": [{"image_id": 1, "caption": "dog"}]}',
+            "two ids have the file_name 'a.jpg'",
+        ),
+        ("a.json", b'{"a.jpg": ["a dog"]}', "expected .*images"),
+    ],
+)
+def test_captions_that_could_be_mixed_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"(?s){name}.*{message}|{message}"):
+        read_sentences(tmp_path / name)
+
+
+def test_the_split_may_be_written_in_capitals(tmp_path):
+    (tmp_path / "a.json").write_text(
+        '{"images": [{"filename": "a.jpg", "split": "Train", "sentences": [{"raw": "dog"}]}]}'
+    )
+    assert read_sentences(tmp_path / "a.json").splits == {"a.jpg": "train"}
+
+
+def test_unknown_splits_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"csv:2: a.jpg is in the split 'holdout'; expected train"):
+        read(tmp_path, "image,caption,split\na.jpg,dog,holdout\n")

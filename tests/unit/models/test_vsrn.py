@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -347,3 +349,12 @@ def test_wrong_inputs_are_named():
         )
     with pytest.raises(ValueError, match="region_norm, final_bn"):
         write(toy(region_norm="none"))
+
+
+def test_captions_that_are_cut_are_told(capsys):
+    matcher = toy(14)
+    lengths = np.array([matcher.captioner.max_len, matcher.captioner.max_len + 1])
+    data = SimpleNamespace(reader=lambda stage: SimpleNamespace(lengths=lengths))
+    matcher.trainer = SimpleNamespace(datamodule=data)
+    matcher.on_fit_start()
+    assert "50.0% of the training captions are cut for the captioner" in capsys.readouterr().out

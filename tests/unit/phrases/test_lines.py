@@ -79,7 +79,7 @@ def test_units_are_those_of_the_regions(tmp_path):
     with pytest.raises(ValueError, match="are in fractions, the region boxes in pixels"):
         read(tmp_path, GOOD, boxes=BOXES * 100)
     (tmp_path / "test_phrases.jsonl").write_bytes(b'{"phrase": "caf\xe9"}')
-    with pytest.raises(ValueError, match=r"test_phrases\.jsonl: not UTF-8"):
+    with pytest.raises(ValueError, match=r"test_phrases\.jsonl:1: not UTF-8"):
         read_phrases(None, split_in(tmp_path))
 
 

@@ -121,3 +121,28 @@ def test_captions_end_at_the_positions_of_the_transformer(tmp_path, kind, longes
     assert len(vocab.encode("dog " * 20)) == longest
     check_known(vocab, ["dog " * 20, "dog"], 0.5, "them")
     assert f"50.0% of them are cut after {longest} word pieces" in capsys.readouterr().out
+
+
+def test_a_transformer_with_far_fewer_pieces_than_rows_is_refused(tmp_path):
+    transformer(tmp_path, ["dog", "cat"], rows=100)
+    with pytest.raises(ValueError, match="7 word pieces, but the transformer has vectors for 100"):
+        BertVocabulary.from_pretrained(str(tmp_path))
+
+
+def test_only_the_first_process_prints(monkeypatch, capsys):
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    vocab = Vocabulary([*SPECIALS, "dog"])
+    for rank in (0, 1):
+        monkeypatch.setattr(rank_zero_only, "rank", rank)
+        check_known(vocab, ["ein dog"], 1.0, "them")
+        assert bool(capsys.readouterr().out) == (rank == 0)
+
+
+def test_a_given_vocabulary_and_a_transformer_contradict_each_other():
+    from itm.app.build import build_data
+    from itm.app.config import compose
+
+    cfg = compose(["text=bert", "model.text.path=x", "data.vocab=v.json"])
+    with pytest.raises(ValueError, match=r"data.vocab=v.json, but text=bert reads the word pieces"):
+        build_data(cfg)

@@ -21,6 +21,7 @@ from itm.models.vsrn.captioner import Captioner
 from itm.models.vsrn.reasoning import EPS, RegionReasoning
 from itm.text.vocabulary import PAD, START
 from itm.utils.checks import check_choice
+from itm.utils.distributed import say
 
 
 class VSRN(Matcher):
@@ -123,6 +124,18 @@ class VSRN(Matcher):
             if caption_weight
             else None
         )
+
+    def on_fit_start(self) -> None:
+        """Print how many training captions the captioner cuts."""
+        reader = getattr(getattr(self.trainer, "datamodule", None), "reader", None)
+        if self.captioner is not None and reader is not None:
+            most = self.captioner.max_len
+            cut = (reader("train").lengths > most).mean()
+            if cut:
+                say(
+                    f"warning: {cut:.1%} of the training captions are cut for the captioner after "
+                    f"{most} tokens (model.caption_max_len)"
+                )
 
     def encode_images(self, images: Images) -> Encoded:
         """Compute image vectors (I, D), and in training region vectors for the captioner.
