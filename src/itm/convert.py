@@ -1,4 +1,4 @@
-"""`python -m itm.convert`: published weights of the original code bases -> a folder to load."""
+"""`python -m itm.convert`: convert published weights to a folder to load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m itm.explain`: a page on why an image and a caption score as they do."""
+"""`python -m itm.explain`: show why an image and a caption score as they do."""
 
 from __future__ import annotations
 

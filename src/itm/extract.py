@@ -1,4 +1,4 @@
-"""`python -m itm.extract`: from a folder of pictures and a file of sentences to a data folder."""
+"""`python -m itm.extract`: make a data folder from pictures and a file of sentences."""
 
 from __future__ import annotations
 

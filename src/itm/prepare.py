@@ -1,4 +1,4 @@
-"""`python -m itm.prepare`: check a data folder; vocabulary, concepts, labels and CIDEr index."""
+"""`python -m itm.prepare`: check a data folder; write vocabulary, concepts, labels, CIDEr index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m itm.report`: one page over any set of runs, and their results as a table."""
+"""`python -m itm.report`: make a page on any set of runs, and print their results as a table."""
 
 from __future__ import annotations
 

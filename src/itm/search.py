@@ -1,4 +1,4 @@
-"""`python -m itm.search`: the best images for a sentence, the best captions for an image."""
+"""`python -m itm.search`: find the best images for a sentence, the best captions for an image."""
 
 from __future__ import annotations
 
