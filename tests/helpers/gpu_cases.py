@@ -4,7 +4,7 @@ Each line of the output is a JSON object. The device changes torch for the whole
 tests run this file in a process of its own:
 
     python tests/helpers/gpu_cases.py steps [all] [MODEL ...]  # numbers, waits, mixing of devices
-    python tests/helpers/gpu_cases.py launches [MODEL ...]  # kernels of a step and of scoring at paper size
+    python tests/helpers/gpu_cases.py launches [MODEL ...]  # kernels at paper size
     python tests/helpers/gpu_cases.py defects       # faults made on purpose, which must be noticed
 """
 
@@ -39,6 +39,9 @@ from itm.models import (
     VSEInfinity,
 )
 from itm.text import SPECIALS, Vocabulary
+
+# As on CUDA, where gradients are clipped by few kernels for all parameters.
+torch.nn.utils.clip_grad._has_foreach_support = lambda tensors, device: True
 
 WORDS = Vocabulary([*SPECIALS, "a", "dog", "cat", "runs", "red", "two"])
 # 5, 6, 3 and 8 tokens: a dropped mask changes the scores of captions that share a group.
@@ -411,4 +414,9 @@ if __name__ == "__main__":
     what, *rest = sys.argv[1:]
     every = "all" in rest
     only = {x for x in rest if x != "all"}
-    {"steps": lambda: steps(every, only), "launches": lambda: launches(only), "defects": defects}[what]()
+    parts = {
+        "steps": lambda: steps(every, only),
+        "launches": lambda: launches(only),
+        "defects": defects,
+    }
+    parts[what]()
