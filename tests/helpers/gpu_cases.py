@@ -12,7 +12,7 @@ import copy
 import json
 import sys
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from types import SimpleNamespace
 from unittest import mock
 
@@ -65,8 +65,8 @@ EXTRA = {
     "vse_infty probabilistic": ("vse_infty", {"probabilistic": True}),
     "vse_infty padded": ("vse_infty", {"pad_statistics": True}),
     "vsepp order": ("vsepp", {"measure": "order", "use_abs": True}),
-    "chan tha": ("chan", {"matching": {"coding": "THA", "pooling": "Softmax"}}),
-    "chan vsa": ("chan", {"matching": {"coding": "VSA", "pooling": "Mean"}}),
+    "chan tha": ("chan", {"coding": "THA", "pooling": "Softmax"}),
+    "chan vsa": ("chan", {"coding": "VSA", "pooling": "Mean"}),
     "two_branch_embedding attend": ("two_branch_embedding", {"text": {"name": "attend"}}),
     "two_branch_embedding gru": ("two_branch_embedding", {"text": {"name": "gru"}}),
     "two_branch_embedding region": ("two_branch_embedding", {"level": "region"}),
@@ -216,6 +216,7 @@ def check_scores(name, options):
         data = SimpleNamespace(val_split=split)
         twin._trainer = SimpleNamespace(  # of Lightning's trainer, what validation reads
             datamodule=data, sanity_checking=False, progress_bar_callback=None,
+            precision_plugin=SimpleNamespace(forward_context=nullcontext),
             _evaluation_loop=SimpleNamespace(_logged_outputs=[]),
         )  # fmt: skip
         twin.log = lambda name, value, **_: logged.update({name: value})
