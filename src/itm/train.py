@@ -29,8 +29,8 @@ def command(cfg: DictConfig) -> float:
 
     from itm.app.build import build_data, build_matcher
     from itm.app.checks import check_disk, check_monitors, check_protocol
-    from itm.app.optimisation import check_optimisation, check_used
     from itm.app.loading import apply_loading
+    from itm.app.optimisation import check_optimisation, check_used
     from itm.app.trainer import build_trainer
     from itm.checkpoints.initialise import start_from
     from itm.runs.record import (

@@ -78,12 +78,13 @@ class Interrupted(SystemExit):
 class LastCheckpoint(Checkpoint):
     """Write `last.ckpt` while training and stop cleanly at signals.
 
-    The file is written every few minutes or optimiser steps, before and after each validation, at `max_steps`, and when Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 asks to stop. Training
-    stops after the current step; a validation is broken off; a second Ctrl-C stops at once. Several
-    processes exchange at every tenth step whether to stop. A run that continues from the file
+    The file is written every few minutes or optimiser steps, before and after each validation, at
+    `max_steps`, and when Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 asks to stop. Training stops after the
+    current step; a validation is broken off; a second Ctrl-C stops at once. Several processes
+    exchange at every tenth step whether to stop or to write. A run that continues from the file
     computes exactly what it would have computed without the stop: Lightning restores weights and
-    optimiser,
-    `itm.data.sampler.PairLoader` its place, and `itm.training.callbacks.StepSeed` the seeds.
+    optimiser, `itm.data.sampler.PairLoader` its place, and `itm.training.callbacks.StepSeed` the
+    seeds.
 
     Args:
         dirpath: folder of `last.ckpt`; its parent is the run folder.
