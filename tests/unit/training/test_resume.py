@@ -1,6 +1,7 @@
 """A run that was cut goes on where it stopped, with the same data."""
 
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_changed_validation_data_are_reported(folder, tmp_path, capsys):
 def test_the_last_checkpoint_is_written_after_minutes_or_steps(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("itm.training.resume.time.monotonic", lambda: now[0])
-    last = resume.LastCheckpoint(tmp_path, every_n_train_steps=3, minutes=2)
+    last = LastCheckpoint(tmp_path, every_n_train_steps=3, minutes=2)
     alone = SimpleNamespace(world_size=1)
     assert not last._is_late(alone, exchange=False)
     assert not last._has_done_enough(2) and last._has_done_enough(3)
@@ -125,4 +126,4 @@ def test_the_last_checkpoint_is_written_after_minutes_or_steps(tmp_path, monkeyp
     assert not last._is_late(several, exchange=False)  # until the processes exchange
     assert last._is_late(several, exchange=True)
     with pytest.raises(ValueError, match="minutes must be above 0"):
-        resume.LastCheckpoint(tmp_path, minutes=0)
+        LastCheckpoint(tmp_path, minutes=0)
