@@ -65,7 +65,9 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     if cfg.similarity is not None:
         scored = read_matrices(listed(cfg.similarity))
     else:
-        found = score_matchers(matchers, split, cfg.batch_size, cfg.memory_budget)
+        precision = cfg.precision or "32-true"
+        print(f"scoring in precision {precision}")
+        found = score_matchers(matchers, split, cfg.batch_size, cfg.memory_budget, precision)
         scored = [found[path] for path in paths]
     matrices = with_ensemble(paths or listed(cfg.similarity), scored) | completed
     first = next(iter(matrices.values()))

@@ -29,6 +29,7 @@ def command(cfg: DictConfig) -> float:
 
     from itm.app.build import build_data, build_matcher
     from itm.app.checks import check_disk, check_monitors, check_protocol
+    from itm.app.loading import apply_loading
     from itm.app.optimisation import check_optimisation, check_used
     from itm.app.trainer import build_trainer
     from itm.checkpoints.initialise import start_from
@@ -54,13 +55,14 @@ def command(cfg: DictConfig) -> float:
         raise ValueError(f"init={cfg.init} brings its own word vectors: leave word_vectors out")
     checkpoint = find_checkpoint(cfg.resume, out)
     data = build_data(cfg)
+    trainer = build_trainer(cfg)
+    loading = apply_loading(data, trainer, overrides)  # before anything reads the data
     matcher = build_matcher(cfg, data)
     if cfg.init is not None:
         start_from(matcher, cfg.init)
     matcher.chunk_size = cfg.chunk_size
     if cfg.compile:
         matcher.compile()
-    trainer = build_trainer(cfg)
     check_monitors(trainer, matcher)
     check_optimisation(matcher, trainer)
     check_disk(out, matcher)
@@ -76,6 +78,8 @@ def command(cfg: DictConfig) -> float:
     size = parameters_m(matcher)
     if trainer.is_global_zero:
         say(f"{type(matcher).__name__}: {size:.2f} M parameters\n{data.describe()}\n{out}")
+        if loading is not None:
+            say(loading)
     began = time.time()
     trainer.fit(matcher, datamodule=data, ckpt_path=checkpoint)
     results = training_results(trainer, matcher, time.time() - began)

@@ -3,8 +3,8 @@
 Each line of the output is a JSON object. The device changes torch for the whole process, so the
 tests run this file in a process of its own:
 
-    python tests/helpers/gpu_cases.py steps [all]   # numbers, waits, mixing of host and device
-    python tests/helpers/gpu_cases.py launches      # kernels of a step and of scoring at paper size
+    python tests/helpers/gpu_cases.py steps [all] [MODEL ...]  # numbers, waits, mixing of devices
+    python tests/helpers/gpu_cases.py launches [MODEL ...]  # kernels at paper size
     python tests/helpers/gpu_cases.py defects       # faults made on purpose, which must be noticed
 """
 
@@ -12,7 +12,7 @@ import copy
 import json
 import sys
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from types import SimpleNamespace
 from unittest import mock
 
@@ -26,8 +26,22 @@ from itm.app.config import compose, instantiate
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.matcher import validation
 from itm.matcher.blocks import similarity_matrix
-from itm.models import CASC, CVSE, SCAN, SGRAF, VSRN, TwoBranchEmbedding, TwoBranchSimilarity
+from itm.models import (
+    CASC,
+    CHAN,
+    CVSE,
+    SCAN,
+    SGRAF,
+    VSEPP,
+    VSRN,
+    TwoBranchEmbedding,
+    TwoBranchSimilarity,
+    VSEInfinity,
+)
 from itm.text import SPECIALS, Vocabulary
+
+# As on CUDA, where gradients are clipped by few kernels for all parameters.
+torch.nn.utils.clip_grad._has_foreach_support = lambda tensors, device: True
 
 WORDS = Vocabulary([*SPECIALS, "a", "dog", "cat", "runs", "red", "two"])
 # 5, 6, 3 and 8 tokens: a dropped mask changes the scores of captions that share a group.
@@ -48,6 +62,11 @@ EXTRA = {
     "vsrn f30k": ("vsrn", {"region_norm": "none", "final_bn": True}),
     "vsrn order": ("vsrn", {"measure": "order", "caption_weight": 0.0}),
     "cvse sigmoid": ("cvse", {"activation": "sigmoid", "use_batchnorm": False}),
+    "vse_infty probabilistic": ("vse_infty", {"probabilistic": True}),
+    "vse_infty padded": ("vse_infty", {"pad_statistics": True}),
+    "vsepp order": ("vsepp", {"measure": "order", "use_abs": True}),
+    "chan tha": ("chan", {"coding": "THA", "pooling": "Softmax"}),
+    "chan vsa": ("chan", {"coding": "VSA", "pooling": "Mean"}),
     "two_branch_embedding attend": ("two_branch_embedding", {"text": {"name": "attend"}}),
     "two_branch_embedding gru": ("two_branch_embedding", {"text": {"name": "gru"}}),
     "two_branch_embedding region": ("two_branch_embedding", {"level": "region"}),
@@ -92,6 +111,10 @@ def losses_of(matcher):
         "sam released": lambda: L.SAM(sampling="hardest", reference_topk=True, indexing="released"),
         "neighborhood": lambda: L.Neighborhood(image_neighbors=0.1, mask_same_image=True),
         "multilabel": lambda: L.MultiLabel(dim=dim, **label),
+        "triplet distance": lambda: L.Triplet(negatives="distance", dim=8),
+        "infonce": lambda: L.InfoNCE(),
+        "sigmoid": lambda: L.Sigmoid(),
+        "pcmepp": lambda: L.PCMEPP(),
         "logistic": lambda: L.Logistic(),
         "logistic drawn": lambda: L.Logistic(negatives=2, mask_same_image=True),
     }
@@ -186,10 +209,17 @@ def check_scores(name, options):
             *(x.to(gpu.DEVICE) if isinstance(x, torch.Tensor) else x for x in batch)
         )
         np.testing.assert_allclose(twin.score(features, CAPTIONS), expected, atol=1e-5)
-        split = SimpleNamespace(caption_image=np.arange(4), num_images=4, protocol="full")
+        split = SimpleNamespace(
+            captions=CAPTIONS, caption_image=np.arange(4), num_images=4, protocol="full"
+        )
         logged = {}
-        twin._trainer = SimpleNamespace(datamodule=SimpleNamespace(val_split=split))
-        twin.log_dict = lambda values, **_: logged.update(values)
+        data = SimpleNamespace(val_split=split)
+        twin._trainer = SimpleNamespace(  # of Lightning's trainer, what validation reads
+            datamodule=data, sanity_checking=False, progress_bar_callback=None,
+            precision_plugin=SimpleNamespace(forward_context=nullcontext),
+            _evaluation_loop=SimpleNamespace(_logged_outputs=[]),
+        )  # fmt: skip
+        twin.log = lambda name, value, **_: logged.update({name: value})
         with torch.no_grad():
             validation.on_epoch_start(twin)
             there = to_gpu(pairs)
@@ -222,11 +252,14 @@ def waits(events):
     return dict(Counter(f"{e.site} {e.name}" for e in events if e.kind == "wait"))
 
 
-def steps(every):
-    """Report a step of every model with every loss, and its scores."""
+def steps(every, only):
+    """Report a step of every model (or of some) with every loss, and its scores."""
     for title, name, options in variants():
+        if only and name not in only:
+            continue
         known = losses_of(made(name, **options))
-        chosen = known if every else ["triplet all, warmup", "sam released"]
+        whole = every or title == "vse_infty probabilistic"  # Gaussians, which all losses take
+        chosen = known if whole else ["triplet all, warmup", "sam released"]
         kinds = (None, torch.bfloat16, torch.float16) if every else (None, torch.bfloat16)
         for loss in chosen:
             for precision in kinds:
@@ -252,6 +285,10 @@ PAPER = {
     "saf": lambda: SGRAF(**WIDE, module="SAF", loss=L.Triplet()),
     "vsrn": lambda: VSRN(**{**WIDE, "embed_dim": 2048}, loss=L.Triplet()),
     "cvse": lambda: CVSE(**WIDE, loss=L.Triplet()),
+    "vsepp": lambda: VSEPP(**WIDE, loss=L.Triplet()),
+    "vse_infty": lambda: VSEInfinity(**WIDE, loss=L.Triplet()),
+    "pcmepp": lambda: VSEInfinity(**WIDE, probabilistic=True, loss=L.PCMEPP()),
+    "chan": lambda: CHAN(**WIDE, loss=L.Triplet()),
     "two_branch_embedding": lambda: TwoBranchEmbedding(VOCABULARY, 2048, loss=L.Neighborhood()),
     "two_branch_similarity": lambda: TwoBranchSimilarity(VOCABULARY, 2048, loss=L.Logistic()),
 }
@@ -314,11 +351,13 @@ def launches_of_scoring(name, images=256, captions=1000, chunk=256):
     return gpu.total(simulation.events)
 
 
-def launches():
-    """Report the kernels of all models, and of scoring with those that compare parts."""
-    for name in PAPER:
+def launches(only):
+    """Report the kernels of all models (or of some), and of scoring those that compare parts."""
+    for name in only or PAPER:
         report(model=name, part="training", **launches_of_step(name))
-    for name in ("scan_t2i", "scan_i2t", "casc", "sgr", "saf"):
+    for name in ("scan_t2i", "scan_i2t", "casc", "chan", "sgr", "saf"):
+        if only and name not in only:
+            continue
         report(model=name, part="scoring", **launches_of_scoring(name))
 
 
@@ -373,5 +412,12 @@ def defects():
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    what = sys.argv[1]
-    {"steps": lambda: steps("all" in sys.argv), "launches": launches, "defects": defects}[what]()
+    what, *rest = sys.argv[1:]
+    every = "all" in rest
+    only = {x for x in rest if x != "all"}
+    parts = {
+        "steps": lambda: steps(every, only),
+        "launches": lambda: launches(only),
+        "defects": defects,
+    }
+    parts[what]()

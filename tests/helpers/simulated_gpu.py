@@ -472,16 +472,15 @@ class CudnnGRU(torch.autograd.Function):
 
 
 def gru_cell(simulation, x, hx, w_ih, w_hh, b_ih, b_hh):
-    if torch.is_autocast_enabled(DEVICE.type):
-        dtype = torch.get_autocast_dtype(DEVICE.type)
-        x, hx, w_ih, w_hh, b_ih, b_hh = (t.to(dtype) for t in (x, hx, w_ih, w_hh, b_ih, b_hh))
-    return FusedCell.apply(simulation, x @ w_ih.T, hx @ w_hh.T, hx, b_ih, b_hh)
+    # The products' weights are cast once, since autocast keeps the casts of parameters.
+    linear = torch.nn.functional.linear
+    return FusedCell.apply(simulation, linear(x, w_ih), linear(hx, w_hh), hx, b_ih, b_hh)
 
 
 class FusedCell(torch.autograd.Function):
     @staticmethod
     def forward(ctx, simulation, *inputs):
-        ctx.simulation, ctx.dtype = simulation, inputs[0].dtype
+        ctx.simulation, ctx.dtypes = simulation, [t.dtype for t in inputs]
         with simulation.paused(), torch.enable_grad():
             ctx.leaves = [t.inner.float().detach().requires_grad_() for t in inputs]
             a, b, h, p, q = ctx.leaves
@@ -489,7 +488,7 @@ class FusedCell(torch.autograd.Function):
             r, z = (r + s).sigmoid(), (z + y).sigmoid()
             n = (n + r * m).tanh()
             ctx.out = n + z * (h - n)
-            out = ctx.out.detach().to(ctx.dtype)
+            out = ctx.out.detach().to(ctx.dtypes[0])
         simulation.note("fused gru cell", "kernel", [out], inputs)
         return Fake(out)
 
@@ -497,7 +496,7 @@ class FusedCell(torch.autograd.Function):
     def backward(ctx, above):
         with ctx.simulation.paused():
             found = torch.autograd.grad(ctx.out, ctx.leaves, above.inner.float())
-            found = [t.to(ctx.dtype) for t in found]
+            found = [t.to(dtype) for t, dtype in zip(found, ctx.dtypes, strict=True)]
         for name in ("fused gru cell backward", "sum", "sum"):
             ctx.simulation.note(name, "kernel", found[:2], [above])
         return None, *(Fake(t) for t in found)

@@ -30,6 +30,7 @@ def check_options(cfg: DictConfig, split: Split) -> str:
     from itm.metrics.rerank import METHODS
     from itm.models.cvse.transductive import PUBLISHED
     from itm.relevance.sources import check_source
+    from itm.utils.devices import PRECISIONS
 
     if (cfg.checkpoint is None) == (cfg.similarity is None):
         raise ValueError("give either checkpoint=FOLDER or similarity=FILE.npy (or a list of them)")
@@ -45,6 +46,7 @@ def check_options(cfg: DictConfig, split: Split) -> str:
             f"memory_budget={cfg.memory_budget} is too small: it is a number of bytes, at least "
             f"{LEAST_MEMORY} (1 MiB); the default is 1073741824 (1 GiB)"
         )
+    check_choice("precision", cfg.precision or "32-true", tuple(PRECISIONS))
     for method in listed(cfg.rerank):
         check_choice("rerank", method, METHODS)
     if cfg.rerank_beta <= 0:

@@ -31,8 +31,10 @@ def build_trainer(cfg: DictConfig) -> Any:
 
     precision = cfg.trainer.precision
     if precision == "auto":
-        bf16 = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
-        precision = "bf16-mixed" if bf16 and torch.cuda.is_bf16_supported() else "32-true"
+        gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
+        # Older GPUs, such as V100 and T4, only emulate bfloat16, which is slow.
+        bf16 = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16-mixed" if bf16 else "32-true"
     return instantiate(
         cfg.trainer,
         precision=precision,

@@ -27,7 +27,11 @@ T = TypeVar("T")
 
 
 def score_split(
-    matcher: Matcher, split: Split, batch_size: int = 128, progress: bool = False
+    matcher: Matcher,
+    split: Split,
+    batch_size: int = 128,
+    progress: bool = False,
+    precision: str | None = None,
 ) -> np.ndarray:
     """Score every image of a split with every caption; each is encoded once.
 
@@ -36,6 +40,7 @@ def score_split(
         split: N images, M captions.
         batch_size: number of images or captions encoded at once.
         progress: show a bar on a terminal.
+        precision: as in `itm.matcher.Matcher.score`.
 
     Returns:
         (N, M) float32.
@@ -45,15 +50,19 @@ def score_split(
     out = np.empty((split.num_images, len(sentences)), np.float32)
     watch = _watch if progress else _silent
     batches = image_batches(split.view(), batch_size)
-    images = encode(matcher, watch(batches, "images", len(out) / batch_size))
+    images = encode(matcher, watch(batches, "images", len(out) / batch_size), precision)
     words = caption_batches(matcher, sentences, batch_size)
-    captions = encode(matcher, watch(words, "captions", len(sentences) / batch_size))
+    captions = encode(matcher, watch(words, "captions", len(sentences) / batch_size), precision)
     blocks: Any = watch(images, "scores", len(images))  # read once, block by block
-    return score_encoded(matcher, blocks, captions, out)
+    return score_encoded(matcher, blocks, captions, out, precision)
 
 
 def score_matchers(
-    matchers: Mapping[str, Matcher], split: Split, batch_size: int, memory_budget: int
+    matchers: Mapping[str, Matcher],
+    split: Split,
+    batch_size: int,
+    memory_budget: int | None,
+    precision: str | None = None,
 ) -> dict[str, np.ndarray]:
     """Score a split by each matcher, with a bar on a terminal.
 
@@ -61,7 +70,8 @@ def score_matchers(
         matchers: name -> matcher.
         split: N images, M captions.
         batch_size: number of images or captions encoded at once.
-        memory_budget: bytes that one block of scores may need.
+        memory_budget: bytes that one block of scores may need; None = chosen for the device.
+        precision: as in `itm.matcher.Matcher.score`.
 
     Returns:
         Name -> (N, M) float32.
@@ -69,7 +79,7 @@ def score_matchers(
     scores = {}
     for name, matcher in matchers.items():
         matcher.memory_budget = memory_budget
-        scores[name] = score_split(matcher, split, batch_size, progress=True)
+        scores[name] = score_split(matcher, split, batch_size, True, precision)
     return scores
 
 

@@ -20,6 +20,12 @@ def full(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def for_products(x: Tensor) -> Tensor:
+    """Cast once to the type in which autocast computes products, instead of in each product."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
 def full_precision(function: Callable[P, T]) -> Callable[P, T]:
     """Decorate a function to run with autocast off, as norms, softmax, sums and hinges need."""
 

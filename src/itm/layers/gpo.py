@@ -9,9 +9,10 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from itm.layers.functional import full, full_precision
+from itm.layers.gru import run_gru
+from itm.layers.packing import by_step
 
 TEMPERATURE = 0.1  # divides the scores of the ranks (authors' code)
 TABLE = 64  # up to this many parts, weights for every count are computed without asking the device
@@ -88,25 +89,23 @@ class GPO(nn.Module):
         return found.masked_fill((counts == 0)[:, None], 0)
 
     @torch.compiler.disable
-    @full_precision
     def table(self, counts: list[int], size: int) -> Tensor:
         """Compute the weights of sets of `counts` parts, (len(counts), size); a row sums to 1.
 
         Args:
-            counts: numbers of parts from 1 to `size`, ascending.
+            counts: numbers of parts from 1 to `size`.
             size: width of the table.
         """
         weight = self.score.weight
-        # In float32 whatever the parameters' type, as in the original.
-        codes = position_codes(max(counts), self.width, weight.device).to(weight.dtype)
-        codes = codes.expand(len(counts), -1, -1).flip(0)  # longest first
-        lengths = torch.tensor(counts[::-1])
-        states = self.gru(pack_padded_sequence(codes, lengths, batch_first=True))[0]
-        states = pad_packed_sequence(states, batch_first=True, total_length=size)[0].flip(0)
-        forward, backward = states.chunk(2, -1)
-        scores = full(self.score((forward + backward) / 2)).squeeze(-1) / TEMPERATURE
-        beyond = torch.arange(size) >= torch.tensor(counts)[:, None]
-        return scores.masked_fill(beyond.to(scores.device), float("-inf")).softmax(-1)
+        rows, sizes, _ = by_step(counts, size, weight.device)
+        # In float32 whatever the parameters' type and the trainer's precision, as in the original.
+        with torch.autocast(weight.device.type, enabled=False):
+            codes = position_codes(size, self.width, weight.device).to(weight.dtype)
+            states = run_gru(self.gru, codes.index_select(0, rows % size), sizes)
+            forward, backward = states.chunk(2, -1)
+            scores = full(self.score((forward + backward) / 2)).squeeze(-1) / TEMPERATURE
+            beyond = scores.new_full((len(counts) * size,), float("-inf"))
+            return beyond.index_copy(0, rows, scores).view(-1, size).softmax(-1)
 
     def shares(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return the weight of each part in each column of the result, (N, P, D).

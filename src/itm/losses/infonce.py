@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from itm.batch import Pairs, same_image
 from itm.layers.functional import full, full_precision
 from itm.losses.base import Loss, Sides
-from itm.losses.shared import anchors
+from itm.losses.shared import positive_mask
 
 MAX_SCALE = 100.0  # CLIP's limit of 1 / temperature
 
@@ -44,7 +44,7 @@ def infonce(
         ValueError: shapes do not match.
     """
     scores = full(scores)
-    matching = anchors(scores, positive).positive
+    matching = positive_mask(scores, positive)
     logits = torch.where(matching, scores, scores + margin) / temperature
     total = scores.new_zeros(())
     for x, target in ((logits, matching), (logits.T, matching.T)):

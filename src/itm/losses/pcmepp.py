@@ -13,7 +13,7 @@ from itm.batch import Encoded, Pairs, same_image
 from itm.layers.functional import full, full_precision
 from itm.layers.gaussian import csd, wasserstein
 from itm.losses.base import Loss, Sides
-from itm.losses.shared import anchors
+from itm.losses.shared import positive_mask
 from itm.utils.checks import check_choice
 
 DISTANCES = {"csd": csd, "wasserstein": wasserstein}
@@ -143,7 +143,7 @@ class PCMEPP(Loss):
 
     def labels(self, logits: Tensor, pairs: Pairs | None) -> Tensor:
         """Label the pairs of logits (I, C) by the image of each caption, (I, C) in [0, 1]."""
-        positive = anchors(logits).positive if pairs is None else same_image(pairs)
+        positive = positive_mask(logits) if pairs is None else same_image(pairs)
         y, e = positive.to(logits.dtype), self.label_smoothing
         return (1 - e) * y + e * (1 - y)
 

@@ -33,6 +33,20 @@ def anchors(scores: Tensor, positive: Tensor | None = None) -> Anchors:
     Raises:
         ValueError: shapes do not match.
     """
+    mask = positive_mask(scores, positive)
+    if positive is not None and positive.dtype == torch.bool:
+        image, caption = mask.nonzero(as_tuple=True)
+        return Anchors(image, caption, mask)
+    caption = torch.arange(scores.shape[1], device=scores.device)
+    return Anchors(caption if positive is None else positive, caption, mask)
+
+
+def positive_mask(scores: Tensor, positive: Tensor | None = None) -> Tensor:
+    """Mark the matching pairs, (I, C) bool; the arguments are those of `anchors`.
+
+    Raises:
+        ValueError: shapes do not match.
+    """
     rows, columns = scores.shape
     if positive is None:
         if rows != columns:
@@ -42,11 +56,9 @@ def anchors(scores: Tensor, positive: Tensor | None = None) -> Anchors:
             )
         positive = torch.arange(columns, device=scores.device)
     if positive.shape == scores.shape and positive.dtype == torch.bool:
-        image, caption = positive.nonzero(as_tuple=True)
-        return Anchors(image, caption, positive)
+        return positive
     if positive.shape == (columns,) and positive.dtype == torch.int64:
-        mask = torch.arange(rows, device=scores.device)[:, None] == positive
-        return Anchors(positive, torch.arange(columns, device=scores.device), mask)
+        return torch.arange(rows, device=scores.device)[:, None] == positive
     raise ValueError(
         f"positive must be ({columns},) int64 or ({rows}, {columns}) bool for scores {rows} x "
         f"{columns}, got {tuple(positive.shape)} {positive.dtype}"

@@ -14,7 +14,7 @@ from itm.batch import Pairs
 from itm.layers.functional import full, full_precision
 from itm.losses.base import Loss, Sides
 from itm.losses.infonce import MAX_SCALE, matches
-from itm.losses.shared import anchors
+from itm.losses.shared import positive_mask
 
 
 @full_precision
@@ -43,7 +43,7 @@ def sigmoid(
         ValueError: shapes do not match.
     """
     scores = full(scores)
-    sign = torch.where(anchors(scores, positive).positive, 1.0, -1.0)
+    sign = torch.where(positive_mask(scores, positive), 1.0, -1.0)
     return -logsigmoid(sign * (scale * scores + bias)).sum() / max(1, scores.shape[1])
 
 

@@ -124,6 +124,7 @@ class Matcher(CompiledMethods):
         raise NotImplementedError(f"{type(self).__name__} must define encode_captions")
 
     @full_precision
+    @full_precision  # half precision would merge neighbouring scores into ties
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
         """Score pairs for testing, (I, C), larger = better; by default the global dot product."""
         assert images.vector is not None and captions.vector is not None

@@ -17,6 +17,7 @@ from itm.layers.functional import global_vector
 from itm.matcher.blocks import similarity_matrix
 from itm.matcher.inputs import caption_batches, check_images, image_batches, make_pairs
 from itm.matcher.protocol import MatcherLike
+from itm.utils.devices import precision_context
 
 
 def pairs(
@@ -56,6 +57,7 @@ def score(
     captions: Sequence[str] | np.ndarray,
     batch_size: int = 128,
     out: np.ndarray | None = None,
+    precision: str | None = None,
 ) -> np.ndarray:
     """Score every image with every caption, in eval mode.
 
@@ -65,18 +67,20 @@ def score(
         captions: M sentences, or a (M, F) array of sentence vectors for `text=vectors`.
         batch_size: number of images or captions encoded at once.
         out: (N, M) float32 array or memory map to fill; None = a new array.
+        precision: of the products, "32-true", "bf16-mixed" or "16-mixed"; None = that of the
+            surrounding autocast, without one float32. Norms, softmax and sums stay in float32.
 
     Returns:
         (N, M) float32.
 
     Raises:
-        ValueError: the matcher cannot read these features or captions.
+        ValueError: the matcher cannot read these features or captions, or the precision is unknown.
     """
-    images = encode(matcher, image_batches(features, batch_size))
-    sentences = encode(matcher, caption_batches(matcher, captions, batch_size))
+    images = encode(matcher, image_batches(features, batch_size), precision)
+    sentences = encode(matcher, caption_batches(matcher, captions, batch_size), precision)
     if out is None:
         out = np.empty((len(features), len(captions)), np.float32)
-    return score_encoded(matcher, images, sentences, out)
+    return score_encoded(matcher, images, sentences, out, precision)
 
 
 def embed(
@@ -85,6 +89,7 @@ def embed(
     captions: Sequence[str] | np.ndarray | None = None,
     batch_size: int = 128,
     uncertainty: bool = False,
+    precision: str | None = None,
 ) -> Any:
     """Return global vectors (N, D) float32 of images or of captions, in eval mode.
 
@@ -95,6 +100,7 @@ def embed(
         batch_size: number of images or captions encoded at once.
         uncertainty: also return how uncertain each item is, (N,) float32, see
             `itm.matcher.Matcher.uncertainty`.
+        precision: as in `score`.
 
     Returns:
         The vectors, or a pair of vectors and uncertainties.
@@ -106,10 +112,11 @@ def embed(
     if (features is None) == (captions is None):
         raise ValueError("embed takes either features=... or captions=...")
     if features is not None:
-        chunks, size = encode(matcher, image_batches(features, batch_size)), len(features)
+        images = image_batches(features, batch_size)
+        chunks, size = encode(matcher, images, precision), len(features)
     else:
         assert captions is not None
-        chunks = encode(matcher, caption_batches(matcher, captions, batch_size))
+        chunks = encode(matcher, caption_batches(matcher, captions, batch_size), precision)
         size = len(captions)
     vectors = _by_row([(global_vector(encoded), rows) for encoded, rows in chunks], size)
     if not uncertainty:
@@ -128,13 +135,16 @@ def _by_row(chunks: Sequence[tuple[Tensor, Tensor]], size: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def encode(matcher: MatcherLike, batches: Iterable[Images | Captions]) -> list[Chunk]:
+def encode(
+    matcher: MatcherLike, batches: Iterable[Images | Captions], precision: str | None = None
+) -> list[Chunk]:
     """Encode batches in eval mode, without gradients.
 
     Args:
         matcher: in any mode, which is restored afterwards.
         batches: images and / or captions on any device, such as from
             `itm.matcher.inputs.image_batches` and `caption_batches`.
+        precision: as in `score`.
 
     Returns:
         The encodings of each batch and their rows, `batch.index`; on the host.
@@ -143,7 +153,7 @@ def encode(matcher: MatcherLike, batches: Iterable[Images | Captions]) -> list[C
         ValueError: images have another width or number of regions than the matcher expects.
     """
     chunks = []
-    with evaluating(matcher):
+    with evaluating(matcher), precision_context(matcher.device, precision):
         for batch in batches:
             if isinstance(batch, Images):
                 check_images(batch, matcher)
@@ -160,6 +170,7 @@ def score_encoded(
     images: Sequence[Chunk],
     captions: Sequence[Chunk],
     out: np.ndarray | None = None,
+    precision: str | None = None,
 ) -> np.ndarray:
     """Score encoded images with encoded captions, block by block, in eval mode.
 
@@ -168,11 +179,13 @@ def score_encoded(
         images: chunks that `encode` returned for images.
         captions: chunks that `encode` returned for captions.
         out: (N, M) float32 array or memory map to fill; None = a new array up to the largest rows.
+        precision: as in `score`.
 
     Returns:
         (N, M) float32, row = image, column = caption.
     """
-    with evaluating(matcher):  # SAF's similarity has a batch norm
+    # Eval mode, since SAF's similarity has a batch norm.
+    with evaluating(matcher), precision_context(matcher.device, precision):
         return similarity_matrix(
             matcher.similarity,
             images,

@@ -82,7 +82,8 @@ def _log_retrieval(matcher: Validated, stage: str, split: Split) -> None:
     metrics.update(torch.empty(0, count), torch.empty(0, dtype=torch.long))
     for encoded, rows in scoring(matcher.trainer, part.images):
         out = np.empty((len(rows), count), np.float32)
-        score_encoded(matcher, [(encoded, torch.arange(len(rows)))], captions, out)
+        with matcher.trainer.precision_plugin.forward_context():  # as encoding a batch, see `step`
+            score_encoded(matcher, [(encoded, torch.arange(len(rows)))], captions, out)
         metrics.update(torch.from_numpy(out), rows)
     results = metrics.compute()
     matcher.ranks = metrics.ranks

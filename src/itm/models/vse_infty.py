@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm
 
 from itm.batch import Captions, Encoded, Images, Pairs
+from itm.layers.batch_norm import masked_batch_norm
 from itm.layers.functional import full, full_precision, l2norm, xavier_
 from itm.layers.gaussian import csd_vectors, total_variance
 from itm.layers.gpo import GPO
@@ -43,25 +43,12 @@ class RegionProjection(nn.Module):
         """Map regions (I, R, F) with mask (I, R) to (I, R, D); padding has any value."""
         if self.first is None or self.norm is None or self.second is None:
             return self.linear(regions)
-        hidden = self.first(regions)  # (I, R, D / 2)
-        if not self.training:
-            hidden = self._normalised(hidden.flatten(0, 1)).view_as(hidden)
-        elif self.pad_statistics:
-            hidden = self.first(regions.masked_fill(~mask[..., None], 0))
-            hidden = self._normalised(hidden.flatten(0, 1)).view_as(hidden)
+        if self.training and self.pad_statistics:
+            regions_read, counted = regions.masked_fill(~mask[..., None], 0), torch.ones_like(mask)
         else:
-            rows = self._normalised(hidden[mask])
-            hidden = hidden.masked_scatter(mask[..., None], rows.to(hidden.dtype))
+            regions_read, counted = regions, mask
+        hidden = masked_batch_norm(self.norm, self.first(regions_read), counted)  # (I, R, D / 2)
         return self.linear(regions) + self.second(hidden.relu())
-
-    def _normalised(self, rows: Tensor) -> Tensor:
-        """Apply the batch norm to rows (n, D / 2); a single row has no statistics of its own."""
-        norm = self.norm
-        assert norm is not None
-        if self.training and len(rows) < 2:
-            mean, var = norm.running_mean, norm.running_var
-            return batch_norm(rows, mean, var, norm.weight, norm.bias, eps=norm.eps)
-        return norm(rows)
 
 
 class LogVariance(nn.Module):

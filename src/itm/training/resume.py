@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,23 +78,35 @@ class Interrupted(SystemExit):
 class LastCheckpoint(Checkpoint):
     """Write `last.ckpt` while training and stop cleanly at signals.
 
-    The file is written every `every_n_train_steps` optimiser steps, before and after each
-    validation, at `max_steps`, and when Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 asks to stop. Training
-    stops after the current step; a validation is aborted; a second Ctrl-C stops at once. Several
-    processes agree at every tenth step whether to stop. A run that continues from the file computes
-    exactly what it would have computed without the stop: Lightning restores weights and optimiser,
-    `itm.data.sampler.PairLoader` its place, and `itm.training.callbacks.StepSeed` the seeds.
+    The file is written every few minutes or optimiser steps, before and after each validation, at
+    `max_steps`, and when Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 asks to stop. Training stops after the
+    current step; a validation is aborted; a second Ctrl-C stops at once. Several processes
+    exchange at every tenth step whether to stop or to write. A run that continues from the file
+    computes exactly what it would have computed without the stop: Lightning restores weights and
+    optimiser, `itm.data.sampler.PairLoader` its place, and `itm.training.callbacks.StepSeed` the
+    seeds.
 
     Args:
         dirpath: folder of `last.ckpt`; its parent is the run folder.
-        every_n_train_steps: optimiser steps between two writes.
+        every_n_train_steps: optimiser steps between two writes; None = any number.
+        minutes: minutes between two writes; None = any number. With both options, the earlier one
+            counts.
     """
 
-    def __init__(self, dirpath: str | Path, every_n_train_steps: int = 500):
-        if every_n_train_steps < 1:
-            raise ValueError(f"every_n_train_steps={every_n_train_steps}: expected at least 1")
+    def __init__(
+        self,
+        dirpath: str | Path,
+        every_n_train_steps: int | None = None,
+        minutes: float | None = 5.0,
+    ):
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise ValueError(f"every_n_train_steps must be at least 1, got {every_n_train_steps}")
+        if minutes is not None and minutes <= 0:
+            raise ValueError(f"minutes must be above 0, got {minutes}")
         self.path = Path(dirpath) / "last.ckpt"
         self.every_n_train_steps = every_n_train_steps
+        self.minutes = minutes
+        self._written = time.monotonic()
         self._signal = 0  # the signal that asked to stop
         self._saved = 0  # optimiser steps in last.ckpt
         self._validation_follows = False  # in the checkpoint being written
@@ -104,7 +117,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to signals; Lightning puts the earlier handlers back when training ends."""
-        self._saved = trainer.global_step
+        self._saved, self._written = trainer.global_step, time.monotonic()
         if trainer.ckpt_path is not None:
             apply_options(trainer, pl_module)
         for stopping in trainer.early_stopping_callbacks:
@@ -130,7 +143,7 @@ class LastCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save every `every_n_train_steps` steps, and stop if asked to."""
+        """Save when it is time to, and stop if asked to."""
         step = trainer.global_step
         if accumulates(trainer):
             return  # no checkpoint holds gradients
@@ -140,8 +153,9 @@ class LastCheckpoint(Checkpoint):
             return self._save(trainer)  # the run ends here, within an epoch
         if logs_this_step(trainer) and trainer.log_every_n_steps > 1:  # type: ignore[attr-defined]
             return  # nor would it log this step; the next step will do
-        stop = self._asked_to_stop(trainer, exchange=step % 10 == 5)
-        if stop or step - self._saved >= self.every_n_train_steps:
+        exchange = step % 10 == 5
+        stop = self._asked_to_stop(trainer, exchange)
+        if self._is_late(trainer, exchange) or stop or self._has_done_enough(step):
             self._save(trainer)
         if stop:
             self._stop(trainer)
@@ -205,6 +219,18 @@ class LastCheckpoint(Checkpoint):
             return bool(self._signal)
         return exchange and trainer.strategy.reduce_boolean_decision(bool(self._signal), all=False)
 
+    def _is_late(self, trainer: Trainer, exchange: bool) -> bool:
+        """Whether the last write is too long ago for any process; they exchange this, too."""
+        late = self.minutes is not None and time.monotonic() - self._written >= 60 * self.minutes
+        if trainer.world_size == 1 or self.minutes is None:
+            return late
+        return exchange and trainer.strategy.reduce_boolean_decision(late, all=False)
+
+    def _has_done_enough(self, step: int) -> bool:
+        return self.every_n_train_steps is not None and (
+            step - self._saved >= self.every_n_train_steps
+        )
+
     def _stop(self, trainer: Trainer | None) -> None:
         number = signal.Signals(self._signal or signal.SIGTERM)
         if trainer is not None and not trainer.is_global_zero:
@@ -229,7 +255,7 @@ class LastCheckpoint(Checkpoint):
         for logger in trainer.loggers:
             logger.save()  # first, so that no metric of a step in the checkpoint can be missing
         trainer.save_checkpoint(self.path, weights_only=False)
-        self._saved = step
+        self._saved, self._written = step, time.monotonic()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -2,7 +2,33 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
+
+from itm.utils.checks import check_choice
+
+PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def precision_context(
+    device: torch.device, precision: str | None = None
+) -> AbstractContextManager[object]:
+    """Return a context in which products are computed in a precision; norms and sums in float32.
+
+    Args:
+        device: where the products are computed.
+        precision: "32-true", "bf16-mixed" or "16-mixed", as Lightning names them; None = that of
+            the surrounding autocast, without one float32.
+
+    Raises:
+        ValueError: the precision is unknown.
+    """
+    if precision is None:
+        return nullcontext()
+    check_choice("precision", precision, tuple(PRECISIONS))
+    dtype = PRECISIONS[precision]
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
 def find_device(name: str) -> str:

@@ -1,6 +1,7 @@
 """A run that was cut goes on where it stopped, with the same data."""
 
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -113,3 +114,20 @@ def test_changed_validation_data_are_reported(folder, tmp_path, capsys):
     other = write(tmp_path / "other", {("dev", "features")})
     fit(other, tmp_path / "run", resume=True)
     assert "resumed with other validation data: val features: " in capsys.readouterr().out
+
+
+def test_the_last_checkpoint_is_written_after_minutes_or_steps(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("itm.training.resume.time.monotonic", lambda: now[0])
+    last = LastCheckpoint(tmp_path, every_n_train_steps=3, minutes=2)
+    alone = SimpleNamespace(world_size=1)
+    assert not last._is_late(alone, exchange=False)
+    assert not last._has_done_enough(2) and last._has_done_enough(3)
+    now[0] = 120.0
+    assert last._is_late(alone, exchange=False)
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda late, all: late)
+    several = SimpleNamespace(world_size=2, strategy=strategy)
+    assert not last._is_late(several, exchange=False)  # until the processes exchange
+    assert last._is_late(several, exchange=True)
+    with pytest.raises(ValueError, match="minutes must be above 0"):
+        LastCheckpoint(tmp_path, minutes=0)

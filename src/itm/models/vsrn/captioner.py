@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from itm.batch import Captions
-from itm.layers.functional import full, last_state, masked_softmax, send
+from itm.layers.functional import for_products, full, last_state, send
 from itm.layers.packing import by_step
 from itm.text.vocabulary import START
 
@@ -22,18 +22,22 @@ class Memory(NamedTuple):
     """What the decoder attends to.
 
     Attributes:
-        states: (N, R, H) encoder states.
+        states: (N, R, H) encoder states, zero at padding.
         keys: (N, R, H) what they add to the attention's first layer, the same at every step.
-        mask: (N, R) bool, True = real region.
+        shut: (N, R) added to the energies: 0 for real regions, -inf for padding.
     """
 
     states: Tensor
     keys: Tensor
-    mask: Tensor
+    shut: Tensor
 
-    def take(self, rows: Tensor | slice) -> "Memory":
+    def take(self, rows: Tensor) -> "Memory":
         """Select rows."""
         return Memory(*(x[rows] for x in self))
+
+    def first(self, count: int) -> "Memory":
+        """Select the first rows; a view only if there are more, as its backward copies them all."""
+        return self if count == len(self.keys) else Memory(*(x[:count] for x in self))
 
 
 def teacher(captions: Captions, max_len: int) -> tuple[PackedSequence, PackedSequence]:
@@ -116,17 +120,43 @@ class Captioner(nn.Module):
         states, _ = self.encoder(self.dropout(self.project(regions)))  # (I, R, H)
         of_regions, _ = self.attend.weight.chunk(2, dim=1)
         keys = F.linear(states, of_regions, self.attend.bias)  # (I, R, H)
-        return Memory(states, keys, mask), last_state(states, mask.sum(1))
+        last = last_state(states, mask.sum(1))
+        states = for_products(states.masked_fill(~mask[..., None], 0))
+        # Without real regions, all zero states are attended to.
+        closed = ~mask & mask.any(1, keepdim=True)
+        shut = torch.zeros_like(mask, dtype=full(keys).dtype).masked_fill(closed, float("-inf"))
+        return Memory(states, keys, shut), last
 
-    def step(self, words: Tensor, hidden: Tensor, memory: Memory) -> Tensor:
-        """Advance N decoders by one word: words (N,), states (N, H) -> states (N, H)."""
-        _, of_state = self.attend.weight.chunk(2, dim=1)
+    def of_state(self) -> Tensor:
+        """Return the half of the attention's first layer that acts on the decoder's state, once."""
+        return for_products(self.attend.weight.chunk(2, dim=1)[1])
+
+    def step(
+        self,
+        words: Tensor,
+        hidden: Tensor,
+        memory: Memory,
+        of_state: Tensor,
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        """Advance N decoders by one word.
+
+        Args:
+            words: (N, word_dim) embeddings, after dropout.
+            hidden: (N, H) states.
+            memory: of N images.
+            of_state: from the method of that name.
+            kept: (N, H) dropout's factors for the context; None = no dropout.
+
+        Returns:
+            (N, H) states.
+        """
         query = F.linear(hidden, of_state)[:, None]  # (N, 1, H)
-        energy = self.energy(torch.tanh(memory.keys + query)).squeeze(-1)  # (N, R)
-        weights = masked_softmax(energy, memory.mask).to(memory.states.dtype)
+        energy = full(self.energy(torch.tanh(memory.keys + query)).squeeze(-1))  # (N, R)
+        weights = torch.softmax(energy + memory.shut, -1).to(memory.states.dtype)
         context = (weights[:, None] @ memory.states).squeeze(1)  # (N, H)
-        read = torch.cat([self.embed(words), context], dim=-1)
-        return self.decoder(self.dropout(read), hidden)
+        context = context if kept is None else context * kept
+        return self.decoder(torch.cat([words, context], dim=-1), hidden)
 
     def logits(self, regions: Tensor, mask: Tensor, captions: Captions) -> tuple[Tensor, Tensor]:
         """Compute logits by teacher forcing, and their targets.
@@ -140,9 +170,19 @@ class Captioner(nn.Module):
         image = captions.image[inputs.sorted_indices]  # longest first
         memory, hidden = self.encode(regions, mask)  # once per image
         memory, hidden = memory.take(image), hidden[image]
+        of_state, words = self.of_state(), for_products(self.embed(inputs.data))
         sizes, states = inputs.batch_sizes.tolist(), []
-        for words, size in zip(inputs.data.split(sizes), sizes, strict=True):
-            hidden = self.step(words, hidden[:size], memory.take(slice(size)))
+        kept: list[Tensor | None] = [None] * len(sizes)
+        if self.training and self.dropout.p:  # drawn once for all steps
+            words, factors = (
+                self.dropout(words),
+                memory.states.new_ones(len(words), hidden.shape[1]),
+            )
+            kept = list(self.dropout(factors).split(sizes))
+        for word, size, keep in zip(words.split(sizes), sizes, kept, strict=True):
+            memory = memory.first(size)
+            hidden = hidden if size == len(hidden) else hidden[:size]
+            hidden = self.step(word, hidden, memory, of_state, keep)
             states.append(hidden)
         return self.out(torch.cat(states)), targets.data
 
@@ -170,10 +210,11 @@ class Captioner(nn.Module):
             Ids and their log-probabilities, both (I, max_len - 2).
         """
         memory, hidden = self.encode(regions, mask)
+        of_state = self.of_state()
         words = torch.full((len(regions),), start, device=regions.device)
         said = []
         for _ in range(self.max_len - 2):
-            hidden = self.step(words, hidden, memory)
+            hidden = self.step(self.dropout(self.embed(words)), hidden, memory, of_state)
             best, words = torch.log_softmax(full(self.out(hidden)), dim=-1).max(-1)
             said.append((words, best))
         ids, scores = (torch.stack(x, dim=1) for x in zip(*said, strict=True))

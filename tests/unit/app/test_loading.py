@@ -1,0 +1,65 @@
+"""How features reach a GPU is chosen from sizes alone, and options of the user stay."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from itm.app.loading import apply_loading, choose_loading
+
+COCO = 123_287 * 36 * 2048  # values
+
+
+@pytest.mark.parametrize(
+    ("free", "precision", "expected"),
+    [
+        (80e9, "bf16-mixed", {"pin_memory": True, "resident": "bfloat16"}),
+        (80e9, "32-true", {"pin_memory": True, "resident": True}),  # 36 GB, as stored
+        (40e9, "bf16-mixed", {"pin_memory": True, "resident": "bfloat16"}),
+        (40e9, "32-true", {"pin_memory": True, "workers": 7}),
+        (16e9, "bf16-mixed", {"pin_memory": True, "workers": 7}),
+    ],
+)
+def test_features_stay_on_a_gpu_with_twice_their_size_free(free, precision, expected):
+    assert choose_loading(int(free), COCO, 4, precision, 8) == expected
+
+
+def test_what_the_user_set_stays():
+    small, large = int(16e9), int(80e9)
+    assert choose_loading(large, COCO, 4, "bf16-mixed", 8, ["resident"]) == {
+        "pin_memory": True,
+        "workers": 7,
+    }
+    assert choose_loading(small, COCO, 4, "bf16-mixed", 8, ["workers", "pin_memory"]) == {}
+    assert choose_loading(small, COCO, 4, "bf16-mixed", 1)["workers"] == 1
+    assert choose_loading(small, COCO, 4, "bf16-mixed", 64)["workers"] == 8
+
+
+def stub(free, monkeypatch):
+    """Pretend data of 1,000 values a split and a trainer on a GPU."""
+    monkeypatch.setattr("itm.utils.devices.free_memory", lambda device: free)
+    split = SimpleNamespace(num_images=10, regions=10, width=10, features=np.empty(0, np.float32))
+    data = SimpleNamespace(resident=False, workers=0, pin_memory=False, split=lambda stage: split)
+    device = torch.device("cuda", 0) if free else torch.device("cpu")
+    trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=device), num_devices=1, precision="bf16-mixed"
+    )
+    return data, trainer
+
+
+def test_the_choice_is_set_and_said(monkeypatch):
+    data, trainer = stub(100_000, monkeypatch)
+    said = apply_loading(data, trainer, ["trainer=gpu", "data.root=x"])
+    assert said is not None and "data.resident=bfloat16" in said
+    assert (data.resident, data.workers, data.pin_memory) == ("bfloat16", 0, True)
+    data, trainer = stub(6_000, monkeypatch)
+    said = apply_loading(data, trainer, ["+data.workers=3"])
+    assert said is not None and "data.pin_memory=true" in said and "workers" not in said
+    assert (data.resident, data.workers, data.pin_memory) == (False, 0, True)
+
+
+def test_a_processor_keeps_the_options(monkeypatch):
+    data, trainer = stub(None, monkeypatch)
+    assert apply_loading(data, trainer, []) is None
+    assert (data.resident, data.workers, data.pin_memory) == (False, 0, False)
