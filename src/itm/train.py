@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from typing import Any
@@ -58,6 +59,8 @@ def command(cfg: DictConfig) -> float:
     trainer = build_trainer(cfg)
     loading = apply_loading(data, trainer, overrides)  # before anything reads the data
     matcher = build_matcher(cfg, data)
+    # An epoch has at least one row of curves, however short it is.
+    trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, len(data.train_sampler())))
     if cfg.init is not None:
         start_from(matcher, cfg.init)
     matcher.chunk_size = cfg.chunk_size
@@ -94,7 +97,7 @@ def command(cfg: DictConfig) -> float:
         facts = split_facts(split, split.protocol)
         write_json(out / "results.json", {**results, **record, **facts})
         say(f"{result_table(results, run_name())}\nbest checkpoint: {best.best_model_path}")
-    return results["val/rsum"]
+    return results.get("val/rsum", math.nan)  # a run may have no validation
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
