@@ -52,8 +52,8 @@ def _from_npz(path: Path, image: str) -> Record:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be used: {error}") from error
     for names in (FEATURES, BOXES):
-        if len(found := [name for name in names if name in arrays]) > 1:
-            raise ValueError(f"{path} cannot be used: it holds both {found[0]} and {found[1]}")
+        if len(both := [name for name in names if name in arrays]) > 1:
+            raise ValueError(f"{path} cannot be used: it holds both {both[0]} and {both[1]}")
     name, boxes = first(arrays, FEATURES), first(arrays, BOXES)
     if name is None:
         with zipfile.ZipFile(path) as archive:
@@ -73,7 +73,8 @@ def _from_npz(path: Path, image: str) -> Record:
                 f"{path} cannot be used: {counted}={count} with {name} {rows.shape}; expected the "
                 "number of its rows that are regions"
             )
-        rows, places = (None if x is None else x[: count.item()] for x in (rows, places))
+        rows = rows[: count.item()]
+        places = None if places is None else places[: count.item()]
     return Record(image, rows, places, size)
 
 

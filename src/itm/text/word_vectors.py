@@ -74,12 +74,12 @@ def word_vectors(
     size = (len(words), widths.pop())
     if missing is None or missing.shape != size:
         missing = np.random.default_rng(seed).standard_normal(size)
-    out, without = missing.copy(), []
+    out, without = missing.copy(), list[str]()
     for k, word in enumerate(words):
         parts = [found[part] for part in word.split("-") if part in found]
-        vector = found.get(word, found.get(bare[k]))
-        if vector is not None:
-            out[k] = vector
+        known = found.get(word, found.get(bare[k]))
+        if known is not None:
+            out[k] = known
         elif parts:
             out[k] = np.mean(parts, 0)
         else:

@@ -19,7 +19,7 @@ def say(text: str) -> None:
     """Print a line in the first process only, also before the processes know of each other."""
     from lightning_fabric.utilities.rank_zero import rank_zero_only  # late, for start-up time
 
-    if rank_zero_only.rank == 0:
+    if getattr(rank_zero_only, "rank", 0) == 0:
         print(text, flush=True)
 
 
