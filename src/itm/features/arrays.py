@@ -52,8 +52,8 @@ def _from_npz(path: Path, image: str) -> Record:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be used: {error}") from error
     for names in (FEATURES, BOXES):
-        if len(found := [name for name in names if name in arrays]) > 1:
-            raise ValueError(f"{path} cannot be used: it holds both {found[0]} and {found[1]}")
+        if len(both := [name for name in names if name in arrays]) > 1:
+            raise ValueError(f"{path} cannot be used: it holds both {both[0]} and {both[1]}")
     name, boxes = first(arrays, FEATURES), first(arrays, BOXES)
     if name is None:
         with zipfile.ZipFile(path) as archive:

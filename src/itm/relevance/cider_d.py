@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from scipy.sparse import coo_array, csr_array
 
 from itm.metrics.ranking import expand, topk
-from itm.relevance.index_file import read_arrays, write_arrays
+from itm.relevance.index_file import read_arrays, source_of, write_arrays
 from itm.relevance.ngrams import (
     DocumentFrequencies,
     Tokens,
@@ -33,7 +33,6 @@ from itm.relevance.ngrams import (
     whitespace_tokens,
 )
 from itm.relevance.products import length_factor, sparse_cosines
-from itm.text.made_from import hash_captions
 from itm.utils.checks import check_choice
 
 
@@ -118,9 +117,7 @@ class CiderIndex:
 
         corpus = [] if df is None or isinstance(df, DocumentFrequencies) else df
         ngrams = count_ngrams([*captions, *(c for group in corpus for c in group)], tokens)
-        self._source = _source(captions, image, tokens)
-        if df is not None:
-            self._source += ", other document frequencies"
+        self._source = source_of(captions, image, tokens, df is not None)
         if isinstance(df, DocumentFrequencies):
             frequency, documents = ngrams.look_up(df.counts), df.images
         elif df is None:
@@ -284,15 +281,14 @@ class CiderIndex:
             tokens: how the captions must have been split.
 
         Raises:
-            ValueError: the file is damaged, holds something else, or was made from other captions,
-                words or document frequencies.
+            ValueError: damaged, something else, or made from other captions, words or frequencies.
         """
         saved = read_arrays(path)
         index = cls.__new__(cls)
         index._source = str(saved.get("source", ""))  # files of earlier versions have none
         if captions is not None:
             image = None if caption_image is None else np.asarray(caption_image, np.int64)
-            if index._source != _source(captions, image, tokens):
+            if index._source != source_of(captions, image, tokens):
                 raise ValueError(f"{path} was made from other captions: run itm.prepare again")
         index.shape = (len(saved["length"]), len(saved["count"]))
         shape, pattern = (index.shape[0], int(saved["width"])), (saved["indices"], saved["indptr"])
@@ -302,9 +298,3 @@ class CiderIndex:
         index._count = saved["count"]
         index._start = np.cumsum(index._count) - index._count
         return index
-
-
-def _source(captions: Sequence[str], image: np.ndarray | None, tokens: Tokens) -> str:
-    """Identify captions, their images and their words."""
-    found = hash_captions(captions, image)
-    return found if tokens is whitespace_tokens else f"{found}, {tokens.__name__}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from itm.relevance.ngrams import Tokens, whitespace_tokens
+from itm.text.made_from import hash_captions
 from itm.utils.archive import read_npz
 from itm.utils.files import replacing
 
@@ -20,6 +22,16 @@ KINDS = {
     "members": "i",
     "count": "i",
 }
+
+
+def source_of(
+    captions: Sequence[str], image: np.ndarray | None, tokens: Tokens, other_df: bool = False
+) -> str:
+    """Identify captions, their images and words; `other_df`: with other document frequencies."""
+    found = hash_captions(captions, image)
+    if tokens is not whitespace_tokens:
+        found += f", {tokens.__name__}"
+    return f"{found}, other document frequencies" if other_df else found
 
 
 def write_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
