@@ -111,13 +111,20 @@ def losses_of(matcher):
         "sam released": lambda: L.SAM(sampling="hardest", reference_topk=True, indexing="released"),
         "neighborhood": lambda: L.Neighborhood(image_neighbors=0.1, mask_same_image=True),
         "multilabel": lambda: L.MultiLabel(dim=dim, **label),
-        "triplet distance": lambda: L.Triplet(negatives="distance", dim=8),
+        "triplet distance": distance_weighted,
         "infonce": lambda: L.InfoNCE(),
         "sigmoid": lambda: L.Sigmoid(),
         "pcmepp": lambda: L.PCMEPP(),
         "logistic": lambda: L.Logistic(),
         "logistic drawn": lambda: L.Logistic(negatives=2, mask_same_image=True),
     }
+
+
+def distance_weighted():
+    """Build the loss as it is after the first batch, which looks whether scores are cosines."""
+    loss = L.Triplet(negatives="distance", dim=8)
+    loss._check_scores = False
+    return loss
 
 
 def host_pairs(matcher):
