@@ -14,7 +14,7 @@ from itm.published.vocabulary import read_vocabulary
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b"x"), "compressed by gzip"),
+        (gzip.compress(b"x", mtime=0), "compressed by gzip"),
         (b"<!DOCTYPE html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         ({"model": {}}, "holds no tensors"),
@@ -32,7 +32,7 @@ def test_what_is_no_vocabulary_is_named(tmp_path):
     path = tmp_path / "vocab.pkl"
     for content, message in (
         (json.dumps({"word2idx": {}}).encode(), "rename it to vocab.json"),
-        (gzip.compress(b"x"), "compressed by gzip"),
+        (gzip.compress(b"x", mtime=0), "compressed by gzip"),
     ):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=f"vocab.pkl.*{message}"):
