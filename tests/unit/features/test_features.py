@@ -1,5 +1,6 @@
 import base64
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -312,7 +313,7 @@ def test_a_store_that_was_killed_while_it_finished(tmp_path, step, monkeypatch):
         return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", dying(Path.replace))
+        patch.setattr(os, "replace", dying(os.replace))
         patch.setattr(Path, "unlink", dying(Path.unlink))
         with pytest.raises(KeyboardInterrupt):
             store.finish()
