@@ -536,6 +536,7 @@ def test_a_mask_is_appended_to_the_vocabulary_and_nothing_else_is_guessed(tmp_pa
     assert "<mask>" not in data["word2idx"] and golden.matcher.vocab.words[-1] == "<mask>"
     last = max(data["word2idx"], key=data["word2idx"].get)
     del data["word2idx"][last]
+    data.pop("idx2word", None)
     (tmp_path / "short.json").write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(ValueError, match="55 words, but the embedding table .* has 57 rows"):
         from_published(golden.path, vocab=tmp_path / "short.json")
