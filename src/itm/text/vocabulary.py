@@ -178,9 +178,9 @@ class Vocabulary:
             data = {"tok2idx": words, "max_length": self.pad_to}
         if self.tokenizer != ("treebank" if self.pad_to is None else "whitespace"):
             data["tokenizer"] = self.tokenizer  # our addition to both formats, for `load`
-        if captions_hash is not None:
-            data[KEY] = captions_hash
-        write_text(path, json.dumps(sealed(data), ensure_ascii=False))
+        if captions_hash is not None:  # otherwise the file has the published format, without a seal
+            data = sealed({**data, KEY: captions_hash})
+        write_text(path, json.dumps(data, ensure_ascii=False))
 
     @classmethod
     @reader("is not a vocabulary")
