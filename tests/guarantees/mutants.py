@@ -291,7 +291,7 @@ MUTANTS = [
            "tests/unit/models/test_two_branch.py -k padding"),
     Mutant(padding_in_the_softmax, "itm.layers.functional.masked_softmax",
            "tests/guarantees/test_numbers.py -k layers"),
-    Mutant(padding_in_the_batch_norm, "itm.models.vsrn.reasoning.masked_batch_norm",
+    Mutant(padding_in_the_batch_norm, "itm.layers.batch_norm.masked_batch_norm",
            "tests/unit/models/test_vsrn.py -k under_a_mask"),
     Mutant(one_word_too_many, "itm.layers.functional.length_mask",
            "tests/unit/models/test_vsrn.py -k padding"),
