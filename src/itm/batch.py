@@ -111,8 +111,7 @@ def map_encoded(encoded: Encoded, function: Callable[[Tensor], Tensor]) -> Encod
 def to_device(encoded: Encoded, device: torch.device | str) -> Encoded:
     """Send an `Encoded` to a device without waiting; `aux["lengths"]` stays on the host."""
     lengths = (encoded.aux or {}).get("lengths")
-    sent = map_encoded(encoded, lambda x: x if x is lengths else x.to(device, non_blocking=True))
-    return sent
+    return map_encoded(encoded, lambda x: x if x is lengths else x.to(device, non_blocking=True))
 
 
 def take(encoded: Encoded, rows: slice | Tensor) -> Encoded:

@@ -111,9 +111,9 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
     Raises:
         ValueError: an explicit size contradicts the data, or word vectors do not fit.
     """
-    from itm.matcher.attachment import check_region_drop  # late, like all that imports torch
+    from itm.matcher.attachment import check_region_drop, data_sizes  # late: they load torch
 
-    sizes = _sizes(datamodule)
+    sizes = data_sizes(datamodule, "train")
     optimizer, scheduler = build_optimizer(cfg), build_schedule(cfg)
     model = _fill(cfg.model, sizes, "model")
     read = _read_files(model, datamodule)
@@ -181,20 +181,16 @@ def start_words(matcher: Matcher, path: str, seed: int = 0) -> None:
 def build_loss(cfg: DictConfig, datamodule: RegionDataModule, matcher: Matcher) -> LossFunction:
     """Build the loss of a configuration; matcher and data determine the sizes left open."""
     from itm.losses.base import as_loss  # late, like all that imports torch
+    from itm.matcher.attachment import data_sizes, prepare_loss
 
-    sizes = _sizes(datamodule)
+    sizes = data_sizes(datamodule, "train")
     if cfg.get("warmup_epochs"):
         cfg = cfg.copy()
         cfg.warmup_steps = _warmup_batches(cfg, datamodule)
     if "dim" in inspect.signature(target(cfg.loss)).parameters:
         sizes["dim"] = matcher.label_dim
     given = instantiate(_fill(cfg.loss, sizes, "loss"))
-    loss = as_loss(given)
-    if datamodule.label_vocabulary is not None:
-        loss.set_labels(datamodule.label_vocabulary)
-    if loss.gather and "relevance" in datamodule.needs:
-        # A batch has the relevance of its own pairs only; that of gathered pairs is looked up.
-        loss.set_relevance(datamodule.reader("train").relevance)
+    prepare_loss(as_loss(given), datamodule)
     return given
 
 
@@ -217,24 +213,6 @@ def _warmup_batches(cfg: DictConfig, datamodule: RegionDataModule) -> int:
     if not isinstance(devices, str):
         sampler.processes = max(sampler.processes, count * (cfg.trainer.get("num_nodes") or 1))
     return round(cfg.warmup_epochs * len(sampler))
-
-
-def _sizes(datamodule: RegionDataModule) -> dict[str, Any]:
-    """Return the sizes that the data determine."""
-    split = datamodule.split("train")
-    assert datamodule.vocabulary is not None
-    sizes: dict[str, Any] = {
-        "vocab_size": len(datamodule.vocabulary),
-        "img_dim": split.width,
-        "num_regions": split.regions,
-    }
-    if datamodule.label_vocabulary is not None:
-        sizes["num_labels"] = len(datamodule.label_vocabulary.words)
-    if datamodule.concept_vocabulary is not None:
-        sizes["num_concepts"] = len(datamodule.concept_vocabulary.words)
-    if datamodule.vectors:
-        sizes["sentence_dim"] = datamodule.sentence_dim
-    return sizes
 
 
 def _fill(node: DictConfig, sizes: dict[str, Any], group: str) -> DictConfig:

@@ -59,9 +59,7 @@ def apply_loading(data: RegionDataModule, trainer: Any, overrides: Sequence[str]
     Returns:
         A line that says what was chosen; None if the trainer uses no GPU, or if all is given.
     """
-    from itm.utils.devices import (
-        free_memory,
-    )  # late: brings torch, which `--help` need not wait for
+    from itm.utils.devices import free_memory  # late: loads torch, which `--help` does not need
 
     free = free_memory(trainer.strategy.root_device)
     if free is None:

@@ -24,11 +24,19 @@ def batch_norm(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
 
 
 @full_precision
-def masked_batch_norm(norm: nn.BatchNorm1d, x: Tensor, mask: Tensor) -> Tensor:
+def masked_batch_norm(
+    norm: nn.BatchNorm1d, x: Tensor, mask: Tensor, biased: bool = False
+) -> Tensor:
     """Apply `batch_norm` to the rows of x (I, R, D) where mask (I, R) is True; zero elsewhere.
 
     Selecting these rows would wait for the device to count them and cannot be compiled. Only for
     statistics over several processes, torch's own layer is used, which needs the selection.
+
+    Args:
+        norm: the layer.
+        x: (I, R, D).
+        mask: (I, R).
+        biased: track the biased variance, as TensorFlow does.
     """
     x = full(x)
     if norm.training and isinstance(norm, nn.SyncBatchNorm):
@@ -47,7 +55,8 @@ def masked_batch_norm(norm: nn.BatchNorm1d, x: Tensor, mask: Tensor) -> Tensor:
             momentum = 1 / (1 + tracked) if norm.momentum is None else norm.momentum
             step = torch.where(count > 1, momentum, 0.0)
             mean.lerp_(own_mean, step)
-            var.lerp_(own_var * (count / (count - 1).clamp_min(1)), step)
+            tracked_var = own_var if biased else own_var * (count / (count - 1).clamp_min(1))
+            var.lerp_(tracked_var, step)
             tracked += count > 1
         mean = torch.where(count > 1, own_mean, mean)
         var = torch.where(count > 1, own_var, var)

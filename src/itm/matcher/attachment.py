@@ -14,7 +14,7 @@ from itm.data.fingerprint import differences
 from itm.data.module import RegionDataModule
 from itm.data.needs import DataNeeds, same_words
 from itm.layers.text import as_text_encoder
-from itm.losses.base import as_loss
+from itm.losses.base import Loss, as_loss
 from itm.matcher.waiting import build, check_built
 from itm.text.vocabulary import BertVocabulary, Tokens
 from itm.training.progress import say
@@ -86,7 +86,10 @@ def take_data(matcher: Matcher, data: RegionDataModule, stage: str | None) -> No
         matcher.set_concepts(matcher.concepts)
     if stage == "fit":
         check_region_drop(matcher, data)
-        _prepare_loss(matcher, data)
+        loss = matcher.objective
+        if loss.needs_labels:
+            loss.set_dim(matcher.label_dim)
+        prepare_loss(loss, data)
 
 
 def check_region_drop(matcher: Matcher, data: RegionDataModule) -> None:
@@ -174,10 +177,8 @@ def data_sizes(data: RegionDataModule, stage: str) -> dict[str, Any]:
     return sizes
 
 
-def _prepare_loss(matcher: Matcher, data: RegionDataModule) -> None:
-    loss = matcher.objective
-    if loss.needs_labels:
-        loss.set_dim(matcher.label_dim)
+def prepare_loss(loss: Loss, data: RegionDataModule) -> None:
+    """Hand a loss the labels of the data, and for gathered batches their relevance."""
     if data.label_vocabulary is not None:
         loss.set_labels(data.label_vocabulary)
     if loss.gather and "relevance" in data.needs:

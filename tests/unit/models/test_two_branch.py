@@ -14,6 +14,7 @@ from itm.layers.functional import distances
 from itm.layers.sentence import sentence_encoder
 from itm.losses import Logistic, Neighborhood, Triplet
 from itm.metrics.retrieval import evaluate
+from itm.models.two_branch.branches import Dense
 from itm.models.two_branch.embedding import TwoBranchEmbedding
 from itm.models.two_branch.similarity import TwoBranchSimilarity
 from itm.published import two_branch
@@ -834,3 +835,18 @@ def test_configuration_and_constructor_agree(model, text):
     given |= {"joint_dims": None} if "joint_dims" in given else {}  # the default, spelled out
     assert given == {k: v for k, v in defaults.items() if k in given}
     assert given.keys() == defaults.keys() - sizes.keys() - {"text"}
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_rows_under_a_mask_are_normalised_like_the_rows_alone(biased):
+    """On a device the padded rows stay in the batch; also after `trainer.sync_batchnorm=true`."""
+    torch.manual_seed(0)
+    x, mask = torch.randn(9, 5), torch.tensor([1, 1, 0, 1, 0, 1, 1, 1, 0], dtype=torch.bool)
+    alone = Dense(5, 4, {"momentum": 0.2, "eps": 1e-3, "biased": biased}).train()
+    together = copy.deepcopy(alone)
+    torch.testing.assert_close(together(x, mask)[mask], alone(x[mask]))
+    for name, value in alone.norm.state_dict().items():
+        torch.testing.assert_close(together.norm.state_dict()[name], value, msg=name)
+    synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(together))
+    assert isinstance(synchronised.norm, torch.nn.SyncBatchNorm)
+    torch.testing.assert_close(synchronised(x, mask)[mask], alone(x[mask]))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
 from itm.batch import Captions, Encoded, Images, Pairs
+from itm.layers.batch_norm import masked_batch_norm
 from itm.layers.functional import full, l2norm, masked_mean, xavier_
 from itm.layers.sentence import SentenceEncoder
 from itm.matcher.explanation import Details, array
@@ -38,13 +39,11 @@ class BatchNorm(nn.BatchNorm1d):
         super().__init__(width, eps, momentum)
         self.biased = biased
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Normalise (n, D) -> (n, D); statistics cover the rows in the mask (n,), None = all."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (n, D) -> (n, D)."""
         mean, var = self.running_mean, self.running_var
         if not self.training or len(x) < 2:
             return batch_norm(x, mean, var, self.weight, self.bias, False, eps=self.eps)
-        if mask is not None:
-            return self._masked(full(x), mask[:, None])
         # Use copies: tensors that autograd has saved must not change before backward.
         mean, var = mean.clone(), var.clone()
         # None, set by Lightning's weight averaging, means the mean of all batches.
@@ -61,24 +60,6 @@ class BatchNorm(nn.BatchNorm1d):
             self.num_batches_tracked += 1
         return out
 
-    def _masked(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Normalise x (n, D) by the rows in the mask (n, 1), without waiting to count them."""
-        count = mask.sum()
-        enough = count > 1
-        mean = x.masked_fill(~mask, 0).sum(0) / count.clamp_min(1)
-        var = (x - mean).square().masked_fill(~mask, 0).sum(0) / count.clamp_min(1)
-        with torch.no_grad():
-            step = 1 / (1 + self.num_batches_tracked)
-            step = step if self.momentum is None else torch.full_like(step, self.momentum)
-            weigh = torch.where(enough, step, 0.0)
-            tracked = var if self.biased else var * (count / (count - 1).clamp_min(1))
-            self.running_mean.lerp_(mean, weigh)
-            self.running_var.lerp_(tracked, weigh)
-            self.num_batches_tracked += enough
-        mean = torch.where(enough, mean, self.running_mean)
-        var = torch.where(enough, var, self.running_var)
-        return (x - mean) * ((var + self.eps).rsqrt() * self.weight) + self.bias
-
 
 class Dense(nn.Module):
     """Linear -> batch norm -> ReLU, over rows (n, in) -> (n, out).
@@ -93,10 +74,16 @@ class Dense(nn.Module):
         super().__init__()
         self.linear = xavier_(nn.Linear(inputs, outputs))
         self.norm = BatchNorm(outputs, **norm)
+        self.biased = (
+            self.norm.biased
+        )  # kept when Lightning replaces the norm by a synchronised one
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map (n, in) -> (n, out); mask (n,) as in `BatchNorm`."""
-        return self.norm(self.linear(x), mask).relu()
+        """Map (n, in) -> (n, out); statistics cover the rows in the mask (n,), None = all."""
+        x = self.linear(x)
+        if mask is None:
+            return self.norm(x).relu()
+        return masked_batch_norm(self.norm, x[None], mask[None], self.biased)[0].relu()
 
 
 class Branch(nn.Module):
@@ -119,7 +106,7 @@ class Branch(nn.Module):
         self.second = xavier_(nn.Linear(hidden, outputs))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map (n, in) -> (n, out); mask (n,) as in `BatchNorm`."""
+        """Map (n, in) -> (n, out); mask (n,) as in `Dense`."""
         return self.second(self.dropout(self.first(x, mask)))
 
 

@@ -174,11 +174,9 @@ class Captioner(nn.Module):
         sizes, states = inputs.batch_sizes.tolist(), []
         kept: list[Tensor | None] = [None] * len(sizes)
         if self.training and self.dropout.p:  # drawn once for all steps
-            words, factors = (
-                self.dropout(words),
-                memory.states.new_ones(len(words), hidden.shape[1]),
-            )
-            kept = list(self.dropout(factors).split(sizes))
+            words = self.dropout(words)
+            factors = self.dropout(memory.states.new_ones(len(words), hidden.shape[1]))
+            kept = list(factors.split(sizes))
         for word, size, keep in zip(words.split(sizes), sizes, kept, strict=True):
             memory = memory.first(size)
             hidden = hidden if size == len(hidden) else hidden[:size]
