@@ -275,7 +275,7 @@ READERS = {
     "phrases, lines": (lambda f: phrases(f, "lines"), lambda x: read_phrases(*x)),
     "phrases, Entities": (lambda f: phrases(f, "entities"), lambda x: read_phrases(*x)),
     "phrases, REFER": (lambda f: phrases(f, "refer"), lambda x: read_phrases(*x)),
-    "vocabulary": (lambda f: unsealed(small().vocab, f, "v.json"), read_vocabulary),
+    "vocabulary": (lambda f: small().vocab.save(f / "v.json") or f / "v.json", read_vocabulary),
     "vocabulary, pickle": (pickled_vocabulary, read_vocabulary),
     "concepts": (concepts, Concepts.load),
     "concepts, original": (original_concepts, Concepts.load),
