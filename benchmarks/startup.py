@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from itm.scenes.draw import draw_scenes
+from itm.scenes.sample import draw_scenes
 from itm.scenes.language import captions
 from itm.text import tokenizers
 from itm.text.labels import Labels

@@ -302,7 +302,7 @@ def test_wrong_concepts_say_what_is_wrong(tmp_path):
         Concepts(["a", "b", "c"], adjacency=np.zeros((2, 2)))
     with pytest.raises(ValueError, match="vectors must be .2, G., got .3, 2."):
         Concepts(["a", "b"], vectors=np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="matching='stem': expected one of 'exact', 'lemma'"):
+    with pytest.raises(ValueError, match="matching must be 'exact' or 'lemma', got 'stem'"):
         Concepts(["a"], matching="stem")
     with pytest.raises(FileNotFoundError, match="no word list"):
         Concepts.load(tmp_path / "none.json")
