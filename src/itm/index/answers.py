@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from itm.index.index import Hit, Index
     from itm.matcher.matcher import Matcher
 
-Captions = Mapping[str, Sequence[str]]  # id of each image -> its captions
+OwnCaptions = Mapping[str, Sequence[str]]  # id of each image -> its captions
 
 
 class Answer(NamedTuple):
@@ -72,7 +72,7 @@ def unknown_words(matcher: Matcher, sentence: str) -> list[str]:
     return [word for word in words if word not in vocab.ids]
 
 
-def answer_table(answer: Answer, captions: Captions) -> str:
+def answer_table(answer: Answer, captions: OwnCaptions) -> str:
     """Format an answer for the terminal; captions, ids and queries may hold any characters."""
     if answer.to == "images":
         title, columns = answer.query, ["", "image", "score", "one of its captions"]
@@ -91,7 +91,7 @@ def write_answers(
     path: str | Path,
     answers: Sequence[Answer],
     split: Split,
-    captions: Captions,
+    captions: OwnCaptions,
     checkpoint: str | None = None,
     index: str | None = None,
     images: str | Path | None = None,
@@ -121,7 +121,7 @@ def write_answers(
     write_text(path, text)
 
 
-def answer_data(answer: Answer, captions: Captions) -> dict[str, Any]:
+def answer_data(answer: Answer, captions: OwnCaptions) -> dict[str, Any]:
     """Turn an answer into plain data for JSON."""
     if answer.to == "images":
         return {"query": answer.query, "images": [hit._asdict() for hit in answer.hits]}

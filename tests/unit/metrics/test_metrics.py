@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import itm.metrics.ranking
-from itm.metrics.torchmetric import RetrievalMetrics
 from itm.metrics.ranking import expand, topk
 from itm.metrics.retrieval import (
     Protocol,
@@ -22,6 +21,7 @@ from itm.metrics.retrieval import (
     streamed_ranks,
     summary,
 )
+from itm.metrics.torchmetric import RetrievalMetrics
 
 
 def slow_ranks(scores, image_of):

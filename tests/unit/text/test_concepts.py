@@ -21,7 +21,7 @@ from itm.text.tokenizers import tokenize
 from itm.text.vocabulary import SPECIALS, Vocabulary
 from itm.text.word_lists import STOP_WORDS, co_occurrence
 from itm.text.word_vectors import word_vectors
-from itm.utils.packed_arrays import pack, unpack
+from itm.utils.packed_arrays import from_text, to_text
 from itm.utils.safe_pickle import read_arrays
 
 CVSE = ["f30k", "f30k_variant", "coco", "coco_to_f30k"]
@@ -261,7 +261,10 @@ def test_state_and_files_round_trip(tmp_path):
     assert loaded.state() == built.state() and np.array_equal(loaded.vectors, built.vectors)
     assert loaded.source == tagger_name(default_tagger())
     array = np.arange(12, dtype=np.int32).reshape(3, 4)
-    assert np.array_equal(unpack(pack(array)), array) and unpack(pack(array)).dtype == np.int32
+    assert (
+        np.array_equal(from_text(to_text(array)), array)
+        and from_text(to_text(array)).dtype == np.int32
+    )
 
 
 def test_word_vectors(tmp_path):
