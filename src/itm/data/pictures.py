@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from itm.data.names import Names
 from itm.data.split import name_of
-from itm.utils.pictures import picture_files, read_picture
+from itm.utils.picture_files import picture_files, read_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
