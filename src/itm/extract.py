@@ -56,15 +56,8 @@ def command(cfg: DictConfig) -> Path:
     with building(out, RECORD, settings, cfg.overwrite, resume=True) as folder:
         splits = read_plan(folder, settings)  # of an earlier, killed run
         if splits is None:
-            splits, captions = make_plan(
-                pictures,
-                cfg.captions,
-                cfg.splits,
-                cfg.fractions,
-                cfg.seed,
-                cfg.workers,
-                cfg.partial,
-            )
+            lists = (cfg.splits, cfg.fractions, cfg.seed)
+            splits, captions = make_plan(pictures, cfg.captions, *lists, cfg.workers, cfg.partial)
             write_plan(folder, settings, splits, captions)
         boxes: Any = dict.fromkeys(splits, regions)
         if cfg.boxes is not None:

@@ -54,8 +54,7 @@ def command(cfg: DictConfig) -> list[Answer]:
     answers = [answer(index, to, query, cfg.top, cfg.exact) for to, query in asked]
     captions = captions_by_id(split)
     if cfg.out is not None:
-        made_with = (cfg.checkpoint, cfg.index)
-        write_answers(cfg.out, answers, split, captions, *made_with, cfg.images)
+        write_answers(cfg.out, answers, split, captions, cfg.checkpoint, cfg.index, cfg.images)
     sentences = [query for to, query in asked if to == "images"]
     unknown = dict.fromkeys(word for s in sentences for word in unknown_words(index.matcher, s))
     if unknown:
