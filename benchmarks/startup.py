@@ -17,8 +17,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from itm.scenes.draw import draw_scenes
 from itm.scenes.language import captions
+from itm.scenes.sample import draw_scenes
 from itm.text import tokenizers
 from itm.text.labels import Labels
 from itm.text.vocabulary import Vocabulary

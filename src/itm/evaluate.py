@@ -10,12 +10,11 @@ from omegaconf import DictConfig
 
 from itm.app.config import CONF, listed, output_folder
 from itm.app.entry import run
-from itm.app.evaluation import check_options
+from itm.app.evaluation import check_options, find_matrices, find_owner
 from itm.app.run_data import check_result_folder, use_run_data
 from itm.runs.escape import printable
 from itm.runs.outputs import check_folder, result_folder
 from itm.utils.extras import install
-from itm.utils.files import write_text
 
 if TYPE_CHECKING:
     from itm.runs.evaluation_files import Evaluated
@@ -39,14 +38,12 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     """
     # Late, because they load torch, and `--help` should not wait for it.
     from itm.app.splits import find_split, split_codes, split_tables
-    from itm.checkpoints.evaluation import score_completed, score_matchers, write_sentences
+    from itm.checkpoints.evaluation import write_sentences
     from itm.checkpoints.folder import load
     from itm.data.pictures import Pictures
-    from itm.metrics.combined import evaluate_all
     from itm.metrics.rerank import rerank_rows
     from itm.relevance.sources import relevance
-    from itm.runs.evaluation_files import Evaluated, write_evaluation
-    from itm.runs.matrices import caption_owner, fits_split, read_matrices, with_ensemble
+    from itm.runs.evaluation_files import evaluate_rows, write_evaluation
     from itm.runs.record import environment, split_facts
     from itm.runs.tables import metric_table
 
@@ -59,35 +56,13 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     paths = listed(cfg.checkpoint)
     matchers = {x: load(x, None, cfg.model_class, cfg.device) for x in dict.fromkeys(paths)}
     described = write_sentences(matchers, split, cfg.batch_size) if cfg.describe else {}
-    completed = {}
-    if cfg.transductive is not None:  # first, since it fails if no matcher has labels
-        completed = score_completed(matchers, split, cfg.transductive, cfg.batch_size)
-    if cfg.similarity is not None:
-        scored = read_matrices(listed(cfg.similarity))
-    else:
-        precision = cfg.precision or "32-true"
-        print(f"scoring in precision {precision}")
-        found = score_matchers(matchers, split, cfg.batch_size, cfg.memory_budget, precision)
-        scored = [found[path] for path in paths]
-    matrices = with_ensemble(paths or listed(cfg.similarity), scored) | completed
-    first = next(iter(matrices.values()))
-    owner = caption_owner(first, split)
-    if not fits_split(first, split):
-        print(
-            f"matrix {first.shape} is not from split {split.name}: five captions per image assumed"
-        )
-        if cfg.failures:
-            raise ValueError(
-                f"failures={cfg.failures} needs the captions of the matrix: give data="
-            )
-    relevant = None
+    matrices = find_matrices(cfg, split, matchers)
+    owner = find_owner(cfg, next(iter(matrices.values())), split)
     reranked = rerank_rows(matrices, owner, protocol, listed(cfg.rerank), cfg.rerank_beta)
+    relevant = None
     if cfg.relevance is not None:
         relevant = relevance(cfg.relevance, split.captions, split.references())
-    rows = {
-        name: Evaluated(scores, *evaluate_all(scores, owner, protocol, relevant, tables, codes))
-        for name, scores in matrices.items()
-    }
+    rows = evaluate_rows(matrices, owner, protocol, relevant, tables, codes)
     facts: dict[str, Any] = {
         **split_facts(split, protocol),
         "checkpoints": [str(Path(path).resolve()) for path in paths],
@@ -96,11 +71,10 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     if described:
         facts["captioning"] = {path: written.scores for path, written in described.items()}
     facts |= {"reranked": reranked} if reranked else {}
+    sentences = {paths.index(path): written.sentences for path, written in described.items()}
     with result_folder(out, COMMAND, FILES, cfg.overwrite) as place:
-        write_evaluation(place, facts, rows, owner, split, cfg.save_ranks, cfg.save_similarity)
-        for path, written in described.items():
-            file = place / f"described_{paths.index(path)}.txt"
-            write_text(file, "\n".join(written.sentences) + "\n")
+        extras = (cfg.save_ranks, cfg.save_similarity, sentences)
+        write_evaluation(place, facts, rows, owner, split, *extras)
         if pictures is not None:
             from itm.visual.failures_page import write_failures  # late: brings Jinja2
 

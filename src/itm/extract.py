@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -11,11 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from itm.app.config import CONF
 from itm.app.entry import run
 
-if TYPE_CHECKING:
-    import numpy as np
-
-# Options that change the features or the splits; a folder is continued only
-# if they are equal.
+# Options that change the features or the splits; a folder is continued only if they are equal.
 SETTINGS = (
     "backbone", "revision", "size", "windows", "overlap", "regions", "dtype", "seed", "fractions",
 )  # fmt: skip
@@ -34,11 +30,14 @@ def command(cfg: DictConfig) -> Path:
         ImportError: Pillow or the backbone's package is missing.
     """
     # Late, because they load torch, and `--help` should not wait for it.
+    from itm.features.backbones import backbone
     from itm.features.data_folder import building, is_complete
     from itm.features.drawn import draw_pictures
+    from itm.features.extraction import extract_split, split_boxes
     from itm.features.pictures import find_pictures
-    from itm.features.plan import RECORD, describe_settings
+    from itm.features.plan import RECORD, describe_settings, make_plan, read_plan, write_plan
     from itm.features.windows import windows
+    from itm.utils.devices import find_device
 
     if cfg.images is None:
         cfg.images = "scenes_pictures"
@@ -55,38 +54,21 @@ def command(cfg: DictConfig) -> Path:
         print(f"{out} holds these features already{look if cfg.captions else ''}")
         return out
     with building(out, RECORD, settings, cfg.overwrite, resume=True) as folder:
-        fill(cfg, pictures, folder, settings, regions)
+        splits = read_plan(folder, settings)  # of an earlier, killed run
+        if splits is None:
+            lists = (cfg.splits, cfg.fractions, cfg.seed)
+            splits, captions = make_plan(pictures, cfg.captions, *lists, cfg.workers, cfg.partial)
+            write_plan(folder, settings, splits, captions)
+        boxes: Any = dict.fromkeys(splits, regions)
+        if cfg.boxes is not None:
+            boxes = split_boxes(cfg.boxes, splits, cfg.regions)
+        network = backbone(cfg.backbone, cfg.size, cfg.revision).to(find_device(cfg.device))
+        for split, names in splits.items():
+            files = [pictures[name] for name in names]
+            sizes = (cfg.dtype, cfg.batch_size, cfg.workers)
+            extract_split(folder, split, files, network, boxes[split], *sizes)
     print(f"written to {out}{look if cfg.captions else ''}")
     return out
-
-
-def fill(
-    cfg: DictConfig,
-    pictures: dict[str, Path],
-    folder: Path,
-    settings: dict[str, Any],
-    regions: np.ndarray,
-) -> None:
-    """Write all splits to a folder, by the plan of an earlier, killed run or by a new one."""
-    from itm.features.backbones import backbone
-    from itm.features.extraction import extract_split, fit_boxes, read_boxes
-    from itm.features.plan import make_plan, read_plan, write_plan
-    from itm.utils.devices import find_device
-
-    splits = read_plan(folder, settings)
-    if splits is None:
-        splits, captions = make_plan(
-            pictures, cfg.captions, cfg.splits, cfg.fractions, cfg.seed, cfg.workers, cfg.partial
-        )
-        write_plan(folder, settings, splits, captions)
-    boxes = None
-    if cfg.boxes is not None:
-        boxes = read_boxes(cfg.boxes, [name for names in splits.values() for name in names])
-    network = backbone(cfg.backbone, cfg.size, cfg.revision).to(find_device(cfg.device))
-    sizes = (cfg.dtype, cfg.batch_size, cfg.workers)
-    for split, names in splits.items():
-        own = regions if boxes is None else fit_boxes(boxes, names, cfg.regions)
-        extract_split(folder, split, [pictures[name] for name in names], network, own, *sizes)
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="extract")

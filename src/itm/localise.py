@@ -8,24 +8,18 @@ with a box count, and several boxes of a phrase are replaced by the box around t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from itm.app.config import CONF
+from itm.app.config import CONF, output_folder
 from itm.app.entry import run
 from itm.app.run_data import check_result_folder, use_run_data
 from itm.app.splits import find_split
-from itm.data.layout import find_row, name_of, read_array
+from itm.data.layout import find_row, read_array
 from itm.phrases.localisation import FOUND, localise, region_scores
 from itm.phrases.localisation import measure_localisation as measure
-from itm.phrases.split import PhraseSplit
 from itm.runs.outputs import check_folder, result_folder
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 __all__ = ["localise", "measure", "region_scores"]
 
@@ -42,6 +36,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     """
     # Late, because `from itm.localise import localise` needs none of these.
     from itm.checkpoints.folder import load
+    from itm.data.pictures import required_picture
     from itm.phrases.files import read_phrases
     from itm.phrases.split import phrase_split
     from itm.runs.record import environment, write_json
@@ -49,22 +44,28 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
 
     if cfg.checkpoint is None:
         raise ValueError("give checkpoint=RUN, the output folder of a training run")
-    out = Path(HydraConfig.get().runtime.output_dir)
+    out = output_folder()
     check_folder(out, COMMAND, FILES, cfg.overwrite)
     matcher = load(cfg.checkpoint, model_class=cfg.model_class, device=cfg.device)
     split = find_split(cfg)
     phrases = phrase_split(split, read_phrases(cfg.phrases, split))
-    picture = None if cfg.image is None else _picture(cfg, phrases)
+    row = picture = None
+    if cfg.image is not None:
+        row = find_row(phrases, cfg.image)
+        if not (phrases.caption_image == row).any():
+            raise ValueError(
+                f"image={cfg.image} has no phrases; leave image= out or choose another"
+            )
+        picture = required_picture(phrases, row, cfg.images)
     vectors = None if cfg.vectors is None else read_array(Path(cfg.vectors))
     scores = region_scores(matcher, phrases, cfg.context, vectors)
     report = measure(phrases, scores)
     facts = {"checkpoint": str(cfg.checkpoint), "split": split.name, **environment()}
     with result_folder(out, COMMAND, FILES, cfg.overwrite) as place:
         write_json(place / "localisation.json", {**facts, "results": report})
-        if picture is not None:
+        if picture is not None and row is not None:
             from itm.visual import draw_image, save  # late: matplotlib is optional
 
-            row = find_row(phrases, cfg.image)
             save(draw_image(picture, phrases, scores, row), place / "phrases.png", command=COMMAND)
     title = f"{type(matcher).__name__}, {split.folder.resolve().name} {split.name}, overlap {FOUND}"
     print(rows_table(title, COLUMNS, [[name, *row.values()] for name, row in report.items()]))
@@ -72,23 +73,6 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     if picture is not None:
         print(f"drawn in {out / 'phrases.png'}")
     return report
-
-
-def _picture(cfg: DictConfig, split: PhraseSplit) -> Image:
-    """Read the picture of `image=`.
-
-    Raises:
-        ValueError: the image does not exist, or has no picture or no phrases.
-    """
-    from itm.data.pictures import Pictures  # late: Pillow is optional
-
-    row = find_row(split, cfg.image)
-    if not (split.caption_image == row).any():
-        raise ValueError(f"image={cfg.image} has no phrases; leave image= out or give another one")
-    picture = Pictures(split, cfg.images).full(name_of(split, row))
-    if picture is None:
-        raise ValueError(f"image={cfg.image} has no picture; give images=FOLDER with pictures")
-    return picture
 
 
 def prepare(arguments: list[str]) -> list[str]:

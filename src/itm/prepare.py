@@ -46,7 +46,7 @@ def convert(cfg: DictConfig) -> Path:
         ValueError: the format is unknown, an option is missing, captions belong to images without
             features, or the folder holds other files.
     """
-    from itm.features.convert import OTHERS, READERS, write_data_folder
+    from itm.features.convert import OTHERS, READERS, write_data_folder  # late, as above
 
     kind = cfg["from"]
     if kind in OTHERS:

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from itertools import islice
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
-from itm.app.config import CONF
+from itm.app.config import CONF, listed, output_folder
 from itm.app.entry import run
 from itm.app.run_data import check_result_folder
-from itm.runs import report_files
 from itm.runs.escape import printable
-from itm.runs.groups import Groups, group_seeds
 from itm.runs.history import find_runs
 from itm.runs.outputs import result_folder
-from itm.runs.report import Section, costs, differences, every_run, results, unfinished_runs
+from itm.runs.report_files import FORMATS, format_results, title_of
 from itm.utils.checks import check_choice
 from itm.utils.extras import install
-from itm.utils.files import write_text
-from itm.visual.report_page import report_page
+from itm.visual.report_page import Draw, write_report
 
 COMMAND = "itm.report"
 FILES = ("report.md", "report.html", "results.*", "recall*.svg", "against*.svg", "training*.svg")
-ENDINGS = {"csv": "csv", "latex": "tex", "json": "json"}
 
 
 def command(cfg: DictConfig) -> Path:
@@ -42,54 +36,27 @@ def command(cfg: DictConfig) -> Path:
             option against=, or the folder holds another report.
         FileNotFoundError: there is no run below the given folders.
     """
-    check_choice("format", cfg.format, report_files.FORMATS)
-    out = Path(cfg.out or HydraConfig.get().runtime.output_dir)
+    check_choice("format", cfg.format, FORMATS)
+    out = Path(cfg.out or output_folder())
     searched = places(cfg.runs)
+    draw: Draw | None = None
+    with suppress(ImportError):  # matplotlib is optional
+        from itm.visual.report_figures import report_figures
+
+        draw = report_figures
     with result_folder(out, COMMAND, FILES, cfg.overwrite) as folder:
         runs, unfinished = find_runs(searched)
-        # The default is accepted even if no loss has a margin.
-        known = {"loss.margin", *(setting for r in runs for setting in r.settings)}
-        if cfg.against not in known:
-            raise ValueError(
-                f"against={cfg.against} is not an option of these runs: give one of "
-                f"{', '.join(sorted(known))}"
-            )
-        tests = {
-            test: group_seeds([r for r in runs if r.test == test])
-            for test in dict.fromkeys(r.test for r in runs)
-        }
-        sections: list[Section] = []
-        for number, (test, groups) in enumerate(tests.items()):
-            sections += compare(groups, test, cfg, folder, f"_{number}" if number else "")
-        sections.append(every_run(runs))
-        if unfinished:
-            sections.append(unfinished_runs(unfinished))
-        title = report_files.title_of(searched, runs)
-        write_text(folder / "report.md", report_files.markdown(title, sections))
-        write_text(folder / "report.html", report_page(title, sections))
-        for kind, ending in ENDINGS.items():
-            text = report_files.format_results(tests, kind)
-            write_text(folder / f"results.{ending}", text)
-    print(report_files.format_results(tests, cfg.format))
+        title = title_of(searched, runs)
+        tests = write_report(
+            folder, title, runs, unfinished, cfg.against, cfg.most, cfg.samples, draw
+        )
+    print(format_results(tests, cfg.format))
     failed = f", {len(unfinished)} without results" if unfinished else ""
-    note = f"{len(runs)} runs{failed}; written to {out / 'report.html'}"
-    print(printable(note), file=None if cfg.format == "text" else sys.stderr)
+    aside = None if cfg.format == "text" else sys.stderr
+    print(printable(f"{len(runs)} runs{failed}; written to {out / 'report.html'}"), file=aside)
+    if draw is None:
+        print(f"no plots: {install('plot')}", file=aside)
     return out
-
-
-def compare(
-    groups: Groups, test: str, cfg: DictConfig, folder: Path, suffix: str
-) -> Sequence[Section]:
-    """Make the sections on all runs on one test split: results, differences, cost and plots."""
-    best = dict(islice(groups.items(), cfg.most))
-    tables = [results(groups, test, cfg.samples), differences(best, cfg.samples), costs(groups)]
-    sections = [table for table in tables if table is not None and table.rows]
-    try:
-        from itm.visual.report_figures import report_figures
-    except ImportError:
-        print(f"no plots: {install('plot')}")
-        return sections
-    return sections + report_figures(groups, best, cfg.against, folder, suffix)
 
 
 def places(given: Any) -> list[str]:
@@ -99,7 +66,7 @@ def places(given: Any) -> list[str]:
         ValueError: no folders are given, and the usual ones do not exist.
     """
     if given is not None:
-        return [str(x) for x in given] if isinstance(given, ListConfig) else [str(given)]
+        return listed(given)
     usual = [name for name in ("outputs", "multirun") if Path(name).is_dir()]
     if not usual:
         raise ValueError(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
@@ -14,10 +13,16 @@ from itm.app.entry import run
 from itm.app.run_data import use_run_data
 from itm.app.splits import find_split
 from itm.data.layout import Split, find_row, name_of, read_captions
-from itm.index.answers import Answer, answer_data, answer_table, captions_by_id, unknown_words
+from itm.index.answers import (
+    Answer,
+    answer,
+    answer_table,
+    captions_by_id,
+    unknown_words,
+    write_answers,
+)
 from itm.runs.escape import printable
-from itm.runs.outputs import check_file, maker
-from itm.utils.files import write_text
+from itm.runs.outputs import check_file
 
 if TYPE_CHECKING:
     from itm.index.index import Index
@@ -46,18 +51,16 @@ def command(cfg: DictConfig) -> list[Answer]:
     split = find_split(cfg)
     asked = [(to, q if to == "images" else name_of(split, find_row(split, q))) for to, q in asked]
     index = _index(cfg, split)
-    answers, unknown = [], dict.fromkeys("")
-    for to, query in asked:
-        given: dict[str, Any] = {"sentence" if to == "images" else "image": query}
-        answers.append(Answer(query, to, index.search(**given, top=cfg.top, exact=cfg.exact)))
-        unknown |= dict.fromkeys(unknown_words(index.matcher, query) if to == "images" else [])
+    answers = [answer(index, to, query, cfg.top, cfg.exact) for to, query in asked]
     captions = captions_by_id(split)
     if cfg.out is not None:
-        _write(cfg, split, captions, answers)
+        write_answers(cfg.out, answers, split, captions, cfg.checkpoint, cfg.index, cfg.images)
+    sentences = [query for to, query in asked if to == "images"]
+    unknown = dict.fromkeys(word for s in sentences for word in unknown_words(index.matcher, s))
     if unknown:
         print(f"words the matcher does not know: {printable(' '.join(unknown))}")
-    for answer in answers:
-        print(answer_table(answer, captions))
+    for found in answers:
+        print(answer_table(found, captions))
     if cfg.out is not None:
         print(f"written to {cfg.out}")
     return answers
@@ -86,25 +89,6 @@ def _index(cfg: DictConfig, split: Split) -> Index:
     if is_new:
         print(f"index written to {cfg.index}")
     return index
-
-
-def _write(
-    cfg: DictConfig, split: Split, captions: dict[str, list[str]], answers: list[Answer]
-) -> None:
-    """Write the page or the JSON file."""
-    if Path(cfg.out).suffix == ".html":
-        from itm.data.pictures import Pictures
-        from itm.visual.search_page import search_page
-
-        searched = cfg.checkpoint or cfg.index
-        about = f"{split.num_images} images of {split.folder} {split.name}, {searched}"
-        text = search_page(answers, captions, Pictures(split, cfg.images), about)
-    else:
-        facts = {"checkpoint": cfg.checkpoint, "root": str(split.folder), "split": split.name}
-        results = [answer_data(answer, captions) for answer in answers]
-        record = {"generator": maker(COMMAND), **facts, "results": results}
-        text = json.dumps(record, indent=1, ensure_ascii=False)
-    write_text(cfg.out, text)
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="search")

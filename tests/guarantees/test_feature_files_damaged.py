@@ -17,7 +17,7 @@ from itm.features.hdf5 import read_hdf5
 from itm.features.records import check_record
 from itm.features.tsv import read_tsv
 from itm.phrases.files import read_phrases
-from itm.utils.pictures import read_picture
+from itm.utils.picture_files import read_picture
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.random((4, 6)).astype(np.float32)

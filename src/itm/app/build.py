@@ -134,7 +134,7 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
 
 def _read_files(model: DictConfig, datamodule: RegionDataModule) -> dict[str, Any]:
     """Read the files that a model's options name, because models take numbers only."""
-    from itm.text.labels import positive_weights
+    from itm.text.labels import positive_weights  # late: only some configurations need them
     from itm.text.word_vectors import word_vectors
 
     read: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from itm.app.config import CONF
+from itm.utils.checks import alternatives
 
 # What null stands for; None = leave the argument out. Other groups need a choice.
 NULL = {"scheduler": "scheduler=none", "recipe": "~recipe", "text": None, "sweep": None}
@@ -63,7 +64,7 @@ def _without_null(argument: str, command: str) -> str | None:
         return argument
     if group in NULL:
         return NULL[group]
-    raise ValueError(f"{argument}: expected one of {', '.join(group_files(group))}")
+    raise ValueError(f"{group} must be {alternatives(group_files(group))}, got null")
 
 
 def _replace_node(arguments: list[str], node: str) -> list[str]:

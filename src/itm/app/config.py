@@ -35,7 +35,7 @@ def target(node: DictConfig) -> Any:
 
 def compose(overrides: Sequence[str] = (), name: str = "train") -> DictConfig:
     """Compose the configuration of a command, as the command line would."""
-    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.global_hydra import GlobalHydra  # late: the commands need it rarely
 
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(CONF, version_base="1.3"):

@@ -1,7 +1,8 @@
-"""Check the options of `itm.evaluate` before scoring starts, which may take minutes."""
+"""Check the options of `itm.evaluate` before scoring starts, and get the matrices to measure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -10,7 +11,12 @@ from itm.app.config import listed
 from itm.utils.checks import check_choice
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from itm.data.layout import Split
+    from itm.matcher.matcher import Matcher
+
+# Imports that load torch are late, so that `--help` does not wait for them.
 
 LEAST_MEMORY = 2**20  # a smaller number was probably meant in gigabytes
 
@@ -25,7 +31,6 @@ def check_options(cfg: DictConfig, split: Split) -> str:
         ValueError: options contradict each other or the split.
         FileNotFoundError: the file of relevance does not exist.
     """
-    # Late, because they load torch, and `--help` should not wait for it.
     from itm.metrics.protocols import check_size
     from itm.metrics.rerank import METHODS
     from itm.models.cvse.transductive import PUBLISHED
@@ -54,3 +59,56 @@ def check_options(cfg: DictConfig, split: Split) -> str:
     if cfg.transductive is not None:
         check_choice("transductive", cfg.transductive, tuple(PUBLISHED))
     return protocol
+
+
+def find_matrices(
+    cfg: DictConfig, split: Split, matchers: Mapping[str, Matcher]
+) -> dict[str, np.ndarray]:
+    """Score the split by each matcher, or read the saved matrices.
+
+    Args:
+        cfg: the options.
+        split: N images, M captions.
+        matchers: path of the checkpoint -> matcher.
+
+    Returns:
+        Name -> (N, M): the members, their ensemble, and scores with completed labels.
+
+    Raises:
+        ValueError: `transductive=` is given without a CVSE, or a saved matrix cannot be used.
+    """
+    from itm.checkpoints.evaluation import score_completed, score_matchers
+    from itm.runs.matrices import read_matrices, with_ensemble
+
+    completed: dict[str, np.ndarray] = {}
+    if cfg.transductive is not None:  # first, since it fails if no matcher has labels
+        completed = score_completed(matchers, split, cfg.transductive, cfg.batch_size)
+    if cfg.similarity is not None:
+        paths = listed(cfg.similarity)
+        return with_ensemble(paths, read_matrices(paths)) | completed
+    precision = cfg.precision or "32-true"
+    print(f"scoring in precision {precision}")
+    found = score_matchers(matchers, split, cfg.batch_size, cfg.memory_budget, precision)
+    paths = listed(cfg.checkpoint)
+    return with_ensemble(paths, [found[path] for path in paths]) | completed
+
+
+def find_owner(cfg: DictConfig, matrix: np.ndarray, split: Split) -> np.ndarray:
+    """Find the (M,) row of each caption's image; say so if the matrix is of another split.
+
+    Raises:
+        ValueError: the matrix fits neither the split nor five captions per image, or `failures=`
+            needs captions that only its own split has.
+    """
+    from itm.runs.matrices import caption_owner, fits_split
+
+    owner = caption_owner(matrix, split)
+    if not fits_split(matrix, split):
+        print(
+            f"matrix {matrix.shape} is not from split {split.name}: five captions per image assumed"
+        )
+        if cfg.failures:
+            raise ValueError(
+                f"failures={cfg.failures} needs the captions of the matrix: give data="
+            )
+    return owner

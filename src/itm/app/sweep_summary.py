@@ -80,6 +80,6 @@ class Summary(Callback):
 
 def write_failure(folder: Path, error: Exception) -> None:
     """Print the error of a job, and write it to the job's folder for the table."""
-    from itm.runs.sweep import FAILURE
+    from itm.runs.sweep import FAILURE  # late, for start-up time
 
     write_text(folder / FAILURE, tell(error))

@@ -1,4 +1,7 @@
-"""`itm.load`: a matcher from a saved folder, a run folder or a checkpoint; `save` writes one."""
+"""`itm.load`: read a matcher from a saved folder, a run folder or a checkpoint.
+
+`save`, which writes a saved folder, is imported from `itm.matcher.saved`.
+"""
 
 from __future__ import annotations
 

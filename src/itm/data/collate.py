@@ -183,7 +183,7 @@ def relevance_index(split: Split, size: int, tokenizer: str = "treebank") -> Cid
     The index that `itm.prepare` wrote into the folder of the split is read if it was made in the
     same way.
     """
-    from itm.relevance import CiderIndex, whitespace_tokens
+    from itm.relevance import CiderIndex, whitespace_tokens  # late: only CIDEr needs them
 
     df = None if size == len(split.captions) else split.references(size)
     tokens = split_characters if tokenizer == "characters" else whitespace_tokens

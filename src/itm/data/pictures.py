@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itm.data.names import Names
-from itm.utils.pictures import picture_files, read_picture
+from itm.data.split import name_of
+from itm.utils.picture_files import picture_files, read_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,3 +88,21 @@ class Pictures:
         """
         found = self.find(name)
         return read_picture(found) if isinstance(found, Path) else found
+
+
+def required_picture(split: Split, row: int, folder: str | Path | None = None) -> Image:
+    """Read the picture of an image in full size.
+
+    Args:
+        split: split of the image.
+        row: its row.
+        folder: as in `Pictures`.
+
+    Raises:
+        ValueError: the image has no picture.
+    """
+    name = name_of(split, row)
+    picture = Pictures(split, folder).full(name)
+    if picture is None:
+        raise ValueError(f"image={name} has no picture; give images=FOLDER with pictures")
+    return picture

@@ -12,6 +12,7 @@ from itm.data.word_lists import build_vocabulary
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.made_from import hash_captions
+from itm.utils.checks import check_choice
 
 
 def write_prepared(
@@ -54,8 +55,7 @@ def write_prepared(
         ),
         "cider": (PREPARED, lambda: relevance_index(train, len(captions), split)),
     }
-    if kind not in makers:
-        raise ValueError(f"write=[{kind}]: choose from {', '.join(makers)}")
+    check_choice("write", kind, makers)
     name, make = makers[kind]
     if kind == "cider":
         make().save(folder / name)

@@ -14,6 +14,7 @@ from torch import Tensor
 from itm.batch import Images, Pairs
 from itm.data.layout import Split
 from itm.data.padding import make_images
+from itm.utils.checks import check_choice
 
 BLOCK = 256  # images read at once
 Batch = TypeVar("Batch", Pairs, Images)
@@ -63,10 +64,8 @@ def read_table(split: Split, device: torch.device, dtype: bool | str) -> Tensor:
     Raises:
         ValueError: the type is unknown.
     """
-    names = ("float16", "bfloat16", "float32")
     name = str(split.features.dtype) if dtype is True else dtype
-    if name not in names:
-        raise ValueError(f"data.resident={dtype} must be true, false or one of {', '.join(names)}")
+    check_choice("data.resident", name, ("float16", "bfloat16", "float32"))
     shape = (split.num_images, split.regions, split.width)
     table = torch.empty(shape, dtype=getattr(torch, str(name)), device=device)
     for start in range(0, len(table), BLOCK):

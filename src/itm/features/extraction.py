@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,26 @@ def fit_boxes(
     """Change the boxes of pictures to one number of regions, by default that of the first."""
     regions = regions or len(next(iter(boxes.values())))
     return [fit(boxes[name], regions) for name in names]
+
+
+def split_boxes(
+    path: str | Path, splits: Mapping[str, Sequence[str]], regions: int | None = None
+) -> dict[str, list[np.ndarray]]:
+    """Read the boxes of the pictures of all splits, and change them to one number of regions.
+
+    Args:
+        path: as in `read_boxes`.
+        splits: split -> names of its pictures.
+        regions: R; None = that of the first picture.
+
+    Returns:
+        Split -> (R, 4) per picture.
+
+    Raises:
+        ValueError: as in `read_boxes`.
+    """
+    boxes = read_boxes(path, [name for names in splits.values() for name in names])
+    return {split: fit_boxes(boxes, names, regions) for split, names in splits.items()}
 
 
 def extract_split(

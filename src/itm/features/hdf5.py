@@ -47,7 +47,7 @@ def read_hdf5(path: str | Path) -> Iterator[Record]:
             other files.
     """
     try:
-        import h5py
+        import h5py  # late: optional
     except ImportError as error:
         raise ImportError(f"HDF5 needs h5py: {install('features')}") from error
     path = Path(path).expanduser()

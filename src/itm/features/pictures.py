@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from itm.data.boxes import check_boxes, to_fractions
-from itm.utils.pictures import picture_files, read_picture
+from itm.utils.picture_files import picture_files, read_picture
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 COARSE = 32  # JPEG files are tested by decoding them at about this side length
@@ -42,7 +42,7 @@ def load_pixels(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a picture, damaged, or too large, see `itm.utils.pictures.read_picture`.
+        ValueError: not a picture, damaged, or too large; see `picture_files.read_picture`.
     """
     from PIL import Image  # late: Pillow is optional
 

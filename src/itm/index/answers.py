@@ -1,20 +1,25 @@
-"""Format answers to queries: a table for the terminal, data for JSON."""
+"""Answer queries, and format the answers: a table for the terminal, a page, data for JSON."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from itm.data.layout import Split, name_of
+from itm.data.pictures import Pictures
+from itm.runs.outputs import maker
 from itm.runs.tables import rows_table
 from itm.text.tokenizers import TOKENIZERS
 from itm.text.vocabulary import Vocabulary
+from itm.utils.files import write_text
 
 if TYPE_CHECKING:
-    from itm.index.index import Hit
+    from itm.index.index import Hit, Index
     from itm.matcher.matcher import Matcher
 
-Captions = Mapping[str, Sequence[str]]  # id of each image -> its captions
+OwnCaptions = Mapping[str, Sequence[str]]  # id of each image -> its captions
 
 
 class Answer(NamedTuple):
@@ -29,6 +34,24 @@ class Answer(NamedTuple):
     query: str
     to: str
     hits: list[Hit]
+
+
+def answer(index: Index, to: str, query: str, top: int = 10, exact: bool = False) -> Answer:
+    """Search "images" for a sentence, or "captions" for the image with an id.
+
+    Args:
+        index: as in `Index.search`.
+        to: "images" or "captions".
+        query: the sentence, or the image's id.
+        top: as in `Index.search`.
+        exact: as there.
+
+    Raises:
+        KeyError: as in `Index.search`.
+        ValueError: as there.
+    """
+    given: dict[str, Any] = {"sentence" if to == "images" else "image": query}
+    return Answer(query, to, index.search(**given, top=top, exact=exact))
 
 
 def captions_by_id(split: Split) -> dict[str, list[str]]:
@@ -49,7 +72,7 @@ def unknown_words(matcher: Matcher, sentence: str) -> list[str]:
     return [word for word in words if word not in vocab.ids]
 
 
-def answer_table(answer: Answer, captions: Captions) -> str:
+def answer_table(answer: Answer, captions: OwnCaptions) -> str:
     """Format an answer for the terminal; captions, ids and queries may hold any characters."""
     if answer.to == "images":
         title, columns = answer.query, ["", "image", "score", "one of its captions"]
@@ -64,7 +87,41 @@ def answer_table(answer: Answer, captions: Captions) -> str:
     return rows_table(title, columns, rows)
 
 
-def answer_data(answer: Answer, captions: Captions) -> dict[str, Any]:
+def write_answers(
+    path: str | Path,
+    answers: Sequence[Answer],
+    split: Split,
+    captions: OwnCaptions,
+    checkpoint: str | None = None,
+    index: str | None = None,
+    images: str | Path | None = None,
+) -> None:
+    """Write answers as a page with pictures (.html) or as data (.json).
+
+    Args:
+        path: the file.
+        answers: answers from an index of `split`.
+        split: what was searched.
+        captions: captions of its images.
+        checkpoint: path of the matcher, for the record.
+        index: folder of the index, for the record if `checkpoint` is None.
+        images: folder of pictures, as in `itm.data.pictures.Pictures`.
+    """
+    if Path(path).suffix == ".html":
+        from itm.visual.search_page import search_page  # late: brings Jinja2
+
+        searched = checkpoint or index
+        about = f"{split.num_images} images of {split.folder} {split.name}, {searched}"
+        text = search_page(answers, captions, Pictures(split, images), about)
+    else:
+        facts = {"checkpoint": checkpoint, "root": str(split.folder), "split": split.name}
+        results = [answer_data(answer, captions) for answer in answers]
+        record = {"generator": maker("itm.search"), **facts, "results": results}
+        text = json.dumps(record, indent=1, ensure_ascii=False)
+    write_text(path, text)
+
+
+def answer_data(answer: Answer, captions: OwnCaptions) -> dict[str, Any]:
     """Turn an answer into plain data for JSON."""
     if answer.to == "images":
         return {"query": answer.query, "images": [hit._asdict() for hit in answer.hits]}

@@ -164,8 +164,8 @@ class Index:
 
         Raises:
             KeyError: no image has this id.
-            ValueError: no or several queries, `top` below 1, no word that the matcher knows, or
-                images or captions are not indexed.
+            ValueError: not exactly one query, `top` below 1, a sentence without a known word, or
+                images or captions that are not indexed.
         """
         top = _renamed("search", top, k)
         given = [x is not None for x in (sentence, image, features)]

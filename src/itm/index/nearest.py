@@ -1,7 +1,7 @@
 """Find the rows whose vectors have the largest dot products with a query.
 
-Either exactly by one product with all vectors, or approximately with an index of FAISS, which is
-faster from some tens of thousands of vectors on.
+Exact search multiplies the query by all vectors. FAISS searches approximately, which is faster from
+some tens of thousands of vectors on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from itm.utils.extras import install
 from itm.utils.files import unfinished_beside
 
 KINDS = ("flat", "ivf", "hnsw")
-FLAT = 50_000  # up to so many vectors, one product with all takes milliseconds
+FLAT = 50_000  # up to this many vectors, exact search takes milliseconds
 HEADERS = {b"IwFl": "ivf", b"IHNf": "hnsw"}  # first bytes of a FAISS file -> kind
 
 
@@ -31,7 +31,7 @@ def faiss_module() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of SWIG, about its types
-            import faiss
+            import faiss  # late: optional
     except ImportError as error:
         raise ImportError(
             f"an approximate index needs FAISS: {install('search')}; "

@@ -36,6 +36,7 @@ from itm.layers.attention_math import (
 )
 from itm.layers.functional import full, full_precision
 from itm.layers.packing import Packed, pack
+from itm.utils.checks import check_choice
 
 
 class Blocking(NamedTuple):
@@ -75,15 +76,9 @@ class CrossAttention:
     lambda_lse: float = 6.0
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("direction", ("t2i", "i2t")),
-            ("raw_norm", RAW_NORMS),
-            ("aggregation", AGGREGATIONS),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
-                )
+        check_choice("direction", self.direction, ("t2i", "i2t"))
+        check_choice("raw_norm", self.raw_norm, RAW_NORMS)
+        check_choice("aggregation", self.aggregation, AGGREGATIONS)
         if self.lambda_lse <= 0:
             raise ValueError(f"lambda_lse must be above 0 (it is a divisor), got {self.lambda_lse}")
 

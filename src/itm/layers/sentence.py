@@ -20,6 +20,7 @@ from itm.layers.functional import (
     masked_softmax,
 )
 from itm.layers.text import BertText, GRUText, TextEncoder
+from itm.utils.checks import check_choice
 
 
 class SentenceVectors(TextEncoder):
@@ -221,8 +222,7 @@ def sentence_encoder(
         return SentenceVectors(sentence_dim)
     if name == "bert":
         return BertSentence(sentence_dim or 1024, **options)
-    if name not in ("mean", "attend", "gru"):
-        raise ValueError(f"text must be vectors, mean, attend, gru or bert, got {name!r}")
+    check_choice("text", name, ("vectors", "mean", "attend", "gru", "bert"))
     if vocab_size is None:
         raise ValueError(f"text={name} needs vocab_size, the number of words")
     if name == "gru":

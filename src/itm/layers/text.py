@@ -153,10 +153,10 @@ class GRUText(TextEncoder):
 
 
 def transformer_mask(mask: Tensor) -> Tensor:
-    """Turn a mask (C, L) of real tokens into one that a transformer reads without waiting.
+    """Turn a mask (C, L) of real tokens into a form that transformers reads without waiting.
 
-    transformers asks whether a (C, L) mask is all True, which waits for a device. From version 5 on
-    it takes a (C, 1, 1, L) mask of values to add to the attention as it is.
+    transformers checks whether a (C, L) mask is all True, which waits for the device. From version
+    5 on it also accepts values to add to the attention, (C, 1, 1, L), and does not check them.
     """
     if mask.device.type == "cpu" or int(version("transformers").partition(".")[0]) < 5:
         return mask.long()
@@ -197,7 +197,7 @@ class BertText(TextEncoder):
         dropout: float = 0.0,
     ):
         super().__init__()
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoConfig, AutoModel  # late, for start-up time
 
         if config is not None:
             options = {key: value for key, value in config.items() if key not in CODE}

@@ -17,6 +17,7 @@ from itm.layers.text import as_text_encoder
 from itm.losses.base import Loss, as_loss
 from itm.matcher.waiting import build, check_built
 from itm.text.vocabulary import BertVocabulary, Tokens
+from itm.training.lightning_private import attached_trainer
 from itm.training.progress import say
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def compare_data(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
 
 def _training_data(matcher: Matcher) -> RegionDataModule | None:
     """Return the data module of a running training, if it is one of this library."""
-    trainer = None if matcher._trainer is None else matcher.trainer
+    trainer = attached_trainer(matcher)
     data = getattr(trainer, "datamodule", None)
     is_training = trainer is not None and trainer.state.fn == TrainerFn.FITTING
     return data if is_training and isinstance(data, RegionDataModule) else None

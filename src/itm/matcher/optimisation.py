@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from itm.losses.base import LossFunction, as_loss
+from itm.training.lightning_private import attached_trainer
 from itm.training.optim import Schedule
 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]  # parameter groups -> optimiser
@@ -47,8 +48,7 @@ def configure_optimizers(matcher: Optimised) -> Any:
     if made is None:
         return optimizer
     schedule = made if isinstance(made, Schedule) else Schedule(made)
-    # `matcher.trainer` raises if there is none.
-    return [optimizer], [schedule.configure(optimizer, getattr(matcher, "_trainer", None))]
+    return [optimizer], [schedule.configure(optimizer, attached_trainer(matcher))]
 
 
 def learning_rate(matcher: Optimised) -> float:

@@ -15,8 +15,8 @@ from itm.matcher.gather import gather_chunks
 from itm.matcher.inputs import check_images
 from itm.matcher.protocol import MatcherLike
 from itm.matcher.scoring import score_encoded
-from itm.metrics.collected import RetrievalMetrics
 from itm.metrics.ranking import Ranks
+from itm.metrics.torchmetric import RetrievalMetrics
 from itm.training.lightning_private import report_once
 from itm.training.progress import say, scoring
 from itm.utils.distributed import gather_rows

@@ -16,12 +16,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ranking": ["ranks", "streamed_ranks", "topk"],
         "rerank": ["Reranked", "evaluate_reranked", "reranked"],
         "retrieval": ["evaluate", "evaluate_queries", "evaluate_vectors", "recall", "summary"],
-        "collected": ["RetrievalMetrics"],
+        "torchmetric": ["RetrievalMetrics"],
     },
 )
 
 if TYPE_CHECKING:
-    from itm.metrics.collected import RetrievalMetrics as RetrievalMetrics
     from itm.metrics.protocols import PROTOCOLS as PROTOCOLS
     from itm.metrics.protocols import Protocol as Protocol
     from itm.metrics.ranking import ranks as ranks
@@ -35,3 +34,4 @@ if TYPE_CHECKING:
     from itm.metrics.retrieval import evaluate_vectors as evaluate_vectors
     from itm.metrics.retrieval import recall as recall
     from itm.metrics.retrieval import summary as summary
+    from itm.metrics.torchmetric import RetrievalMetrics as RetrievalMetrics

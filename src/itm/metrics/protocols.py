@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from itm.utils.checks import check_choice
+
 
 class Protocol(NamedTuple):
     """The split size and the folds that a metric is measured on.
@@ -40,8 +42,7 @@ def find_protocol(protocol: str | Protocol) -> Protocol:
     """
     if isinstance(protocol, Protocol):
         return protocol
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
+    check_choice("protocol", protocol, PROTOCOLS)
     return PROTOCOLS[protocol]
 
 

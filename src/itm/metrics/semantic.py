@@ -17,6 +17,7 @@ from scipy.sparse import coo_array
 
 from itm.metrics.protocols import Rows
 from itm.metrics.ranking import KS, caption_rows, expand, topk
+from itm.utils.checks import check_choice
 
 
 class _Lists(NamedTuple):
@@ -215,8 +216,7 @@ def semantic_recall(
     Raises:
         ValueError: the kind is unknown.
     """
-    if kind not in ("recall", "any", "soft"):
-        raise ValueError(f"kind must be 'recall', 'any' or 'soft', got {kind!r}")
+    check_choice("kind", kind, ("recall", "any", "soft"))
     lists = _lists(scores, relevance, caption_image, max(ks))
     targets = related_images(relevance, caption_image, related, depth, include_own)
     return _semantic_recall(lists, targets, ks, include_own, kind)
@@ -271,8 +271,7 @@ def ndcg(
     Raises:
         ValueError: the gain is unknown.
     """
-    if gain not in ("linear", "exponential"):
-        raise ValueError(f"gain must be 'linear' or 'exponential', got {gain!r}")
+    check_choice("gain", gain, ("linear", "exponential"))
     return _ndcg(_lists(scores, relevance, caption_image, max(ks)), ks, gain)
 
 

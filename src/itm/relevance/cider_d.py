@@ -26,7 +26,7 @@ from itm.metrics.ranking import expand, topk
 from itm.relevance.index_file import read_arrays, source_of, write_arrays
 from itm.relevance.ngrams import (
     DocumentFrequencies,
-    Tokens,
+    SplitWords,
     clipped_features,
     count_ngrams,
     inverse_document_frequency,
@@ -40,7 +40,7 @@ def cider(
     captions: Sequence[str],
     references: Sequence[Sequence[str]],
     df: Sequence[Sequence[str]] | DocumentFrequencies | None = None,
-    tokens: Tokens = whitespace_tokens,
+    tokens: SplitWords = whitespace_tokens,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Compute the CIDEr-D of every caption against the references of every image.
@@ -102,7 +102,7 @@ class CiderIndex:
         caption_image: ArrayLike,
         images: int | None = None,
         df: Sequence[Sequence[str]] | DocumentFrequencies | None = None,
-        tokens: Tokens = whitespace_tokens,
+        tokens: SplitWords = whitespace_tokens,
         dtype: DTypeLike = np.float32,
     ):
         image = np.asarray(caption_image, np.int64)
@@ -270,7 +270,7 @@ class CiderIndex:
         path: str | Path,
         captions: Sequence[str] | None = None,
         caption_image: ArrayLike | None = None,
-        tokens: Tokens = whitespace_tokens,
+        tokens: SplitWords = whitespace_tokens,
     ) -> "CiderIndex":
         """Read an index that `save` wrote.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from itm.relevance.ngrams import Tokens, whitespace_tokens
+from itm.relevance.ngrams import SplitWords, whitespace_tokens
 from itm.text.made_from import hash_captions
 from itm.utils.archive import read_npz
 from itm.utils.files import replacing
@@ -25,7 +25,7 @@ KINDS = {
 
 
 def source_of(
-    captions: Sequence[str], image: np.ndarray | None, tokens: Tokens, other_df: bool = False
+    captions: Sequence[str], image: np.ndarray | None, tokens: SplitWords, other_df: bool = False
 ) -> str:
     """Identify captions, their images and words; `other_df`: with other document frequencies."""
     found = hash_captions(captions, image)

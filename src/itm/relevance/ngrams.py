@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
-Tokens = Callable[[str], list[str]]
+SplitWords = Callable[[str], list[str]]
 
 ORDERS = 4  # n-grams of one to four words
 PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
@@ -98,7 +98,7 @@ def inverse_document_frequency(frequency: np.ndarray, documents: int) -> np.ndar
     return idf
 
 
-def count_ngrams(captions: Sequence[str], tokens: Tokens) -> NGrams:
+def count_ngrams(captions: Sequence[str], tokens: SplitWords) -> NGrams:
     """Count the n-grams of up to four words.
 
     Each n-gram is identified by the pair (number of its first n-1 words, number of its last word),
@@ -149,7 +149,7 @@ def count_ngrams(captions: Sequence[str], tokens: Tokens) -> NGrams:
 
 
 def document_frequencies(
-    references: Sequence[Sequence[str]], tokens: Tokens = whitespace_tokens
+    references: Sequence[Sequence[str]], tokens: SplitWords = whitespace_tokens
 ) -> DocumentFrequencies:
     """Count in how many images each n-gram of up to four words occurs, a table for `df`."""
     counts: Counter[tuple[str, ...]] = Counter()

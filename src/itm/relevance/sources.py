@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from itm.relevance.cider_d import cider
-from itm.relevance.ngrams import Tokens, whitespace_tokens
+from itm.relevance.ngrams import SplitWords, whitespace_tokens
 
 BLOCK = 1024  # captions checked at once
 
@@ -18,7 +18,7 @@ def relevance(
     source: str | Path | np.ndarray,
     captions: Sequence[str],
     references: Sequence[Sequence[str]],
-    tokens: Tokens = whitespace_tokens,
+    tokens: SplitWords = whitespace_tokens,
 ) -> np.ndarray:
     """Get a relevance matrix by name, from a file, or as given.
 

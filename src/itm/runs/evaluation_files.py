@@ -1,14 +1,16 @@
-"""Write the files of `python -m itm.evaluate`: its record, ranks, queries, matrices."""
+"""Evaluate score matrices, and write the files of `python -m itm.evaluate`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from itm.data.layout import Split
+from itm.metrics.all_metrics import evaluate_all
+from itm.metrics.eccv import Tables
 from itm.metrics.protocols import PROTOCOLS
 from itm.metrics.ranking import Ranks
 from itm.metrics.retrieval import ranks as rank_queries
@@ -32,6 +34,21 @@ class Evaluated(NamedTuple):
     ranks: Ranks
 
 
+def evaluate_rows(
+    matrices: Mapping[str, np.ndarray],
+    owner: np.ndarray,
+    protocol: str,
+    relevance: np.ndarray | None = None,
+    tables: Tables | None = None,
+    codes: np.ndarray | None = None,
+) -> dict[str, Evaluated]:
+    """Evaluate every matrix; see `itm.metrics.all_metrics.evaluate_all` for the arguments."""
+    judged = (owner, protocol, relevance, tables, codes)
+    return {
+        name: Evaluated(scores, *evaluate_all(scores, *judged)) for name, scores in matrices.items()
+    }
+
+
 def write_evaluation(
     folder: Path,
     facts: dict[str, Any],
@@ -40,8 +57,9 @@ def write_evaluation(
     split: Split,
     save_ranks: bool = True,
     save_similarity: bool = False,
+    described: Mapping[int, Sequence[str]] | None = None,
 ) -> None:
-    """Write report.json and, if asked for, ranks, queries and matrices.
+    """Write report.json and, if asked for, ranks, queries, matrices and sentences.
 
     Args:
         folder: empty folder to write into.
@@ -51,6 +69,8 @@ def write_evaluation(
         split: N images, M captions; a matrix of another split gets no queries_*.csv.
         save_ranks: write ranks_0.npz, ... and queries_0.csv, ...
         save_similarity: write similarity_0.npy, ...
+        described: number of a row -> the sentences that its matcher generated, one per image, for
+            described_0.txt, ...
     """
     write_json(
         folder / "report.json", {**facts, "results": {k: x.metrics for k, x in rows.items()}}
@@ -62,6 +82,8 @@ def write_evaluation(
             write_text(folder / f"queries_{i}.csv", table)
     if save_similarity:
         write_matrices(folder, [row.scores for row in rows.values()])
+    for i, sentences in (described or {}).items():
+        write_text(folder / f"described_{i}.txt", "\n".join(sentences) + "\n")
 
 
 def whole_ranks(row: Evaluated, owner: np.ndarray, protocol: str) -> Ranks:

@@ -17,9 +17,9 @@ from uuid import uuid4
 
 import numpy as np
 
-from itm.scenes.draw import draw_scenes
 from itm.scenes.language import captions
 from itm.scenes.regions import detect
+from itm.scenes.sample import draw_scenes
 from itm.scenes.world import Scene
 
 # part of every folder's name; increase it with every change of the written data

@@ -22,7 +22,7 @@ from itm.scenes.words import (
 from itm.scenes.world import Box, Scene, Thing, union
 
 
-class Phrase(NamedTuple):
+class NounPhrase(NamedTuple):
     """Words of a caption and the boxes of the things they refer to."""
 
     text: str
@@ -33,12 +33,12 @@ class Phrase(NamedTuple):
 class Mention(NamedTuple):
     """A phrase and its position: words[start:stop] of the caption split at spaces."""
 
-    phrase: Phrase
+    phrase: NounPhrase
     start: int
     stop: int
 
 
-Piece = str | Phrase
+Piece = str | NounPhrase
 Things = list[Thing]
 
 
@@ -113,7 +113,7 @@ def _gist(rng: Random, scene: Scene) -> list[Piece]:
         members = [t for t in scene.things if t.kind == kind]
         if members:
             words = KINDS[kind][min(len(members), 3) - 1]
-            kinds.append([Phrase(rng.choice(words), kind, [t.box for t in members])])
+            kinds.append([NounPhrase(rng.choice(words), kind, [t.box for t in members])])
     where, when = _where(rng, scene, scene.things), _when(rng, scene)
     day = [rng.choice(TIMES[scene.light]), *_where(rng, scene, ())]
     if not kinds:
@@ -177,17 +177,17 @@ def _name(rng: Random, group: Things, detail: float, exact: bool = False) -> lis
     words = " ".join([*adjectives, garment])
     worn = words if count > 1 else _article(words)
     verb = rng.choice(("in", "in", "wearing"))
-    return [person, verb, Phrase(worn, "clothing", [t.clothes for t in group])]
+    return [person, verb, NounPhrase(worn, "clothing", [t.clothes for t in group])]
 
 
-def _phrase(rng: Random, words: list[str], kind: str, boxes: list[Box], exact: bool) -> Phrase:
+def _phrase(rng: Random, words: list[str], kind: str, boxes: list[Box], exact: bool) -> NounPhrase:
     """Build a phrase of words with an article or a number in front."""
     text, count = " ".join(words), len(boxes)
     if count == 1:
         text = f"one {text}" if exact and rng.random() < 0.4 else _article(text)
-        return Phrase(text, kind, boxes)
+        return NounPhrase(text, kind, boxes)
     numbers = NUMBERS[count][: 1 if exact else None]
-    return Phrase(f"{rng.choice(numbers)} {text}", kind, boxes)
+    return NounPhrase(f"{rng.choice(numbers)} {text}", kind, boxes)
 
 
 def _article(text: str) -> str:
@@ -199,11 +199,11 @@ def _where(rng: Random, scene: Scene, things: Sequence[Thing]) -> list[Piece]:
     zones = {thing.zone for thing in things}
     zone = zones.pop() if len(zones) == 1 else "mixed"
     if zone == "air" and rng.random() < 0.5:
-        return ["in", Phrase("the sky", "scene", [scene.backdrop["air"]])]
+        return ["in", NounPhrase("the sky", "scene", [scene.backdrop["air"]])]
     places = PLACES[scene.setting]
     before, place, part = rng.choice(places.get(zone, places["land"]))
     before = rng.choice(("above", "over")) if zone == "air" else before
-    return [before, Phrase(place, "scene", [scene.backdrop[part]])]
+    return [before, NounPhrase(place, "scene", [scene.backdrop[part]])]
 
 
 def _when(rng: Random, scene: Scene) -> list[Piece]:
@@ -246,10 +246,10 @@ def _sentence(pieces: list[Piece]) -> tuple[str, list[Mention]]:
     words: list[str] = []
     mentions: list[Mention] = []
     for piece in pieces:
-        text = piece.text if isinstance(piece, Phrase) else piece
+        text = piece.text if isinstance(piece, NounPhrase) else piece
         start = len(words)
         words += text.split()
-        if isinstance(piece, Phrase):
+        if isinstance(piece, NounPhrase):
             mentions.append(Mention(piece, start, len(words)))
     words[0] = words[0].capitalize()
     spoken = [

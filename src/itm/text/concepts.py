@@ -29,7 +29,7 @@ from itm.text.word_vectors import word_vectors
 from itm.utils.checks import check_choice
 from itm.utils.files import write_text
 from itm.utils.manifest import sealed
-from itm.utils.packed_arrays import pack, unpack
+from itm.utils.packed_arrays import from_text, to_text
 from itm.utils.readers import reader
 
 
@@ -159,7 +159,7 @@ class Concepts:
     def state(self) -> dict[str, Any]:
         """Return the content as data for JSON, which `from_state` reads back."""
         arrays = {"counts": self.counts, "adjacency": self.adjacency, "vectors": self.vectors}
-        packed = {name: pack(x) for name, x in arrays.items() if x is not None}
+        packed = {name: to_text(x) for name, x in arrays.items() if x is not None}
         plain: dict[str, Any] = {"words": self.words, "groups": self.groups}
         if self.tokenizer != "treebank":
             plain["tokenizer"] = self.tokenizer
@@ -169,7 +169,7 @@ class Concepts:
     def from_state(cls, state: dict[str, Any]) -> "Concepts":
         """Rebuild from `state()`."""
         arrays = ("counts", "adjacency", "vectors")
-        options: dict[str, Any] = {k: unpack(v) if k in arrays else v for k, v in state.items()}
+        options: dict[str, Any] = {k: from_text(v) if k in arrays else v for k, v in state.items()}
         return cls(**options)
 
     def save(self, path: str | Path, captions_hash: str | None = None) -> None:

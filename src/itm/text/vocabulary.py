@@ -247,8 +247,5 @@ def vocabulary_from(state: dict[str, Any]) -> Vocabulary | BertVocabulary:
     """
     state = dict(state)
     kind = state.pop("kind", None)
-    if kind == "words":
-        return Vocabulary(**state)
-    if kind == "bert":
-        return BertVocabulary(**state)
-    raise ValueError(f"the kind of vocabulary must be 'words' or 'bert', got {kind!r}")
+    check_choice("the kind of vocabulary", kind, ("words", "bert"))
+    return Vocabulary(**state) if kind == "words" else BertVocabulary(**state)

@@ -18,6 +18,11 @@ from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 # Where training stands --------------------------------------------------------------------------
 
 
+def attached_trainer(module: object) -> Trainer | None:
+    """Return the trainer of a LightningModule, or None; `module.trainer` would raise instead."""
+    return getattr(module, "_trainer", None)
+
+
 def accumulates(trainer: Trainer) -> bool:
     """Whether the gradients of this batch wait for further batches before the optimiser steps.
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from itm.utils.checks import check_choice
+
 LENGTHS = ("total", "total_steps", "total_iters", "T_max")  # None = the whole training
 
 
@@ -28,8 +30,8 @@ class Schedule:
     def __init__(
         self, make: Callable[..., Any], interval: str | None = None, monitor: str = "val/rsum"
     ):
-        if interval not in (None, "epoch", "step"):
-            raise ValueError(f"scheduler.interval must be 'epoch' or 'step', got {interval!r}")
+        if interval is not None:
+            check_choice("scheduler.interval", interval, ("epoch", "step"))
         self.make = make
         self.interval = interval
         self.monitor = monitor

@@ -25,7 +25,7 @@ KINDS = {  # first bytes -> what the file is, and what to do
     b"\xfe\xff": "text in UTF-16: convert it with iconv -f utf-16 -t utf-8",
 }
 TORCH = (b"PK\x03\x04", b"\x80", b"")  # beginnings of files of PyTorch; b"" = any zero bytes
-NULS = 0.2  # the share of zero bytes above which a text is taken for UTF-16 without a mark
+NULS = 0.2  # with a larger share of zero bytes, text is taken for UTF-16 without a byte order mark
 
 
 def describe_content(data: bytes, expected: Collection[bytes] = ()) -> str | None:
@@ -33,7 +33,7 @@ def describe_content(data: bytes, expected: Collection[bytes] = ()) -> str | Non
 
     Args:
         data: the first bytes, or all.
-        expected: keys of `KINDS` that are right here; b"" = zero bytes are.
+        expected: keys of `KINDS` to accept; b"" accepts zero bytes.
     """
     for start, kind in KINDS.items():
         if data.startswith(start):

@@ -1,4 +1,4 @@
-"""Where tensors live."""
+"""Choose devices, precision, and how much to compute at once."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def precision_context(
     Args:
         device: where the products are computed.
         precision: "32-true", "bf16-mixed" or "16-mixed", as Lightning names them; None = that of
-            the surrounding autocast, without one float32.
+            the surrounding autocast, or float32 outside of one.
 
     Raises:
         ValueError: the precision is unknown.
     """
     if precision is None:
         return nullcontext()
-    check_choice("precision", precision, tuple(PRECISIONS))
+    check_choice("precision", precision, PRECISIONS)
     dtype = PRECISIONS[precision]
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
 def find_device(name: str) -> str:
-    """Replace "auto" by the GPU where there is one, else by the CPU.
+    """Replace "auto" by "cuda" if there is a GPU, else by "cpu".
 
     Raises:
         ValueError: a GPU is asked for, but torch sees none.
@@ -43,7 +43,7 @@ def find_device(name: str) -> str:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Return the free bytes of a GPU, or None for a device that does not tell."""
+    """Return the free bytes of a GPU, or None for other devices."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 

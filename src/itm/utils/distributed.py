@@ -1,4 +1,4 @@
-"""Work in several processes: number of this process, rows gathered with their gradients."""
+"""Work in several processes: find the rank, print once, gather rows with their gradients."""
 
 from collections.abc import Callable
 from typing import Any

@@ -8,8 +8,8 @@ import re
 def first_line(error: BaseException) -> str:
     """Return the first line of an error; of a `KeyError`, which is a bare name, with its class.
 
-    torch's refusals are shortened to the class or function that the pickle asks for, since torch
-    also advises to run the file's code after all.
+    A refusal by torch is shortened to the class or function that the pickle asks for, because
+    torch's advice is to run the code of the file.
     """
     text = repr(error) if isinstance(error, KeyError) else str(error).strip() or repr(error)
     refused = re.search(r"[Uu]nsupported (?:(?:global: )?GLOBAL \S+|operand \d+|class \S+)", text)

@@ -1,6 +1,7 @@
-"""Write a file at once: after a crash there is the whole old file or the whole new one.
+"""Write files atomically: after a crash, either the old or the new file is there, complete.
 
-All files of the library are written here, results of several files by `itm.utils.folders`.
+The whole library writes its files by this module, and results of several files by
+`itm.utils.folders`.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-UNFINISHED = r"\.\d+-[0-9a-f]{8}\.unfinished"  # ends the names of files and folders in the making
+UNFINISHED = r"\.\d+-[0-9a-f]{8}\.unfinished"  # ends the names of files being written
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Write a file beside `path` and rename it when it is complete and on disk.
 
-    Several processes may write the same file: each writes a file with a name of its own, and the
-    last one to finish wins. A kill leaves `path` as it was; the next write removes the unfinished
+    Several processes may write the same file: each uses a different temporary name, and the last
+    one to finish wins. A kill leaves `path` as it was; the next write removes the unfinished
     file. An error leaves nothing behind.
 
     Raises:
@@ -59,7 +60,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def unfinished_beside(path: str | Path) -> Iterator[Path]:
-    """Give a name beside `path`; the file written there takes the place of `path` at the end.
+    """Yield a name beside `path`; the file written there replaces `path` at the end.
 
     For libraries that open files by name; use `replacing` for everything else.
 
@@ -170,7 +171,7 @@ def _locked_file(path: Path) -> BinaryIO:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove unfinished files of `path` whose processes ended: nobody holds their locks."""
+    """Remove unfinished files of `path` that no process locks: their writers have ended."""
     if fcntl is None:
         return
     for file in unfinished_files(path):

@@ -21,7 +21,7 @@ ATTEMPTS = 20  # to read a folder that others replace meanwhile
 def replacing_folder(
     folder: str | Path, last: str, names: Iterable[str], own: Callable[[Path], bool]
 ) -> Iterator[Path]:
-    """Give a new folder to write into; it takes the place of `folder` when the block ends.
+    """Yield a new folder to write into; it replaces `folder` when the block ends.
 
     An error or a kill in the block changes nothing; see `put` for the last step.
 
@@ -54,7 +54,7 @@ def locked(folder: Path) -> Iterator[None]:
     empty is removed as well.
 
     Raises:
-        BlockingIOError: another process has it.
+        BlockingIOError: another process has locked it.
         OSError: it cannot be made.
     """
     made = not folder.exists()
@@ -73,7 +73,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def put(scratch: Path, folder: Path, last: str, names: Iterable[str]) -> None:
-    """Let a complete new folder take the place of a locked one, which then may be at `scratch`.
+    """Replace a locked folder by a complete new one; the old one may end up at `scratch`.
 
     The two folders change places in one step. Files are instead moved one by one, with the manifest
     removed first and written last, if the folder also holds other files, if it is the current
@@ -101,7 +101,7 @@ def put(scratch: Path, folder: Path, last: str, names: Iterable[str]) -> None:
 
 @contextmanager
 def scratch_beside(folder: Path) -> Iterator[Path]:
-    """Give an empty folder whose files can be renamed to a locked one; it is removed at the end."""
+    """Yield an empty folder on the same disk as a locked one; it is removed at the end."""
     scratch = unfinished_name(beside(folder))
     scratch.mkdir()
     try:
@@ -111,7 +111,7 @@ def scratch_beside(folder: Path) -> Iterator[Path]:
 
 
 def beside(folder: Path) -> Path:
-    """Return the path whose neighbours can be renamed to `folder`; in it if it is a mount point."""
+    """Return a path whose neighbours can be renamed to `folder`; inside it for a mount point."""
     same_disk = folder.parent.stat().st_dev == folder.stat().st_dev
     return folder if same_disk and os.access(folder.parent, os.W_OK) else folder / folder.name
 
@@ -125,7 +125,7 @@ def discard(path: Path, folder: Path) -> None:
 
 
 def mark(last: str) -> str:
-    """Name the copy of a manifest that tells whose files these are until the move is complete."""
+    """Name the copy of a manifest that marks the owner of the files while they are moved."""
     return f".{last}.unfinished"
 
 

@@ -11,15 +11,15 @@ from itm.utils.archive import read_npy
 LARGEST = 2**30  # bytes of an array; 16,000 concepts have so many counts
 
 
-def pack(array: np.ndarray) -> str:
+def to_text(array: np.ndarray) -> str:
     """Write an array as a short string: .npy bytes, compressed, in base64."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return base64.b64encode(zlib.compress(buffer.getvalue(), 9)).decode("ascii")
 
 
-def unpack(text: str) -> np.ndarray:
-    """Read the array that `pack` wrote.
+def from_text(text: str) -> np.ndarray:
+    """Read the array that `to_text` wrote.
 
     Raises:
         ValueError: the text is damaged, or claims more than `LARGEST` bytes.

@@ -1,4 +1,4 @@
-"""What a pickle may hold beside plain data: arrays and instances of a few named classes.
+"""Define what a pickle may hold besides plain data: arrays and instances of named classes.
 
 Classes and functions of this module stand for those that a pickle names; the originals are never
 called. An array is rebuilt from the text of its type, its shape and its bytes.
@@ -27,7 +27,7 @@ class Name(NamedTuple):
 
 
 class Later:
-    """A value that is complete only after the whole pickle was read."""
+    """A value that is complete only once the whole pickle has been read."""
 
     def value(self) -> Any:
         """Return the value.

@@ -1,4 +1,4 @@
-"""Turn whatever a damaged file makes other libraries raise into one kind of error.
+"""Turn the errors that other libraries raise on damaged files into `ValueError` or `OSError`.
 
 Every reader of the library raises `OSError` if a file cannot be opened, and `ValueError` if its
 content is wrong; both name the file.
@@ -19,7 +19,7 @@ from itm.utils.errors import first_line
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Never the fault of a file. A missing package is told by the name of the extra that brings it.
+# Never the fault of a file; a missing package is reported with the extra that installs it.
 PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit, ImportError)
 
 

@@ -1,8 +1,8 @@
-"""Files of `torch.save`, zip or legacy format, read without torch's unpickler.
+"""Read files of `torch.save`, in zip or legacy format, without torch's unpickler.
 
 A file is a pickle of tensors that refer to storages, and the bytes of the storages: members of a
 zip archive, or one after the other behind the pickle (PyTorch before 1.6). The pickle is read by
-`itm.utils.safe_pickle`; sizes, strides and offsets are checked against the bytes that are there.
+`itm.utils.safe_pickle`; sizes, strides and offsets are checked against the bytes of the file.
 """
 
 from __future__ import annotations

@@ -36,13 +36,13 @@ class _File:
         return line
 
 
-# The base is the unpickler that Python has in Python: the one in C reserves memory for sizes that a
-# pickle only claims. Its private name has been the same since Python 3.0.
+# The base is the unpickler written in Python: the one in C reserves memory for sizes that a pickle
+# only claims. Its private name has been the same since Python 3.0.
 _Base: Any = pickle._Unpickler
 
 
 class Unpickler(_Base):  # type: ignore[misc]
-    """Reads one pickle from a file; `load` returns its content.
+    """Read one pickle from a file; `load` returns its content.
 
     Args:
         file: open for reading, at the pickle's first byte; left behind its last one.
@@ -113,7 +113,7 @@ class Unpickler(_Base):  # type: ignore[misc]
         self.stack[-1] = self._call(self.stack[-1], arguments)
 
     def _obj(self) -> None:
-        """Class and arguments behind a mark, as Python 2 pickles classes of the old style."""
+        """Call a class with the arguments after a mark: Python 2 pickles old-style classes so."""
         function, *arguments = self.pop_mark()
         self.append(self._call(function, tuple(arguments)))
 
@@ -173,7 +173,7 @@ class Unpickler(_Base):  # type: ignore[misc]
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
     def _frame(self) -> None:
-        """Frames only tell how much to read ahead."""
+        """Skip the size of a frame, which only tells how much to read ahead."""
         self.read(8)
 
     def _refuse(self) -> None:

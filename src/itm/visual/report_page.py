@@ -1,10 +1,79 @@
-"""Make the page of `python -m itm.report`, with embedded plots."""
+"""Write the report of `python -m itm.report`: the page with embedded plots, and its tables."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from itm.runs.report import Section
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+
+from itm.runs.groups import Groups, group_seeds
+from itm.runs.history import Run, Unfinished
+from itm.runs.report import Section, costs, differences, every_run, results, unfinished_runs
+from itm.runs.report_files import format_results, markdown
+from itm.utils.files import write_text
 from itm.visual.html import Table, render
 from itm.visual.thumbnails import thumbnail
+
+ENDINGS = {"csv": "csv", "latex": "tex", "json": "json"}
+
+# Groups, the best groups, the option on the horizontal axis, folder, suffix -> sections.
+Draw = Callable[[Groups, Groups, str, Path, str], Sequence[Section]]
+
+
+def write_report(
+    folder: Path,
+    title: str,
+    runs: Sequence[Run],
+    unfinished: Sequence[Unfinished] = (),
+    against: str = "loss.margin",
+    most: int = 10,
+    samples: int = 2000,
+    draw: Draw | None = None,
+) -> dict[str, Groups]:
+    """Write report.html, report.md, the results as tables, and the plots.
+
+    Args:
+        folder: empty folder to write into.
+        title: title of the page.
+        runs: runs with results.
+        unfinished: runs without.
+        against: option on the horizontal axis of a plot.
+        most: number of groups in tables of differences and in plots.
+        samples: number of bootstrap samples.
+        draw: `itm.visual.report_figures.report_figures`; None = no plots.
+
+    Returns:
+        Test split -> its runs in groups that differ only in the seed.
+
+    Raises:
+        ValueError: no run has the option `against`.
+    """
+    # The default is accepted even if no loss has a margin.
+    known = {"loss.margin", *(setting for run in runs for setting in run.settings)}
+    if against not in known:
+        raise ValueError(
+            f"against={against} is not an option of these runs: give one of "
+            f"{', '.join(sorted(known))}"
+        )
+    tests: dict[str, Groups] = {
+        test: group_seeds([run for run in runs if run.test == test])
+        for test in dict.fromkeys(run.test for run in runs)
+    }
+    sections: list[Section] = []
+    for number, (test, groups) in enumerate(tests.items()):
+        best = dict(islice(groups.items(), most))
+        tables = [results(groups, test, samples), differences(best, samples), costs(groups)]
+        sections += [table for table in tables if table is not None and table.rows]
+        if draw is not None:
+            sections += draw(groups, best, against, folder, f"_{number}" if number else "")
+    sections.append(every_run(runs))
+    if unfinished:
+        sections.append(unfinished_runs(unfinished))
+    write_text(folder / "report.md", markdown(title, sections))
+    write_text(folder / "report.html", report_page(title, sections))
+    for kind, ending in ENDINGS.items():
+        write_text(folder / f"results.{ending}", format_results(tests, kind))
+    return tests
 
 
 def report_page(title: str, sections: Sequence[Section]) -> str:

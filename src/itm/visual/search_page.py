@@ -10,11 +10,11 @@ from itm.visual.html import Table, render
 from itm.visual.thumbnails import thumbnail_of
 
 Hits = Sequence[tuple[Any, float]]  # an image's id or a caption, and its score; best first
-Captions = Mapping[str, Sequence[str]]  # id of each image -> its own captions
+OwnCaptions = Mapping[str, Sequence[str]]  # id of each image -> its own captions
 
 
 def search_page(
-    answers: Sequence[tuple[str, str, Hits]], captions: Captions, pictures: Pictures, about: str
+    answers: Sequence[tuple[str, str, Hits]], captions: OwnCaptions, pictures: Pictures, about: str
 ) -> str:
     """Make the page with the answers to some queries.
 
@@ -33,7 +33,7 @@ def search_page(
     return render("search.html", {"title": "Search", "about": about, "answers": sections})
 
 
-def _of_images(query: str, hits: Hits, captions: Captions, pictures: Pictures) -> dict[str, Any]:
+def _of_images(query: str, hits: Hits, captions: OwnCaptions, pictures: Pictures) -> dict[str, Any]:
     """Make one card per image, and mark the images that the sentence was written for."""
     cards = [
         {
@@ -47,7 +47,9 @@ def _of_images(query: str, hits: Hits, captions: Captions, pictures: Pictures) -
     return {"title": query, "images": cards, "captions": None, "picture": None}
 
 
-def _of_captions(query: str, hits: Hits, captions: Captions, pictures: Pictures) -> dict[str, Any]:
+def _of_captions(
+    query: str, hits: Hits, captions: OwnCaptions, pictures: Pictures
+) -> dict[str, Any]:
     """Show the picture of the image, and one row per caption."""
     rows = [
         (place, item, f"{score:.4f}", "its own" if item in captions[query] else "")

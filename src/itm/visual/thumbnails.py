@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from itm.data.pictures import FORMATS, Pictures
-from itm.utils.pictures import open_regular, read_picture
+from itm.utils.picture_files import open_regular, read_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image

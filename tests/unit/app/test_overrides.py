@@ -63,7 +63,10 @@ def test_a_file_that_is_no_checkpoint_and_an_empty_caption(capsys, monkeypatch, 
     ("option", "said"),
     [
         ("protocol=coco_5k", "5000 images and 25000 captions, but the split has 4 and 20"),
-        ("protocol=coco5k", "unknown protocol 'coco5k': choose from full"),
+        (
+            "protocol=coco5k",
+            "protocol must be 'full', 'f30k_1k', 'coco_1k' or 'coco_5k', got",
+        ),
         ("relevance=cidr", "unknown relevance 'cidr': choose cider"),
         ("batch_size=0", "batch_size=0: expected at least 1"),
         ("eccv=true", "5000 images and 25000 captions; split test of"),

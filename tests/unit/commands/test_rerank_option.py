@@ -43,7 +43,7 @@ def test_the_rows_stand_beside_the_plain_ones(folder, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("rerank=softmax", "rerank='softmax': expected one of 'inverted_softmax'"),
+        ("rerank=softmax", "rerank must be 'inverted_softmax', .* got 'softmax'"),
         ("rerank_beta=0", "rerank_beta=0 must be above 0; 20 suits cosines"),
     ],
 )

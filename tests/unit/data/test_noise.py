@@ -92,7 +92,5 @@ def test_wrong_options(folder):
         read_noise("nothing.npy", read_split(folder, "train"))
     with pytest.raises(ValueError, match="say twice which captions are noisy"):
         RegionDataModule(folder, noise_ratio=0.2, noise_file="a.npy")
-    with pytest.raises(
-        ValueError, match="data.noise_by='block': expected one of 'caption', 'image'"
-    ):
+    with pytest.raises(ValueError, match="data.noise_by must be 'caption' or 'image', got 'block'"):
         RegionDataModule(folder, noise_by="block")

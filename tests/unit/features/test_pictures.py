@@ -7,7 +7,7 @@ from PIL import Image
 
 from itm.features.pictures import find_pictures, inspect_pictures, load_pixels
 from itm.features.plan import make_plan
-from itm.utils.pictures import MOST_PIXELS, as_shown, read_picture
+from itm.utils.picture_files import MOST_PIXELS, as_shown, read_picture
 
 
 def test_pictures_are_upright_and_rgb(tmp_path):

@@ -196,7 +196,7 @@ def test_low_precision_is_computed_in_float32():
 
 
 def test_wrong_options_are_named():
-    with pytest.raises(ValueError, match="distance='wdist': expected one of 'csd', 'wasserstein'"):
+    with pytest.raises(ValueError, match="distance must be 'csd' or 'wasserstein', got 'wdist'"):
         PCMEPP(distance="wdist")
     with pytest.raises(ValueError, match="label_smoothing must be from 0 to below 0.5, got 0.7"):
         PCMEPP(label_smoothing=0.7)

@@ -556,9 +556,9 @@ def test_missing_labels():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"direction": "all"}, "direction='all': expected one of 'both', 't2i', 'i2t'"),
-        ({"raw_norm": "l3norm"}, "raw_norm must be one of .* got 'l3norm'"),
-        ({"i2t_aggregation": "mean"}, "aggregation must be one of .* got 'mean'"),
+        ({"direction": "all"}, "direction must be 'both', 't2i' or 'i2t', got 'all'"),
+        ({"raw_norm": "l3norm"}, "raw_norm must be .*'clipped_l2norm'.* got 'l3norm'"),
+        ({"i2t_aggregation": "mean"}, "aggregation must be 'LogSumExp', .* got 'mean'"),
     ],
 )
 def test_unknown_options(options, message):

@@ -447,8 +447,8 @@ def test_masking_is_the_default_and_the_leak_an_option():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"coding": "VHACoding"}, "coding='VHACoding': expected one of 'VHA', 'THA', 'VSA'"),
-        ({"pooling": "mean"}, "pooling='mean': expected one of 'LogSumExp', 'Mean'"),
+        ({"coding": "VHACoding"}, "coding must be 'VHA', 'THA'.* or 'VSA', got 'VHACoding'"),
+        ({"pooling": "mean"}, "pooling must be 'LogSumExp', 'Mean'.* got 'mean'"),
         ({"beta": 0}, "beta must be above 0"),
         ({"alpha": -1}, "alpha must be above 0"),
         ({"embed_dim": 12}, "embed_dim must be a multiple of 8, got 12"),

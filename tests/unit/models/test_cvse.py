@@ -671,9 +671,9 @@ def test_bad_input_is_explained():
     wrong = pairs.captions._replace(concepts=torch.zeros(3, 5))
     with pytest.raises(ValueError, match="must have 6 concept labels, got 5"):
         matcher.encode_captions(wrong)
-    with pytest.raises(ValueError, match="activation='relu': expected one of 'tanh', 'sigmoid'"):
+    with pytest.raises(ValueError, match="activation must be 'tanh' or 'sigmoid', got 'relu'"):
         toy(activation="relu")
-    with pytest.raises(ValueError, match="fusion='concat': expected one of 'weight_sum'"):
+    with pytest.raises(ValueError, match="fusion must be 'weight_sum' or 'multiple', got 'concat'"):
         toy(fusion="concat")
     with pytest.raises(ValueError, match="1 concepts for a matcher"):
         matcher.set_concepts(Concepts(["a"]))

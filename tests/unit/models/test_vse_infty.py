@@ -336,7 +336,7 @@ def test_an_index_finds_what_the_scores_say():
 def test_wrong_options_are_named():
     with pytest.raises(ValueError, match="probabilistic=true needs means of unit length"):
         made(probabilistic=True, no_imgnorm=True)
-    with pytest.raises(ValueError, match="measure='csdd': expected one of 'csd', 'mean'"):
+    with pytest.raises(ValueError, match="measure must be 'csd' or 'mean', got 'csdd'"):
         made(measure="csdd")
     with pytest.raises(ValueError, match="text=gru or text=bert"):
         made(text={"name": "mean"})

@@ -139,7 +139,7 @@ def test_only_cosine_ranks_by_vectors():
 
 
 def test_an_unknown_measure_is_named():
-    with pytest.raises(ValueError, match="measure='l2': expected one of 'cosine', 'order'"):
+    with pytest.raises(ValueError, match="measure must be 'cosine' or 'order', got 'l2'"):
         made(measure="l2")
 
 

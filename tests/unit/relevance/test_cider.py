@@ -131,7 +131,7 @@ def test_topk(golden):
         order = np.argsort(-matrix, axis=1, kind="stable")[:, :7]
         np.testing.assert_array_equal(items, order)
         np.testing.assert_allclose(values, np.take_along_axis(matrix, order, 1), atol=1e-12)
-    with pytest.raises(ValueError, match="per='row': expected one of 'caption', 'image'"):
+    with pytest.raises(ValueError, match="per must be 'caption' or 'image', got 'row'"):
         index.topk(3, "row")
 
 

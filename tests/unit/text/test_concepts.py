@@ -21,7 +21,7 @@ from itm.text.tokenizers import tokenize
 from itm.text.vocabulary import SPECIALS, Vocabulary
 from itm.text.word_lists import STOP_WORDS, co_occurrence
 from itm.text.word_vectors import word_vectors
-from itm.utils.packed_arrays import pack, unpack
+from itm.utils.packed_arrays import from_text, to_text
 from itm.utils.safe_pickle import read_arrays
 
 CVSE = ["f30k", "f30k_variant", "coco", "coco_to_f30k"]
@@ -261,7 +261,10 @@ def test_state_and_files_round_trip(tmp_path):
     assert loaded.state() == built.state() and np.array_equal(loaded.vectors, built.vectors)
     assert loaded.source == tagger_name(default_tagger())
     array = np.arange(12, dtype=np.int32).reshape(3, 4)
-    assert np.array_equal(unpack(pack(array)), array) and unpack(pack(array)).dtype == np.int32
+    assert (
+        np.array_equal(from_text(to_text(array)), array)
+        and from_text(to_text(array)).dtype == np.int32
+    )
 
 
 def test_word_vectors(tmp_path):
@@ -302,7 +305,7 @@ def test_wrong_concepts_say_what_is_wrong(tmp_path):
         Concepts(["a", "b", "c"], adjacency=np.zeros((2, 2)))
     with pytest.raises(ValueError, match="vectors must be .2, G., got .3, 2."):
         Concepts(["a", "b"], vectors=np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="matching='stem': expected one of 'exact', 'lemma'"):
+    with pytest.raises(ValueError, match="matching must be 'exact' or 'lemma', got 'stem'"):
         Concepts(["a"], matching="stem")
     with pytest.raises(FileNotFoundError, match="no word list"):
         Concepts.load(tmp_path / "none.json")

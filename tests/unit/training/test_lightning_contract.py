@@ -102,6 +102,14 @@ class SaveAt(Callback):
         self.edit(checkpoint)
 
 
+def test_attached_trainer(tmp_path):
+    assert private.attached_trainer(Small()) is None
+    found = []
+    recorder = Recorder(lambda trainer: found.append(trainer.lightning_module))
+    trainer = fit(tmp_path, recorder)
+    assert private.attached_trainer(found[0]) is trainer is found[0].trainer
+
+
 def test_accumulates(tmp_path):
     recorder = Recorder(private.accumulates)
     fit(tmp_path, recorder, accumulate_grad_batches=3)

@@ -147,7 +147,7 @@ def picture(folder, kind):
 
 
 def pixels(path):
-    from itm.utils.pictures import read_picture  # late: Pillow is optional
+    from itm.utils.picture_files import read_picture  # late: Pillow is optional
 
     return read_picture(path)
 

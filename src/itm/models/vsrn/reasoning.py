@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from itm.batch import Images
 from itm.layers.batch_norm import batch_norm, masked_batch_norm
 from itm.layers.functional import full, l2norm, last_state, xavier_
+from itm.utils.checks import check_choice
 
 EPS = 1e-12  # the original code divides by the plain norm
 
@@ -55,8 +56,7 @@ class RegionReasoning(nn.Module):
 
     def __init__(self, img_dim: int, dim: int, num_gcn: int, region_norm: str, final_bn: bool):
         super().__init__()
-        if region_norm not in ("none", "columns"):
-            raise ValueError(f"region_norm must be 'none' or 'columns', got {region_norm!r}")
+        check_choice("region_norm", region_norm, ("none", "columns"))
         self.region_norm = region_norm
         self.project = xavier_(nn.Linear(img_dim, dim))
         self.blocks = nn.ModuleList(GraphBlock(dim) for _ in range(num_gcn))

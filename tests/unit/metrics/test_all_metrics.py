@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from itm.metrics.combined import evaluate_all
+from itm.metrics.all_metrics import evaluate_all
 from itm.metrics.pmrp import pmrp
 from itm.metrics.retrieval import evaluate_queries
 
