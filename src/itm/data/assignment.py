@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from itm.data.names import check_twins
 from itm.data.repeated import SAMPLE, equals_previous, repeated_rows
 
 MOST = 50  # captions per image; more are taken for the captions of another split
@@ -129,7 +130,7 @@ def image_ids(ids: list[str], row: np.ndarray, rows: int, captions: int, path: P
         path: the file, for messages.
 
     Raises:
-        ValueError: another count, or an id that names two images.
+        ValueError: another count, an id that names two images, or ids that look the same.
     """
     lines = np.arange(len(ids))
     if len(ids) == captions > rows:
@@ -146,4 +147,8 @@ def image_ids(ids: list[str], row: np.ndarray, rows: int, captions: int, path: P
                 f"{path}:{line + 1}: id {ids[line]!r} names image {before} and image {image} "
                 f"(first in line {lines[before] + 1}); each image needs its own id"
             )
+    try:
+        check_twins(first)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return list(first)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itm.data.names import Names
+from itm.data.names import Names, report_lost
 from itm.utils.pictures import picture_files, read_picture
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ class Pictures:
             files = picture_files(folder, FORMATS)
             matched = Names(files).match(ids)
             self._files = {name: files[file] for name, file in matched.items()}
+            lost = [name for name in ids if name not in matched]
+            report_lost(
+                (f"images of split {split.name} without a picture", lost, len(ids)), partial=True
+            )
             if not matched:
                 raise ValueError(
                     f"none of the {len(files)} pictures in {folder} is named as an image of split "

@@ -81,6 +81,7 @@ def write_data_folder(
         print(f"{out} holds this result already")
         return out
     sentences = read_sentences(captions)
+    sentences.report()
     own, known = sentences.captions, sentences.splits
     splits = partition(list(own), lists, known, fractions, seed, partial)
     with building(out, RECORD, settings, overwrite) as folder:
@@ -162,6 +163,7 @@ def convert_features(
         stores[split].write([row], features[None], kept)
     _check(splits, stores, len(place))
     names.report()
+    lost += names.displaced
     report_lost(
         ("images of the source without captions", lost, len(lost) + len(sources)), partial=True
     )

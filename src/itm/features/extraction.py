@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-from itm.data.boxes import check_boxes
-from itm.data.names import Names
+from itm.data.boxes import check_boxes, in_pixels
+from itm.data.names import Names, report_lost
 from itm.features.backbones import Backbone
 from itm.features.pictures import PictureDataset
 from itm.features.store import Store, fit
@@ -30,8 +31,8 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         Picture -> (R, 4) float32 pixels or fractions.
 
     Raises:
-        ValueError: the file has another format, a picture has no boxes, boxes are not (R, 4),
-            `check_boxes` refuses them, or a name could mean two pictures.
+        ValueError: the file has another format, a picture has no boxes, boxes are not (R, 4)
+            numbers in one unit, `check_boxes` refuses them, or a name could mean two pictures.
     """
     path, found = Path(path).expanduser(), dict[str, np.ndarray]()
     try:
@@ -44,10 +45,7 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     matched = known.match(given)
     known.report()
     for name, picture in matched.items():
-        try:
-            boxes = np.asarray(given[name], np.float32)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise ValueError(f"{path}: {name} has boxes that are not numbers ({error})") from error
+        boxes = np.asarray(_numbers(given[name], f"{path}: {name}"), np.float32)
         if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
             raise ValueError(f"{path}: {name} has boxes {boxes.shape}, expected (regions, 4)")
         check_boxes(boxes, None, f"{path}: {name}")
@@ -55,7 +53,28 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     absent = [name for name in names if name not in found]
     if absent:
         raise ValueError(f"{path} has no boxes for {len(absent)} pictures, such as {absent[0]!r}")
+    pixels = [name for name, boxes in found.items() if in_pixels(boxes)]
+    fractions = [name for name, boxes in found.items() if boxes.any() and not in_pixels(boxes)]
+    if pixels and fractions:
+        raise ValueError(
+            f"{path}: the boxes of {pixels[0]} are in pixels, those of {fractions[0]} in "
+            "fractions; use one unit"
+        )
+    lost = [name for name in given if name not in matched]
+    report_lost(("names of the boxes without a picture", lost, len(given)), partial=True)
     return found
+
+
+def _numbers(value: Any, where: str) -> Any:
+    """Return nested lists of equal length whose values are numbers, not strings or booleans."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "iuf" or not array.size:
+            return array
+        problem = f"found {array.dtype} such as {array.ravel()[0]!r}"
+    except ValueError as error:  # lists of unequal lengths
+        problem = str(error)
+    raise ValueError(f"{where} has boxes that are not numbers: {problem}")
 
 
 def fit_boxes(
