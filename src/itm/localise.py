@@ -53,7 +53,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     check_folder(out, COMMAND, FILES, cfg.overwrite)
     matcher = load(cfg.checkpoint, model_class=cfg.model_class, device=cfg.device)
     split = find_split(cfg)
-    phrases = phrase_split(split, read_phrases(cfg.phrases, split))
+    phrases = phrase_split(split, read_phrases(cfg.phrases, split, cfg.refer_split))
     picture = None if cfg.image is None else _picture(cfg, phrases)
     vectors = None if cfg.vectors is None else read_array(Path(cfg.vectors))
     scores = region_scores(matcher, phrases, cfg.context, vectors)
