@@ -185,3 +185,32 @@ def test_negative_pixels_are_an_error(tmp_path):
     boxes(tmp_path, rows)
     with pytest.raises(ValueError, match="row 3: pixels must not be negative, found -200"):
         read_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("regions", [(), (3,)])
+def test_images_stored_in_rounds_are_an_error(tmp_path, regions):
+    """All images, then all again: their captions are not on consecutive lines."""
+    write(tmp_path)
+    rows = np.random.default_rng(0).random((6, *regions, 4), np.float32)
+    np.save(tmp_path / "train_ims.npy", np.concatenate([rows] * 5))
+    with pytest.raises(ValueError, match=r"train_ims.npy .*repeat after 6 rows"):
+        read_split(tmp_path, "train")
+    assert read_split(tmp_path, "train", 1).num_images == 30
+
+
+def test_rows_that_are_all_one_image_need_a_number(tmp_path):
+    """Few equal rows may be one image, or an extraction that failed."""
+    write(tmp_path)
+    np.save(tmp_path / "train_ims.npy", np.zeros((30, 3, 4), np.float32))
+    with pytest.raises(ValueError, match="some equal rows .*captions_per_image=1"):
+        read_split(tmp_path, "train")
+    assert read_split(tmp_path, "train", 5).num_images == 6
+
+
+def test_a_box_in_fractions_among_pixels_is_an_error(tmp_path):
+    write(tmp_path)
+    rows = inside() * 300
+    rows[2, 1] = [0, 0, 1, 1]
+    boxes(tmp_path, rows)
+    with pytest.raises(ValueError, match=r"row 2: box \[0.0, 0.0, 1.0, 1.0\] is in fractions"):
+        read_split(tmp_path, "train")
