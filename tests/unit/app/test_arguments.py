@@ -134,6 +134,13 @@ def test_another_class_replaces_the_default():
         assert rewrite_choices([plain]) == [plain]
 
 
+def test_one_plus_is_as_good_as_two():
+    """Options that files did not list once were given with +, which they may still have."""
+    given = ["+trainer.fast_dev_run=true", "+data.limit=3", "+experiment=a", "+hydra.x=1", "seed=1"]
+    assert rewrite_choices(given) == [f"+{given[0]}", f"+{given[1]}", *given[2:]]
+    assert rewrite_choices(rewrite_choices(given)) == rewrite_choices(given)
+
+
 def test_null_for_a_group():
     given = ["scheduler=null", "text=null", "sweep=null", "recipe=null"]
     assert rewrite_choices(given) == ["scheduler=none", "~recipe"]
