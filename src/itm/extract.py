@@ -81,11 +81,12 @@ def fill(
         write_plan(folder, settings, splits, captions)
     boxes = None
     if cfg.boxes is not None:
-        boxes = read_boxes(cfg.boxes, [name for names in splits.values() for name in names])
+        every = [name for names in splits.values() for name in names]
+        boxes = fit_boxes(read_boxes(cfg.boxes, every), cfg.regions)
     network = backbone(cfg.backbone, cfg.size, cfg.revision).to(find_device(cfg.device))
     sizes = (cfg.dtype, cfg.batch_size, cfg.workers)
     for split, names in splits.items():
-        own = regions if boxes is None else fit_boxes(boxes, names, cfg.regions)
+        own = regions if boxes is None else [boxes[name] for name in names]
         extract_split(folder, split, [pictures[name] for name in names], network, own, *sizes)
 
 

@@ -292,7 +292,7 @@ def test_flickr30k_from_token_file_lists_and_features(tmp_path):
     assert test_table(matcher, matcher.data)["test/rsum"] > 0
 
 
-# Tables of captions, by the names and columns of their downloads -----------------------------------
+# Tables of captions, by the names and columns of their downloads ----------------------------------
 
 
 def pairs_of(corpus):

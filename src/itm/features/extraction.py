@@ -11,11 +11,11 @@ import torch
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-from itm.data.boxes import check_boxes, in_pixels
+from itm.data.boxes import check_boxes
 from itm.data.names import Names, report_lost
 from itm.features.backbones import Backbone
 from itm.features.pictures import PictureDataset
-from itm.features.store import Store, fit
+from itm.features.store import Store, fit, report_fitted
 from itm.features.windows import coverage
 from itm.utils.contents import parse_json, read_text
 
@@ -32,7 +32,7 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: the file has another format, a picture has no boxes, boxes are not (R, 4)
-            numbers in one unit, `check_boxes` refuses them, or a name could mean two pictures.
+            numbers, `check_boxes` refuses them, or a name could mean two pictures.
     """
     path, found = Path(path).expanduser(), dict[str, np.ndarray]()
     try:
@@ -53,13 +53,6 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     absent = [name for name in names if name not in found]
     if absent:
         raise ValueError(f"{path} has no boxes for {len(absent)} pictures, such as {absent[0]!r}")
-    pixels = [name for name, boxes in found.items() if in_pixels(boxes)]
-    fractions = [name for name, boxes in found.items() if boxes.any() and not in_pixels(boxes)]
-    if pixels and fractions:
-        raise ValueError(
-            f"{path}: the boxes of {pixels[0]} are in pixels, those of {fractions[0]} in "
-            "fractions; use one unit"
-        )
     lost = [name for name in given if name not in matched]
     report_lost(("names of the boxes without a picture", lost, len(given)), partial=True)
     return found
@@ -77,12 +70,29 @@ def _numbers(value: Any, where: str) -> Any:
     raise ValueError(f"{where} has boxes that are not numbers: {problem}")
 
 
-def fit_boxes(
-    boxes: dict[str, np.ndarray], names: Sequence[str], regions: int | None = None
-) -> list[np.ndarray]:
-    """Change the boxes of pictures to one number of regions, by default that of the first."""
-    regions = regions or len(next(iter(boxes.values())))
-    return [fit(boxes[name], regions) for name in names]
+def fit_boxes(boxes: dict[str, np.ndarray], regions: int | None = None) -> dict[str, np.ndarray]:
+    """Change the boxes of all pictures to one number of regions.
+
+    Args:
+        boxes: picture -> (n, 4).
+        regions: R; None = the number of all pictures.
+
+    Returns:
+        Picture -> (R, 4).
+
+    Raises:
+        ValueError: `regions` is None, and the pictures differ in their number of boxes.
+    """
+    counts = {len(own): name for name, own in boxes.items()}
+    if regions is None and len(counts) > 1:
+        (few, one), *_, (many, other) = sorted(counts.items())
+        raise ValueError(
+            f"picture {one} has {few} boxes, picture {other} has {many}; regions={many} changes "
+            "all to one number of regions"
+        )
+    wanted = regions or next(iter(counts))
+    report_fitted([len(own) for own in boxes.values()], wanted)
+    return {name: fit(own, wanted) for name, own in boxes.items()}
 
 
 def extract_split(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from itm.data.names import check_twins
-from itm.features.tables import PICTURE, Row, has_header, read_objects, read_table
+from itm.features.cells import PICTURE
+from itm.features.tables import Row, has_header, read_objects, read_table
 from itm.utils.contents import parse_json, read_text
 from itm.utils.readers import reader
 

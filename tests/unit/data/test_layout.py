@@ -214,3 +214,25 @@ def test_a_box_in_fractions_among_pixels_is_an_error(tmp_path):
     boxes(tmp_path, rows)
     with pytest.raises(ValueError, match=r"row 2: box \[0.0, 0.0, 1.0, 1.0\] is in fractions"):
         read_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("image,caption\n" + "1.jpg,a dog\n" * 29, "begin with the names of pictures"),
+        ("image\tcaption\n" + "1\ta dog\n" * 29, "hold a TAB"),
+        ("1000092795,0,a dog\n" * 30, "begin with numbers and a delimiter"),
+        ("id;caption\n" + "7; a dog\n" * 29, "begin with numbers and a delimiter"),
+    ],
+)
+def test_a_table_with_a_header_is_no_caption_file(tmp_path, lines, message):
+    write(tmp_path)
+    (tmp_path / "train_caps.txt").write_text(lines)
+    with pytest.raises(ValueError, match=f"train_caps.txt: the lines {message}"):
+        read_split(tmp_path, "train")
+
+
+def test_captions_that_begin_with_numbers_are_sentences(tmp_path):
+    write(tmp_path)
+    (tmp_path / "train_caps.txt").write_text("2 dogs run\n3, 2, 1\n" * 15)
+    assert read_split(tmp_path, "train").captions[1] == "3, 2, 1"

@@ -10,7 +10,7 @@ import pytest
 
 from itm.features.arrays import read_arrays
 from itm.features.convert import convert_features
-from itm.features.extraction import read_boxes
+from itm.features.extraction import fit_boxes, read_boxes
 from itm.features.hdf5 import read_hdf5
 from itm.features.records import Record
 from itm.features.tsv import read_tsv
@@ -168,7 +168,6 @@ ONE = [[0, 0, 1, 1]]
         ({"a": [[None, 0, 1, 1]]}, "a has boxes that are not numbers"),
         ({"a": [{"x1": 0}]}, "a has boxes that are not numbers"),
         ({"a": [[0, 0, 1, 1], [0, 0, 1]]}, "a has boxes that are not numbers"),
-        ({"a": ONE, "b": [[9, 9, 50, 50]]}, "boxes of b.jpg are in pixels, those of a.jpg in"),
         ({"a": [*ONE, [9, 9, 50, 50]]}, r"box \(0, 0, 1, 1\) is in fractions, \(9, 9, 50, 50\) in"),
     ],
 )
@@ -182,3 +181,22 @@ def test_boxes_of_unknown_pictures_are_told(tmp_path, capsys):
     (tmp_path / "boxes.json").write_text(json.dumps({"a": ONE, "b": ONE}))
     assert list(read_boxes(tmp_path / "boxes.json", ["a.jpg"])) == ["a.jpg"]
     assert "left out: 1 names of the boxes without a picture, such as b" in capsys.readouterr().out
+
+
+def test_numbers_of_boxes_are_changed_on_request_only(tmp_path, capsys):
+    boxes = {"a": np.zeros((2, 4)), "b": np.ones((3, 4))}
+    with pytest.raises(ValueError, match="picture a has 2 boxes, picture b has 3; regions=3"):
+        fit_boxes(boxes)
+    assert [len(own) for own in fit_boxes(boxes, 3).values()] == [3, 3]
+    assert "regions=3: 0 images have more and lose the last ones, 1 have fewer" in (
+        capsys.readouterr().out
+    )
+
+
+def test_regions_that_are_lost_or_repeated_are_told(tmp_path, capsys):
+    records = [Record(n, np.ones((k, 3))) for n, k in (("a", 5), ("b", 2), ("c", 3))]
+    captions = {name: ["x"] for name in "abc"}
+    convert_features(records, {"train": ["a", "b", "c"]}, captions, tmp_path / "out", regions=3)
+    assert "regions=3: 1 images have more and lose the last ones, 1 have fewer" in (
+        capsys.readouterr().out
+    )
