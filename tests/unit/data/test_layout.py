@@ -236,3 +236,11 @@ def test_captions_that_begin_with_numbers_are_sentences(tmp_path):
     write(tmp_path)
     (tmp_path / "train_caps.txt").write_text("2 dogs run\n3, 2, 1\n" * 15)
     assert read_split(tmp_path, "train").captions[1] == "3, 2, 1"
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf"])
+def test_an_empty_list_of_ids_is_an_error(tmp_path, content):
+    write(tmp_path)
+    (tmp_path / "train_ids.txt").write_bytes(content)
+    with pytest.raises(ValueError, match="train_ids.txt"):
+        read_split(tmp_path, "train")
