@@ -48,7 +48,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     check_folder(out, COMMAND, FILES, cfg.overwrite)
     matcher = load(cfg.checkpoint, model_class=cfg.model_class, device=cfg.device)
     split = find_split(cfg)
-    phrases = phrase_split(split, read_phrases(cfg.phrases, split))
+    phrases = phrase_split(split, read_phrases(cfg.phrases, split, cfg.refer_split))
     row = picture = None
     if cfg.image is not None:
         row = find_row(phrases, cfg.image)

@@ -79,6 +79,18 @@ def test_options_of_commands_exist(page):
                 compose(read_arguments(kept, command), command)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_tests_exist(page):
+    """A test is named with its file, or in `bad_data.md` without the file that it names first."""
+    text = page.read_text("utf-8")
+    files = [path.read_text("utf-8") for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+    for name in named(r"`(test_\w+)`", text):
+        assert any(f"def {name}(" in file for file in files), name
+    for names, path in re.findall(r"((?:`test_\w+`[,\s]*)+)in\s+`(tests/\S+)`", text):
+        for name in re.findall(r"test_\w+", names):
+            assert f"def {name}(" in (ROOT / path).read_text("utf-8"), (name, path)
+
+
 def test_options_that_keep_every_character_are_listed():
     text = (ROOT / "docs" / "training.md").read_text("utf-8").split("## Names of files")[1]
     sentences, paths = text.split("\n\nSentences:")[1].split("\n\n")

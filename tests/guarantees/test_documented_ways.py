@@ -1,6 +1,7 @@
 """Each way of docs/features.md and docs/localise.md, from downloaded files to a test table."""
 
 import base64
+import csv
 import json
 import pickle
 
@@ -289,6 +290,133 @@ def test_flickr30k_from_token_file_lists_and_features(tmp_path):
     ]
     matcher = build(tmp_path / "data")
     assert test_table(matcher, matcher.data)["test/rsum"] > 0
+
+
+# Tables of captions, by the names and columns of their downloads ----------------------------------
+
+
+def pairs_of(corpus):
+    return [(n, j, t) for n, own in zip(corpus.names, corpus.captions, strict=True)
+            for j, t in enumerate(own)]  # fmt: skip
+
+
+def write_rows(path, header, rows, **options):
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, **options).writerows([header, *rows])
+    return path, {}
+
+
+def lists_of(corpus, folder, form):
+    """Write a list of pictures for each split."""
+    given = {}
+    for name, splits in {"train": ("train", "restval"), "dev": ("val",), "test": ("test",)}.items():
+        rows = [n for n, s in zip(corpus.names, corpus.splits, strict=True) if s in splits]
+        given[name] = folder / form.format(name)
+        given[name].write_text("".join(f"{n}\n" for n in rows))
+    return given
+
+
+def kaggle_flickr30k(corpus, folder):
+    """flickr30k_images/results.csv of Kaggle."""
+    lines = [f"{n}| {j}| {t}\n" for n, j, t in pairs_of(corpus)]
+    lines[3] = lines[3].replace("| ", "   ").replace("   ", "| ", 1)  # as one published row
+    path = folder / "results.csv"
+    path.write_text("image_name| comment_number| comment\n" + "".join(lines))
+    return path, {}
+
+
+def huggingface_flickr30k(corpus, folder):
+    """flickr_annotations_30k.csv of nlphuji/flickr30k: a JSON list per row, Karpathy's splits."""
+    split = {"restval": "train"}
+    rows = [
+        (json.dumps(own), json.dumps([*range(len(own))]), split.get(s, s), n, i)
+        for i, (n, s, own) in enumerate(
+            zip(corpus.names, corpus.splits, corpus.captions, strict=True)
+        )
+    ]
+    header = ["raw", "sentids", "split", "filename", "img_id"]
+    return write_rows(folder / "flickr_annotations_30k.csv", header, rows)
+
+
+def kaggle_flickr8k(corpus, folder):
+    """captions.txt of Kaggle's Flickr8k: quotes only where a caption holds a comma."""
+    corpus.captions[0][0] = "A dog , a cat , and a bus ."
+    rows = [(n, t) for n, _, t in pairs_of(corpus)]
+    return write_rows(folder / "captions.txt", ["image", "caption"], rows)
+
+
+def flickr8k(corpus, folder):
+    """Flickr8k.token.txt and Flickr_8k.trainImages.txt, devImages, testImages."""
+    lines = [f"{n}#{j}\t{t}\n" for n, j, t in pairs_of(corpus)]
+    (folder / "Flickr8k.token.txt").write_text("".join(lines))
+    return folder / "Flickr8k.token.txt", lists_of(corpus, folder, "Flickr_8k.{}Images.txt")
+
+
+def open_clip(corpus, folder):
+    """The .csv of open_clip: TABs between filepath and title."""
+    rows = [(f"/data/flickr/{n}", t) for n, _, t in pairs_of(corpus)]
+    return write_rows(folder / "train_data.csv", ["filepath", "title"], rows, delimiter="\t")
+
+
+def metadata_csv(corpus, folder):
+    """metadata.csv of a Hugging Face image folder."""
+    rows = [(f"images/{n}", t) for n, _, t in pairs_of(corpus)]
+    return write_rows(folder / "metadata.csv", ["file_name", "text"], rows)
+
+
+def metadata_jsonl(corpus, folder):
+    """metadata.jsonl of a Hugging Face image folder."""
+    lines = [json.dumps({"file_name": n, "text": t}) for n, _, t in pairs_of(corpus)]
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return folder / "metadata.jsonl", {}
+
+
+def coco_annotations(corpus, folder):
+    """captions_train2014.json of COCO."""
+    images = [{"id": i, "file_name": n} for i, n in enumerate(corpus.names)]
+    number = {n: i for i, n in enumerate(corpus.names)}
+    notes = [
+        {"id": k, "image_id": number[n], "caption": t}
+        for k, (n, _, t) in enumerate(pairs_of(corpus))
+    ]
+    path = folder / "captions_train2014.json"
+    path.write_text(json.dumps({"info": {}, "images": images, "annotations": notes}))
+    return path, {}
+
+
+TABLES = (
+    kaggle_flickr30k, huggingface_flickr30k, kaggle_flickr8k, flickr8k, open_clip, metadata_csv,
+    metadata_jsonl, coco_annotations,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("write", TABLES, ids=lambda table: table.__name__)
+def test_published_tables_of_captions_become_a_test_table(tmp_path, write):
+    corpus = Corpus(coco=False)
+    if "flickr8k" in write.__name__:
+        corpus.names = [f"{number}_{i:03x}b08cb0e.jpg" for i, number in enumerate(corpus.ids)]
+    (tmp_path / "features").mkdir()
+    for name, features in zip(corpus.names, corpus.features, strict=True):
+        np.save(tmp_path / "features" / f"{name.removesuffix('.jpg')}.npy", features)
+    captions, lists = write(corpus, tmp_path)
+    given = [f"source={tmp_path / 'features'}", f"captions={captions}", f"out={tmp_path / 'data'}"]
+    given += [f"splits.{name}={path}" for name, path in lists.items()]
+    prepare(compose(["from=arrays", *given, "write=[]", "data=flickr8k"], "prepare"))
+    found = {}
+    for name in ("train", "dev", "test"):
+        split = read_split(tmp_path / "data", name)
+        rows = zip(split.ids, split.references(), split.features, strict=True)
+        found |= {image.rpartition("/")[2]: (own, features) for image, own, features in rows}
+        if lists or write is huggingface_flickr30k:
+            wanted = {"train": ("train", "restval"), "dev": ("val",)}.get(name, ("test",))
+            pairs = zip(corpus.names, corpus.splits, strict=True)
+            assert split.ids == [n for n, s in pairs if s in wanted]
+    assert sorted(found) == sorted(corpus.names)
+    for name, own, features in zip(corpus.names, corpus.captions, corpus.features, strict=True):
+        assert found[name][0] == own
+        np.testing.assert_array_equal(found[name][1], features.astype(np.float16))
+    matcher = build(tmp_path / "data")
+    assert 0 < test_table(matcher, matcher.data)["test/rsum"] <= 600
 
 
 # Phrases ----------------------------------------------------------------------------------------

@@ -16,6 +16,9 @@ from itm.utils.checks import alternatives
 # What null stands for; None = leave the argument out. Other groups need a choice.
 NULL = {"scheduler": "scheduler=none", "recipe": "~recipe", "text": None, "sweep": None}
 
+# One + adds an option and is an error if a file lists it; two do either.
+PLUS = re.compile(r"^\+(?=(?!hydra\.)\w+\.)")
+
 # Values that recipes set at the top level -> the option that refers to each.
 SHARED = {
     "max_epochs": "trainer.max_epochs",
@@ -35,7 +38,7 @@ def rewrite_choices(arguments: Sequence[str], command: str = "train") -> list[st
     >>> rewrite_choices(["scheduler=null", "scheduler._target_=X", "scheduler.T_max=9"])
     ['~scheduler', '+scheduler._target_=X', '+scheduler.T_max=9']
     """
-    out = list(arguments)
+    out = [PLUS.sub("++", argument) for argument in arguments]
     for node in ("scheduler", "optimizer"):
         out = _replace_node(out, node)
     return [new for a in out if (new := _without_null(a, command)) is not None]

@@ -18,10 +18,11 @@ PATHS = (
     "model.pos_weight", "loss.pos_weight", "data.root", "data.vocab", "data.labels",
     "data.concepts", "data.phrases.path", "data.noise_file", "data.train", "data.val", "data.test",
     "data.split",
-    "callbacks.checkpoint.dirpath", "callbacks.last.dirpath", "logger.csv.save_dir",
-    "logger.tensorboard.save_dir", "logger.wandb.save_dir", "logger.wandb.project",
+    "callbacks.checkpoint.dirpath", "callbacks.checkpoint.filename", "callbacks.last.dirpath",
+    "logger.csv.save_dir", "logger.tensorboard.save_dir", "logger.tensorboard.name",
+    "logger.wandb.save_dir", "logger.wandb.project",
     "logger.mlflow.tracking_uri", "logger.mlflow.experiment_name", "hydra.run.dir",
-    "hydra.sweep.dir",
+    "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.name", "revision",
 )  # fmt: skip
 LISTS = ("checkpoint", "similarity", "runs")
 NUMBERS = ("model.pos_weight", "loss.pos_weight")  # may also be a number or a list of numbers

@@ -25,9 +25,12 @@ FREE = (
     "data.pin_memory", "data.resident", "data.root", "data.val", "data.val_images", "data.test",
     "data.protocol", "resume", "overwrite",
 )  # fmt: skip
+# These are, too: the first three rows set values that the checkpoint holds and restores.
 FIXED = (
-    "loss._target_", "optimizer._target_", "optimizer.betas", "optimizer.momentum",
-    "scheduler._target_",
+    "loss.temperature", "loss.learn", "loss.scale", "loss.bias", "loss.init_negative_scale",
+    "loss.init_shift", "loss.pos_weight", "loss.num_labels", "optimizer.betas",
+    "optimizer.momentum", "optimizer.amsgrad", "optimizer.centered",
+    "loss._target_", "optimizer._target_", "scheduler._target_",
 )  # fmt: skip
 # Options of schedules that are applied to a restored one; all others are part of its state.
 APPLIED = (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from itm.data.names import check_twins
 from itm.data.repeated import SAMPLE, equals_previous, repeated_rows
 
 MOST = 50  # captions per image; more are taken for the captions of another split
@@ -84,7 +85,13 @@ def _first_rows(
     starts = np.flatnonzero(~repeated_rows(features))
     lengths = np.diff([*starts, len(features)])
     repeats = lengths.min()
-    usual = 1 < repeats <= MOST and not (lengths % repeats).any()
+    if len(starts) == len(features) and (period := _period(features)):
+        raise ValueError(
+            f"{ims} has as many rows as there are captions, and they repeat after {period} rows. "
+            "The captions of an image must stand on consecutive lines: sort rows and captions by "
+            "image, or set data.captions_per_image=1 if each row is an image"
+        )
+    usual = 1 < repeats <= MOST and len(starts) > 1 and not (lengths % repeats).any()
     if len(starts) == len(features) or usual:
         return np.arange(0, len(features), repeats)
     same = starts[lengths.argmax()]
@@ -94,6 +101,20 @@ def _first_rows(
         "each row is an image, data.captions_per_image=5 if each image has 5 rows, or write "
         f"{ims.name.removesuffix('_ims.npy')}_ids.txt with the image of each row"
     )
+
+
+def _period(features: np.ndarray) -> int:
+    """Find after how many rows all rows come again, as images stored in rounds; 0 if never.
+
+    Equal first regions, which are quick to read, tell the number; a sample is compared whole.
+    """
+    first = features[:, 0] if features.ndim == 3 else features
+    again = np.flatnonzero((np.asarray(first[1:]) == np.asarray(first[0])).all(-1)) + 1
+    if not len(again) or len(features) % again[0]:
+        return 0
+    rows = np.arange(again[0], len(features))[:: max(1, (len(features) - again[0]) // SAMPLE)]
+    same = [bool(np.all(features[row] == features[row - again[0]])) for row in rows]
+    return int(again[0]) if all(same) else 0
 
 
 def _check_equal(features: np.ndarray, starts: np.ndarray, ims: Path, told: str) -> None:
@@ -129,7 +150,7 @@ def image_ids(ids: list[str], row: np.ndarray, rows: int, captions: int, path: P
         path: the file, for messages.
 
     Raises:
-        ValueError: another count, or an id that names two images.
+        ValueError: another count, an id that names two images, or ids that look the same.
     """
     lines = np.arange(len(ids))
     if len(ids) == captions > rows:
@@ -146,4 +167,8 @@ def image_ids(ids: list[str], row: np.ndarray, rows: int, captions: int, path: P
                 f"{path}:{line + 1}: id {ids[line]!r} names image {before} and image {image} "
                 f"(first in line {lines[before] + 1}); each image needs its own id"
             )
+    try:
+        check_twins(first)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return list(first)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from itm.data.array_file import read_array
-from itm.data.boxes import LIMIT
+from itm.data.boxes import LIMIT, is_stray
 
 
 def read_boxes(path: Path, features: np.ndarray, ims: Path) -> np.ndarray:
@@ -50,6 +50,12 @@ def _check(boxes: np.ndarray, path: Path) -> None:
             f"{box}; convert boxes of x, y, width, height"
         )
     pixels, fractions = size > LIMIT, (size > 0) & (size <= LIMIT)
+    stray = is_stray(rows) & pixels[:, None]
+    if stray.any():
+        raise ValueError(
+            f"{path} row {_first(stray)}: box {rows[stray][0].tolist()} is in fractions, others of "
+            "this row in pixels; use one unit"
+        )
     negative = pixels & (rows.min((1, 2), initial=0) < -1 - 0.05 * size)
     if negative.any():
         raise ValueError(

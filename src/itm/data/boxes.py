@@ -9,6 +9,12 @@ Box = tuple[float, float, float, float]
 LIMIT = 2  # rounding brings fractions a little above 1; no picture is two pixels wide
 
 
+def is_stray(boxes: np.ndarray) -> np.ndarray:
+    """Find boxes (..., 4) within the first pixel: among boxes in pixels, these are fractions."""
+    ordered = (boxes[..., 2:] > boxes[..., :2]).all(-1)
+    return np.asarray(ordered & (boxes <= 1).all(-1) & (boxes >= 0).all(-1))
+
+
 def in_pixels(boxes: np.ndarray) -> bool:
     """Tell whether the boxes (..., 4) of an image, or of the first 64 images, are in pixels."""
     return bool(np.nanmax(np.asarray(boxes[:64], np.float64), initial=0) > LIMIT)
@@ -45,14 +51,19 @@ def check_boxes(
         The number of boxes that end before they begin; they overlap nothing.
 
     Raises:
-        ValueError: a value is NaN or infinite, a box lies outside of the picture, or the boxes seem
-            to be x, y, width, height: some end before they begin, and all lie in the picture if
-            they are read as such.
+        ValueError: a value is NaN or infinite, a box lies outside of the picture, some boxes are in
+            pixels and others in fractions, or the boxes seem to be x, y, width, height: some end
+            before they begin, and all lie in the picture if they are read as such.
     """
     boxes = np.asarray(boxes, np.float64)
     if not np.isfinite(boxes).all():
         raise ValueError(f"{where}: boxes with NaN or infinite values")
     pixels = in_pixels(boxes) if pixels is None else pixels
+    if in_pixels(boxes) and (stray := is_stray(boxes)).any():
+        raise ValueError(
+            f"{where}: box {_shown(boxes[stray][0])} is in fractions, {_shown(boxes[~stray][0])} "
+            "in pixels; use one unit"
+        )
     slack = 1.0 if pixels else 0.01
     backwards = (boxes[..., 2:] < boxes[..., :2] - slack).any(-1)
     if pixels and size is None:

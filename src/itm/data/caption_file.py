@@ -9,6 +9,7 @@ from pathlib import Path
 
 from itm.utils.contents import describe_content
 
+NUMBERED = re.compile(r"\d+\s*[,;|]\s*\S")
 NAMED = re.compile(r"[^\s,;|]+\.(jpe?g|png|gif|bmp|webp|tiff?)(#\d+)?\s*[\t,;|]", re.I)
 UNSEEN = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode categories that show nothing
 
@@ -48,11 +49,12 @@ def check_sentences(captions: list[str], path: Path) -> None:
     """Check that the lines of a caption file are sentences and not rows of a table.
 
     Raises:
-        ValueError: all of the first lines begin with the name of a picture, hold a TAB, or are JSON
-            objects.
+        ValueError: all of the first lines, perhaps below a header, begin with the name or number of
+            a picture, hold a TAB, or are JSON objects.
     """
-    first = captions[:20]
+    first = captions[1:21] or captions
     kinds = {
+        "begin with numbers and a delimiter": lambda line: NUMBERED.match(line),
         "begin with the names of pictures": lambda line: NAMED.match(line),
         "hold a TAB, as in a table": lambda line: "\t" in line,
         "are JSON objects": lambda line: line.startswith("{") and line.endswith("}"),

@@ -75,7 +75,7 @@ def read_split(
         row,
         captions,
         caption_image,
-        names and image_ids(names, row, len(features), len(captions), ids),
+        None if names is None else image_ids(names, row, len(features), len(captions), ids),
         read_boxes(boxes, features, ims) if _is_there(boxes) else None,
         protocol,
         file=ArrayFile(ims, features) if isinstance(features, np.memmap) else None,

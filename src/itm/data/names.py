@@ -16,9 +16,13 @@ ENDINGS = re.compile(
 )
 
 MOST_DIGITS = 18
-SPLITS = {"train": "train", "trn": "train", "val": "val", "valid": "val", "validation": "val",
-          "dev": "val", "test": "test", "tst": "test"}  # fmt: skip
+SPLITS = {
+    "train": "train", "trn": "train", "trainset": "train", "training": "train", "val": "val",
+    "valid": "val", "valset": "val", "validation": "val", "dev": "val", "devset": "val",
+    "test": "test", "tst": "test", "testset": "test", "testing": "test",
+}  # fmt: skip
 HASH = "(?=.*[a-f])[0-9a-f]+"
+DATED = re.compile(r"^[\W_\d]*\d[\W_]*$|(?<!\d)\d{4}-\d{1,2}-$")  # 2007_000027 and 2020-01-03
 
 
 class Names:
@@ -35,10 +39,14 @@ class Names:
 
     Args:
         names: the names to find.
+
+    Raises:
+        ValueError: two names look the same, see `check_twins`.
     """
 
     def __init__(self, names: Iterable[str]):
         self._exact = dict.fromkeys(names)
+        check_twins(self._exact)
         self._stem: dict[str, list[str]] = defaultdict(list)
         self._number: dict[int, list[str]] = defaultdict(list)
         for name in self._exact:
@@ -46,6 +54,7 @@ class Names:
             if (number := _number(name)) is not None:
                 self._number[number[1]].append(name)
         self._found: dict[str, tuple[int, str]] = {}  # name -> form and other name that found it
+        self.displaced: list[str] = []  # others that lost their name to a nearer form
         self._root = _common([_folders(name) for name in self._exact])
         self._inner = {_folders(name)[self._root :] for name in self._exact} - {()}
         self._crossed: dict[str, str] = {}  # other -> name in another folder
@@ -62,7 +71,7 @@ class Names:
         """Find a name and reserve it for `other`; an exact name takes it from a similar one.
 
         Returns:
-            The name, or None if there is none or an earlier form of it has reserved it.
+            The name, or None if there is none or a nearer form of it has reserved it.
 
         Raises:
             ValueError: `other` could mean two names, or two others mean the same name.
@@ -78,11 +87,18 @@ class Names:
                 raise ValueError(
                     f"{before[1]!r} and {str(other)!r} both seem to be {name!r}; rename one of them"
                 )
+            self.displaced.append(before[1])
         self._found[name] = form, str(other)
         return name
 
     def match(self, others: Iterable[str]) -> dict[str, str]:
-        """Reserve names for several others: other -> name; others without a name are left out."""
+        """Reserve names for several others: other -> name; others without a name are left out.
+
+        Raises:
+            ValueError: as `claim`, or two others look the same.
+        """
+        others = list(others)
+        check_twins(others)
         claimed = [(other, self.claim(other)) for other in others]
         return {o: n for o, n in claimed if n is not None and self._found[n][1] == o}
 
@@ -100,7 +116,7 @@ class Names:
                 raise ValueError(
                     f"{other!r} could be {found[0]!r} or {found[1]!r}; give the full name"
                 )
-            if found and self._may_differ(other, found[0]):
+            if found and self._may_differ(other, found[0], form):
                 return form, found[0]
         return 3, None
 
@@ -108,16 +124,19 @@ class Names:
         inner = _folders(name)[self._root :]
         return bool(inner) and _ends_alike(inner, own)
 
-    def _may_differ(self, other: str, name: str) -> bool:
+    def _may_differ(self, other: str, name: str, form: int) -> bool:
         """Whether the folders of two names may be two places of one picture."""
         ours, theirs = _folders(name), _folders(other)
+        if form == 2 and _contradict(
+            _splits((*ours, stem(name))), _splits((*theirs, stem(other)))
+        ):  # COCO_train2014_000000000009.jpg is not val2014/9
+            return False
         if _ends_alike(ours, theirs):
             return True
         inner = ours[self._root :]
         if not _ends_alike(inner, theirs) and any(_ends_alike(f, theirs) for f in self._inner):
             return False  # the folder of other names
-        ours_of, theirs_of = _splits(ours), _splits(theirs)
-        if ours_of and theirs_of and not ours_of & theirs_of:
+        if _contradict(_splits(ours), _splits(theirs)):
             return False
         self._crossed[other] = name
         return True
@@ -140,7 +159,7 @@ class Names:
         for name in self._number.get(value, []):
             known = _number(name)
             assert known is not None
-            if rest == known[0] or "" in (rest, known[0]):
+            if rest == known[0] or ("" in (rest, known[0]) and not DATED.search(rest + known[0])):
                 found.append(name)
         return found
 
@@ -168,10 +187,14 @@ def _ends_alike(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
     return not shared or a[-shared:] == b[-shared:]
 
 
-def _splits(folders: tuple[str, ...]) -> set[str]:
-    """Find the splits that folders name: train2014 is train."""
-    words = (re.sub(r"[\W_]*\d*$", "", part.lower()) for part in folders)
+def _splits(parts: Iterable[str]) -> set[str]:
+    """Find the splits that parts of a name name: train2014 and images_train are train."""
+    words = (word for part in parts for word in re.split(r"[\W_\d]+", part.lower()))
     return {SPLITS[word] for word in words if word in SPLITS}
+
+
+def _contradict(ours: set[str], theirs: set[str]) -> bool:
+    return bool(ours and theirs and not ours & theirs)
 
 
 def _number(name: str) -> tuple[str, int] | None:
@@ -188,6 +211,25 @@ def _number(name: str) -> tuple[str, int] | None:
     if re.search(r"[0-9][A-Za-z]", last) or (len(last) >= 8 and re.fullmatch(HASH, last, re.I)):
         return None
     return found[1], int(found[2])
+
+
+def check_twins(names: Iterable[str]) -> None:
+    """Check that no two names look the same, as `é` in one character and in two.
+
+    Raises:
+        ValueError: two names are equal in Unicode's composed form, NFC.
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        if name.isascii():
+            continue
+        before = first.setdefault(unicodedata.normalize("NFC", name), name)
+        if before != name:
+            raise ValueError(
+                f"two names look the same, {ascii(before)} and {ascii(name)}: they write a letter "
+                "with its accent in one character (NFC) and in two (NFD); rename one, or write all "
+                "in NFC, as unicodedata.normalize('NFC', name) does"
+            )
 
 
 def report_lost(*sides: tuple[str, Sequence[str], int], partial: bool = False) -> None:

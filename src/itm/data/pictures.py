@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itm.data.names import Names
+from itm.data.names import Names, report_lost
 from itm.data.split import name_of
 from itm.utils.picture_files import picture_files, read_picture
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FORMATS = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
+    ".jfif": "image/jpeg",
     ".png": "image/png",
     ".gif": "image/gif",
     ".webp": "image/webp",
@@ -50,8 +51,14 @@ class Pictures:
                 raise FileNotFoundError(f"images={folder} is not a folder")
             ids = split.ids or [str(row) for row in range(split.num_images)]
             files = picture_files(folder, FORMATS)
+            if split.ids is None:  # the number at the end of a name is no row
+                files = {name: path for name, path in files.items() if path.stem.isdecimal()}
             matched = Names(files).match(ids)
             self._files = {name: files[file] for name, file in matched.items()}
+            lost = [name for name in ids if name not in matched]
+            report_lost(
+                (f"images of split {split.name} without a picture", lost, len(ids)), partial=True
+            )
             if not matched:
                 raise ValueError(
                     f"none of the {len(files)} pictures in {folder} is named as an image of split "

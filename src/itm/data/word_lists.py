@@ -10,6 +10,7 @@ import numpy as np
 
 from itm.text.made_from import made_from
 from itm.text.tokenizers import TOKENIZERS
+from itm.text.unknown import check_divided
 from itm.text.vocabulary import SPECIALS, Tokens, Vocabulary
 from itm.utils.distributed import say
 
@@ -49,7 +50,7 @@ def build_vocabulary(captions: list[str], min_count: int, tokenizer: str | None)
     """Keep the words that occur `min_count` times.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or whole sentences are words.
     """
     vocab = Vocabulary.build(captions, min_count, tokenizer or "treebank")
     if len(vocab) == len(SPECIALS):
@@ -59,6 +60,8 @@ def build_vocabulary(captions: list[str], min_count: int, tokenizer: str | None)
             f"occurs {min_count} times, so the vocabulary would be empty. Lower data.min_count for "
             "small data, or set data.tokenizer=characters for scripts without blanks between words"
         )
+    if tokenizer is None:
+        check_divided(captions, vocab.tokenizer)
     return vocab
 
 

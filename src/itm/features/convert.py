@@ -13,7 +13,7 @@ from itm.features.hdf5 import read_hdf5
 from itm.features.partition import partition
 from itm.features.records import Record, box_units, check_record, count_backward
 from itm.features.sentences import read_sentences
-from itm.features.store import Store, fit, write_captions
+from itm.features.store import Store, fit, report_fitted, write_captions
 from itm.features.tsv import read_tsv
 from itm.utils.manifest import digest
 
@@ -81,6 +81,7 @@ def write_data_folder(
         print(f"{out} holds this result already")
         return out
     sentences = read_sentences(captions)
+    sentences.report()
     own, known = sentences.captions, sentences.splits
     splits = partition(list(own), lists, known, fractions, seed, partial)
     with building(out, RECORD, settings, overwrite) as folder:
@@ -119,7 +120,7 @@ def convert_features(
     shape: tuple[int, int] | None = None
     units: tuple[str, str] | None = None  # of the boxes, and the image that has them
     given, lost, backward = False, list[str](), dict[str, int]()
-    sources: dict[str, str] = {}
+    sources, counts = dict[str, str](), list[int]()
     for record in records:
         if not record.name.strip():
             raise ValueError("the source has an image without a name")
@@ -154,6 +155,7 @@ def convert_features(
         if given and boxes is None:
             raise ValueError(f"image {record.name} has {own}, the first image has known units")
         split, row = place[name]
+        counts.append(len(features))
         features = fit(features, shape[0])
         if sources.get(name) == record.name and not stores[split].holds(row, features):
             raise ValueError(f"the source has image {record.name} twice, with different features")
@@ -162,6 +164,8 @@ def convert_features(
         stores[split].write([row], features[None], kept)
     _check(splits, stores, len(place))
     names.report()
+    report_fitted(counts, shape[0] if shape else 0)
+    lost += names.displaced
     report_lost(
         ("images of the source without captions", lost, len(lost) + len(sources)), partial=True
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +12,10 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from itm.data.boxes import check_boxes
-from itm.data.names import Names
+from itm.data.names import Names, report_lost
 from itm.features.backbones import Backbone
 from itm.features.pictures import PictureDataset
-from itm.features.store import Store, fit
+from itm.features.store import Store, fit, report_fitted
 from itm.features.windows import coverage
 from itm.utils.contents import parse_json, read_text
 
@@ -30,8 +31,8 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         Picture -> (R, 4) float32 pixels or fractions.
 
     Raises:
-        ValueError: the file has another format, a picture has no boxes, boxes are not (R, 4),
-            `check_boxes` refuses them, or a name could mean two pictures.
+        ValueError: the file has another format, a picture has no boxes, boxes are not (R, 4)
+            numbers, `check_boxes` refuses them, or a name could mean two pictures.
     """
     path, found = Path(path).expanduser(), dict[str, np.ndarray]()
     try:
@@ -44,10 +45,7 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     matched = known.match(given)
     known.report()
     for name, picture in matched.items():
-        try:
-            boxes = np.asarray(given[name], np.float32)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise ValueError(f"{path}: {name} has boxes that are not numbers ({error})") from error
+        boxes = np.asarray(_numbers(given[name], f"{path}: {name}"), np.float32)
         if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
             raise ValueError(f"{path}: {name} has boxes {boxes.shape}, expected (regions, 4)")
         check_boxes(boxes, None, f"{path}: {name}")
@@ -55,15 +53,46 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     absent = [name for name in names if name not in found]
     if absent:
         raise ValueError(f"{path} has no boxes for {len(absent)} pictures, such as {absent[0]!r}")
+    lost = [name for name in given if name not in matched]
+    report_lost(("names of the boxes without a picture", lost, len(given)), partial=True)
     return found
 
 
-def fit_boxes(
-    boxes: dict[str, np.ndarray], names: Sequence[str], regions: int | None = None
-) -> list[np.ndarray]:
-    """Change the boxes of pictures to one number of regions, by default that of the first."""
-    regions = regions or len(next(iter(boxes.values())))
-    return [fit(boxes[name], regions) for name in names]
+def _numbers(value: Any, where: str) -> Any:
+    """Return nested lists of equal length whose values are numbers, not strings or booleans."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "iuf" or not array.size:
+            return array
+        problem = f"found {array.dtype} such as {array.ravel()[0]!r}"
+    except ValueError as error:  # lists of unequal lengths
+        problem = str(error)
+    raise ValueError(f"{where} has boxes that are not numbers: {problem}")
+
+
+def fit_boxes(boxes: dict[str, np.ndarray], regions: int | None = None) -> dict[str, np.ndarray]:
+    """Change the boxes of all pictures to one number of regions.
+
+    Args:
+        boxes: picture -> (n, 4).
+        regions: R; None = the number of all pictures.
+
+    Returns:
+        Picture -> (R, 4).
+
+    Raises:
+        ValueError: `regions` is None, and the pictures differ in their number of boxes.
+    """
+    counts = {len(own): name for name, own in boxes.items()}
+    if regions is None and len(counts) > 1:
+        (few, one), *_, (many, other) = sorted(counts.items())
+        raise ValueError(
+            f"picture {one} has {few} boxes, picture {other} has {many}; regions={many} changes "
+            "all to one number of regions"
+        )
+    wanted = regions or next(iter(counts))
+    report_fitted([len(own) for own in boxes.values()], wanted)
+    return {name: fit(own, wanted) for name, own in boxes.items()}
 
 
 def split_boxes(
@@ -74,16 +103,17 @@ def split_boxes(
     Args:
         path: as in `read_boxes`.
         splits: split -> names of its pictures.
-        regions: R; None = that of the first picture.
+        regions: R; None = the number of all pictures.
 
     Returns:
         Split -> (R, 4) per picture.
 
     Raises:
-        ValueError: as in `read_boxes`.
+        ValueError: as in `read_boxes` and `fit_boxes`.
     """
-    boxes = read_boxes(path, [name for names in splits.values() for name in names])
-    return {split: fit_boxes(boxes, names, regions) for split, names in splits.items()}
+    every = [name for names in splits.values() for name in names]
+    boxes = fit_boxes(read_boxes(path, every), regions)
+    return {split: [boxes[name] for name in names] for split, names in splits.items()}
 
 
 def extract_split(

@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from itm.features.arrays import COUNTS, SIZE, first
 from itm.features.hdf5_nodes import Group
+from itm.features.members import BOXES, COUNTS, FEATURES, HEIGHTS, KNOWN, WIDTHS, first, make_record
 from itm.features.records import Record
 from itm.utils.extras import install
 from itm.utils.readers import reader
 from itm.utils.safe_pickle import read_arrays
 
-FEATURES = ("features", "image_features", "feature", "feat", "x")
-BOXES = ("boxes", "image_bb", "bbox", "box")
 SPATIAL = "spatial_features"  # (..., 6): x1, y1, x2, y2, width, height as fractions
 IDS = ("ids", "image_ids", "image_id", "names")
 SUFFIX = re.compile(r"(.+?)_(?:image_features|features|feature|feat)$")  # 12_features
@@ -35,10 +33,11 @@ def read_hdf5(path: str | Path) -> Iterator[Record]:
       `FILE_imgid2idx.pkl`;
     - a data set per image, named as the image;
     - data sets `NAME_features` and optional `NAME_boxes` per image;
-    - a group per image with `features` and optional `boxes`, and image_w and image_h as attributes;
+    - a group per image with `features` and optional `boxes`;
     - groups `features` and optional `boxes` with a data set per image.
 
-    `FEATURES`, `BOXES` and `IDS` list other names for these arrays.
+    Image sizes and numbers of regions may stand beside the features, in a group also as attributes.
+    `itm.features.members` and `IDS` list other names for these arrays.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -67,9 +66,9 @@ def read_hdf5(path: str | Path) -> Iterator[Record]:
 
 
 def _read(file: Group, path: Path) -> Iterator[Record]:
-    name, boxes = first(file, FEATURES), first(file, BOXES)
+    name = first(file, FEATURES, str(path))
     if name is not None and isinstance(file[name], Group):
-        return _by_kind(file[name], file[boxes] if boxes else {})
+        return _by_kind(file, name, path)
     if name is not None:
         return _rows(file, name, path)
     if any(SUFFIX.match(label) for label in file):
@@ -78,46 +77,80 @@ def _read(file: Group, path: Path) -> Iterator[Record]:
 
 
 def _rows(file: Group, name: str, path: Path) -> Iterator[Record]:
-    features, ranges, own_boxes = file[name], first(file, RANGES), first(file, BOXES)
+    features, ranges = file[name], first(file, RANGES, str(path))
     spans = None if ranges is None else _spans(np.asarray(file[ranges][()]), features, path)
     count = len(features) if spans is None else len(spans)
-    ids = first(file, IDS)
-    labels = _pickled_ids(path, count) if ids is None else file[ids][()]
-    if labels is None or np.ndim(labels) != 1 or len(labels) != count:
-        found = "" if labels is None else f" {ids} {np.shape(labels)}"
+    labels = _labels(file, f"{name} {features.shape}", count, path)
+    boxes = _boxes(file, name, features.shape, path)
+    kinds = (WIDTHS, HEIGHTS) if spans else (WIDTHS, HEIGHTS, COUNTS)
+    facts = {names[0]: _numbers(file, names, count, path) for names in kinds}
+    for row, label in enumerate(labels):
+        at = row if spans is None else slice(*spans[row])
+        arrays = {kind: values[row] for kind, values in facts.items() if values is not None}
+        arrays[name] = features[at]
+        if boxes is not None:
+            arrays[BOXES[0]] = boxes[at][..., :4]
+        yield make_record(label, arrays, f"{path}: image {label}")
+
+
+def _labels(file: Group, features: str, count: int, path: Path) -> list[str]:
+    """Read the names of the images from the file, or from the pickle beside it."""
+    given = {name: file[name][()] for name in IDS if name in file}
+    pickled = _pickled_ids(path, count)
+    if pickled is not None:
+        given["the .pkl file"] = np.array(pickled)
+    if not given or any(np.shape(found) != (count,) for found in given.values()):
+        found = "".join(f" {name} {np.shape(values)}" for name, values in given.items())
         raise ValueError(
-            f"{path}: {name} {features.shape} needs one name per image in one of {', '.join(IDS)}, "
+            f"{path}: {features} needs one name per image in one of {', '.join(IDS)}, "
             f"and the images must be the first axis; found {', '.join(file)}{found}"
         )
-    if (
-        SPATIAL in file
-    ):  # of the same images as fractions, where `image_bb` has pixels without sizes
-        own_boxes = SPATIAL
-    boxes = None if own_boxes is None else file[own_boxes]
-    if boxes is not None and len(boxes) != len(features):
+    labels = {name: [_label(cell) for cell in values] for name, values in given.items()}
+    (source, own), *others = labels.items()
+    for other, names in others:
+        if names != own:
+            raise ValueError(f"{path}: {source} and {other} name the images differently; keep one")
+    return own
+
+
+def _label(cell: Any) -> str:
+    """Convert the name of an image to text: 391895.0 is 391895."""
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8")
+    number = isinstance(cell, (float, np.floating)) and float(cell).is_integer()
+    return str(int(cell) if number else cell)
+
+
+def _boxes(file: Group, name: str, features: tuple[int, ...], path: Path) -> Any:
+    """Open the boxes of all images: as many as features, 4 columns, or 6 of `SPATIAL`."""
+    # Those are of the same images as fractions, where `image_bb` has pixels without sizes.
+    own = SPATIAL if SPATIAL in file else first(file, BOXES, str(path))
+    if own is None:
+        return None
+    boxes, columns = file[own], 6 if own == SPATIAL else 4
+    if boxes.shape[:1] != features[:1]:
         raise ValueError(
-            f"{path}: {own_boxes} {boxes.shape} and {name} {features.shape} differ in their number "
-            "of images"
+            f"{path}: {own} {boxes.shape} and {name} {features} differ in their number of images"
         )
-    for other in IDS:
-        if other in file and ids and not np.array_equal(file[other][()], labels):
-            raise ValueError(f"{path}: {ids} and {other} name the images differently; keep one")
-    sizes = [_numbers(file, name, count, path) for name in SIZE if name in file]
-    counted = first(file, COUNTS)
-    counts = None if counted is None or spans else _numbers(file, counted, count, path)
-    if counts is not None and not (counts.min() >= 1 and counts.max() <= features.shape[1]):
-        raise ValueError(f"{path}: {counted} must lie between 1 and {features.shape[1]}")
-    for row, cell in enumerate(labels):
-        label = cell.decode("utf-8") if isinstance(cell, bytes) else str(cell)
-        at = row if spans is None else slice(*spans[row])
-        kept = slice(None if counts is None else int(counts[row]))
-        own = None if boxes is None else boxes[at][kept, :4]
-        size = (float(sizes[0][row]), float(sizes[1][row])) if len(sizes) == 2 else None
-        yield Record(label, features[at][kept] if features.ndim == 3 else features[at], own, size)
+    if boxes.shape != (*features[:-1], columns):
+        raise ValueError(
+            f"{path}: {own} is {boxes.shape}, expected {(*features[:-1], columns)} for {name} "
+            f"{features}"
+        )
+    if own == SPATIAL:
+        rows = np.asarray(boxes[: min(64, len(boxes))], np.float64)
+        if not np.allclose(rows[..., 4:], rows[..., 2:4] - rows[..., :2], atol=0.01):
+            raise ValueError(
+                f"{path}: the columns of {SPATIAL} are not x1, y1, x2, y2, width, height"
+            )
+    return boxes
 
 
-def _numbers(file: Group, name: str, count: int, path: Path) -> np.ndarray:
-    """Read one number for each image."""
+def _numbers(file: Group, names: tuple[str, ...], count: int, path: Path) -> np.ndarray | None:
+    """Read one number for each image, or None."""
+    name = first(file, names, str(path))
+    if name is None:
+        return None
     found = np.ravel(file[name][()])
     if found.shape != (count,) or found.dtype.kind not in "iuf":
         raise ValueError(f"{path}: {name} is {found.dtype} {found.shape}, expected ({count},)")
@@ -141,6 +174,16 @@ def _spans(rows: np.ndarray, features: Any, path: Path) -> list[tuple[int, int]]
             f"{path}: {RANGES[0]} seems to give the last row of each image, expected the row "
             "behind it: add 1 to the second column"
         )
+    used = np.bincount(
+        np.concatenate([np.arange(start, stop) for start, stop in rows[:, :2]]),
+        minlength=len(features),
+    )
+    if (used > 1).any():
+        raise ValueError(
+            f"{path}: {RANGES[0]} gives row {int(used.argmax())} of the features to two images"
+        )
+    if not used.all():
+        print(f"left out: {int((used == 0).sum())} rows of {path} that belong to no image")
     return [(int(start), int(stop)) for start, stop in rows[:, :2]]
 
 
@@ -155,9 +198,17 @@ def _pickled_ids(path: Path, count: int) -> list[Any] | None:
     return sorted(rows, key=lambda image: rows[image])
 
 
-def _by_kind(features: Group, boxes: Mapping[str, Any]) -> Iterator[Record]:
-    for label in features:
-        yield Record(label, features[label][()], boxes[label][()] if label in boxes else None)
+def _by_kind(file: Group, name: str, path: Path) -> Iterator[Record]:
+    groups = {kind: file[kind] for kind in KNOWN if kind in file and isinstance(file[kind], Group)}
+    for kind, group in groups.items():
+        if missing := [label for label in group if label not in groups[name]]:
+            raise ValueError(
+                f"{path}: {kind}/{missing[0]} belongs to none of the images in {name}, such as "
+                f"{next(iter(groups[name]), 'nothing')}"
+            )
+    for label in groups[name]:
+        arrays = {kind: group[label][()] for kind, group in groups.items() if label in group}
+        yield make_record(label, arrays, f"{path}: image {label}")
 
 
 def _by_suffix(file: Group, path: Path) -> Iterator[Record]:
@@ -169,9 +220,9 @@ def _by_suffix(file: Group, path: Path) -> Iterator[Record]:
                 f"{path}: {label} belongs to none of the images that have NAME_features, such as "
                 f"{next(iter(found.values()))}"
             )
-    for image, label in found.items():
-        boxes = first(file, tuple(f"{image}_{name}" for name in BOXES))
-        yield Record(image, file[label][()], None if boxes is None else file[boxes][()])
+    for image in found:
+        arrays = {kind: file[f"{image}_{kind}"][()] for kind in KNOWN if f"{image}_{kind}" in file}
+        yield make_record(image, arrays, f"{path}: image {image}")
 
 
 def _images(file: Group, path: Path) -> Iterator[Record]:
@@ -179,11 +230,11 @@ def _images(file: Group, path: Path) -> Iterator[Record]:
         if not isinstance(node, Group):
             yield Record(label, node[()])
             continue
-        name, boxes = first(node, FEATURES), first(node, BOXES)
-        if name is None:
+        arrays = {kind: node[kind][()] for kind in KNOWN if kind in node}
+        facts = {kind: node.number(kind) for kind in (*COUNTS, *WIDTHS, *HEIGHTS)}
+        arrays |= {kind: value for kind, value in facts.items() if value is not None}
+        if not arrays:
             raise ValueError(
                 f"{path}: {label} holds {', '.join(node)}; expected one of {', '.join(FEATURES)}"
             )
-        width, height = node.number("image_w"), node.number("image_h")
-        size = None if width is None or height is None else (width, height)
-        yield Record(label, node[name][()], None if boxes is None else node[boxes][()], size)
+        yield make_record(label, arrays, f"{path}: image {label}")

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from itm.data.boxes import check_boxes, to_fractions
 from itm.utils.picture_files import picture_files, read_picture
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+UNREAD = (".avif", ".heic", ".heif", ".jp2", ".jxl", ".svg", ".psd", ".tga", ".ico", ".pdf")
 COARSE = 32  # JPEG files are tested by decoding them at about this side length
 
 
@@ -29,6 +30,11 @@ def find_pictures(folder: str | Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"images={folder}: no such folder")
     found = picture_files(folder, ENDINGS)
+    if others := list(picture_files(folder, UNREAD)):
+        print(
+            f"left out: {len(others)} files of formats that are not read, such as "
+            f"{', '.join(others[:3])}; convert them to .png or .jpg"
+        )
     if not found:
         raise FileNotFoundError(f"images={folder} holds no picture ({', '.join(ENDINGS)})")
     return found

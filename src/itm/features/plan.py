@@ -166,6 +166,5 @@ def _captioned(
         ("pictures without captions", [p for p in pictures if p not in captions], len(pictures)),
         partial=partial,
     )
-    if sentences.empty:
-        print(f"left out: {sentences.empty} empty captions")
+    sentences.report()
     return [name for name in pictures if name in captions], captions, known

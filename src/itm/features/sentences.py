@@ -8,17 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from itm.features.tables import PICTURE, Row, has_header, read_objects, read_table
+from itm.data.names import check_twins
+from itm.features.cells import PICTURE
+from itm.features.tables import Row, has_header, read_objects, read_table
 from itm.utils.contents import parse_json, read_text
 from itm.utils.readers import reader
 
 NUMBER = re.compile(r"#\d+$")  # Flickr: name.jpg#0
-KNOWN = re.compile(r"(train|dev|val|test)\w*")
+KNOWN = re.compile(r"train|dev|test(all|[ab])?")
 SPLITS = {
-    "restval": "train",
-    "val": "dev",
-    "validation": "dev",
-}  # names of other formats -> the layout's
+    "restval": "train", "training": "train", "val": "dev", "valid": "dev", "validation": "dev",
+    "development": "dev", "testing": "test",
+}  # names of other formats -> the layout's  # fmt: skip
 JSON = (
     "Karpathy's {'images': [{'filename', 'sentences': [{'raw'}]}]}, COCO's {'images', "
     "'annotations'}, or a list of {'file_name', 'caption'}"
@@ -33,11 +34,13 @@ class Sentences:
         captions: picture name -> its captions, in the order of the file.
         splits: picture name -> split, if the format records it.
         empty: number of empty captions, which are left out.
+        bare: pictures that the file lists without any caption.
     """
 
     captions: dict[str, list[str]] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
     empty: int = 0
+    bare: list[str] = field(default_factory=list)
 
     def add(self, name: str, caption: str, split: str = "") -> None:
         """Add a caption; line breaks and runs of blanks become one blank.
@@ -50,8 +53,8 @@ class Sentences:
         split = SPLITS.get(split, split)
         if split and not KNOWN.fullmatch(split):
             raise ValueError(
-                f"{name} is in the split {split!r}; expected train, restval, val, validation, dev "
-                "or test"
+                f"{name} is in the split {split!r}; expected train, {', '.join(SPLITS)}, dev, test "
+                "or testall"
             )
         if not name:
             raise ValueError(f"the caption {caption[:60]!r} has no picture")
@@ -61,6 +64,16 @@ class Sentences:
             self.captions.setdefault(name, []).append(caption)
         else:
             self.empty += 1
+
+    def report(self) -> None:
+        """Print what is left out."""
+        if self.empty:
+            print(f"left out: {self.empty} empty captions")
+        if self.bare:
+            print(
+                f"left out: {len(self.bare)} pictures without captions, such as "
+                f"{', '.join(self.bare[:3])}"
+            )
 
 
 @reader("could not be read as captions")
@@ -93,6 +106,10 @@ def read_sentences(path: str | Path) -> Sentences:
         found = _lines(path, text)
     if not found.captions:
         raise ValueError(f"{path} holds no caption")
+    try:
+        check_twins(found.captions)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return found
 
 
@@ -102,6 +119,8 @@ def _collect(path: Path, rows: Iterable[Row]) -> Sentences:
     try:
         for row in rows:
             _check_new(row.name, seen, str(row.line))
+            if not row.captions:
+                found.bare.append(row.name)
             for caption in row.captions:
                 try:
                     found.add(NUMBER.sub("", row.name), caption, row.split)
@@ -133,7 +152,7 @@ def _lines(path: Path, text: str) -> Sentences:
             )
         _check_new(name, seen, f"{path}:{number}")
         found.add(NUMBER.sub("", name), caption)
-    if len(lines) > 1 and not _like_a_name(lines[0][1]) and _like_a_name(lines[1][1]):
+    if _has_unknown_header([line for _, line in lines]):
         raise ValueError(
             f"{path}:{lines[0][0]}: the header {lines[0][1][:60]!r} is not understood; name the "
             "columns image and caption, or leave the header out"
@@ -148,9 +167,22 @@ def _check_new(name: str, seen: set[str], where: str) -> None:
     seen.add(name)
 
 
-def _like_a_name(line: str) -> bool:
-    name = line.partition("\t")[0].strip()
-    return bool(PICTURE.fullmatch(name) or re.search(r"\d", name))
+def _has_unknown_header(lines: list[str]) -> bool:
+    """Tell whether the first line seems to be a header: another kind of name, or a lone word."""
+    if len(lines) < 2:
+        return False
+    (name, caption), (second, _) = (_divided(line) for line in lines[:2])
+    if PICTURE.fullmatch(name) or NUMBER.search(name):
+        return False
+    if PICTURE.fullmatch(second) or (re.search(r"\d", second) and not re.search(r"\d", name)):
+        return True
+    sentences = sum(" " in _divided(line)[1] for line in lines[1:21])
+    return " " not in caption and not name.isdecimal() and 2 * sentences > len(lines[1:21])
+
+
+def _divided(line: str) -> tuple[str, str]:
+    name, _, caption = line.partition("\t")
+    return name.strip(), caption.strip()
 
 
 def _json_lines(text: str) -> Iterable[tuple[int, Any]]:
@@ -188,6 +220,8 @@ def _karpathy(content: Any) -> Sentences:
                 "captions would be mixed; write the folder into their filename"
             )
         folders[image["filename"]] = image.get("filepath")
+        if not image["sentences"]:
+            found.bare.append(image["filename"])
         for sentence in image["sentences"]:
             found.add(image["filename"], sentence["raw"], image.get("split", ""))
     return found
@@ -205,8 +239,12 @@ def _coco(content: Any) -> Sentences:
             f"two ids have the file_name {twice[0]!r}, so that their captions would be mixed; "
             "write the folder into file_name, or keep one of them"
         )
+    ids = Counter(annotation.get("id") for annotation in content["annotations"])
+    if twice := [number for number, n in ids.items() if n > 1 and number is not None]:
+        raise ValueError(f"two annotations have the id {twice[0]}")
     for annotation in content["annotations"]:
         if annotation["image_id"] not in names:
             raise ValueError(f"a caption names image {annotation['image_id']}, which is not listed")
         found.add(names[annotation["image_id"]], annotation["caption"])
+    found.bare = [name for name in names.values() if name not in found.captions]
     return found

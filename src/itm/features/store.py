@@ -159,6 +159,16 @@ def write_captions(
         write_text(folder / f"{split}_ids.txt", "".join(f"{name}\n" for name in ids))
 
 
+def report_fitted(counts: Sequence[int], regions: int) -> None:
+    """Print how many images of `counts` regions `fit` changes."""
+    more, fewer = (sum(n > regions for n in counts), sum(n < regions for n in counts))
+    if more or fewer:
+        print(
+            f"regions={regions}: {more} images have more and lose the last ones, {fewer} have "
+            "fewer and repeat theirs"
+        )
+
+
 def fit(array: np.ndarray, regions: int) -> np.ndarray:
     """Change (n, ...) to (regions, ...): keep the first regions, or repeat all of them.
 

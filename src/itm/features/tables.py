@@ -5,13 +5,21 @@ A header is understood or refused; it never becomes a caption, and a sentence is
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
+
+from itm.features.cells import (
+    PICTURE,
+    check_name,
+    check_swallowed,
+    is_rule,
+    read_cell,
+    read_name,
+    read_texts,
+)
 
 # Names of columns in lower case, the most specific first: Flickr8k and Flickr30K (Kaggle),
 # Karpathy, open_clip, `metadata.csv` of Hugging Face, COCO and Conceptual Captions as tables.
@@ -24,11 +32,10 @@ CAPTIONS = (
     "caption", "captions", "sentence", "sentences", "text", "texts", "comment", "raw", "title",
     "description",
 )  # fmt: skip
-SPLITS = ("split",)
+WEAK = ("name", "key", "id")  # may also name the row or a person
+SPLITS = ("split", "splits", "subset", "set", "partition")
 NUMBERS = ("comment_number", "caption_number")
-NOTHING = {"nan", "none", "null", "n/a", "<na>"}  # how programs write an empty cell
 DELIMITERS = ",\t;|"
-PICTURE = re.compile(r"[^,\t;|\n]+\.(jpe?g|png|gif|bmp|webp|tiff?)(#\d+)?", re.I)
 
 
 class Row(NamedTuple):
@@ -159,27 +166,10 @@ def read_objects(entries: Iterable[tuple[int, Any]]) -> Iterator[Row]:
                 f"{', '.join(NAMES[:4])}, and a caption, such as {', '.join(CAPTIONS[:5])}"
             )
         values = list(entry.values())
-        captions = [text for at in columns.captions for text in _texts(values[at], line)]
-        split = "" if columns.split is None else str(values[columns.split]).strip().lower()
-        yield Row(line, _name(values[columns.name], keys[columns.name], line), captions, split)
-
-
-def _name(value: Any, key: str, line: int) -> str:
-    """Turn the JSON value of a picture into its name: a string or a whole number."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise ValueError(f"{line}: expected the name or number of a picture in {key!r}: {value!r}")
-    return str(value)
-
-
-def _texts(value: Any, line: int) -> list[str]:
-    """Return the captions of a JSON value: a sentence or a list of (raw) sentences."""
-    values = value if isinstance(value, list) else [value]
-    texts: list[Any] = [v.get("raw") if isinstance(v, dict) else v for v in values]
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{line}: expected a sentence or a list of sentences, found {value!r}")
-    return texts
+        _check_weak(columns, keys, [str(value) for value in values], line)
+        captions = [text for at in columns.captions for text in read_texts(values[at], line)]
+        split = "" if columns.split is None else str(values[columns.split] or "").strip().lower()
+        yield Row(line, read_name(values[columns.name], keys[columns.name], line), captions, split)
 
 
 def _first_line(text: str) -> str:
@@ -232,16 +222,45 @@ def _records(
     delimiter: str,
     exact: bool,
 ) -> Iterator[Row]:
+    plain = None if header is None else _plain(header)
     for line, row in rows:
-        if not any(cell.strip() for cell in row) or row == header or _is_rule(row):
+        if not any(cell.strip() for cell in row) or _plain(row) == plain or is_rule(row):
             continue
         cells = _whole(row, columns, header, line, delimiter, exact)
+        if header is not None:
+            _check_header(cells, header, line)
+            _check_weak(columns, header, cells, line)
+        check_name(cells[columns.name].strip(), line)
         captions = []
         for at in columns.captions:
-            _check_swallowed(cells[at], delimiter, line)
-            captions += _listed(cells[at], line)
+            check_swallowed(cells[at], delimiter, line)
+            captions += read_cell(cells[at], line)
         split = "" if columns.split is None else cells[columns.split].strip().lower()
         yield Row(line, cells[columns.name].strip(), captions, split)
+
+
+def _plain(row: list[str]) -> list[str]:
+    return [cell.strip().lower() for cell in row]
+
+
+def _check_header(cells: list[str], header: list[str], line: int) -> None:
+    """Refuse a second header with the columns in another order, as in tables joined to one."""
+    if sorted(_plain(cells)) == sorted(_plain(header)):
+        raise ValueError(
+            f"{line}: a second header {cells} with the columns in another order; make two files"
+        )
+
+
+def _check_weak(columns: Columns, header: Sequence[str], cells: Sequence[str], line: int) -> None:
+    """Refuse a column such as `id` as the picture's name if another column holds pictures."""
+    if header[columns.name].strip().lower() not in WEAK or PICTURE.fullmatch(cells[columns.name]):
+        return
+    for at, cell in enumerate(cells):
+        if at not in (columns.name, *columns.captions) and PICTURE.fullmatch(cell.strip()):
+            raise ValueError(
+                f"{line}: is {header[columns.name]}={cells[columns.name]!r} the picture, or "
+                f"{header[at]}={cell!r}? Name the column of the pictures image"
+            )
 
 
 def _whole(
@@ -267,34 +286,11 @@ def _whole(
             f"{line}: {row} has {len(row)} cells, expected {wanted}; quote captions that hold "
             f"{delimiter!r}"
         )
+    after = columns.captions[-1] + 1
+    blanks = [cell.startswith(" ") for cell in row[after - 1 : after + 1]]
+    if exact and blanks == [False, True]:
+        raise ValueError(
+            f"{line}: {row} seems to have a caption that goes on in the next cell; quote captions "
+            f"that hold {delimiter!r}"
+        )
     return row
-
-
-def _check_swallowed(cell: str, delimiter: str, line: int) -> None:
-    """Refuse a quoted caption that runs over the rows below it."""
-    for more in cell.split("\n")[1:]:
-        name, found, _ = more.partition(delimiter)
-        name = name.strip().strip('"')
-        if PICTURE.fullmatch(name) or (found and re.fullmatch(r"\S*\d", name)):
-            raise ValueError(f"{line}: a quote is not closed above {more[:60]!r}")
-
-
-def _is_rule(row: list[str]) -> bool:
-    """Tell whether a row is the line below the header of a Markdown table."""
-    return all(re.fullmatch(r"\s*(:?-{2,}:?)?\s*", cell) for cell in row)
-
-
-def _listed(cell: str, line: int) -> list[str]:
-    """Return the captions of a cell: a sentence, or a list of them in JSON or Python's form."""
-    if cell.strip().lower() in NOTHING:
-        return [""]
-    if not re.match(r"\s*\[\s*['\"\]]", cell):
-        return [cell]
-    # Python joins strings without a comma, as numpy prints them, to one.
-    for parse in () if re.search(r"['\"]\s+['\"]", cell) else (json.loads, ast.literal_eval):
-        try:
-            found = parse(cell)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        return _texts(found, line) or [""]
-    raise ValueError(f"{line}: {cell[:60]!r} is not a complete list of captions")

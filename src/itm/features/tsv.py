@@ -28,6 +28,10 @@ COLUMNS = {
         "num_boxes", "boxes", "features",
     ),
 }  # fmt: skip
+ALIASES = {
+    "img_id": "image_id", "img_w": "image_w", "img_h": "image_h", "width": "image_w",
+    "height": "image_h",
+}  # fmt: skip
 LARGEST = 1e15  # of a feature; bytes of other types become larger values
 VINVL = 2054  # 2048 features, and x1, y1, x2, y2, width, height as fractions
 
@@ -43,7 +47,7 @@ def read_tsv(path: str | Path) -> Iterator[Record]:
         FileNotFoundError: the file does not exist.
         ValueError: a line has another number of columns, or arrays of another size than it says.
     """
-    path, columns = Path(path).expanduser(), None
+    path, columns, empty = Path(path).expanduser(), None, True
     if not path.exists():
         raise FileNotFoundError(f"source={path}: no such file")
     if not path.is_file():
@@ -59,7 +63,9 @@ def read_tsv(path: str | Path) -> Iterator[Record]:
             except UnicodeDecodeError as error:
                 raise ValueError(f"{path}:{line}: not UTF-8, so no file of features") from error
             if line == 1 and "features" in cells:
-                columns = tuple("image_id" if c == "img_id" else c for c in cells)
+                columns = tuple(ALIASES.get(cell.strip(), cell.strip()) for cell in cells)
+                if len(set(columns)) < len(columns):
+                    raise ValueError(f"{path}:1: a column comes twice in the header {cells}")
                 continue
             columns = columns or COLUMNS.get(len(cells))
             if columns is None or len(cells) != len(columns):
@@ -68,7 +74,10 @@ def read_tsv(path: str | Path) -> Iterator[Record]:
                     "bottom-up-attention files, 2 or 3 as in VinVL's, or a first line with the "
                     "columns' names"
                 )
+            empty = False
             yield _record(dict(zip(columns, cells, strict=True)), f"{path}:{line}")
+    if empty:
+        raise ValueError(f"{path} holds no image")
 
 
 def _record(cells: dict[str, str], where: str) -> Record:
@@ -84,7 +93,9 @@ def _record(cells: dict[str, str], where: str) -> Record:
         if not np.abs(features).max(initial=0) < LARGEST:
             raise ValueError("features of huge values or NaN, perhaps not float32 but float64")
         size, boxes = None, None
-        if "image_w" in cells and "image_h" in cells:
+        if ("image_w" in cells) != ("image_h" in cells):
+            raise ValueError("only one side of the image's size")
+        if "image_w" in cells:
             size = float(cells["image_w"]), float(cells["image_h"])
         if "boxes" in cells:
             boxes = _floats(cells["boxes"]).reshape(count, 4)

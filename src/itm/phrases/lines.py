@@ -15,6 +15,7 @@ from itm.phrases.split import Phrase
 from itm.utils.contents import parse_json, read_text
 
 LARGEST = 10**9  # limit of a coordinate; NaN and infinite values are not below it
+KEYS = {"image", "phrase", "boxes", "type", "caption", "span"}
 BLANK = ("Zs", "Zl", "Zp", "Cc", "Cf")  # Unicode categories: blanks, control and format characters
 
 
@@ -35,6 +36,10 @@ def read_lines(path: Path, split: Split) -> Iterator[Phrase]:
             raise ValueError(f"{where}: not a JSON object ({error})") from error
         if not isinstance(entry, dict) or {"image", "phrase", "boxes"} - set(entry):
             raise ValueError(f"{where}: expected a JSON object with image, phrase and boxes")
+        if unknown := set(entry) - KEYS:
+            raise ValueError(
+                f"{where}: unknown key {min(unknown)!r}; expected {', '.join(sorted(KEYS))}"
+            )
         image = _whole(where, "image", entry["image"], len(split.features))
         if image < split.num_images:  # a split may be cut to its first images
             yield _phrase(where, entry, image, split, pixels)

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from itm.text.bert_vocabulary import BertVocabulary
-from itm.text.tokenizers import TOKENIZERS
+from itm.text.tokenizers import TOKENIZERS, split_characters
 from itm.text.vocabulary import Tokens, Vocabulary
 from itm.utils.distributed import say
 
 SAMPLE = 5000  # captions that are counted
+LONG = 5  # characters of a script without blanks that a word may have on average
 WARN = 0.1  # the share of unknown words above which a warning is printed
 
 
@@ -53,6 +54,23 @@ def count_unknown(vocab: Tokens, captions: Sequence[str]) -> Unknown:
     else:
         share = missing.total() / max(sum(map(len, sentences)), 1)
     return Unknown(share, [word for word, _ in missing.most_common(3)])
+
+
+def check_divided(captions: Sequence[str], tokenizer: str) -> None:
+    """Refuse captions that a tokeniser does not divide into words, such as Chinese at blanks.
+
+    Raises:
+        ValueError: a word has more than `LONG` characters of scripts without blanks on average.
+    """
+    sample = captions[:: max(1, len(captions) // SAMPLE)]
+    words = sum(len(TOKENIZERS[tokenizer](caption)) for caption in sample)
+    characters = sum(len(split_characters(caption)) for caption in sample)
+    if characters > LONG * words:
+        raise ValueError(
+            f"captions such as {sample[0][:30]!r} have no blanks between words, so that whole "
+            "sentences would be words: set data.tokenizer=characters (data.tokenizer=whitespace "
+            "if the blanks are right)"
+        )
 
 
 def check_known(vocab: Tokens, captions: Sequence[str], most: float, what: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
@@ -32,6 +33,17 @@ class StepSeed(Callback):
         """Seed torch on all devices, the only source of random numbers in training."""
         key = (self.seed, trainer.global_rank, trainer.fit_loop.total_batch_idx)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+
+
+class EarlyStopping(pl.callbacks.EarlyStopping):
+    """Lightning's early stopping, whose patience in a resumed run is that of its options.
+
+    The name of the class is the key of its state in checkpoints, so that it stays the same.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the count of validations without improvement, but not the patience."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
 
 
 class Health(Callback):

@@ -134,6 +134,13 @@ def test_another_class_replaces_the_default():
         assert rewrite_choices([plain]) == [plain]
 
 
+def test_one_plus_is_as_good_as_two():
+    """Options that files did not list once were given with +, which they may still have."""
+    given = ["+trainer.fast_dev_run=true", "+data.limit=3", "+experiment=a", "+hydra.x=1", "seed=1"]
+    assert rewrite_choices(given) == [f"+{given[0]}", f"+{given[1]}", *given[2:]]
+    assert rewrite_choices(rewrite_choices(given)) == rewrite_choices(given)
+
+
 def test_null_for_a_group():
     given = ["scheduler=null", "text=null", "sweep=null", "recipe=null"]
     assert rewrite_choices(given) == ["scheduler=none", "~recipe"]
@@ -186,3 +193,54 @@ def test_a_folder_whose_name_looks_like_a_reference(tmp_path, monkeypatch):
     Path("${seed}").mkdir()
     cfg = OmegaConf.create({"init": parsed(quote("init=${seed}")), "seed": 3})
     assert cfg.init == "${seed}"
+
+
+# Options whose value is text of a fixed kind: a choice, a class, the name of a metric or option.
+CHOICES = {
+    "against", "context", "device", "dtype", "family", "format", "from", "kind", "optimizer_class",
+    "precision", "protocol", "refer_split", "rerank", "scheduler", "tokenizer", "transductive",
+}  # fmt: skip
+CHOICES_OF_GROUPS = re.compile(
+    r"(callbacks\.\w+|scheduler)\.(mode|monitor|logging_interval|interval|anneal_strategy)|"
+    r"data\.(noise_by|protocol|tokenizer)|loss\.(distance|indexing|negatives|reduction|sampling)|"
+    r"model\.(activation|coding|direction|fusion|level|measure|module|norm_axis|pooling|raw_norm|"
+    r"region_norm|text\.name|\w*aggregation)|logger\.tensorboard\.version|"
+    r"trainer\.(accelerator|benchmark|max_time|precision|profiler|strategy)"
+)
+SIZES = re.compile(
+    r"(chunk_size|memory_budget|regions|size)|"
+    r"(data|loss|model|optimizer|scheduler|trainer|callbacks\.\w+)\.\w*"
+    r"(dim|limit|limit_\w+|images|image|sentences|num_\w+|vocab_size|penalty|gain|total|total_steps|"
+    r"max_lr|min_epochs|min_steps|every_n_train_steps)"
+)
+
+
+def test_every_option_that_may_hold_text_is_known():
+    """A new option that takes a path or a name is put into `PATHS` or `TEXT`, or named above."""
+    GlobalHydra.instance().clear()
+    found = set()
+    groups = [g for g in Path(CONF).iterdir() if g.is_dir() and g.name not in ("recipe", "sweep")]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        for command in COMMANDS:
+            found |= set(_texts(OmegaConf.to_container(compose(command))))
+        for group in groups:
+            for choice in group.glob("*.yaml"):
+                if choice.stem != "base":
+                    given = compose("train", [f"{group.name}={choice.stem}"])
+                    found |= set(_texts(OmegaConf.to_container(given)))
+    found -= {*PATHS, *TEXT, *CHOICES}
+    known = (CHOICES_OF_GROUPS, SIZES)
+    assert not [key for key in found if not any(kind.fullmatch(key) for kind in known)]
+
+
+def _texts(node, prefix=""):
+    """Name the options whose value is text or null; references are counted where they lead."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _texts(value, f"{prefix}{key}.")
+        elif key != "_target_" and _is_text(value):
+            yield prefix + key
+
+
+def _is_text(value):
+    return value is None or (isinstance(value, str) and not value.startswith("${"))

@@ -87,8 +87,10 @@ def test_a_gpu_that_is_not_there(monkeypatch):
      "inference_mode=false", "reload_dataloaders_every_n_epochs=1"],
 )  # fmt: skip
 def test_usual_options_of_the_trainer_need_no_plus(option):
+    from itm.app.choices import rewrite_choices
     from itm.app.config import compose, instantiate
 
-    cfg = compose(["trainer=cpu", f"trainer.{option}"])
+    for sign in ("", "+", "++"):
+        cfg = compose(rewrite_choices(["trainer=cpu", f"{sign}trainer.{option}"]))
     cfg.trainer.plugins = None
     assert isinstance(instantiate(cfg.trainer), Trainer)

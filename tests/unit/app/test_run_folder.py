@@ -157,11 +157,24 @@ def test_another_process_of_the_same_run_is_not_asked(run, monkeypatch):
      "init=elsewhere", "optimizer._target_=torch.optim.SGD", "~scheduler", "scheduler=null",
      "optimizer=sgd", "scheduler=cosine", "loss=sam", "step_size=null",
      "+optimizer.betas=[0.5,0.9]",
-     "scheduler.interval=step"],
+     "scheduler.interval=step", "+optimizer.amsgrad=true"],
 )  # fmt: skip
 def test_what_a_resumed_run_cannot_change(option):
     with pytest.raises(ValueError, match=r"a resumed run cannot change .* -> .*init=RUN_FOLDER"):
         check_changes(SMALL, [*SMALL, option])
+
+
+@pytest.mark.parametrize(
+    ("loss", "option"),
+    [("infonce", "temperature=0.1"), ("infonce", "learn=false"), ("sigmoid", "scale=5"),
+     ("sigmoid", "bias=-5"), ("pcmepp", "init_shift=1"), ("pcmepp", "init_negative_scale=1"),
+     ("multilabel", "pos_weight=2")],
+)  # fmt: skip
+def test_what_a_loss_has_learnt_stays(loss, option):
+    """The checkpoint restores these values, so that another start would have no effect."""
+    before = [*SMALL[:2], f"loss={loss}"]
+    with pytest.raises(ValueError, match=f"cannot change loss.{option.partition('=')[0]} "):
+        check_changes(before, [*before, f"loss.{option}"])
 
 
 @pytest.mark.parametrize(

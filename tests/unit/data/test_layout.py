@@ -185,3 +185,62 @@ def test_negative_pixels_are_an_error(tmp_path):
     boxes(tmp_path, rows)
     with pytest.raises(ValueError, match="row 3: pixels must not be negative, found -200"):
         read_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("regions", [(), (3,)])
+def test_images_stored_in_rounds_are_an_error(tmp_path, regions):
+    """All images, then all again: their captions are not on consecutive lines."""
+    write(tmp_path)
+    rows = np.random.default_rng(0).random((6, *regions, 4), np.float32)
+    np.save(tmp_path / "train_ims.npy", np.concatenate([rows] * 5))
+    with pytest.raises(ValueError, match=r"train_ims.npy .*repeat after 6 rows"):
+        read_split(tmp_path, "train")
+    assert read_split(tmp_path, "train", 1).num_images == 30
+
+
+def test_rows_that_are_all_one_image_need_a_number(tmp_path):
+    """Few equal rows may be one image, or an extraction that failed."""
+    write(tmp_path)
+    np.save(tmp_path / "train_ims.npy", np.zeros((30, 3, 4), np.float32))
+    with pytest.raises(ValueError, match="some equal rows .*captions_per_image=1"):
+        read_split(tmp_path, "train")
+    assert read_split(tmp_path, "train", 5).num_images == 6
+
+
+def test_a_box_in_fractions_among_pixels_is_an_error(tmp_path):
+    write(tmp_path)
+    rows = inside() * 300
+    rows[2, 1] = [0, 0, 1, 1]
+    boxes(tmp_path, rows)
+    with pytest.raises(ValueError, match=r"row 2: box \[0.0, 0.0, 1.0, 1.0\] is in fractions"):
+        read_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("image,caption\n" + "1.jpg,a dog\n" * 29, "begin with the names of pictures"),
+        ("image\tcaption\n" + "1\ta dog\n" * 29, "hold a TAB"),
+        ("1000092795,0,a dog\n" * 30, "begin with numbers and a delimiter"),
+        ("id;caption\n" + "7; a dog\n" * 29, "begin with numbers and a delimiter"),
+    ],
+)
+def test_a_table_with_a_header_is_no_caption_file(tmp_path, lines, message):
+    write(tmp_path)
+    (tmp_path / "train_caps.txt").write_text(lines)
+    with pytest.raises(ValueError, match=f"train_caps.txt: the lines {message}"):
+        read_split(tmp_path, "train")
+
+
+def test_captions_that_begin_with_numbers_are_sentences(tmp_path):
+    write(tmp_path)
+    (tmp_path / "train_caps.txt").write_text("2 dogs run\n3, 2, 1\n" * 15)
+    assert read_split(tmp_path, "train").captions[1] == "3, 2, 1"
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf"])
+def test_an_empty_list_of_ids_is_an_error(tmp_path, content):
+    write(tmp_path)
+    (tmp_path / "train_ids.txt").write_bytes(content)
+    with pytest.raises(ValueError, match="train_ids.txt"):
+        read_split(tmp_path, "train")

@@ -91,3 +91,48 @@ def test_names_joined_over_two_folders_are_told(capsys):
     }
     names.report()
     assert "1 names were joined although their folders differ" in capsys.readouterr().out
+
+
+TWINS = ["caf\u00e9.jpg", "cafe\u0301.jpg"]
+
+
+def test_names_that_look_the_same_are_refused(tmp_path):
+    """One name in both of Unicode's forms: two files on Linux, one file on a Mac."""
+    for call in (Names, Names(["a.jpg"]).match):
+        with pytest.raises(ValueError, match=r"the same, 'caf\\xe9.jpg' and 'cafe\\u0301.jpg'"):
+            call(TWINS)
+    write(tmp_path, ids=[*TWINS, "b", "c", "d", "e"])
+    with pytest.raises(ValueError, match=r"train_ids.txt: two names look the same"):
+        read_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("COCO_train2014_000000000009.jpg", "val2014/9"),
+        ("train_images/9.jpg", "val_images/9.npy"),
+        ("images_train/a.jpg", "images_test/a"),
+        ("valset/9.jpg", "trainset/9.jpg"),
+        ("coco/train/images/9.jpg", "coco/dev/images/9"),
+        ("2020-01-03.jpg", "3"),
+        ("IMG_2020-01-03.jpg", "3"),
+        ("2007_000027.jpg", "27"),
+        ("1000_12345678.jpg", "12345678"),
+        ("391895.jpg", "3.91895E+05"),
+        ("391895.jpg", "391,895"),
+        ("12.jpg", "\uff11\uff12"),
+        ("my dog.jpg", "my%20dog.jpg"),
+        ("img (3).jpg", "3"),
+        ("2.jpg", "v1.2"),
+    ],
+)
+def test_splits_dates_and_other_numbers_are_not_joined(name, other):
+    assert Names([name]).find(other) is None and Names([other]).find(name) is None
+
+
+def test_a_name_that_lost_its_picture_to_a_nearer_form_is_told():
+    names = Names(["1.jpg", "a.jpg"])
+    assert [names.claim(other) for other in ("01", "1", "a", "a.jpg")] == [
+        "1.jpg", "1.jpg", "a.jpg", "a.jpg",
+    ]  # fmt: skip
+    assert names.displaced == ["01", "a"]

@@ -128,3 +128,13 @@ def test_the_same_picture_twice_is_told(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "the same picture under several names: 2, such as a.png = copy.png" in text
     assert "warning: 1 of them are in several splits, such as a.png = copy.png" in text
+
+
+def test_formats_that_are_not_read_are_told(tmp_path, capsys):
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a.jfif", "JPEG")
+    (tmp_path / "b.heic").write_bytes(b"x")
+    (tmp_path / "notes.txt").write_bytes(b"x")
+    assert list(find_pictures(tmp_path)) == ["a.jfif"]
+    assert "left out: 1 files of formats that are not read, such as b.heic" in (
+        capsys.readouterr().out
+    )

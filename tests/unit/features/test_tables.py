@@ -39,7 +39,20 @@ def read(path, text, ending="csv"):
             ["A", "B", "C"],
         ),
         ("json", '[{"image": "1.jpg", "captions": [{"raw": "A"}]}]', ["A"]),
-    ],
+        ("csv", "image,caption\n1.jpg,A\nImage, Caption\n1.jpg,B\n", ["A", "B"]),  # two tables
+        ("csv", "image,captions\n1.jpg,\"('A dog', 'B')\"\n", ["A dog", "B"]),
+        ("csv", "image,captions\n1.jpg,\"[{'raw': 'A', 'tokens': ['a']}]\"\n", ["A"]),
+        (
+            "csv",
+            "image,caption\n1.jpg,(left) a dog\n1.jpg,[sic] a cat\n",
+            ["(left) a dog", "[sic] a cat"],
+        ),
+        ("csv", "image,caption,score\n1.jpg, A, 0.5\n1.jpg, B, 1\n", ["A", "B"]),
+        ("csv", "ImageID,caption,x\n1.jpg,A,b.jpg\n", ["A"]),
+        ("csv", "id,caption\n1.jpg,A\n", ["A"]),
+        ("tsv", "1.jpg\tdog\n1.jpg\ta cat runs\n", ["dog", "a cat runs"]),
+        ("jsonl", '{"image": "1.jpg", "text": "A", "split": null}\n', ["A"]),
+    ],  # fmt: skip
 )
 def test_captions_are_read_whole(tmp_path, ending, text, wanted):
     found = read(tmp_path, text, ending)
@@ -78,7 +91,32 @@ def test_numbers_of_images_and_names_of_splits_are_unified(tmp_path):
         ("json", '[["1.jpg", "x"]]', "json:1: expected an object"),
         ("json", '{"1.jpg": ["a"]}', "json: expected .*Karpathy"),
         ("json", "{", "json is not JSON"),
-    ],
+        ("csv", "image,caption\n1.jpg,A\ncaption,image\nB,2.jpg\n", "csv:3: a second header"),
+        ("csv", 'image,captions\n1.jpg,"[A dog, A cat]"\n', "csv:2: .*not a complete list"),
+        ("csv", "image,captions\n1.jpg,\"{'A', 'B'}\"\n", "csv:2: .*not a complete list"),
+        ("csv", 'image,captions\n1.jpg,"{""raw"": ""A""}"\n', "csv:2: .*not a complete list"),
+        (
+            "csv",
+            "image,captions\n1.jpg,\"array(['A'], dtype=object)\"\n",
+            "csv:2: .*not a complete",
+        ),
+        ("csv", "id,photo_url,caption\n0,http://x/1.jpg,A\n", "csv:2: is id='0' the picture, or"),
+        ("jsonl", '{"key": "0", "web": "1.jpg", "text": "A"}\n', "jsonl:1: is key='0' the picture"),
+        ("csv", "image,caption\n'1.jpg','A dog'\n", "csv:2: the picture '1.jpg' is in quotes"),
+        ("csv", 'image|caption\n"1.jpg"|"A dog"\n', 'csv:2: the picture "1.jpg" is in quotes'),
+        ("csv", "image,caption\nnan,A dog\n", "csv:2: the picture is 'nan'"),
+        ("csv", "image,caption,lang\n1.jpg,A dog, runs\n", "csv:2: .*goes on in the next cell"),
+        ("tsv", "pic1\ttext1\nimg_1\tA dog\n", "tsv:1: the header 'pic1..text1' is not under"),
+        ("tsv", "bild\tsatz\nrex\tA dog\nmia\tA cat\n", "tsv:1: the header 'bild..satz' is not"),
+        ("jsonl", '{"image_id": 1e30, "caption": "x"}\n', "jsonl:1: expected the name or number"),
+        (
+            "csv",
+            "image,caption\ncaf\u00e9.jpg,A\ncafe\u0301.jpg,B\n",
+            "csv: two names look the same",
+        ),
+        ("csv", "image,subset,caption\n1.jpg,trainval,A\n", "csv:2: .*split 'trainval'"),
+        ("parquet", "PAR1\x15\x04", "parquet:1: .*a Parquet file"),
+    ],  # fmt: skip
 )
 def test_what_cannot_be_read_is_named(tmp_path, ending, text, message):
     with pytest.raises(ValueError, match=rf"captions\.{message}"):
@@ -137,6 +175,38 @@ def test_captions_that_could_be_mixed_are_refused(tmp_path, name, content, messa
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"(?s){name}.*{message}|{message}"):
         read_sentences(tmp_path / name)
+
+
+def test_an_annotation_that_comes_twice_is_refused(tmp_path):
+    notes = [{"id": 5, "image_id": 1, "caption": "a"}] * 2
+    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": notes}
+    with pytest.raises(ValueError, match=r"captions.json: two annotations have the id 5"):
+        read(tmp_path, json.dumps(content), "json")
+
+
+def test_pictures_without_captions_are_told(tmp_path, capsys):
+    image = {"filename": "1.jpg", "split": "train", "sentences": [{"raw": "A"}]}
+    karpathy = {"images": [image, {"filename": "2.jpg", "split": "train", "sentences": []}]}
+    files = [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}]
+    coco = {"images": files, "annotations": [{"image_id": 1, "caption": "A"}]}
+    lines = '{"image": "1.jpg", "text": "A"}\n{"image": "2.jpg", "text": []}\n'
+    for text, ending in (
+        (json.dumps(karpathy), "json"),
+        (json.dumps(coco), "json"),
+        (lines, "jsonl"),
+    ):
+        found = read(tmp_path, text, ending)
+        assert found.captions == {"1.jpg": ["A"]} and found.bare == ["2.jpg"]
+    found.report()
+    assert capsys.readouterr().out == "left out: 1 pictures without captions, such as 2.jpg\n"
+
+
+@pytest.mark.parametrize("column", ["split", "splits", "subset", "set", "partition"])
+def test_names_of_splits(tmp_path, column):
+    splits = {"training": "train", "valid": "dev", "development": "dev", "testing": "test"}
+    rows = "".join(f"{i}.jpg,{split},A dog\n" for i, split in enumerate(splits))
+    found = read(tmp_path, f"image,{column},caption\n{rows}").splits
+    assert list(found.values()) == list(splits.values())
 
 
 def test_the_split_may_be_written_in_capitals(tmp_path):

@@ -62,6 +62,7 @@ def test_good_lines(tmp_path):
         ({"boxes": [[0.5, 0.5, 0.499, 0.6]]}, "must be x1 <= x2"),
         ({"boxes": [[10, 10, 300, 200]]}, "are in pixels, the region boxes in fractions"),
         ({"boxes": [[-0.5, 0, 1, 1]]}, "reaches out of 0 to 1"),
+        *(({k: "x"}, f"unknown key '{k}'; expected ") for k in ("bbox", "typ", "Image", "id")),
     ],
 )  # fmt: skip
 def test_wrong_values_are_named_with_file_and_line(tmp_path, change, message):

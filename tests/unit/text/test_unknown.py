@@ -146,3 +146,17 @@ def test_a_given_vocabulary_and_a_transformer_contradict_each_other():
     cfg = compose(["text=bert", "model.text.path=x", "data.vocab=v.json"])
     with pytest.raises(ValueError, match=r"data.vocab=v.json, but text=bert reads the word pieces"):
         build_data(cfg)
+
+
+@pytest.mark.parametrize(
+    "text", ["一只棕色的狗在草地上奔跑", "สุนัขสีน้ำตาลวิ่งบนสนามหญ้า", "茶色い犬が芝生を走っている"]
+)
+def test_sentences_without_blanks_are_not_words(text):
+    """With min_count=1 every sentence would be a word, and nothing of the training unknown."""
+    captions = [text, text[3:], text[:-3]] * 4
+    with pytest.raises(ValueError, match=r"no blanks between words.*data.tokenizer=characters"):
+        build_vocabulary(captions, 1, None)
+    assert len(build_vocabulary(captions, 1, "whitespace")) == 7
+    assert len(build_vocabulary(captions, 1, "characters")) > 10
+    divided = [" ".join(text[i : i + 2] for i in range(0, len(text), 2))] * 4
+    assert len(build_vocabulary(divided, 1, None)) > 8

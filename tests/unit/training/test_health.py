@@ -11,7 +11,14 @@ from itm.batch import Encoded
 from itm.data.module import RegionDataModule
 from itm.losses import SAM, Logistic, MultiLabel, Triplet
 from itm.metrics.retrieval import evaluate
-from itm.training.callbacks import Health, SameConfiguration, StepSeed, chance_rsum, plateau
+from itm.training.callbacks import (
+    EarlyStopping,
+    Health,
+    SameConfiguration,
+    StepSeed,
+    chance_rsum,
+    plateau,
+)
 
 PATIENCE = 12
 
@@ -182,3 +189,12 @@ def test_processes_with_another_configuration_stop_all_of_them():
     trainer = type("Trainer", (), {"world_size": 2, "strategy": Strategy(), "global_rank": 1})
     with pytest.raises(ValueError, match=r"lr: 0.2 / lr: 0.1.*hydra.sweeper.sampler.seed"):
         SameConfiguration("optimizer:\n  lr: 0.2\nseed: 0").setup(trainer, None, "fit")
+
+
+def test_the_patience_of_a_resumed_run_is_that_of_its_options():
+    """Lightning restores the patience, so that a new one had no effect."""
+    before, now = EarlyStopping("val/rsum", patience=2), EarlyStopping("val/rsum", patience=9)
+    before.wait_count = 1
+    now.load_state_dict(before.state_dict())
+    assert (now.wait_count, now.patience) == (1, 9)
+    assert now.state_key == pl.callbacks.EarlyStopping("val/rsum").state_key

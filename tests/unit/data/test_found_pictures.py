@@ -1,0 +1,45 @@
+"""Pictures of images are found by ids; what is not found is told."""
+
+import numpy as np
+import pytest
+from corpus import write
+
+from itm.data.check import shared_images
+from itm.data.layout import read_split
+from itm.data.pictures import Pictures
+
+PIL = pytest.importorskip("PIL.Image")
+
+
+def draw(folder, *names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        PIL.fromarray(np.zeros((4, 4, 3), np.uint8)).save(folder / name)
+    return folder
+
+
+def test_images_without_a_picture_are_told(tmp_path, capsys):
+    write(tmp_path, ids=["1", "01", "b", "c", "d", "e"])
+    pictures = Pictures(read_split(tmp_path, "train"), draw(tmp_path / "p", "1.jpg", "b.jpg"))
+    assert pictures.find("1") == tmp_path / "p" / "1.jpg" and pictures.find("01") is None
+    assert "left out: 4 images of split train without a picture, such as 01, c, d" in (
+        capsys.readouterr().out
+    )
+
+
+def test_rows_are_no_numbers_in_names(tmp_path):
+    """Without ids, COCO_val2014_000000000003.jpg is not the picture of row 3."""
+    write(tmp_path)
+    split = read_split(tmp_path, "train")
+    folder = draw(tmp_path / "p", "COCO_val2014_000000000003.jpg")
+    with pytest.raises(ValueError, match="none of the 0 pictures"):
+        Pictures(split, folder)
+    assert Pictures(split, draw(folder, "0003.jpg")).find("3") == folder / "0003.jpg"
+
+
+@pytest.mark.parametrize(("mine", "other"), [("1", "01"), ("a", "a.jpg"), ("x/b.jpg", "b")])
+def test_ids_of_two_splits_may_have_two_forms(tmp_path, mine, other):
+    write(tmp_path, "train", ids=[mine, "p", "q", "r", "s", "t"])
+    write(tmp_path, "dev", ids=[other, "u", "v", "w", "y", "z"])
+    splits = [read_split(tmp_path, name) for name in ("train", "dev")]
+    assert shared_images(splits) == [f"train and dev share 1 ids, such as {other!r}"]

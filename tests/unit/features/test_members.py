@@ -1,0 +1,202 @@
+"""What the arrays of an image may be called, in every structure of HDF5 and in .npz files."""
+
+import base64
+import json
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+
+from itm.features.arrays import read_arrays
+from itm.features.convert import convert_features
+from itm.features.extraction import fit_boxes, read_boxes
+from itm.features.hdf5 import read_hdf5
+from itm.features.records import Record
+from itm.features.tsv import read_tsv
+
+FEATURES = np.random.default_rng(0).random((4, 8)).astype(np.float32)
+BOXES = np.tile(np.array([0.1, 0.1, 0.5, 0.5], np.float32), (4, 1))
+STRUCTURES = ("npz", "rows", "group", "suffix", "kinds")
+
+
+def read(folder, structure, **members):
+    """Write the members of two images in a structure, and read the first image."""
+    if structure == "npz":
+        np.savez(folder / "a.npz", **members)
+        return next(iter(read_arrays(folder)))
+    with h5py.File(folder / "a.h5", "w") as file:
+        for image in ("a", "b"):
+            for name, value in members.items():
+                form = {"group": f"{image}/{name}", "suffix": f"{image}_{name}"}
+                if structure != "rows":
+                    file[form.get(structure, f"{name}/{image}")] = value
+        if structure == "rows":
+            file["ids"] = [b"a", b"b"]
+            for name, value in members.items():
+                file[name] = np.stack([value, value])
+    return next(iter(read_hdf5(folder / "a.h5")))
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"boxes": BOXES, "bbox": BOXES / 2}, "it holds both boxes and bbox"),
+        ({"image_features": FEATURES / 2}, "it holds both features and image_features"),
+        ({"boxes": BOXES, "image_w": 20}, "expected one number each in image_w and image_h"),
+        ({"boxes": BOXES, "height": 20}, "expected one number each in image_w and image_h"),
+        ({"image_w": 20, "width": 30, "image_h": 9}, "it holds both image_w and width"),
+        ({"num_boxes": 2, "num_bbox": 3}, "it holds both num_boxes and num_bbox"),
+        ({"num_boxes": 5}, r"num_boxes=5 with features \(4, 8\)"),
+        ({"num_boxes": 0}, r"num_boxes=0 with features \(4, 8\)"),
+        ({"num_boxes": 2.5}, r"num_boxes=2.5 with features \(4, 8\)"),
+    ],
+)
+def test_members_that_contradict_each_other(tmp_path, structure, members, message):
+    with pytest.raises(ValueError, match=rf"a\.(npz|h5).*{message}"):
+        read(tmp_path, structure, features=FEATURES, **members)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("sides", [("image_w", "image_h"), ("width", "height"), ("img_w", "img_h")])
+def test_sizes_and_counts_of_every_structure(tmp_path, structure, sides):
+    given = dict(zip(sides, (20, 10), strict=True))
+    found = read(tmp_path, structure, features=FEATURES, boxes=BOXES, num_boxes=3, **given)
+    assert found.name == "a" and found.size == (20, 10)
+    np.testing.assert_array_equal(found.features, FEATURES[:3])
+    np.testing.assert_array_equal(found.boxes, BOXES[:3])
+
+
+def rows(folder, **members):
+    with h5py.File(folder / "a.h5", "w") as file:
+        for name, value in members.items():
+            file[name] = value
+    return list(read_hdf5(folder / "a.h5"))
+
+
+BOTH = {"features": np.stack([FEATURES] * 2), "ids": [b"a", b"b"]}
+TWO = np.stack([BOXES] * 2)
+PACKED = {"image_features": np.concatenate([FEATURES] * 2), "ids": [b"a", b"b"]}
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (
+            {**BOTH, "boxes": np.pad(TWO, ((0, 0), (0, 0), (1, 0)))},
+            r"boxes is \(2, 4, 5\), expected",
+        ),
+        ({**BOTH, "boxes": TWO.reshape(2, 16)}, r"boxes is \(2, 16\), expected \(2, 4, 4\)"),
+        (
+            {**BOTH, "spatial_features": np.pad(TWO, ((0, 0), (0, 0), (0, 1)))},
+            r"expected \(2, 4, 6\)",
+        ),
+        ({**BOTH, "spatial_features": np.pad(TWO, ((0, 0), (0, 0), (0, 2)))}, "are not x1, y1"),
+        ({**PACKED, "pos_boxes": [[0, 5], [4, 8]]}, "pos_boxes gives row 4 of the features to two"),
+        ({"features/a": FEATURES, "boxes/b": BOXES}, "boxes/b belongs to none of the images"),
+    ],
+)
+def test_arrays_of_all_images_that_contradict_each_other(tmp_path, members, message):
+    with pytest.raises(ValueError, match=rf"a\.h5.*{message}"):
+        rows(tmp_path, **members)
+
+
+def test_names_of_rows(tmp_path, capsys):
+    found = rows(tmp_path, **{**BOTH, "ids": np.array([391895.0, 7.0])})
+    assert [record.name for record in found] == ["391895", "7"]
+    (tmp_path / "a_imgid2idx.pkl").write_bytes(pickle.dumps({1: 0, 2: 1}))
+    with pytest.raises(ValueError, match=r"a.h5: ids and the .pkl file name the images"):
+        list(read_hdf5(tmp_path / "a.h5"))
+    (tmp_path / "a_imgid2idx.pkl").unlink()
+    found = rows(tmp_path, **PACKED, pos_boxes=[[0, 4], [4, 7]])
+    assert [len(record.features) for record in found] == [4, 3]
+    assert "left out: 1 rows of" in capsys.readouterr().out
+
+
+def test_entries_that_are_no_arrays_are_told(tmp_path, capsys):
+    np.save(tmp_path / "a.npy", FEATURES)
+    (tmp_path / "b.npz").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "c.pt").write_bytes(b"x")
+    assert [record.name for record in read_arrays(tmp_path)] == ["a"]
+    assert "left out: 2 entries of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("order", [("01", "1"), ("1", "01")])
+def test_images_of_nearly_one_name_are_told(tmp_path, capsys, order):
+    records = [Record(name, np.full((1, 3), float(name == "1"))) for name in order]
+    out = convert_features(records, {"train": ["1.jpg"]}, {"1.jpg": ["x"]}, tmp_path / "out")
+    assert np.load(out / "train_ims.npy").tolist() == [[[1, 1, 1]]]
+    assert "1 images of the source without captions, such as 01" in capsys.readouterr().out
+
+
+def cell(array):
+    return base64.b64encode(np.ascontiguousarray(array, np.float32).tobytes()).decode()
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("image_id\timage_w\timage_w\tnum_boxes\tboxes\tfeatures", "tsv:1: a column comes twice"),
+        ("image_id\timage_w\tx\tnum_boxes\tboxes\tfeatures", "tsv:2: .*only one side"),
+        ("image_id\twidth\theight\tnum_boxes\tboxes\tfeatures", None),
+        ("img_id\timg_w\timg_h\tnum_boxes\tboxes\tfeatures", None),
+    ],
+)
+def test_headers_of_tsv_files(tmp_path, header, message):
+    line = "\t".join(["7", "400", "200", "4", cell(BOXES), cell(FEATURES)])
+    (tmp_path / "a.tsv").write_text(f"{header}\n{line}\n")
+    if message is None:
+        (record,) = read_tsv(tmp_path / "a.tsv")
+        assert record.size == (400, 200)
+    else:
+        with pytest.raises(ValueError, match=message):
+            list(read_tsv(tmp_path / "a.tsv"))
+    (tmp_path / "a.tsv").write_text(f"{header.replace('w', 'v', 1)}\n")
+    with pytest.raises(ValueError, match="holds no image"):
+        list(read_tsv(tmp_path / "a.tsv"))
+
+
+ONE = [[0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"a": [["0", "0", "1", "1"]]}, "a has boxes that are not numbers: found <U1"),
+        ({"a": [[False, False, True, True]]}, "a has boxes that are not numbers: found bool"),
+        ({"a": [[None, 0, 1, 1]]}, "a has boxes that are not numbers"),
+        ({"a": [{"x1": 0}]}, "a has boxes that are not numbers"),
+        ({"a": [[0, 0, 1, 1], [0, 0, 1]]}, "a has boxes that are not numbers"),
+        ({"a": [*ONE, [9, 9, 50, 50]]}, r"box \(0, 0, 1, 1\) is in fractions, \(9, 9, 50, 50\) in"),
+    ],
+)
+def test_values_of_boxes_are_not_converted(tmp_path, given, message):
+    (tmp_path / "boxes.json").write_text(json.dumps(given))
+    with pytest.raises(ValueError, match=rf"boxes.json: .*{message}"):
+        read_boxes(tmp_path / "boxes.json", [f"{name}.jpg" for name in given])
+
+
+def test_boxes_of_unknown_pictures_are_told(tmp_path, capsys):
+    (tmp_path / "boxes.json").write_text(json.dumps({"a": ONE, "b": ONE}))
+    assert list(read_boxes(tmp_path / "boxes.json", ["a.jpg"])) == ["a.jpg"]
+    assert "left out: 1 names of the boxes without a picture, such as b" in capsys.readouterr().out
+
+
+def test_numbers_of_boxes_are_changed_on_request_only(tmp_path, capsys):
+    boxes = {"a": np.zeros((2, 4)), "b": np.ones((3, 4))}
+    with pytest.raises(ValueError, match="picture a has 2 boxes, picture b has 3; regions=3"):
+        fit_boxes(boxes)
+    assert [len(own) for own in fit_boxes(boxes, 3).values()] == [3, 3]
+    assert "regions=3: 0 images have more and lose the last ones, 1 have fewer" in (
+        capsys.readouterr().out
+    )
+
+
+def test_regions_that_are_lost_or_repeated_are_told(tmp_path, capsys):
+    records = [Record(n, np.ones((k, 3))) for n, k in (("a", 5), ("b", 2), ("c", 3))]
+    captions = {name: ["x"] for name in "abc"}
+    convert_features(records, {"train": ["a", "b", "c"]}, captions, tmp_path / "out", regions=3)
+    assert "regions=3: 1 images have more and lose the last ones, 1 have fewer" in (
+        capsys.readouterr().out
+    )
