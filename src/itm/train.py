@@ -17,6 +17,7 @@ from itm.app.entry import fail_alone, quiet, run
 from itm.app.replaced import settle
 from itm.app.run_folder import use_folder
 from itm.app.sweep_summary import write_failure
+from itm.training.starting_point import find_checkpoint
 
 
 def command(cfg: DictConfig) -> float:
@@ -45,7 +46,6 @@ def command(cfg: DictConfig) -> float:
     from itm.runs.sweep import FAILURE
     from itm.runs.tables import result_table
     from itm.training.progress import say
-    from itm.training.resume import find_checkpoint
 
     quiet()  # again, because processes of sweep=joblib begin here
     out = output_folder()
