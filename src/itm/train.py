@@ -42,6 +42,7 @@ def command(cfg: DictConfig) -> float:
         training_results,
         write_json,
         write_ranks,
+        write_results,
     )
     from itm.runs.sweep import FAILURE
     from itm.runs.tables import result_table
@@ -95,7 +96,7 @@ def command(cfg: DictConfig) -> float:
     split = data.test_split if "test/rsum" in results else data.val_split
     if trainer.is_global_zero:
         facts = split_facts(split, split.protocol)
-        write_json(out / "results.json", {**results, **record, **facts})
+        write_results(out, {**results, **record, **facts})
         say(f"{result_table(results, run_name())}\nbest checkpoint: {best.best_model_path}")
     return results.get("val/rsum", math.nan)  # a run may have no validation
 
