@@ -85,7 +85,7 @@ def read_pickle(
         OSError: the file cannot be opened.
         ValueError: it is damaged or holds anything else.
     """
-    with path.open("rb") as file, reading(path, "could not be read safely"):
+    with reading(path, "could not be read safely"), path.open("rb") as file:
         return complete(Unpickler(file, calls, classes, encoding).load())
 
 

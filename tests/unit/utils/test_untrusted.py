@@ -5,6 +5,7 @@ import random
 import struct
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import numpy as np
@@ -167,3 +168,14 @@ def test_an_archive_has_a_budget(tmp_path):
         file.writestr("w.npy", bytes(2**29))
     with pytest.raises(ValueError, match="members claim 536870912 bytes"):
         read_npz(tmp_path / "a.npz")
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    for names in (("w.npy", "w.npy"), ("w", "w.npy")):
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zipfile warns of the second
+            for name in names:
+                with archive.open(name, "w") as member:
+                    np.save(member, np.ones(2))
+        with pytest.raises(ValueError, match=r"a\.npz .*two arrays of one name"):
+            read_npz(tmp_path / "a.npz")
