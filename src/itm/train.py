@@ -15,6 +15,7 @@ from itm.app.config import CONF, output_folder, run_name
 from itm.app.entry import fail_alone, quiet, run
 from itm.app.run_folder import use_folder
 from itm.app.sweep_summary import write_failure
+from itm.training.starting_point import find_checkpoint
 
 
 def command(cfg: DictConfig) -> float:
@@ -27,10 +28,15 @@ def command(cfg: DictConfig) -> float:
     import pytorch_lightning as pl
 
     from itm.app.training_run import begin_run, build_training
-    from itm.runs.record import parameters_m, split_facts, training_results, write_json, write_ranks
+    from itm.runs.record import (
+        parameters_m,
+        split_facts,
+        training_results,
+        write_ranks,
+        write_results,
+    )
     from itm.runs.tables import result_table
     from itm.training.progress import say
-    from itm.training.resume import find_checkpoint
 
     quiet()  # again, because processes of sweep=joblib begin here
     out, typed = output_folder(), list(HydraConfig.get().overrides.task)
@@ -56,7 +62,7 @@ def command(cfg: DictConfig) -> float:
     split = data.test_split if "test/rsum" in results else data.val_split
     if trainer.is_global_zero:
         facts = split_facts(split, split.protocol)
-        write_json(out / "results.json", {**results, **record, **facts})
+        write_results(out, {**results, **record, **facts})
         say(f"{result_table(results, run_name())}\nbest checkpoint: {best.best_model_path}")
     return results.get("val/rsum", math.nan)  # a run may have no validation
 

@@ -139,7 +139,7 @@ def test_a_kill_in_a_write_leaves_the_checkpoint_of_before(folder, number):
     assert_same(folder / name, folder / "whole")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_signals_stop_after_the_step_and_say_how_to_go_on(folder, number):
     name = number.name
     run = start(folder, name, before=partial(signal_at_batch, number, 13))

@@ -7,13 +7,13 @@ import os
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 from itm.app.arguments import key_of, value_of
 from itm.app.replaced import put_aside, recover
 from itm.app.resumed import check_changes, read_recorded, with_recorded
+from itm.training.starting_point import find_checkpoint
 
-_locks: list[Any] = []  # files that stay locked until the process ends
+_locks: dict[Path, int] = {}  # handles of files that stay locked until the process ends
 
 
 def use_folder(arguments: Sequence[str]) -> list[str]:
@@ -123,8 +123,6 @@ def _is_first_process() -> bool:
 
 
 def _check_checkpoint(given: str) -> None:
-    from itm.training.resume import find_checkpoint  # late, because it loads Lightning
-
     with redirect_stdout(io.StringIO()):  # the run itself prints which one it uses
         find_checkpoint(given, Path(given))
 
@@ -140,15 +138,16 @@ def _lock(folder: Path) -> None:
     except ImportError:  # Windows
         return
     path = folder.resolve() / ".lock"
-    if any(file.name == str(path) for file in _locks):
+    if path in _locks:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    file = path.open("a")
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
+        os.close(handle)
         raise ValueError(f"{folder} is in use: another process trains there") from None
     except OSError:
+        os.close(handle)
         return  # a file system without locks
-    _locks.append(file)
+    _locks[path] = handle

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from itm.utils.contents import describe_file
+from itm.utils.readers import check_regular
 
 NPY = b"\x93NUMPY"
 MOST_FORTRAN = 2**30  # bytes of an array in Fortran order that is read whole
@@ -27,6 +28,7 @@ def read_array(path: Path) -> np.ndarray:
         ValueError: the file is truncated, not a .npy file, or a large one in Fortran order.
         OSError: the file cannot be opened.
     """
+    check_regular(path)
     try:
         array = open_memmap(path, mode="r")  # np.load would accept other kinds of files
         return array if array.flags.c_contiguous else _in_rows(path, array)

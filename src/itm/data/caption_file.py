@@ -8,6 +8,7 @@ from codecs import BOM_UTF8
 from pathlib import Path
 
 from itm.utils.contents import describe_content
+from itm.utils.readers import check_regular
 
 NUMBERED = re.compile(r"\d+\s*[,;|]\s*\S")
 NAMED = re.compile(r"[^\s,;|]+\.(jpe?g|png|gif|bmp|webp|tiff?)(#\d+)?\s*[\t,;|]", re.I)
@@ -24,6 +25,7 @@ def read_captions(path: Path) -> list[str]:
         ValueError: a line is blank or not UTF-8; the message gives its number.
         OSError: the file cannot be read.
     """
+    check_regular(path)
     data = path.read_bytes()
     if kind := describe_content(data):
         raise ValueError(f"{path}:1: not UTF-8 text but {kind}")

@@ -30,7 +30,10 @@ except ImportError:
 import h5py
 with h5py.File(sys.argv[1], "r") as file:
     names = file[sys.argv[2]][()].ravel()
-    print(json.dumps([x.decode() if isinstance(x, bytes) else str(x) for x in names]))
+    names = [x.decode() if isinstance(x, bytes) else str(x) for x in names]
+    if sum(map(len, names)) > int(sys.argv[3]):
+        sys.exit("too long")
+    print(json.dumps(names))
 """
 LARGER = 20  # largest ratio of the features to their compressed file
 
@@ -49,6 +52,7 @@ class Group(Mapping[str, Any]):
 
     def __init__(self, group: Any, path: Path):
         self._group, self._path = group, path
+        self._most = int(max(SMALL, LARGER * path.stat().st_size))  # bytes of one data set
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._group)
@@ -83,13 +87,14 @@ class Group(Mapping[str, Any]):
                 f"{self._path}: {name} holds {node.dtype}, expected numbers or strings"
             )
         command = [sys.executable, "-c", READ_NAMES, str(self._path.resolve()), node.name]
+        command.append(str(self._most))
         try:
             done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=True)
             return np.array(json.loads(done.stdout), object).reshape(node.shape)
         except (subprocess.SubprocessError, ValueError) as error:
             raise ValueError(
-                f"{self._path}: the strings in {name} could not be read within {SECONDS} seconds "
-                "and 4 GiB; the file is damaged, or write them with a fixed size (dtype 'S')"
+                f"{self._path}: the strings in {name} could not be read within {SECONDS} seconds, "
+                f"4 GiB of memory and {self._most} bytes; the file is damaged, or write them with a fixed size (dtype 'S')"
             ) from error
 
     def _follow(self, group: Any, name: str, links: int) -> Any:
@@ -123,8 +128,7 @@ class Group(Mapping[str, Any]):
                 f"{self._path}: {name} keeps its data in other files, which are not read; copy the "
                 "data into this file, for example with h5repack"
             )
-        most = max(SMALL, LARGER * self._path.stat().st_size)
-        if node.dtype.itemsize * (node.size or 0) > most:
+        if node.dtype.itemsize * (node.size or 0) > self._most:
             raise ValueError(
                 f"{self._path}: {name} claims {node.dtype} {node.shape}, far more than the file "
                 "holds; it is damaged"

@@ -80,9 +80,13 @@ def write(
     from safetensors import SafetensorError  # late: only saving and loading need it
     from safetensors.torch import save_file
 
-    tensors = {
-        k: v.detach().cpu().contiguous().clone() for k, v in _without_loss(matcher.state_dict())
-    }
+    tensors: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in _without_loss(matcher.state_dict()):
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if place in storages else tensor  # the format shares none
+        storages.add(place)
     with unfinished_beside(folder / WEIGHTS) as unfinished:
         try:
             save_file(tensors, unfinished)

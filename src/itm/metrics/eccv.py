@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from itm.metrics.ranking import KS, Matrix, to_numpy, topk
 from itm.metrics.retrieval import evaluate
+from itm.utils.readers import reader
 
 
 class Judgements(NamedTuple):
@@ -47,6 +48,7 @@ class Tables(NamedTuple):
     judgements: dict[str, dict[str, Judgements]]
 
 
+@reader("could not be used as tables of eccv-caption", path="folder")
 def load_tables(folder: str | Path | None = None, caption_ids: ArrayLike | None = None) -> Tables:
     """Read the JSON tables.
 
@@ -75,7 +77,7 @@ def load_tables(folder: str | Path | None = None, caption_ids: ArrayLike | None 
         path = folder / f"{name}.json"
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: give the data folder of eccv-caption")
-        table = json.loads(path.read_text())
+        table = json.loads(path.read_text(encoding="utf-8"))
         return {int(key): [int(value) for value in values] for key, values in table.items()}
 
     own = {caption: images[0] for caption, images in read("original_caption_to_image").items()}

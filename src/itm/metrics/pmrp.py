@@ -12,8 +12,12 @@ from numpy.typing import ArrayLike
 
 from itm.metrics.protocols import Protocol, Rows, average_folds
 from itm.metrics.ranking import caption_rows
+from itm.utils.readers import reader
+
+MOST_CATEGORIES = 1000  # COCO has 90; each takes a column of the codes
 
 
+@reader("is not a file of COCO's instance annotations", path="instances")
 def category_codes(instances: str | Path, image_ids: ArrayLike) -> np.ndarray:
     """Read the object categories of each image from COCO's instance annotations.
 
@@ -25,12 +29,17 @@ def category_codes(instances: str | Path, image_ids: ArrayLike) -> np.ndarray:
     Returns:
         (N, K) float32, column = category id - 1. An image without annotations has a row of zeros:
         pass `annotated=codes.any(1)` to `pmrp`.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it does not hold annotations, or a category id is not between 1 and 1000.
     """
-    annotations = json.loads(Path(instances).read_text())["annotations"]
+    annotations = json.loads(Path(instances).read_text(encoding="utf-8"))["annotations"]
+    categories = {a["category_id"] for a in annotations}
+    if odd := [c for c in categories if type(c) is not int or not 1 <= c <= MOST_CATEGORIES]:
+        raise ValueError(f"category_id must be from 1 to {MOST_CATEGORIES}, got {odd[0]!r}")
     row = {image: i for i, image in enumerate(np.asarray(image_ids).tolist())}
-    codes = np.zeros(
-        (len(row), max((a["category_id"] for a in annotations), default=0)), np.float32
-    )
+    codes = np.zeros((len(row), max(categories, default=0)), np.float32)
     for annotation in annotations:
         if annotation["image_id"] in row:
             codes[row[annotation["image_id"]], annotation["category_id"] - 1] = 1

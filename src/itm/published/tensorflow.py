@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from itm.utils.crc32c import crc32c, masked
+from itm.utils.readers import check_regular
 
 MAGIC = 0xDB4775248B80FB57  # last eight bytes of a table
 TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # DataType -> numpy
@@ -38,6 +39,7 @@ def read_variables(prefix: str | Path) -> dict[str, Tensor]:
         ValueError: an index or a data file is damaged or compressed.
     """
     index = Path(f"{prefix}.index")
+    check_regular(index)
     if index.stat().st_size > LARGEST:
         raise ValueError(f"{index} is too large for an index: more than {LARGEST} bytes")
     try:
@@ -77,6 +79,7 @@ def _variable(
     path: Path, name: str, kind: str, sizes: tuple[int, ...], offset: int, checksum: int
 ) -> Tensor:
     """Read one variable from its data file."""
+    check_regular(path)
     size = np.dtype(kind).itemsize * math.prod(sizes)
     if offset + size > path.stat().st_size:
         raise ValueError(f"{path} does not hold the {size} bytes of {name} {sizes}")

@@ -12,10 +12,12 @@ import numpy as np
 
 from itm.runs.outputs import check_files
 from itm.runs.plain_files import read_record, run_of
-from itm.runs.record import FAILURE
+from itm.runs.record import BESIDE, FAILURE
 from itm.runs.run_files import metrics_of, read_curves, read_ranks, read_results, read_settings
 from itm.runs.tables import RECALLS
 from itm.utils.errors import first_line
+from itm.utils.manifest import KEY
+from itm.utils.manifest import check_files as check_checksums
 
 COSTS = ("parameters_m", "epochs", "seconds")
 
@@ -145,6 +147,7 @@ def read_training(folder: Path, name: str) -> Run | None:
     metrics = metrics_of(results, f"{stage}/")
     if "rsum" not in metrics:
         raise ValueError("results.json holds no rsum")
+    _check_beside(folder, results.get(KEY))
     curves = read_curves(folder / "csv" / "metrics.csv")
     if "val/rsum" in curves and stage == "val":  # only the curves hold the recalls of a validation
         best = int(np.argmax(curves["val/rsum"][1]))
@@ -156,6 +159,14 @@ def read_training(folder: Path, name: str) -> Run | None:
     settings = _with_precision(read_settings(folder), results)
     own = Run(folder, name, settings, _test(results), metrics, ranks, curves)
     return replace(own, source=folder.resolve(), **_training(results))
+
+
+def _check_beside(folder: Path, files: Any) -> None:
+    """Compare curves and ranks with the checksums in results.json; deleted files are not missed."""
+    if not isinstance(files, dict):
+        return  # an earlier version recorded none
+    present = {name for name in BESIDE if (folder / name).is_file()}
+    check_checksums(folder, {name: x for name, x in files.items() if name in present})
 
 
 def _with_precision(settings: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:

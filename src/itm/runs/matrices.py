@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from glob import escape
 from pathlib import Path
 
 import numpy as np
 
 from itm.data.layout import Split, read_array
+from itm.runs.outputs import check_files
 from itm.utils.files import write_array
 
 
@@ -15,12 +17,13 @@ def read_matrices(paths: Iterable[str | Path]) -> list[np.ndarray]:
     """Open saved (N, M) score matrices as memory maps.
 
     Raises:
-        ValueError: a file is not a .npy file of numbers, or a matrix has another shape than the
-            first.
+        ValueError: a file is not a .npy file of numbers or differs from its checksum in the folder
+            of an evaluation, or a matrix has another shape than the first.
     """
     matrices: list[np.ndarray] = []
-    for path in paths:
-        matrix = read_array(Path(path))
+    for path in map(Path, paths):
+        check_files(path.parent, (escape(path.name),))
+        matrix = read_array(path)
         wanted = matrices[0].shape if matrices else ""
         if matrix.ndim != 2 or (wanted and matrix.shape != wanted):
             raise ValueError(f"{path} is {matrix.shape}, expected (images, captions) {wanted}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itm.utils.files import replacing, write_text
-from itm.utils.manifest import sealed
+from itm.utils.manifest import KEY, checksums, sealed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from itm.data.layout import Split
 
 FAILURE = "failure.txt"  # in the folder of a job that failed: the error in one line
+BESIDE = ("csv/metrics.csv", "ranks.npz")  # files of a training that its results.json vouches for
 
 
 def environment() -> dict[str, Any]:
@@ -80,6 +81,11 @@ def training_results(trainer: Any, matcher: nn.Module, seconds: float) -> dict[s
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a record such as run.json, results.json or report.json, with a checksum."""
     write_text(path, json.dumps(sealed(record), indent=1))
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    """Write results.json of a training, with the checksums of its curves and ranks."""
+    write_json(folder / "results.json", {**results, KEY: checksums(folder, BESIDE)})
 
 
 def write_ranks(path: Path, i2t: np.ndarray, t2i: np.ndarray, image: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from itm.utils.readers import reading
+from itm.utils.readers import check_regular, reading
 
 MEMBERS = 100_000
 SMALL = 2**28  # bytes that any archive may hold; a larger one may hold 20 times its own size
@@ -23,6 +23,7 @@ HEADERS = {
 def damage(path: str | Path) -> str | None:
     """Describe the damage of a checkpoint file; None if all its bytes are as they were written."""
     try:
+        check_regular(path)
         with zipfile.ZipFile(path) as file:
             check_members(file, Path(path).stat().st_size)
             broken = file.testzip()
@@ -62,15 +63,17 @@ def read_npz(path: str | Path, names: Collection[str] | None = None) -> dict[str
         ValueError: it is damaged, holds objects or would become too large.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        problem = "could not be read safely: expected an .npz file of plain arrays"
-        with reading(path, problem), zipfile.ZipFile(file) as archive:
-            check_members(archive, path.stat().st_size)
-            return {
-                name.removesuffix(".npy"): read_npy(archive.read(name))
-                for name in archive.namelist()
-                if names is None or name.removesuffix(".npy") in names
-            }
+    problem = "could not be read safely: expected an .npz file of plain arrays"
+    with reading(path, problem), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        check_members(archive, path.stat().st_size)
+        members = [(name.removesuffix(".npy"), name) for name in archive.namelist()]
+        if len(dict(members)) != len(members):
+            raise ValueError("it holds two arrays of one name")
+        return {
+            name: read_npy(archive.read(member))
+            for name, member in members
+            if names is None or name in names
+        }
 
 
 def read_npy(data: bytes) -> np.ndarray:

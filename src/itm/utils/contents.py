@@ -9,6 +9,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from itm.utils.readers import check_regular
+
 KINDS = {  # first bytes -> what the file is, and what to do
     b"\x1f\x8b": "compressed by gzip: unpack it with gzip -d",
     b"BZh": "compressed by bzip2: unpack it with bzip2 -d",
@@ -60,6 +62,7 @@ def describe_file(path: Path, expected: Collection[bytes] = ()) -> str | None:
     Raises:
         OSError: the file cannot be opened.
     """
+    check_regular(path)
     with path.open("rb") as file:
         return describe_content(file.read(4096), expected)
 
@@ -72,6 +75,7 @@ def read_text(path: Path) -> str:
         ValueError: the file is not text in UTF-8; the message says what it is instead, or names the
             line.
     """
+    check_regular(path)
     data = path.read_bytes()
     check_text(data, path)
     return data.removeprefix(BOM_UTF8).decode("utf-8")

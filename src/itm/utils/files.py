@@ -32,19 +32,23 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
     Several processes may write the same file: each uses a different temporary name, and the last
     one to finish wins. A kill leaves `path` as it was; the next write removes the unfinished
-    file. An error leaves nothing behind.
+    file. An error leaves nothing behind. In a folder that is still being written, the file is
+    brought to disk with the folder, by `itm.utils.folders.put`.
 
     Raises:
         OSError: the file cannot be written, or `path` is a folder, a device or a pipe; what was
             there is unchanged.
     """
     path = _checked(path)
-    _remove_abandoned(path)
+    in_the_making = _is_in_the_making(path)
+    if not in_the_making:
+        _remove_abandoned(path)
     with _locked_file(path) as file:
         try:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if not in_the_making:
+                os.fsync(file.fileno())
             if fcntl is None:  # Windows does not rename open files
                 file.close()
             os.replace(file.name, path)
@@ -55,7 +59,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             if isinstance(error, OSError) and error.filename is None:
                 error.filename = str(path)  # "No space left on device" alone does not tell where
             raise
-    sync(path.parent)
+    if not in_the_making:
+        sync(path.parent)
 
 
 @contextmanager
@@ -74,12 +79,14 @@ def unfinished_beside(path: str | Path) -> Iterator[Path]:
     try:
         yield unfinished
         os.chmod(unfinished, mode)  # safetensors replaces the file by a private one
-        sync(unfinished)
+        if not _is_in_the_making(path):
+            sync(unfinished)
         os.replace(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    sync(path.parent)
+    if not _is_in_the_making(path):
+        sync(path.parent)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -111,6 +118,11 @@ def move(source: Path, target: Path) -> None:
 def unfinished_name(path: Path) -> Path:
     """Return a hidden name beside `path` that only this call uses; see `UNFINISHED`."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.unfinished")
+
+
+def _is_in_the_making(path: Path) -> bool:
+    """Tell whether a file is in a folder that `itm.utils.folders` will bring to disk and rename."""
+    return any(re.search(f"{UNFINISHED}$", part) for part in path.parts[:-1])
 
 
 def unfinished_files(path: Path) -> list[Path]:

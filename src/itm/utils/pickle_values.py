@@ -41,6 +41,10 @@ class Later:
         """Take the state that the pickle would pass to `__setstate__`."""
         raise pickle.UnpicklingError(f"a {type(self).__name__} takes no further state")
 
+    def size(self) -> int:
+        """Count the bytes that the value will take beside those of the pickle."""
+        return 0
+
 
 class Instance(Later):
     """An instance of a class that the caller of the reader accepts.
@@ -95,6 +99,10 @@ class _Array(Later):
         if type(state) is not tuple or len(state) != 5:
             raise pickle.UnpicklingError("an array without shape, type and bytes")
         self.state = state[1:]
+
+    def size(self) -> int:
+        data = self.state[-1] if self.state else b""
+        return len(data) if type(data) in (bytes, bytearray, str) else 0
 
     def value(self) -> np.ndarray:
         if len(self.state) != 4:

@@ -27,7 +27,7 @@ PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit, ImportError)
 def reading(path: str | Path, problem: str = "could not be read") -> Iterator[None]:
     """Raise errors of the block as `ValueError` or `OSError` with the name of a file.
 
-    Errors of these types that name the file pass unchanged.
+    Errors of these types that name the file pass unchanged. Pipes and devices are refused at once.
 
     Args:
         path: the file or folder that the block reads.
@@ -38,6 +38,7 @@ def reading(path: str | Path, problem: str = "could not be read") -> Iterator[No
         ValueError: any other error, even one that is not an `Exception`, such as a panic of
             tokenizers.
     """
+    check_regular(path)
     try:
         yield
     except PASSED_ON:
@@ -49,6 +50,17 @@ def reading(path: str | Path, problem: str = "could not be read") -> Iterator[No
         if isinstance(error, OSError) and error.errno is not None:
             raise type(error)(error.errno, error.strerror, str(path)) from error
         raise ValueError(f"{path} {problem} ({first_line(error)})") from error
+
+
+def check_regular(path: str | Path) -> None:
+    """Refuse a pipe, socket or device, which a reader might wait for without end.
+
+    Raises:
+        ValueError: the path is neither a file nor a folder; one that does not exist passes.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is a pipe, socket or device, expected a regular file")
 
 
 def reader(

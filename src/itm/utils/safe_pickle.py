@@ -16,6 +16,7 @@ from itm.utils.readers import reading
 from itm.utils.unpickler import MOST, Unpickler
 
 DEEPEST = 64  # levels of lists, tuples and dicts within each other
+CONTAINERS = 2**22  # of them in all; each takes a few hundred bytes while it is checked
 
 
 def complete(content: Any) -> Any:
@@ -34,6 +35,8 @@ def complete(content: Any) -> Any:
             return done[id(value)][:2]
         if id(value) in open_ or level > DEEPEST:
             raise pickle.UnpicklingError(f"it contains itself or is deeper than {DEEPEST} levels")
+        if len(done) >= CONTAINERS:
+            raise pickle.UnpicklingError(f"it holds more than {CONTAINERS} lists, tuples and dicts")
         open_.add(id(value))
         total = 1
         found: Any
@@ -82,7 +85,7 @@ def read_pickle(
         OSError: the file cannot be opened.
         ValueError: it is damaged or holds anything else.
     """
-    with path.open("rb") as file, reading(path, "could not be read safely"):
+    with reading(path, "could not be read safely"), path.open("rb") as file:
         return complete(Unpickler(file, calls, classes, encoding).load())
 
 

@@ -128,7 +128,7 @@ def read_torch(path: Path, classes: tuple[str, ...] = (), encoding: str = "utf-8
         ValueError: it is damaged, which the checksums of a zip archive tell, or holds anything
             else.
     """
-    with path.open("rb") as file, reading(path, PROBLEM):
+    with reading(path, PROBLEM), path.open("rb") as file:
         read = _read_zip if zipfile.is_zipfile(file) else _read_legacy
         file.seek(0)
         return read(file, classes, encoding)

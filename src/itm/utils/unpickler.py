@@ -10,6 +10,8 @@ from typing import IO, Any
 from itm.utils.pickle_values import ARRAYS, WORDS, Calls, Instance, Later, Name, checked_key
 
 MOST = 2**25  # reads of a file, of which each value needs one or two
+SMALL = 2**28  # bytes that calls may make in any file; in a larger file, as many as it has
+ITEM = 64  # bytes of an entry in a set or dict
 
 
 class _File:
@@ -60,8 +62,10 @@ class Unpickler(_Base):  # type: ignore[misc]
         encoding: str = "latin1",
         storage: Callable[[Any], Any] | None = None,
     ):
-        super().__init__(_File(file), encoding=encoding)
+        source = _File(file)
+        super().__init__(source, encoding=encoding)
         self._calls, self._classes, self._storage = calls, classes, storage
+        self._left = max(SMALL, 2 * source.size)  # bytes that calls may still make
 
     def load(self) -> Any:
         """Return the content; it may still contain `Later` values, see `safe_pickle.complete`."""
@@ -104,7 +108,17 @@ class Unpickler(_Base):  # type: ignore[misc]
             return Instance(function.path)
         if type(function) is not Name or function.path not in self._calls:
             raise pickle.UnpicklingError("it calls something that is not a function")
-        return self._calls[function.path](*arguments)
+        return self._charged(self._calls[function.path](*arguments))
+
+    def _charged(self, made: Any) -> Any:
+        """Count what a call made: a few bytes can ask for copies of one large value."""
+        if isinstance(made, Later):
+            self._left -= made.size()
+        elif type(made) in (bytes, dict, set):
+            self._left -= len(made) * (1 if type(made) is bytes else ITEM)
+        if self._left < 0:
+            raise pickle.UnpicklingError("it copies its values to more bytes than it has")
+        return made
 
     # Operations that differ from Python's --------------------------------------------------------
 
@@ -126,6 +140,7 @@ class Unpickler(_Base):  # type: ignore[misc]
         target = self.stack[-1]
         if isinstance(target, Later):
             target.build(state)
+            self._charged(target)
         elif type(target) is not dict:  # an OrderedDict has attributes, of no use here
             raise pickle.UnpicklingError(f"a {type(target).__name__} takes no state")
 

@@ -58,3 +58,11 @@ def test_other_objects_are_refused(tmp_path):
         group.attrs["image_w"], group.attrs["image_h"] = "wide", 3.0
     with pytest.raises(ValueError, match=r"g\.h5: attribute image_w must be a number"):
         list(read_hdf5(tmp_path / "g.h5"))
+
+
+def test_names_of_many_bytes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5_nodes, "SMALL", 2**10)
+    path = written(tmp_path / "f.h5", ids=np.array(["a" * 2**19] * 3, h5py.string_dtype()))
+    monkeypatch.setattr(hdf5_nodes, "LARGER", 0)
+    with pytest.raises(ValueError, match=r"f\.h5: the strings in ids .* and \d+ bytes"):
+        list(read_hdf5(path))

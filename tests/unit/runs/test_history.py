@@ -1,9 +1,11 @@
 """A run's settings are read as they were written, and nothing in them is resolved."""
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from itm.runs.history import find_runs, read_settings
+from itm.runs.record import write_json, write_ranks, write_results
 
 
 def test_settings_are_those_that_were_written(tmp_path):
@@ -27,3 +29,23 @@ def test_runs_of_earlier_versions_are_read(model, request):
     (run,), failed = find_runs([folder])
     assert not failed and run.settings["model"] == model and run.ranks is not None
     assert 0 < run.rsum <= 600
+
+
+def test_flipped_bits_of_curves_and_ranks_are_noticed(tmp_path):
+    run = tmp_path / "run"
+    (run / "csv").mkdir(parents=True)
+    (run / "csv" / "metrics.csv").write_text("step,val/rsum\n1,250.5\n2,300\n")
+    write_ranks(run / "ranks.npz", *[np.arange(3)] * 3)
+    write_json(run / "run.json", {"command": "x", "started": "now"})
+    write_results(run, {"test/rsum": 300.0, "command": "x", "started": "now"})
+    assert find_runs([run])[0][0].curves["val/rsum"][1].tolist() == [250.5, 300]
+    for name in ("csv/metrics.csv", "ranks.npz"):
+        whole = (run / name).read_bytes()
+        for place in range(len(whole)):
+            changed = bytearray(whole)
+            changed[place] ^= 1 << place % 8
+            (run / name).write_bytes(changed)
+            with pytest.raises(FileNotFoundError, match="damaged: .*its checksum differs"):
+                find_runs([run])
+        (run / name).unlink()  # curves and ranks may be deleted, to save space
+        assert find_runs([run])[0][0].rsum == 300

@@ -28,6 +28,7 @@ from itm.features.arrays import read_arrays as read_folder
 from itm.features.hdf5 import read_hdf5
 from itm.features.sentences import read_sentences
 from itm.features.tsv import COLUMNS, read_tsv
+from itm.metrics.pmrp import category_codes
 from itm.models import SCAN
 from itm.phrases.files import read_phrases
 from itm.published.convert import save_published
@@ -140,9 +141,9 @@ def arrays(folder):
     return folder / "arrays"
 
 
-def picture(folder, kind):
+def picture(folder, kind, **options):
     image = pytest.importorskip("PIL.Image")
-    image.new("RGB", (8, 8), (9, 99, 200)).save(folder / f"p.{kind}")
+    image.new("RGB", (8, 8), (9, 99, 200)).save(folder / f"p.{kind}", **options)
     return folder / f"p.{kind}"
 
 
@@ -268,6 +269,9 @@ READERS = {
     "features, npz": (arrays, lambda path: list(read_folder(path))),
     "picture, PNG": (lambda f: picture(f, "png"), pixels),
     "picture, JPEG": (lambda f: picture(f, "jpg"), pixels),
+    "picture, GIF": (lambda f: picture(f, "gif"), pixels),
+    "picture, WebP": (lambda f: picture(f, "webp"), pixels),
+    "picture, TIFF": (lambda f: picture(f, "tiff", compression="tiff_lzw"), pixels),
     "word vectors": (
         lambda f: text(f, "v.txt", "a 0.1 0.2\ndog 1 2\n"), lambda p: word_vectors(["a", "dog"], p),
     ),
@@ -298,6 +302,10 @@ READERS = {
     "saved folder": (saved, lambda path: scores(itm.load(path))),
     "index": (index, lambda path: itm.Index.load(path).search("a dog")),
     "manifest": (lambda f: saved(f, signed=True) / "config.json", read_manifest),
+    "COCO instances": (
+        lambda f: text(f, "i.json", {"annotations": [{"image_id": 1, "category_id": 2}]}),
+        lambda path: category_codes(path, [1]),
+    ),
     "runs": (run_folder, lambda f: find_runs([f])),
 }  # fmt: skip
 
@@ -390,3 +398,23 @@ def test_a_damaged_file_is_a_value_or_an_error_that_names_it(kind, count, tmp_pa
     lines = path.read_text().splitlines()
     print(kind, lines[-1] if lines else "nothing")
     assert code == 0 and len(lines) == 1, f"ended with {code}: {lines}"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("kind", READERS)
+def test_a_pipe_in_place_of_a_file_is_refused_at_once(kind, tmp_path):
+    (tmp_path / "data").mkdir()
+    make, read = READERS[kind]
+    given = make(tmp_path / "data")
+    place = given[0] if isinstance(given, tuple) else given
+    files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
+    file = files[0] if files else tmp_path / "data/m.index"
+    file.unlink()
+    os.mkfifo(file)
+    process = os.fork()
+    if process == 0:
+        signal.alarm(SECONDS)  # ends the process that waits for the pipe
+        warnings.simplefilter("ignore")
+        found = outcome(read, given, place.name.partition(".")[0])
+        os._exit(0 if found in ("value", "error") else 1)  # other files may make a value
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0

@@ -5,6 +5,7 @@ import random
 import struct
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import numpy as np
@@ -61,6 +62,32 @@ def test_a_pickle_cannot_exhaust_or_end_the_process(kind, tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path / "a.pkl")]
     found = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert found.returncode == 0 and found.stdout, found.stderr[-300:]
+
+
+def text(value):
+    return b"X" + struct.pack("<I", len(value)) + value
+
+
+MANY = 300
+LARGE = text(b"a" * 2**20) + b"q\x010"
+PAIRS = (
+    b"]q\x01(" + b"".join(b"J" + struct.pack("<i", i) + b"K\x01\x86" for i in range(20_000)) + b"e0"
+)
+COPIES = {  # each call costs a few bytes and copies one large value
+    "bytes": b"c_codecs\nencode\nq\x000" + LARGE + text(b"latin1") + b"q\x020("
+    + b"h\x00h\x01h\x02\x86R" * MANY,
+    "dicts": b"ccollections\nOrderedDict\nq\x000" + PAIRS + b"(" + b"h\x00h\x01\x85R" * MANY,
+    "arrays": b"cnumpy._core.numeric\n_frombuffer\nq\x000" + LARGE + b"cnumpy\ndtype\n" + text(b"u1")
+    + b"\x85Rq\x020J" + struct.pack("<i", 2**20) + b"\x85q\x030" + text(b"C") + b"q\x040("
+    + b"h\x00(h\x01h\x02h\x03h\x04tR" * MANY,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_a_pickle_of_few_bytes_cannot_ask_for_many_copies(kind, tmp_path):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02]" + COPIES[kind] + b"e.")
+    with pytest.raises(ValueError, match=r"a\.pkl .*copies its values to more bytes than it has"):
+        read_arrays(tmp_path / "a.pkl")
 
 
 def mutated(data, rng):
@@ -141,3 +168,14 @@ def test_an_archive_has_a_budget(tmp_path):
         file.writestr("w.npy", bytes(2**29))
     with pytest.raises(ValueError, match="members claim 536870912 bytes"):
         read_npz(tmp_path / "a.npz")
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    for names in (("w.npy", "w.npy"), ("w", "w.npy")):
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zipfile warns of the second
+            for name in names:
+                with archive.open(name, "w") as member:
+                    np.save(member, np.ones(2))
+        with pytest.raises(ValueError, match=r"a\.npz .*two arrays of one name"):
+            read_npz(tmp_path / "a.npz")
