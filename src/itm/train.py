@@ -29,7 +29,7 @@ def command(cfg: DictConfig) -> float:
     import pytorch_lightning as pl
 
     from itm.app.build import build_data, build_matcher
-    from itm.app.checks import check_disk, check_monitors, check_protocol
+    from itm.app.checks import check_disk, check_monitors, check_protocol, check_ranges
     from itm.app.loading import apply_loading
     from itm.app.optimisation import check_optimisation, check_used
     from itm.app.trainer import build_trainer
@@ -49,6 +49,7 @@ def command(cfg: DictConfig) -> float:
 
     quiet()  # again, because processes of sweep=joblib begin here
     out = output_folder()
+    check_ranges(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     overrides = list(HydraConfig.get().overrides.task)
     check_used(cfg, overrides)
