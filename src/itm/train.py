@@ -27,6 +27,7 @@ def command(cfg: DictConfig) -> float:
     # Late, because they load Lightning, and reading options should not wait for it.
     import pytorch_lightning as pl
 
+    from itm.app.checks import check_ranges
     from itm.app.training_run import begin_run, build_training
     from itm.runs.record import (
         parameters_m,
@@ -40,6 +41,7 @@ def command(cfg: DictConfig) -> float:
 
     quiet()  # again, because processes of sweep=joblib begin here
     out, typed = output_folder(), list(HydraConfig.get().overrides.task)
+    check_ranges(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     checkpoint = find_checkpoint(cfg.resume, out)
     training = build_training(cfg, out, typed)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from itm.app.choices import group_files, rewrite_choices
 from itm.app.config import compose, instantiate, target
 from itm.app.optimisation import build_optimizer, build_schedule
+from itm.app.option_types import check_types
 
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
@@ -47,9 +48,10 @@ def build(
         The matcher; `matcher.data` is its data module, ready to fit.
 
     Raises:
-        ValueError: a name or an option does not exist.
+        ValueError: a name or an option does not exist, or a value has the wrong type.
     """
     options = [f"model={model}", f"loss={loss}", f"data={data}", *overrides]
+    check_types("train", options)
     try:
         cfg = compose(rewrite_choices(options))
     except HydraException as error:

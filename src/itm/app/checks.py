@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from itm.data.layout import Split
 
 # Modules whose objects log only metrics that `known_metrics` lists.
@@ -46,6 +48,28 @@ def check_monitors(trainer: Any, matcher: Any) -> None:
             f"monitor={name} of {owner}: no such metric; "
             f"{f'did you mean {near[0]}? ' if near else ''}choose from {', '.join(known)}"
         )
+
+
+def check_ranges(cfg: DictConfig) -> None:
+    """Check numbers whose owners would complain late, or without the name of the option.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+    trainer = cfg.trainer
+    for name, value, least in (
+        ("seed", cfg.seed, 0),
+        ("chunk_size", cfg.chunk_size, 1),
+        ("data.workers", cfg.data.get("workers"), 0),
+        ("gradient_clip_val", trainer.get("gradient_clip_val"), 0),
+        ("trainer.accumulate_grad_batches", trainer.get("accumulate_grad_batches"), 1),
+    ):
+        if value is not None and not value >= least:
+            raise ValueError(f"{name}={value} must be at least {least}")
+    if cfg.seed is not None and cfg.seed >= 2**32:
+        raise ValueError(f"seed={cfg.seed} must be below 2**32")
+    if (trainer.get("max_epochs") or 0) < -1:
+        raise ValueError(f"max_epochs={trainer.max_epochs} must be at least 0, or -1 for no limit")
 
 
 def check_protocol(split: Split) -> None:

@@ -4,6 +4,7 @@ import functools
 import inspect
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -17,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from itm.app.arguments import read_arguments
 from itm.app.config import CONF
+from itm.app.option_types import check_types
 
 EXPECTED = (ValueError, OSError, ImportError, HydraException, OmegaConfBaseException)
 
@@ -68,6 +70,7 @@ def _run(
 ) -> None:
     try:
         sys.argv[1:] = read_arguments(sys.argv[1:], command)
+        check_types(command, sys.argv[1:])
         if prepare is not None:
             sys.argv[1:] = read_arguments(prepare(sys.argv[1:]), command)
     except EXPECTED as error:
@@ -131,12 +134,21 @@ def tell(error: Exception) -> str:
         return f"{type(error).__name__}: {error}".splitlines()[0]
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     text = str(error) if str(cause) in str(error) else f"{error}: {cause}"
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        text = _of_a_class(error, error.__cause__)
     if isinstance(error, ImportError):
         from itm.utils.extras import missing_package
 
         text = missing_package(error)
     print(f"error: {text}\n(set ITM_TRACEBACK=1 for the traceback)", file=sys.stderr)
     return " ".join(text.split())
+
+
+def _of_a_class(error: InstantiationException, cause: BaseException) -> str:
+    """Say in one line which class refused its arguments, and why."""
+    found = re.search(r"target '([\w.]+)'", str(error))
+    name = found[1].rpartition(".")[2] if found else "an object of the configuration"
+    return f"{name} cannot be built with these options: {cause}"
 
 
 def _is_expected(error: BaseException | None) -> bool:

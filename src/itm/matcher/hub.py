@@ -89,47 +89,50 @@ def push_to_hub(
         )
 
 
-def from_pretrained(
-    cls: type[M],
-    name: str | Path,
-    revision: str | None = None,
-    token: str | None = None,
-    loss: Any = None,
-    device: str = "cpu",
-) -> M:
-    """Load a matcher in eval mode from a folder, a run, a checkpoint or the hub.
+class Pretrained:
+    """Let a class read what it saved; type checkers know that the result is of this class."""
 
-    `Matcher.from_pretrained` accepts any model of the library, `SCAN.from_pretrained` only a SCAN,
-    and your own class what it saved. Names in downloaded files are looked up among these classes,
-    never imported, and nothing is unpickled.
+    @classmethod
+    def from_pretrained(
+        cls: type[M],
+        name: str | Path,
+        revision: str | None = None,
+        token: str | None = None,
+        loss: Any = None,
+        device: str = "cpu",
+    ) -> M:
+        """Load a matcher in eval mode from a folder, a run, a checkpoint or the hub.
 
-    Args:
-        cls: class of the matcher.
-        name: a path; if there is no such path, "user/name" on the hub.
-        revision: branch, tag or commit on the hub. Only a commit's hash always gives the same
-            files.
-        token: access token for private repositories.
-        loss: a loss object, for further training.
-        device: device of the matcher; "auto" = the GPU if there is one.
+        `Matcher.from_pretrained` accepts any model of the library, `SCAN.from_pretrained` only a
+        SCAN, and your own class what it saved. Names in downloaded files are looked up among these
+        classes, never imported, and nothing is unpickled.
 
-    Raises:
-        ValueError: another kind of matcher, or files that do not fit together.
-        OSError: no such repository, or no connection.
-    """
-    path = Path(name)
-    if not path.exists():
-        from huggingface_hub import snapshot_download  # late: only sharing needs it
+        Args:
+            name: a path; if there is no such path, "user/name" on the hub.
+            revision: branch, tag or commit on the hub. Only a commit's hash always gives the same
+                files.
+            token: access token for private repositories.
+            loss: a loss object, for further training.
+            device: device of the matcher; "auto" = the GPU if there is one.
 
-        path = Path(
-            snapshot_download(str(name), revision=revision, token=token, allow_patterns=FILES)
-        )
-    own = not cls.__module__.startswith("itm.")
-    # Through the lazy root package, since the models are in a layer above this module.
-    given: Any = cls if own else None
-    matcher = itm.load(path, loss=loss, model_class=given, device=device)
-    if not isinstance(matcher, cls):
-        raise ValueError(f"{name} holds a {type(matcher).__name__}, not a {cls.__name__}")
-    return matcher
+        Raises:
+            ValueError: another kind of matcher, or files that do not fit together.
+            OSError: no such repository, or no connection.
+        """
+        path = Path(name)
+        if not path.exists():
+            from huggingface_hub import snapshot_download  # late: only sharing needs it
+
+            path = Path(
+                snapshot_download(str(name), revision=revision, token=token, allow_patterns=FILES)
+            )
+        own = not cls.__module__.startswith("itm.")
+        # Through the lazy root package, since the models are in a layer above this module.
+        given: Any = cls if own else None
+        matcher = itm.load(path, loss=loss, model_class=given, device=device)
+        if not isinstance(matcher, cls):
+            raise ValueError(f"{name} holds a {type(matcher).__name__}, not a {cls.__name__}")
+        return matcher
 
 
 def public(record: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 OBJECTS = ["loss", "optimizer", "scheduler"]
 
 
-class Matcher(CompiledMethods):
+class Matcher(CompiledMethods, hub.Pretrained):
     """Base class of all backbones.
 
     Args:
@@ -123,7 +123,6 @@ class Matcher(CompiledMethods):
         """Encode captions as global vectors (C, D) and / or word vectors (C, L, D)."""
         raise NotImplementedError(f"{type(self).__name__} must define encode_captions")
 
-    @full_precision
     @full_precision  # half precision would merge neighbouring scores into ties
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
         """Score pairs for testing, (I, C), larger = better; by default the global dot product."""
@@ -228,8 +227,6 @@ class Matcher(CompiledMethods):
 
     save_pretrained = hub.save_pretrained
     push_to_hub = hub.push_to_hub
-
-    from_pretrained = classmethod(hub.from_pretrained)  # type: ignore[var-annotated]
 
     # Data -------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -83,6 +83,25 @@ def score(
     return score_encoded(matcher, images, sentences, out, precision)
 
 
+@overload
+def embed(
+    matcher: MatcherLike,
+    features: Features | None = None,
+    captions: Sequence[str] | np.ndarray | None = None,
+    batch_size: int = 128,
+    uncertainty: Literal[False] = False,
+    precision: str | None = None,
+) -> np.ndarray: ...
+@overload
+def embed(
+    matcher: MatcherLike,
+    features: Features | None = None,
+    captions: Sequence[str] | np.ndarray | None = None,
+    batch_size: int = 128,
+    *,
+    uncertainty: Literal[True],
+    precision: str | None = None,
+) -> tuple[np.ndarray, np.ndarray]: ...
 def embed(
     matcher: MatcherLike,
     features: Features | None = None,
@@ -90,7 +109,7 @@ def embed(
     batch_size: int = 128,
     uncertainty: bool = False,
     precision: str | None = None,
-) -> Any:
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Return global vectors (N, D) float32 of images or of captions, in eval mode.
 
     Args:

@@ -32,7 +32,7 @@ def line(module, *arguments, capsys, monkeypatch, cwd):
         (["data.batch_size=0", SMALL], "error: data.batch_size=0 must be at least 1\n"),
         (["loss.margin=-1", SMALL], "error: margin must be at least 0, got -1\n"),
         (["loss.margin=wide", SMALL], "loss.margin=wide: expected a number, such as 0.2"),
-        (["seed=abc"], "seed=abc: expected a number, such as 0"),
+        (["seed=abc"], "seed=abc: expected a whole number, such as 0"),
     ],
 )
 def test_training(arguments, said, capsys, monkeypatch, tmp_path):
@@ -43,7 +43,7 @@ def test_training(arguments, said, capsys, monkeypatch, tmp_path):
 def test_search(capsys, monkeypatch, tmp_path):
     given = {"capsys": capsys, "monkeypatch": monkeypatch, "cwd": tmp_path}
     assert "there is no option qery; did you mean query?" in line(search, "qery=dog", **given)
-    assert "top=ten: expected a number, such as 10" in line(search, "top=ten", **given)
+    assert "top=ten: expected a whole number, such as 10" in line(search, "top=ten", **given)
     assert "top=0: expected at least 1" in line(
         search, "checkpoint=nowhere", "query=dog", "top=0", **given
     )

@@ -1,7 +1,10 @@
 """A few lines of Python train every model with every loss, without Hydra."""
 
+import ast
+import inspect
 import subprocess
 import sys
+from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +16,8 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, StochasticWeightAver
 from pytorch_lightning.tuner import Tuner
 
 import itm
+import itm.losses
+import itm.models
 from itm.data import RegionDataModule
 from itm.losses import SAM, Logistic, MultiLabel, Neighborhood, Triplet
 from itm.models import CASC, CVSE, SCAN, SGRAF, VSRN, TwoBranchEmbedding, TwoBranchSimilarity
@@ -328,26 +333,92 @@ trainer.fit(matcher, data)
 again = VSRN.load_from_checkpoint("best.ckpt")
 scores = again.score(data.test_split.features, ["a red dog"])
 """
+RIGHT = """
+from functools import partial
+
+import numpy as np
+import torch
+
+import itm
+from itm.losses import Triplet
+from itm.matcher import Matcher
+from itm.models import CASC, CHAN, CVSE, SCAN
+
+few: list[Matcher] = [
+    CASC(direction="t2i", hidden=8, loss=SAM()), CHAN(pooling="Mean", beta=0.2),
+    CVSE(alpha=0.3, dropout=0.1, concept_vectors=np.ones((3, 2))),
+    SCAN(direction="i2t", optimizer=partial(torch.optim.SGD, lr=0.1), loss=Triplet(margin=0.1)),
+]
+few[0].loss = lambda scores, pairs, encoded: -scores.diagonal().mean()
+"""
+REVEALED = {
+    "again": '"itm.models.vsrn.vsrn.VSRN"',
+    "scores": "numpy.ndarray",
+    "SCAN.load_from_checkpoint('x')": '"itm.models.SCAN"',
+    "SCAN.from_pretrained('x')": '"itm.models.SCAN"',
+    "itm.load('x').embed(captions=['a'])": "numpy.ndarray",
+    "itm.build()": '"itm.matcher.matcher.Matcher"',
+    "itm.Index(again, data.test_split).search('a dog')": "itm.index.index.Hit",
+    "itm.metrics.evaluate(np.eye(2), np.arange(2))": "dict[str, float]",
+}
 
 
 @pytest.mark.slow
 def test_a_script_of_a_user_is_typed(tmp_path):
-    ends = "reveal_type(again)\nreveal_type(scores)\nVSRN(embed_dims=3)\n"
-    (tmp_path / "script.py").write_text(SCRIPT + ends)
+    """mypy strict finds the types of all results, and a wrong argument of every constructor."""
+    names = [f"itm.models.{name}" for name in itm.models.__all__]
+    names += [f"itm.losses.{name}" for name in itm.losses.__all__ if name[0].isupper()]
+    names.remove("itm.losses.Loss")  # the base class takes no arguments
+    names += ["itm.data.RegionDataModule"]
+    lines = [f"reveal_type({text})" for text in REVEALED]
+    lines += [f"{name}({'data, ' if 'Region' in name else ''}nonsense=3)" for name in names]
+    (tmp_path / "script.py").write_text(SCRIPT + RIGHT + "\n".join(lines) + "\n")
     source = Path(itm.__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "script.py", "--cache-dir", tmp_path / "cache"],
         capture_output=True, text=True, cwd=tmp_path,
         env={"MYPYPATH": "", "PYTHONPATH": str(source)},
     )  # fmt: skip
-    assert '"itm.models.vsrn.vsrn.VSRN"' in done.stdout and "numpy.ndarray" in done.stdout
-    errors = [line for line in done.stdout.splitlines() if "error:" in line]
-    assert len(errors) == 1 and 'Unexpected keyword argument "embed_dims"' in errors[0]
+    found = done.stdout.splitlines()
+    notes = [line for line in found if "Revealed type" in line]
+    for note, expected in zip(notes, REVEALED.values(), strict=True):
+        assert expected in note
+    errors = [line for line in found if "error:" in line]
+    assert len(errors) == len(names) and all("nonsense" in line for line in errors), done.stdout
+
+
+def test_the_types_of_the_backbones_are_those_of_their_constructors():
+    """Those with options in groups are written out in __init__.pyi, for checkers and editors."""
+    stub = ast.parse(Path(itm.models.__file__).with_suffix(".pyi").read_text())
+    written = {node.name: node.body[0].args for node in stub.body if isinstance(node, ast.ClassDef)}
+    constructors = {name: getattr(itm.models, name).__init__ for name in itm.models.__all__}
+    signatures = {name: inspect.signature(init) for name, init in constructors.items()}
+    grouped = {
+        name: signature
+        for name, signature in signatures.items()
+        if any(is_dataclass(p.default) for p in signature.parameters.values())
+    }
+    assert written.keys() == grouped.keys()
+    for name, signature in grouped.items():
+        expected = {}
+        for parameter in list(signature.parameters.values())[1:]:
+            group = parameter.default
+            expected[parameter.name] = ... if is_dataclass(group) else group
+            if is_dataclass(group):
+                expected |= {field.name: field.default for field in fields(group)}
+        args = written[name]
+        positional = [a.arg for a in args.args[1:]]
+        given = [*positional, *(a.arg for a in args.kwonlyargs)]
+        defaults = [ast.literal_eval(d) for d in (*args.defaults, *args.kw_defaults)]
+        assert dict(zip(given, defaults, strict=True)) == expected and given == list(expected)
+        plain = [
+            p.name
+            for p in list(signature.parameters.values())[1:]
+            if p.kind is p.POSITIONAL_OR_KEYWORD
+        ]
+        assert positional == plain, name
 
 
 def test_packages_list_their_names():
-    import itm.losses
-    import itm.models
-
     assert {"build", "load", "models", "losses", "__version__"} <= set(dir(itm))
     assert {"VSRN", "SCAN"} <= set(dir(itm.models)) and "SAM" in dir(itm.losses)
