@@ -26,7 +26,6 @@ CASES = [
     "bigru", "bigru_ragged", "bigru_nonorm_warmup", "bigru_augmented", "bert",
     "bert_ragged_warmup", "bert_augmented",
 ]  # fmt: skip
-STEPS = [name for name in CASES if not name.endswith("augmented")]
 CAPTIONS = ["a dog runs", "two red cat", "a", "a red dog runs a cat"]
 
 
@@ -50,7 +49,7 @@ def test_golden_scores_ranks_and_pooling_weights(name):
         np.testing.assert_allclose(table, weights, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", CASES)
 def test_golden_losses_and_five_steps(name):
     golden = VSEGolden(f"vse_infty/{name}")
     suffixes = ["", "_masked"] if "losses_masked" in golden.expected else [""]
@@ -69,7 +68,7 @@ def test_golden_losses_and_five_steps(name):
         check_steps(expected, steps, suffix)
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", CASES)
 def test_published_round_trip(name, tmp_path):
     golden = VSEGolden(f"vse_infty/{name}")
     save_published(golden.matcher, tmp_path / "again.pth")
