@@ -38,12 +38,17 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
             raised before anything is scored.
     """
     # Late, because they load torch, and `--help` should not wait for it.
-    from itm.app.splits import find_split, split_codes, split_tables
-    from itm.checkpoints.evaluation import score_completed, score_matchers, write_sentences
+    from itm.app.splits import find_bank, find_split, split_codes, split_tables
+    from itm.checkpoints.evaluation import (
+        score_banks,
+        score_completed,
+        score_matchers,
+        write_sentences,
+    )
     from itm.checkpoints.folder import load
     from itm.data.pictures import Pictures
     from itm.metrics.combined import evaluate_all
-    from itm.metrics.rerank import rerank_rows
+    from itm.metrics.rerank import Bank, rerank_rows
     from itm.relevance.sources import relevance
     from itm.runs.evaluation_files import Evaluated, write_evaluation
     from itm.runs.matrices import caption_owner, fits_split, read_matrices, with_ensemble
@@ -53,6 +58,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     out, split = output_folder(), find_split(cfg)
     check_folder(out, COMMAND, FILES, cfg.overwrite)
     protocol = check_options(cfg, split)
+    bank, banks = find_bank(cfg, split), None
     pictures = Pictures(split, cfg.images) if cfg.failures else None
     tables = split_tables(split) if cfg.eccv else None
     codes = None if cfg.pmrp is None else split_codes(cfg.pmrp, split)
@@ -69,6 +75,12 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         print(f"scoring in precision {precision}")
         found = score_matchers(matchers, split, cfg.batch_size, cfg.memory_budget, precision)
         scored = [found[path] for path in paths]
+        if bank is not None:
+            known = score_banks(matchers, split, bank, cfg.batch_size, precision)
+            sides = [
+                with_ensemble(paths, list(x)) for x in zip(*(known[p] for p in paths), strict=True)
+            ]
+            banks = {name: Bank(x, sides[1][name]) for name, x in sides[0].items()}
     matrices = with_ensemble(paths or listed(cfg.similarity), scored) | completed
     first = next(iter(matrices.values()))
     owner = caption_owner(first, split)
@@ -81,7 +93,14 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
                 f"failures={cfg.failures} needs the captions of the matrix: give data="
             )
     relevant = None
-    reranked = rerank_rows(matrices, owner, protocol, listed(cfg.rerank), cfg.rerank_beta)
+    methods = listed(cfg.rerank)
+    reranked = rerank_rows(matrices, owner, protocol, methods, cfg.rerank_beta, banks)
+    at_hand = "all test queries at hand"
+    if bank is not None:
+        at_hand = (
+            f"a bank of queries: {bank.num_images} images and {len(bank.captions)} captions of "
+            f"split {bank.name}"
+        )
     if cfg.relevance is not None:
         relevant = relevance(cfg.relevance, split.captions, split.references())
     rows = {
@@ -95,7 +114,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     }
     if described:
         facts["captioning"] = {path: written.scores for path, written in described.items()}
-    facts |= {"reranked": reranked} if reranked else {}
+    facts |= {"reranked": reranked, "reranked_with": at_hand} if reranked else {}
     with result_folder(out, COMMAND, FILES, cfg.overwrite) as place:
         write_evaluation(place, facts, rows, owner, split, cfg.save_ranks, cfg.save_similarity)
         for path, written in described.items():
@@ -112,7 +131,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     report = {name: row.metrics for name, row in rows.items()}
     print(metric_table(report, f"{split.folder.resolve().name} {split.name}, protocol {protocol}"))
     if reranked:
-        print(metric_table(reranked, "re-ranked with all test queries at hand"))
+        print(metric_table(reranked, f"re-ranked with {at_hand}"))
     print(printable(f"written to {out}"))
     return report
 

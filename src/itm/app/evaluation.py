@@ -12,6 +12,7 @@ from itm.utils.checks import check_choice
 if TYPE_CHECKING:
     from itm.data.layout import Split
 
+BANKS = ("train", "val")
 LEAST_MEMORY = 2**20  # a smaller number was probably meant in gigabytes
 
 
@@ -27,7 +28,7 @@ def check_options(cfg: DictConfig, split: Split) -> str:
     """
     # Late, because they load torch, and `--help` should not wait for it.
     from itm.metrics.protocols import check_size
-    from itm.metrics.rerank import METHODS
+    from itm.metrics.rerank import METHODS, check_bank
     from itm.models.cvse.transductive import PUBLISHED
     from itm.relevance.sources import check_source
     from itm.utils.devices import PRECISIONS
@@ -49,8 +50,26 @@ def check_options(cfg: DictConfig, split: Split) -> str:
     check_choice("precision", cfg.precision or "32-true", tuple(PRECISIONS))
     for method in listed(cfg.rerank):
         check_choice("rerank", method, METHODS)
+        check_bank(method, cfg.rerank_bank is not None)
+    if cfg.rerank_bank is not None:
+        check_choice("rerank_bank", cfg.rerank_bank, BANKS)
+        _check_bank(cfg)
     if cfg.rerank_beta <= 0:
         raise ValueError(f"rerank_beta={cfg.rerank_beta} must be above 0; 20 suits cosines")
     if cfg.transductive is not None:
         check_choice("transductive", cfg.transductive, tuple(PUBLISHED))
     return protocol
+
+
+def _check_bank(cfg: DictConfig) -> None:
+    if not listed(cfg.rerank):
+        raise ValueError(
+            f"rerank_bank={cfg.rerank_bank} needs rerank=qb_norm or rerank=inverted_softmax"
+        )
+    if cfg.similarity is not None or cfg.transductive is not None:
+        raise ValueError(
+            f"rerank_bank={cfg.rerank_bank} scores queries of another split, so it needs "
+            "checkpoint= and no transductive="
+        )
+    if cfg.rerank_bank_images is not None and cfg.rerank_bank_images < 1:
+        raise ValueError(f"rerank_bank_images={cfg.rerank_bank_images} must be at least 1")
