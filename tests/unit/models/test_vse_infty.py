@@ -221,6 +221,14 @@ def test_golden_heads(layer_norm):
             np.testing.assert_allclose(table, expected[f"gpo_{name}"], atol=2e-6)
 
 
+def test_heads_start_as_in_the_original():
+    matcher = VSEInfinity(9, img_dim=300, embed_dim=80, probabilistic=True, log_var_bias=0.0)
+    image, text = matcher.image_log_var.linear, matcher.text_log_var.linear
+    assert image.weight.abs().max().item() == pytest.approx(np.sqrt(6 / 380), rel=0.01)
+    assert text.weight.abs().max().item() == pytest.approx(1 / np.sqrt(80), rel=0.01)
+    assert not image.bias.any() and not text.bias.any()
+
+
 def test_golden_ranking():
     expected = read_npz(case("pcmepp/ranking") / "expected.npz")
     sides = {
