@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 PARTS = (
-    "scan", "chan", "casc", "sgraf", "cvse", "vsrn", "two_branch",
+    "scan", "chan", "vse", "casc", "sgraf", "cvse", "vsrn", "two_branch",
     "ranks", "cider", "search", "loader", "evaluation",
     "saving",
 )  # fmt: skip

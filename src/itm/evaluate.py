@@ -10,7 +10,13 @@ from omegaconf import DictConfig
 
 from itm.app.config import CONF, listed, output_folder
 from itm.app.entry import run
-from itm.app.evaluation import check_options, find_matrices, find_owner
+from itm.app.evaluation import (
+    check_options,
+    describe_queries,
+    find_banks,
+    find_matrices,
+    find_owner,
+)
 from itm.app.run_data import check_result_folder, use_run_data
 from itm.runs.escape import printable
 from itm.runs.outputs import check_folder, result_folder
@@ -37,7 +43,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
             raised before anything is scored.
     """
     # Late, because they load torch, and `--help` should not wait for it.
-    from itm.app.splits import find_split, split_codes, split_tables
+    from itm.app.splits import find_bank, find_split, split_codes, split_tables
     from itm.checkpoints.evaluation import write_sentences
     from itm.checkpoints.folder import load
     from itm.data.pictures import Pictures
@@ -50,6 +56,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     out, split = output_folder(), find_split(cfg)
     check_folder(out, COMMAND, FILES, cfg.overwrite)
     protocol = check_options(cfg, split)
+    bank = find_bank(cfg, split)
     pictures = Pictures(split, cfg.images) if cfg.failures else None
     tables = split_tables(split) if cfg.eccv else None
     codes = None if cfg.pmrp is None else split_codes(cfg.pmrp, split)
@@ -58,7 +65,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     described = write_sentences(matchers, split, cfg.batch_size) if cfg.describe else {}
     matrices = find_matrices(cfg, split, matchers)
     owner = find_owner(cfg, next(iter(matrices.values())), split)
-    reranked = rerank_rows(matrices, owner, protocol, listed(cfg.rerank), cfg.rerank_beta)
+    banks = None if bank is None else find_banks(cfg, split, bank, matchers)
+    reranked = rerank_rows(matrices, owner, protocol, listed(cfg.rerank), cfg.rerank_beta, banks)
     relevant = None
     if cfg.relevance is not None:
         relevant = relevance(cfg.relevance, split.captions, split.references())
@@ -70,7 +78,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     }
     if described:
         facts["captioning"] = {path: written.scores for path, written in described.items()}
-    facts |= {"reranked": reranked} if reranked else {}
+    facts |= {"reranked": reranked, "reranked_with": describe_queries(bank)} if reranked else {}
     sentences = {paths.index(path): written.sentences for path, written in described.items()}
     with result_folder(out, COMMAND, FILES, cfg.overwrite) as place:
         extras = (cfg.save_ranks, cfg.save_similarity, sentences)
@@ -86,7 +94,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     report = {name: row.metrics for name, row in rows.items()}
     print(metric_table(report, f"{split.folder.resolve().name} {split.name}, protocol {protocol}"))
     if reranked:
-        print(metric_table(reranked, "re-ranked with all test queries at hand"))
+        print(metric_table(reranked, f"re-ranked with {describe_queries(bank)}"))
     print(printable(f"written to {out}"))
     return report
 

@@ -14,6 +14,7 @@ if not (ROOT / "benchmarks").is_dir():
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from benchmarks import vse  # noqa: E402
 from benchmarks.measure import Products, Row, alone, compare, race  # noqa: E402
 from benchmarks.scan import rows  # noqa: E402
 
@@ -49,6 +50,12 @@ def test_rows_of_scan_agree_with_both_plain_forms():
     for row in found:
         assert row.difference < 1e-5 and row.seconds > 0 and row.product > 0
     json.dumps(found)
+
+
+def test_rows_of_vse_agree_with_the_plain_form():
+    step, pooling, other = vse.rows("tiny")
+    assert "% of the step" in pooling.note and step.product > 0
+    assert all(row.difference < 1e-4 and row.plain > 0 for row in (step, pooling, other))
 
 
 def test_other_numbers_are_an_error():

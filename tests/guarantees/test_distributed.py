@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.data.padding import make_captions
 from itm.layers.functional import masked_mean
-from itm.losses import SAM, MultiLabel, Triplet
+from itm.losses import PCMEPP, SAM, InfoNCE, MultiLabel, Sigmoid, Triplet
 from itm.matcher.blocks import similarity_matrix
 from itm.matcher.gather import gather_batch, gather_chunks
 from itm.matcher.matcher import Matcher
@@ -113,12 +113,28 @@ def losses(gather):
         "sam hardest": SAM(sampling="hardest", gather=gather),
         "sam all alone": SAM(sampling="all", alone=True, gather=gather),
         "multilabel": MultiLabel(dim=6, num_labels=5, hidden=3, gather=gather),
+        "infonce": InfoNCE(0.5, margin=0.1, gather=gather),
+        "infonce, own rows": InfoNCE(0.5, same_image=False, gather=gather),
+        "sigmoid": Sigmoid(2.0, -1.0, gather=gather),
+        "pcmepp": PCMEPP(1.0, 1.0, label_smoothing=0.1, gather=gather),
+        "pcmepp of gaussians": OfGaussians(1.0, 1.0, vib_beta=0.1, gather=gather),
         "own callable": Contrastive(gather),
     }
     for loss in every.values():
         if gather and isinstance(loss, SAM):
             loss.set_relevance(CIDER)
     return every
+
+
+class OfGaussians(PCMEPP):
+    """PCME++ with variances, which reads the scores too, so that every parameter has a gradient."""
+
+    def forward(self, scores, pairs=None, encoded=None):
+        sides = [
+            x._replace(aux={"log_var": x.aux["first"].sum(1)[:, None].expand_as(x.vector)})
+            for x in encoded
+        ]
+        return super().forward(scores, pairs, tuple(sides)) + 0.1 * scores.mean()
 
 
 class Contrastive:

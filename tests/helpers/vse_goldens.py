@@ -9,11 +9,14 @@ import torch
 from goldens_path import case, read_npz
 from torch import nn
 
+from itm.data.augmentation import drop_words, keep_regions
+from itm.data.padding import make_captions
 from itm.losses import Triplet
 from itm.published.convert import FAMILIES, from_published
 
 # A batch norm that the original saves and never uses: reading drops it, writing makes another.
 UNUSED = "mlp.bns.1."
+DROP = 0.2  # share of regions and of words in the augmented cases
 
 
 class Steps(NamedTuple):
@@ -55,16 +58,34 @@ class VSEGolden:
             images = [x[:n] for x, n in zip(images, np.load(counts), strict=True)]
         return images, captions
 
-    def batch(self):
-        """The training batch, widened to float64."""
+    def batch(self, step=0):
+        """The training batch of a step, widened to float64, with the recorded augmentation."""
         images, captions = self.data("train")
-        rows = self.expected["batch_rows"]
-        pairs = self.matcher.pairs(
-            [images[i] for i in self.expected["batch_image"]], [captions[row] for row in rows]
-        )
-        np.testing.assert_array_equal(pairs.captions.tokens, self.expected["batch_tokens"])
-        np.testing.assert_array_equal(pairs.captions.lengths, self.expected["batch_lengths"])
+        expected, augmented = self.expected, "aug_rows" in self.expected
+        rows = expected["aug_rows"][step] if augmented else expected["batch_rows"]
+        features, lines = [images[row // 5] for row in rows], [captions[row] for row in rows]
+        if augmented:
+            kept = [keep_regions(draws, DROP) for draws in expected["aug_region_u"][step]]
+            assert [x.sum() for x in kept] == expected["aug_regions"][step].tolist()
+            features = [x[own] for x, own in zip(features, kept, strict=True)]
+        pairs = self.matcher.pairs(features, lines)
+        if augmented:
+            tokens = [self.dropped(line, step, k) for k, line in enumerate(lines)]
+            index = list(range(len(rows)))
+            pairs = pairs._replace(captions=make_captions(tokens, index, index))
+        if not step:
+            np.testing.assert_array_equal(rows, expected["batch_rows"])
+            np.testing.assert_array_equal(rows // 5, expected["batch_image"])
+            np.testing.assert_array_equal(pairs.captions.tokens, expected["batch_tokens"])
+            np.testing.assert_array_equal(pairs.captions.lengths, expected["batch_lengths"])
         return widened(pairs)
+
+    def dropped(self, caption, step, k):
+        """The ids of a caption after the recorded draws of a step."""
+        draws = self.expected["aug_word_u"][step, k]
+        words, before, after = self.matcher.vocab.by_word(caption)
+        random, mask = self.expected["aug_word_random"][step, k], self.matcher.vocab.mask_id
+        return [*before, *drop_words(words, draws[~np.isnan(draws)], random, DROP, mask), *after]
 
     def train(self, suffix=""):
         """Train the matcher for five steps in float64, as the original does."""
@@ -75,7 +96,7 @@ class VSEGolden:
             matcher.image.pad_statistics = not suffix
             decay = 1e-4 if self.bert else 0.01
             matcher.optimizer = partial(torch.optim.AdamW, lr=5e-4, weight_decay=decay)
-        optimizer, pairs = matcher.configure_optimizers(), self.batch()
+        optimizer = matcher.configure_optimizers()
         usual = ["hardest" if self.options["max_violation"] else "all"] * 5
         losses, norms = [], []
         for step, negatives in enumerate(expected.get("negatives", usual)):
@@ -85,7 +106,7 @@ class VSEGolden:
                 for group, lr in zip(optimizer.param_groups, expected["lrs"][step], strict=False):
                     group["lr"] = lr
             optimizer.zero_grad()
-            loss = matcher.losses(pairs)["total"]
+            loss = matcher.losses(self.batch(step))["total"]
             loss.backward()
             norms.append(float(nn.utils.clip_grad_norm_(matcher.parameters(), 2.0)))
             optimizer.step()

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
     from itm.data.layout import Split
     from itm.matcher.matcher import Matcher
+    from itm.metrics.rerank import Bank
 
 # Imports that load torch are late, so that `--help` does not wait for them.
 
+BANKS = ("train", "val")
 LEAST_MEMORY = 2**20  # a smaller number was probably meant in gigabytes
 
 
@@ -32,7 +34,7 @@ def check_options(cfg: DictConfig, split: Split) -> str:
         FileNotFoundError: the file of relevance does not exist.
     """
     from itm.metrics.protocols import check_size
-    from itm.metrics.rerank import METHODS
+    from itm.metrics.rerank import METHODS, check_bank
     from itm.models.cvse.transductive import PUBLISHED
     from itm.relevance.sources import check_source
     from itm.utils.devices import PRECISIONS
@@ -54,6 +56,10 @@ def check_options(cfg: DictConfig, split: Split) -> str:
     check_choice("precision", cfg.precision or "32-true", tuple(PRECISIONS))
     for method in listed(cfg.rerank):
         check_choice("rerank", method, METHODS)
+        check_bank(method, cfg.rerank_bank is not None)
+    if cfg.rerank_bank is not None:
+        check_choice("rerank_bank", cfg.rerank_bank, BANKS)
+        _check_bank(cfg)
     if cfg.rerank_beta <= 0:
         raise ValueError(f"rerank_beta={cfg.rerank_beta} must be above 0; 20 suits cosines")
     if cfg.transductive is not None:
@@ -112,3 +118,52 @@ def find_owner(cfg: DictConfig, matrix: np.ndarray, split: Split) -> np.ndarray:
                 f"failures={cfg.failures} needs the captions of the matrix: give data="
             )
     return owner
+
+
+def find_banks(
+    cfg: DictConfig, split: Split, bank: Split, matchers: Mapping[str, Matcher]
+) -> dict[str, Bank]:
+    """Score the split for the queries of a bank, by each matcher and their ensemble.
+
+    Args:
+        cfg: the options.
+        split: the split that is scored.
+        bank: the split whose images and captions are the queries of the bank.
+        matchers: path of the checkpoint -> matcher.
+
+    Returns:
+        Name of the matrix, as in `find_matrices` -> bank.
+    """
+    from itm.checkpoints.evaluation import score_banks
+    from itm.metrics.rerank import Bank
+    from itm.runs.matrices import with_ensemble
+
+    paths, precision = listed(cfg.checkpoint), cfg.precision or "32-true"
+    scored = score_banks(matchers, split, bank, cfg.batch_size, precision)
+    known = [scored[path] for path in paths]
+    images, captions = (with_ensemble(paths, list(side)) for side in zip(*known, strict=True))
+    return {name: Bank(images[name], captions[name]) for name in images}
+
+
+def describe_queries(bank: Split | None) -> str:
+    """Say what the re-ranked numbers need besides the scores of a query."""
+    if bank is None:
+        return "all test queries at hand"
+    return (
+        f"a bank of queries: {bank.num_images} images and {len(bank.captions)} captions of "
+        f"split {bank.name}"
+    )
+
+
+def _check_bank(cfg: DictConfig) -> None:
+    if not listed(cfg.rerank):
+        raise ValueError(
+            f"rerank_bank={cfg.rerank_bank} needs rerank=qb_norm or rerank=inverted_softmax"
+        )
+    if cfg.similarity is not None or cfg.transductive is not None:
+        raise ValueError(
+            f"rerank_bank={cfg.rerank_bank} scores queries of another split, so it needs "
+            "checkpoint= and no transductive="
+        )
+    if cfg.rerank_bank_images is not None and cfg.rerank_bank_images < 1:
+        raise ValueError(f"rerank_bank_images={cfg.rerank_bank_images} must be at least 1")

@@ -49,6 +49,27 @@ def find_split(cfg: DictConfig) -> Split:
     return split.head(cfg.data.limit)
 
 
+def find_bank(cfg: DictConfig, split: Split) -> Split | None:
+    """Read the split whose queries are the bank of `rerank=`; None without `rerank_bank`.
+
+    Raises:
+        ValueError: it is the split that is scored.
+    """
+    from itm.data.layout import read_split
+
+    if cfg.rerank_bank is None:
+        return None
+    name = cfg.data[cfg.rerank_bank]
+    if name == split.name:
+        raise ValueError(
+            f"rerank_bank={cfg.rerank_bank} is split {name}, which is scored: leave rerank_bank "
+            "out to use its own queries, or choose another split"
+        )
+    root = find_root(cfg.data, "the folder with the split of the bank")
+    bank = read_split(root, name, cfg.data.captions_per_image)
+    return bank.head(cfg.rerank_bank_images)
+
+
 def split_tables(split: Split) -> Tables:
     """Load the ECCV Caption tables for the scores of a split (`eccv=true`).
 

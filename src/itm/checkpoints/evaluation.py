@@ -15,6 +15,7 @@ from itm.layers.text import as_text_encoder
 from itm.matcher.inputs import caption_batches, image_batches
 from itm.matcher.scoring import encode, score_encoded
 from itm.metrics.captioning import caption_scores
+from itm.metrics.rerank import Bank
 from itm.models.cvse.cvse import CVSE
 from itm.models.cvse.transductive import PUBLISHED, score_transductive
 from itm.models.vsrn.vsrn import VSRN
@@ -45,11 +46,23 @@ def score_split(
     Returns:
         (N, M) float32.
     """
+    return score_splits(matcher, split, split, batch_size, progress, precision)
+
+
+def score_splits(
+    matcher: Matcher,
+    pictures: Split,
+    texts: Split,
+    batch_size: int = 128,
+    progress: bool = False,
+    precision: str | None = None,
+) -> np.ndarray:
+    """Score the N images of one split with the M captions of another, (N, M); see `score_split`."""
     vectors = as_text_encoder(matcher.text).needs_vectors
-    sentences = split.sentence_vectors() if vectors else split.captions
-    out = np.empty((split.num_images, len(sentences)), np.float32)
+    sentences = texts.sentence_vectors() if vectors else texts.captions
+    out = np.empty((pictures.num_images, len(sentences)), np.float32)
     watch = _watch if progress else _silent
-    batches = image_batches(split.view(), batch_size)
+    batches = image_batches(pictures.view(), batch_size)
     images = encode(matcher, watch(batches, "images", len(out) / batch_size), precision)
     words = caption_batches(matcher, sentences, batch_size)
     captions = encode(matcher, watch(words, "captions", len(sentences) / batch_size), precision)
@@ -81,6 +94,31 @@ def score_matchers(
         matcher.memory_budget = memory_budget
         scores[name] = score_split(matcher, split, batch_size, True, precision)
     return scores
+
+
+def score_banks(
+    matchers: Mapping[str, Matcher],
+    split: Split,
+    queries: Split,
+    batch_size: int,
+    precision: str | None = None,
+) -> dict[str, Bank]:
+    """Score the items of a split for the queries of another, for `itm.metrics.rerank`.
+
+    Args:
+        matchers: name -> matcher.
+        split: N images, M captions.
+        queries: the split whose images and captions are the bank.
+        batch_size: number of images or captions encoded at once.
+        precision: as in `itm.matcher.Matcher.score`.
+    """
+    return {
+        name: Bank(
+            score_splits(matcher, queries, split, batch_size, True, precision),
+            score_splits(matcher, split, queries, batch_size, True, precision),
+        )
+        for name, matcher in matchers.items()
+    }
 
 
 def _watch(items: Iterable[T], what: str, total: float) -> Iterable[T]:

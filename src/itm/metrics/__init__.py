@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "protocols": ["PROTOCOLS", "Protocol"],
         "ranking": ["ranks", "streamed_ranks", "topk"],
-        "rerank": ["Reranked", "evaluate_reranked", "reranked"],
+        "rerank": ["Bank", "Reranked", "evaluate_reranked", "reranked"],
         "retrieval": ["evaluate", "evaluate_queries", "evaluate_vectors", "recall", "summary"],
         "torchmetric": ["RetrievalMetrics"],
     },
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from itm.metrics.ranking import ranks as ranks
     from itm.metrics.ranking import streamed_ranks as streamed_ranks
     from itm.metrics.ranking import topk as topk
+    from itm.metrics.rerank import Bank as Bank
     from itm.metrics.rerank import Reranked as Reranked
     from itm.metrics.rerank import evaluate_reranked as evaluate_reranked
     from itm.metrics.rerank import reranked as reranked

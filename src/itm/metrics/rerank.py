@@ -19,7 +19,8 @@ from itm.metrics.retrieval import summary
 from itm.utils.checks import check_choice
 
 BETA = 20.0  # QB-Norm's inverse temperature, for cosines
-METHODS = ("inverted_softmax", "qb_norm", "sinkhorn", "mutual_rank")
+BANK_METHODS = ("inverted_softmax", "qb_norm")  # those that may read a bank of other queries
+METHODS = (*BANK_METHODS, "sinkhorn", "mutual_rank")
 BLOCK = 1 << 22  # values sorted at once
 
 
@@ -33,6 +34,18 @@ class Reranked(NamedTuple):
 
     i2t: np.ndarray
     t2i: np.ndarray
+
+
+class Bank(NamedTuple):
+    """Scores of other queries, such as those of the training split, with the test items.
+
+    Attributes:
+        images: (I, M) scores of I images with the M test captions.
+        captions: (N, C) scores of the N test images with C captions.
+    """
+
+    images: np.ndarray
+    captions: np.ndarray
 
 
 def inverted_softmax(
@@ -156,28 +169,46 @@ def places(scores: np.ndarray) -> np.ndarray:
     return found
 
 
-def reranked(scores: np.ndarray, method: str, beta: float = BETA) -> Reranked:
-    """Re-rank both directions, with all queries of the matrix as the bank.
+def reranked(
+    scores: np.ndarray, method: str, beta: float = BETA, bank: Bank | None = None
+) -> Reranked:
+    """Re-rank both directions.
 
     Args:
         scores: (N, M) similarity of N images and M captions.
         method: one of `METHODS`.
         beta: inverse temperature of the first three methods; 20 suits cosines.
+        bank: queries of the first two methods; None = all queries of the matrix.
 
     Raises:
-        ValueError: the method is unknown, or beta is not above 0.
+        ValueError: the method is unknown or reads no bank, or beta is not above 0.
     """
     check_choice("rerank", method, METHODS)
     if beta <= 0:
         raise ValueError(f"beta must be above 0, got {beta}")
-    known: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "inverted_softmax": lambda x: inverted_softmax(x, beta=beta),
-        "qb_norm": lambda x: qb_norm(x, beta=beta),
-        "sinkhorn": lambda x: sinkhorn(x, beta),
-        "mutual_rank": mutual_rank,
+    check_bank(method, bank is not None)
+    known: dict[str, Callable[[np.ndarray, np.ndarray | None], np.ndarray]] = {
+        "inverted_softmax": lambda x, other: inverted_softmax(x, other, beta),
+        "qb_norm": lambda x, other: qb_norm(x, other, beta),
+        "sinkhorn": lambda x, other: sinkhorn(x, beta),
+        "mutual_rank": lambda x, other: mutual_rank(x),
     }
     change = known[method]
-    return Reranked(change(scores), change(scores.T).T)
+    images, captions = (None, None) if bank is None else (bank.images, bank.captions.T)
+    return Reranked(change(scores, images), change(scores.T, captions).T)
+
+
+def check_bank(method: str, bank: bool) -> None:
+    """Refuse a bank for methods that read all test queries.
+
+    Raises:
+        ValueError: the method reads no bank.
+    """
+    if bank and method not in BANK_METHODS:
+        raise ValueError(
+            f"rerank={method} reads all test queries and no bank; only "
+            f"{' and '.join(BANK_METHODS)} take one"
+        )
 
 
 def evaluate_reranked(
@@ -186,6 +217,7 @@ def evaluate_reranked(
     protocol: str | Protocol,
     method: str,
     beta: float = BETA,
+    bank: Bank | None = None,
 ) -> dict[str, float]:
     """Compute the recalls of `itm.metrics.evaluate` after re-ranking, in each fold by itself.
 
@@ -195,13 +227,15 @@ def evaluate_reranked(
         protocol: as in `itm.metrics.evaluate`.
         method: one of `METHODS`.
         beta: see `reranked`.
+        bank: see `reranked`; all its queries serve every fold.
 
     Returns:
         The keys of `itm.metrics.summary`.
     """
 
     def fold(i: slice, c: Rows, own: np.ndarray) -> dict[str, float]:
-        changed = reranked(np.asarray(scores[i][:, c]), method, beta)
+        part = None if bank is None else Bank(bank.images[:, c], bank.captions[i])
+        changed = reranked(np.asarray(scores[i][:, c]), method, beta, part)
         return summary(ranks(changed.i2t, own)[0], ranks(changed.t2i, own)[1])
 
     return average_folds(fold, scores.shape[0], caption_image, protocol)
@@ -213,10 +247,25 @@ def rerank_rows(
     protocol: str | Protocol,
     methods: Sequence[str],
     beta: float = BETA,
+    banks: Mapping[str, Bank] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Compute `evaluate_reranked` of every matrix with every method: "name (method)" -> metrics."""
+    """Compute `evaluate_reranked` of every matrix with every method.
+
+    Args:
+        matrices: name -> scores (N, M).
+        caption_image: see `evaluate_reranked`.
+        protocol: see `evaluate_reranked`.
+        methods: some of `METHODS`.
+        beta: see `reranked`.
+        banks: name -> bank of each matrix; None = all test queries.
+
+    Returns:
+        "name (method)" or "name (method, bank)" -> metrics.
+    """
     return {
-        f"{name} ({method})": evaluate_reranked(scores, caption_image, protocol, method, beta)
+        f"{name} ({method}{'' if banks is None else ', bank'})": evaluate_reranked(
+            scores, caption_image, protocol, method, beta, None if banks is None else banks[name]
+        )
         for name, scores in matrices.items()
         for method in methods
     }

@@ -55,18 +55,17 @@ class LogVariance(nn.Module):
     """Head for the logarithm of a variance: linear -> GPO, and a layer norm if `gain` is given.
 
     Args:
-        inputs: width of the parts.
-        embed_dim: width D of the result.
-        bias: initial bias of the linear map.
+        linear: the linear map to width D.
+        bias: its initial bias.
         gain: initial gain of the layer norm; None = no layer norm.
     """
 
-    def __init__(self, inputs: int, embed_dim: int, bias: float, gain: float | None):
+    def __init__(self, linear: nn.Linear, bias: float, gain: float | None):
         super().__init__()
-        self.linear = xavier_(nn.Linear(inputs, embed_dim))
-        nn.init.constant_(self.linear.bias, bias)
+        self.linear = linear
+        nn.init.constant_(linear.bias, bias)
         self.pool = GPO()
-        self.norm = None if gain is None else nn.LayerNorm(embed_dim)
+        self.norm = None if gain is None else nn.LayerNorm(linear.out_features)
         if self.norm is not None and gain is not None:
             nn.init.constant_(self.norm.weight, gain)
 
@@ -171,9 +170,9 @@ class VSEInfinity(Matcher):
         )
         self.text_pool = GPO()
         if probabilistic:
-            head = (embed_dim, log_var_bias, log_var_gain)
-            self.image_log_var = LogVariance(img_dim, *head)
-            self.text_log_var = LogVariance(embed_dim, *head)
+            regions, words = nn.Linear(img_dim, embed_dim), nn.Linear(embed_dim, embed_dim)
+            self.image_log_var = LogVariance(xavier_(regions), log_var_bias, log_var_gain)
+            self.text_log_var = LogVariance(words, log_var_bias, log_var_gain)
 
     def encode_images(self, images: Images) -> Encoded:
         """Compute image vectors (I, D); probabilistic (I, D + 2) with mean and log variance."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from itm.layers import GPO
-from itm.layers.gpo import TABLE, position_codes
+from itm.layers.gpo import TABLE, by_rank, position_codes
 
 
 def plain_gru(gru, inputs, reverse):
@@ -133,3 +133,60 @@ def test_low_precision_pools_in_float32():
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(pool(x, mask), expected)
         assert pool(x.bfloat16(), mask).dtype == torch.float32
+
+
+@pytest.mark.parametrize("counts", [[1], [3, 1, 7, 0], [36] * 5, [TABLE + 5, 4]])
+def test_sorting_by_keys_equals_a_sort_in_float64(counts):
+    """Values of all signs and sizes, equal values and masks with gaps; no value is rounded."""
+    torch.manual_seed(1)
+    x, mask = sets(counts, width=70, dtype=torch.float32)
+    x = x * 10.0 ** torch.randint(-30, 30, x.shape)
+    x[:, ::3, ::2] = 0.0
+    x[:, 1::3, ::2] = -2.5
+    order = torch.randperm(x.shape[1])
+    x, mask = x[:, order], mask[:, order]
+    weights = torch.rand(mask.shape).masked_fill(
+        torch.arange(len(order)) < (~mask).sum(1, keepdim=True), 0
+    )
+    ranked, shares = by_rank(x, weights, mask)
+    expected, theirs = by_rank(x.double(), weights.double(), mask)
+    assert torch.equal(ranked.double(), expected)
+    real = x.double().masked_fill(~mask[..., None], 0)
+    torch.testing.assert_close((shares * real).sum(1), (theirs * real).sum(1))
+    assert not shares[~mask].any()
+    for column, own in zip(shares.mT.flatten(0, 1), weights.repeat_interleave(70, 0), strict=True):
+        assert torch.equal(column.sort()[0], own.sort()[0])  # each rank once, ties too
+    assert by_rank(x, weights, mask, shares=False)[1] is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), -float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_not_hidden(value):
+    pool = made(torch.float32)
+    x, mask = sets([3, 5], dtype=torch.float32)
+    expected = pool(x, mask)
+    x[1, 2, 3] = value
+    found = pool(x, mask)
+    assert not found[1, 3].isfinite()
+    torch.testing.assert_close(found[0], expected[0])
+
+
+def test_gradients_in_float32_are_those_in_float64():
+    counts = [4, 2, 6]
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        pool = made().to(dtype)
+        x, mask = sets(counts)
+        x = x.to(dtype).masked_fill(~mask[..., None], 0).requires_grad_()
+        gradients.append(torch.autograd.grad(pool(x, mask).square().sum(), [x, *pool.parameters()]))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one.double(), other, atol=1e-4, rtol=1e-4)
+
+
+def test_equal_parts_pool_to_themselves():
+    x, mask = sets([6, 3], dtype=torch.float32)
+    x[:] = torch.arange(5.0) - 2
+    x.requires_grad_()
+    pooled = made(torch.float32)(x, mask)
+    torch.testing.assert_close(pooled, x[:, 0].detach())
+    (gradient,) = torch.autograd.grad(pooled.sum(), x)
+    torch.testing.assert_close(gradient.sum(1), torch.ones(2, 5))

@@ -1,6 +1,7 @@
 """Test PCME++'s loss: the original's numbers, plain loops, labels, other encodings, bad input."""
 
 import json
+import math
 from functools import partial
 
 import numpy as np
@@ -139,6 +140,77 @@ def test_pseudo_positives_equal_a_loop():
                 if logits[i, j] >= logits[i, match]:
                     expected[i, j] = labels[i, match]
         assert torch.equal(pseudo_positives(logits, labels), expected)
+
+
+def plain_pcmepp(given, index, image, a, b, alpha, beta, e, kind):
+    """The whole loss, one pair after the other."""
+    rows, columns = range(len(given["mu_img"])), range(len(given["mu_cap"]))
+
+    def distance(i, c):
+        mu, nu = given["mu_img"][i], given["mu_cap"][c]
+        s, r = given["s_img"][i], given["s_cap"][c]
+        apart = sum((x - y) ** 2 for x, y in zip(mu, nu, strict=True))
+        if kind == "csd":
+            return apart + sum(math.exp(x) + math.exp(y) for x, y in zip(s, r, strict=True))
+        pairs = zip(s, r, strict=True)
+        return apart + sum((math.exp(x / 2) - math.exp(y / 2)) ** 2 for x, y in pairs)
+
+    def entropy(z, y):
+        def both(x):
+            return math.log1p(math.exp(-abs(x))) + max(-x, 0)
+
+        terms = [y[i][c] * both(z[i][c]) + (1 - y[i][c]) * both(-z[i][c])
+                 for i in range(len(z)) for c in range(len(z[0]))]  # fmt: skip
+        return sum(terms) / len(terms)
+
+    def raised(z, y):
+        found = []
+        for scores, labels in zip(z, y, strict=True):
+            match = labels.index(max(labels))
+            found.append([max(labels) if x >= scores[match] else label
+                          for x, label in zip(scores, labels, strict=True)])  # fmt: skip
+        return found
+
+    def spread(side):
+        values = [-0.5 * (1 + s - mu**2 - math.exp(s))
+                  for means, variances in zip(given[f"mu_{side}"], given[f"s_{side}"], strict=True)
+                  for mu, s in zip(means, variances, strict=True)]  # fmt: skip
+        return sum(values) / len(values)
+
+    z = [[-a * distance(i, c) + b for c in columns] for i in rows]
+    y = [[1 - e if index[i] == index[image[c]] else e for c in columns] for i in rows]
+    z_t, y_t = ([list(x) for x in zip(*m, strict=True)] for m in (z, y))
+    loss = 2 * entropy(z, y) + beta * (spread("img") + spread("cap"))
+    return loss + alpha * (entropy(z, raised(z, y)) + entropy(z_t, raised(z_t, y_t)))
+
+
+@pytest.mark.parametrize("kind", ["csd", "wasserstein"])
+@pytest.mark.parametrize(
+    ("index", "image"),
+    [
+        ([0], [0]),
+        ([3, 1, 2], [0, 1, 2]),
+        ([3, 1, 3, 3], [0, 1, 2, 3]),
+        ([5, 6, 7], [0, 0, 2]),  # an image without captions
+    ],
+)
+def test_the_loss_equals_a_plain_loop(kind, index, image):
+    torch.manual_seed(len(index))
+    sizes = {"img": len(index), "cap": len(image)}
+    given = {f"{x}_{side}": torch.randn(n, 3, dtype=torch.float64)
+             for side, n in sizes.items() for x in ("mu", "s")}  # fmt: skip
+    given["mu_cap"][0] = given["mu_img"][0]  # a distance of nothing but the variances
+    batch = Pairs(
+        make_images(np.zeros((len(index), 1, 2), np.float32), index),
+        make_captions([[1, 2]] * len(image), range(len(image)), image),
+    )
+    for alpha, beta, e in ((0.1, 1e-4, 0.0), (0.7, 0.2, 0.1), (0.0, 0.0, 0.0)):
+        loss = PCMEPP(1.7, 4.0, kind, alpha, beta, e).double()
+        scores = torch.full((len(index), len(image)), torch.nan)
+        found = loss(scores, batch, encoded(given)).item()
+        plain = {key: x.tolist() for key, x in given.items()}
+        expected = plain_pcmepp(plain, index, image, 1.7, 4.0, alpha, beta, e, kind)
+        assert found == pytest.approx(expected, rel=1e-6)  # 1.7 is a float32
 
 
 def test_distances_equal_plain_loops():

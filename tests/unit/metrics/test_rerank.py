@@ -8,7 +8,9 @@ import pytest
 from itm.metrics import evaluate, ranks
 from itm.metrics.protocols import Protocol
 from itm.metrics.rerank import (
+    BANK_METHODS,
     METHODS,
+    Bank,
     evaluate_reranked,
     inverted_softmax,
     mutual_rank,
@@ -117,6 +119,37 @@ def test_folds_are_re_ranked_by_themselves():
         np.testing.assert_allclose([found["i2t_r1"], found["t2i_r1"]], expected)
     rows = rerank_rows({"a": s, "b": -s}, owner, "full", ["sinkhorn", "qb_norm"])
     assert list(rows) == ["a (sinkhorn)", "a (qb_norm)", "b (sinkhorn)", "b (qb_norm)"]
+
+
+def test_a_bank_serves_both_directions_and_every_fold():
+    s, owner = cosines(4, 6, 12), np.arange(12) // 2
+    bank = Bank(cosines(5, 9, 12), cosines(6, 6, 20))
+    for name, method in (("inverted_softmax", inverted_softmax), ("qb_norm", qb_norm)):
+        found = reranked(s, name, 5.0, bank)
+        np.testing.assert_allclose(found.i2t, method(s, bank.images, 5.0))
+        np.testing.assert_allclose(found.t2i, method(s.T, bank.captions.T, 5.0).T)
+        assert np.abs(found.i2t - reranked(s, name, 5.0).i2t).max() > 0.01
+        folds = evaluate_reranked(s, owner, Protocol(folds=2), name, 5.0, bank)
+        halves = []
+        for i, c in ((slice(3), slice(6)), (slice(3, 6), slice(6, 12))):
+            own = Bank(bank.images[:, c], bank.captions[i])
+            halves.append(evaluate_reranked(s[i, c], owner[:6], "full", name, 5.0, own)["rsum"])
+        assert folds["rsum"] == pytest.approx(np.mean(halves))
+        rows = rerank_rows({"a": s}, owner, "full", [name], 5.0, {"a": bank})
+        expected = evaluate_reranked(s, owner, "full", name, 5.0, bank)
+        assert rows == {f"a ({name}, bank)": expected}
+    for method in set(METHODS) - set(BANK_METHODS):
+        with pytest.raises(ValueError, match=f"rerank={method} reads all test queries and no bank"):
+            reranked(s, method, bank=bank)
+
+
+def test_a_query_alone_can_be_re_ranked_with_a_bank():
+    s, bank = cosines(4, 6, 12), Bank(cosines(5, 9, 12), cosines(6, 6, 20))
+    for method in BANK_METHODS:
+        whole = reranked(s, method, 5.0, bank)
+        for i in range(6):
+            one = reranked(s[i : i + 1], method, 5.0, Bank(bank.images, bank.captions[i : i + 1]))
+            np.testing.assert_allclose(one.i2t[0], whole.i2t[i])
 
 
 def test_large_scores_do_not_overflow():

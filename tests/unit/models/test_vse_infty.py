@@ -26,7 +26,6 @@ CASES = [
     "bigru", "bigru_ragged", "bigru_nonorm_warmup", "bigru_augmented", "bert",
     "bert_ragged_warmup", "bert_augmented",
 ]  # fmt: skip
-STEPS = [name for name in CASES if not name.endswith("augmented")]
 CAPTIONS = ["a dog runs", "two red cat", "a", "a red dog runs a cat"]
 
 
@@ -50,7 +49,7 @@ def test_golden_scores_ranks_and_pooling_weights(name):
         np.testing.assert_allclose(table, weights, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", CASES)
 def test_golden_losses_and_five_steps(name):
     golden = VSEGolden(f"vse_infty/{name}")
     suffixes = ["", "_masked"] if "losses_masked" in golden.expected else [""]
@@ -69,7 +68,7 @@ def test_golden_losses_and_five_steps(name):
         check_steps(expected, steps, suffix)
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", CASES)
 def test_published_round_trip(name, tmp_path):
     golden = VSEGolden(f"vse_infty/{name}")
     save_published(golden.matcher, tmp_path / "again.pth")
@@ -220,6 +219,14 @@ def test_golden_heads(layer_norm):
         for pool, name in ((matcher.image_pool, "mean"), (matcher.image_log_var.pool, "s")):
             table = pool.table(list(range(1, 11)), 10)
             np.testing.assert_allclose(table, expected[f"gpo_{name}"], atol=2e-6)
+
+
+def test_heads_start_as_in_the_original():
+    matcher = VSEInfinity(9, img_dim=300, embed_dim=80, probabilistic=True, log_var_bias=0.0)
+    image, text = matcher.image_log_var.linear, matcher.text_log_var.linear
+    assert image.weight.abs().max().item() == pytest.approx(np.sqrt(6 / 380), rel=0.01)
+    assert text.weight.abs().max().item() == pytest.approx(1 / np.sqrt(80), rel=0.01)
+    assert not image.bias.any() and not text.bias.any()
 
 
 def test_golden_ranking():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.functional import l2norm
 from itm.layers.projection import region_projection
-from itm.layers.text import text_encoder
+from itm.layers.text import GRUText, text_encoder
 from itm.matcher.explanation import Details, attention_details
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.chan.matching import HardAlignment
@@ -95,6 +95,8 @@ class CHAN(Matcher):
         self.text = text_encoder(
             text or {"name": "gru"}, vocab_size, embed_dim, word_dim, num_layers
         )
+        if isinstance(self.text, GRUText):
+            nn.init.xavier_uniform_(self.text.embed.weight)  # unlike in SCAN and VSE-infinity
 
     def encode_images(self, images: Images) -> Encoded:
         """Compute region vectors (I, R, D), zero at padding."""
