@@ -1,11 +1,12 @@
-"""Write the tables of results in README.md and docs/models.md from data files.
+"""Write the tables of published and one-seed results in README.md and docs/ from data files.
 
     python -m benchmarks.tables      # after changing one of the files
 
 conf/recipe/published.csv holds published results, one row per model, protocol and source. If a
 page shows one of several sources, it shows the first. `a+b` is the mean of the scores of both
-models. benchmarks/results/ holds results measured with this library, each with its command.
-Recalls have the names of `itm.metrics.evaluate`.
+models. benchmarks/results/*.csv holds one-seed results measured with this library, each with its
+command; `python -m itm.report pages=...` writes the tables over several seeds from the records in
+benchmarks/results/. Recalls have the names of `itm.metrics.evaluate`.
 """
 
 import csv
@@ -16,9 +17,10 @@ from pathlib import Path
 from itm.runs.tables import RECALLS, markdown_table
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/models.md")
+PAGES = ("README.md", "docs/models.md", "docs/low_data.md")
 PUBLISHED = ROOT / "conf" / "recipe" / "published.csv"
 MEASURED = ROOT / "benchmarks" / "results"
+LOW_DATA = ROOT / "notebooks" / "low_data.csv"
 PROTOCOLS = {"f30k_1k": "Flickr30K 1K", "coco_1k": "COCO 1K", "coco_5k": "COCO 5K"}
 TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- /table -->)", re.S)
 
@@ -72,6 +74,18 @@ def measured(name: str) -> str:
     return markdown_table(columns, rows)
 
 
+def low_data() -> str:
+    """Make the table of the one-seed sweep over fractions, losses and margins."""
+    columns = ["captions", "loss", "margin", "i2t R@1 5 10", "t2i R@1 5 10", "rsum"]
+    rows = []
+    for row in read(LOW_DATA):
+        one = {k: f"{float(v):.1f}" for k, v in row.items() if k not in ("loss", "margin")}
+        ncs = f"{one['i2t_ncs_10']}, {one['t2i_ncs_10']}"
+        first = [f"{row['captions_percent']} %", f"`{row['loss']}`", row["margin"]]
+        rows.append([*first, *both(one), one["rsum"], ncs])
+    return markdown_table([*columns, "NCS@10 i2t, t2i"], rows)
+
+
 def named(model: str) -> str:
     return " + ".join(f"`{name}`" for name in model.split("+"))
 
@@ -89,6 +103,7 @@ def both(row: Row) -> tuple[str, str]:
 TABLES: dict[str, Callable[[], str]] = {
     "published-first-recalls": first_recalls,
     "published": published,
+    "low-data-one-seed": low_data,
     "measured-scenes": lambda: measured("scenes"),
     "measured-flickr8k": lambda: measured("flickr8k"),
 }

@@ -48,8 +48,10 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.checkpoints.folder import load
     from itm.data.pictures import Pictures
     from itm.metrics.rerank import rerank_rows
+    from itm.relevance.sentences import is_text_encoder
     from itm.relevance.sources import relevance
     from itm.runs.evaluation_files import evaluate_rows, write_evaluation
+    from itm.runs.matrices import ensembles
     from itm.runs.record import environment, split_facts
     from itm.runs.tables import metric_table
 
@@ -67,21 +69,23 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     owner = find_owner(cfg, next(iter(matrices.values())), split)
     banks = None if bank is None else find_banks(cfg, split, bank, matchers)
     reranked = rerank_rows(matrices, owner, protocol, listed(cfg.rerank), cfg.rerank_beta, banks)
-    relevant = None
-    if cfg.relevance is not None:
-        relevant = relevance(cfg.relevance, split.captions, split.references())
-    rows = evaluate_rows(matrices, owner, protocol, relevant, tables, codes)
+    relevant = sentences = None
+    for source in listed(cfg.relevance):
+        found = relevance(source, split.captions, split.references())
+        relevant, sentences = (relevant, found) if is_text_encoder(source) else (found, sentences)
+    rows = evaluate_rows(matrices, owner, protocol, relevant, tables, codes, sentences)
     facts: dict[str, Any] = {
         **split_facts(split, protocol),
         "checkpoints": [str(Path(path).resolve()) for path in paths],
+        "members": ensembles(paths, cfg.pairs),
         **environment(),
     }
     if described:
         facts["captioning"] = {path: written.scores for path, written in described.items()}
     facts |= {"reranked": reranked, "reranked_with": describe_queries(bank)} if reranked else {}
-    sentences = {paths.index(path): written.sentences for path, written in described.items()}
+    written_for = {paths.index(path): written.sentences for path, written in described.items()}
     with result_folder(out, COMMAND, FILES, cfg.overwrite) as place:
-        extras = (cfg.save_ranks, cfg.save_similarity, sentences)
+        extras = (cfg.save_ranks, cfg.save_similarity, written_for)
         write_evaluation(place, facts, rows, owner, split, *extras)
         if pictures is not None:
             from itm.visual.failures_page import write_failures  # late: brings Jinja2

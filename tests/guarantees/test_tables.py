@@ -1,5 +1,6 @@
 """The tables of README and docs hold what the data files hold, and the files make sense."""
 
+import re
 import shlex
 import sys
 from itertools import pairwise
@@ -16,6 +17,8 @@ from benchmarks import tables  # noqa: E402
 
 from itm.app.config import CONF, compose  # noqa: E402
 from itm.metrics.protocols import PROTOCOLS  # noqa: E402
+from itm.runs.history import find_runs  # noqa: E402
+from itm.runs.pages import drawings, fill  # noqa: E402
 
 MEASURED = sorted(tables.MEASURED.glob("*.csv"))
 
@@ -27,6 +30,25 @@ def test_the_pages_are_up_to_date():
         assert tables.fill(text) == text, f"{page}: run python -m benchmarks.tables"
         shown |= {name for _, name, _ in tables.TABLE.findall(text)}
     assert shown == set(tables.TABLES)
+
+
+def test_the_pages_show_the_kept_records():
+    runs, unfinished = find_runs([tables.MEASURED])
+    assert runs and not unfinished
+    how = "run python -m itm.report runs=benchmarks/results 'pages=[README.md,docs/low_data.md]'"
+    for page in ("README.md", "docs/low_data.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert fill(text, runs) == text, f"{page}: {how}"
+        for drawing in drawings(text, runs):
+            assert (ROOT / page).parent.joinpath(drawing.path).is_file(), f"{page}: {how}"
+
+
+def test_records_are_small_and_name_no_folder_of_a_machine():
+    for file in tables.MEASURED.glob("*/**/*"):
+        if file.is_file():
+            assert file.name in ("results.json", "settings.yaml", "ranks.npz"), file
+            assert file.stat().st_size < 16_000, file
+            assert file.suffix == ".npz" or not re.search(r"[=: '\"]/\w", file.read_text()), file
 
 
 def test_a_changed_number_is_noticed():

@@ -36,6 +36,7 @@ def check_options(cfg: DictConfig, split: Split) -> str:
     from itm.metrics.protocols import check_size
     from itm.metrics.rerank import METHODS, check_bank
     from itm.models.cvse.transductive import PUBLISHED
+    from itm.relevance.sentences import is_text_encoder
     from itm.relevance.sources import check_source
     from itm.utils.devices import PRECISIONS
 
@@ -44,8 +45,15 @@ def check_options(cfg: DictConfig, split: Split) -> str:
     protocol = cfg.protocol or split.protocol
     if cfg.similarity is None:  # a saved matrix may be of another split
         check_size(protocol, split.num_images, len(split.captions))
-    if cfg.relevance is not None:
-        check_source(cfg.relevance)
+    kinds = []
+    for source in listed(cfg.relevance):
+        check_source(source)
+        kinds.append(is_text_encoder(source))
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(
+            f"relevance={list(cfg.relevance)}: give at most one of cider, spice and a file, and "
+            "at most one text encoder"
+        )
     if cfg.batch_size < 1:
         raise ValueError(f"batch_size={cfg.batch_size}: expected at least 1")
     if cfg.memory_budget is not None and cfg.memory_budget < LEAST_MEMORY:
@@ -91,12 +99,12 @@ def find_matrices(
         completed = score_completed(matchers, split, cfg.transductive, cfg.batch_size)
     if cfg.similarity is not None:
         paths = listed(cfg.similarity)
-        return with_ensemble(paths, read_matrices(paths)) | completed
+        return with_ensemble(paths, read_matrices(paths), cfg.pairs) | completed
     precision = cfg.precision or "32-true"
     print(f"scoring in precision {precision}")
     found = score_matchers(matchers, split, cfg.batch_size, cfg.memory_budget, precision)
     paths = listed(cfg.checkpoint)
-    return with_ensemble(paths, [found[path] for path in paths]) | completed
+    return with_ensemble(paths, [found[path] for path in paths], cfg.pairs) | completed
 
 
 def find_owner(cfg: DictConfig, matrix: np.ndarray, split: Split) -> np.ndarray:

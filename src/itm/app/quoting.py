@@ -13,8 +13,8 @@ TEXT = ("query", "caption", "image")
 PATHS = (
     "checkpoint", "similarity", "relevance", "pmrp", "model_class", "index", "queries", "images",
     "out", "phrases", "vectors", "source", "captions", "splits.train", "splits.dev", "splits.test",
-    "backbone", "boxes", "published", "vocab", "bert", "concepts", "captioner", "runs",
-    "init", "resume", "word_vectors", "model.text.path", "model.concept_vectors",
+    "backbone", "boxes", "published", "vocab", "bert", "concepts", "captioner", "runs", "keep",
+    "pages", "init", "resume", "word_vectors", "model.text.path", "model.concept_vectors",
     "model.pos_weight", "loss.pos_weight", "data.root", "data.vocab", "data.labels",
     "data.concepts", "data.phrases.path", "data.noise_file", "data.train", "data.val", "data.test",
     "data.split",
@@ -24,7 +24,7 @@ PATHS = (
     "logger.mlflow.tracking_uri", "logger.mlflow.experiment_name", "hydra.run.dir",
     "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.name", "revision",
 )  # fmt: skip
-LISTS = ("checkpoint", "similarity", "runs")
+LISTS = ("checkpoint", "similarity", "runs", "relevance", "pages")
 NUMBERS = ("model.pos_weight", "loss.pos_weight")  # may also be a number or a list of numbers
 
 KEYWORDS = ("null", "true", "false")

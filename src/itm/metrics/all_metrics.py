@@ -18,6 +18,7 @@ def evaluate_all(
     relevance: np.ndarray | None = None,
     tables: Tables | None = None,
     codes: np.ndarray | None = None,
+    sentences: np.ndarray | None = None,
 ) -> tuple[dict[str, float], Ranks]:
     """Compute every metric whose data is given, and the ranks of the queries.
 
@@ -29,6 +30,8 @@ def evaluate_all(
         tables: adds the metrics of `itm.metrics.eccv.evaluate_eccv`.
         codes: (N, K) object categories; adds `itm.metrics.pmrp.pmrp`. An image without any
             category counts as not annotated.
+        sentences: (M, N) similarity of captions and images by their sentences; adds the semantic
+            metrics again, under names such as `i2t_text_ncs_10`.
 
     Returns:
         Name -> value, and the ranks (N,) and (M,) as from `itm.metrics.evaluate_queries`.
@@ -37,6 +40,14 @@ def evaluate_all(
         ValueError: sizes do not match each other, the protocol or the tables.
     """
     results, ranks = evaluate_queries(scores, caption_image, protocol, relevance)
+    if sentences is not None:
+        graded, _ = evaluate_queries(scores, caption_image, protocol, sentences)
+        plain, _ = evaluate_queries(scores, caption_image, protocol)
+        results |= {
+            name.replace("_", "_text_", 1): value
+            for name, value in graded.items()
+            if name not in plain
+        }
     if tables is not None:
         results |= evaluate_eccv(scores, tables)
     if codes is not None:

@@ -1,4 +1,4 @@
-"""Measure how relevant a caption is for an image: CIDEr-D, SPICE, or your own matrix.
+"""Measure how relevant a caption is for an image: CIDEr-D, SPICE, sentences, your own matrix.
 
 A relevance is a (captions, images) matrix; larger is more relevant. `itm.metrics.evaluate` uses it
 for graded metrics, and the SAM loss computes its margins from CIDEr-D within a batch
@@ -12,6 +12,7 @@ from itm.relevance.ngrams import (
     document_frequencies,
     whitespace_tokens,
 )
+from itm.relevance.sentences import sentence_similarity
 from itm.relevance.sources import group_captions, relevance, spice
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "document_frequencies",
     "group_captions",
     "relevance",
+    "sentence_similarity",
     "spice",
     "whitespace_tokens",
 ]

@@ -1,4 +1,4 @@
-"""Get a relevance matrix by name: CIDEr-D, SPICE, or a file."""
+"""Get a relevance matrix by name: CIDEr-D, SPICE, a text encoder, or a file."""
 
 import shutil
 import subprocess
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from itm.relevance.cider_d import cider
 from itm.relevance.ngrams import SplitWords, whitespace_tokens
+from itm.relevance.sentences import is_text_encoder, sentence_similarity
 
 BLOCK = 1024  # captions checked at once
 
@@ -23,7 +24,8 @@ def relevance(
     """Get a relevance matrix by name, from a file, or as given.
 
     Args:
-        source: `cider`, `spice`, the path of a .npy file (memory-mapped), or the matrix itself.
+        source: `cider`, `spice`, the path of a .npy file (memory-mapped), the folder of a text
+            encoder (`itm.relevance.sentence_similarity`), or the matrix itself.
         captions: M captions.
         references: N lists of reference captions.
         tokens: caption -> words, for CIDEr-D.
@@ -41,6 +43,8 @@ def relevance(
         return cider(captions, references, tokens=tokens)
     if isinstance(source, str) and source == "spice":
         return spice(captions, references)
+    if is_text_encoder(source):
+        return sentence_similarity(captions, references, str(source))
     matrix = source if isinstance(source, np.ndarray) else _read_matrix(Path(source))
     shape = (len(captions), len(references))
     if matrix.shape != shape:
@@ -74,11 +78,12 @@ def check_source(source: str | Path | np.ndarray) -> None:
         ValueError: the name is unknown.
         FileNotFoundError: the file does not exist.
     """
-    if isinstance(source, np.ndarray) or source in ("cider", "spice"):
+    if isinstance(source, np.ndarray) or source in ("cider", "spice") or is_text_encoder(source):
         return
     if Path(source).suffix != ".npy":
         raise ValueError(
-            f"unknown relevance {str(source)!r}: choose cider, spice or the path of a .npy file"
+            f"unknown relevance {str(source)!r}: choose cider, spice, the path of a .npy file or "
+            "the folder of a text encoder (with its config.json)"
         )
     if not Path(source).is_file():
         raise FileNotFoundError(f"relevance file {source} does not exist")

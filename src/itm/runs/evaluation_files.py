@@ -41,9 +41,10 @@ def evaluate_rows(
     relevance: np.ndarray | None = None,
     tables: Tables | None = None,
     codes: np.ndarray | None = None,
+    sentences: np.ndarray | None = None,
 ) -> dict[str, Evaluated]:
     """Evaluate every matrix; see `itm.metrics.all_metrics.evaluate_all` for the arguments."""
-    judged = (owner, protocol, relevance, tables, codes)
+    judged = (owner, protocol, relevance, tables, codes, sentences)
     return {
         name: Evaluated(scores, *evaluate_all(scores, *judged)) for name, scores in matrices.items()
     }

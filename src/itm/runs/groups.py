@@ -31,11 +31,21 @@ def differing(runs: Sequence[Run]) -> list[str]:
     choices = [key for key in GROUPS if _varies(known, key)]
     names = dict.fromkeys(key for run in known for key in run.settings)
     own = [key for key in names if key not in GROUPS and not _is_aside(key)]
+    own = [key for key in own if not _follows(known, key)]
     return choices + [key for key in own if any(_varies(kind, key) for kind in kinds.values())]
 
 
 def _is_aside(key: str) -> bool:
     return key.partition(".")[0] in ASIDE or key in ASIDE_TRAINER
+
+
+def _follows(runs: Sequence[Run], key: str) -> bool:
+    """Tell whether an option such as trainer.max_epochs repeats max_epochs in every run."""
+    short = key.rpartition(".")[2]
+    return short != key and all(
+        short in run.settings and run.settings.get(key, run.settings[short]) == run.settings[short]
+        for run in runs
+    )
 
 
 def _varies(runs: Sequence[Run], key: str) -> bool:
@@ -90,13 +100,13 @@ def _label(run: Run, keys: Sequence[str]) -> str:
     if not run.settings:
         return run.name
     given = {key: run.settings.get(key) for key in keys}
-    words = [_word(key, value) for key, value in given.items() if value is not None]
+    words = [word(key, value) for key, value in given.items() if value is not None]
     if not keys:
         words = [str(run.settings[key]) for key in NAMED[:3] if key in run.settings]
     return " ".join(words) or ("default" if keys else run.name)
 
 
-def _word(key: str, value: Any) -> str:
+def word(key: str, value: Any) -> str:
     """Name a setting; a class goes by its own name, without its module."""
     if key in NAMED:
         return str(value)

@@ -10,10 +10,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from itm.runs.ensembles import members_of, with_members, with_validation
 from itm.runs.outputs import check_files
 from itm.runs.plain_files import read_record, run_of
 from itm.runs.record import BESIDE, FAILURE
-from itm.runs.run_files import metrics_of, read_curves, read_ranks, read_results, read_settings
+from itm.runs.run_files import (
+    SETTINGS,
+    metrics_of,
+    read_curves,
+    read_ranks,
+    read_results,
+    read_settings,
+)
 from itm.runs.tables import RECALLS
 from itm.utils.errors import first_line
 from itm.utils.manifest import KEY
@@ -40,6 +48,7 @@ class Run:
         validation: rsum of the validation split at the best checkpoint, or None.
         costs: "parameters_m", "epochs" and "seconds" of the training, where recorded.
         record: "command" and "device" of the training, where recorded.
+        members: folders of the training runs of an ensemble.
     """
 
     folder: Path
@@ -53,6 +62,7 @@ class Run:
     validation: float | None = None
     costs: dict[str, float] = field(default_factory=dict)
     record: dict[str, str] = field(default_factory=dict)
+    members: tuple[Path, ...] = ()
 
     @property
     def seed(self) -> Any:
@@ -85,7 +95,8 @@ def find_runs(places: Iterable[str | Path]) -> tuple[list[Run], list[Unfinished]
     for place in searched:
         if not place.is_dir():
             raise FileNotFoundError(f"runs={place}: no such folder; give run or sweep folders")
-        files = [*place.rglob("run.json"), *place.rglob("report.json")]
+        names = ("run.json", "report.json", SETTINGS)  # the last one: of a record
+        files = [file for name in names for file in place.rglob(name)]
         for file in sorted(files, key=_natural):
             folder, name = file.parent, _name(file.parent, place)
             try:
@@ -97,7 +108,7 @@ def find_runs(places: Iterable[str | Path]) -> tuple[list[Run], list[Unfinished]
                     unfinished.append(Unfinished(folder, _reason(folder)))
             except Exception as error:  # files from anywhere; the other runs are shown
                 unfinished.append(Unfinished(folder, f"damaged: {first_line(error)}"))
-    unique = merge([*runs, *evaluations])
+    unique = with_validation(merge([*runs, *evaluations]))
     if not unique:
         looked = ", ".join(map(str, searched))
         detail = "".join(f"\n{folder}: {reason}" for folder, reason in unfinished[:10])
@@ -206,7 +217,10 @@ def read_evaluation(folder: Path, name: str) -> list[Run]:
         ranks, test = read_ranks(folder / f"ranks_{i}.npz"), _test(report)
         run = Run(folder, f"{name}: {row}", {}, test, metrics, ranks, {})
         checkpoint = Path(checkpoints[i]) if i < len(checkpoints) else None
-        rows.append(run if checkpoint is None else _with_training(run, checkpoint, report))
+        if checkpoint is not None:
+            rows.append(_with_training(run, checkpoint, report))
+        else:
+            rows.append(with_members(run, members_of(report, row)))
     return rows
 
 

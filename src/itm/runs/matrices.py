@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from glob import escape
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -39,19 +40,36 @@ def write_matrices(folder: Path, matrices: Iterable[np.ndarray]) -> None:
         write_array(folder / f"similarity_{i}.npy", matrix)
 
 
-def with_ensemble(names: Sequence[str], matrices: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Name the (N, M) score matrices of the members; add their mean if there are several.
+def member_names(names: Sequence[str]) -> list[str]:
+    """Make names unique: a file may be two members, so its position is appended the second time."""
+    unique: dict[str, None] = {}
+    for name in names:
+        unique[f"{name} #{len(unique) + 1}" if name in unique else name] = None
+    return list(unique)
 
-    If a name repeats (one file may be two members), its position is appended.
+
+def ensembles(names: Sequence[str], pairs: bool = False) -> dict[str, list[int]]:
+    """List the ensembles of some matchers: every two of them, if asked for, and all of them.
+
+    Returns:
+        Name of the ensemble -> positions of its members.
     """
-    named: dict[str, np.ndarray] = {}
-    for name, matrix in zip(names, matrices, strict=True):
-        named[f"{name} #{len(named) + 1}" if name in named else name] = matrix
-    if len(matrices) > 1:
-        total = np.array(matrices[0], np.float32)
-        for matrix in matrices[1:]:
-            total += matrix
-        named[f"ensemble of {len(matrices)}"] = total / len(matrices)
+    unique, every = member_names(names), range(len(names))
+    chosen = combinations(every, 2) if pairs and len(names) > 2 else ()
+    found = {f"{unique[i]} + {unique[j]}": [i, j] for i, j in chosen}
+    return found | ({f"ensemble of {len(names)}": [*every]} if len(names) > 1 else {})
+
+
+def with_ensemble(
+    names: Sequence[str], matrices: Sequence[np.ndarray], pairs: bool = False
+) -> dict[str, np.ndarray]:
+    """Name the (N, M) score matrices of the members; add the mean scores of their `ensembles`."""
+    named = dict(zip(member_names(names), matrices, strict=True))
+    for name, members in ensembles(names, pairs).items():
+        total = np.array(matrices[members[0]], np.float32)
+        for i in members[1:]:
+            total += matrices[i]
+        named[name] = total / len(members)
     return named
 
 

@@ -73,14 +73,14 @@ def costs(groups: Groups) -> Section:
         devices = dict.fromkeys(run.record["device"] for run in group if "device" in run.record)
         commands = [run.record["command"] for run in group if "command" in run.record]
         more = f" (and {len(commands) - 1} more)" if len(commands) > 1 else ""
-        numbers = [_cost(get("parameters_m"), 2), _cost(get("epochs")), _cost(get("seconds"))]
+        numbers = [cost(get("parameters_m"), 2), cost(get("epochs")), cost(get("seconds"))]
         rows.append([name, *numbers, ", ".join(devices), (commands or [""])[0] + more])
     columns = ["runs", "parameters, M", "epochs", "seconds", "hardware", "command"]
     text = "Means over the runs of a row. The command is that of the first run."
     return Section("Cost", text, columns, rows if any(any(row[1:]) for row in rows) else [])
 
 
-def _cost(values: Sequence[float | None], digits: int = 0) -> str:
+def cost(values: Sequence[float | None], digits: int = 0) -> str:
     """Format a number that is usually the same in all runs."""
     return spread(values[:1] if len(set(values)) == 1 else values, digits)
 

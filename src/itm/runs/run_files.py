@@ -7,6 +7,7 @@ ${oc.env:HOME}, are not resolved, and a damaged file raises ValueError.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from itm.utils.archive import read_npz
 
 # Config groups whose choice names a run; the first four are shown without the group's name.
 GROUPS = ("model", "loss", "data", "text", "trainer", "callbacks", "optimizer", "scheduler")
+SETTINGS = "settings.yaml"  # of a record (`itm.runs.kept`): flat names and resolved values
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:
@@ -54,13 +57,22 @@ def metrics_of(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
 def read_settings(folder: Path) -> dict[str, Any]:
     """Read the configuration of a run as flat names; config groups by the name of the choice.
 
+    A value such as ${margin} is replaced by the option that it names, except for ${seed}: options
+    that follow the seed are no settings. All other references stay as they are.
+
     Raises:
         ValueError: a damaged configuration.
     """
+    if (folder / SETTINGS).is_file():
+        kept = read_yaml(folder / SETTINGS)
+        if not isinstance(kept, dict):
+            raise ValueError(f"{SETTINGS} holds a {type(kept).__name__}, expected settings by name")
+        return dict(_flatten(kept))
     path = folder / ".hydra" / "config.yaml"
     if not path.is_file():
         return {}
     flat = dict(_flatten(read_yaml(path)))
+    flat = {key: _resolved(value, flat) for key, value in flat.items()}
     hydra = path.with_name("hydra.yaml")
     node = read_yaml(hydra) if hydra.is_file() else {}
     for key in ("hydra", "runtime", "choices"):
@@ -68,6 +80,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
     chosen = node if isinstance(node, dict) else {}
     choices = {key: chosen.get(key) for key in GROUPS}
     return {k: v for k, v in choices.items() if v is not None} | flat
+
+
+def _resolved(value: Any, flat: dict[str, Any]) -> Any:
+    for _ in range(10):  # a reference may name another one; a circle ends here
+        found = REFERENCE.fullmatch(value) if isinstance(value, str) else None
+        if found is None or found[1] == "seed" or found[1] not in flat:
+            break
+        value = flat[found[1]]
+    return value
 
 
 def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -105,7 +105,8 @@ def against(groups: Groups, setting: str, metrics: Sequence[str]) -> Figure | No
     for name, runs in groups.items():
         value = runs[0].settings.get(setting)
         if isinstance(value, int | float):
-            rest = " ".join(w for w in name.split(" ") if not w.startswith(f"{setting}="))
+            own = (setting, setting.rpartition(".")[2])  # loss.margin follows margin
+            rest = " ".join(w for w in name.split(" ") if w.partition("=")[0] not in own)
             lines.setdefault(rest, {})[value] = runs
     shown = [m for m in metrics if any(m in r.metrics for rs in groups.values() for r in rs)]
     if not shown or len({value for line in lines.values() for value in line}) < 2:

@@ -24,6 +24,14 @@ def test_an_ensemble_is_the_mean_of_its_members():
     assert list(with_ensemble(["a"], [a])) == ["a"]
 
 
+def test_every_two_matchers_can_be_averaged():
+    a, b, c = (np.array([[float(x)]]) for x in (1, 2, 6))
+    named = with_ensemble(["a", "b", "c"], [a, b, c], pairs=True)
+    means = {"a + b": 1.5, "a + c": 3.5, "b + c": 4.0, "ensemble of 3": 3.0}
+    assert {name: float(x[0, 0]) for name, x in named.items()} == {"a": 1, "b": 2, "c": 6, **means}
+    assert list(with_ensemble(["a", "b"], [a, b], pairs=True)) == ["a", "b", "ensemble of 2"]
+
+
 def test_matrices_are_read_as_written_and_must_have_one_shape(tmp_path):
     matrices = [np.arange(6.0).reshape(2, 3), np.ones((2, 3))]
     write_matrices(tmp_path, matrices)

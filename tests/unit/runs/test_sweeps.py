@@ -1,4 +1,4 @@
-"""Launchers and sweepers that are plugins of Hydra; each test is left out where its plugin is."""
+"""Sweeps: their jobs and tables; a test is left out if the plugin of Hydra that it needs is."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from cli import run
 from omegaconf import OmegaConf
 
-from itm.app.config import CONF
+from itm.app.config import CONF, compose
 from itm.runs.sweep import collect_jobs, job_table, job_times, seed_table, write_table
 
 SMALL = (
@@ -34,6 +34,39 @@ def test_joblib_runs_jobs_side_by_side(tmp_path):
         OmegaConf.load(tmp_path / f"sweep/{job}/.hydra/config.yaml").loss.margin for job in range(2)
     }
     assert margins == {0.1, 0.3}
+
+
+@pytest.mark.parametrize(
+    "sweep, swept",
+    [
+        ("low_data", ("data.fraction=0.5", "loss=triplet,sam/coco_alone", "seed=0")),
+        ("margins", ("loss.margin=0.1,0.3", "seed=0")),
+        ("temperatures", ("loss.temperature=3,6", "seed=0")),
+        ("losses", ("loss=triplet,infonce", "seed=0")),
+    ],
+)
+def test_sweeps_of_the_results_train(sweep, swept, tmp_path):
+    """Fewer jobs than they have, and one epoch."""
+    run("train", *SMALL, f"sweep={sweep}", "max_epochs=1", *swept, cwd=tmp_path)
+    assert all(found["test/rsum"] > 0 for found in results(tmp_path, 2))
+    cfg = OmegaConf.load(tmp_path / "sweep/0/.hydra/config.yaml")
+    if sweep != "losses":
+        assert cfg.callbacks.early_stopping.patience == 8 and "Plateau" in cfg.scheduler._target_
+
+
+def test_little_data_compares_the_published_settings_of_sam():
+    sweep = ["sweep=low_data", "model=cvse", "data=flickr8k", "data.root=DIR"]
+    params = OmegaConf.load(f"{CONF}/sweep/low_data.yaml").hydra.sweeper.params
+    first, *others = params.loss.split(",")
+    losses = [compose([*sweep, f"loss={name}"], "train").loss for name in others]
+    assert first == "triplet" and all(loss._target_ == "itm.losses.SAM" for loss in losses)
+    published = [(3, 5), (6, 10), (10, 5)]  # released code, README for 10 % of COCO and Flickr30K
+    assert [(x.temperature, x.weight, x.alone) for x in losses] == [
+        (*pair, alone) for alone in (False, True) for pair in published
+    ]
+    cfg = compose(sweep, "train")
+    assert cfg.callbacks.early_stopping.patience == 8 and cfg.scheduler.patience == 3
+    assert params.seed == "0,1,2" and params["data.fraction"] == "0.1,0.25,0.5,1.0"
 
 
 @pytest.mark.skipif(not find_spec("hydra_plugins.hydra_optuna_sweeper"), reason="no plugin")

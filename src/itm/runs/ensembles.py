@@ -1,0 +1,76 @@
+"""Describe an ensemble in an evaluation by the training runs of its members."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from itm.runs.plain_files import run_of
+from itm.runs.run_files import GROUPS, read_results, read_settings
+
+if TYPE_CHECKING:
+    from itm.runs.history import Run
+
+MISSING = object()
+
+
+def members_of(report: dict[str, Any], row: str) -> list[Path]:
+    """List the checkpoints whose scores a row of report.json averages; [] if it is no ensemble."""
+    checkpoints = [Path(path) for path in report.get("checkpoints", [])]
+    places = report.get("members", {}).get(row)
+    if places is None and row == f"ensemble of {len(checkpoints)}":  # also of earlier versions
+        places = range(len(checkpoints))
+    return [checkpoints[i] for i in places or ()] if checkpoints else []  # or saved matrices
+
+
+def with_members(run: Run, checkpoints: Sequence[Path]) -> Run:
+    """Add what the members of an ensemble share, and the choices in which they differ.
+
+    `settings` holds the number of members as "ensemble" and, for example, "sgr + saf" as "model".
+    Ensembles whose members have one seed each are grouped over seeds like training runs.
+
+    Returns:
+        The run with settings, costs and members; unchanged if a member is not the best checkpoint
+        of a training run that still exists.
+    """
+    sources = [run_of(checkpoint) for checkpoint in checkpoints]
+    found = []
+    for checkpoint, source in zip(checkpoints, sources, strict=True):
+        if source is None or checkpoint not in (source, source / "checkpoints" / "best.ckpt"):
+            return run
+        try:
+            found.append((source, read_settings(source), read_results(source) or {}))
+        except (ValueError, OSError):  # the damaged run is listed itself
+            return run
+    every = [settings for _, settings, _ in found]
+    if not every or not all(every):
+        return run
+    shared = {
+        key: value
+        for key, value in every[0].items()
+        if all(settings.get(key, MISSING) == value for settings in every)
+    }
+    for key in GROUPS:
+        if key in every[0] and key not in shared:
+            shared[key] = " + ".join(str(settings.get(key)) for settings in every)
+    costs = {
+        key: sum(results[key] for *_, results in found)
+        for key in ("parameters_m", "seconds")
+        if all(isinstance(results.get(key), int | float) for *_, results in found)
+    }
+    folders = tuple(source.resolve() for source, *_ in found)
+    return replace(run, settings={**shared, "ensemble": len(found)}, costs=costs, members=folders)
+
+
+def with_validation(runs: Sequence[Run]) -> list[Run]:
+    """Add to each ensemble its rsum on the validation split, if it was evaluated there as well."""
+    known = {
+        run.members: run.rsum
+        for run in runs
+        if run.members and run.test.startswith(f"{run.settings.get('data.val')} of ")
+    }
+    return [
+        replace(run, validation=known[run.members]) if run.members in known else run for run in runs
+    ]

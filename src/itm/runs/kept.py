@@ -1,0 +1,137 @@
+"""Keep small records of runs: results, settings and ranks, without checkpoints and logs.
+
+A record is a folder that `itm.runs.history.find_runs` reads like the run itself: results.json,
+settings.yaml (the resolved configuration) and ranks.npz, 10 KB together for 5,000 captions. Folders
+of the machine are left out: data.root=/home/me/flickr8k becomes data.root=DIR.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from itm.runs.history import Run
+from itm.runs.plain_files import read_record
+from itm.runs.record import write_results
+from itm.runs.run_files import SETTINGS
+from itm.utils.files import replacing, write_text
+from itm.utils.manifest import KEY
+
+ABSOLUTE = re.compile(r"(?<![\w.:$}])/[^\s'\",\[\]{}]+")  # the path of a file or folder
+KINDS = (np.int8, np.int16, np.int32, np.int64)
+OF_ALL_ROWS = ("results", "checkpoints", "members", "reranked", "captioning")  # of report.json
+
+
+def keep_record(run: Run, folder: Path) -> None:
+    """Write the record of a run; metrics of an earlier record of the same run are kept.
+
+    Args:
+        run: a run that `can_keep` accepts.
+        folder: of the record; created if missing.
+
+    Raises:
+        ValueError: the folder holds the record of another run.
+    """
+    record = _facts(run)
+    stage = "test" if run.members or "test/rsum" in record else "val"
+    record |= {f"{stage}/{name}": value for name, value in run.metrics.items()}
+    path = folder / "results.json"
+    if path.is_file():
+        earlier = read_record(path)
+        for key in ("command", "started"):
+            if earlier.get(key) != record.get(key):
+                raise ValueError(
+                    f"{folder} holds the record of another run ({key} {earlier.get(key)}, not "
+                    f"{record.get(key)}): give another keep=, or remove it"
+                )
+        record = earlier | record
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {key: _plain(value) for key, value in run.settings.items()}
+    text = yaml.safe_dump(settings, sort_keys=True, allow_unicode=True, width=1000)
+    write_text(folder / SETTINGS, text)
+    if run.ranks is not None:
+        write_small_ranks(folder / "ranks.npz", run.ranks)
+    write_results(folder, record)
+
+
+def can_keep(run: Run) -> bool:
+    """Tell whether a run can be recorded: a training, or an ensemble that a validation chose.
+
+    Evaluating several checkpoints at once always measures their ensemble; it is recorded only if it
+    was evaluated on the validation split as well.
+    """
+    if run.members:
+        on_validation = run.test.startswith(f"{run.settings.get('data.val')} of ")
+        return run.validation is not None and not on_validation
+    return bool(run.settings) and (run.folder / "results.json").is_file()
+
+
+def record_name(run: Run) -> str:
+    """Name the record of a run by its path below the searched folder, or by its members."""
+    if run.members:
+        return "ensembles/" + "+".join(member.name for member in run.members)
+    place, _, rest = run.name.partition("/")
+    return rest or place
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """Read what the run recorded about itself, without folders of the machine."""
+    if run.members:
+        report = read_record(run.folder / "report.json")
+        names = [member.name for member in run.members]
+        facts = {k: v for k, v in report.items() if k not in OF_ALL_ROWS} | {"members": names}
+        facts |= {**run.costs, "command": f"python -m itm.evaluate checkpoint=[{','.join(names)}]"}
+        if run.validation is not None:
+            facts["val/rsum"] = run.validation
+    else:
+        began = run.folder / "run.json"
+        facts = (read_record(began) if began.is_file() else {}) | read_record(
+            run.folder / "results.json"
+        )
+        facts["overrides"] = [shown_path(x) for x in facts.get("overrides", [])]
+    facts.pop(KEY, None)  # checksums of the files of the run
+    facts["command"] = shown_path(str(facts.get("command", "")))
+    if "root" in facts:
+        facts["root"] = Path(facts["root"]).name
+    return facts
+
+
+def shown_path(text: str) -> str:
+    """Write DIR for every absolute path in a command, with the name of a file.
+
+    >>> shown_path("data.root=/data/flickr8k data.vocab=/data/vocab.json seed=0")
+    'data.root=DIR data.vocab=DIR/vocab.json seed=0'
+    """
+
+    def shown(found: re.Match[str]) -> str:
+        path = Path(found[0])
+        return f"DIR/{path.name}" if path.suffix else "DIR"
+
+    return ABSOLUTE.sub(shown, text)
+
+
+def _plain(value: Any) -> Any:
+    """Prepare a setting for YAML: lists for tuples, and the name of a folder for its path."""
+    if isinstance(value, list | tuple):
+        return [_plain(x) for x in value]
+    if isinstance(value, dict):
+        return {key: _plain(x) for key, x in value.items()}
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else value
+
+
+def write_small_ranks(path: Path, ranks: dict[str, np.ndarray]) -> None:
+    """Write ranks in the fewest bytes: the smallest integers, and the LZMA compression of zip."""
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        for name, values in ranks.items():
+            array, part = np.asarray(values), io.BytesIO()
+            low, high = array.min(initial=0), array.max(initial=0)
+            fits = (x for x in KINDS if np.iinfo(x).min <= low and high <= np.iinfo(x).max)
+            np.save(part, array.astype(next(fits)))
+            info = zipfile.ZipInfo(f"{name}.npy")  # its fixed date gives equal runs equal files
+            archive.writestr(info, part.getvalue(), zipfile.ZIP_LZMA)

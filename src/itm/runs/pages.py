@@ -1,0 +1,145 @@
+"""Write the results of runs into Markdown pages, between marks that say which runs to show.
+
+    <!-- table: runs flickr8k/*_triplet_* -->
+    <!-- /table -->
+
+The marks stay, what is between them is replaced. Words without "=" are patterns of run folders
+(pathlib's `match`); a run that matches one of them is shown. Kinds of marks:
+
+- `table: runs PATTERN`: a row per setting, best validation first. With `by=model,data.fraction`
+  a row per combination of these settings; the validation chooses among the others. `metrics=a,b`
+  names the columns; the default is the recalls.
+- `table: differences PATTERN`: the setting with the best validation compared with every other one,
+  `within=data.fraction` among those that agree in this setting; `by=` as above.
+- `figure: SETTING out=FILE.png PATTERN`: metrics over a setting, with `by=` and `metrics=`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import NamedTuple
+
+from itm.runs.groups import Groups, group_seeds
+from itm.runs.history import Run
+from itm.runs.page_tables import best_of, difference_table, result_table
+
+OPENING = re.compile(r"<!-- (?:table|figure): \S+ \S[^\n]*? -->\n")
+MARKS = re.compile(r"(<!-- (table|figure): (\S+) (\S[^\n]*?) -->\n).*?(<!-- /\2 -->)", re.S)
+OPTIONS = ("by", "within", "metrics", "out")
+NONE = "No runs yet.\n"
+ALONE = "Fewer than two settings have runs to compare.\n"
+
+
+class Mark(NamedTuple):
+    """What a page asks for.
+
+    Attributes:
+        kind: "runs" or "differences", or the setting on the horizontal axis of a figure.
+        options: by, within, metrics, out -> comma-separated value.
+        patterns: of run folders.
+    """
+
+    kind: str
+    options: dict[str, str]
+    patterns: list[str]
+
+    def names(self, option: str) -> list[str]:
+        """Split the value of an option; [] if it is not given."""
+        return [name for name in self.options.get(option, "").split(",") if name]
+
+
+class Drawing(NamedTuple):
+    """A figure of a page: path relative to the page, groups, setting, metrics, digest of these."""
+
+    path: str
+    groups: Groups
+    setting: str
+    metrics: list[str]
+    digest: str
+
+
+def fill(page: str, runs: Sequence[Run], samples: int = 2000) -> str:
+    """Return the page with everything between its marks rewritten.
+
+    Args:
+        page: Markdown; marks of other forms are left alone.
+        runs: all runs that the page may show.
+        samples: number of bootstrap samples for differences.
+
+    Raises:
+        ValueError: an unknown kind of table or option, runs on different test splits in one table,
+            or a mark that is not closed.
+    """
+    if len(OPENING.findall(page)) != len(MARKS.findall(page)):
+        raise ValueError("every mark of a table or figure needs its <!-- /table --> or /figure")
+
+    def rewrite(found: re.Match[str]) -> str:
+        mark = _parse(found[3], found[4])
+        groups = _groups(mark, runs)
+        if found[2] == "figure":
+            drawing = _drawing(mark, groups)
+            text = _picture(drawing) if drawing else NONE
+        elif mark.kind == "runs":
+            table = result_table(groups, mark.names("by"), mark.names("metrics"))
+            text = table if groups else NONE
+        elif mark.kind == "differences":
+            shown = best_of(groups, mark.names("by")) if mark.names("by") else groups
+            text = difference_table(shown, mark.names("within"), samples) or ALONE
+        else:
+            raise ValueError(f"table: {mark.kind}: expected 'runs' or 'differences'")
+        return f"{found[1]}{text}{found[5]}"
+
+    return MARKS.sub(rewrite, page)
+
+
+def drawings(page: str, runs: Sequence[Run]) -> Iterator[Drawing]:
+    """Yield the figures that a page asks for, if there are runs for them."""
+    for found in MARKS.finditer(page):
+        if found[2] == "figure":
+            mark = _parse(found[3], found[4])
+            if drawing := _drawing(mark, _groups(mark, runs)):
+                yield drawing
+
+
+def _parse(kind: str, text: str) -> Mark:
+    words = shlex.split(text)
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    if unknown := [name for name in options if name not in OPTIONS]:
+        raise ValueError(f"{unknown[0]}= in a mark: expected {', '.join(OPTIONS)}")
+    return Mark(kind, options, [word for word in words if "=" not in word])
+
+
+def _groups(mark: Mark, runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Group the runs that a mark shows."""
+    shown = [r for r in runs if any(PurePath(r.folder).match(p) for p in mark.patterns)]
+    tests = dict.fromkeys(run.test for run in shown)
+    if len(tests) > 1:
+        raise ValueError(f"{' '.join(mark.patterns)}: measured on {' and on '.join(tests)}")
+    return group_seeds(shown)
+
+
+def _drawing(mark: Mark, groups: Mapping[str, list[Run]]) -> Drawing | None:
+    """Choose what a figure shows; None for fewer than two values of its setting."""
+    if "out" not in mark.options:
+        raise ValueError(f"figure: {mark.kind}: give the file to draw, such as out=margins.png")
+    groups = best_of(groups, mark.names("by")) if mark.names("by") else groups
+    if len({group[0].settings.get(mark.kind) for group in groups.values()} - {None}) < 2:
+        return None
+    metrics = mark.names("metrics") or ["rsum", "i2t_r1", "t2i_r1"]
+    points = [
+        [name, run.settings.get(mark.kind), *(f"{run.metrics.get(m, -1):.4f}" for m in metrics)]
+        for name, group in groups.items()
+        for run in group
+    ]
+    digest = f"{zlib.crc32(repr(points).encode()):08x}"
+    return Drawing(mark.options["out"], groups, mark.kind, metrics, digest)
+
+
+def _picture(drawing: Drawing) -> str:
+    """Show a figure; the digest tells whether the file is of these runs."""
+    words = f"{', '.join(drawing.metrics)} over {drawing.setting}"
+    return f"![{words}]({drawing.path})\n<!-- drawn from {drawing.digest} -->\n"

@@ -1,0 +1,202 @@
+"""Small records read like the runs they were made from, and pages are filled from them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from itm.app.config import compose
+from itm.metrics.retrieval import evaluate_queries
+from itm.metrics.significance import compare
+from itm.report import command, write_page
+from itm.runs.groups import group_seeds, spread
+from itm.runs.history import find_runs
+from itm.runs.kept import can_keep, keep_record, record_name
+from itm.runs.pages import drawings, fill
+from itm.runs.record import write_ranks
+
+IMAGE = np.repeat(np.arange(40), 5)
+FACTS = {"split": "test", "root": "/home/me/flickr8k", "protocol": "full", "images": 40}
+
+
+def make_run(folder, seed, quality=1.0, model="scan", validation=100.0, **settings):
+    """What itm.train leaves behind, without training."""
+    scores = np.random.default_rng(seed).normal(size=(40, 200))
+    scores[IMAGE, np.arange(200)] += quality
+    metrics, (i2t, t2i) = evaluate_queries(scores, IMAGE)
+    typed = f"python -m itm.train model={model} data.root=/home/me/flickr8k seed={seed}"
+    record = {"command": typed, "started": f"2026-01-01T00:0{seed}:00+00:00", **FACTS}
+    costs = {"parameters_m": 1.2, "epochs": 3, "seconds": 60.0 + seed, "val/rsum": validation}
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({**record, "overrides": typed.split()[3:]}))
+    test = {f"test/{name}": value for name, value in metrics.items()}
+    (folder / "results.json").write_text(json.dumps({**test, **costs, **record}))
+    write_ranks(folder / "ranks.npz", i2t, t2i, IMAGE)
+    values = {
+        "seed": seed, "margin": 0.2, "loss.margin": "${margin}", "data.seed": "${seed}",
+        "data.root": "/home/me/flickr8k", "data.val": "dev", "loss.weight": 1e-5, **settings,
+    }  # fmt: skip
+    config = OmegaConf.create()
+    for key, value in values.items():
+        OmegaConf.update(config, key, value)
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+    choices = {"model": model, "loss": "triplet", "data": "flickr8k"}
+    runtime = {"hydra": {"runtime": {"choices": choices}}}
+    OmegaConf.save(OmegaConf.create(runtime), folder / ".hydra" / "hydra.yaml")
+    return metrics
+
+
+def keep_all(runs, folder):
+    found, _ = find_runs([runs])
+    for run in found:
+        if can_keep(run):
+            keep_record(run, folder / record_name(run))
+    return find_runs([folder])[0]
+
+
+def test_a_record_reads_like_the_run(tmp_path):
+    make_run(tmp_path / "runs" / "a", 0)
+    (run,), _ = find_runs([tmp_path / "runs"])
+    (kept,) = keep_all(tmp_path / "runs", tmp_path / "kept")
+    files = {path.name for path in (tmp_path / "kept" / "a").iterdir()}
+    assert files == {"results.json", "settings.yaml", "ranks.npz"}
+    assert kept.metrics == run.metrics and kept.costs == run.costs
+    assert kept.validation == run.validation and kept.seed == 0
+    assert kept.settings == {**run.settings, "data.root": "flickr8k"}
+    assert kept.settings["loss.margin"] == 0.2 and kept.settings["loss.weight"] == 1e-5
+    assert all(np.array_equal(kept.ranks[name], run.ranks[name]) for name in run.ranks)
+    small, large = (tmp_path / x / "a" / "ranks.npz" for x in ("kept", "runs"))
+    assert small.stat().st_size < large.stat().st_size
+    every = "".join(path.read_text() for path in small.parent.glob("[rs]e*"))
+    assert "/home" not in every and "data.root=DIR" in every
+    assert keep_all(tmp_path / "kept", tmp_path / "again")[0].metrics == run.metrics
+
+
+def test_a_run_without_a_test_is_kept_as_it_is(tmp_path):
+    make_run(tmp_path / "runs" / "a", 0)
+    file = tmp_path / "runs" / "a" / "results.json"
+    record = json.loads(file.read_text()).items()
+    file.write_text(json.dumps({k: v for k, v in record if not k.startswith("test/")}))
+    (kept,) = keep_all(tmp_path / "runs", tmp_path / "kept")
+    assert kept.rsum == kept.validation == 100.0
+    text = (tmp_path / "kept" / "a" / "results.json").read_text()
+    assert "val/rsum" in text and "test/rsum" not in text
+
+
+def test_metrics_are_added_to_a_record_and_another_run_is_refused(tmp_path):
+    metrics = make_run(tmp_path / "runs" / "a", 0)
+    keep_all(tmp_path / "runs", tmp_path / "kept")
+    report = {**FACTS, "checkpoints": [str(tmp_path / "runs" / "a")]}
+    (tmp_path / "runs" / "evaluation").mkdir()
+    rows = {"a": {**metrics, "i2t_ncs_10": 50.0}}
+    file = tmp_path / "runs" / "evaluation" / "report.json"
+    file.write_text(json.dumps({**report, "results": rows}))
+    (kept,) = keep_all(tmp_path / "runs", tmp_path / "kept")
+    assert kept.metrics["i2t_ncs_10"] == 50.0
+    file.unlink()
+    (kept,) = keep_all(tmp_path / "runs", tmp_path / "kept")
+    assert kept.metrics["i2t_ncs_10"] == 50.0
+    make_run(tmp_path / "other" / "a", 1)
+    with pytest.raises(ValueError, match="record of another run .*give another keep="):
+        keep_all(tmp_path / "other", tmp_path / "kept")
+
+
+def test_ensembles_are_grouped_over_seeds_with_their_validation(tmp_path):
+    runs = tmp_path / "runs"
+    for seed in (0, 1):
+        pair = [str(runs / f"{model}_{seed}") for model in ("sgr", "saf")]
+        metrics = [make_run(Path(path), seed, model=Path(path).name[:3]) for path in pair]
+        for split, rsum in (("test", 310.0 + seed), ("dev", 300.0 + seed)):
+            rows = dict(zip([*pair, "ensemble of 2"], [*metrics, {"rsum": rsum}], strict=True))
+            facts = {**FACTS, "split": split, "checkpoints": pair, "results": rows}
+            (runs / f"{split}_{seed}").mkdir()
+            (runs / f"{split}_{seed}" / "report.json").write_text(json.dumps(facts))
+    kept = keep_all(runs, tmp_path / "kept")
+    groups = group_seeds([run for run in kept if run.test.startswith("test")])
+    name = "sgr + saf"
+    assert len(groups[name]) == 2 and len(groups) == 3
+    assert spread([run.rsum for run in groups[name]]) == "310.5 ± 0.7"
+    assert spread([run.validation for run in groups[name]]) == "300.5 ± 0.7"
+    assert {run.folder.name for run in groups[name]} == {"sgr_0+saf_0", "sgr_1+saf_1"}
+    assert {run.costs["parameters_m"] for run in groups[name]} == {2.4}
+
+
+def make_sweep(folder):
+    """Two candidates for one loss, and another loss; the validation prefers weight 2."""
+    for seed in (0, 1):
+        make_run(folder / f"a_{seed}", seed, 1.0, validation=90.0, **{"loss.alone": False})
+        weights = {"loss.alone": True, "loss.weight": 2.0}
+        make_run(folder / f"b_{seed}", seed, 3.0, validation=120.0, **weights)
+    make_run(folder / "c_0", 0, 2.0, validation=115.0, **{"loss.alone": True, "loss.weight": 1.0})
+
+
+def test_tables_of_a_page_are_made_from_the_runs(tmp_path):
+    make_sweep(tmp_path / "runs")
+    runs, _ = find_runs([tmp_path / "runs"])
+    page = "\n".join(
+        f"<!-- table: {mark} -->\nold\n<!-- /table -->\n"
+        for mark in (
+            "runs runs/a_*",
+            "runs by=loss.alone metrics=rsum runs/*",
+            "differences within=model runs/*",
+            "runs nothing/*",
+            "other-mark",
+        )  # fmt: skip
+    )
+    filled = fill(page, runs, samples=200)
+    assert fill(filled, runs, samples=200) == filled and filled.count("old") == 1
+    plain, chosen, differences, none, _ = filled.split("<!-- /table -->\n\n")
+    rsums = [run.rsum for run in runs if run.folder.name.startswith("a_")]
+    typed = "`itm.train -m model=scan data.root=DIR seed=0,1`"
+    assert f"| {typed} | 2 | 1.2 M | 3 | 60 ± 1 |" in plain and f"| {spread(rsums)} |" in plain
+    rows = [line for line in chosen.splitlines() if line.startswith("| ")][2:]
+    assert [row.split(" | ")[:2] for row in rows] == [["| False", "1e-05"], ["| True", "2.0"]]
+    by_name = {run.folder.name: run.ranks for run in runs}
+    a, b = ([by_name[f"{x}_{seed}"] for seed in (0, 1)] for x in "ab")
+    assert f"| {compare(b, a, 200).value:+.1f} |" in differences
+    assert differences.count("\n| ") == 2 + 2 and "No runs yet." in none  # head, two others
+
+
+def test_a_figure_is_drawn_again_when_its_numbers_change(tmp_path):
+    for margin in (0.1, 0.2):
+        for seed in (0, 1):
+            make_run(tmp_path / f"runs/m{margin}_{seed}", seed, 10 * margin, margin=margin)
+    runs, _ = find_runs([tmp_path / "runs"])
+    page = tmp_path / "page.md"
+    mark = "<!-- figure: loss.margin out=margins.png metrics=rsum runs/* -->\n<!-- /figure -->\n"
+    page.write_text(mark)
+    (drawing,) = drawings(mark, runs)
+    assert {g[0].settings["loss.margin"] for g in drawing.groups.values()} == {0.1, 0.2}
+    write_page(page, runs, 100)
+    text, picture = page.read_text(), tmp_path / "margins.png"
+    assert "![rsum over loss.margin](margins.png)" in text and drawing.digest in text
+    before = picture.stat().st_mtime_ns
+    write_page(page, runs, 100)
+    assert page.read_text() == text and picture.stat().st_mtime_ns == before
+    write_page(page, runs[:3], 100)
+    assert page.read_text() != text and picture.stat().st_mtime_ns != before
+
+
+def test_unknown_marks_and_mixed_splits_are_refused(tmp_path):
+    make_run(tmp_path / "a", 0)
+    runs, _ = find_runs([tmp_path])
+    for mark, match in (("best a", "'runs' or 'differences'"), ("runs bi=a a", "bi= in a mark")):
+        with pytest.raises(ValueError, match=match):
+            fill(f"<!-- table: {mark} -->\n<!-- /table -->", runs)
+    with pytest.raises(ValueError, match="needs its"):
+        fill("<!-- table: runs a -->\n<!-- table: runs b -->\n<!-- /table -->", runs)
+    with pytest.raises(ValueError, match="give the file to draw"):
+        fill("<!-- figure: loss.margin a -->\n<!-- /figure -->", runs)
+
+
+def test_the_command_keeps_records_and_fills_pages(tmp_path):
+    make_run(tmp_path / "runs" / "a", 0)
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n<!-- table: runs kept/a -->\n<!-- /table -->\n")
+    options = [f"keep={tmp_path / 'kept'}", "samples=100"]
+    command(compose([f"runs={tmp_path / 'runs'}", f"out={tmp_path / 'one'}", *options], "report"))
+    options = [f"pages={page}", "samples=100"]
+    command(compose([f"runs={tmp_path / 'kept'}", f"out={tmp_path / 'two'}", *options], "report"))
+    assert "`itm.train model=scan data.root=DIR seed=0`" in page.read_text()
