@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from itm.data.layout import Split
 from itm.data.padding import make_captions, make_images
 from itm.data.resident import row_numbers
 from itm.text.tokenizers import split_characters
-from itm.text.vocabulary import Tokens
+from itm.text.vocabulary import Tokens, Vocabulary
+from itm.text.words import CaptionWords, Ragged
 from itm.utils.distributed import say
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 PREPARED = "cider.npz"
+SplitCaptions = Callable[[str], CaptionWords]  # tokeniser -> words of a split's captions
 
 
 class Reader:
@@ -31,7 +33,7 @@ class Reader:
 
     Args:
         split: split to read.
-        vocab: the vocabulary that encodes captions.
+        tokens: (M) ids of the captions.
         labels: (N, K) labels of the images, or None.
         concepts: (M, K) concept labels of the captions, or None.
         relevance: CIDEr-D index with `batch(caption_rows, image_rows)`, or None.
@@ -44,7 +46,7 @@ class Reader:
     def __init__(
         self,
         split: Split,
-        vocab: Tokens,
+        tokens: Ragged,
         labels: np.ndarray | None = None,
         concepts: np.ndarray | None = None,
         relevance: Any = None,
@@ -55,8 +57,8 @@ class Reader:
     ):
         self.split = split
         self.features = features
-        self.tokens = [vocab.encode(caption) for caption in split.captions]
-        self.lengths = np.array([len(ids) for ids in self.tokens])
+        self.tokens = tokens
+        self.lengths = tokens.lengths
         self.caption_image = split.caption_image if caption_image is None else caption_image
         self.labels = labels
         self.concepts = concepts
@@ -163,15 +165,27 @@ class Reader:
         return None if target is None else torch.from_numpy(target)
 
 
-def caption_concepts(concepts: Concepts, split: Split, vocab: Tokens, training: bool) -> np.ndarray:
+def encode_captions(vocab: Tokens, captions: Sequence[str], words: SplitCaptions) -> Ragged:
+    """Convert captions to ids; the words of a `Vocabulary` come from `words`."""
+    if type(vocab).encode is Vocabulary.encode:  # a class derived from it may encode otherwise
+        assert isinstance(vocab, Vocabulary)
+        return vocab.encode_all(words(vocab.tokenizer))
+    return Ragged.of(vocab.encode(caption) for caption in captions)
+
+
+def caption_concepts(
+    concepts: Concepts, split: Split, vocab: Tokens, words: SplitCaptions, training: bool
+) -> np.ndarray:
     """Label captions with concepts: (M, K).
 
     In training, as published, a caption gets the concepts of all captions of its image. At test
     time it gets only its own, because the others would reveal which captions belong together.
     """
     if not training:
-        return concepts.label([vocab.as_read(caption) for caption in split.captions])
-    of_image = concepts.label_images(split.captions, split.caption_image, split.num_images)
+        read = [vocab.as_read(caption) for caption in split.captions]
+        return concepts.label(words(concepts.tokenizer) if read == split.captions else read)
+    found = words(concepts.tokenizer)
+    of_image = concepts.label_images(found, split.caption_image, split.num_images)
     return of_image.astype(bool)[split.caption_image]
 
 
