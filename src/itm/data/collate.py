@@ -12,7 +12,7 @@ from itm.batch import Captions, Images, Pairs
 from itm.data.array_file import ArrayFile
 from itm.data.augmentation import Augmentation
 from itm.data.layout import Split
-from itm.data.padding import make_captions, make_images
+from itm.data.padding import Arrays, make_captions, make_images
 from itm.data.resident import row_numbers
 from itm.text.tokenizers import split_characters
 from itm.text.vocabulary import Tokens, Vocabulary
@@ -39,6 +39,7 @@ class Reader:
         relevance: CIDEr-D index with `batch(caption_rows, image_rows)`, or None.
         vectors: (M, F) sentence vectors, or None.
         features: read the features; False if they are looked up on the device.
+        as_stored: leave float16 features as they are, for `itm.data.padding.widen`.
         caption_image: (M,) image of each caption, where it differs from the split's.
         augmentation: augmentation of training batches, or None.
     """
@@ -54,6 +55,7 @@ class Reader:
         features: bool = True,
         caption_image: np.ndarray | None = None,
         augmentation: Augmentation | None = None,
+        as_stored: bool = False,
     ):
         self.split = split
         self.features = features
@@ -65,15 +67,16 @@ class Reader:
         self.relevance = relevance
         self.vectors = vectors
         self.augmentation = augmentation
+        self.as_stored = as_stored
 
     def images(self, rows: Sequence[int], kept: list[np.ndarray] | None = None) -> Images:
         """Read some images; `kept` marks the regions (R,) of each image that augmentation keeps."""
         if not self.features:
             return row_numbers(self.split, list(rows), kept)
-        features = self.split.images(np.asarray(rows))
+        features: Arrays = self.split.images(np.asarray(rows), self.as_stored)
         if kept is not None:
-            return make_images([x[own] for x, own in zip(features, kept, strict=True)], rows)
-        return make_images(features, rows)
+            features = [x[own] for x, own in zip(features, kept, strict=True)]
+        return make_images(features, rows, self.as_stored)
 
     def captions(
         self,

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from itm.batch import Captions, Pairs
+from itm.batch import Captions, Images, Pairs
 from itm.data.augmentation import Augmentation
 from itm.data.collate import Reader, caption_concepts, encode_captions, relevance_index
 from itm.data.fingerprint import fingerprint
@@ -21,6 +21,7 @@ from itm.data.loaders import evaluation_loaders, training_loader
 from itm.data.needs import adopt, find_user
 from itm.data.noise import describe_noise, read_noise, shuffled_images
 from itm.data.options import Loading, Splits, WordLists
+from itm.data.padding import widen
 from itm.data.resident import look_up, read_table
 from itm.data.sampler import FixedSampler, PairLoader, PairSampler
 from itm.data.word_cache import cached_words
@@ -204,7 +205,13 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             features=not self.resident,
             caption_image=image,
             augmentation=self._augmentation() if train else None,
+            as_stored=self._sends(),
         )
+
+    def _sends(self) -> bool:
+        """Tell whether batches go to another device, float16 features as they are stored."""
+        device = getattr(getattr(self.trainer, "strategy", None), "root_device", None)
+        return device is not None and device.type != "cpu"
 
     def _augmentation(self) -> Augmentation | None:
         if not self.region_drop and not self.word_drop:
@@ -266,9 +273,11 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Look up the features of a batch on the device, if they are resident."""
-        if not self.resident or isinstance(batch, Captions):
+        """Look up the features of a batch on the device, if they are resident, or widen them."""
+        if isinstance(batch, Captions):
             return batch
+        if not self.resident:
+            return widen(batch) if isinstance(batch, (Pairs, Images)) else batch
         trainer = self.trainer
         assert trainer is not None
         stage = "train" if trainer.training else "test" if trainer.testing else "val"
