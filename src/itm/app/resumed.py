@@ -22,8 +22,8 @@ FREE = (
     "weight_decay", "step_size", "gamma",
     "test", "compile", "chunk_size", "deterministic", "trainer", "callbacks", "logger", "loss",
     "optimizer", "scheduler", "decay", "data.batch_size", "data.eval_batch_size", "data.workers",
-    "data.pin_memory", "data.resident", "data.root", "data.val", "data.val_images", "data.test",
-    "data.protocol", "resume", "overwrite",
+    "data.pin_memory", "data.cache_words", "data.resident", "data.root", "data.val",
+    "data.val_images", "data.test", "data.protocol", "resume", "overwrite",
 )  # fmt: skip
 # These are, too: the first three rows set values that the checkpoint holds and restores.
 FIXED = (

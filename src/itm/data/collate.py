@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from itm.batch import Captions, Images, Pairs
 from itm.data.array_file import ArrayFile
 from itm.data.augmentation import Augmentation
 from itm.data.layout import Split
-from itm.data.padding import make_captions, make_images
+from itm.data.padding import Arrays, make_captions, make_images
 from itm.data.resident import row_numbers
 from itm.text.tokenizers import split_characters
-from itm.text.vocabulary import Tokens
+from itm.text.vocabulary import Tokens, Vocabulary
+from itm.text.words import CaptionWords, Ragged
 from itm.utils.distributed import say
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 PREPARED = "cider.npz"
+SplitCaptions = Callable[[str], CaptionWords]  # tokeniser -> words of a split's captions
 
 
 class Reader:
@@ -31,12 +33,13 @@ class Reader:
 
     Args:
         split: split to read.
-        vocab: the vocabulary that encodes captions.
+        tokens: (M) ids of the captions.
         labels: (N, K) labels of the images, or None.
         concepts: (M, K) concept labels of the captions, or None.
         relevance: CIDEr-D index with `batch(caption_rows, image_rows)`, or None.
         vectors: (M, F) sentence vectors, or None.
         features: read the features; False if they are looked up on the device.
+        as_stored: leave float16 features as they are, for `itm.data.padding.widen`.
         caption_image: (M,) image of each caption, where it differs from the split's.
         augmentation: augmentation of training batches, or None.
     """
@@ -44,7 +47,7 @@ class Reader:
     def __init__(
         self,
         split: Split,
-        vocab: Tokens,
+        tokens: Ragged,
         labels: np.ndarray | None = None,
         concepts: np.ndarray | None = None,
         relevance: Any = None,
@@ -52,26 +55,28 @@ class Reader:
         features: bool = True,
         caption_image: np.ndarray | None = None,
         augmentation: Augmentation | None = None,
+        as_stored: bool = False,
     ):
         self.split = split
         self.features = features
-        self.tokens = [vocab.encode(caption) for caption in split.captions]
-        self.lengths = np.array([len(ids) for ids in self.tokens])
+        self.tokens = tokens
+        self.lengths = tokens.lengths
         self.caption_image = split.caption_image if caption_image is None else caption_image
         self.labels = labels
         self.concepts = concepts
         self.relevance = relevance
         self.vectors = vectors
         self.augmentation = augmentation
+        self.as_stored = as_stored
 
     def images(self, rows: Sequence[int], kept: list[np.ndarray] | None = None) -> Images:
         """Read some images; `kept` marks the regions (R,) of each image that augmentation keeps."""
         if not self.features:
             return row_numbers(self.split, list(rows), kept)
-        features = self.split.images(np.asarray(rows))
+        features: Arrays = self.split.images(np.asarray(rows), self.as_stored)
         if kept is not None:
-            return make_images([x[own] for x, own in zip(features, kept, strict=True)], rows)
-        return make_images(features, rows)
+            features = [x[own] for x, own in zip(features, kept, strict=True)]
+        return make_images(features, rows, self.as_stored)
 
     def captions(
         self,
@@ -163,15 +168,27 @@ class Reader:
         return None if target is None else torch.from_numpy(target)
 
 
-def caption_concepts(concepts: Concepts, split: Split, vocab: Tokens, training: bool) -> np.ndarray:
+def encode_captions(vocab: Tokens, captions: Sequence[str], words: SplitCaptions) -> Ragged:
+    """Convert captions to ids; the words of a `Vocabulary` come from `words`."""
+    if type(vocab).encode is Vocabulary.encode:  # a class derived from it may encode otherwise
+        assert isinstance(vocab, Vocabulary)
+        return vocab.encode_all(words(vocab.tokenizer))
+    return Ragged.of(vocab.encode(caption) for caption in captions)
+
+
+def caption_concepts(
+    concepts: Concepts, split: Split, vocab: Tokens, words: SplitCaptions, training: bool
+) -> np.ndarray:
     """Label captions with concepts: (M, K).
 
     In training, as published, a caption gets the concepts of all captions of its image. At test
     time it gets only its own, because the others would reveal which captions belong together.
     """
     if not training:
-        return concepts.label([vocab.as_read(caption) for caption in split.captions])
-    of_image = concepts.label_images(split.captions, split.caption_image, split.num_images)
+        read = [vocab.as_read(caption) for caption in split.captions]
+        return concepts.label(words(concepts.tokenizer) if read == split.captions else read)
+    found = words(concepts.tokenizer)
+    of_image = concepts.label_images(found, split.caption_image, split.num_images)
     return of_image.astype(bool)[split.caption_image]
 
 

@@ -4,6 +4,7 @@ Features stay memory-mapped on disk; a batch reads only its own rows, in the loa
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +12,19 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from itm.batch import Captions, Pairs
+from itm.batch import Captions, Images, Pairs
 from itm.data.augmentation import Augmentation
-from itm.data.collate import Reader, caption_concepts, relevance_index
+from itm.data.collate import Reader, caption_concepts, encode_captions, relevance_index
 from itm.data.fingerprint import fingerprint
 from itm.data.layout import Split, read_captions, read_split
 from itm.data.loaders import evaluation_loaders, training_loader
 from itm.data.needs import adopt, find_user
 from itm.data.noise import describe_noise, read_noise, shuffled_images
 from itm.data.options import Loading, Splits, WordLists
+from itm.data.padding import widen
 from itm.data.resident import look_up, read_table
 from itm.data.sampler import FixedSampler, PairLoader, PairSampler
+from itm.data.word_cache import cached_words
 from itm.data.word_lists import (
     check_source,
     find_concepts,
@@ -32,6 +35,7 @@ from itm.data.word_lists import (
 from itm.text.made_from import hash_captions
 from itm.text.unknown import check_known
 from itm.text.vocabulary import Tokens, Vocabulary, with_mask
+from itm.text.words import CaptionWords
 from itm.utils.distributed import rank_and_size, say
 
 if TYPE_CHECKING:
@@ -62,6 +66,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         self.label_vocabulary: Labels | None = None
         self.concept_vocabulary: Concepts | None = None
         self._splits: dict[str, Split] = {}
+        self._words: dict[tuple[str, str], CaptionWords] = {}
         self._readers: dict[str, Reader] = {}
         self._tables: dict[str, Tensor] = {}
         self._fingerprint: dict[str, str] | None = None
@@ -110,20 +115,22 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         if self.vocabulary is None:
             self._check_sources()
             self.vocabulary = find_vocabulary(
-                self.vocab, self._train_captions, self.min_count, self.tokenizer
+                self.vocab, self._train_words, self.min_count, self.tokenizer
             )
             if self.word_drop and isinstance(self.vocabulary, Vocabulary):
                 self.vocabulary = with_mask(self.vocabulary)
         tokenizer = list_tokenizer(self.vocabulary, self.tokenizer)
         if "labels" in self.needs and self.label_vocabulary is None:
-            captions = self._train_captions()
-            image = self.split("train").caption_image[: len(captions)]
+            split = self.split("train")
+            image = split.caption_image[: self._train_size(split)]
             self.label_vocabulary = find_labels(
-                self.labels, captions, image, self.num_labels, tokenizer
+                self.labels, self._train_words, image, self.num_labels, tokenizer
             )
         if "concepts" in self.needs and self.concept_vocabulary is None:
+            split = self.split("train")
+            captions = split.captions[: self._train_size(split)]
             self.concept_vocabulary = find_concepts(
-                self.concepts, self._train_captions, self.num_concepts, tokenizer
+                self.concepts, self._train_words, captions, self.num_concepts, tokenizer
             )
         if user is not None:
             user.take_data(self, stage)
@@ -141,9 +148,17 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
     def _captions_hash(self) -> str:
         return hash_captions(read_captions(Path(self.root) / f"{self.train}_caps.txt"))
 
-    def _train_captions(self) -> list[str]:
-        split = self.split("train")
-        return split.captions[: self._train_size(split)]
+    def _split_captions(self, stage: str, tokenizer: str) -> CaptionWords:
+        """Return the words of all captions of a stage, which are split once."""
+        key = stage, tokenizer
+        if key not in self._words:
+            captions = self.split(stage).captions
+            self._words[key] = cached_words(captions, tokenizer, self.cache_words)
+        return self._words[key]
+
+    def _train_words(self, tokenizer: str) -> CaptionWords:
+        """Return the words of the captions that are trained on."""
+        return self._split_captions("train", tokenizer).first(self._train_size(self.split("train")))
 
     def _train_size(self, split: Split) -> int:
         """Return how many captions, counted from the first line, are trained on."""
@@ -152,11 +167,13 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
     def reader(self, stage: str) -> Reader:
         """Return the reader of a stage, which makes its tensors."""
         if stage not in self._readers:
-            self._readers[stage] = self._make_reader(self.split(stage), stage == "train")
+            self._readers[stage] = self._make_reader(stage)
         return self._readers[stage]
 
-    def _make_reader(self, split: Split, train: bool) -> Reader:
+    def _make_reader(self, stage: str) -> Reader:
         assert self.vocabulary is not None, "call setup() first"
+        split, train = self.split(stage), stage == "train"
+        words = partial(self._split_captions, stage)
         if not self.vectors:
             captions = split.captions[: self._train_size(split)] if train else split.captions
             most = self.max_unknown if train else 1.0
@@ -164,10 +181,12 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         labels = concepts = relevance = image = None
         if self.label_vocabulary is not None:
             labels = self.label_vocabulary.label_images(
-                split.captions, split.caption_image, split.num_images
+                words(self.label_vocabulary.tokenizer), split.caption_image, split.num_images
             )
         if self.concept_vocabulary is not None:
-            concepts = caption_concepts(self.concept_vocabulary, split, self.vocabulary, train)
+            concepts = caption_concepts(
+                self.concept_vocabulary, split, self.vocabulary, words, train
+            )
         if train and "relevance" in self.needs:
             tokenizer = list_tokenizer(self.vocabulary, self.tokenizer)
             relevance = relevance_index(split, self._train_size(split), tokenizer)
@@ -178,7 +197,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             say(describe_noise(image, split))
         return Reader(
             split,
-            self.vocabulary,
+            encode_captions(self.vocabulary, split.captions, words),
             labels,
             concepts,
             relevance,
@@ -186,7 +205,13 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             features=not self.resident,
             caption_image=image,
             augmentation=self._augmentation() if train else None,
+            as_stored=self._sends(),
         )
+
+    def _sends(self) -> bool:
+        """Tell whether batches go to another device, float16 features as they are stored."""
+        device = getattr(getattr(self.trainer, "strategy", None), "root_device", None)
+        return device is not None and device.type != "cpu"
 
     def _augmentation(self) -> Augmentation | None:
         if not self.region_drop and not self.word_drop:
@@ -248,9 +273,11 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Look up the features of a batch on the device, if they are resident."""
-        if not self.resident or isinstance(batch, Captions):
+        """Look up the features of a batch on the device, if they are resident, or widen them."""
+        if isinstance(batch, Captions):
             return batch
+        if not self.resident:
+            return widen(batch) if isinstance(batch, (Pairs, Images)) else batch
         trainer = self.trainer
         assert trainer is not None
         stage = "train" if trainer.training else "test" if trainer.testing else "val"

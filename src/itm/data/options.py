@@ -91,6 +91,9 @@ class WordLists:
     """How a caption is split into words: "treebank" (published), "whitespace", or "characters" for
     scripts without blanks between words. None = as the given vocabulary, "treebank" for a built
     one."""
+    cache_words: bool = True
+    """Keep the words of splits of 20,000 captions or more on disk, so that later runs need not
+    split them again, see `itm.data.word_cache`."""
     max_unknown: float = 0.5
     """Share of unknown words in the training captions above which training is refused; 1 = any."""
     labels: str | Path | None = None

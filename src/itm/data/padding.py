@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from itm.batch import Captions, Images
+from itm.batch import Captions, Images, Pairs
 
 Arrays = np.ndarray | Sequence[np.ndarray]
+Batch = TypeVar("Batch", Pairs, Images)
 
 
-def make_images(features: Arrays, index: Sequence[int]) -> Images:
+def make_images(features: Arrays, index: Sequence[int], as_stored: bool = False) -> Images:
     """Make `Images` from (I, R, F), (I, F) or a list of (R_i, F) arrays; pad the shorter ones.
+
+    Args:
+        features: features of I images.
+        index: (I,) rows of the images.
+        as_stored: leave float16 as it is, for `widen` to convert on a device.
 
     Raises:
         ValueError: another number of dimensions, or arrays of different widths.
     """
+
+    def kept(x: Any) -> np.ndarray:  # float16 storage and memory maps are widened here
+        half = as_stored and getattr(x, "dtype", None) == np.float16
+        return np.asarray(x, np.float16 if half else np.float32)
+
     if isinstance(features, np.ndarray):
-        array = np.asarray(features, np.float32)  # float16 storage and memory maps are widened here
+        array = kept(features)
         array = array[:, None] if array.ndim == 2 else array
         if array.ndim != 3:
             raise ValueError(f"features must be (I, R, F) or (I, F), got {features.shape}")
@@ -29,18 +40,26 @@ def make_images(features: Arrays, index: Sequence[int]) -> Images:
         regions = torch.from_numpy(array if usable else array.copy())
         mask = torch.ones(regions.shape[:2], dtype=torch.bool)
     else:
-        rows = [np.atleast_2d(np.asarray(x, np.float32)) for x in features]
+        rows = [np.atleast_2d(kept(x)) for x in features]
         if len({x.shape[1] for x in rows}) != 1:
             raise ValueError(
                 f"images differ in feature width: {sorted({x.shape[1] for x in rows})}"
             )
         longest = max(len(x) for x in rows)
-        regions = torch.zeros(len(rows), longest, rows[0].shape[1])
+        widest = torch.from_numpy(np.empty(0, np.result_type(*rows))).dtype
+        regions = torch.zeros(len(rows), longest, rows[0].shape[1], dtype=widest)
         mask = torch.zeros(len(rows), longest, dtype=torch.bool)
         for i, x in enumerate(rows):
             regions[i, : len(x)] = torch.from_numpy(np.array(x))
             mask[i, : len(x)] = True
     return Images(regions, mask, torch.as_tensor(index, dtype=torch.long))
+
+
+def widen(batch: Batch) -> Batch:
+    """Convert the regions of a batch to float32; half as many bytes were sent to its device."""
+    if isinstance(batch, Pairs):
+        return batch._replace(images=widen(batch.images))
+    return batch._replace(regions=batch.regions.float())
 
 
 def make_captions(

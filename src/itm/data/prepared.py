@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from itm.data.collate import PREPARED, relevance_index
 from itm.data.layout import Split
+from itm.data.word_cache import cached_words
 from itm.data.word_lists import build_vocabulary
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
@@ -43,15 +45,16 @@ def write_prepared(
         ValueError: unknown kind, or no word occurs often enough.
     """
     captions, image, split = train.captions, train.caption_image, tokenizer or "treebank"
+    words = partial(cached_words, captions, split)
     makers: dict[str, tuple[str, Callable[[], Any]]] = {
-        "vocab": ("vocab.json", lambda: build_vocabulary(captions, min_count, split)),
+        "vocab": ("vocab.json", lambda: build_vocabulary(words(), min_count)),
         "concepts": (
             "concepts.json",
-            lambda: Concepts.build(captions, num_concepts, tokenizer=split),
+            lambda: Concepts.build(words(), num_concepts, tokenizer=split),
         ),
         "labels": (
             "labels.json",
-            lambda: Labels.build(captions, num_labels, caption_image=image, tokenizer=split),
+            lambda: Labels.build(words(), num_labels, caption_image=image, tokenizer=split),
         ),
         "cider": (PREPARED, lambda: relevance_index(train, len(captions), split)),
     }

@@ -59,15 +59,20 @@ class Split:
         """Return F, the feature width."""
         return self.features.shape[-1]
 
-    def images(self, rows: np.ndarray) -> np.ndarray:
+    def images(self, rows: np.ndarray, as_stored: bool = False) -> np.ndarray:
         """Read features of some images: (n, R, F) float32.
+
+        Args:
+            rows: the images.
+            as_stored: leave float16 as it is.
 
         Raises:
             ValueError: a value is NaN or infinite (the message names file and row), or the file was
                 changed since the split was read.
         """
         source = self.features if self.file is None else self.file
-        block = np.asarray(source[self.row[rows]], np.float32)
+        block = np.asarray(source[self.row[rows]])
+        block = block if as_stored and block.dtype == np.float16 else np.asarray(block, np.float32)
         if not np.isfinite(block).all():
             bad = next(i for i, x in zip(rows, block, strict=True) if not np.isfinite(x).all())
             raise ValueError(

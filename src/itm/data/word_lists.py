@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from itm.text.made_from import made_from
-from itm.text.tokenizers import TOKENIZERS
 from itm.text.unknown import check_divided
 from itm.text.vocabulary import SPECIALS, Tokens, Vocabulary
+from itm.text.words import CaptionWords
 from itm.utils.distributed import say
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 SAMPLE = 20_000  # captions in which given concepts are looked up
 MOST_UNUSED = 0.5  # the share of a list's words that may be missing without a warning
-ReadCaptions = Callable[[], list[str]]  # called only if a list is built
+SplitTraining = Callable[[str], CaptionWords]  # tokeniser -> words of the training captions
 
 
 def find_vocabulary(
     given: str | Path | Tokens | None,
-    captions: ReadCaptions,
+    words: SplitTraining,
     min_count: int,
     tokenizer: str | None = None,
 ) -> Tokens:
@@ -35,7 +35,7 @@ def find_vocabulary(
         ValueError: the given vocabulary splits captions in another way, or the built one is empty.
     """
     if given is None:
-        return build_vocabulary(captions(), min_count, tokenizer)
+        return build_vocabulary(words(tokenizer or "treebank"), min_count)
     vocab = Vocabulary.load(given) if isinstance(given, (str, Path)) else given
     own = getattr(vocab, "tokenizer", None)
     if tokenizer is not None and own is not None and own != tokenizer:
@@ -46,22 +46,22 @@ def find_vocabulary(
     return vocab
 
 
-def build_vocabulary(captions: list[str], min_count: int, tokenizer: str | None) -> Vocabulary:
+def build_vocabulary(captions: CaptionWords, min_count: int) -> Vocabulary:
     """Keep the words that occur `min_count` times.
 
     Raises:
         ValueError: there are none, or whole sentences are words.
     """
-    vocab = Vocabulary.build(captions, min_count, tokenizer or "treebank")
+    vocab = Vocabulary.build(captions, min_count, captions.tokenizer)
     if len(vocab) == len(SPECIALS):
-        words = TOKENIZERS[vocab.tokenizer](captions[0])[:2] if captions else []
+        words = captions[0][:2] if len(captions) else []
         raise ValueError(
             f"no word of the captions (such as {', '.join(repr(word[:30]) for word in words)}) "
             f"occurs {min_count} times, so the vocabulary would be empty. Lower data.min_count for "
             "small data, or set data.tokenizer=characters for scripts without blanks between words"
         )
-    if tokenizer is None:
-        check_divided(captions, vocab.tokenizer)
+    if captions.tokenizer == "treebank":
+        check_divided(captions)
     return vocab
 
 
@@ -73,7 +73,7 @@ def list_tokenizer(vocab: Tokens, tokenizer: str | None) -> str:
 
 def find_labels(
     file: str | Path | None,
-    captions: list[str],
+    words: SplitTraining,
     caption_image: np.ndarray,
     size: int,
     tokenizer: str = "treebank",
@@ -82,9 +82,10 @@ def find_labels(
     from itm.text.labels import Labels  # late: only some models and losses need it
 
     if file is None:
-        return Labels.build(captions, size, caption_image=caption_image, tokenizer=tokenizer)
+        found = words(tokenizer)
+        return Labels.build(found, size, caption_image=caption_image, tokenizer=tokenizer)
     labels = Labels.load(file)
-    labels.count(captions, caption_image)
+    labels.count(words(labels.tokenizer), caption_image)
     _check_found(f"data.labels={file}", labels.words, np.array(labels.positives))
     return labels
 
@@ -109,7 +110,11 @@ def _check_found(option: str, words: list[str], counts: np.ndarray) -> None:
 
 
 def find_concepts(
-    file: str | Path | None, captions: ReadCaptions, size: int, tokenizer: str = "treebank"
+    file: str | Path | None,
+    words: SplitTraining,
+    captions: list[str],
+    size: int,
+    tokenizer: str = "treebank",
 ) -> Concepts:
     """Read the concepts of a file or folder, or choose the `size` most frequent.
 
@@ -119,10 +124,9 @@ def find_concepts(
     from itm.text.concepts import Concepts  # late: only CVSE needs it
 
     if file is None:
-        return Concepts.build(captions(), size, tokenizer=tokenizer)
+        return Concepts.build(words(tokenizer), size, tokenizer=tokenizer)
     concepts = Concepts.load(file)
-    found = captions()
-    labelled = concepts.label(found[:: max(1, len(found) // SAMPLE)])
+    labelled = concepts.label(captions[:: max(1, len(captions) // SAMPLE)])
     _check_found(f"data.concepts={file}", concepts.words, labelled.sum(0))
     if concepts.adjacency is None:
         raise ValueError(

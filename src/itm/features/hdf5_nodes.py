@@ -94,7 +94,8 @@ class Group(Mapping[str, Any]):
         except (subprocess.SubprocessError, ValueError) as error:
             raise ValueError(
                 f"{self._path}: the strings in {name} could not be read within {SECONDS} seconds, "
-                f"4 GiB of memory and {self._most} bytes; the file is damaged, or write them with a fixed size (dtype 'S')"
+                f"4 GiB of memory and {self._most} bytes; the file is damaged, or write them with "
+                "a fixed size (dtype 'S')"
             ) from error
 
     def _follow(self, group: Any, name: str, links: int) -> Any:

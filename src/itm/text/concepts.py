@@ -5,9 +5,9 @@ also counts how often they occur together.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -26,11 +26,15 @@ from itm.text.word_lists import (
     multi_hot,
 )
 from itm.text.word_vectors import word_vectors
+from itm.text.words import split_captions
 from itm.utils.checks import check_choice
 from itm.utils.files import write_text
 from itm.utils.manifest import sealed
 from itm.utils.packed_arrays import from_text, to_text
 from itm.utils.readers import reader
+
+if TYPE_CHECKING:
+    from itm.text.words import Sentences
 
 
 class Concepts:
@@ -95,7 +99,7 @@ class Concepts:
     @classmethod
     def build(
         cls,
-        captions: Iterable[str],
+        captions: "Sentences",
         size: int = 300,
         tagger: Tagger | None = None,
         vectors: str | Path | None = None,
@@ -109,14 +113,14 @@ class Concepts:
         the other groups; a small corpus gives fewer than `size` concepts.
 
         Args:
-            captions: captions of the training split only.
+            captions: captions of the training split only, or their words by
+                `itm.text.words.split_captions`.
             size: K (paper: 300).
             tagger: tokens -> Penn tags; None = `itm.text.tagger.default_tagger`.
             vectors: file of word vectors in GloVe's text format.
             tokenizer: how captions are split.
         """
-        tagger, split = tagger or default_tagger(), TOKENIZERS[tokenizer]
-        sentences = [split(caption) for caption in captions]
+        tagger, sentences = tagger or default_tagger(), split_captions(captions, tokenizer)
         counts, tags = count_tags(sentences, tagger)
         groups = choose(counts, tags, size)
         words = list(groups)
@@ -130,17 +134,17 @@ class Concepts:
             tokenizer=tokenizer,
         )
 
-    def label(self, captions: Iterable[str], matching: str | None = None) -> np.ndarray:
+    def label(self, captions: "Sentences", matching: str | None = None) -> np.ndarray:
         """Label captions: (C, K) float32, 1 if a caption contains a concept.
 
         Args:
-            captions: C captions.
+            captions: C captions, or their words by `itm.text.words.split_captions`.
             matching: "exact" or "lemma"; None = as set in the constructor.
         """
         return self._find(captions, matching or self.matching).toarray().astype(np.float32)
 
     def label_images(
-        self, captions: Sequence[str], caption_image: Sequence[int] | np.ndarray, num_images: int
+        self, captions: "Sentences", caption_image: Sequence[int] | np.ndarray, num_images: int
     ) -> np.ndarray:
         """Label images by the exact words of any of their captions: (N, K) float32.
 
@@ -149,12 +153,13 @@ class Concepts:
         """
         return any_of_image(self._find(captions, "exact"), caption_image, num_images)
 
-    def _find(self, captions: Iterable[str], matching: str) -> csr_matrix:
+    def _find(self, captions: "Sentences", matching: str) -> csr_matrix:
         form = noun_lemma if matching == "lemma" else str
         column: dict[str, int] = {}
         for k, word in enumerate(self.words):
             column.setdefault(form(word), k)
-        return multi_hot(captions, column, form, len(self.words), self.tokenizer)
+        words = split_captions(captions, self.tokenizer)
+        return multi_hot(words, column, form, len(self.words))
 
     def state(self) -> dict[str, Any]:
         """Return the content as data for JSON, which `from_state` reads back."""

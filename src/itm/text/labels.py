@@ -8,7 +8,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,10 +17,14 @@ from itm.text.tagger import Tagger, default_tagger, tagger_name
 from itm.text.tokenizers import TOKENIZERS
 from itm.text.word_list_files import read_json, words_of
 from itm.text.word_lists import any_of_image, check_words, frequent_nouns, multi_hot
+from itm.text.words import CaptionWords, split_captions
 from itm.utils.checks import check_choice
 from itm.utils.files import write_text
 from itm.utils.manifest import sealed
 from itm.utils.readers import reader
+
+if TYPE_CHECKING:
+    from itm.text.words import Sentences
 
 
 class Labels:
@@ -64,7 +68,7 @@ class Labels:
     @classmethod
     def build(
         cls,
-        captions: Sequence[str],
+        captions: "Sentences",
         size: int = 500,
         tagger: Tagger | None = None,
         caption_image: Sequence[int] | np.ndarray | None = None,
@@ -75,23 +79,22 @@ class Labels:
         Only occurrences tagged as nouns count.
 
         Args:
-            captions: captions of the training split only (published: training and validation).
+            captions: captions of the training split only (published: training and validation),
+                or their words by `itm.text.words.split_captions`.
             size: K (paper: 500); there are fewer labels if the corpus has fewer nouns.
             tagger: tokens -> Penn tags; None = `itm.text.tagger.default_tagger`.
             caption_image: row of each caption's image, for `pos_weight`; None = every caption
                 has a separate image.
             tokenizer: how captions are split.
         """
-        tagger, split = tagger or default_tagger(), TOKENIZERS[tokenizer]
+        tagger, words = tagger or default_tagger(), split_captions(captions, tokenizer)
         labels = cls(
-            frequent_nouns((split(caption) for caption in captions), size, tagger),
-            source=tagger_name(tagger),
-            tokenizer=tokenizer,
+            frequent_nouns(words, size, tagger), source=tagger_name(tagger), tokenizer=tokenizer
         )
-        labels.count(captions, np.arange(len(captions)) if caption_image is None else caption_image)
+        labels.count(words, np.arange(len(words)) if caption_image is None else caption_image)
         return labels
 
-    def count(self, captions: Sequence[str], caption_image: Sequence[int] | np.ndarray) -> None:
+    def count(self, captions: "Sentences", caption_image: Sequence[int] | np.ndarray) -> None:
         """Count the images with each label, for `pos_weight`, and replace earlier counts.
 
         Args:
@@ -105,7 +108,7 @@ class Labels:
 
     def label_images(
         self,
-        captions: Sequence[str],
+        captions: "Sentences",
         caption_image: Sequence[int] | np.ndarray,
         num_images: int,
         legacy_join: bool = False,
@@ -113,19 +116,21 @@ class Labels:
         """Label images: (N, K) float32, 1 if any caption contains the word, with any tag.
 
         Args:
-            captions: C captions.
+            captions: C captions, or their words by `itm.text.words.split_captions`.
             caption_image: (C,) row of each caption's image.
             num_images: N.
             legacy_join: first join an image's captions without a space, as the original code did,
-                which loses labels at the joints.
+                which loses labels at the joints; needs captions, not words.
         """
         if legacy_join:
+            if isinstance(captions, CaptionWords):
+                raise ValueError("legacy_join joins captions: pass them, not their words")
             glued: defaultdict[int, str] = defaultdict(str)
             for caption, row in zip(captions, caption_image, strict=True):
                 glued[int(row)] += caption.strip()
             captions, caption_image = list(glued.values()), list(glued)
         column = {word: k for k, word in enumerate(self.words)}
-        found = multi_hot(captions, column, tokenizer=self.tokenizer)
+        found = multi_hot(split_captions(captions, self.tokenizer), column)
         return any_of_image(found, caption_image, num_images)
 
     def pos_weight(self, cap: float = 100.0) -> np.ndarray:

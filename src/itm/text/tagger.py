@@ -66,25 +66,39 @@ class LexiconTagger:
 
     def __call__(self, tokens: Sequence[str]) -> list[str]:
         """Tag the lower-cased tokens of one sentence with Penn tags."""
-        choices = [self.words.get(token) or (self._guess(token),) for token in tokens]
+        choices = [self.options(token) for token in tokens]
         tags: list[str] = []
+        verb = False
         for i, options in enumerate(choices):
             following = choices[i + 1][0] if i + 1 < len(choices) else ""
-            tags.append(options[0] if len(options) == 1 else _choose(options, tags, following))
+            previous = tags[-1] if tags else ""
+            alone = len(options) == 1
+            tags.append(options[0] if alone else choose(options, previous, verb, following))
+            verb = verb or tags[-1].startswith("VB")
         return tags
+
+    def options(self, token: str) -> tuple[str, ...]:
+        """Return the possible tags of a word, the default tag first."""
+        return self.words.get(token) or (self._guess(token),)
 
     @staticmethod
     def _guess(token: str) -> str:
         return next((tag for pattern, tag in SUFFIXES if pattern.match(token)), "NN")
 
 
-def _choose(options: tuple[str, ...], before: list[str], following: str) -> str:
-    """Choose one of several tags by the tags before the word and the next word's default tag."""
-    previous = before[-1] if before else ""
+def choose(options: tuple[str, ...], previous: str, after_verb: bool, following: str) -> str:
+    """Choose one of several tags of a word by its neighbours.
+
+    Args:
+        options: the possible tags.
+        previous: tag of the word before; "" = none.
+        after_verb: whether any word before is a verb.
+        following: default tag of the next word; "" = none.
+    """
     verb = next((tag for tag in options if tag.startswith("VB")), None)
     if verb is not None:
         agrees = previous == ("NN" if verb == "VBZ" else "NNS")
-        joined = previous == "CC" and any(tag.startswith("VB") for tag in before)
+        joined = previous == "CC" and after_verb
         adverb = previous == "RB" and "JJ" not in options  # in "very clean", clean is an adjective
         if agrees or joined or adverb or previous in VERBAL:
             return verb

@@ -11,6 +11,7 @@ import numpy as np
 from itm.text.bert_vocabulary import BertVocabulary
 from itm.text.tokenizers import TOKENIZERS, split_characters
 from itm.text.vocabulary import Tokens, Vocabulary
+from itm.text.words import CaptionWords
 from itm.utils.distributed import say
 
 SAMPLE = 5000  # captions that are counted
@@ -56,20 +57,21 @@ def count_unknown(vocab: Tokens, captions: Sequence[str]) -> Unknown:
     return Unknown(share, [word for word, _ in missing.most_common(3)])
 
 
-def check_divided(captions: Sequence[str], tokenizer: str) -> None:
-    """Refuse captions that a tokeniser does not divide into words, such as Chinese at blanks.
+def check_divided(captions: CaptionWords) -> None:
+    """Refuse captions that a tokeniser did not divide into words, such as Chinese at blanks.
 
     Raises:
         ValueError: a word has more than `LONG` characters of scripts without blanks on average.
     """
-    sample = captions[:: max(1, len(captions) // SAMPLE)]
-    words = sum(len(TOKENIZERS[tokenizer](caption)) for caption in sample)
-    characters = sum(len(split_characters(caption)) for caption in sample)
+    rows = range(0, len(captions), max(1, len(captions) // SAMPLE))
+    sample = [captions[row] for row in rows]
+    words = sum(map(len, sample))
+    characters = sum(len(split_characters(" ".join(caption))) for caption in sample)
     if characters > LONG * words:
         raise ValueError(
-            f"captions such as {sample[0][:30]!r} have no blanks between words, so that whole "
-            "sentences would be words: set data.tokenizer=characters (data.tokenizer=whitespace "
-            "if the blanks are right)"
+            f"captions such as {' '.join(sample[0])[:30]!r} have no blanks between words, so that "
+            "whole sentences would be words: set data.tokenizer=characters "
+            "(data.tokenizer=whitespace if the blanks are right)"
         )
 
 

@@ -10,16 +10,22 @@ from collections import Counter
 from collections.abc import Iterable
 from copy import copy
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from itm.text.bert_vocabulary import BertVocabulary
 from itm.text.made_from import KEY
 from itm.text.tokenizers import TOKENIZERS, bytes_repr
+from itm.text.words import Ragged, split_captions
 from itm.utils.checks import check_choice
 from itm.utils.contents import parse_json, read_text
 from itm.utils.files import write_text
 from itm.utils.manifest import sealed, unsealed
 from itm.utils.readers import reader
+
+if TYPE_CHECKING:
+    from itm.text.words import Sentences
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 PAD, START, END, UNK = range(4)
@@ -113,6 +119,21 @@ class Vocabulary:
             ids = (ids + [PAD] * self.pad_to)[: self.pad_to]
         return ids
 
+    def encode_all(self, captions: "Sentences") -> Ragged:
+        """Convert many captions to ids, each as `encode` does.
+
+        Args:
+            captions: captions, or their words by `itm.text.words.split_captions`.
+        """
+        found = split_captions(captions, self.tokenizer)
+        unknown = self.ids.get("<unk>", -1)
+        table = np.array([self.ids.get(word, unknown) for word in found.words], np.int32)
+        ids = Ragged(table[found.numbers.values], found.numbers.lengths)
+        ids = ids.where(ids.values >= 0)
+        if self.markers:
+            ids = ids.between(START, END)
+        return ids if self.pad_to is None else ids.cut_to(self.pad_to, PAD)
+
     @property
     def mask_id(self) -> int | None:
         """Return the id of <mask>; None without it, or if captions are padded to a fixed length."""
@@ -137,18 +158,22 @@ class Vocabulary:
 
     @classmethod
     def build(
-        cls, captions: Iterable[str], min_count: int = 4, tokenizer: str = "treebank"
+        cls, captions: "Sentences", min_count: int = 4, tokenizer: str = "treebank"
     ) -> "Vocabulary":
         """Keep the words that occur at least `min_count` times, in order of first appearance.
 
+        Args:
+            captions: captions, or their words by `itm.text.words.split_captions`.
+            min_count: how often a word must occur.
+            tokenizer: how captions are split.
+
         Raises:
-            ValueError: the tokeniser is unknown.
+            ValueError: the tokeniser is unknown, or the captions were split by another one.
         """
         check_choice("tokenizer", tokenizer, tuple(TOKENIZERS))
-        split, counts = TOKENIZERS[tokenizer], Counter[str]()
-        for caption in captions:
-            counts.update(split(caption))
-        kept = [word for word, n in counts.items() if n >= min_count and word not in SPECIALS]
+        found = split_captions(captions, tokenizer)
+        counted = zip(found.words, found.counts().tolist(), strict=True)
+        kept = [word for word, n in counted if n >= min_count and word not in SPECIALS]
         return cls([*SPECIALS, *kept], tokenizer=tokenizer)
 
     def state(self) -> dict[str, Any]:

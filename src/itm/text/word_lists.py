@@ -1,13 +1,14 @@
 """Choose the words of a concept or label list by their frequency, and find them in captions."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from itm.text.tagged import tag_all
 from itm.text.tagger import Tagger
-from itm.text.tokenizers import TOKENIZERS
+from itm.text.words import CaptionWords, Ragged
 
 GROUPS = {"NN": "OBJ", "JJ": "PROP", "VB": "MOT"}  # concept group by the first letters of the tag
 QUOTAS = {"OBJ": 0.7, "PROP": 0.2, "MOT": 0.1}
@@ -34,17 +35,16 @@ def check_words(words: Sequence[object], what: str) -> None:
         raise ValueError(f"{what} must hold each word once")
 
 
-def count_tags(
-    sentences: Iterable[Sequence[str]], tagger: Tagger
-) -> tuple[Counter[str], dict[str, str]]:
-    """Count every token, in order of first appearance, and find its most frequent tag."""
-    counts: Counter[str] = Counter()
-    tags: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for tokens in sentences:
-        counts.update(tokens)
-        for token, tag in zip(tokens, tagger(tokens), strict=True):
-            tags[token][tag] += 1
-    return counts, {word: tags[word].most_common(1)[0][0] for word in counts}
+def count_tags(captions: CaptionWords, tagger: Tagger) -> tuple[Counter[str], dict[str, str]]:
+    """Count every word, in order of first appearance, and find its most frequent tag."""
+    tags = tag_all(captions, tagger)
+    pairs = captions.numbers.values.astype(np.int64) * len(tags.names) + tags.of_word
+    kinds, first, times = np.unique(pairs, return_index=True, return_counts=True)
+    word = kinds // max(len(tags.names), 1)
+    best = np.lexsort((first, -times, word))  # of equally frequent tags the first one seen
+    best = best[np.unique(word[best], return_index=True)[1]]
+    chosen = {captions.words[word[k]]: tags.names[kinds[k] % len(tags.names)] for k in best}
+    return Counter(dict(zip(captions.words, captions.counts().tolist(), strict=True))), chosen
 
 
 def choose(counts: Counter[str], tags: dict[str, str], size: int) -> dict[str, str]:
@@ -65,17 +65,17 @@ def choose(counts: Counter[str], tags: dict[str, str], size: int) -> dict[str, s
     return {word: group for group, words in ranked.items() for word in words[: take[group]]}
 
 
-def frequent_nouns(sentences: Iterable[Sequence[str]], size: int, tagger: Tagger) -> list[str]:
+def frequent_nouns(captions: CaptionWords, size: int, tagger: Tagger) -> list[str]:
     """Choose the `size` words most often tagged as nouns, without stop words.
 
-    Of equally frequent words, the one that occurs first comes first.
+    Of equally frequent words, the one that is a noun first comes first.
     """
-    counts: Counter[str] = Counter()
-    for tokens in sentences:
-        tagged = zip(tokens, tagger(tokens), strict=True)
-        counts.update(word for word, tag in tagged if tag.startswith("NN"))
-    usable = [w for w, _ in counts.most_common() if is_word(w) and w not in STOP_WORDS]
-    return usable[:size]
+    tags = tag_all(captions, tagger)
+    noun = np.array([name.startswith("NN") for name in tags.names], bool)
+    nouns = captions.numbers.values[noun[tags.of_word]]
+    kinds, first, times = np.unique(nouns, return_index=True, return_counts=True)
+    ranked = [captions.words[k] for k in kinds[np.lexsort((first, -times))]]
+    return [word for word in ranked if is_word(word) and word not in STOP_WORDS][:size]
 
 
 def is_word(token: str) -> bool:
@@ -83,26 +83,30 @@ def is_word(token: str) -> bool:
     return token[:1].isalpha()
 
 
-def co_occurrence(sentences: Sequence[Sequence[str]], words: Sequence[str]) -> np.ndarray:
-    """Count the sentences with both of two words: (K, K) int32, zero diagonal."""
-    column = {word: k for k, word in enumerate(words)}
-    present = _incidence(sentences, column, len(words))
+def co_occurrence(captions: CaptionWords, words: Sequence[str]) -> np.ndarray:
+    """Count the captions with both of two words: (K, K) int32, zero diagonal."""
+    present = multi_hot(captions, {word: k for k, word in enumerate(words)})
     together = (present.T @ present).toarray()
     np.fill_diagonal(together, 0)
     return together
 
 
 def multi_hot(
-    captions: Iterable[str],
+    captions: CaptionWords,
     column: dict[str, int],
     form: Callable[[str], str] = str,
     size: int | None = None,
-    tokenizer: str = "treebank",
 ) -> csr_matrix:
-    """Find words in captions: (C, K) sparse, 1 if the `form` of any token is the column's word."""
-    split = TOKENIZERS[tokenizer]
-    sentences = [[form(token) for token in split(caption)] for caption in captions]
-    return _incidence(sentences, column, len(column) if size is None else size)
+    """Find words in captions: (C, K) sparse, 1 if the `form` of any word is the column's word."""
+    table = np.array([column.get(form(word), -1) for word in captions.words], np.int32)
+    found = Ragged(table[captions.numbers.values], captions.numbers.lengths)
+    found = found.where(found.values >= 0)
+    shape = (len(captions), len(column) if size is None else size)
+    once = np.ones(len(found.values), np.int32)
+    result = csr_matrix((once, found.values, found.ends), shape=shape)
+    result.sum_duplicates()
+    result.data[:] = 1
+    return result
 
 
 def any_of_image(
@@ -112,12 +116,7 @@ def any_of_image(
     rows = np.asarray(caption_image, np.int64)
     ones = np.ones(len(rows), np.int32)
     belongs = csr_matrix((ones, (rows, np.arange(len(rows)))), shape=(num_images, len(rows)))
-    return (belongs @ labels).toarray().clip(max=1).astype(np.float32)
-
-
-def _incidence(sentences: Sequence[Sequence[str]], column: dict[str, int], size: int) -> csr_matrix:
-    """Mark which sentence contains which word: (C, K) int32, sparse."""
-    found = [sorted({column[token] for token in tokens if token in column}) for tokens in sentences]
-    ends = np.cumsum([0, *(len(columns) for columns in found)])
-    indices = np.array([k for columns in found for k in columns], np.int32)
-    return csr_matrix((np.ones(len(indices), np.int32), indices, ends), shape=(len(found), size))
+    found = belongs @ labels
+    found.data = np.minimum(found.data, 1).astype(np.float32)
+    dense: np.ndarray = found.toarray()
+    return dense

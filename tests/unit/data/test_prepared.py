@@ -15,6 +15,7 @@ from itm.data.word_lists import find_concepts, find_labels
 from itm.relevance import CiderIndex
 from itm.text import Concepts, Labels
 from itm.text.vocabulary import Vocabulary
+from itm.text.words import split_captions
 
 CAPTIONS = ["a red dog runs", "a dog and a cat", "a cat sits", "two cats"]
 
@@ -78,15 +79,15 @@ def test_the_prepared_index_is_read_if_it_fits(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("kind", [Labels, Concepts])
 def test_lists_without_a_word_of_the_captions_are_refused(tmp_path, kind, capsys):
     captions = ["a dog", "a cat"] * 3
-    image, read = np.arange(6), lambda: captions
+    image, read = np.arange(6), partial(split_captions, captions)
     counts = {"counts": np.zeros(2), "adjacency": np.zeros((2, 2))} if kind is Concepts else {}
     path = tmp_path / "list.json"
     for words, problem in ((["hund", "katze"], True), (["dog", "cat"], False)):
         kind(words, **counts).save(path)
         find = (
-            partial(find_concepts, path, read, 2)
+            partial(find_concepts, path, read, captions, 2)
             if kind is Concepts
-            else partial(find_labels, path, captions, image, 2)
+            else partial(find_labels, path, read, image, 2)
         )
         if problem:
             with pytest.raises(ValueError, match=r"list.json: none of its 2 words, .*'hund'"):

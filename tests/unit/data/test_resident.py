@@ -103,3 +103,34 @@ def test_a_run_is_the_same_with_resident_features(tmp_path):
     )
     for key, value in a["state_dict"].items():
         torch.testing.assert_close(value, b["state_dict"][key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.5])
+def test_float16_features_are_sent_as_stored_and_widened_on_the_device(tmp_path, drop):
+    for name in ("train", "dev"):
+        write(tmp_path, name, dtype=np.float16)
+    there = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    found = []
+    for trainer in (None, there):
+        data = RegionDataModule(tmp_path, batch_size=5, min_count=1, region_drop=drop)
+        data.setup("fit")
+        data.trainer = trainer
+        found.append((next(iter(data.train_dataloader())), data))
+    (plain, _), (sent, data) = found
+    assert sent.images.regions.dtype == torch.float16
+    widened = data.on_after_batch_transfer(sent, 0)
+    assert widened.images.regions.dtype == torch.float32
+    assert torch.equal(widened.images.regions, plain.images.regions)
+    assert torch.equal(widened.images.mask, plain.images.mask)
+    images = data.reader("val").images([0, 1])
+    assert images.regions.dtype == torch.float16
+    assert data.on_after_batch_transfer(images, 0).regions.dtype == torch.float32
+
+
+def test_float32_features_are_sent_as_they_are(tmp_path):
+    write(tmp_path)
+    write(tmp_path, "dev")
+    data = RegionDataModule(tmp_path, min_count=1)
+    data.setup("fit")
+    data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    assert data.reader("train").images([0]).regions.dtype == torch.float32

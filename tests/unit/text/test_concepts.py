@@ -3,6 +3,7 @@ import pickle
 import re
 import shutil
 from collections import Counter
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from itm.text.tokenizers import tokenize
 from itm.text.vocabulary import SPECIALS, Vocabulary
 from itm.text.word_lists import STOP_WORDS, co_occurrence
 from itm.text.word_vectors import word_vectors
+from itm.text.words import split_captions
 from itm.utils.packed_arrays import from_text, to_text
 from itm.utils.safe_pickle import read_arrays
 
@@ -145,7 +147,8 @@ def test_co_occurrence_equals_a_brute_force_count():
             if words[a] in tokens and words[b] in tokens:
                 expected[a, b] += 1
                 expected[b, a] += 1
-    assert np.array_equal(co_occurrence(sentences, words), expected)
+    found = split_captions([" ".join(tokens) for tokens in sentences], "whitespace")
+    assert np.array_equal(co_occurrence(found, words), expected)
 
 
 def colour_tagger(tokens):
@@ -454,7 +457,8 @@ def test_evaluation_finds_concepts_in_the_text_that_is_read():
     concepts = Concepts(["dogs", "park"])
     for tokenizer, expected in (("treebank", [[1, 1], [0, 1]]), ("bytes_repr", [[0, 1], [0, 1]])):
         vocab = Vocabulary([*SPECIALS, "park"], tokenizer=tokenizer)
-        assert caption_concepts(concepts, split, vocab, training=False).tolist() == expected
+        words = partial(split_captions, split.captions)
+        assert caption_concepts(concepts, split, vocab, words, False).tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from itm.text.labels import Labels
 from itm.text.tokenizers import split_characters
 from itm.text.unknown import check_known, count_unknown
 from itm.text.vocabulary import SPECIALS, BertVocabulary, Vocabulary, vocabulary_from
+from itm.text.words import split_captions
 
 CHINESE = ["一只黑色的狗在草地上奔跑。", "两只白色的狗看着镜头。", "一只猫在草地上。"]
 
@@ -49,8 +50,8 @@ def test_labels_and_concepts_of_characters_round_trip(kind, tmp_path):
 
 def test_an_empty_vocabulary_is_an_error_that_names_the_remedies():
     with pytest.raises(ValueError, match=r"no word .* 2 times.*data.min_count.*characters"):
-        build_vocabulary(CHINESE, 2, None)
-    assert "狗" in build_vocabulary(CHINESE, 2, "characters").ids
+        build_vocabulary(split_captions(CHINESE, "treebank"), 2)
+    assert "狗" in build_vocabulary(split_captions(CHINESE, "characters"), 2).ids
 
 
 def test_unknown_words_are_refused_or_told(capsys):
@@ -155,8 +156,8 @@ def test_sentences_without_blanks_are_not_words(text):
     """With min_count=1 every sentence would be a word, and nothing of the training unknown."""
     captions = [text, text[3:], text[:-3]] * 4
     with pytest.raises(ValueError, match=r"no blanks between words.*data.tokenizer=characters"):
-        build_vocabulary(captions, 1, None)
-    assert len(build_vocabulary(captions, 1, "whitespace")) == 7
-    assert len(build_vocabulary(captions, 1, "characters")) > 10
+        build_vocabulary(split_captions(captions, "treebank"), 1)
+    assert len(build_vocabulary(split_captions(captions, "whitespace"), 1)) == 7
+    assert len(build_vocabulary(split_captions(captions, "characters"), 1)) > 10
     divided = [" ".join(text[i : i + 2] for i in range(0, len(text), 2))] * 4
-    assert len(build_vocabulary(divided, 1, None)) > 8
+    assert len(build_vocabulary(split_captions(divided, "treebank"), 1)) > 8

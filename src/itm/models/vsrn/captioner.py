@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from itm.batch import Captions
 from itm.layers.functional import for_products, full, last_state, send
 from itm.layers.packing import by_step
+from itm.models.vsrn.decoder import Decode
 from itm.text.vocabulary import START
 
 
@@ -34,10 +35,6 @@ class Memory(NamedTuple):
     def take(self, rows: Tensor) -> "Memory":
         """Select rows."""
         return Memory(*(x[rows] for x in self))
-
-    def first(self, count: int) -> "Memory":
-        """Select the first rows; a view only if there are more, as its backward copies them all."""
-        return self if count == len(self.keys) else Memory(*(x[:count] for x in self))
 
 
 def teacher(captions: Captions, max_len: int) -> tuple[PackedSequence, PackedSequence]:
@@ -131,22 +128,14 @@ class Captioner(nn.Module):
         """Return the half of the attention's first layer that acts on the decoder's state, once."""
         return for_products(self.attend.weight.chunk(2, dim=1)[1])
 
-    def step(
-        self,
-        words: Tensor,
-        hidden: Tensor,
-        memory: Memory,
-        of_state: Tensor,
-        kept: Tensor | None = None,
-    ) -> Tensor:
+    def step(self, words: Tensor, hidden: Tensor, memory: Memory, of_state: Tensor) -> Tensor:
         """Advance N decoders by one word.
 
         Args:
-            words: (N, word_dim) embeddings, after dropout.
+            words: (N, word_dim) embeddings.
             hidden: (N, H) states.
             memory: of N images.
             of_state: from the method of that name.
-            kept: (N, H) dropout's factors for the context; None = no dropout.
 
         Returns:
             (N, H) states.
@@ -155,7 +144,6 @@ class Captioner(nn.Module):
         energy = full(self.energy(torch.tanh(memory.keys + query)).squeeze(-1))  # (N, R)
         weights = torch.softmax(energy + memory.shut, -1).to(memory.states.dtype)
         context = (weights[:, None] @ memory.states).squeeze(1)  # (N, H)
-        context = context if kept is None else context * kept
         return self.decoder(torch.cat([words, context], dim=-1), hidden)
 
     def logits(self, regions: Tensor, mask: Tensor, captions: Captions) -> tuple[Tensor, Tensor]:
@@ -170,19 +158,43 @@ class Captioner(nn.Module):
         image = captions.image[inputs.sorted_indices]  # longest first
         memory, hidden = self.encode(regions, mask)  # once per image
         memory, hidden = memory.take(image), hidden[image]
-        of_state, words = self.of_state(), for_products(self.embed(inputs.data))
-        sizes, states = inputs.batch_sizes.tolist(), []
-        kept: list[Tensor | None] = [None] * len(sizes)
+        words = for_products(self.embed(inputs.data))
+        kept = None
         if self.training and self.dropout.p:  # drawn once for all steps
             words = self.dropout(words)
-            factors = self.dropout(memory.states.new_ones(len(words), hidden.shape[1]))
-            kept = list(factors.split(sizes))
-        for word, size, keep in zip(words.split(sizes), sizes, kept, strict=True):
-            memory = memory.first(size)
-            hidden = hidden if size == len(hidden) else hidden[:size]
-            hidden = self.step(word, hidden, memory, of_state, keep)
-            states.append(hidden)
-        return self.out(torch.cat(states)), targets.data
+            kept = self.dropout(memory.states.new_ones(len(words), hidden.shape[1]))
+        states = self._decode(words, hidden, memory, kept, inputs.batch_sizes.tolist())
+        return self.out(states), targets.data
+
+    def _decode(
+        self, words: Tensor, hidden: Tensor, memory: Memory, kept: Tensor | None, sizes: list[int]
+    ) -> Tensor:
+        """Run `Decode` with the weights in its order, in the precision of the products."""
+        cell, width = self.decoder, hidden.shape[1]
+        low = memory.keys.dtype  # of the product in `encode`
+
+        def turned(x: Tensor) -> Tensor:  # r, z, n -> n, r, z
+            return torch.cat([x[2 * width :], x[: 2 * width]])
+
+        of_word, of_context = turned(cell.weight_ih).split([words.shape[1], width], 1)
+        gates = F.linear(words, of_word, turned(cell.bias_ih))
+        of_state = torch.cat([cell.weight_hh, self.attend.weight[:, width:]])
+        bias = torch.cat([cell.bias_hh, torch.zeros_like(self.attend.bias)])
+        with torch.autocast(words.device.type, enabled=False):
+            states: Tensor = Decode.apply(
+                sizes,
+                gates.to(low),
+                full(hidden),
+                memory.keys,
+                memory.states.to(low),
+                memory.shut.to(low),
+                None if kept is None else kept.to(low),
+                of_state.to(low),
+                bias.to(low),
+                of_context.to(low),
+                self.energy.weight[0].to(low),
+            )
+        return states
 
     def forward(self, regions: Tensor, mask: Tensor, captions: Captions) -> Tensor:
         """Compute -log p of the captions given their images, sum over words, mean over captions.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from itm.batch import Images
 from itm.layers.batch_norm import batch_norm, masked_batch_norm
-from itm.layers.functional import full, l2norm, last_state, xavier_
+from itm.layers.functional import for_products, full, l2norm, last_state, xavier_
 from itm.utils.checks import check_choice
 
 EPS = 1e-12  # the original code divides by the plain norm
@@ -33,9 +33,10 @@ class GraphBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map x (I, R, D), zero where the mask (I, R) is False, to the same shape, zero there."""
         count = mask.sum(1).clamp_min(1)[:, None, None]
-        affinity = self.theta(x) @ self.phi(x).mT / count  # (I, R, R)
+        own = for_products(x)
+        affinity = self.theta(own) @ self.phi(own).mT / count  # (I, R, R)
         affinity = affinity.masked_fill(~mask[:, None], 0)  # padding sends nothing
-        received = self.out(affinity @ self.g(x))  # (I, R, D)
+        received = self.out(affinity @ self.g(own))  # (I, R, D)
         return x + masked_batch_norm(self.norm, received, mask)
 
 
