@@ -1,8 +1,8 @@
 """Re-rank a score matrix against hubs, items that are near to many queries.
 
 All functions here read more than one query: the scores of a bank of queries, or of all test
-queries. A search for one query cannot do the same, so report their results beside the plain ones,
-never in their place.
+queries. A search for one query can do the same with a bank only. Report their results beside the
+plain ones, never in their place.
 
 Scores are (Q, G), row = query, column = gallery item. For image queries this is the matrix of the
 library, for caption queries its transpose. `reranked` treats both directions.

@@ -49,10 +49,10 @@ SETTINGS = {
 def read(states: list[State], options: Options) -> tuple[Options, State] | None:
     """Read arguments and tensors of an original checkpoint; return None if it is not CHAN's.
 
-    Coding and pooling cannot be told from the weights: they are read from the options.
+    Coding, pooling and norms cannot be told from the weights: they are read from the options.
 
     Raises:
-        KeyError: the options lack coding, pooling or a temperature.
+        KeyError: the options lack one of them, or a temperature.
         ValueError: the form of the image encoder or an option is not supported.
     """
     matched = len(states) == 4 and not states[2] and not states[3]
@@ -78,8 +78,8 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
         "pooling": _known("pooling_type", options, POOLINGS),
         "alpha": options["alpha"],
         "beta": options["belta"],
-        "normalize_images": not options.get("no_imgnorm", False),
-        "normalize_words": not options.get("no_txtnorm", False),
+        "normalize_images": not options["no_imgnorm"],
+        "normalize_words": not options["no_txtnorm"],
     }
     stated = options.get("precomp_enc_type")
     form = "selfattention" if arguments["self_attention"] else "basic"

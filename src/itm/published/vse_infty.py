@@ -44,9 +44,10 @@ SETTINGS = {
 def read(states: list[State], options: Options) -> tuple[Options, State] | None:
     """Read arguments and tensors of a checkpoint; return None if it is not VSE-infinity's.
 
-    Whether vectors are normalised is read from the options; by default they are.
+    Whether vectors are normalised cannot be told from the weights: it is read from the options.
 
     Raises:
+        KeyError: the options do not say.
         ValueError: the weights read pixels, or their GRU has one direction.
     """
     if len(states) != 2:
@@ -65,8 +66,8 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
         **(bert_arguments(text) if bert else two_way_gru(text, "VSE-infinity")),
         "img_dim": img_dim,
         "embed_dim": embed_dim,
-        "no_imgnorm": bool(options.get("no_imgnorm", False)),
-        "no_txtnorm": bool(options.get("no_txtnorm", False)),
+        "no_imgnorm": bool(options["no_imgnorm"]),
+        "no_txtnorm": bool(options["no_txtnorm"]),
     }
     return arguments, read_state(image, IMAGE) | read_state(text, TRANSFORMER if bert else GRU)
 

@@ -502,6 +502,7 @@ def rewritten(golden, path, **options):
     [
         ({"coding_type": None}, "chan weights without their 'coding_type'"),
         ({"belta": None}, "chan weights without their 'belta'"),
+        ({"no_txtnorm": None}, "chan weights without their 'no_txtnorm'"),
         ({"pooling_type": "TopK"}, "pooling_type.*'LSEPooling'"),
         (
             {"precomp_enc_type": "selfattention"},

@@ -43,8 +43,8 @@ class CHAN(Matcher):
         embed_dim: width D of the joint space.
         num_layers: number of layers of the text GRU.
         self_attention: relate the regions of an image by one attention block.
-        attend_padding: let regions attend to padding, as the original does in training, where an
-            image's vectors then depend on its batch; off, no padding changes a number.
+        attend_padding: let regions attend to padding, as the original does in training, so that an
+            image's vectors depend on its batch. By default padding changes no number.
         matching: coding and pooling.
         normalize_images: scale region vectors to unit length.
         normalize_words: scale word vectors to unit length.
