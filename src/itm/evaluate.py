@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -16,14 +16,12 @@ from itm.app.evaluation import (
     find_banks,
     find_matrices,
     find_owner,
+    find_relevance,
+    plot,
 )
 from itm.app.run_data import check_result_folder, use_run_data
 from itm.runs.escape import printable
 from itm.runs.outputs import check_folder, result_folder
-from itm.utils.extras import install
-
-if TYPE_CHECKING:
-    from itm.runs.evaluation_files import Evaluated
 
 COMMAND = "itm.evaluate"
 FILES = (
@@ -48,8 +46,6 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.checkpoints.folder import load
     from itm.data.pictures import Pictures
     from itm.metrics.rerank import rerank_rows
-    from itm.relevance.sentences import is_text_encoder
-    from itm.relevance.sources import relevance
     from itm.runs.evaluation_files import evaluate_rows, write_evaluation
     from itm.runs.matrices import ensembles
     from itm.runs.record import environment, split_facts
@@ -69,10 +65,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     owner = find_owner(cfg, next(iter(matrices.values())), split)
     banks = None if bank is None else find_banks(cfg, split, bank, matchers)
     reranked = rerank_rows(matrices, owner, protocol, listed(cfg.rerank), cfg.rerank_beta, banks)
-    relevant = sentences = None
-    for source in listed(cfg.relevance):
-        found = relevance(source, split.captions, split.references())
-        relevant, sentences = (relevant, found) if is_text_encoder(source) else (found, sentences)
+    relevant, sentences = find_relevance(cfg, split)
     rows = evaluate_rows(matrices, owner, protocol, relevant, tables, codes, sentences)
     facts: dict[str, Any] = {
         **split_facts(split, protocol),
@@ -92,7 +85,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
 
             write_failures(place, rows, owner, split, protocol, pictures, cfg.failures)
         if cfg.plot:
-            plot(rows, place / "ranks.png")
+            plot({name: row.ranks for name, row in rows.items()}, place / "ranks.png")
     for path, written in described.items():
         print(f"{printable(path)}: " + ", ".join(f"{k} {v:.1f}" for k, v in written.scores.items()))
     report = {name: row.metrics for name, row in rows.items()}
@@ -101,16 +94,6 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         print(metric_table(reranked, f"re-ranked with {describe_queries(bank)}"))
     print(printable(f"written to {out}"))
     return report
-
-
-def plot(rows: dict[str, Evaluated], path: Path) -> None:
-    """Draw the recall at every K, if matplotlib is installed."""
-    try:
-        from itm.visual.report_figures import plot_ranks
-    except ImportError:
-        print(f"no plot: {install('plot')}")
-    else:
-        plot_ranks({name: row.ranks for name, row in rows.items()}, path)
 
 
 def prepare(arguments: list[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,13 @@ from itm.app.config import CONF, listed, output_folder
 from itm.app.entry import run
 from itm.app.run_data import check_result_folder
 from itm.runs.escape import printable
-from itm.runs.history import Run, find_runs
-from itm.runs.kept import can_keep, keep_record, record_name
+from itm.runs.history import find_runs
+from itm.runs.kept import keep_records
 from itm.runs.outputs import result_folder
-from itm.runs.pages import drawings, fill
 from itm.runs.report_files import FORMATS, format_results, title_of
 from itm.utils.checks import check_choice
 from itm.utils.extras import install
-from itm.utils.files import write_text
-from itm.visual.report_page import Draw, write_report
+from itm.visual.report_page import Draw, write_page, write_report
 
 COMMAND = "itm.report"
 FILES = ("report.md", "report.html", "results.*", "recall*.svg", "against*.svg", "training*.svg")
@@ -55,7 +52,8 @@ def command(cfg: DictConfig) -> Path:
             folder, title, runs, unfinished, cfg.against, cfg.most, cfg.samples, draw
         )
     if cfg.keep is not None:
-        keep(runs, Path(cfg.keep))
+        kept = keep_records(runs, Path(cfg.keep))
+        print(printable(f"{kept} of {len(runs)} results kept in {cfg.keep}"), file=sys.stderr)
     for page in listed(cfg.pages):
         write_page(Path(page), runs, cfg.samples)
     print(format_results(tests, cfg.format))
@@ -65,28 +63,6 @@ def command(cfg: DictConfig) -> Path:
     if draw is None:
         print(f"no plots: {install('plot')}", file=aside)
     return out
-
-
-def keep(runs: Sequence[Run], folder: Path) -> None:
-    """Write a small record of every training run, and of ensembles that the validation chose."""
-    kept = [x for x in runs if can_keep(x)]
-    for x in kept:
-        keep_record(x, folder / record_name(x))
-    print(printable(f"{len(kept)} of {len(runs)} results kept in {folder}"), file=sys.stderr)
-
-
-def write_page(path: Path, runs: Sequence[Run], samples: int) -> None:
-    """Rewrite the tables between the marks of a page, and the figures whose numbers changed."""
-    text = path.read_text(encoding="utf-8")
-    for drawing in drawings(text, runs):
-        from itm.visual.figure_files import save  # late: matplotlib is optional
-        from itm.visual.report_figures import against
-
-        picture = path.parent / drawing.path
-        figure = against(drawing.groups, drawing.setting, drawing.metrics)
-        if figure is not None and (drawing.digest not in text or not picture.is_file()):
-            save(figure, picture)
-    write_text(path, fill(text, runs, samples))
 
 
 def places(given: Any) -> list[str]:

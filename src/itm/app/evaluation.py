@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from itm.app.config import listed
 from itm.utils.checks import check_choice
+from itm.utils.extras import install
 
 if TYPE_CHECKING:
     import numpy as np
 
     from itm.data.layout import Split
     from itm.matcher.matcher import Matcher
+    from itm.metrics.ranking import Ranks
     from itm.metrics.rerank import Bank
 
 # Imports that load torch are late, so that `--help` does not wait for them.
@@ -126,6 +129,31 @@ def find_owner(cfg: DictConfig, matrix: np.ndarray, split: Split) -> np.ndarray:
                 f"failures={cfg.failures} needs the captions of the matrix: give data="
             )
     return owner
+
+
+def find_relevance(cfg: DictConfig, split: Split) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Compute the matrices (M, N) of `relevance=`: of any source, and of a text encoder.
+
+    Each is None if no source of its kind is given.
+    """
+    from itm.relevance.sentences import is_text_encoder
+    from itm.relevance.sources import relevance
+
+    found: dict[bool, np.ndarray] = {}
+    for source in listed(cfg.relevance):
+        matrix = relevance(source, split.captions, split.references())
+        found[is_text_encoder(source)] = matrix
+    return found.get(False), found.get(True)
+
+
+def plot(ranks: Mapping[str, Ranks], path: Path) -> None:
+    """Draw the recall at every K of each row, if matplotlib is installed."""
+    try:
+        from itm.visual.report_figures import plot_ranks
+    except ImportError:
+        print(f"no plot: {install('plot')}")
+    else:
+        plot_ranks(ranks, path)
 
 
 def find_banks(

@@ -277,7 +277,9 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         if isinstance(batch, Captions):
             return batch
         if not self.resident:
-            return widen(batch) if isinstance(batch, (Pairs, Images)) else batch
+            if isinstance(batch, Pairs):
+                return widen(batch)
+            return widen(batch) if isinstance(batch, Images) else batch
         trainer = self.trainer
         assert trainer is not None
         stage = "train" if trainer.training else "test" if trainer.testing else "val"

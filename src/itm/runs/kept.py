@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,18 @@ def keep_record(run: Run, folder: Path) -> None:
     if run.ranks is not None:
         write_small_ranks(folder / "ranks.npz", run.ranks)
     write_results(folder, record)
+
+
+def keep_records(runs: Sequence[Run], folder: Path) -> int:
+    """Write a small record of every training run, and of ensembles that the validation chose.
+
+    Returns:
+        The number of records.
+    """
+    kept = [run for run in runs if can_keep(run)]
+    for run in kept:
+        keep_record(run, folder / record_name(run))
+    return len(kept)
 
 
 def can_keep(run: Run) -> bool:

@@ -46,12 +46,13 @@ class _Storage(Later):
         self.flat: Tensor | None = None
 
     @property
-    def size(self) -> int:
+    def length(self) -> int:
+        """Count the bytes of the storage."""
         return self.count * self.dtype.itemsize
 
     def fill(self, data: bytes) -> None:
-        if len(data) != self.size:
-            raise ValueError(f"storage {self.key} has {len(data)} bytes, expected {self.size}")
+        if len(data) != self.length:
+            raise ValueError(f"storage {self.key} has {len(data)} bytes, expected {self.length}")
         empty = torch.empty(0, dtype=self.dtype)
         self.flat = torch.frombuffer(bytearray(data), dtype=self.dtype) if data else empty
 
@@ -203,7 +204,7 @@ def _read_legacy(file: BinaryIO, classes: tuple[str, ...], encoding: str) -> Any
     for key in keys:
         storage = found[str(key)]
         count = int.from_bytes(file.read(8), "little")
-        if count != storage.count or storage.size > whole:
+        if count != storage.count or storage.length > whole:
             raise ValueError(f"storage {key} has {count} numbers, expected {storage.count}")
-        storage.fill(file.read(storage.size))
+        storage.fill(file.read(storage.length))
     return complete(content)

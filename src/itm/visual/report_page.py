@@ -1,4 +1,4 @@
-"""Write the report of `python -m itm.report`: the page with embedded plots, and its tables."""
+"""Write the report of `python -m itm.report`: its page and tables, and those of other pages."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from itm.runs.groups import Groups, group_seeds
 from itm.runs.history import Run, Unfinished
+from itm.runs.pages import drawings, fill
 from itm.runs.report import Section, costs, differences, every_run, results, unfinished_runs
 from itm.runs.report_files import format_results, markdown
 from itm.utils.files import write_text
@@ -74,6 +75,20 @@ def write_report(
     for kind, ending in ENDINGS.items():
         write_text(folder / f"results.{ending}", format_results(tests, kind))
     return tests
+
+
+def write_page(path: Path, runs: Sequence[Run], samples: int) -> None:
+    """Rewrite the tables between the marks of a page, and the figures whose numbers changed."""
+    text = path.read_text(encoding="utf-8")
+    for drawing in drawings(text, runs):
+        from itm.visual.figure_files import save  # late: matplotlib is optional
+        from itm.visual.report_figures import against
+
+        picture = path.parent / drawing.path
+        figure = against(drawing.groups, drawing.setting, drawing.metrics)
+        if figure is not None and (drawing.digest not in text or not picture.is_file()):
+            save(figure, picture)
+    write_text(path, fill(text, runs, samples))
 
 
 def report_page(title: str, sections: Sequence[Section]) -> str:

@@ -765,9 +765,9 @@ def test_cite_preset_has_the_published_sizes():
 
 
 def test_wrong_inputs():
-    with pytest.raises(ValueError, match="level='word'"):
+    with pytest.raises(ValueError, match="level must be .* got 'word'"):
         small(level="word")
-    with pytest.raises(ValueError, match="must be vectors, mean, attend, gru or bert"):
+    with pytest.raises(ValueError, match="text must be 'vectors', .* or 'bert', got 'lstm'"):
         small(text={"name": "lstm"})
     with pytest.raises(ValueError, match="needs vocab_size"):
         sentence_encoder({"name": "mean"}, None, 4, None)

@@ -10,12 +10,13 @@ from omegaconf import OmegaConf
 from itm.app.config import compose
 from itm.metrics.retrieval import evaluate_queries
 from itm.metrics.significance import compare
-from itm.report import command, write_page
+from itm.report import command
 from itm.runs.groups import group_seeds, spread
 from itm.runs.history import find_runs
 from itm.runs.kept import can_keep, keep_record, record_name
 from itm.runs.pages import drawings, fill
 from itm.runs.record import write_ranks
+from itm.visual.report_page import write_page
 
 IMAGE = np.repeat(np.arange(40), 5)
 FACTS = {"split": "test", "root": "/home/me/flickr8k", "protocol": "full", "images": 40}
