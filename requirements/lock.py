@@ -1,11 +1,11 @@
-"""Write the files of this folder: the pins of constraints.txt with the hashes of all downloads.
+"""Write the files of this folder: the pins of constraints.txt with hashes of all their files.
 
     pip install uv && python requirements/lock.py
 
 Requirements with hashes make pip refuse every download with another content. pip cannot hash an
 editable package; therefore it is installed in a last step, which finds all that it needs already
-there, except torch: its builds for CPUs and GPUs have one version, and with hashes of both pip
-would always take the GPU's. There are three files:
+there, except torch: its builds for CPUs and GPUs have one version, and with hashes of both, pip
+would always take the one for GPUs. There are three files:
 
     build.txt      what builds packages from source, without an environment of unknown content
     run.txt        what `pip install -e .` needs

@@ -51,7 +51,6 @@ ALLOWED = {  # (module, function): why it writes by itself
     ("scenes/corpus.py", "_write_lines"): "into that folder",
     ("scenes/picture.py", "render"): "a picture at a path that the caller gives",
     ("features/store.py", "_open"): "filled row by row in the unfinished folder of `building`",
-    ("app/run_folder.py", "_lock"): "an empty file that only carries a lock",
     ("app/replaced.py", "put_aside"): "moves a whole earlier run aside until the new one begins",
     ("app/replaced.py", "_restore"): "moves it back",
 }
@@ -115,6 +114,9 @@ def safe_names(function):
             pairs = [(node.optional_vars, node.context_expr)]
         elif isinstance(node, ast.Assign):
             pairs = [(target, node.value) for target in node.targets]
+            for target, value in pairs[:]:
+                if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                    pairs += zip(target.elts, value.elts, strict=False)
         for target, value in pairs:
             made = isinstance(value, ast.Call) and called(value.func)[0] in SAFE
             if made and isinstance(target, ast.Name):
@@ -146,7 +148,7 @@ def test_direct_writes_are_recognised():
         "open(p)", "open(p, 'rb')", "p.open()", "write_text(p, '')", "text.replace('a', 'b')",
         "open_memmap(p, mode='r')", "replace(run, name=1)", "matcher.save(p)", "move(a, b)",
         "with replacing(p) as file:\n        np.save(file, x)",
-        "buffer = BytesIO(); f.savefig(buffer)",
+        "buffer = BytesIO(); f.savefig(buffer)", "x, part = 1, io.BytesIO(); np.save(part, x)",
     ]  # fmt: skip
     for text in direct:
         assert list(writes(ast.parse(f"def f():\n    {text}"))) == [("f", 2)], text

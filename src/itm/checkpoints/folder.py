@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import itm.models
+from itm.checkpoints.kinds import check_kinds
 from itm.checkpoints.strict import check_fit, load_strictly
 from itm.matcher.saved import read, save
 from itm.matcher.state import unpack_state
@@ -52,6 +53,7 @@ def load(
         arguments = _without_files(config["arguments"], path)
         kind = matcher_class(config["class"], model_class)
         if kind.__module__.startswith("itm.models."):  # others may not build on the meta device
+            check_kinds(kind, arguments, str(path))
             _check_sizes(kind, arguments, tensors, path)
         matcher = kind(**arguments, loss=loss)
     except (AttributeError, KeyError, TypeError, RuntimeError, OverflowError) as error:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 PAD, START, END, UNK = range(4)
 MASK = "<mask>"  # replaces words in training with size augmentation; the last word where it is used
+LONGEST = 100_000  # ids of a padded caption; the original pads to at most a few hundred
 
 
 class Tokens(Protocol):
@@ -90,8 +91,10 @@ class Vocabulary:
         if not all(isinstance(word, str) for word in words) or not isinstance(markers, bool):
             raise ValueError("a vocabulary must hold strings, and markers must be true or false")
         check_choice("tokenizer", tokenizer, tuple(TOKENIZERS))
-        if pad_to is not None and (type(pad_to) is not int or pad_to < 1):
-            raise ValueError(f"pad_to (max_length in files) must be at least 1, got {pad_to!r}")
+        if pad_to is not None and not (type(pad_to) is int and 1 <= pad_to <= LONGEST):
+            raise ValueError(
+                f"pad_to (max_length in files) must be from 1 to {LONGEST}, got {pad_to!r}"
+            )
         self.words = list(words)
         self.markers = markers
         self.tokenizer = tokenizer

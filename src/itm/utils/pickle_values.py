@@ -41,7 +41,7 @@ class Later:
         """Take the state that the pickle would pass to `__setstate__`."""
         raise pickle.UnpicklingError(f"a {type(self).__name__} takes no further state")
 
-    def size(self) -> int:
+    def cost(self) -> int:
         """Count the bytes that the value will take beside those of the pickle."""
         return 0
 
@@ -100,7 +100,7 @@ class _Array(Later):
             raise pickle.UnpicklingError("an array without shape, type and bytes")
         self.state = state[1:]
 
-    def size(self) -> int:
+    def cost(self) -> int:
         data = self.state[-1] if self.state else b""
         return len(data) if type(data) in (bytes, bytearray, str) else 0
 

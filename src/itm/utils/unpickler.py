@@ -113,7 +113,7 @@ class Unpickler(_Base):  # type: ignore[misc]
     def _charged(self, made: Any) -> Any:
         """Count what a call made: a few bytes can ask for copies of one large value."""
         if isinstance(made, Later):
-            self._left -= made.size()
+            self._left -= made.cost()
         elif type(made) in (bytes, dict, set):
             self._left -= len(made) * (1 if type(made) is bytes else ITEM)
         if self._left < 0:

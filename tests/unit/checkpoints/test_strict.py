@@ -1,5 +1,7 @@
 """Weights fit as a whole or are refused, with the names of what does not fit."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -64,3 +66,20 @@ def test_own_checkpoints_may_hold_infinity_but_init_and_conversion_may_not(tmp_p
     assert itm.load(matcher.save_pretrained(tmp_path)).image.bias[0] == float("inf")
     with pytest.raises(ValueError, match="here: image.bias holds NaN or infinity"):
         check_finite(matcher.state_dict(), "here")
+
+
+@pytest.mark.parametrize(
+    "argument, value",
+    [
+        ("num_layers", True), ("bidirectional", "x"), ("bidirectional", 1), ("temperature", None),
+        ("temperature", []), ("embed_dim", 10**30), ("raw_norm", 5), ("weight_norm", 0.5),
+    ],
+)  # fmt: skip
+def test_an_argument_of_another_type_is_refused_before_it_computes(argument, value, tmp_path):
+    folder = SCAN(vocab_size=7, img_dim=4, word_dim=3, embed_dim=5).save_pretrained(tmp_path / "s")
+    content = json.loads((folder / "config.json").read_text())
+    content["arguments"][argument] = value
+    content.pop("files")
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"{tmp_path.name}/s: argument {argument}=.*, expected"):
+        itm.load(folder)

@@ -78,9 +78,8 @@ COPIES = {  # each call costs a few bytes and copies one large value
     + b"h\x00h\x01h\x02\x86R" * MANY,
     "dicts": b"ccollections\nOrderedDict\nq\x000" + PAIRS + b"(" + b"h\x00h\x01\x85R" * MANY,
     "arrays": b"cnumpy._core.numeric\n_frombuffer\nq\x000" + LARGE + b"cnumpy\ndtype\n"
-    + text(b"u1")
-    + b"\x85Rq\x020J" + struct.pack("<i", 2**20) + b"\x85q\x030" + text(b"C") + b"q\x040("
-    + b"h\x00(h\x01h\x02h\x03h\x04tR" * MANY,
+    + text(b"u1") + b"\x85Rq\x020J" + struct.pack("<i", 2**20) + b"\x85q\x030" + text(b"C")
+    + b"q\x040(" + b"h\x00(h\x01h\x02h\x03h\x04tR" * MANY,
 }  # fmt: skip
 
 
