@@ -294,14 +294,14 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
 
     def describe(self) -> str:
         """Describe each split in a line: images, captions, regions, width."""
-        lines = []
-        for stage in ("train", "val", "test"):
-            split = self.split(stage)
-            lines.append(
-                f"{stage:5} {split.name}: {split.num_images} images, {len(split.captions)} "
-                f"captions, {split.regions} regions of width {split.width}, {split.features.dtype}"
-            )
-        return "\n".join(lines)
+        splits = {stage: self.split(stage) for stage in ("train", "val", "test")}
+        names = [s if s == x.name else f"{s} ({x.name})" for s, x in splits.items()]
+        width = max(map(len, names))
+        return "\n".join(
+            f"{name:{width}}  {split.num_images} images, {len(split.captions)} captions, "
+            f"{split.regions} regions of width {split.width}, {split.features.dtype}"
+            for name, split in zip(names, splits.values(), strict=True)
+        )
 
 
 def _leaves_out(limit: int | float | None) -> bool:
