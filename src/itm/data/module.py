@@ -54,6 +54,15 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         vocabulary: words and their ids, made by `setup`.
         label_vocabulary: the labels, made by `setup` if `needs` names them.
         concept_vocabulary: the concepts, made by `setup` if `needs` names them.
+
+    Example:
+        >>> from itm.data import RegionDataModule
+        >>> from itm.scenes import write_scenes
+        >>> data = RegionDataModule(write_scenes(images=(8, 4, 4)), batch_size=20, min_count=1)
+        >>> data.setup()
+        >>> pairs = next(iter(data.train_dataloader()))
+        >>> pairs.images.regions.shape[1:], len(pairs.captions.lengths)
+        (torch.Size([12, 64]), 20)
     """
 
     def __post_init__(self) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 OBJECTS = ["loss", "optimizer", "scheduler"]
 
 
-class Matcher(CompiledMethods, hub.Pretrained):
+class Matcher(hub.Pretrained, CompiledMethods):
     """Base class of all backbones.
 
     Args:

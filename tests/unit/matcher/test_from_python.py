@@ -440,3 +440,37 @@ def test_a_checkpoint_of_another_model(folder, tmp_path):
         """A subclass loads what its base saved."""
 
     assert isinstance(Mine.load_from_checkpoint(path), Mine)
+
+
+CLI = """
+import sys
+
+from pytorch_lightning.cli import LightningCLI
+
+import itm.models
+from itm.data import RegionDataModule
+
+LightningCLI(getattr(itm.models, sys.argv.pop(1)), RegionDataModule)
+"""
+
+
+@pytest.mark.parametrize(
+    "model, options",
+    [
+        ("SCAN", ["--model.attention.direction", "i2t", "--model.optimizer", "torch.optim.AdamW"]),
+        ("CASC", ["--data.num_labels", "5", "--model.head.hidden", "4"]),
+    ],
+)
+def test_a_command_line_of_lightning(model, options, folder, tmp_path):
+    pytest.importorskip("jsonargparse")
+    (tmp_path / "script.py").write_text(CLI)
+    small = ["--data.min_count", "1", "--data.batch_size", "20", "--model.embed_dim", "8"]
+    done = subprocess.run(
+        [
+            sys.executable, "script.py", model, "fit", "--data.root", str(folder), *small, *options,
+            "--model.loss", "itm.losses.Triplet", "--trainer.fast_dev_run", "1",
+            "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false",
+        ],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0 and "stopped: `max_steps=1` reached" in done.stderr, done.stderr
