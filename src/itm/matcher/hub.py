@@ -108,7 +108,7 @@ class Pretrained:
         """
         load: Any = super().load_from_checkpoint  # type: ignore[misc]  # of LightningModule
         try:
-            return load(checkpoint_path, **arguments)  # type: ignore[no-any-return]
+            return load(checkpoint_path, **arguments)
         except (TypeError, ValueError, RuntimeError) as error:
             name = _class_name(checkpoint_path)
             if name is None or name == cls.__name__:
