@@ -19,6 +19,15 @@ class Images(NamedTuple):
         regions: (I, R, F) float32; rows beyond an image's own regions are zero.
         mask: (I, R) bool, True = real region.
         index: (I,) int64, identity of each image in its split (equal = the same image).
+
+    Example:
+        >>> import torch
+        >>> from itm.batch import Images
+        >>> images = Images(
+        ...     torch.rand(2, 5, 6), torch.ones(2, 5, dtype=torch.bool), torch.tensor([7, 9])
+        ... )
+        >>> images.regions.shape
+        torch.Size([2, 5, 6])
     """
 
     regions: Tensor
@@ -39,6 +48,14 @@ class Captions(NamedTuple):
         labels: (C, K) float32 multi-hot labels of the caption's image, or None.
         concepts: (C, K) float32 multi-hot concept labels of the caption, or None.
         vectors: (C, F) float32 precomputed sentence vectors, or None.
+
+    Example:
+        >>> import torch
+        >>> from itm.batch import Captions
+        >>> tokens = torch.tensor([[1, 5, 2, 0], [1, 4, 6, 2]])
+        >>> captions = Captions(tokens, (3, 4), index=torch.arange(2), image=torch.tensor([0, 0]))
+        >>> captions.lengths
+        (3, 4)
     """
 
     tokens: Tensor
@@ -75,6 +92,12 @@ class Encoded(NamedTuple):
         mask: (N, P) bool, True = real part, or None.
         aux: further tensors by name, each with N rows, for the matcher's own use, or None;
             "lengths" (C,) int64 is the number of words of each caption and stays on the host.
+
+    Example:
+        >>> import torch
+        >>> from itm.batch import Encoded
+        >>> Encoded(vector=torch.rand(3, 8)).parts is None
+        True
     """
 
     vector: Tensor | None = None

@@ -59,7 +59,8 @@ def command(cfg: DictConfig) -> Path:
     print(format_results(tests, cfg.format))
     failed = f", {len(unfinished)} without results" if unfinished else ""
     aside = None if cfg.format == "text" else sys.stderr
-    print(printable(f"{len(runs)} runs{failed}; written to {out / 'report.html'}"), file=aside)
+    count = f"{len(runs)} run{'s'[: len(runs) != 1]}"
+    print(printable(f"{count}{failed}; written to {out / 'report.html'}"), file=aside)
     if draw is None:
         print(f"no plots: {install('plot')}", file=aside)
     return out

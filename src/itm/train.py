@@ -37,6 +37,7 @@ def command(cfg: DictConfig) -> float:
         write_results,
     )
     from itm.runs.tables import result_table
+    from itm.training.checkpoint_files import check_epochs
     from itm.training.progress import say
 
     quiet()  # again, because processes of sweep=joblib begin here
@@ -46,6 +47,8 @@ def command(cfg: DictConfig) -> float:
     checkpoint = find_checkpoint(cfg.resume, out)
     training = build_training(cfg, out, typed)
     data, trainer, matcher, loading = training
+    if checkpoint is not None:
+        check_epochs(checkpoint, trainer.max_epochs)
     record = begin_run(training, out, cfg.seed, typed)
     if trainer.is_global_zero:
         size = f"{type(matcher).__name__}: {parameters_m(matcher):.2f} M parameters"

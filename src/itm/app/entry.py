@@ -174,7 +174,8 @@ def fail_alone(error: Exception) -> None:
 def quiet() -> None:
     """Silence notices of other packages that a user can do nothing about."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    for name in ("matplotlib", "faiss"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # Lightning on recent torch
         ".*does not have many workers.*",  # data.workers is the user's choice

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 from itm.app.checks import check_device
 from itm.app.config import instantiate
@@ -35,13 +36,16 @@ def build_trainer(cfg: DictConfig) -> Any:
         # Older GPUs, such as V100 and T4, only emulate bfloat16, which is slow.
         bf16 = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16-mixed" if bf16 else "32-true"
+    # A file would get one useless last frame of the bar.
+    shows = bool(cfg.trainer.get("enable_progress_bar")) and Console().is_terminal
     return instantiate(
         cfg.trainer,
         precision=precision,
+        enable_progress_bar=shows,
         callbacks=[
             *instantiate(cfg.callbacks).values(),
             SameConfiguration(OmegaConf.to_yaml(cfg)),
-            *([Bar()] if cfg.trainer.get("enable_progress_bar") else []),
+            *([Bar()] if shows else []),
         ],
         logger=list(instantiate(cfg.logger).values()),
     )

@@ -54,6 +54,15 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         vocabulary: words and their ids, made by `setup`.
         label_vocabulary: the labels, made by `setup` if `needs` names them.
         concept_vocabulary: the concepts, made by `setup` if `needs` names them.
+
+    Example:
+        >>> from itm.data import RegionDataModule
+        >>> from itm.scenes import write_scenes
+        >>> data = RegionDataModule(write_scenes(images=(8, 4, 4)), batch_size=20, min_count=1)
+        >>> data.setup()
+        >>> pairs = next(iter(data.train_dataloader()))
+        >>> pairs.images.regions.shape[1:], len(pairs.captions.lengths)
+        (torch.Size([12, 64]), 20)
     """
 
     def __post_init__(self) -> None:
@@ -296,14 +305,14 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
 
     def describe(self) -> str:
         """Describe each split in a line: images, captions, regions, width."""
-        lines = []
-        for stage in ("train", "val", "test"):
-            split = self.split(stage)
-            lines.append(
-                f"{stage:5} {split.name}: {split.num_images} images, {len(split.captions)} "
-                f"captions, {split.regions} regions of width {split.width}, {split.features.dtype}"
-            )
-        return "\n".join(lines)
+        splits = {stage: self.split(stage) for stage in ("train", "val", "test")}
+        names = [s if s == x.name else f"{s} ({x.name})" for s, x in splits.items()]
+        width = max(map(len, names))
+        return "\n".join(
+            f"{name:{width}}  {split.num_images} images, {len(split.captions)} captions, "
+            f"{split.regions} regions of width {split.width}, {split.features.dtype}"
+            for name, split in zip(names, splits.values(), strict=True)
+        )
 
 
 def _leaves_out(limit: int | float | None) -> bool:

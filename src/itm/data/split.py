@@ -30,6 +30,13 @@ class Split:
         protocol: how the split is evaluated, see `itm.metrics`.
         caption_row: (M,) line of each caption in its file, or None if these are the first M lines.
         file: the file of `features`, from which batches are read; None = from `features`.
+
+    Example:
+        >>> from itm.data import read_split
+        >>> from itm.scenes import write_scenes
+        >>> split = read_split(write_scenes(images=(8, 4, 4)), "test")
+        >>> split.num_images, len(split.captions), split.regions, split.width
+        (4, 20, 12, 64)
     """
 
     name: str
@@ -162,7 +169,17 @@ class Split:
 
 
 class ImageView:
-    """Features of a split's distinct images: `len` and slices, like an array on disk."""
+    """Features of a split's distinct images: `len` and slices, like an array on disk.
+
+    Example:
+        >>> from itm.data import RegionDataModule
+        >>> from itm.scenes import write_scenes
+        >>> data = RegionDataModule(write_scenes(images=(8, 4, 4)), min_count=1)
+        >>> data.setup()
+        >>> view = data.test_split.view()
+        >>> len(view), view[:2].shape
+        (4, (2, 12, 64))
+    """
 
     def __init__(self, split: Split):
         self.split = split

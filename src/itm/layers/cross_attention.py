@@ -67,6 +67,19 @@ class CrossAttention:
 
     Raises:
         ValueError: an option is unknown, or lambda_lse is not above 0.
+
+    Example:
+        >>> import torch
+        >>> from itm.batch import Encoded
+        >>> from itm.layers import CrossAttention
+        >>> attention = CrossAttention("i2t", temperature=4.0)
+        >>> images = Encoded(parts=torch.rand(2, 5, 8), mask=torch.ones(2, 5, dtype=torch.bool))
+        >>> captions = Encoded(
+        ...     parts=torch.rand(3, 4, 8), mask=torch.ones(3, 4, dtype=torch.bool),
+        ...     aux={"lengths": torch.tensor([4, 4, 4])},
+        ... )
+        >>> attention.similarity(images, captions).shape
+        torch.Size([2, 3])
     """
 
     direction: str = "t2i"

@@ -125,6 +125,13 @@ class GPO(nn.Module):
 
     Args:
         width: width of the position codes and of the GRU (published: 32).
+
+    Example:
+        >>> import torch
+        >>> from itm.layers import GPO
+        >>> pool = GPO(width=8)
+        >>> pool(torch.rand(2, 5, 16), torch.ones(2, 5, dtype=torch.bool)).shape
+        torch.Size([2, 16])
     """
 
     def __init__(self, width: int = 32):

@@ -26,6 +26,12 @@ class TextEncoder(nn.Module):
         needs_vectors: reads `Captions.vectors`, so sentences are rejected.
         pretrained: contains a pretrained transformer.
         word_dim: width of the learnt word embedding, or None.
+
+    Example:
+        >>> from itm.layers import TextEncoder, text_encoder
+        >>> encoder = text_encoder({"name": "gru"}, 10, 8, 4, 1, True)
+        >>> isinstance(encoder, TextEncoder), encoder.word_dim
+        (True, 4)
     """
 
     needs_words: bool = False
@@ -96,6 +102,16 @@ class GRUText(TextEncoder):
         num_layers: number of stacked GRU layers.
         bidirectional: average a forward and a backward GRU.
         dropout: dropout on the embeddings in training (SGRAF, CVSE: 0.4).
+
+    Example:
+        >>> import torch
+        >>> from itm.batch import Captions
+        >>> from itm.layers import GRUText
+        >>> text = GRUText(vocab_size=10, word_dim=4, embed_dim=8)
+        >>> row = torch.arange(1)
+        >>> words, mask = text(Captions(torch.tensor([[1, 5, 2]]), (3,), row, row))
+        >>> words.shape
+        torch.Size([1, 3, 8])
     """
 
     needs_words = True
@@ -182,6 +198,13 @@ class BertText(TextEncoder):
 
     Raises:
         ValueError: neither `path` nor `config` is given.
+
+    Example:
+        >>> from itm.models import SCAN
+        >>> bert = {"name": "bert", "path": "bert-base-uncased"}
+        >>> matcher = SCAN(30522, text=bert)  # doctest: +SKIP
+        >>> type(matcher.text).__name__  # doctest: +SKIP
+        'BertText'
     """
 
     needs_words = True

@@ -40,6 +40,15 @@ class Loss(nn.Module):
         needs_labels: the batch must contain `pairs.captions.labels`.
         sentences: captions per image that the loss expects in a batch.
         gather: score against the batches of all processes.
+
+    Example:
+        >>> import torch
+        >>> from itm.losses import Loss
+        >>> class Diagonal(Loss):
+        ...     def forward(self, scores, pairs=None, encoded=None):
+        ...         return -scores.diagonal().mean()
+        >>> float(Diagonal()(torch.eye(3)))
+        -1.0
     """
 
     needs_relevance: bool = False

@@ -68,6 +68,13 @@ class InfoNCE(Loss):
 
     Raises:
         ValueError: the temperature is not above 0, or the margin is negative.
+
+    Example:
+        >>> import torch
+        >>> from itm.losses import InfoNCE
+        >>> loss = InfoNCE(temperature=0.1)
+        >>> bool(loss(torch.eye(3)) < loss(torch.zeros(3, 3)))
+        True
     """
 
     log_scale: Tensor

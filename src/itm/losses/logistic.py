@@ -49,6 +49,12 @@ class Logistic(Loss):
             or from the other regions of a phrase's image (CITE: 2); None = all.
         mask_same_image: do not label pairs of a caption with other rows of its image.
         gather: score against the batches of all processes.
+
+    Example:
+        >>> import torch
+        >>> from itm.losses import Logistic
+        >>> float(Logistic()(torch.zeros(2, 2))) > 0
+        True
     """
 
     def __init__(

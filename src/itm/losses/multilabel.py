@@ -35,6 +35,13 @@ class MultiLabel(Loss):
             negatives.
         mask_same_image: exclude other captions of the same image from the negatives.
         gather: score against the batches of all processes.
+
+    Example:
+        >>> import torch
+        >>> from itm.losses import MultiLabel
+        >>> loss = MultiLabel(margin=0.2)  # a data module and a matcher bring labels and sizes
+        >>> loss.needs_labels, float(loss.ranked(torch.eye(3)))
+        (True, 0.0)
     """
 
     needs_labels = True

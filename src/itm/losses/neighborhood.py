@@ -170,6 +170,12 @@ class Neighborhood(Loss):
         mask_same_image: exclude other rows of the same image from the negatives; off in the
             published code.
         gather: score against the batches of all processes.
+
+    Example:
+        >>> from itm.losses import Neighborhood
+        >>> loss = Neighborhood(margin=0.05, top_k=5)
+        >>> loss.sentences  # captions per image that it needs in a batch
+        2
     """
 
     def __init__(

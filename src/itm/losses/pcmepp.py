@@ -101,6 +101,13 @@ class PCMEPP(Loss):
 
     Raises:
         ValueError: an option is unknown or out of range.
+
+    Example:
+        >>> from itm.losses import PCMEPP
+        >>> from itm.models import VSEInfinity
+        >>> matcher = VSEInfinity(probabilistic=True, loss=PCMEPP())  # it reads means and variances
+        >>> [group["name"] for group in matcher.loss.parameter_groups()]
+        ['loss']
     """
 
     def __init__(

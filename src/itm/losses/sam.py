@@ -130,6 +130,13 @@ class SAM(Loss):
         reduction: "sum" or "mean", for both losses.
         mask_same_image: exclude other captions of the same image from the negatives.
         gather: score against the batches of all processes.
+
+    Example:
+        >>> import torch
+        >>> from itm.losses import SAM
+        >>> loss = SAM(temperature=10.0, weight=1.0)
+        >>> loss.needs_relevance, float(loss.ranked(torch.eye(3)))
+        (True, 0.0)
     """
 
     needs_relevance = True

@@ -60,6 +60,13 @@ class Sigmoid(Loss):
 
     Raises:
         ValueError: the scale is not above 0.
+
+    Example:
+        >>> import torch
+        >>> from itm.losses import Sigmoid
+        >>> loss = Sigmoid()
+        >>> bool(loss(torch.eye(3)) < loss(torch.zeros(3, 3)))
+        True
     """
 
     log_scale: Tensor

@@ -120,6 +120,14 @@ class Triplet(Loss):
     Raises:
         ValueError: an option is unknown or out of range; on the first batch, scores for "distance"
             that are not cosines.
+
+    Example:
+        >>> import torch
+        >>> from itm.losses import Triplet
+        >>> float(Triplet(margin=0.2)(torch.eye(3)))
+        0.0
+        >>> round(float(Triplet(margin=0.2)(torch.zeros(3, 3))), 4)  # 2 x 3 x margin
+        1.2
     """
 
     steps: Tensor

@@ -34,6 +34,11 @@ class Details(NamedTuple):
         edges: (1 + L, 1 + L) weights between nodes: the global node first, then the words.
         names: labels or concepts: (word, score of the image, score of the caption).
         numbers: single numbers, such as uncertainties.
+
+    Example:
+        >>> from itm.matcher import Details
+        >>> Details(numbers={"uncertainty": 0.2}).numbers["uncertainty"]
+        0.2
     """
 
     attention: dict[str, np.ndarray] = {}
@@ -52,6 +57,18 @@ class Explanation(NamedTuple):
         tokens: L tokens as the matcher reads them, markers included.
         score: similarity of the pair.
         details: what the matcher reports.
+
+    Example:
+        >>> import numpy as np
+        >>> from itm.matcher import explain
+        >>> from itm.models import SCAN
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
+        >>> matcher = SCAN(len(vocab), img_dim=6, embed_dim=8)
+        >>> matcher.vocab = vocab
+        >>> explanation = explain(matcher, np.ones((5, 6), np.float32), "a dog")
+        >>> explanation.tokens
+        ['<start>', 'a', 'dog', '<end>']
     """
 
     caption: str

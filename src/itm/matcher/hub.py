@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+import torch
+
 import itm
 from itm.matcher.model_card import make_card
 from itm.matcher.protocol import MatcherLike
@@ -93,6 +95,30 @@ class Pretrained:
     """Let a class read what it saved; type checkers know that the result is of this class."""
 
     @classmethod
+    def load_from_checkpoint(cls: type[M], checkpoint_path: Any, **arguments: Any) -> M:
+        """Load a checkpoint of this class, as Lightning does.
+
+        Args:
+            checkpoint_path: path or open file.
+            **arguments: Lightning's (`map_location`, `strict`, ...), and arguments of the
+                constructor that replace the saved ones, such as `loss`.
+
+        Raises:
+            ValueError: the checkpoint holds another class.
+        """
+        load: Any = super().load_from_checkpoint  # type: ignore[misc]  # of LightningModule
+        try:
+            return load(checkpoint_path, **arguments)
+        except (TypeError, ValueError, RuntimeError) as error:
+            name = _class_name(checkpoint_path)
+            if name is None or name == cls.__name__:
+                raise
+            raise ValueError(
+                f"{checkpoint_path} holds a {name}, not a {cls.__name__}: use "
+                f"{name}.load_from_checkpoint, or itm.load, which finds the class"
+            ) from error
+
+    @classmethod
     def from_pretrained(
         cls: type[M],
         name: str | Path,
@@ -133,6 +159,15 @@ class Pretrained:
         if not isinstance(matcher, cls):
             raise ValueError(f"{name} holds a {type(matcher).__name__}, not a {cls.__name__}")
         return matcher
+
+
+def _class_name(path: Any) -> str | None:
+    """Return the class in a checkpoint; None if it does not say, or cannot be read."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        return str(found["itm"]["class"])
+    except Exception:  # the first error says what is wrong
+        return None
 
 
 def public(record: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 OBJECTS = ["loss", "optimizer", "scheduler"]
 
 
-class Matcher(CompiledMethods, hub.Pretrained):
+class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes any option
     """Base class of all backbones.
 
     Args:

@@ -16,6 +16,11 @@ class Protocol(NamedTuple):
         captions: number of captions of the split, None = any.
         folds: number of consecutive blocks of images; each is scored separately and the results
             are averaged.
+
+    Example:
+        >>> from itm.metrics import PROTOCOLS
+        >>> PROTOCOLS["coco_1k"].folds
+        5
     """
 
     images: int | None = None

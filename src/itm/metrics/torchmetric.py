@@ -31,6 +31,14 @@ class RetrievalMetrics(Metric):
 
     Attributes:
         ranks: ranks of all queries, as from `evaluate_queries`; None before `compute`.
+
+    Example:
+        >>> import torch
+        >>> from itm.metrics import RetrievalMetrics
+        >>> metrics = RetrievalMetrics(caption_image=[0, 1, 2])
+        >>> metrics.update(torch.eye(3), torch.arange(3))
+        >>> metrics.compute()["rsum"]
+        600.0
     """
 
     is_differentiable = False

@@ -22,6 +22,14 @@ class PhraseSource:
 
     Raises:
         ValueError: not 0 < negative_iou <= positive_iou <= 1.
+
+    Example:
+        >>> from itm.data import read_split
+        >>> from itm.phrases import PhraseSource
+        >>> from itm.scenes import write_scenes
+        >>> split = read_split(write_scenes(images=(8, 4, 4)), "test")
+        >>> len(PhraseSource().split(split).phrases) > 0
+        True
     """
 
     path: str | Path | None = None

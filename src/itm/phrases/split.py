@@ -21,6 +21,11 @@ class Phrase(NamedTuple):
         type: such as "people"; several types are joined by "/"; empty if unknown.
         caption: words of the sentence around the phrase, split at blanks; empty if unknown.
         span: (start, stop) of the phrase in the words of the caption.
+
+    Example:
+        >>> from itm.phrases import Phrase
+        >>> Phrase(image=0, text="a red ball", box=(0, 0, 20, 10)).text
+        'a red ball'
     """
 
     image: int
@@ -40,6 +45,14 @@ class PhraseSplit(Split):
         positive_iou: a region matches a phrase if it overlaps the box by at least this much.
         negative_iou: a region is a negative if it overlaps the box by less than this. Training
             ignores the regions in between.
+
+    Example:
+        >>> from itm.data import read_split
+        >>> from itm.phrases import PhraseSource
+        >>> from itm.scenes import write_scenes
+        >>> split = PhraseSource().split(read_split(write_scenes(images=(8, 4, 4)), "test"))
+        >>> split.captions[0] == split.phrases[0].text
+        True
     """
 
     phrases: tuple[Phrase, ...] = ()

@@ -30,6 +30,12 @@ class DocumentFrequencies(NamedTuple):
     Attributes:
         counts: tuple of words -> number of images.
         images: number of images of the corpus.
+
+    Example:
+        >>> from itm.relevance import document_frequencies
+        >>> found = document_frequencies([["a dog runs"], ["a car"]])
+        >>> found.images, found.counts[("a",)]
+        (2, 2)
     """
 
     counts: Mapping[tuple[str, ...], float]

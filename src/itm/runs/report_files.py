@@ -62,7 +62,12 @@ def _rows(groups: Groups, metrics: Sequence[str]) -> list[list[Any]]:
 
 
 def _best(groups: Groups, metrics: Sequence[str]) -> set[tuple[int, int]]:
-    """Find the cells with the best displayed mean of each column; several if they tie."""
+    """Find the cells with the best displayed mean of each column; several if they tie.
+
+    A single row is not compared with anything, so it has none.
+    """
+    if len(groups) < 2:
+        return set()
     columns = {2: [average(group, lambda run: run.validation) for group in groups.values()]}
     for column, metric in enumerate((*metrics, "rsum"), 3):
         columns[column] = [mean(group, metric) for group in groups.values()]

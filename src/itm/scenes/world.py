@@ -106,7 +106,14 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Thing:
-    """A thing in a scene; things of the same `group` differ only in their boxes."""
+    """A thing in a scene; things of the same `group` differ only in their boxes.
+
+    Example:
+        >>> from itm.scenes import load_scenes, write_scenes
+        >>> thing = load_scenes(write_scenes(images=(8, 4, 4)), "test")[0].things[0]
+        >>> len(thing.box)
+        4
+    """
 
     group: int
     category: str
@@ -137,7 +144,14 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """All facts about one image; captions describe its `groups`."""
+    """All facts about one image; captions describe its `groups`.
+
+    Example:
+        >>> from itm.scenes import load_scenes, write_scenes
+        >>> scene = load_scenes(write_scenes(images=(8, 4, 4)), "test")[0]
+        >>> scene.id
+        'test-0-00000'
+    """
 
     id: str
     setting: str

@@ -15,6 +15,12 @@ class BertVocabulary:
             matcher needs no hub and no folder.
         max_length: longer captions are cut here, by default after 128 pieces;
             `itm.text.unknown.check_known` prints how many are.
+
+    Example:
+        >>> from itm.text import BertVocabulary
+        >>> vocab = BertVocabulary.from_pretrained("bert-base-uncased")  # doctest: +SKIP
+        >>> vocab.encode("a dog runs")  # doctest: +SKIP
+        [101, 1037, 3899, 3216, 102]
     """
 
     def __init__(self, tokenizer: str, max_length: int = 128):

@@ -53,6 +53,12 @@ class Concepts:
 
     Raises:
         ValueError: a word occurs twice, shapes do not match, or matching or tokeniser is unknown.
+
+    Example:
+        >>> from itm.text import Concepts
+        >>> concepts = Concepts(["dog", "grass"])
+        >>> concepts.label(["a dog runs", "two cats"]).tolist()
+        [[1.0, 0.0], [0.0, 0.0]]
     """
 
     def __init__(

@@ -40,6 +40,12 @@ class Labels:
     Raises:
         ValueError: a word occurs twice, `positives` does not hold K counts of images, or the
             tokeniser is unknown.
+
+    Example:
+        >>> from itm.text import Labels
+        >>> labels = Labels(["dog", "red"])
+        >>> len(labels), labels.words
+        (2, ['dog', 'red'])
     """
 
     def __init__(

@@ -34,7 +34,14 @@ LONGEST = 100_000  # ids of a padded caption; the original pads to at most a few
 
 
 class Tokens(Protocol):
-    """What a matcher needs from a vocabulary; see `Vocabulary` and `BertVocabulary`."""
+    """What a matcher needs from a vocabulary; see `Vocabulary` and `BertVocabulary`.
+
+    Example:
+        >>> from itm.text import SPECIALS, Tokens, Vocabulary
+        >>> words: Tokens = Vocabulary([*SPECIALS, "dog"])
+        >>> len(words)
+        5
+    """
 
     def __len__(self) -> int:
         """Return the number of ids, which is the number of rows of the embedding table."""
@@ -74,6 +81,12 @@ class Vocabulary:
 
     Raises:
         ValueError: a word occurs twice, the specials are missing, or the tokeniser is unknown.
+
+    Example:
+        >>> from itm.text import Vocabulary
+        >>> vocab = Vocabulary.build(["a dog runs", "a cat"], min_count=1)
+        >>> vocab.decode(vocab.encode("a dog"))
+        ['<start>', 'a', 'dog', '<end>']
     """
 
     def __init__(

@@ -13,6 +13,29 @@ from itm.utils.files import replacing
 from itm.utils.readers import reading
 
 
+def check_epochs(path: str | Path, max_epochs: int | None) -> None:
+    """Check that a run is not continued to an epoch that it has passed.
+
+    Args:
+        path: checkpoint that training continues from.
+        max_epochs: last epoch; None or -1 for no limit.
+
+    Raises:
+        ValueError: the checkpoint has more epochs.
+    """
+    if max_epochs is None or max_epochs < 0:
+        return
+    with reading(path, "could not be read safely"):
+        found = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    progress = found.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {})
+    reached = progress.get("current", {}).get("processed", 0)
+    if reached > max_epochs:
+        raise ValueError(
+            f"max_epochs={max_epochs}, but {path} has trained {reached} epochs already: give at "
+            f"least {reached}, or start another run"
+        )
+
+
 class CheckpointFiles(TorchCheckpointIO):
     """Write checkpoints by `replacing`, and check them before they are read; a Lightning plugin.
 

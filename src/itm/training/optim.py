@@ -25,6 +25,14 @@ class Schedule:
             `max_lr=None` for the rate of each parameter group.
         interval: "epoch" or "step"; None = "step" for OneCycleLR and CyclicLR, else "epoch".
         monitor: metric that `ReduceLROnPlateau` reads.
+
+    Example:
+        >>> from functools import partial
+        >>> from torch.optim.lr_scheduler import OneCycleLR
+        >>> from itm.models import VSRN
+        >>> from itm.training.optim import Schedule
+        >>> one_cycle = partial(OneCycleLR, max_lr=1e-3, total_steps=1000)
+        >>> matcher = VSRN(scheduler=Schedule(one_cycle, interval="step"))
     """
 
     def __init__(
@@ -111,6 +119,11 @@ class CosineLR(LRScheduler):
 
     Raises:
         ValueError: a value is out of range.
+
+    Example:
+        >>> from functools import partial
+        >>> from itm.models import VSRN
+        >>> matcher = VSRN(scheduler=partial(CosineLR, total=30, warmup=0.1))
     """
 
     def __init__(self, optimizer: Optimizer, total: int, warmup: float = 0.0, end: float = 0.0):
@@ -139,6 +152,11 @@ class CosineLR(LRScheduler):
 class StepLR(LRScheduler):
     """lr = base * gamma ^ (epoch // step_size), as `torch.optim.lr_scheduler.StepLR`, except that a
     parameter group may bring its own "step_size" and "gamma" (CASC's label head, CVSE's graph).
+
+    Example:
+        >>> from functools import partial
+        >>> from itm.models import CASC
+        >>> matcher = CASC(scheduler=partial(StepLR, step_size=15))
     """  # noqa: D205
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1):
@@ -165,6 +183,11 @@ class TensorflowAdam(Adam):
     its eps has less effect, mainly in the first steps. This is
     `tf.compat.v1.train.AdamOptimizer`, the "epsilon hat" of Kingma and Ba, ICLR 2015, end of
     section 2. It takes the arguments of `torch.optim.Adam`.
+
+    Example:
+        >>> from functools import partial
+        >>> from itm.models import TwoBranchEmbedding
+        >>> matcher = TwoBranchEmbedding(optimizer=partial(TensorflowAdam, lr=1e-4))
     """
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
@@ -52,10 +53,9 @@ def write_report(
     # The default is accepted even if no loss has a margin.
     known = {"loss.margin", *(setting for run in runs for setting in run.settings)}
     if against not in known:
-        raise ValueError(
-            f"against={against} is not an option of these runs: give one of "
-            f"{', '.join(sorted(known))}"
-        )
+        near = get_close_matches(against, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(sorted(known))}"
+        raise ValueError(f"against={against} is not an option of these runs: {hint}")
     tests: dict[str, Groups] = {
         test: group_seeds([run for run in runs if run.test == test])
         for test in dict.fromkeys(run.test for run in runs)

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -133,3 +134,12 @@ def test_prepare_checks_a_folder_and_writes_its_files(tmp_path):
     for name in ("vocab.json", "concepts.json", "labels.json", "cider.npz"):
         assert (tmp_path / "made" / name).stat().st_size > 0
     assert json.loads((tmp_path / "made/labels.json").read_text())["images"] == 40
+
+
+def test_an_epoch_that_a_run_has_passed_changes_nothing(trained, tmp_path):
+    shutil.copytree(trained[0] / "run", tmp_path / "run")
+    run("train", "resume=run", "max_epochs=2", cwd=tmp_path)
+    record = (tmp_path / "run/run.json").read_bytes()
+    text = run("train", "resume=run", "max_epochs=1", cwd=tmp_path, fails=True)
+    assert "max_epochs=1, but" in text and "has trained 2 epochs already: give at least 2" in text
+    assert (tmp_path / "run/run.json").read_bytes() == record

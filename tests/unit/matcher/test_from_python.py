@@ -369,9 +369,9 @@ def test_a_script_of_a_user_is_typed(tmp_path):
     names = [f"itm.models.{name}" for name in itm.models.__all__]
     names += [f"itm.losses.{name}" for name in itm.losses.__all__ if name[0].isupper()]
     names.remove("itm.losses.Loss")  # the base class takes no arguments
-    names += ["itm.data.RegionDataModule"]
     lines = [f"reveal_type({text})" for text in REVEALED]
-    lines += [f"{name}({'data, ' if 'Region' in name else ''}nonsense=3)" for name in names]
+    lines += [f"{name}(nonsense=3)" for name in names]
+    lines += ["RegionDataModule('DIR', nonsense=3)"]
     (tmp_path / "script.py").write_text(SCRIPT + RIGHT + "\n".join(lines) + "\n")
     source = Path(itm.__file__).parents[1]
     done = subprocess.run(
@@ -384,7 +384,7 @@ def test_a_script_of_a_user_is_typed(tmp_path):
     for note, expected in zip(notes, REVEALED.values(), strict=True):
         assert expected in note
     errors = [line for line in found if "error:" in line]
-    assert len(errors) == len(names) and all("nonsense" in line for line in errors), done.stdout
+    assert len(errors) == len(names) + 1 and all("nonsense" in line for line in errors), done.stdout
 
 
 def test_the_types_of_the_backbones_are_those_of_their_constructors():
@@ -422,3 +422,55 @@ def test_the_types_of_the_backbones_are_those_of_their_constructors():
 def test_packages_list_their_names():
     assert {"build", "load", "models", "losses", "__version__"} <= set(dir(itm))
     assert {"VSRN", "SCAN"} <= set(dir(itm.models)) and "SAM" in dir(itm.losses)
+
+
+def test_a_checkpoint_of_another_model(folder, tmp_path):
+    trainer = trainer_of(tmp_path)
+    trainer.fit(VSRN(**SMALL, loss=Triplet()), data_of(folder))
+    path = trainer.checkpoint_callback.best_model_path
+    for wrong in (SCAN, TwoBranchEmbedding):
+        with pytest.raises(
+            ValueError, match=f"holds a VSRN, not a {wrong.__name__}: use VSRN.load"
+        ):
+            wrong.load_from_checkpoint(path)
+    with pytest.raises(TypeError, match="nonsense"):  # an argument of the right class
+        VSRN.load_from_checkpoint(path, nonsense=1)
+
+    class Mine(VSRN):
+        """A subclass loads what its base saved."""
+
+    assert isinstance(Mine.load_from_checkpoint(path), Mine)
+
+
+CLI = """
+import sys
+
+from pytorch_lightning.cli import LightningCLI
+
+import itm.models
+from itm.data import RegionDataModule
+
+LightningCLI(getattr(itm.models, sys.argv.pop(1)), RegionDataModule)
+"""
+
+
+@pytest.mark.parametrize(
+    "model, options",
+    [
+        ("SCAN", ["--model.attention.direction", "i2t", "--model.optimizer", "torch.optim.AdamW"]),
+        ("CASC", ["--data.num_labels", "5", "--model.head.hidden", "4"]),
+    ],
+)
+def test_a_command_line_of_lightning(model, options, folder, tmp_path):
+    pytest.importorskip("jsonargparse")
+    (tmp_path / "script.py").write_text(CLI)
+    small = ["--data.min_count", "1", "--data.batch_size", "20", "--model.embed_dim", "8"]
+    done = subprocess.run(
+        [
+            sys.executable, "script.py", model, "fit", "--data.root", str(folder), *small, *options,
+            "--model.loss", "itm.losses.Triplet", "--trainer.fast_dev_run", "1",
+            "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false",
+        ],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0 and "stopped: `max_steps=1` reached" in done.stderr, done.stderr
