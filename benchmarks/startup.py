@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.measure import Row, compare, race
 from itm.data.word_cache import cached_words
-from itm.scenes.draw import draw_scenes
+from itm.scenes.sample import draw_scenes
 from itm.scenes.language import captions
 from itm.text.labels import Labels
 from itm.text.tagger import LexiconTagger
