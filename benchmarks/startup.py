@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks.measure import Row, compare, race
 from itm.data.word_cache import cached_words
-from itm.scenes.sample import draw_scenes
 from itm.scenes.language import captions
+from itm.scenes.sample import draw_scenes
 from itm.text.labels import Labels
 from itm.text.tagger import LexiconTagger
 from itm.text.tokenizers import lower, treebank
