@@ -25,7 +25,7 @@ from typing import Any
 PARTS = (
     "scan", "chan", "vse", "casc", "sgraf", "cvse", "vsrn", "two_branch",
     "ranks", "cider", "search", "loader", "evaluation",
-    "saving",
+    "saving", "startup", "growth",
 )  # fmt: skip
 COLUMNS = [
     "part", "task", "seconds", "x its products", "compared with", "seconds there", "faster",
