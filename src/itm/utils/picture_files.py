@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -97,8 +98,8 @@ def _too_large(found: str) -> str:
 def as_shown(picture: Image) -> Image:
     """Convert an opened picture to the RGB pixels that a viewer shows.
 
-    The orientation tag is applied, 16 bits are scaled to 8, transparent pixels become white, and
-    palettes and CMYK become RGB. An animation gives its first frame.
+    The orientation tag and a colour profile are applied, 16 bits are scaled to 8, transparent
+    pixels become white, and palettes and CMYK become RGB. An animation gives its first frame.
 
     Raises:
         ValueError: pixels of 32 bits, whose range the file does not state.
@@ -120,7 +121,26 @@ def as_shown(picture: Image) -> Image:
             grey[values == clear] = 255
         return Image.fromarray(grey).convert("RGB")
     if upright.mode not in TRANSPARENT and clear is None:
-        return upright.convert("RGB")
+        return _in_srgb(upright)
     page = Image.new("RGBA", upright.size, "white")
     page.alpha_composite(upright.convert("RGBA"))
     return page.convert("RGB")
+
+
+def _in_srgb(picture: Image) -> Image:
+    """Convert RGB and CMYK by an embedded profile other than sRGB, such as Adobe RGB."""
+    from PIL import ImageCms  # late: Pillow is optional
+
+    profile = picture.info.get("icc_profile")
+    if not profile or picture.mode not in ("RGB", "CMYK"):
+        return picture.convert("RGB")
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(source).lower():
+            return picture.convert("RGB")
+        target = ImageCms.createProfile("sRGB")
+        found = ImageCms.profileToProfile(picture, source, target, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):  # viewers show such a picture without its profile
+        return picture.convert("RGB")
+    assert found is not None  # only if it is converted in place
+    return found

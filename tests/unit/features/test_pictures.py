@@ -3,7 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from itm.features.pictures import find_pictures, inspect_pictures, load_pixels
 from itm.features.plan import make_plan
@@ -138,3 +138,20 @@ def test_formats_that_are_not_read_are_told(tmp_path, capsys):
     assert "left out: 1 files of formats that are not read, such as b.heic" in (
         capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize(("name", "shown"), [("sRGB", (200, 0, 0)), ("xRGB", (0, 200, 0))])
+def test_a_colour_profile_is_applied(tmp_path, name, shown):
+    """The profile of the second picture exchanges red and green."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = profile.replace("sRGB".encode("utf-16-be"), name.encode("utf-16-be"))
+    if name != "sRGB":
+        head, rest = profile[:400], profile[400:]
+        for old, new in ((b"rXYZ", b"????"), (b"gXYZ", b"rXYZ"), (b"????", b"gXYZ")):
+            head = head.replace(old, new)
+        profile = head + rest
+    picture = Image.new("RGB", (2, 2), (200, 0, 0))
+    picture.save(tmp_path / "a.png", icc_profile=profile)
+    np.testing.assert_allclose(np.asarray(read_picture(tmp_path / "a.png"))[0, 0], shown, atol=3)
+    picture.save(tmp_path / "a.png", icc_profile=b"no profile" * 20)
+    assert read_picture(tmp_path / "a.png").getpixel((0, 0)) == (200, 0, 0)

@@ -356,7 +356,7 @@ def test_matchers_without_regions_say_so(scenes):
     matcher = small(VSRN, scenes, caption_weight=0.0)
     with pytest.raises(ValueError, match="VSRN compares whole images .* scores no regions"):
         region_scores(matcher, scenes)
-    with pytest.raises(ValueError, match="context must be .* got 'sentence'"):
+    with pytest.raises(ValueError, match="context must be 'caption' or 'phrase', got 'sentence'"):
         region_scores(matcher, scenes, "sentence")
     with pytest.raises(ValueError, match="3 phrase vectors for"):
         grounding = small(TwoBranchEmbedding, scenes, hidden_dim=16, level="region")
