@@ -17,6 +17,8 @@ ELSEWHERE = {
     "itm.index.Hit": "itm.index",
     "itm.index.Index": "itm.index",
     "itm.matcher.Matcher": "itm.matcher",
+    "itm.metrics.Bank": "itm.metrics",
+    "itm.metrics.Reranked": "itm.metrics",
     "itm.relevance.CiderIndex": "itm.relevance",
 }
 
@@ -30,7 +32,7 @@ def public_classes():
             own = inspect.isclass(value) and value.__module__.startswith(f"itm.{package}")
             if own and f"{module.__name__}.{name}" not in ELSEWHERE:
                 yield pytest.param(value, id=f"{package}.{name}")
-    for name in ("itm.index", "itm.matcher", "itm.relevance"):
+    for name in ("itm.index", "itm.matcher", "itm.metrics", "itm.relevance"):
         yield pytest.param(importlib.import_module(name), id=name)
 
 

@@ -30,12 +30,6 @@ class Reranked(NamedTuple):
     Attributes:
         i2t: (N, M), to rank the captions for each image.
         t2i: (N, M), to rank the images for each caption.
-
-    Example:
-        >>> import numpy as np
-        >>> from itm.metrics import reranked
-        >>> reranked(np.eye(3), "mutual_rank").i2t.shape
-        (3, 3)
     """
 
     i2t: np.ndarray
