@@ -22,7 +22,7 @@ def test_the_two_lines_are_what_ci_runs():
             text=True,
             check=True,
         ).stdout
-        assert line.startswith("python3 -m venv .venv") and line.count("\n") == 1
+        assert line.startswith("bash requirements/install.sh ") and line.count("\n") == 1
 
 
 def test_the_lines_to_try_run(tmp_path):
