@@ -68,7 +68,8 @@ def command(cfg: DictConfig) -> float:
     if trainer.is_global_zero:
         facts = split_facts(split, split.protocol)
         write_results(out, {**results, **record, **facts})
-        say(f"{result_table(results, run_name())}\nbest checkpoint: {best.best_model_path}")
+        kept = best.best_model_path or "none, the training ended before its first validation"
+        say(f"{result_table(results, run_name())}\nbest checkpoint: {kept}")
     return results.get("val/rsum", math.nan)  # a run may have no validation
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["load", "matcher_class", "save"]
 
 
-@reader()
 def load(
     path: str | Path,
     loss: LossFunction | None = None,
@@ -45,8 +44,17 @@ def load(
 
     Raises:
         FileNotFoundError: nothing to load there; the message lists the files that were looked for.
-        ValueError: weights and configuration do not fit, or a file cannot be read safely.
+        ValueError: weights and configuration do not fit, a file cannot be read safely, or there is
+            no such device.
     """
+    place = find_device(device)
+    return _load(path, loss, model_class).to(place).eval()
+
+
+@reader()
+def _load(
+    path: str | Path, loss: LossFunction | None, model_class: str | type[Matcher] | None
+) -> Matcher:
     path = Path(path)
     config, tensors, record = read(path)
     try:
@@ -64,7 +72,7 @@ def load(
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: damaged word lists ({error!r})") from error
     matcher.record = record
-    return matcher.to(find_device(device)).eval()
+    return matcher
 
 
 def matcher_class(name: str, trusted: str | type[Matcher] | None = None) -> type[Matcher]:

@@ -35,11 +35,19 @@ def find_device(name: str) -> str:
     """Replace "auto" by "cuda" if there is a GPU, else by "cpu".
 
     Raises:
-        ValueError: a GPU is asked for, but torch sees none.
+        ValueError: torch does not know the device, or sees no such GPU.
     """
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={name}, but torch sees no GPU: use device=cpu or device=auto")
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device={name} is unknown: use cpu, cuda, cuda:1 or auto") from error
+    seen = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= seen:
+        gpus = "no GPU" if seen == 0 else f"{seen} GPUs, cuda:0 to cuda:{seen - 1}"
+        raise ValueError(f"device={name}, but torch sees {gpus}: use device=cpu or device=auto")
+    return name
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -1,9 +1,10 @@
-"""The precision of products is chosen by name."""
+"""Devices and the precision of products are chosen by name."""
 
 import pytest
 import torch
 
-from itm.utils.devices import precision_context
+import itm
+from itm.utils.devices import find_device, precision_context
 
 CPU = torch.device("cpu")
 
@@ -30,3 +31,18 @@ def test_none_follows_what_surrounds_and_32_true_does_not():
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="precision must be '32-true', .* got 'bf16'"):
         precision_context(CPU, "bf16")
+
+
+def test_a_device_that_is_not_there_is_refused_by_its_name(monkeypatch):
+    assert find_device("cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="device=gpu is unknown: use cpu, cuda, cuda:1 or auto"):
+        find_device("gpu")
+    with pytest.raises(ValueError, match="device=cuda, but torch sees no GPU"):
+        find_device("cuda")
+    with pytest.raises(ValueError, match="^device=cuda"):  # not the fault of the file
+        itm.load("no such folder", device="cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert find_device("cuda:1") == "cuda:1"
+    with pytest.raises(ValueError, match="device=cuda:2, but torch sees 2 GPUs, cuda:0 to cuda:1"):
+        find_device("cuda:2")
