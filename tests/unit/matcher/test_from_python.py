@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
@@ -474,3 +475,37 @@ def test_a_command_line_of_lightning(model, options, folder, tmp_path):
         capture_output=True, text=True, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0 and "stopped: `max_steps=1` reached" in done.stderr, done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:The number of training batches", "ignore:The .* does not have")
+def test_the_blocks_of_the_page_run(tmp_path, monkeypatch):
+    """As they stand, but for sizes, the number of epochs and names of folders."""
+    page = (Path(__file__).parents[3] / "docs" / "from_python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len(blocks) == 4
+    train, optimiser, load, callbacks = (
+        block.replace("max_epochs=30", "max_epochs=1")
+        .replace("VSRN(loss", "VSRN(embed_dim=8, word_dim=4, final_bn=True, loss")
+        .replace("VSRN(\n", "VSRN(\n    embed_dim=8, word_dim=4, final_bn=True,\n")
+        .replace(
+            "pl.Trainer(",
+            "pl.Trainer(max_epochs=2, " if "LastCheckpoint" in block else "pl.Trainer(",
+        )
+        for block in blocks
+    )
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "DIR")
+    names = {"features": np.ones((3, 4, 6), np.float32)}
+    continues = ', ckpt_path="run/checkpoints/last.ckpt"'
+    assert continues in callbacks
+    for block in (train, load.split("matcher = itm.load")[0], optimiser):
+        exec(block, names)
+    assert names["results"]["test/rsum"] >= 0
+    exec(callbacks.replace(continues, ""), names)
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    exec(callbacks.replace("max_epochs=2", "max_epochs=3"), names)
+    assert names["trainer"].current_epoch == 3
+    again = re.sub(r"matcher = VSRN.*\n", "", load).replace('"RUN"', '"run"')
+    exec(again, names)
+    assert names["scores"].shape == (3, 2)
+    assert len(itm.load("my_matcher").vocab) == len(names["matcher"].vocab)
