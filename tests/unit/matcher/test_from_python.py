@@ -505,7 +505,7 @@ def test_the_blocks_of_the_page_run(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     exec(callbacks.replace("max_epochs=2", "max_epochs=3"), names)
     assert names["trainer"].current_epoch == 3
-    again = re.sub(r"matcher = VSRN.*\n", "", load).replace('"RUN"', '"run"')
+    again = re.sub(r"matcher = VSRN.*\n", "", load).replace('"RUN"', '"run/checkpoints/last.ckpt"')
     exec(again, names)
     assert names["scores"].shape == (3, 2)
     assert len(itm.load("my_matcher").vocab) == len(names["matcher"].vocab)
