@@ -46,8 +46,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.checkpoints.folder import load
     from itm.data.pictures import Pictures
     from itm.metrics.rerank import rerank_rows
+    from itm.runs.ensembles import ensembles
     from itm.runs.evaluation_files import evaluate_rows, write_evaluation
-    from itm.runs.matrices import ensembles
     from itm.runs.record import environment, split_facts
     from itm.runs.tables import metric_table
 

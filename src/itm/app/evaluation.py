@@ -95,7 +95,8 @@ def find_matrices(
         ValueError: `transductive=` is given without a CVSE, or a saved matrix cannot be used.
     """
     from itm.checkpoints.evaluation import score_completed, score_matchers
-    from itm.runs.matrices import read_matrices, with_ensemble
+    from itm.runs.ensembles import with_ensemble
+    from itm.runs.matrices import read_matrices
 
     completed: dict[str, np.ndarray] = {}
     if cfg.transductive is not None:  # first, since it fails if no matcher has labels
@@ -172,7 +173,7 @@ def find_banks(
     """
     from itm.checkpoints.evaluation import score_banks
     from itm.metrics.rerank import Bank
-    from itm.runs.matrices import with_ensemble
+    from itm.runs.ensembles import with_ensemble
 
     paths, precision = listed(cfg.checkpoint), cfg.precision or "32-true"
     scored = score_banks(matchers, split, bank, cfg.batch_size, precision)

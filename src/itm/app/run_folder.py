@@ -10,7 +10,7 @@ from pathlib import Path
 
 from itm.app.arguments import key_of, value_of
 from itm.app.replaced import put_aside, recover
-from itm.app.resumed import check_changes, read_recorded, with_recorded
+from itm.app.resume_options import check_changes, read_recorded, with_recorded
 from itm.training.starting_point import find_checkpoint
 
 _locks: dict[Path, int] = {}  # handles of files that stay locked until the process ends

@@ -1,11 +1,14 @@
-"""Describe an ensemble in an evaluation by the training runs of its members."""
+"""Average the scores of several matchers; describe an ensemble by its members' training runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from itm.runs.plain_files import run_of
 from itm.runs.run_files import GROUPS, read_results, read_settings
@@ -14,6 +17,39 @@ if TYPE_CHECKING:
     from itm.runs.history import Run
 
 MISSING = object()
+
+
+def member_names(names: Sequence[str]) -> list[str]:
+    """Make names unique: a file may be two members, so its position is appended the second time."""
+    unique: dict[str, None] = {}
+    for name in names:
+        unique[f"{name} #{len(unique) + 1}" if name in unique else name] = None
+    return list(unique)
+
+
+def ensembles(names: Sequence[str], pairs: bool = False) -> dict[str, list[int]]:
+    """List the ensembles of some matchers: every two of them, if asked for, and all of them.
+
+    Returns:
+        Name of the ensemble -> positions of its members.
+    """
+    unique, every = member_names(names), range(len(names))
+    chosen = combinations(every, 2) if pairs and len(names) > 2 else ()
+    found = {f"{unique[i]} + {unique[j]}": [i, j] for i, j in chosen}
+    return found | ({f"ensemble of {len(names)}": [*every]} if len(names) > 1 else {})
+
+
+def with_ensemble(
+    names: Sequence[str], matrices: Sequence[np.ndarray], pairs: bool = False
+) -> dict[str, np.ndarray]:
+    """Name the (N, M) score matrices of the members; add the mean scores of their `ensembles`."""
+    named = dict(zip(member_names(names), matrices, strict=True))
+    for name, members in ensembles(names, pairs).items():
+        total = np.array(matrices[members[0]], np.float32)
+        for i in members[1:]:
+            total += matrices[i]
+        named[name] = total / len(members)
+    return named
 
 
 def members_of(report: dict[str, Any], row: str) -> list[Path]:

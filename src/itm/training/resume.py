@@ -25,7 +25,7 @@ from itm.training.lightning_private import (
     plan_validation,
     validates_next,
 )
-from itm.training.resumed_options import apply_options
+from itm.training.restored_optimiser import apply_options
 
 # Ctrl-C, a scheduler's end of job, a closed terminal, SLURM's warning.
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")

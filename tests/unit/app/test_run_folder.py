@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from itm.app.replaced import settle
-from itm.app.resumed import check_changes
+from itm.app.resume_options import check_changes
 from itm.app.run_folder import use_folder
 
 SMALL = ["model=scan", "data.root.images=[8,4,4]", "loss.margin=0.5"]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from itm.data.layout import Split
-from itm.runs.matrices import caption_owner, read_matrices, with_ensemble, write_matrices
+from itm.runs.ensembles import with_ensemble
+from itm.runs.matrices import caption_owner, read_matrices, write_matrices
 
 
 def split(images, owner):
