@@ -65,6 +65,7 @@ class Run:
 
 def _train(arguments, cwd, output, before):
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored, if the tests run under nohup
     os.chdir(cwd)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)

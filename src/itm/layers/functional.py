@@ -59,9 +59,9 @@ def l2norm(x: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
 
 
 class UnitLength(torch.autograd.Function):
-    """Implement `l2norm` with few kernels and few copies: only the result y and the norms are kept.
+    """Implement `l2norm` with few kernels and few copies of x: only x and the norms are kept.
 
-    dx = g / (n + eps) - y (g . y) / n for the gradient g and the norm n = ||x||.
+    dx = g / (n + eps) - x (g . x) / (n (n + eps)^2) for the gradient g and the norm n = ||x||.
     """
 
     @staticmethod
@@ -69,20 +69,19 @@ class UnitLength(torch.autograd.Function):
         """Scale x along `dim`."""
         norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
         inverse = (norm + eps).reciprocal_().masked_fill_(norm == 0, 0.0)
-        y = x * inverse
         ctx.dim = dim
-        ctx.save_for_backward(y, norm, inverse)
-        return y
+        ctx.save_for_backward(x, norm, inverse)
+        return x * inverse
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient of x, zero for a zero vector."""
-        y, norm, inverse = ctx.saved_tensors
-        along = (gradient * y).sum(ctx.dim, keepdim=True)
-        # y is 0 where the norm is 0, so the bound only prevents 0 / 0.
-        along /= norm.clamp_min(torch.finfo(norm.dtype).tiny)
-        return (gradient * inverse).addcmul_(y, along, value=-1), None, None
+        x, norm, inverse = ctx.saved_tensors
+        along = (gradient * x).sum(ctx.dim, keepdim=True)
+        # inverse is 0 where the norm is 0, so the bound only prevents 0 / 0.
+        share = along * inverse.square() / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+        return gradient * inverse - x * share, None, None
 
 
 @full_precision

@@ -1,10 +1,8 @@
-"""Find the checkpoint that a run continues from; imports no torch, so that refusals are quick."""
+"""Find the checkpoint that a run continues from; loads no torch, so that refusals are quick."""
 
 from __future__ import annotations
 
 from pathlib import Path
-
-from itm.utils.archive import damage
 
 
 def find_checkpoint(resume: str | bool | None, out: Path) -> str | None:
@@ -25,6 +23,8 @@ def find_checkpoint(resume: str | bool | None, out: Path) -> str | None:
     """
     if not resume:
         return None
+    from itm.utils.archive import damage  # late, because it loads numpy
+
     path = out if resume is True else Path(resume)
     names = [path / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")]
     is_file = path.suffix == ".ckpt" and not path.is_dir()

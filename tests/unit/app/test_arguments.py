@@ -158,7 +158,7 @@ def test_options_about_files_are_in_the_list():
         "callbacks.checkpoint", "callbacks.last", "callbacks.checkpoint.auto_insert_metric_name",
         "callbacks.checkpoint.enable_version_counter", "callbacks.checkpoint.filename",
         "data.other_captions", "logger.csv.resume", "logger.tensorboard.name",
-        "logger.tensorboard.version", "overwrite",
+        "logger.tensorboard.version", "overwrite", "data.cache_words",
     }  # fmt: skip
     paths = [path for path in Path(CONF).rglob("*.yaml") if "recipe" not in path.parts]
     found = set()
@@ -198,7 +198,8 @@ def test_a_folder_whose_name_looks_like_a_reference(tmp_path, monkeypatch):
 # Options whose value is text of a fixed kind: a choice, a class, the name of a metric or option.
 CHOICES = {
     "against", "context", "device", "dtype", "family", "format", "from", "kind", "optimizer_class",
-    "precision", "protocol", "refer_split", "rerank", "scheduler", "tokenizer", "transductive",
+    "precision", "protocol", "refer_split", "rerank", "rerank_bank", "scheduler",
+    "tokenizer", "transductive",
 }  # fmt: skip
 CHOICES_OF_GROUPS = re.compile(
     r"(callbacks\.\w+|scheduler)\.(mode|monitor|logging_interval|interval|anneal_strategy)|"
@@ -208,7 +209,7 @@ CHOICES_OF_GROUPS = re.compile(
     r"trainer\.(accelerator|benchmark|max_time|precision|profiler|strategy)"
 )
 SIZES = re.compile(
-    r"(chunk_size|memory_budget|regions|size)|"
+    r"(chunk_size|memory_budget|regions|rerank_bank_images|size)|"
     r"(data|loss|model|optimizer|scheduler|trainer|callbacks\.\w+)\.\w*"
     r"(dim|limit|limit_\w+|images|image|sentences|num_\w+|vocab_size|penalty|gain|total|total_steps|"
     r"max_lr|min_epochs|min_steps|every_n_train_steps)"

@@ -26,7 +26,7 @@ IDS = {word: i for i, word in enumerate([*SPECIALS, "dog"])}
         (b'{"word2idx": {"<pad>": 0, "dog": 1, "dog": 2}}', "'dog' occurs twice"),
         ({"kind": "words", "words": [*SPECIALS, 3]}, "must hold strings"),
         ({"kind": "words", "words": [*SPECIALS], "markers": "no"}, "true or false"),
-        ({"tok2idx": {"dog": 1}, "max_length": 0}, "must be at least 1, got 0"),
+        ({"tok2idx": {"dog": 1}, "max_length": 0}, "must be from 1 to 100000, got 0"),
     ],
 )
 def test_vocabularies_that_are_nearly_right_are_refused(tmp_path, content, message):
