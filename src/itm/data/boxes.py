@@ -85,6 +85,15 @@ def check_boxes(
     return int(backwards.sum())
 
 
+def in_order(boxes: np.ndarray) -> np.ndarray:
+    """Order the corners of boxes (..., 4), so that x1 <= x2 and y1 <= y2.
+
+    Other corners mean the same box; `check_boxes` has refused x, y, width, height.
+    """
+    one, other = boxes[..., :2], boxes[..., 2:]
+    return np.concatenate([np.minimum(one, other), np.maximum(one, other)], -1)
+
+
 def _shown(box: np.ndarray) -> str:
     return "(" + ", ".join(f"{value:g}" for value in box) + ")"
 

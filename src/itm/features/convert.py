@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from itm.data.boxes import to_fractions
+from itm.data.boxes import in_order, to_fractions
 from itm.data.names import Names, report_lost
 from itm.features.arrays import read_arrays
 from itm.features.data_folder import building, is_complete, read_record, write_record
@@ -160,7 +160,7 @@ def convert_features(
         if sources.get(name) == record.name and not stores[split].holds(row, features):
             raise ValueError(f"the source has image {record.name} twice, with different features")
         sources[name] = record.name
-        kept = None if boxes is None or not given else fit(boxes, shape[0])[None]
+        kept = None if boxes is None or not given else fit(in_order(boxes), shape[0])[None]
         stores[split].write([row], features[None], kept)
     _check(splits, stores, len(place))
     names.report()
@@ -174,8 +174,8 @@ def convert_features(
     if given and backward:
         print(
             f"warning: {sum(backward.values())} boxes of {len(backward)} images end before they "
-            f"begin, x2 < x1 or y2 < y1, such as those of {next(iter(backward))}; they overlap "
-            "nothing"
+            f"begin, x2 < x1 or y2 < y1, such as those of {next(iter(backward))}; they are written "
+            "with their corners in order"
         )
     write_captions(out, splits, captions)
     for store in stores.values():
