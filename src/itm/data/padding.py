@@ -56,10 +56,14 @@ def make_images(features: Arrays, index: Sequence[int], as_stored: bool = False)
 
 
 def widen(batch: Batch) -> Batch:
-    """Convert the regions of a batch to float32; half as many bytes were sent to its device."""
+    """Convert float16 regions of a batch to float32; half as many bytes were sent to its device.
+
+    Other types stay: with precision=64-true, Lightning has made float64 of them.
+    """
     if isinstance(batch, Pairs):
         return batch._replace(images=widen(batch.images))
-    return batch._replace(regions=batch.regions.float())
+    half = batch.regions.dtype == torch.float16
+    return batch._replace(regions=batch.regions.float()) if half else batch
 
 
 def make_captions(

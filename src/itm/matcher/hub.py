@@ -12,12 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-import torch
-
 import itm
 from itm.matcher.model_card import make_card
 from itm.matcher.protocol import MatcherLike
-from itm.matcher.saved import save
+from itm.matcher.saved import read, save
 
 FILES = [
     "config.json",
@@ -134,7 +132,7 @@ class Pretrained:
         classes, never imported, and nothing is unpickled.
 
         Args:
-            name: a path; if there is no such path, "user/name" on the hub.
+            name: a path, or "user/name" on the hub if this path does not exist.
             revision: branch, tag or commit on the hub. Only a commit's hash always gives the same
                 files.
             token: access token for private repositories.
@@ -164,8 +162,7 @@ class Pretrained:
 def _class_name(path: Any) -> str | None:
     """Return the class in a checkpoint; None if it does not say, or cannot be read."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        return str(found["itm"]["class"])
+        return str(read(path)[0]["class"])
     except Exception:  # the first error says what is wrong
         return None
 

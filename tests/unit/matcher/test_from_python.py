@@ -509,3 +509,19 @@ def test_the_blocks_of_the_page_run(tmp_path, monkeypatch):
     exec(again, names)
     assert names["scores"].shape == (3, 2)
     assert len(itm.load("my_matcher").vocab) == len(names["matcher"].vocab)
+
+
+def test_double_precision_reaches_the_model(tmp_path):
+    """Features are widened from float16 only: Lightning has made float64 of all others."""
+    write(tmp_path / "data")
+    data = RegionDataModule(tmp_path / "data", batch_size=20, min_count=1)
+    matcher, seen = SCAN(**SMALL, loss=Triplet()), set()
+    encode = matcher.encode_images
+
+    def watched(images):
+        seen.add(images.regions.dtype)
+        return encode(images)
+
+    matcher.encode_images = watched
+    trainer_of(tmp_path, precision="64-true").fit(matcher, data)
+    assert seen == {torch.float64}
