@@ -51,7 +51,7 @@ class Pictures:
                 raise FileNotFoundError(f"images={folder} is not a folder")
             ids = split.ids or [str(row) for row in range(split.num_images)]
             files = picture_files(folder, FORMATS)
-            if split.ids is None:  # the number at the end of a name is no row
+            if split.ids is None:  # only files that are named by a row
                 files = {name: path for name, path in files.items() if path.stem.isdecimal()}
             matched = Names(files).match(ids)
             self._files = {name: files[file] for name, file in matched.items()}

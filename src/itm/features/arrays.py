@@ -35,7 +35,7 @@ def read_arrays(folder: str | Path) -> Iterator[Record]:
         raise ValueError(f"{folder} holds no .npy or .npz file")
     if others := [p.relative_to(folder).as_posix() for p in entries if p not in set(paths)]:
         print(
-            f"left out: {len(others)} entries of {folder} that are no .npy or .npz files, such as "
+            f"left out: {len(others)} entries of {folder} other than .npy and .npz files, such as "
             f"{', '.join(others[:3])}"
         )
     for path in paths:

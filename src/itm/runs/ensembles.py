@@ -53,7 +53,7 @@ def with_ensemble(
 
 
 def members_of(report: dict[str, Any], row: str) -> list[Path]:
-    """List the checkpoints whose scores a row of report.json averages; [] if it is no ensemble."""
+    """List the checkpoints whose scores a row of report.json averages; [] for a single matcher."""
     checkpoints = [Path(path) for path in report.get("checkpoints", [])]
     places = report.get("members", {}).get(row)
     if places is None and row == f"ensemble of {len(checkpoints)}":  # also of earlier versions

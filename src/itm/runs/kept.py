@@ -2,7 +2,7 @@
 
 A record is a folder that `itm.runs.history.find_runs` reads like the run itself: results.json,
 settings.yaml (the resolved configuration) and ranks.npz, 10 KB together for 5,000 captions. Folders
-of the machine are left out: data.root=/home/me/flickr8k becomes data.root=DIR.
+of the machine are left out: the path in data.root becomes DIR.
 """
 
 from __future__ import annotations

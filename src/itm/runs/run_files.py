@@ -57,8 +57,8 @@ def metrics_of(record: dict[str, Any], prefix: str = "") -> dict[str, float]:
 def read_settings(folder: Path) -> dict[str, Any]:
     """Read the configuration of a run as flat names; config groups by the name of the choice.
 
-    A value such as ${margin} is replaced by the option that it names, except for ${seed}: options
-    that follow the seed are no settings. All other references stay as they are.
+    A value such as ${margin} is replaced by the value of that option. ${seed} and references to
+    anything else stay, so that runs with different seeds have equal settings.
 
     Raises:
         ValueError: a damaged configuration.

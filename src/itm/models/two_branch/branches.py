@@ -74,9 +74,8 @@ class Dense(nn.Module):
         super().__init__()
         self.linear = xavier_(nn.Linear(inputs, outputs))
         self.norm = BatchNorm(outputs, **norm)
-        self.biased = (
-            self.norm.biased
-        )  # kept when Lightning replaces the norm by a synchronised one
+        # Kept here too, because Lightning may replace the norm by a synchronised one.
+        self.biased = self.norm.biased
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map (n, in) -> (n, out); statistics cover the rows in the mask (n,), None = all."""
