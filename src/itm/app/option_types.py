@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,6 +22,7 @@ from itm.app.arguments import config_dir
 from itm.app.choices import default_choices
 from itm.app.config import compose
 from itm.app.quoting import PATHS, TEXT, quote
+from itm.utils.options import argument_types
 
 NULLABLE = ("step_size", "scheduler.step_size")  # although StepLR does not take None
 # Options that no class takes, and whose default does not say everything.
@@ -105,16 +105,9 @@ def argument(target: str, name: str) -> Any:
     Fields of groups count as arguments, see `itm.utils.options`.
     """
     try:
-        parameters = inspect.signature(get_object(target)).parameters
+        return argument_types(get_object(target)).get(name)
     except (ValueError, TypeError, HydraException, ImportError):
         return None
-    if name in parameters:
-        return parameters[name].annotation
-    for group in (p.default for p in parameters.values() if is_dataclass(p.default)):
-        for field in fields(group):
-            if field.name == name:
-                return field.type
-    return None
 
 
 def _swept(option: Override) -> Iterator[Any]:

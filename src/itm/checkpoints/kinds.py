@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+
+from itm.utils.options import argument_types
 
 KINDS: dict[str, Any] = {
     "bool": (bool, np.bool_),
@@ -33,7 +34,8 @@ def check_kinds(kind: type, arguments: Mapping[str, Any], name: str) -> None:
     Raises:
         ValueError: an argument has another type, or is too large.
     """
-    for argument, expected in _annotations(kind).items():
+    for argument, annotation in argument_types(kind).items():
+        expected = _text(annotation)
         words = set(expected.split(" | "))
         if argument not in arguments or not words <= KINDS.keys():
             continue
@@ -47,11 +49,6 @@ def check_kinds(kind: type, arguments: Mapping[str, Any], name: str) -> None:
             raise ValueError(f"{name}: argument {argument}={value!r}, expected {expected}")
 
 
-def _annotations(kind: type) -> dict[str, str]:
-    found = {}
-    for name, parameter in inspect.signature(kind).parameters.items():
-        found[name] = inspect.formatannotation(parameter.annotation)
-        if is_dataclass(parameter.default):
-            for field in fields(parameter.default):
-                found[field.name] = str(getattr(field.type, "__name__", field.type))
-    return found
+def _text(annotation: Any) -> str:
+    """Write an annotation as in the source, whether or not Python has evaluated it."""
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)

@@ -43,17 +43,18 @@ def training_loader(reader: Reader, sampler: PairSampler, options: Loading) -> P
 
 
 def evaluation_loaders(
-    reader: Reader, options: Loading, in_order: bool = False
+    reader: Reader, options: Loading, limit: int | float | None = None
 ) -> list[DataLoader]:
     """Make two loaders, one over images and one over captions.
 
-    Each process gets its own share. Captions are sorted by length to reduce padding; `in_order`
-    keeps the order of the file, so that the first batches belong to the first images.
+    Each process gets its own share. Captions are sorted by length to reduce padding, unless the
+    trainer's limit, a number or share of batches, may leave out some: then the first batches belong
+    to the first images.
     """
     rank, processes = rank_and_size()
     images = np.arange(reader.split.num_images)[rank::processes]
     captions = np.arange(len(reader.lengths))
-    if not in_order:
+    if limit is None or (isinstance(limit, float) and limit >= 1):
         captions = np.argsort(reader.lengths, kind="stable")
     captions = captions[rank::processes]
     return [

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from itm.batch import Captions, Images, Pairs
+from itm.batch import Captions, Pairs
 from itm.data.augmentation import Augmentation
 from itm.data.collate import Reader, caption_concepts, encode_captions, relevance_index
 from itm.data.fingerprint import fingerprint
@@ -24,6 +24,7 @@ from itm.data.options import Loading, Splits, WordLists
 from itm.data.padding import widen
 from itm.data.resident import look_up, read_table
 from itm.data.sampler import FixedSampler, PairLoader, PairSampler
+from itm.data.split import check_width, describe
 from itm.data.word_cache import cached_words
 from itm.data.word_lists import (
     check_source,
@@ -93,18 +94,9 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
                 split = split.head(self.val_images)
             if self.phrases is not None:
                 split = self.phrases.split(split, train=stage == "train")
-            self._check_width(split)
+            check_width(split, self._splits.values())
             self._splits[stage] = split
         return self._splits[stage]
-
-    def _check_width(self, split: Split) -> None:
-        """Refuse splits of different widths now, not after an epoch."""
-        for other in self._splits.values():
-            if other.width != split.width:
-                raise ValueError(
-                    f"{split.name}_ims.npy of {split.folder} has features of width {split.width}, "
-                    f"{other.name}_ims.npy of width {other.width}: extract both in the same way"
-                )
 
     @property
     def val_split(self) -> Split:
@@ -267,12 +259,12 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
     def val_dataloader(self) -> list[DataLoader]:
         """Return two loaders, one over images and one over captions."""
         limit = None if self.trainer is None else self.trainer.limit_val_batches
-        return evaluation_loaders(self.reader("val"), self, in_order=_leaves_out(limit))
+        return evaluation_loaders(self.reader("val"), self, limit)
 
     def test_dataloader(self) -> list[DataLoader]:
         """Return two loaders, one over images and one over captions."""
         limit = None if self.trainer is None else self.trainer.limit_test_batches
-        return evaluation_loaders(self.reader("test"), self, in_order=_leaves_out(limit))
+        return evaluation_loaders(self.reader("test"), self, limit)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Let a matcher check a training batch while it is on the host."""
@@ -283,12 +275,8 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Look up the features of a batch on the device, if they are resident, or widen them."""
-        if isinstance(batch, Captions):
-            return batch
-        if not self.resident:
-            if isinstance(batch, Pairs):
-                return widen(batch)
-            return widen(batch) if isinstance(batch, Images) else batch
+        if not self.resident or isinstance(batch, Captions):
+            return widen(batch)
         trainer = self.trainer
         assert trainer is not None
         stage = "train" if trainer.training else "test" if trainer.testing else "val"
@@ -305,16 +293,4 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
 
     def describe(self) -> str:
         """Describe each split in a line: images, captions, regions, width."""
-        splits = {stage: self.split(stage) for stage in ("train", "val", "test")}
-        names = [s if s == x.name else f"{s} ({x.name})" for s, x in splits.items()]
-        width = max(map(len, names))
-        return "\n".join(
-            f"{name:{width}}  {split.num_images} images, {len(split.captions)} captions, "
-            f"{split.regions} regions of width {split.width}, {split.features.dtype}"
-            for name, split in zip(names, splits.values(), strict=True)
-        )
-
-
-def _leaves_out(limit: int | float | None) -> bool:
-    """Tell whether a trainer's limit, a number or share of batches, may leave out some."""
-    return limit is not None and (isinstance(limit, int) or limit < 1)
+        return describe({stage: self.split(stage) for stage in ("train", "val", "test")})

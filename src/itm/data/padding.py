@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor
 from itm.batch import Captions, Images, Pairs
 
 Arrays = np.ndarray | Sequence[np.ndarray]
-Batch = TypeVar("Batch", Pairs, Images)
 
 
 def make_images(features: Arrays, index: Sequence[int], as_stored: bool = False) -> Images:
@@ -55,15 +54,16 @@ def make_images(features: Arrays, index: Sequence[int], as_stored: bool = False)
     return Images(regions, mask, torch.as_tensor(index, dtype=torch.long))
 
 
-def widen(batch: Batch) -> Batch:
+def widen(batch: Any) -> Any:
     """Convert float16 regions of a batch to float32; half as many bytes were sent to its device.
 
     Other types stay: with precision=64-true, Lightning has made float64 of them.
     """
     if isinstance(batch, Pairs):
         return batch._replace(images=widen(batch.images))
-    half = batch.regions.dtype == torch.float16
-    return batch._replace(regions=batch.regions.float()) if half else batch
+    if isinstance(batch, Images) and batch.regions.dtype == torch.float16:
+        return batch._replace(regions=batch.regions.float())
+    return batch
 
 
 def make_captions(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -166,6 +166,31 @@ class Split:
             caption_row=None if self.caption_row is None else self.caption_row[keep],
             ids=self.ids and self.ids[:images],
         )
+
+
+def check_width(split: Split, others: Iterable[Split]) -> None:
+    """Refuse splits of different widths when they are read, not after an epoch.
+
+    Raises:
+        ValueError: another split has another width.
+    """
+    for other in others:
+        if other.width != split.width:
+            raise ValueError(
+                f"{split.name}_ims.npy of {split.folder} has features of width {split.width}, "
+                f"{other.name}_ims.npy of width {other.width}: extract both in the same way"
+            )
+
+
+def describe(splits: dict[str, Split]) -> str:
+    """Describe each split in a line: stage, and name if it differs; images, captions, features."""
+    names = [s if s == x.name else f"{s} ({x.name})" for s, x in splits.items()]
+    width = max(map(len, names))
+    return "\n".join(
+        f"{name:{width}}  {split.num_images} images, {len(split.captions)} captions, "
+        f"{split.regions} regions of width {split.width}, {split.features.dtype}"
+        for name, split in zip(names, splits.values(), strict=True)
+    )
 
 
 class ImageView:

@@ -8,7 +8,7 @@ from itm.metrics.eccv import Tables, evaluate_eccv
 from itm.metrics.pmrp import pmrp
 from itm.metrics.protocols import Protocol
 from itm.metrics.ranking import Ranks
-from itm.metrics.retrieval import evaluate_queries
+from itm.metrics.retrieval import evaluate_queries, summary
 
 
 def evaluate_all(
@@ -42,11 +42,11 @@ def evaluate_all(
     results, ranks = evaluate_queries(scores, caption_image, protocol, relevance)
     if sentences is not None:
         graded, _ = evaluate_queries(scores, caption_image, protocol, sentences)
-        plain, _ = evaluate_queries(scores, caption_image, protocol)
+        recalls = summary(*ranks)
         results |= {
             name.replace("_", "_text_", 1): value
             for name, value in graded.items()
-            if name not in plain
+            if name not in recalls
         }
     if tables is not None:
         results |= evaluate_eccv(scores, tables)

@@ -50,6 +50,22 @@ def flat_keywords(init: Callable[..., None]) -> Callable[..., None]:
     return accept
 
 
+def argument_types(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotation of each argument of a function or class, and of each field of a group.
+
+    Without an annotation: `inspect.Parameter.empty`.
+
+    Raises:
+        ValueError: the signature is unknown, as of some functions in C.
+    """
+    found: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if is_dataclass(parameter.default):
+            found |= {field.name: field.type for field in fields(parameter.default)}
+        found[name] = parameter.annotation
+    return found
+
+
 def flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a constructor by name, with each group replaced by its fields.
 
