@@ -110,7 +110,10 @@ def check_changes(before: Sequence[str], now: Sequence[str]) -> None:
     changes = _changes(old, new)
     kind = str((new.get("scheduler") or {}).get("_target_")).rpartition(".")[2]
     shown = {name: f"{name} {a} -> {b}" for name, (a, b) in changes.items()}
-    fixed = [text for name, text in shown.items() if _is_fixed(name, changes[name], kind)]
+    wrong = [name for name in shown if _is_fixed(name, changes[name], kind)]
+    # Another class has other options, which would only hide it.
+    classes = tuple(name.removesuffix("_target_") for name in wrong if name.endswith("._target_"))
+    fixed = [shown[x] for x in wrong if x.endswith("._target_") or not x.startswith(classes)]
     if fixed:
         raise ValueError(
             f"a resumed run cannot change {', '.join(fixed)}: weights, words, order of the batches "

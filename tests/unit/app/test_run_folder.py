@@ -203,6 +203,12 @@ def test_a_new_choice_of_a_group_drops_its_recorded_options(run):
     assert "max_epochs=3" not in use_folder(["resume=run", "trainer.max_epochs=5"])
 
 
+def test_another_model_is_named_without_its_options():
+    with pytest.raises(ValueError, match="cannot change model._target_ .*VSRN -> .*SCAN: ") as info:
+        check_changes(["model=vsrn"], ["model=scan"])
+    assert "direction" not in str(info.value) and "num_gcn" not in str(info.value)
+
+
 @pytest.mark.parametrize(
     ("option", "said"),
     [
