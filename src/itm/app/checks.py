@@ -38,9 +38,9 @@ def check_monitors(trainer: Any, matcher: Any) -> None:
     if not all(f"{kind.__module__}.".startswith(OURS) for kind in kinds):
         return
     known = known_metrics()
-    monitors = {type(c).__name__: getattr(c, "monitor", None) for c in trainer.callbacks}
-    monitors["the scheduler"] = getattr(matcher.scheduler, "monitor", None)
-    for owner, name in monitors.items():
+    monitors = [(type(c).__name__, getattr(c, "monitor", None)) for c in trainer.callbacks]
+    monitors.append(("the scheduler", getattr(matcher.scheduler, "monitor", None)))
+    for owner, name in monitors:
         if name is None or name in known or name.startswith(("train/", "lr-")):
             continue
         near = get_close_matches(name, known, n=1)
@@ -48,6 +48,46 @@ def check_monitors(trainer: Any, matcher: Any) -> None:
             f"monitor={name} of {owner}: no such metric; "
             f"{f'did you mean {near[0]}? ' if near else ''}choose from {', '.join(known)}"
         )
+
+
+def check_callbacks(trainer: Any, matcher: Any) -> None:
+    """Check that callbacks and a plateau schedule can do their work in this training.
+
+    Raises:
+        ValueError: a callback takes a worse value for a better one, waits for a validation that
+            never comes, or changes the batch size of a data module that evaluates differently.
+    """
+    from pytorch_lightning.callbacks import BatchSizeFinder, EarlyStopping, ModelCheckpoint
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+    from itm.training.optim import check_mode
+
+    for callback in trainer.callbacks:
+        name = type(callback).__name__
+        if isinstance(callback, BatchSizeFinder):
+            raise ValueError(
+                f"{name} tries batch sizes on one loader, but a retrieval test reads images and "
+                "captions from two: leave it out, and set data.batch_size and data.eval_batch_size"
+            )
+        if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor is not None:
+            check_mode(f"{name}: mode", callback.mode, callback.monitor)
+    made = getattr(matcher.scheduler, "make", None)
+    waiting = [
+        (type(c).__name__, c.monitor) for c in trainer.callbacks if isinstance(c, EarlyStopping)
+    ]
+    if getattr(made, "func", made) is ReduceLROnPlateau:
+        waiting.append(("the scheduler", matcher.scheduler.monitor))
+    every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
+    if trainer.limit_val_batches == 0:
+        why = "trainer.limit_val_batches=0"
+    elif every is not None and epochs not in (None, -1) and 0 < epochs < every:
+        why = f"trainer.check_val_every_n_epoch={every} is more than max_epochs={epochs}"
+    else:
+        return
+    for owner, monitor in waiting:
+        if str(monitor).startswith("val/"):
+            raise ValueError(f"{owner} waits for {monitor}, but {why}: there is no validation")
+    print(f"no validation, since {why}: the weights of the last step are kept, not the best")
 
 
 def check_ranges(cfg: DictConfig) -> None:
@@ -64,6 +104,12 @@ def check_ranges(cfg: DictConfig) -> None:
         ("gradient_clip_val", trainer.get("gradient_clip_val"), 0),
         ("trainer.accumulate_grad_batches", trainer.get("accumulate_grad_batches"), 1),
     ):
+        if value is not None and not isinstance(value, int | float):
+            hint = "; to change it during training, add the callback GradientAccumulationScheduler"
+            raise ValueError(
+                f"{name}={value} must be a number"
+                + (hint if name == "trainer.accumulate_grad_batches" else "")
+            )
         if value is not None and not value >= least:
             raise ValueError(f"{name}={value} must be at least {least}")
     if cfg.seed is not None and cfg.seed >= 2**32:

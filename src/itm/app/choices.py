@@ -90,5 +90,6 @@ def _replace_node(arguments: list[str], node: str) -> list[str]:
         keep = [a for a in plain if not re.match(rf"{node}=[^{{]", a)]
         out[at:at] = [f"~{node}", *(f"+{a}" for a in keep)]
     else:
-        out[at:at] = [a if re.match(rf"{node}=", a) else f"++{a}" for a in plain]
+        less = [a for a in mine if a.startswith(f"~{node}.")]
+        out[at:at] = [*(a if re.match(rf"{node}=", a) else f"++{a}" for a in plain), *less]
     return out

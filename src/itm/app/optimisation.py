@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ def build_optimizer(cfg: DictConfig) -> Any:
             f"training needs an optimizer: choose from {', '.join(group_files('optimizer'))}"
         )
     node = _plain(cfg.optimizer, "optimizer")
+    if node.get("weight_decay") == 0 and "weight_decay" not in _parameters(node):
+        del node["weight_decay"]  # of the chosen file; a class without it has none
     _check_arguments(node, "optimizer")
     return instantiate(node, _partial_=True)
 
@@ -52,11 +55,17 @@ def build_schedule(cfg: DictConfig) -> Schedule | None:
     return Schedule(instantiate(node, _partial_=True), **when)
 
 
-def check_optimisation(matcher: Any, trainer: Any) -> None:
+def check_optimisation(matcher: Any, trainer: Any, batches: int | None = None) -> None:
     """Make optimiser and schedule for a dummy parameter, so that wrong values fail before training.
 
+    Args:
+        matcher: with its optimiser and schedule.
+        trainer: knows the length of the training.
+        batches: in an epoch, or None if unknown.
+
     Raises:
-        ValueError: a class refuses a value, or the length of the training is unknown.
+        ValueError: a class refuses a value, the length of the training is unknown, or a schedule
+            ends before the training.
     """
     import torch
 
@@ -72,10 +81,33 @@ def check_optimisation(matcher: Any, trainer: Any) -> None:
         raise ValueError(f"optimizer: {error}") from error
     if matcher.scheduler is not None:
         try:
-            matcher.scheduler.configure(optimizer, like)
+            config = matcher.scheduler.configure(optimizer, like)
         except (ValueError, TypeError) as error:
             text = str(error)
             raise ValueError(text if "scheduler" in text else f"scheduler: {text}") from error
+        if batches is not None and not endless:
+            _check_length(matcher.scheduler, config, trainer, batches)
+
+
+def _check_length(schedule: Any, config: dict[str, Any], trainer: Any, batches: int) -> None:
+    """Refuse a cycle that ends before the training: torch would raise in the middle of it."""
+    given = getattr(schedule.make, "keywords", {})
+    total = getattr(config["scheduler"], "total_steps", None)  # of OneCycleLR
+    if total is None or (given.get("total_steps", 0) is None and "epochs" not in given):
+        return
+    limit = trainer.limit_train_batches
+    if limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
+    steps = epochs
+    if config["interval"] == "step":
+        steps = epochs * math.ceil(batches / trainer.accumulate_grad_batches)
+        steps = steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+    if steps > total:
+        raise ValueError(
+            f"scheduler: the cycle has {total} {config['interval']}s, the training {steps:g}: set "
+            f"scheduler.total_steps={steps:g}, or null for the whole training"
+        )
 
 
 def check_used(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -109,16 +141,22 @@ def _plain(node: Any, name: str) -> DictConfig:
     return OmegaConf.create(OmegaConf.to_container(node, resolve=True))  # type: ignore[return-value]
 
 
+def _parameters(node: DictConfig) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of the class of a node, of which the first is what it works on."""
+    return inspect.signature(target(node)).parameters
+
+
 def _check_arguments(node: DictConfig, name: str) -> None:
     """Refuse arguments that a class does not take; they would fail only when training starts."""
-    taken = inspect.signature(target(node)).parameters
+    taken = _parameters(node)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
         return
     wrong = [str(key) for key in node if not str(key).startswith("_") and key not in taken]
     if wrong:
         raise ValueError(
             f"{node._target_} does not take {', '.join(f'{name}.{key}' for key in wrong)}; "
-            f"it takes {', '.join(list(taken)[1:])}"
+            f"it takes {', '.join(list(taken)[1:])}. ~{name}.{wrong[0]} "
+            "leaves out what the chosen file sets"
         )
     needed = [
         key

@@ -15,7 +15,8 @@ def build_trainer(cfg: DictConfig) -> Any:
     """Build the trainer with its callbacks and loggers; precision "auto" is bf16 on new GPUs.
 
     Raises:
-        ValueError: no GPU, or a way of clipping that matchers do not implement.
+        ValueError: no GPU, a way of clipping that matchers do not implement, or loggers or callbacks
+            where they have no effect.
     """
     import torch  # late, since reading options need not wait for it
 
@@ -29,6 +30,11 @@ def build_trainer(cfg: DictConfig) -> Any:
             f"{cfg.trainer.gradient_clip_algorithm!r}: each set of parameters is clipped by its "
             "total L2 norm"
         )
+    for name in ("logger", "callbacks"):
+        if name in cfg.trainer:
+            raise ValueError(
+                f"trainer.{name} has no effect: choose {name}=..., or +{name}.NAME=..."
+            )
 
     precision = cfg.trainer.precision
     if precision == "auto":

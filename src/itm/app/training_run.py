@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from omegaconf import DictConfig
 
 from itm.app.build import build_data, build_matcher
-from itm.app.checks import check_disk, check_monitors, check_protocol
+from itm.app.checks import check_callbacks, check_disk, check_monitors, check_protocol
 from itm.app.loading import apply_loading
 from itm.app.optimisation import check_optimisation, check_used
 from itm.app.replaced import settle
@@ -68,7 +68,8 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
     if cfg.compile:
         matcher.compile()
     check_monitors(trainer, matcher)
-    check_optimisation(matcher, trainer)
+    check_callbacks(trainer, matcher)
+    check_optimisation(matcher, trainer, len(data.train_sampler()))
     check_disk(out, matcher)
     if cfg.test:
         check_protocol(data.test_split)

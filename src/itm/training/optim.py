@@ -15,6 +15,11 @@ from itm.utils.checks import check_choice
 
 LENGTHS = ("total", "total_steps", "total_iters", "T_max")  # None = the whole training
 
+DIRECTIONS = {  # which change of a metric is an improvement
+    "max": re.compile(r"(rsum|_r\d+|ncs_\d+)$"),
+    "min": re.compile(r"(loss|medr|meanr)$"),
+}
+
 
 class Schedule:
     """A learning-rate schedule and when it steps.
@@ -52,8 +57,8 @@ class Schedule:
             trainer: Lightning's trainer, which knows the length of the training.
 
         Raises:
-            ValueError: a plateau schedule waits for a recall to fall, or the length of the training
-                is unknown.
+            ValueError: a plateau schedule waits for a metric to become worse, or reads one of the
+                validation after every step; or the length of the training is unknown.
         """
         made = self.make.func if isinstance(self.make, functools.partial) else self.make
         by_step = inspect.isclass(made) and issubclass(made, OneCycleLR | CyclicLR)
@@ -61,11 +66,12 @@ class Schedule:
         scheduler = self.make(optimizer, **self._open(optimizer, interval, trainer))
         config: dict[str, Any] = {"scheduler": scheduler, "interval": interval}
         if isinstance(scheduler, ReduceLROnPlateau):
-            rises = re.search(r"(rsum|_r\d+|ncs_\d+)$", self.monitor)
-            if rises and scheduler.mode == "min":
+            check_mode("scheduler.mode", scheduler.mode, self.monitor)
+            if interval == "step" and self.monitor.startswith("val/"):
                 raise ValueError(
-                    f"scheduler.mode=min waits for {self.monitor} to fall, but more is better: "
-                    "set scheduler.mode=max"
+                    f"scheduler.interval=step reads {self.monitor} after every step, but it only "
+                    "changes with a validation: set scheduler.interval=epoch, or "
+                    "scheduler.monitor=train/loss"
                 )
             # Not strict: an epoch without a validation has no new value.
             config |= {"monitor": self.monitor, "strict": False}
@@ -95,13 +101,34 @@ def _length(interval: str, trainer: Any, name: str) -> int:
     elif trainer is not None and trainer.max_steps == -1:
         length = trainer.max_epochs
     if length is None or not 0 < length < math.inf:
-        why = "max_steps ends the training" if interval == "epoch" else "max_epochs is not set"
+        ends = interval == "epoch" and trainer is not None and trainer.max_steps != -1
+        why = "max_steps ends the training" if ends else "max_epochs is not set"
         raise ValueError(
             f"scheduler.{name}=null stands for the whole training, whose length in {interval}s is "
             f"unknown{'' if trainer is None else f', since {why}'}: set scheduler.{name}"
             + ("" if interval == "step" else " or scheduler.interval=step")
         )
     return int(length)
+
+
+def check_mode(option: str, mode: str, monitor: str) -> None:
+    """Check that a better value of a known metric counts as an improvement.
+
+    Args:
+        option: name of the option, for the message.
+        mode: "max" or "min".
+        monitor: name of the metric; unknown ones pass.
+
+    Raises:
+        ValueError: `mode` waits for the metric to become worse.
+    """
+    better = next((mode for mode, names in DIRECTIONS.items() if names.search(monitor)), mode)
+    if mode != better:
+        moves, wanted = ("rise", "less") if mode == "max" else ("fall", "more")
+        raise ValueError(
+            f"{option}={mode} waits for {monitor} to {moves}, but {wanted} is better: set "
+            f"{option.split()[-1]}={better}"
+        )
 
 
 class CosineLR(LRScheduler):

@@ -5,9 +5,25 @@ from types import SimpleNamespace
 import pytest
 import torch
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
+from pytorch_lightning.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
 
-from itm.app.checks import check_device, check_disk, check_monitors, check_protocol, known_metrics
+from itm.app.checks import (
+    check_callbacks,
+    check_device,
+    check_disk,
+    check_monitors,
+    check_protocol,
+    check_ranges,
+    known_metrics,
+)
+from itm.app.config import compose
+from itm.app.trainer import build_trainer
 from itm.models import SCAN
 from itm.training.optim import Schedule
 
@@ -94,3 +110,56 @@ def test_usual_options_of_the_trainer_need_no_plus(option):
         cfg = compose(rewrite_choices(["trainer=cpu", f"{sign}trainer.{option}"]))
     cfg.trainer.plugins = None
     assert isinstance(instantiate(cfg.trainer), Trainer)
+
+
+def run_of(*callbacks, **options):
+    known = {"check_val_every_n_epoch": 1, "limit_val_batches": 1.0, "max_epochs": 2}
+    return SimpleNamespace(callbacks=list(callbacks), **{**known, **options})
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (run_of(BatchSizeFinder()), "BatchSizeFinder tries batch sizes on one loader"),
+        (run_of(EarlyStopping("val/rsum")), "EarlyStopping: mode=min waits for val/rsum to fall"),
+        (run_of(ModelCheckpoint(monitor="val/i2t_r1")), "ModelCheckpoint: mode=min waits for val"),
+        (run_of(EarlyStopping("train/loss", mode="max")), "waits for train/loss to rise, but less"),
+        (
+            run_of(EarlyStopping("val/rsum", mode="max"), limit_val_batches=0),
+            "EarlyStopping waits for val/rsum, but trainer.limit_val_batches=0",
+        ),
+        (
+            run_of(EarlyStopping("val/rsum", mode="max"), check_val_every_n_epoch=5),
+            "check_val_every_n_epoch=5 is more than max_epochs=2",
+        ),
+    ],
+)
+def test_callbacks_that_cannot_do_their_work(run, message):
+    with pytest.raises(ValueError, match=message):
+        check_callbacks(run, matcher())
+
+
+def test_a_plateau_schedule_without_validation_is_refused():
+    plateau = Schedule(torch.optim.lr_scheduler.ReduceLROnPlateau, monitor="val/rsum")
+    with pytest.raises(ValueError, match="the scheduler waits for val/rsum, but trainer.limit_val"):
+        check_callbacks(run_of(limit_val_batches=0), SimpleNamespace(scheduler=plateau))
+
+
+def test_a_training_without_validation_is_told(capsys):
+    best = ModelCheckpoint(monitor="val/rsum", mode="max")
+    check_callbacks(run_of(best, check_val_every_n_epoch=5), matcher())
+    assert "no validation, since trainer.check_val_every_n_epoch=5" in capsys.readouterr().out
+    check_callbacks(run_of(best, max_epochs=-1, check_val_every_n_epoch=5), matcher())
+    assert not capsys.readouterr().out
+
+
+def test_a_number_per_epoch_names_the_callback():
+    cfg = compose(["trainer.accumulate_grad_batches={0: 2, 4: 1}"])
+    with pytest.raises(ValueError, match="must be a number; .*GradientAccumulationScheduler"):
+        check_ranges(cfg)
+
+
+@pytest.mark.parametrize("option", ["+trainer.logger=false", "+trainer.callbacks=[]"])
+def test_loggers_and_callbacks_have_groups(option):
+    with pytest.raises(ValueError, match="trainer.(logger|callbacks) has no effect: choose"):
+        build_trainer(compose([option]))

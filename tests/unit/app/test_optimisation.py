@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from itm.app.choices import group_files
+from itm.app.choices import group_files, rewrite_choices
 from itm.app.config import compose
 from itm.app.optimisation import build_optimizer, build_schedule, check_optimisation, check_used
 
@@ -199,3 +199,41 @@ def test_a_value_without_effect_is_refused(options, message, monkeypatch):
     with pytest.raises(ValueError, match=message):
         check_used(compose(options), options)
     check_used(compose(), ["seed=1", "max_epochs=3"])
+
+
+def test_a_class_without_weight_decay_needs_no_option():
+    optimizer, _ = made("optimizer._target_=torch.optim.Rprop")
+    assert type(optimizer).__name__ == "Rprop"
+    with pytest.raises(ValueError, match="Rprop does not take optimizer.weight_decay.*~optimizer"):
+        made("optimizer._target_=torch.optim.Rprop", "optimizer.weight_decay=0.1")
+
+
+def test_an_option_of_the_chosen_file_can_be_left_out():
+    typed = ["optimizer=adam", "optimizer._target_=torch.optim.SGD", "~optimizer.betas"]
+    assert rewrite_choices(typed)[-1] == "~optimizer.betas"
+
+
+def test_an_improvement_is_never_a_worse_value():
+    with pytest.raises(ValueError, match="mode=max waits for train/loss to rise, but less is"):
+        made("scheduler=plateau", "scheduler.monitor=train/loss")
+    with pytest.raises(ValueError, match="mode=max waits for val/i2t_medr to rise"):
+        made("scheduler=plateau", "scheduler.monitor=val/i2t_medr")
+    with pytest.raises(ValueError, match="scheduler.interval=step reads val/rsum after every step"):
+        made("scheduler=plateau", "scheduler.interval=step")
+
+
+def test_a_cycle_that_ends_before_the_training_is_refused():
+    def check(*options, batches=4, **trainer):
+        cfg = compose(options)
+        matcher = SimpleNamespace(optimizer=build_optimizer(cfg), scheduler=build_schedule(cfg))
+        limits = {"limit_train_batches": 1.0, "accumulate_grad_batches": 1}
+        like = SimpleNamespace(**{**vars(TRAINER), "max_epochs": 2, **limits, **trainer})
+        check_optimisation(matcher, like, batches)
+
+    cycle = ["scheduler=onecycle", "scheduler.total_steps=7"]
+    with pytest.raises(ValueError, match="the cycle has 7 steps, the training 8: set scheduler"):
+        check(*cycle)
+    check(*cycle, limit_train_batches=3)
+    check(*cycle, accumulate_grad_batches=2)
+    check(*cycle, max_steps=5)
+    check("scheduler=onecycle", batches=10000)
