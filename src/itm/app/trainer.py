@@ -15,8 +15,8 @@ def build_trainer(cfg: DictConfig) -> Any:
     """Build the trainer with its callbacks and loggers; precision "auto" is bf16 on new GPUs.
 
     Raises:
-        ValueError: no GPU, a way of clipping that matchers do not implement, or loggers or callbacks
-            where they have no effect.
+        ValueError: no GPU, a way of clipping that matchers do not implement, or loggers or
+            callbacks where they have no effect.
     """
     import torch  # late, since reading options need not wait for it
 

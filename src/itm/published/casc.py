@@ -7,25 +7,26 @@ from typing import Any
 import torch
 
 from itm.published.scan import has_encoders, read_encoders, write_encoders
-from itm.published.tables import Options, State, Table, read_state, write_state
+from itm.published.tables import Known, Options, State, Table, read_state, write_state
 
 HEAD: Table = {"fc1": "head.first", "fc2": "head.second"}
 
-OPTIONS = {  # original option -> our argument
-    "raw_feature_norm": "raw_norm",
-    "lambda_softmax_avg": "t2i_temperature",
-    "t2i_agg_func": "t2i_aggregation",
-    "lambda_softmax_lse": "i2t_temperature",
-    "i2t_agg_func": "i2t_aggregation",
-    "lambda_lse": "lambda_lse",
+# Original option -> our argument and the value in the published model.
+OPTIONS: dict[str, tuple[str, Any]] = {
+    "raw_feature_norm": ("raw_norm", "clipped_l2norm"),
+    "lambda_softmax_avg": ("t2i_temperature", 9.0),
+    "t2i_agg_func": ("t2i_aggregation", "Mean"),
+    "lambda_softmax_lse": ("i2t_temperature", 4.0),
+    "i2t_agg_func": ("i2t_aggregation", "LogSumExp"),
+    "lambda_lse": ("lambda_lse", 5.0),
 }
 
 
-def read(states: list[State], options: Options) -> tuple[Options, State] | None:
+def read(states: list[State], options: Known) -> tuple[Options, State] | None:
     """Read arguments and tensors of an original checkpoint; return None if it is not CASC's.
 
-    Directions and aggregations cannot be told from the weights: they are read from the options, or,
-    if no options were saved, are those of the published model. Positive weights are 1, since the
+    Directions and aggregations cannot be told from the weights: they are read from the options.
+    Missing ones are assumed to be those of the published model. Positive weights are 1, since the
     original keeps them in a separate file and only training needs them.
     """
     if len(states) != 3 or not has_encoders(states):
@@ -35,8 +36,8 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
         return None
     arguments, tensors = read_encoders(states, options)
     num_labels, hidden = head["fc2.weight"].shape
-    cross = options.get("cross_attn", "all")
-    arguments |= {ours: options[theirs] for theirs, ours in OPTIONS.items() if theirs in options}
+    cross = options.assume("cross_attn", "all")
+    arguments |= {ours: options.assume(theirs, x) for theirs, (ours, x) in OPTIONS.items()}
     arguments |= {"direction": "both" if cross == "all" else cross}
     arguments |= {"num_labels": num_labels, "hidden": hidden}
     weights = {"head.pos_weight": torch.ones(num_labels)}
@@ -53,7 +54,7 @@ def write(matcher: Any) -> tuple[list[State], Options]:
     if h["direction"] == "both" and h["alpha"] != 0.8:
         raise ValueError(f"the original CASC has alpha=0.8; this one has {h['alpha']}")
     states, options = write_encoders(matcher)
-    own = {theirs: h[ours] for theirs, ours in OPTIONS.items()}
+    own = {theirs: h[ours] for theirs, (ours, _) in OPTIONS.items()}
     own |= {"cross_attn": "all" if h["direction"] == "both" else h["direction"]}
     own |= {"caption_vocab": h["num_labels"], "fc_hidden": h["hidden"]}
     own |= {"caption_np": "./vocab/"}  # folder of the positive weights, which only training reads

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from itm.layers.text import BertText
-from itm.published.tables import Options, State, Table, read_state, two_way_gru, write_state
+from itm.published.tables import Known, Options, State, Table, read_state, two_way_gru, write_state
 from itm.published.transformer import BERT, bert_arguments, positions
 from itm.utils.checks import check_choice
 
@@ -46,7 +46,7 @@ SETTINGS = {
 }
 
 
-def read(states: list[State], options: Options) -> tuple[Options, State] | None:
+def read(states: list[State], options: Known) -> tuple[Options, State] | None:
     """Read arguments and tensors of an original checkpoint; return None if it is not CHAN's.
 
     Coding, pooling and norms cannot be told from the weights: they are read from the options.

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from itm.checkpoints.strict import check_finite, load_strictly
 from itm.matcher.matcher import LossFunction, Matcher
 from itm.models import (
@@ -30,10 +28,10 @@ from itm.models import (
 )
 from itm.published import casc, chan, cvse, scan, sgraf, two_branch, vse_infty, vsepp, vsrn
 from itm.published.files import read_checkpoint, write_checkpoint
-from itm.published.tables import Options, State
+from itm.published.parts import read_captioner, take_concepts
+from itm.published.tables import Known, Options, State
 from itm.published.transformer import read_text
 from itm.published.vocabulary import numbered_words, read_vocabulary
-from itm.text.concepts import Concepts
 from itm.text.vocabulary import Vocabulary, with_mask
 from itm.utils.checks import check_choice
 
@@ -51,7 +49,7 @@ class Family(NamedTuple):
     """
 
     matcher: type[Matcher]
-    read: Callable[[list[State], Options], tuple[Options, State] | None]
+    read: Callable[[list[State], Known], tuple[Options, State] | None]
     write: Callable[[Any], tuple[list[State], Options]]
     masks: bool = False
 
@@ -151,12 +149,12 @@ def from_published(
     states, known = read_checkpoint(checkpoint)
     known = {**known, **(options or {})}
     source = str(checkpoint)
-    name, found = _find_family(states, known, family, source)
+    name, found, assumed = _find_family(states, known, family, source)
     for given, what, owner in ((concepts, "concepts", "cvse"), (captioner, "captioner", "vsrn")):
         if given is not None and name != owner:
             raise ValueError(f"{what}= is for {owner}, but {source} holds weights of {name}")
     if captioner is not None:
-        _, found = _find_family([*states, _read_captioner(captioner)], known, name, source)
+        _, found, _ = _find_family([*states, read_captioner(captioner)], known, name, source)
     arguments, tensors = found
     _check_options(arguments, known, source)
     if (arguments.get("text") or {}).get("name") == "bert":
@@ -166,9 +164,15 @@ def from_published(
         raise ValueError(f"text= belongs to weights with a BERT; {source} holds {name} without one")
     if vocab is None and isinstance(known.get("word2idx"), dict):
         vocab = numbered_words(known["word2idx"], f"{source}: opt.word2idx")
+    if assumed:
+        print(
+            f"{source} does not say {', '.join(assumed)}; assumed "
+            f"{', '.join(f'{key}={value}' for key, value in assumed.items())}, the defaults of "
+            f"{name}'s code; give options= if these weights were trained otherwise"
+        )
     matcher: Any = FAMILIES[name].matcher(**arguments, loss=loss)
     if matcher.needs_concepts:
-        tensors = {**_take_concepts(matcher, concepts, tensors, source), **tensors}
+        tensors = {**take_concepts(matcher, concepts, tensors, source), **tensors}
     check_finite(tensors, source)
     load_strictly(matcher, tensors, source)
     if vocab is not None:
@@ -183,19 +187,30 @@ def from_published(
             )
         if tokenizer is not None:
             words = Vocabulary(words.words, words.markers, tokenizer, words.pad_to)
+        if name == "cvse" and getattr(words, "tokenizer", None) == "treebank" and tokenizer is None:
+            print(
+                "captions will be split as sentences (tokenizer=treebank); the authors' CVSE was "
+                "trained on Python's form of bytes: give tokenizer=bytes_repr for their weights, "
+                "or tokenizer=treebank to leave this line out"
+            )
         matcher.vocab = words
     return matcher.eval()
 
 
 def _find_family(
     states: list[State], options: Options, family: str | None, source: str
-) -> tuple[str, tuple[Options, State]]:
-    """Find the family with these tensor names, and read its arguments and tensors."""
+) -> tuple[str, tuple[Options, State], Options]:
+    """Find the family with these tensor names.
+
+    Returns:
+        Its name; its arguments and tensors; and the options that were assumed.
+    """
     names = [family] if family is not None else list(FAMILIES)
     for name in names:
         check_choice("family", name, tuple(FAMILIES))
+        known = Known(options)
         try:
-            found = FAMILIES[name].read(states, options)
+            found = FAMILIES[name].read(states, known)
         except KeyError as error:  # the family is clear, but a size is missing
             raise ValueError(f"{source}: {name} weights without their {error}") from error
         if found is not None:
@@ -205,7 +220,7 @@ def _find_family(
                     "options that tell them apart are missing: give family='vsepp' or "
                     "family='scan', or the options themselves"
                 )
-            return name, found
+            return name, found, known.assumed
     some = sorted(key for state in states for key in state)[:6]
     raise ValueError(
         f"{source}: its tensors ({', '.join(some)}, ...) are not those of "
@@ -223,42 +238,6 @@ def _check_options(arguments: Options, options: Options, source: str) -> None:
                 f"{source}: its options say {theirs}={options[theirs]}, its tensors "
                 f"{arguments[ours]}: tensors are missing, or these are the options of other weights"
             )
-
-
-def _read_captioner(path: str | Path) -> State:
-    """Read the state dict of the captioning branch."""
-    states, _ = read_checkpoint(path)
-    names = [name for state in states for name in state]
-    if len(states) != 1 or not any(name.startswith("encoder.vid2hid") for name in names):
-        raise ValueError(
-            f"captioner={path} holds {', '.join(sorted(names)[:4])}, ...; expected the tensors of "
-            "VSRN's captioning branch, encoder.vid2hid... and decoder..."
-        )
-    return states[0]
-
-
-def _take_concepts(matcher: Any, concepts: Any, tensors: State, source: str) -> State:
-    """Set the concept words of a matcher and return their vectors; no checkpoint holds them."""
-    if isinstance(concepts, (str, Path)):
-        concepts = Concepts.load(concepts)
-    if not isinstance(concepts, Concepts) or concepts.vectors is None:
-        given = (
-            f"a {type(concepts).__name__} without vectors" if concepts is not None else "nothing"
-        )
-        raise ValueError(
-            f"{source} holds neither the concept words nor their word vectors: give concepts=, the "
-            "folder of category_concepts.json and its pickles, or a Concepts with vectors; got "
-            f"{given}"
-        )
-    matcher.set_concepts(concepts)
-    counted = concepts.counts is not None and concepts.adjacency is not None
-    mine, theirs = matcher.graph.adjacency, tensors.get("graph.adjacency", torch.empty(0))
-    if counted and mine.shape == theirs.shape and not torch.allclose(mine, theirs, atol=1e-4):
-        raise ValueError(
-            f"{source} was trained with other concepts than these {len(concepts)} "
-            f"({', '.join(concepts.words[:4])}, ...): the graphs of their counts differ"
-        )
-    return {"graph.vectors": matcher.graph.vectors}
 
 
 def save_published(matcher: Matcher, path: str | Path, options: Options | None = None) -> None:

@@ -7,7 +7,15 @@ from typing import Any
 import torch
 
 from itm.layers.text import GRUText
-from itm.published.tables import Options, State, Table, gru_arguments, read_state, write_state
+from itm.published.tables import (
+    Known,
+    Options,
+    State,
+    Table,
+    gru_arguments,
+    read_state,
+    write_state,
+)
 
 # The original registers three layers of each attention twice; these are the second names.
 ALIASES = {"embedding_1.0": "fc1", "embedding_2.0": "fc2", "embedding_3.0": "fc3"}
@@ -92,7 +100,7 @@ REST = {
 }
 
 
-def read(states: list[State], options: Options) -> tuple[Options, State] | None:
+def read(states: list[State], options: Known) -> tuple[Options, State] | None:
     """Read arguments and tensors of an original checkpoint; return None if it is not CVSE's.
 
     No checkpoint holds the word vectors of the concepts: the caller adds "graph.vectors".
@@ -104,13 +112,16 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
         return None
     if len(states) != len(TABLES):
         raise ValueError(f"CVSE weights must be {len(TABLES)} state dicts, got {len(states)}")
-    other = {k: options[k] for k, v in FIXED.items() if options.get(k, v) != v}
+    other = {k: options[k] for k, v in FIXED.items() if options.assume(k, v) != v}
     if other:
         raise ValueError(f"weights trained with {other} are not supported, only with {FIXED}")
     image, text, attention, consensus, graph = (states[i] for i in (0, 1, 2, 4, 6))
     use_batchnorm = "embedding_1.1.weight" in consensus
     # The original chooses the weight at test time by the name of the data: 0.90 for COCO.
-    eval_alpha = 0.9 if "coco" in str(options.get("data_name")) else 0.85
+    name = options.assume("data_name", "f30k_precomp") if "eval_alpha" not in options else ""
+    if name and not ("coco" in name or "f30k" in name):
+        options.assumed["eval_alpha"] = 0.85
+    eval_alpha = 0.9 if "coco" in name else 0.85
     arguments = {
         **gru_arguments(text),
         "img_dim": image["fc.weight"].shape[1],
@@ -120,7 +131,7 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
         "concept_dim": graph["gc1.weight"].shape[0],
         "eval_alpha": options.get("eval_alpha", eval_alpha),
         "use_batchnorm": use_batchnorm,
-        **{ours: options.get(theirs, default) for theirs, (ours, default) in OPTIONS.items()},
+        **{ours: options.assume(theirs, default) for theirs, (ours, default) in OPTIONS.items()},
     }
     tensors: State = {}
     for index, (state, table) in enumerate(zip(states, TABLES, strict=True)):

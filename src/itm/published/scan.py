@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from itm.layers.text import GRUText
-from itm.published.tables import Options, State, Table, gru_arguments, read_state, write_state
+from itm.published.tables import (
+    Known,
+    Options,
+    State,
+    Table,
+    gru_arguments,
+    read_state,
+    write_state,
+)
 
 IMAGE: Table = {
     "fc.weight_g": "image.parametrizations.weight.original0",
@@ -24,11 +32,14 @@ OPTIONS: dict[str, tuple[str, Any]] = {
 }
 
 
-def read(states: list[State], options: Options) -> tuple[Options, State] | None:
+def read(states: list[State], options: Known) -> tuple[Options, State] | None:
     """Read arguments and tensors of an original checkpoint; return None if it is not SCAN's.
 
-    Direction and aggregation cannot be told from the weights: they are read from the options, or,
-    if no options were saved, are the defaults of the original's command line.
+    Direction and aggregation cannot be told from the weights: they are read from the options.
+    Missing ones are assumed to have the defaults of the original's command line.
+
+    Raises:
+        ValueError: the weights are a part of CASC's, or an option contradicts them.
     """
     if len(states) != 2 or not has_encoders(states):
         return None
@@ -40,7 +51,7 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
             "CASC weights (cross_attn=all) lack their third state dict, the label head"
         )
     arguments, tensors = read_encoders(states, options)
-    own = {ours: options.get(theirs, default) for theirs, (ours, default) in OPTIONS.items()}
+    own = {ours: options.assume(theirs, default) for theirs, (ours, default) in OPTIONS.items()}
     return {**arguments, **own}, tensors
 
 
@@ -69,18 +80,28 @@ def has_encoders(states: list[State]) -> bool:
     )
 
 
-def read_encoders(states: list[State], options: Options) -> tuple[Options, State]:
-    """Read arguments and tensors of the two encoders."""
+def read_encoders(states: list[State], options: Known) -> tuple[Options, State]:
+    """Read arguments and tensors of the two encoders.
+
+    Raises:
+        ValueError: an option has another type, or contradicts the tensors.
+    """
     image, text = states[:2]
     weight_norm = "fc.weight_g" in image
+    form = "weight_norm" if weight_norm else "basic"
+    if options.get("precomp_enc_type", form) != form:
+        raise ValueError(
+            f"its options say precomp_enc_type={options['precomp_enc_type']}, its tensors {form}: "
+            "these are the options of other weights"
+        )
     embed_dim, img_dim = image["fc.weight_v" if weight_norm else "fc.weight"].shape
     arguments = {
         "img_dim": img_dim,
         "embed_dim": embed_dim,
         **gru_arguments(text),
         "weight_norm": weight_norm,
-        "normalize_images": not options.get("no_imgnorm", False),
-        "normalize_words": not options.get("no_txtnorm", False),
+        "normalize_images": not options.assume("no_imgnorm", False),
+        "normalize_words": not options.assume("no_txtnorm", False),
     }
     tensors = read_state(image, IMAGE) | read_state(text, TEXT)
     if weight_norm:  # old versions of PyTorch stored the gain with shape (1,)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from itm.layers.text import GRUText
-from itm.published.tables import Options, State, Table, gru_arguments, read_state, write_state
+from itm.published.tables import (
+    Known,
+    Options,
+    State,
+    Table,
+    gru_arguments,
+    read_state,
+    write_state,
+)
 
 TABLES: list[Table] = [
     {"fc": "image"},
@@ -45,7 +53,7 @@ OPTIONS = {  # original option -> our argument
 }
 
 
-def read(states: list[State], options: Options) -> tuple[Options, State] | None:
+def read(states: list[State], options: Known) -> tuple[Options, State] | None:
     """Read arguments and tensors of an original checkpoint; return None if it is not SGRAF's."""
     own = ("sim_tran", "SAF_module.", "SGR_module.")
     if len(states) != 3 or not any(name.startswith(own) for name in states[2]):
@@ -61,8 +69,8 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
         "embed_dim": image["fc.weight"].shape[0],
         "sim_dim": similarity["sim_tranloc_w.weight"].shape[0],
         "sgr_steps": steps or options.get("sgr_step", 3),
-        "no_imgnorm": bool(options.get("no_imgnorm", False)),
-        "no_txtnorm": bool(options.get("no_txtnorm", False)),
+        "no_imgnorm": options.assume("no_imgnorm", False),
+        "no_txtnorm": options.assume("no_txtnorm", False),
     }
     tensors: State = {}
     for state, table in zip(states, TABLES, strict=True):

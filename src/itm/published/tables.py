@@ -19,6 +19,46 @@ Options = dict[str, Any]
 Table = Mapping[str, str | None]
 
 
+class Known(dict[str, Any]):
+    """The options of a checkpoint, which remember the values that were assumed for missing ones.
+
+    Attributes:
+        assumed: option -> value.
+    """
+
+    def __init__(self, options: Options):
+        super().__init__(options)
+        self.assumed: Options = {}
+
+    def assume(self, name: str, default: Any) -> Any:
+        """Return an option; without it, assume the default of the original's command line.
+
+        Raises:
+            ValueError: it has another type than the default.
+        """
+        if name not in self:
+            self.assumed[name] = default
+            return default
+        return self.need(name, default)
+
+    def need(self, name: str, like: Any = False) -> Any:
+        """Return an option of the type of `like`.
+
+        Raises:
+            KeyError: the option is missing.
+            ValueError: it has another type.
+        """
+        value, default = self[name], like
+        kinds = {bool: (bool, int), float: (float, int), str: (str,)}[type(default)]
+        wrong = not isinstance(value, kinds) or (type(default) is bool and value not in (0, 1))
+        if wrong or (type(default) is float and isinstance(value, bool)):
+            raise ValueError(
+                f"the option {name} must be of type {type(default).__name__}, such as {default!r}, "
+                f"got {value!r}"
+            )
+        return bool(value) if isinstance(default, bool) else value
+
+
 def read_state(state: State, table: Table, prefix: str = "") -> State:
     """Rename the tensors of a state dict to our names.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from itm.published.tables import Options, State, Table, read_state, write_state
+from itm.published.tables import Known, Options, State, Table, read_state, write_state
 
 # TensorFlow's name -> ours, inside a linear map and inside a `Dense`.
 LINEAR = {"weights": "weight", "biases": "bias"}
@@ -87,7 +87,7 @@ CITE_ARGUMENTS: Options = {
 # The embedding network ----------------------------------------------------------------------------
 
 
-def read_embedding(states: list[State], options: Options) -> tuple[Options, State] | None:
+def read_embedding(states: list[State], options: Known) -> tuple[Options, State] | None:
     """Read arguments and tensors of an original checkpoint; return None for another network.
 
     There are three layouts: the authors' TensorFlow variables, and PyTorch ports with and without
@@ -149,11 +149,11 @@ def write_embedding(matcher: Any) -> tuple[list[State], Options]:
 # The similarity network ---------------------------------------------------------------------------
 
 
-def read_similarity(states: list[State], options: Options) -> tuple[Options, State] | None:
+def read_similarity(states: list[State], options: Known) -> tuple[Options, State] | None:
     """Read arguments and tensors of a CITE checkpoint; return None if it is not CITE's.
 
     `norm_axis` and "embed_l1", the weight of the concept logits, cannot be told from the weights:
-    they are read from `options`, or are those of CITE's code.
+    they are read from `options`. Missing ones are assumed to be those of CITE's code.
     """
     if len(states) != 1 or "joint_embed_1/fc/weights" not in states[0]:
         return None
@@ -165,7 +165,7 @@ def read_similarity(states: list[State], options: Options) -> tuple[Options, Sta
         "hidden_dim": hidden,
         "embed_dim": len(tensors["image.second.bias"]),
         "joint_dims": [len(tensors["joint.linear.bias"]), len(tensors["experts.0.linear.bias"])],
-        "norm_axis": options.get("norm_axis", "regions"),
+        "norm_axis": options.assume("norm_axis", "regions"),
         "num_experts": len(tensors.get("concept.second.bias", ())),
         "concept_l1": options.get("embed_l1", 5e-5),
         "text": {"name": "vectors"},

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from itm.layers.text import BertText
-from itm.published.tables import Options, State, Table, read_state, two_way_gru, write_state
+from itm.published.tables import Known, Options, State, Table, read_state, two_way_gru, write_state
 from itm.published.transformer import BERT, bert_arguments
 
 IMAGE: Table = {
@@ -41,7 +41,7 @@ SETTINGS = {
 }
 
 
-def read(states: list[State], options: Options) -> tuple[Options, State] | None:
+def read(states: list[State], options: Known) -> tuple[Options, State] | None:
     """Read arguments and tensors of a checkpoint; return None if it is not VSE-infinity's.
 
     Whether vectors are normalised cannot be told from the weights: it is read from the options.
@@ -66,8 +66,8 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
         **(bert_arguments(text) if bert else two_way_gru(text, "VSE-infinity")),
         "img_dim": img_dim,
         "embed_dim": embed_dim,
-        "no_imgnorm": bool(options["no_imgnorm"]),
-        "no_txtnorm": bool(options["no_txtnorm"]),
+        "no_imgnorm": options.need("no_imgnorm"),
+        "no_txtnorm": options.need("no_txtnorm"),
     }
     return arguments, read_state(image, IMAGE) | read_state(text, TRANSFORMER if bert else GRU)
 

@@ -10,7 +10,15 @@ from typing import Any
 
 from itm.layers.text import GRUText
 from itm.published.scan import has_encoders
-from itm.published.tables import Options, State, Table, gru_arguments, read_state, write_state
+from itm.published.tables import (
+    Known,
+    Options,
+    State,
+    Table,
+    gru_arguments,
+    read_state,
+    write_state,
+)
 
 IMAGE: Table = {"fc": "image"}
 TEXT: Table = {"embed": "text.embed", "rnn": "text.rnn"}
@@ -36,14 +44,14 @@ REST = {
 }
 
 
-def read(states: list[State], options: Options) -> tuple[Options, State] | None:
+def read(states: list[State], options: Known) -> tuple[Options, State] | None:
     """Read arguments and tensors of an original checkpoint; return None if it is not VSE++'s.
 
     Measure, absolute values and norm cannot be told from the weights: they are read from the
-    options, or, if no options were saved, are the defaults of the original's command line.
+    options. Missing ones are assumed to have the defaults of the original's command line.
 
     Raises:
-        ValueError: the weights read pixels.
+        ValueError: the weights read pixels, or an option has another type.
     """
     if len(states) != 2 or "cross_attn" in options or not has_encoders(states):
         return None
@@ -65,9 +73,9 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
         **gru,
         "img_dim": image["fc.weight"].shape[1],
         "embed_dim": image["fc.weight"].shape[0],
-        "measure": options.get("measure", "cosine"),
-        "use_abs": bool(options.get("use_abs", False)),
-        "no_imgnorm": bool(options.get("no_imgnorm", False)),
+        "measure": options.assume("measure", "cosine"),
+        "use_abs": options.assume("use_abs", False),
+        "no_imgnorm": options.assume("no_imgnorm", False),
     }
     return arguments, read_state(image, IMAGE) | read_state(text, TEXT)
 

@@ -8,7 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 from itm.layers.text import GRUText
-from itm.published.tables import Options, State, Table, gru_arguments, read_state, write_state
+from itm.published.tables import (
+    Known,
+    Options,
+    State,
+    Table,
+    gru_arguments,
+    read_state,
+    write_state,
+)
 
 TABLES: list[Table] = [
     {
@@ -68,7 +76,7 @@ REST = {
 }
 
 
-def read(states: list[State], options: Options) -> tuple[Options, State] | None:
+def read(states: list[State], options: Known) -> tuple[Options, State] | None:
     """Read arguments and tensors of an original checkpoint; return None if it is not VSRN's.
 
     The tensors tell the form, not the options: a final batch norm means that of Flickr30K.
@@ -86,9 +94,9 @@ def read(states: list[State], options: Options) -> tuple[Options, State] | None:
         "num_gcn": len({name.split(".")[0] for name in image if name.startswith("Rs_GCN_")}),
         "region_norm": "none" if final_bn else "columns",
         "final_bn": final_bn,
-        "use_abs": bool(options.get("use_abs", False)),
-        "no_imgnorm": bool(options.get("no_imgnorm", False)),
-        "measure": options.get("measure", "cosine"),
+        "use_abs": options.assume("use_abs", False),
+        "no_imgnorm": options.assume("no_imgnorm", False),
+        "measure": options.assume("measure", "cosine"),
         "caption_weight": 0.0,
         "caption_dim": options.get("dim_hidden", 512),
         "caption_word_dim": options.get("dim_word", 300),

@@ -302,3 +302,56 @@ def test_training_goes_on_from_a_converted_cvse(tmp_path):
         init("cvse", tmp_path / "cvse", *data, *small, f"data.concepts={tmp_path / 'words.json'}")
     for key, value in cvse.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key
+
+
+def bare(tmp_path, name, **options):
+    """A golden checkpoint whose options were not saved, but for these."""
+    states, _ = read_checkpoint(case(name) / "checkpoint.pth.tar")
+    path = tmp_path / "m.pth.tar"
+    torch.save({"model": states, **({"opt": options} if options else {})}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "assumed"),
+    [
+        ("scan/i2t_lse", {}, "cross_attn=t2i, raw_feature_norm=clipped_l2norm, lambda_softmax=9.0"),
+        ("vsepp/order0_abs", {"family": "vsepp"}, "measure=cosine, use_abs=False, no_imgnorm=False"),
+        ("sgraf/saf", {}, "no_imgnorm=False, no_txtnorm=False"),
+        ("vsrn/f30k_caption", {}, "use_abs=False, no_imgnorm=False, measure=cosine"),
+        ("casc/all_bigru_maxviol", {}, "t2i_agg_func=Mean"),
+        ("cvse/f30k", {"concepts": "concepts"}, "data_name=f30k_precomp"),
+    ],
+)
+def test_assumed_options_are_told(tmp_path, capsys, name, arguments, assumed):
+    if "concepts" in arguments:
+        arguments = {"concepts": case(name) / "concepts"}
+    from_published(case(name) / "checkpoint.pth.tar", **arguments)
+    assert "assumed" not in capsys.readouterr().out
+    from_published(bare(tmp_path, name), **arguments)
+    told = capsys.readouterr().out
+    assert assumed in told and "give options=" in told, told
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("scan/t2i_lse", {"no_imgnorm": "False"}, "no_imgnorm must be of type bool, .*got 'False'"),
+        ("scan/t2i_lse", {"no_txtnorm": None}, "no_txtnorm must be of type bool"),
+        ("scan/t2i_lse", {"lambda_softmax": "9"}, "lambda_softmax must be of type float"),
+        ("scan/t2i_lse", {"precomp_enc_type": "weight_norm"}, "its tensors basic"),
+        ("vse_infty/bigru_ragged", {"no_imgnorm": "no"}, "no_imgnorm must be of type bool"),
+    ],
+)
+def test_options_of_other_types_are_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        from_published(case(name) / "checkpoint.pth.tar", options=options)
+
+
+def test_how_cvse_splits_captions_is_told(capsys):
+    folder = case("cvse/f30k")
+    given = (folder / "checkpoint.pth.tar", folder / "vocab.json", folder / "concepts")
+    from_published(*given)
+    assert "give tokenizer=bytes_repr" in capsys.readouterr().out
+    from_published(*given, tokenizer="treebank")
+    assert "bytes_repr" not in capsys.readouterr().out
