@@ -483,3 +483,92 @@ def test_published_phrases_become_a_test_table(tmp_path, write, coco):
     if coco:  # the folder has two files, and the message names one to give
         with pytest.raises(ValueError, match=r"2 files refs\(NAME\)\.p .*give the path of one"):
             read_phrases(path.parent, split)
+
+
+# Data folders of other code bases ---------------------------------------------------------------
+
+
+def gsmn(corpus, folder, split, rows):
+    """precomp of GSMN, also used by RCAR: rows of dev and test five times, boxes in pixels."""
+    rows = rows if split == "train" else np.repeat(rows, 5)
+    sizes = [{"image_w": WIDTH, "image_h": HEIGHT} for _ in rows]
+    np.save(folder / f"{split}_ims.npy", corpus.features[rows])
+    np.save(folder / f"{split}_ims_bbx.npy", corpus.pixels[rows])
+    np.save(folder / f"{split}_ims_size.npy", np.array(sizes), allow_pickle=True)
+    (folder / f"{split}_caps.json").write_text("[]")  # parses of the captions
+    write_lines(
+        folder / f"{split}_caps.txt", [c for row in rows_of(rows) for c in five(corpus, row)]
+    )
+
+
+def camera(corpus, folder, split, rows):
+    """coco_precomp of CAMERA and DIME: boxes and sizes as arrays."""
+    np.save(folder / f"{split}_ims.npy", corpus.features[rows])
+    np.save(folder / f"{split}_boxes.npy", corpus.pixels[rows])
+    np.save(folder / f"{split}_img_sizes.npy", np.tile([WIDTH, HEIGHT], (len(rows), 1)))
+    write_lines(folder / f"{split}_ids.txt", [corpus.ids[row] for row in rows])
+    write_lines(folder / f"{split}_caps.txt", [c for row in rows for c in five(corpus, row)])
+
+
+def cc152k(corpus, folder, split, rows):
+    """cc152k_precomp of NCR: id<TAB>caption, one caption an image, ids in a file of their own."""
+    np.save(folder / f"{split}_ims.npy", corpus.features[rows])
+    write_lines(folder / f"{split}_ids.txt", [corpus.ids[row] for row in rows])
+    table = [f"{corpus.ids[row]}\t{corpus.captions[row][0]}" for row in rows]
+    write_lines(folder / f"{split}_caps.tsv", table)
+
+
+def five(corpus, row):
+    return corpus.captions[row][:5]
+
+
+def rows_of(rows):
+    """Each row once, in order."""
+    return dict.fromkeys(rows.tolist())
+
+
+def write_lines(path, lines):
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+@pytest.mark.parametrize("layout", [gsmn, camera, cc152k], ids=lambda layout: layout.__name__)
+def test_published_folders_become_a_test_table(tmp_path, layout):
+    corpus = Corpus()
+    names = {"train": ("train", "restval"), "dev": ("val",), "test": ("test",)}
+    for name, splits in names.items():
+        rows = np.flatnonzero(np.isin(corpus.splits, splits))
+        layout(corpus, tmp_path, name, rows)
+        split = read_split(tmp_path, name)
+        count = 1 if layout is cc152k else 5
+        assert split.references() == [corpus.captions[row][:count] for row in rows]
+        np.testing.assert_array_equal(split.features[split.row], corpus.features[rows])
+        assert split.ids == (None if layout is gsmn else [str(corpus.ids[row]) for row in rows])
+        if layout is not cc152k:
+            np.testing.assert_array_equal(split.boxes[split.row], corpus.pixels[rows])
+    matcher = build(tmp_path)
+    assert 0 < test_table(matcher, matcher.data)["test/rsum"] <= 600
+
+
+def test_cc152k_that_contradicts_itself_is_refused(tmp_path):
+    corpus = Corpus()
+    rows = np.arange(8)
+    cc152k(corpus, tmp_path, "test", rows)
+    (tmp_path / "test_ids.txt").unlink()
+    assert read_split(tmp_path, "test").ids == [str(corpus.ids[row]) for row in rows]
+    write_lines(tmp_path / "test_ids.txt", range(8))
+    with pytest.raises(ValueError, match="name the images differently"):
+        read_split(tmp_path, "test")
+    (tmp_path / "test_ids.txt").unlink()
+    write_lines(tmp_path / "test_caps.txt", ["a dog"] * 8)
+    with pytest.raises(ValueError, match="test_caps.txt and test_caps.tsv; remove one"):
+        read_split(tmp_path, "test")
+    (tmp_path / "test_caps.txt").unlink()
+    for line, message in {
+        "9": "has 1 cells",
+        "9\ta dog\tin": "has 3 cells",
+        "9\t ": "empty id or caption",
+        '9\t"a dog\n10\ta cat"': "a quote that is not closed",
+    }.items():
+        write_lines(tmp_path / "test_caps.tsv", [line] + ["1\ta dog"] * 7)
+        with pytest.raises(ValueError, match=f"test_caps.tsv:1: .*{message}"):
+            read_split(tmp_path, "test")

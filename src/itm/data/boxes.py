@@ -6,6 +6,9 @@ import numpy as np
 
 Box = tuple[float, float, float, float]
 
+PERCENT = 100.5  # rounded
+WIDE = 200  # a picture with these sides has boxes beyond its first 100 pixels
+SEVERAL = 10  # boxes
 LIMIT = 2  # rounding brings fractions a little above 1; no picture is two pixels wide
 
 
@@ -52,8 +55,9 @@ def check_boxes(
 
     Raises:
         ValueError: a value is NaN or infinite, a box lies outside of the picture, some boxes are in
-            pixels and others in fractions, or the boxes seem to be x, y, width, height: some end
-            before they begin, and all lie in the picture if they are read as such.
+            pixels and others in fractions, many boxes seem to be in percent, or the boxes seem to
+            be x, y, width, height: some end before they begin, and all lie in the picture if they
+            are read as such.
     """
     boxes = np.asarray(boxes, np.float64)
     if not np.isfinite(boxes).all():
@@ -70,12 +74,21 @@ def check_boxes(
         return int(backwards.sum())
     limit = np.array([*size, *size]) if pixels and size is not None else np.ones(4)
     most = 1.05 * limit + pixels
+    shape = f"the picture of {size[0]:g} x {size[1]:g} pixels" if pixels and size else "0 to 1"
     outside = ((boxes > most) | (boxes < limit - most)).any(-1)
     if outside.any():
-        shape = f"the picture of {size[0]:g} x {size[1]:g} pixels" if pixels and size else "0 to 1"
+        turned = boxes[..., [1, 0, 3, 2]]
+        hint = ""
+        if not ((turned > most) | (turned < limit - most)).any():
+            hint = "; all fit as y1, x1, y2, x2, TensorFlow's order: swap the columns first"
         raise ValueError(
             f"{where}: box {_shown(boxes[outside][0])} reaches out of {shape}; expected x1, y1, "
-            "x2, y2 in pixels of that picture, or fractions of its width and height"
+            f"x2, y2 in pixels of that picture, or fractions of its width and height{hint}"
+        )
+    if pixels and size is not None and seems_percent(boxes, size):
+        raise ValueError(
+            f"{where}: all {len(boxes)} boxes lie within the first 100 pixels of {shape}; they "
+            "seem to be in percent: divide them by 100"
         )
     if backwards.any() and (boxes[..., :2] + boxes[..., 2:] <= most[:2]).all():
         raise ValueError(
@@ -83,6 +96,12 @@ def check_boxes(
             "be x, y, width, height, expected x1, y1, x2, y2: add x and y to the last two first"
         )
     return int(backwards.sum())
+
+
+def seems_percent(boxes: np.ndarray, size: tuple[float, float], least: int = SEVERAL) -> bool:
+    """Tell whether boxes (n, 4) of a wide picture all lie within 0 to 100, and reach far."""
+    far = np.max(boxes, initial=0)
+    return bool(len(boxes) >= least and min(size) >= WIDE and PERCENT / 2 < far <= PERCENT)
 
 
 def in_order(boxes: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import unicodedata
 from codecs import BOM_UTF8
@@ -15,8 +16,44 @@ NAMED = re.compile(r"[^\s,;|]+\.(jpe?g|png|gif|bmp|webp|tiff?)(#\d+)?\s*[\t,;|]"
 UNSEEN = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode categories that show nothing
 
 
-def read_captions(path: Path) -> list[str]:
+def caption_path(root: Path, name: str) -> Path:
+    """Choose the caption file of a split: `{split}_caps.txt`, or CC152K's `{split}_caps.tsv`.
+
+    Raises:
+        ValueError: the folder holds both.
+    """
+    text, table = root / f"{name}_caps.txt", root / f"{name}_caps.tsv"
+    if text.is_file() and table.is_file():
+        raise ValueError(f"{root} has captions in {text.name} and {table.name}; remove one of them")
+    return table if table.is_file() else text
+
+
+def read_pairs(path: Path) -> tuple[list[str], list[str]]:
+    """Read the ids and captions of CC152K (Huang et al., NeurIPS 2021): id<TAB>caption, no header.
+
+    Raises:
+        ValueError: a line is not UTF-8, blank, or not two cells; or a quote is not closed.
+        OSError: the file cannot be read.
+    """
+    lines = read_captions(path, whole=True)
+    rows = list(csv.reader([f"{line}\n" for line in lines], delimiter="\t"))
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2 or any("\n" in cell.rstrip("\n") for cell in row):
+            raise ValueError(
+                f"{path}:{number}: {' '.join(row)[:60]!r} has {len(row)} cells, or a quote that is "
+                "not closed; expected id<TAB>caption"
+            )
+        if is_blank(row[0].strip()) or is_blank(row[1].strip()):
+            raise ValueError(f"{path}:{number}: an empty id or caption")
+    return [row[0].strip() for row in rows], [row[1].strip() for row in rows]
+
+
+def read_captions(path: Path, whole: bool = False) -> list[str]:
     r"""Read the captions of a file, one per line; only "\n" ends a line.
+
+    Args:
+        path: a text; of a .tsv file the second column is read, see `read_pairs`.
+        whole: return the lines of a .tsv file as they are.
 
     Text mode would also split at carriage returns and rare separators, and so shift every later
     caption.
@@ -25,6 +62,8 @@ def read_captions(path: Path) -> list[str]:
         ValueError: a line is blank or not UTF-8; the message gives its number.
         OSError: the file cannot be read.
     """
+    if path.suffix == ".tsv" and not whole:
+        return read_pairs(path)[1]
     check_regular(path)
     data = path.read_bytes()
     if kind := describe_content(data):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from itm.data.caption_file import is_blank
+from itm.data.caption_file import caption_path, is_blank
 from itm.data.layout import Split, read_array, read_split
 from itm.data.names import Names
 from itm.text.tokenizers import tokenize
@@ -40,6 +40,7 @@ def page(root: str | Path, captions_per_image: int | None = None, names: Sequenc
     for name in dict.fromkeys([*names, *found]):
         caps = root / f"{name}_caps.txt"
         try:
+            caps = caption_path(root, name)
             splits.append(read_split(root, name, captions_per_image))
             lines.append(describe(splits[-1]))
         except (ValueError, OSError) as error:

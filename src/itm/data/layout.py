@@ -4,7 +4,7 @@
 per caption. `{split}_caps.txt`: one caption a line, the captions of an image on consecutive lines.
 Optional: `{split}_ids.txt` (one id per image, per row, or per caption, which tells images with
 unequally many captions apart), `{split}_boxes.npy` (rows, R, 4), which GSMN calls
-`{split}_ims_bbx.npy`.
+`{split}_ims_bbx.npy`. CC152K has `{split}_caps.tsv`, id<TAB>caption, in place of the captions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from itm.data.array_file import ArrayFile
 from itm.data.array_file import read_array as read_array
 from itm.data.assignment import assign, image_ids
 from itm.data.box_file import read_boxes
-from itm.data.caption_file import check_sentences
+from itm.data.caption_file import caption_path, check_sentences, read_pairs
 from itm.data.caption_file import read_captions as read_captions
 from itm.data.split import Features as Features
 from itm.data.split import ImageView as ImageView
@@ -46,7 +46,7 @@ def read_split(
         ValueError: files that contradict each other or are broken.
     """
     root = Path(root).expanduser()
-    ims, caps = root / f"{name}_ims.npy", root / f"{name}_caps.txt"
+    ims, caps = root / f"{name}_ims.npy", caption_path(root, name)
     ids, boxes = root / f"{name}_ids.txt", _box_file(root, name)
     _check_present(root, name, ims, caps)
     check_unmarked(root)
@@ -67,6 +67,11 @@ def read_split(
         )
     check_sentences(captions, caps)
     names = read_captions(ids) if _is_there(ids) else None
+    if caps.suffix == ".tsv":
+        own = read_pairs(caps)[0]
+        if names is not None and len(names) == len(own) and names != own:
+            raise ValueError(f"{caps} and {ids} name the images differently; remove one of them")
+        names, ids = (own, caps) if names is None else (names, ids)
     row, caption_image = assign(features, captions, captions_per_image, names, ims, caps)
     split = Split(
         name,

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from itm.batch import Captions, Pairs
 from itm.data.augmentation import Augmentation
+from itm.data.caption_file import caption_path
 from itm.data.collate import Reader, caption_concepts, encode_captions, relevance_index
 from itm.data.fingerprint import fingerprint
 from itm.data.layout import Split, read_captions, read_split
@@ -147,7 +148,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
                 check_source(f"data.{name}", getattr(self, name), self._captions_hash)
 
     def _captions_hash(self) -> str:
-        return hash_captions(read_captions(Path(self.root) / f"{self.train}_caps.txt"))
+        return hash_captions(read_captions(caption_path(Path(self.root), self.train)))
 
     def _split_captions(self, stage: str, tokenizer: str) -> CaptionWords:
         """Return the words of all captions of a stage, which are split once."""

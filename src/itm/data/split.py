@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from itm.data.array_file import ArrayFile, read_array
-from itm.data.caption_file import read_captions
+from itm.data.caption_file import caption_path, read_captions
 from itm.data.names import Names
 from itm.data.padding import Arrays
 
@@ -131,11 +131,12 @@ class Split:
         if not path.is_file():
             raise FileNotFoundError(f"text=vectors needs {path}, one row per caption")
         vectors = read_array(path)
-        lines = len(read_captions(path.with_suffix(".txt")))
+        captions = caption_path(self.folder, self.name)
+        lines = len(read_captions(captions))
         if vectors.ndim != 2 or len(vectors) != lines or vectors.dtype.kind != "f":
             raise ValueError(
                 f"{path} is {vectors.dtype} {vectors.shape}, expected float ({lines}, F), a row "
-                f"for each line of {self.name}_caps.txt"
+                f"for each line of {captions.name}"
             )
         return path, vectors
 

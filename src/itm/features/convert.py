@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from itm.data.boxes import in_order, to_fractions
+import numpy as np
+
+from itm.data.boxes import WIDE, in_order, seems_percent, to_fractions
 from itm.data.names import Names, report_lost
 from itm.features.arrays import read_arrays
 from itm.features.data_folder import building, is_complete, read_record, write_record
@@ -28,9 +30,10 @@ OTHERS = {  # formats that must be converted first, and how
     "lmdb": "LMDB files hold pickled objects, and unpickling runs code, so they are not read; "
     "write one .npz per image with features, boxes, image_w and image_h in an environment that "
     "trusts the file, and give from=arrays (docs/features.md has the loop)",
-    "parquet": "Parquet files are not read; write one .npz per image with features and boxes, and "
-    "give from=arrays",
+    "parquet": "Parquet and Arrow files of Hugging Face's datasets are not read; write one .npz "
+    "per image with features and boxes, and give from=arrays (docs/features.md has the loop)",
 }
+ENDINGS = {".mdb": "lmdb", ".lmdb": "lmdb", ".parquet": "parquet", ".arrow": "parquet"}
 RECORD = "prepare.json"  # what a folder was made of
 
 
@@ -75,6 +78,7 @@ def write_data_folder(
         "regions": regions,
         "dtype": dtype,
     }
+    _check_source(Path(source).expanduser())
     out = Path(out).expanduser()
     before = read_record(out, RECORD) if is_complete(out, RECORD, settings) else None
     if before is not None and not overwrite and before.get("source") == digest(source):
@@ -88,6 +92,19 @@ def write_data_folder(
         convert_features(READERS[kind](source), splits, own, folder, regions, dtype)
         write_record(folder, RECORD, {"settings": settings, "source": digest(source)})
     return out
+
+
+def _check_source(source: Path) -> None:
+    """Refuse stores that must be converted first, by the endings of their files.
+
+    Raises:
+        ValueError: the source is an LMDB store, or Parquet or Arrow files.
+    """
+    inside = sorted(source.iterdir()) if source.is_dir() else []
+    for path in [source, *inside]:
+        kind = ENDINGS.get(path.suffix.lower())
+        if kind is not None and not any(p.suffix in (".npy", ".npz") for p in inside):
+            raise ValueError(f"source={source} holds {path.name}: {OTHERS[kind]}")
 
 
 def convert_features(
@@ -121,6 +138,7 @@ def convert_features(
     units: tuple[str, str] | None = None  # of the boxes, and the image that has them
     given, lost, backward = False, list[str](), dict[str, int]()
     sources, counts = dict[str, str](), list[int]()
+    within = list[np.ndarray]()  # boxes of wide pictures, to find those in percent
     for record in records:
         if not record.name.strip():
             raise ValueError("the source has an image without a name")
@@ -130,6 +148,8 @@ def convert_features(
             continue
         features = check_record(record)
         own = box_units(record)
+        if own == "boxes in pixels" and record.size and min(record.size) >= WIDE:
+            within.append(np.asarray(record.boxes).max(0, keepdims=True))
         if count := count_backward(record):
             backward[record.name] = count
         if units and own and own != units[0] != "no boxes":
@@ -163,6 +183,11 @@ def convert_features(
         kept = None if boxes is None or not given else fit(in_order(boxes), shape[0])[None]
         stores[split].write([row], features[None], kept)
     _check(splits, stores, len(place))
+    if within and seems_percent(np.concatenate(within), (WIDE, WIDE)):
+        raise ValueError(
+            f"the boxes of all {len(within)} images of {WIDE} pixels or more lie within their "
+            "first 100 pixels; they seem to be in percent: divide them by 100"
+        )
     names.report()
     report_fitted(counts, shape[0] if shape else 0)
     lost += names.displaced

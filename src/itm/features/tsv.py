@@ -33,6 +33,9 @@ ALIASES = {
     "height": "image_h",
 }  # fmt: skip
 LARGEST = 1e15  # of a feature; bytes of other types become larger values
+LARGEST_HALF = 8192  # of a feature in float16; of a float32, one lower half in six is larger
+ROUNDED = 0x1FFF  # bits of the lower half of a float32 that are zero if it was a float16
+ENOUGH = 200  # numbers that tell the type of the bytes
 VINVL = 2054  # 2048 features, and x1, y1, x2, y2, width, height as fractions
 
 
@@ -122,4 +125,16 @@ def _divide(both: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _floats(cell: str) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(cell, validate=True), np.float32)
+    """Decode float32.
+
+    Raises:
+        ValueError: the bytes are float16. Only then are all halves of the numbers small and finite
+            as float16, and the lower halves not rounded.
+    """
+    data = base64.b64decode(cell, validate=True)
+    halves = np.frombuffer(data, np.float16) if not len(data) % 2 else np.empty(0, np.float16)
+    lower = halves[: len(halves) // 2 * 2 : 2].view(np.uint16)
+    fine = np.count_nonzero(lower & ROUNDED) >= ENOUGH
+    if fine and (np.abs(halves) < LARGEST_HALF).all():  # False for NaN
+        raise ValueError("numbers that are float16; write them as float32")
+    return np.frombuffer(data, np.float32)

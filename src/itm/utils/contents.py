@@ -23,6 +23,7 @@ KINDS = {  # first bytes -> what the file is, and what to do
     b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself with git lfs pull",
     b"<!DOCTYPE": "a web page, perhaps of a failed download: download the file again",
     b"<html": "a web page, perhaps of a failed download: download the file again",
+    b"ARROW1": "an Arrow file of Hugging Face's datasets: write its table as .csv, with to_csv",
     b"PAR1": "a Parquet file: write its table as .csv, for example with pandas",
     b"\xd0\xcf\x11\xe0": "a file of Excel or Word: save the table as .csv in UTF-8",
     b"%PDF": "a PDF",
@@ -36,6 +37,7 @@ KINDS = {  # first bytes -> what the file is, and what to do
     b"\xff\xfe": "text in UTF-16: convert it with iconv -f utf-16 -t utf-8",
     b"\xfe\xff": "text in UTF-16: convert it with iconv -f utf-16 -t utf-8",
 }
+LMDB = b"\xde\xc0\xef\xbe"  # at bytes 16 to 19
 TORCH = (b"PK\x03\x04", b"\x80", b"")  # beginnings of files of PyTorch; b"" = any zero bytes
 NULS = 0.2  # with a larger share of zero bytes, text is taken for UTF-16 without a byte order mark
 
@@ -50,6 +52,8 @@ def describe_content(data: bytes, expected: Collection[bytes] = ()) -> str | Non
     for start, kind in KINDS.items():
         if data.startswith(start):
             return None if start in expected else kind
+    if data[16:20] == LMDB:
+        return "an LMDB database, whose values are usually pickles: docs/features.md converts it"
     first = data[:4096]
     if b"" not in expected and first.count(0) > NULS * len(first):
         return "binary, or text in UTF-16: convert text with iconv -f utf-16le -t utf-8"

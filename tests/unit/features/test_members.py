@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from itm.features.arrays import read_arrays
-from itm.features.convert import convert_features
+from itm.features.convert import convert_features, write_data_folder
 from itm.features.extraction import fit_boxes, read_boxes
 from itm.features.hdf5 import read_hdf5
-from itm.features.records import Record
+from itm.features.records import Record, check_record
 from itm.features.tsv import read_tsv
 
 FEATURES = np.random.default_rng(0).random((4, 8)).astype(np.float32)
@@ -200,3 +200,77 @@ def test_regions_that_are_lost_or_repeated_are_told(tmp_path, capsys):
     assert "regions=3: 1 images have more and lose the last ones, 1 have fewer" in (
         capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["data.mdb", "lock.mdb"], "holds data.mdb: LMDB files hold pickled objects"),
+        (["train-00000-of-00001.parquet"], "Parquet and Arrow files of Hugging Face"),
+        (["data-00000-of-00001.arrow", "dataset_info.json"], "Parquet and Arrow files"),
+    ],
+)
+def test_stores_that_must_be_converted_are_named(tmp_path, files, message):
+    for name in files:
+        (tmp_path / name).write_bytes(b"PAR1")
+    (tmp_path / "captions.csv").write_text("image,caption\na.jpg,a dog\n")
+    for kind in ("arrays", "tsv", "hdf5"):
+        for source in (tmp_path, tmp_path / files[0]):
+            with pytest.raises(ValueError, match=message):
+                write_data_folder(kind, source, tmp_path / "captions.csv", tmp_path / "out")
+
+
+def test_boxes_in_percent_are_refused():
+    rng = np.random.default_rng(0)
+    boxes = np.sort(rng.random((12, 2, 2)), axis=1).reshape(12, 4).astype(np.float32)
+    features = rng.random((12, 16)).astype(np.float32)
+    for scale, size in ((100, (640, 480)), (1, None), (100, (100, 100)), (480, (640, 480))):
+        record = Record("a", features, scale * boxes, size)
+        if scale == 100 and size == (640, 480):
+            with pytest.raises(ValueError, match="seem to be in percent: divide them by 100"):
+                check_record(record)
+        else:
+            check_record(record)
+
+
+def test_few_boxes_in_percent_are_refused_in_many_images(tmp_path):
+    rng = np.random.default_rng(0)
+    names = [f"{i}.jpg" for i in range(12)]
+
+    def convert(scale, out):
+        records = (
+            Record(name, rng.random((1, 4)).astype(np.float32), scale * np.array([[0.1, 0.2, *corner]]),
+                   (640, 480))
+            for name, corner in zip(names, rng.uniform(0.5, 1, (12, 2)), strict=True)
+        )  # fmt: skip
+        convert_features(records, {"all": names}, {name: ["a dog"] for name in names}, out)
+
+    with pytest.raises(ValueError, match="the boxes of all 12 images .* in percent"):
+        convert(100, tmp_path / "a")
+    convert(480, tmp_path / "b")
+
+
+def test_tensorflow_order_is_named():
+    features = np.ones((2, 8), np.float32)
+    boxes = np.array([[10, 20, 470, 630], [0, 0, 100, 200]], np.float32)
+    with pytest.raises(ValueError, match="all fit as y1, x1, y2, x2, TensorFlow's order: swap"):
+        check_record(Record("a", features, boxes, (640, 480)))
+    with pytest.raises(ValueError, match="width and height$"):
+        check_record(Record("a", features, boxes + 400, (640, 480)))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_float16_in_a_tsv_file_is_told_from_float32(tmp_path, sparse):
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((36, 256)).astype(np.float32)
+    features = np.maximum(features, 0) if sparse else features
+
+    def read(array):
+        text = base64.b64encode(array.tobytes()).decode()
+        (tmp_path / "f.tsv").write_text(f"a\t36\t{text}\n")
+        return next(read_tsv(tmp_path / "f.tsv")).features
+
+    with pytest.raises(ValueError, match="numbers that are float16; write them as float32"):
+        read(features.astype(np.float16))
+    for stored in (features, features.astype(np.float16).astype(np.float32), 0 * features):
+        np.testing.assert_array_equal(read(stored), stored)

@@ -316,7 +316,11 @@ def bare(tmp_path, name, **options):
     ("name", "arguments", "assumed"),
     [
         ("scan/i2t_lse", {}, "cross_attn=t2i, raw_feature_norm=clipped_l2norm, lambda_softmax=9.0"),
-        ("vsepp/order0_abs", {"family": "vsepp"}, "measure=cosine, use_abs=False, no_imgnorm=False"),
+        (
+            "vsepp/order0_abs",
+            {"family": "vsepp"},
+            "measure=cosine, use_abs=False, no_imgnorm=False",
+        ),
         ("sgraf/saf", {}, "no_imgnorm=False, no_txtnorm=False"),
         ("vsrn/f30k_caption", {}, "use_abs=False, no_imgnorm=False, measure=cosine"),
         ("casc/all_bigru_maxviol", {}, "t2i_agg_func=Mean"),
