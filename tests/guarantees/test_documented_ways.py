@@ -496,9 +496,8 @@ def gsmn(corpus, folder, split, rows):
     np.save(folder / f"{split}_ims_bbx.npy", corpus.pixels[rows])
     np.save(folder / f"{split}_ims_size.npy", np.array(sizes), allow_pickle=True)
     (folder / f"{split}_caps.json").write_text("[]")  # parses of the captions
-    write_lines(
-        folder / f"{split}_caps.txt", [c for row in rows_of(rows) for c in five(corpus, row)]
-    )
+    captions = [c for row in dict.fromkeys(rows.tolist()) for c in five(corpus, row)]
+    write_lines(folder / f"{split}_caps.txt", captions)
 
 
 def camera(corpus, folder, split, rows):
@@ -520,11 +519,6 @@ def cc152k(corpus, folder, split, rows):
 
 def five(corpus, row):
     return corpus.captions[row][:5]
-
-
-def rows_of(rows):
-    """Each row once, in order."""
-    return dict.fromkeys(rows.tolist())
 
 
 def write_lines(path, lines):
@@ -566,7 +560,7 @@ def test_cc152k_that_contradicts_itself_is_refused(tmp_path):
     for line, message in {
         "9": "has 1 cells",
         "9\ta dog\tin": "has 3 cells",
-        "9\t ": "empty id or caption",
+        '9\t""': "empty id or caption",
         '9\t"a dog\n10\ta cat"': "a quote that is not closed",
     }.items():
         write_lines(tmp_path / "test_caps.tsv", [line] + ["1\ta dog"] * 7)

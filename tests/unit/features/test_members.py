@@ -238,11 +238,10 @@ def test_few_boxes_in_percent_are_refused_in_many_images(tmp_path):
     names = [f"{i}.jpg" for i in range(12)]
 
     def convert(scale, out):
-        records = (
-            Record(name, rng.random((1, 4)).astype(np.float32), scale * np.array([[0.1, 0.2, *corner]]),
-                   (640, 480))
-            for name, corner in zip(names, rng.uniform(0.5, 1, (12, 2)), strict=True)
-        )  # fmt: skip
+        features, corners = np.ones((1, 5), np.float32), rng.uniform(0.5, 1, (12, 2))
+        boxes = [scale * np.array([[0.1, 0.2, *corner]]) for corner in corners]
+        pairs = zip(names, boxes, strict=True)
+        records = (Record(name, features, box, (640, 480)) for name, box in pairs)
         convert_features(records, {"all": names}, {name: ["a dog"] for name in names}, out)
 
     with pytest.raises(ValueError, match="the boxes of all 12 images .* in percent"):

@@ -211,10 +211,10 @@ def test_published_weights_survive_both_directions(name, tmp_path):
 def test_only_its_own_weights_are_claimed(tmp_path):
     image, text = write(toy(17, caption_weight=0.0))[0]
     plain = {k: v for k, v in image.items() if k.startswith("fc.")}
-    assert read([plain, text], {}) is None
-    assert read([image], {}) is None
-    assert read([image, text], {}) is not None
-    assert read([image, text], {"measure": "order"})[0]["measure"] == "order"
+    assert read([plain, text], Known({})) is None
+    assert read([image], Known({})) is None
+    assert read([image, text], Known({})) is not None
+    assert read([image, text], Known({"measure": "order"}))[0]["measure"] == "order"
     with pytest.raises(ValueError, match="unexpected Rs_GCN_1.extra.weight"):
         save_states(tmp_path, [{**image, "Rs_GCN_1.extra.weight": torch.zeros(1)}, text])
     with pytest.raises(ValueError, match="missing image.project.bias"):
