@@ -14,6 +14,7 @@ from itm.metrics.retrieval import evaluate
 from itm.models import VSRN
 from itm.models.vsrn.captioner import teacher
 from itm.published.convert import from_published, read_checkpoint, save_published
+from itm.published.tables import Known
 from itm.published.vsrn import REST, read, write
 
 CASES = ["f30k_caption", "f30k_nocaption", "coco_caption", "coco_nocaption_ensemble"]
