@@ -7,7 +7,16 @@ from typing import Any
 import torch
 
 from itm.layers.text import BertText
-from itm.published.tables import Known, Options, State, Table, read_state, two_way_gru, write_state
+from itm.published.tables import (
+    Known,
+    Options,
+    State,
+    Table,
+    check_stated,
+    read_state,
+    two_way_gru,
+    write_state,
+)
 from itm.published.transformer import BERT, bert_arguments, positions
 from itm.utils.checks import check_choice
 
@@ -35,6 +44,8 @@ SETTINGS = {
     "drop": True,
     "embedding_warmup_epochs": 2,
     "input_scale_factor": 1,
+    "learning_rate": 5e-4,
+    "num_epochs": 25,
     "obj_drop_rate": 0.2,
     "optim": "adam",
     "reset_start_epoch": False,
@@ -81,13 +92,9 @@ def read(states: list[State], options: Known) -> tuple[Options, State] | None:
         "normalize_images": not options["no_imgnorm"],
         "normalize_words": not options["no_txtnorm"],
     }
-    stated = options.get("precomp_enc_type")
     form = "selfattention" if arguments["self_attention"] else "basic"
-    if stated not in (None, form):
-        raise ValueError(
-            f"its options say precomp_enc_type={stated}, its tensors {form}: tensors are missing, "
-            "or these are the options of other weights"
-        )
+    check_stated(options, "precomp_enc_type", form)
+    check_stated(options, "text_enc_type", "bert" if bert else "bigru")
     return arguments, read_state(image, IMAGE) | read_state(text, BERT if bert else GRU)
 
 

@@ -124,6 +124,20 @@ def two_way_gru(text: State, system: str) -> Options:
     return arguments
 
 
+def check_stated(options: Options, name: str, form: str) -> None:
+    """Compare an option, if it was saved, with the form that the tensors have.
+
+    Raises:
+        ValueError: they differ.
+    """
+    stated = options.get(name)
+    if stated not in (None, form):
+        raise ValueError(
+            f"its options say {name}={stated}, its tensors {form}: tensors are missing, or these "
+            "are the options of other weights"
+        )
+
+
 def _rename(name: str, old: str, new: str) -> str | None:
     """Replace the layer `old` at the beginning of a name; return None for another layer."""
     pattern = re.escape(old).replace(r"\{\}", r"(?P<zero>\d+)").replace(r"\{\+1\}", r"(?P<one>\d+)")

@@ -50,7 +50,8 @@ def read_text(folder: str | Path | None, source: str, given: bool) -> tuple[Opti
             "(published weights: text=bert-base-uncased)"
         )
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    return config.to_dict(), BertVocabulary.from_pretrained(str(folder))
+    longest = getattr(config, "max_position_embeddings", 512)  # the original code cuts no caption
+    return config.to_dict(), BertVocabulary.from_pretrained(str(folder), longest)
 
 
 def positions(text: State) -> State:

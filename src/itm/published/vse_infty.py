@@ -7,7 +7,16 @@ from typing import Any
 import torch
 
 from itm.layers.text import BertText
-from itm.published.tables import Known, Options, State, Table, read_state, two_way_gru, write_state
+from itm.published.tables import (
+    Known,
+    Options,
+    State,
+    Table,
+    check_stated,
+    read_state,
+    two_way_gru,
+    write_state,
+)
 from itm.published.transformer import BERT, bert_arguments
 
 IMAGE: Table = {
@@ -48,7 +57,8 @@ def read(states: list[State], options: Known) -> tuple[Options, State] | None:
 
     Raises:
         KeyError: the options do not say.
-        ValueError: the weights read pixels, or their GRU has one direction.
+        ValueError: the weights read pixels, their GRU has one direction, or the options belong to
+            other weights.
     """
     if len(states) != 2:
         return None
@@ -60,6 +70,7 @@ def read(states: list[State], options: Known) -> tuple[Options, State] | None:
         )
     if not any(name.startswith("gpool.") for name in image):
         return None
+    check_stated(options, "precomp_enc_type", "basic")
     bert = any(name.startswith("bert.") for name in text)
     embed_dim, img_dim = image["fc.weight"].shape
     arguments = {

@@ -425,7 +425,7 @@ def test_the_block_equals_a_loop_over_heads_and_ignores_padding():
     for row, own, real in zip(x, found, mask, strict=True):
         torch.testing.assert_close(own[real], plain_attention(block, row[real]))
     block.attend_padding = True
-    leaked = block(x, mask)
+    leaked = block.train()(x, mask)
     for row, own in zip(x, leaked, strict=True):
         torch.testing.assert_close(own, plain_attention(block, row))
 
@@ -439,6 +439,9 @@ def test_masking_is_the_default_and_the_leak_an_option():
         alone = matcher.encode_images(make_images(features[1:], [0])).parts[0]
         assert (together - alone).abs().max() < 1e-6 or leaks
         assert (together - alone).abs().max() > 1e-4 or not leaks
+        vectors = matcher.eval().encode_images(make_images(features, [0, 1])).parts[1, :3]
+        alone = matcher.encode_images(make_images(features[1:], [0])).parts[0]
+        assert (vectors - alone).abs().max() < 1e-6  # evaluation never reads padding
 
 
 # Options and files --------------------------------------------------------------------------------
@@ -508,6 +511,7 @@ def rewritten(golden, path, **options):
             {"precomp_enc_type": "selfattention"},
             "say precomp_enc_type=selfattention, its tensors b",
         ),
+        ({"text_enc_type": "bert"}, "say text_enc_type=bert, its tensors bigru"),
         ({"embed_size": 20}, "say embed_size=20, its tensors 18"),
     ],
 )

@@ -1,6 +1,7 @@
 """Test VSE-infinity: the original's numbers, padding in batch norm, Gaussians, files, bad input."""
 
 import argparse
+import json
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from itm.layers import GPO, csd
 from itm.losses import PCMEPP, Triplet
 from itm.models import VSEInfinity
 from itm.published.convert import from_published, read_checkpoint, save_published
+from itm.published.transformer import read_text
 from itm.text.vocabulary import SPECIALS, Vocabulary
 from itm.visual import draw_explanation
 
@@ -115,6 +117,10 @@ def test_what_the_tensors_do_not_tell_is_asked_for(tmp_path):
         torch.save({"model": list(states), "opt": opt}, tmp_path / "m.pth")
         return from_published(tmp_path / "m.pth")
 
+    options["precomp_enc_type"] = "backbone"
+    with pytest.raises(ValueError, match="say precomp_enc_type=backbone, its tensors basic"):
+        read(*states)
+    options["precomp_enc_type"] = "basic"
     grid = {f"image_encoder.{key}": x for key, x in states[0].items()}
     with pytest.raises(ValueError, match="grid features from pixels"):
         read(grid, states[1])
@@ -123,6 +129,16 @@ def test_what_the_tensors_do_not_tell_is_asked_for(tmp_path):
         read(states[0], one)
     with pytest.raises(ValueError, match="unexpected mlp.bns.2"):
         read({**states[0], "mlp.bns.2": torch.ones(1)}, states[1])
+
+
+def test_no_caption_is_cut(tmp_path):
+    """The original cuts none, so a caption may be as long as the transformer's positions."""
+    for path in (case("vse_infty/bert_ragged_warmup") / "bert").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 300}))
+    _, vocab = read_text(tmp_path, "m.pth", given=False)
+    assert len(vocab.encode("dog " * 400)) == 300
 
 
 # Our own ------------------------------------------------------------------------------------------

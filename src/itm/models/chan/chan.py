@@ -43,8 +43,8 @@ class CHAN(Matcher):
         embed_dim: width D of the joint space.
         num_layers: number of layers of the text GRU.
         self_attention: relate the regions of an image by one attention block.
-        attend_padding: let regions attend to padding, as the original does in training, so that an
-            image's vectors depend on its batch. By default padding changes no number.
+        attend_padding: in training, let regions attend to padding as the original does, so that an
+            image's vectors depend on its batch. Otherwise padding changes no number.
         matching: coding and pooling.
         normalize_images: scale region vectors to unit length.
         normalize_words: scale word vectors to unit length.
@@ -141,7 +141,7 @@ class RegionAttention(nn.Module):
 
     Args:
         embed_dim: width D.
-        attend_padding: attend to padded regions too, see `CHAN`.
+        attend_padding: attend to padded regions too in training, see `CHAN`.
 
     Raises:
         ValueError: D is not a multiple of 8.
@@ -167,7 +167,7 @@ class RegionAttention(nn.Module):
         heads = self.project_in(self.norm(regions)).unflatten(2, (3, HEADS, -1))
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # (I, 8, R, D / 8) each
         seen = None
-        if not self.attend_padding:
+        if not (self.attend_padding and self.training):
             seen = (mask | ~mask.any(1, keepdim=True))[:, None, None]  # (I, 1, 1, R)
         attended = F.scaled_dot_product_attention(query, key, value, seen)
         return regions + self.project_out(attended.transpose(1, 2).flatten(2))
