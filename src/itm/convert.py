@@ -17,7 +17,7 @@ def command(cfg: DictConfig) -> None:
     """Read original weights, check them, and write a folder to load.
 
     Raises:
-        FileExistsError: out= holds other files of the same names, or, without overwrite=true, a
+        TakenError: out= holds other files of the same names, or, without overwrite=true, a
             saved matcher.
         ValueError: published= or out= is missing, or the weights do not fit their model.
     """

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from itm.utils.errors import TakenError
+
 ASIDE = ".replaced"  # in the run folder, so that moving is a rename
 WRITTEN = (
     "run.json", "results.json", "ranks.npz", "failure.txt", "train.log", "csv", "checkpoints",
@@ -20,11 +22,11 @@ def put_aside(folders: Sequence[Path]) -> None:
     """Move the files of earlier runs aside until `settle` or the end of the process.
 
     Raises:
-        ValueError: a folder has no run.json, so `itm.train` did not write it.
+        TakenError: a folder has no run.json, so `itm.train` did not write it.
     """
     for folder in folders:
         if not (folder / "run.json").is_file():
-            raise ValueError(
+            raise TakenError(
                 f"{folder} holds checkpoints but no run.json, so overwrite=true does not delete "
                 "them: remove them yourself, or give another hydra.run.dir"
             )

@@ -12,6 +12,7 @@ from itm.app.arguments import key_of, value_of
 from itm.app.replaced import put_aside, recover
 from itm.app.resume_options import check_changes, read_recorded, with_recorded
 from itm.training.starting_point import find_checkpoint
+from itm.utils.errors import InUseError, TakenError
 
 _locks: dict[Path, int] = {}  # handles of files that stay locked until the process ends
 
@@ -30,8 +31,9 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
 
     Raises:
         FileNotFoundError: `resume=` names a place without a checkpoint or without run.json.
-        ValueError: a resumed run cannot change an option, the folder already holds a run, or
-            another process writes to it.
+        ValueError: a resumed run cannot change an option.
+        TakenError: the folder already holds a run.
+        InUseError: another process writes to it.
     """
     arguments = list(arguments)
     if any(a in ("-c", "--cfg", "-i", "--info", "--hydra-help") for a in arguments):
@@ -92,10 +94,10 @@ def _make_room(
         differences: how the options of the runs differ from the new ones, for the message.
 
     Raises:
-        ValueError: it is not set, or `itm.train` did not write the files.
+        TakenError: it is not set, or `itm.train` did not write the files.
     """
     if not overwrite:
-        raise ValueError(
+        raise TakenError(
             f"{folders[0]} holds a run already{differences}: continue it with resume=true, replace "
             f"it with overwrite=true, or give another {option}"
         )
@@ -131,7 +133,7 @@ def _lock(folder: Path) -> None:
     """Lock a folder until this process ends.
 
     Raises:
-        ValueError: another process has locked it.
+        InUseError: another process has locked it.
     """
     try:
         import fcntl
@@ -146,7 +148,7 @@ def _lock(folder: Path) -> None:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        raise ValueError(f"{folder} is in use: another process trains there") from None
+        raise InUseError(f"{folder} is in use: another process trains there") from None
     except OSError:
         os.close(handle)
         return  # a file system without locks

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from itm.utils.errors import TakenError
 from itm.utils.files import move
 from itm.utils.folders import beside, discard, locked, mark, put
 from itm.utils.manifest import KEY, checksum, checksums, read_manifest, write_manifest
@@ -40,8 +41,8 @@ def building(
         resume: go on with an unfinished folder of the same settings.
 
     Raises:
-        ValueError: the folder holds files of others or, without `overwrite`, another result.
-        BlockingIOError: another process writes it.
+        TakenError: the folder holds files of others or, without `overwrite`, another result.
+        InUseError: another process writes it.
     """
     folder = Path(folder).expanduser().resolve()
     check_target(folder, record, settings, overwrite)
@@ -73,7 +74,7 @@ def check_target(
         The files of the earlier result.
 
     Raises:
-        ValueError: the folder holds files of others or, without `overwrite`, another result.
+        TakenError: the folder holds files of others or, without `overwrite`, another result.
     """
     if not folder.exists():
         return []
@@ -88,14 +89,14 @@ def check_target(
     records = {name: read_record(folder, name) for name in {*RECORDS, kept}}
     own = records[kept]
     if own is not None and "splits" in own and KEY not in own:
-        raise ValueError(
+        raise TakenError(
             f"out={folder} was written by an earlier version, which kept no list of its files; use "
             "it as it is, delete it, or choose another out="
         )
     listed = {mark(record): None, **_listed(records)}
     foreign = [name for name in content if name not in listed]
     if own is None or foreign:
-        raise ValueError(
+        raise TakenError(
             f"out={folder} holds files that this command did not make, such as "
             f"{', '.join(foreign[:3] or content[:3])}; choose another out=, or move them away"
         )
@@ -104,13 +105,13 @@ def check_target(
     if not overwrite:
         other = ", ".join(other_settings(own, settings))
         made = f"other {other}" if other else "these options"
-        raise ValueError(
+        raise TakenError(
             f"out={folder} was made with {made}; "
             "choose another out=, or give overwrite=true to replace the whole folder"
         )
     changed = [n for n in content if listed[n] not in (None, checksum(folder / n))]
     if changed:
-        raise ValueError(
+        raise TakenError(
             f"out={folder} holds files that were changed since, such as {', '.join(changed[:3])}; "
             "move them away, or choose another out="
         )
@@ -171,7 +172,7 @@ def place_files(
         overwrite: replace files that the record lists.
 
     Raises:
-        ValueError: the folder holds another file of that name; then nothing was moved.
+        TakenError: the folder holds another file of that name; then nothing was moved.
     """
     facts = read_record(folder, record) or {}
     names = list(facts.pop(KEY, None) or ())
@@ -182,12 +183,12 @@ def place_files(
         if found in (None, expected) or (name in before and before[name] is None):
             continue
         if name not in before or before[name]["checksum"] != found:
-            raise ValueError(
+            raise TakenError(
                 f"{folder / name} was not made by this command, or was changed since; it stays "
                 "as it is: give out=ANOTHER_FOLDER, or leave it out of write="
             )
         if not overwrite:
-            raise ValueError(
+            raise TakenError(
                 f"{folder / name} was made from other captions or options; give overwrite=true "
                 "to replace it, or out=ANOTHER_FOLDER"
             )
@@ -216,10 +217,10 @@ def _prepare(
     work.mkdir(exist_ok=True)
     begun = read_record(work, record)
     if begun is None and any(not path.name.startswith(".") for path in work.iterdir()):
-        raise ValueError(f"{work} holds files of others; move them, or choose another out=")
+        raise TakenError(f"{work} holds files of others; move them, or choose another out=")
     other = [] if begun is None else other_settings(begun, settings)
     if resume and other and not overwrite:
-        raise ValueError(
+        raise TakenError(
             f"{work} was begun with other {', '.join(other)}; choose another out=, delete it, "
             "or give overwrite=true to begin again"
         )

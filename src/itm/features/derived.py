@@ -32,7 +32,7 @@ def write_derived(
 
     Raises:
         ValueError: unknown kind, or the folder holds another file of that name.
-        BlockingIOError: another process writes the folder.
+        InUseError: another process writes the folder.
     """
     captions = sha256("\n".join(train.captions).encode("utf-8")).hexdigest()
     settings = {"split": train.name, "captions": captions, **options}

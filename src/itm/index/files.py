@@ -1,5 +1,6 @@
 """Write and read the folder of an `itm.index.Index`: tensors, FAISS files and JSON, no pickles."""
 
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from itm.index.nearest import Nearest
 from itm.matcher.matcher import Matcher
 from itm.matcher.saved import NAMES as MATCHER_FILES
 from itm.matcher.saved import write
+from itm.utils.errors import TakenError
 from itm.utils.files import write_json
-from itm.utils.folders import read_whole, replacing_folder
+from itm.utils.folders import check_own, read_whole, replacing_folder
 from itm.utils.manifest import check_files, read_manifest, write_manifest
 from itm.utils.readers import read_json, reader
 
 FORMAT = 1
 INDEX = "index.json"
+BESIDE = "index"  # subfolder of a folder whose files have the names of an index
 NAMES = [
     *(
         f"{side}.{end}"
@@ -34,10 +37,24 @@ def write_index(
 ) -> Path:
     """Write all parts and their checksums; if that fails, an earlier index stays.
 
+    If files of others have these names, the index goes into the subfolder `index`, with a warning:
+    to refuse would lose encodings that may have taken hours.
+
+    Returns:
+        The folder of the index.
+
     Raises:
-        FileExistsError: the folder holds files with these names that are not of an index.
+        TakenError: the subfolder holds such files as well.
         OSError: the folder cannot be written.
     """
+    try:
+        check_place(folder)
+    except TakenError:
+        place = folder / BESIDE
+        check_place(place)
+        what = f"{folder} holds files of others with the names of an index"
+        warnings.warn(f"{what}; the index is written to {place}", stacklevel=3)
+        folder = place
     with replacing_folder(folder, INDEX, NAMES, is_index) as place:
         (place / "matcher").mkdir()
         write(matcher, place / "matcher")
@@ -48,6 +65,15 @@ def write_index(
         facts = {"format": FORMAT, "sides": list(sides), "shortlist": shortlist}
         write_manifest(place / INDEX, facts, NAMES)
     return folder
+
+
+def check_place(folder: Path) -> None:
+    """Check that an index may be written to a folder.
+
+    Raises:
+        TakenError: files with the names of an index are there, but no index.
+    """
+    check_own(folder, INDEX, NAMES, is_index)
 
 
 def is_index(path: Path) -> bool:

@@ -261,10 +261,15 @@ class Index:
     def save(self, folder: str | Path) -> Path:
         """Write the index and its matcher: tensors, FAISS files and JSON, no pickles.
 
-        An index that was saved in the folder before is replaced as a whole.
+        An index that was saved in the folder before is replaced as a whole. Files of others are
+        never replaced: if some have the same names, the index goes into the subfolder `index`, with
+        a warning.
+
+        Returns:
+            The folder of the index, for `load`.
 
         Raises:
-            FileExistsError: the folder holds files with these names that are not of an index.
+            TakenError: the folder and its subfolder hold such files.
             OSError: the folder cannot be written.
         """
         sides = {name: (shelf, self._items[name]) for name, shelf in self._shelves.items()}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from itm.checkpoints.folder import load
 from itm.data.layout import Split, name_of
+from itm.index.files import check_place
 from itm.index.index import Index
 from itm.matcher.matcher import Matcher
 from itm.utils.devices import find_device
@@ -35,7 +36,7 @@ def index_of(
         batch_size: as in `Index`, if it is built.
 
     Raises:
-        FileExistsError: the folder holds files with the names of an index, but no index.
+        TakenError: the folder holds files with the names of an index, but no index.
         FileNotFoundError: there is neither a saved index nor a checkpoint.
         ValueError: the saved index is of another split or of another matcher.
     """
@@ -58,6 +59,8 @@ def index_of(
         return index
     if checkpoint is None:
         raise FileNotFoundError(f"no index in {folder}: give checkpoint= to build one")
+    if folder is not None:
+        check_place(Path(folder))  # before all images are encoded
     matcher = load(checkpoint, model_class=model_class, device=device)
     index = Index(matcher, split, names, kind=kind, shortlist=shortlist, batch_size=batch_size)
     if folder is not None:

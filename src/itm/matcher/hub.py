@@ -42,7 +42,7 @@ def save_pretrained(
         The folder.
 
     Raises:
-        FileExistsError: the folder holds files with these names that are not of a saved matcher,
+        TakenError: the folder holds files with these names that are not of a saved matcher,
             or, without `overwrite`, a saved matcher.
         OSError: the folder cannot be written.
     """

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from itm.matcher.protocol import MatcherLike
 from itm.matcher.state import pack_state, saved_arguments
+from itm.utils.errors import TakenError
 from itm.utils.files import unfinished_beside, write_json, write_text
 from itm.utils.folders import read_whole, replacing_folder
 from itm.utils.manifest import check_files, read_manifest, unsealed, write_manifest
@@ -50,13 +51,13 @@ def save(
         The folder.
 
     Raises:
-        FileExistsError: the folder holds files with these names that are not of a saved matcher,
+        TakenError: the folder holds files with these names that are not of a saved matcher,
             or, without `overwrite`, a saved matcher.
         OSError: the folder cannot be written.
     """
     folder = Path(folder)
     if not overwrite and is_saved(folder / CONFIG):
-        raise FileExistsError(
+        raise TakenError(
             f"{folder} holds a saved matcher: replace it with overwrite=true, or choose another "
             "folder"
         )

@@ -21,6 +21,7 @@ from itm.runs.history import Run
 from itm.runs.plain_files import read_record
 from itm.runs.record import write_results
 from itm.runs.run_files import SETTINGS
+from itm.utils.errors import TakenError
 from itm.utils.files import replacing, write_text
 from itm.utils.manifest import KEY
 
@@ -37,7 +38,7 @@ def keep_record(run: Run, folder: Path) -> None:
         folder: of the record; created if missing.
 
     Raises:
-        ValueError: the folder holds the record of another run.
+        TakenError: the folder holds the record of another run.
     """
     record = _facts(run)
     stage = "test" if run.members or "test/rsum" in record else "val"
@@ -47,7 +48,7 @@ def keep_record(run: Run, folder: Path) -> None:
         earlier = read_record(path)
         for key in ("command", "started"):
             if earlier.get(key) != record.get(key):
-                raise ValueError(
+                raise TakenError(
                     f"{folder} holds the record of another run ({key} {earlier.get(key)}, not "
                     f"{record.get(key)}): give another keep=, or remove it"
                 )

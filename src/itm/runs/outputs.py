@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from itm.utils.errors import TakenError
 from itm.utils.folders import replacing_folder
 from itm.utils.manifest import check_files as check_checksums
 from itm.utils.manifest import read_manifest, write_manifest
@@ -29,7 +30,7 @@ def check_file(path: str | Path, command: str, overwrite: bool = False) -> None:
     """Check that a command may write a file.
 
     Raises:
-        ValueError: the file exists and `overwrite` is false, or another program made it.
+        TakenError: the file exists and `overwrite` is false, or another program made it.
     """
     path = Path(path)
     if path.is_dir():
@@ -37,9 +38,9 @@ def check_file(path: str | Path, command: str, overwrite: bool = False) -> None:
     if not path.exists() and not path.is_symlink():
         return
     if not overwrite:
-        raise ValueError(f"{path} exists: replace it with overwrite=true, or give another out=")
+        raise TakenError(f"{path} exists: replace it with overwrite=true, or give another out=")
     if maker(command).encode() not in path.read_bytes():
-        raise ValueError(
+        raise TakenError(
             f"{path} was not {maker(command)}, so overwrite=true does not replace it: remove it "
             "yourself, or give another out="
         )
@@ -60,23 +61,23 @@ def check_folder(
         The files of the earlier result that would be replaced.
 
     Raises:
-        ValueError: an earlier result is there and `overwrite` is false, the folder holds a run or
+        TakenError: an earlier result is there and `overwrite` is false, the folder holds a run or
             a result of another command, or another file has the name of a file to write.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give the name of a folder")
     if (folder / "run.json").is_file():
-        raise ValueError(f"{folder} holds a run of itm.train; give {command} another folder")
+        raise TakenError(f"{folder} holds a run of itm.train; give {command} another folder")
     earlier: list[str] = []
     record = _read_manifest(folder)
     if record is not None:
         if record["command"] != command:
-            raise ValueError(
+            raise TakenError(
                 f"{folder} holds a result of {record['command']}; give {command} another folder"
             )
         if not overwrite:
-            raise ValueError(
+            raise TakenError(
                 f"{folder} holds a result of {command} already: replace it with overwrite=true, or "
                 "give another folder"
             )
@@ -88,7 +89,7 @@ def check_folder(
         if name not in (*earlier, MANIFEST) and any(fnmatch(name, p) for p in patterns)
     ]
     if foreign:
-        raise ValueError(
+        raise TakenError(
             f"{folder / foreign[0]} exists and is not listed in {MANIFEST}, so {command} does not "
             "replace it: remove it yourself, or give another folder"
         )
@@ -110,7 +111,7 @@ def result_folder(
         overwrite: replace an earlier result of this command.
 
     Raises:
-        ValueError: as for `check_folder`.
+        TakenError: as for `check_folder`.
     """
     earlier = check_folder(folder, command, patterns, overwrite)
     with replacing_folder(folder, MANIFEST, earlier, lambda _: True) as place:

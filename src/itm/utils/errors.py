@@ -1,8 +1,20 @@
-"""Shorten what an exception says to one line."""
+"""Errors of writers whose place is taken or in use; the first line of an error."""
 
 from __future__ import annotations
 
 import re
+
+
+class TakenError(FileExistsError, ValueError):
+    """A file or folder holds something that must not be replaced; nothing was changed.
+
+    Every command and function that writes raises it, and the message says how to go on. It is a
+    `ValueError` as well, like the errors of other arguments.
+    """
+
+
+class InUseError(BlockingIOError, ValueError):
+    """Another process is writing the same file or folder; nothing was changed."""
 
 
 def first_line(error: BaseException) -> str:

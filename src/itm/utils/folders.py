@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from itm.utils.errors import InUseError, TakenError
 from itm.utils.files import lock, sync, unfinished_files, unfinished_name
 
 T = TypeVar("T")
@@ -33,14 +34,14 @@ def replacing_folder(
         own: tells whether a manifest in the folder belongs to a result that may be replaced.
 
     Raises:
-        FileExistsError: files with these names are there, but no result that may be replaced.
-        BlockingIOError: another process writes the same result.
+        TakenError: files with these names are there, but no result that may be replaced.
+        InUseError: another process writes the same result.
         OSError: a file cannot be written.
     """
     folder = Path(os.path.realpath(folder))
     names = {last, mark(last), *names}
     with locked(folder):
-        _check_own(folder, last, names, own)
+        check_own(folder, last, names, own)
         with scratch_beside(folder) as scratch:
             yield scratch
             put(scratch, folder, last, names)
@@ -54,10 +55,13 @@ def locked(folder: Path) -> Iterator[None]:
     empty is removed as well.
 
     Raises:
-        BlockingIOError: another process has locked it.
+        TakenError: it is a file.
+        InUseError: another process has locked it.
         OSError: it cannot be made.
     """
     made = not folder.exists()
+    if not made and not folder.is_dir():
+        raise TakenError(f"{folder} is a file; give the name of a folder")
     folder.mkdir(parents=True, exist_ok=True)
     handle = _lock(folder)
     try:
@@ -184,18 +188,23 @@ def _lock(folder: Path) -> int | None:
                 break
         os.close(handle)  # another process has the lock, or has just exchanged the folder
         if not free:
-            raise BlockingIOError(f"{folder} is being written by another process; try later")
+            raise InUseError(f"{folder} is being written by another process; try later")
     for near in {folder, beside(folder)}:
         for path in unfinished_files(near):  # of processes that were killed
             shutil.rmtree(path, ignore_errors=True)
     return handle
 
 
-def _check_own(folder: Path, last: str, names: set[str], own: Callable[[Path], bool]) -> None:
-    found = sorted(_files(folder) & names)
+def check_own(folder: Path, last: str, names: Iterable[str], own: Callable[[Path], bool]) -> None:
+    """Check that `replacing_folder` may write to a folder; its arguments are the same.
+
+    Raises:
+        TakenError: files with these names are there, but no result that may be replaced.
+    """
+    found = sorted(_files(folder) & {last, mark(last), *names})
     manifests = (folder / name for name in (last, mark(last)) if name in found)
     if found and not any(own(manifest) for manifest in manifests):
-        raise FileExistsError(
+        raise TakenError(
             f"{folder} holds {', '.join(found)}, which this command did not write or did not "
             "finish; nothing was changed: choose another folder, or move these files away"
         )

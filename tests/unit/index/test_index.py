@@ -10,6 +10,8 @@ from toy import MeanMatcher
 import itm
 from itm.index.index import Hit
 from itm.index.nearest import Nearest, choose, largest
+from itm.index.stored import index_of
+from itm.utils.errors import TakenError
 
 SMALL = [
     "data.root.images=[40,20,30]",
@@ -381,3 +383,29 @@ def test_broken_encodings_and_ids_that_json_cannot_hold_are_refused(tmp_path):
     features[1] = np.nan
     with pytest.raises(ValueError, match=r"(item|image|row) 1 .*NaN"):
         itm.Index(matcher, features)
+
+
+def test_files_of_others_stay_and_the_index_goes_beside_them(cache, tmp_path):
+    """Encodings may have taken hours, so `save` keeps them; what is there is never replaced."""
+    matcher, split = build("vsrn")
+    index = itm.Index(matcher, split)
+    names = ("index.json", "images.json", "captions.json")
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="holds files of others .* written to .*index"):
+            found = index.save(tmp_path)
+    assert found == tmp_path / "index" and itm.Index.load(found).ids == index.ids
+    assert all((tmp_path / name).read_text() == "mine" for name in names)
+    with pytest.raises(ValueError, match=r"index\.json is not a JSON file"):
+        itm.Index.load(tmp_path)
+    (found / "index.json").write_text("mine")
+    with pytest.raises(TakenError, match="which this command did not write"):
+        index.save(tmp_path)
+
+
+def test_the_place_of_an_index_is_checked_before_encoding(cache, tmp_path):
+    _, split = build("vsrn")
+    (tmp_path / "images.json").write_text("mine")
+    with pytest.raises(TakenError, match="holds images.json, which this command did not write"):
+        index_of(split, "no such checkpoint", tmp_path)
