@@ -16,7 +16,8 @@ from itm.app.config import CONF, output_folder
 from itm.app.entry import run
 from itm.app.run_data import check_result_folder, use_run_data
 from itm.app.splits import find_split
-from itm.data.layout import find_row, read_array
+from itm.data.array_file import load_array
+from itm.data.layout import find_row
 from itm.phrases.localisation import FOUND, localise, region_scores
 from itm.phrases.localisation import measure_localisation as measure
 from itm.runs.outputs import check_folder, result_folder
@@ -57,7 +58,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
                 f"image={cfg.image} has no phrases; leave image= out or choose another"
             )
         picture = required_picture(phrases, row, cfg.images)
-    vectors = None if cfg.vectors is None else read_array(Path(cfg.vectors))
+    vectors = None if cfg.vectors is None else load_array(Path(cfg.vectors))
     scores = region_scores(matcher, phrases, cfg.context, vectors)
     report = measure(phrases, scores)
     facts = {"checkpoint": str(cfg.checkpoint), "split": split.name, **environment()}

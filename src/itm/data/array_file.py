@@ -6,7 +6,7 @@ import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -54,6 +54,17 @@ def read_array(path: Path) -> np.ndarray:
         ) from error
 
 
+def load_array(path: Path) -> np.ndarray:
+    """Read a .npy file into memory, and not through a memory map.
+
+    Raises:
+        ValueError: as in `read_array`, or the file was changed while it was read.
+        OSError: the file cannot be read.
+    """
+    array = read_array(path)
+    return _load(path, array, "C") if isinstance(array, np.memmap) else array
+
+
 def _in_rows(path: Path, array: np.memmap) -> np.ndarray:
     if array.nbytes > MOST_FORTRAN:
         raise ValueError(
@@ -61,10 +72,19 @@ def _in_rows(path: Path, array: np.memmap) -> np.ndarray:
             "file; write it in C order, for example in Python with "
             f"np.save('{path.name}', np.ascontiguousarray(np.load('{path.name}')))"
         )
-    with path.open("rb") as file:  # not through the map: the file may shrink
+    return np.ascontiguousarray(_load(path, array, "F"))
+
+
+def _load(path: Path, array: np.memmap, order: Literal["C", "F"]) -> np.ndarray:
+    """Read a mapped array whole, not through its map: the file may shrink."""
+    with path.open("rb") as file:
+        before = _identity(os.fstat(file.fileno()))
         file.seek(array.offset)
         flat: np.ndarray = np.fromfile(file, array.dtype, array.size)
-    return np.ascontiguousarray(flat.reshape(array.shape, order="F"))
+        after = _identity(os.fstat(file.fileno()))
+    if flat.size != array.size or before != after:
+        raise ValueError(f"{path} was changed while it was read: leave it alone, and start again")
+    return flat.reshape(array.shape, order=order)
 
 
 class ArrayFile:
@@ -82,7 +102,7 @@ class ArrayFile:
     def __init__(self, path: Path, array: np.ndarray, order: np.ndarray | None = None):
         self.path = path
         self.order = order
-        self.shape, self.dtype = array.shape, array.dtype
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
         self._array = array
         self._begin = getattr(array, "offset", 0)
         # Arrays in Fortran order are in memory, and Windows has no preadv.
@@ -115,6 +135,22 @@ class ArrayFile:
             for start, stop in _runs(rows):
                 self._read(flat[start * size : stop * size], self._begin + int(rows[start]) * size)
         self.check()  # after reading, so that no change goes unnoticed
+        return out
+
+    def __len__(self) -> int:
+        return self.shape[0] if self.order is None else len(self.order)
+
+    def first_regions(self, rows: np.ndarray) -> np.ndarray:
+        """Read the first region of some rows of (n, R, F): (n, F); rows of (n, F) whole."""
+        if not self._direct or self.ndim == 2:
+            found = self[rows]
+            return found[:, 0] if self.ndim == 3 else found
+        rows = np.asarray(rows, np.int64)
+        out = np.empty((len(rows), self.shape[2]), self.dtype)
+        for line, row in zip(out, rows.tolist(), strict=True):
+            place = self._begin + row * self.shape[1] * line.nbytes
+            self._read(memoryview(line.view(np.uint8)), place)  # type: ignore[arg-type]
+        self.check()
         return out
 
     def check(self) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from itm.data.names import check_twins
-from itm.data.repeated import SAMPLE, equals_previous, repeated_rows
+from itm.data.repeated import SAMPLE, Rows, equals_previous, period, repeated_rows
 
 MOST = 50  # captions per image; more are taken for the captions of another split
 
 
 def assign(
-    features: np.ndarray,
+    features: Rows,
     captions: list[str],
     per_image: int | None,
     ids: list[str] | None,
@@ -67,7 +67,7 @@ def assign(
 
 
 def _first_rows(
-    features: np.ndarray, per_image: int | None, ids: list[str] | None, ims: Path
+    features: Rows, per_image: int | None, ids: list[str] | None, ims: Path
 ) -> np.ndarray:
     """Find the first row of each image in a file with as many rows as captions.
 
@@ -85,9 +85,9 @@ def _first_rows(
     starts = np.flatnonzero(~repeated_rows(features))
     lengths = np.diff([*starts, len(features)])
     repeats = lengths.min()
-    if len(starts) == len(features) and (period := _period(features)):
+    if len(starts) == len(features) and (rounds := period(features)):
         raise ValueError(
-            f"{ims} has as many rows as there are captions, and they repeat after {period} rows. "
+            f"{ims} has as many rows as there are captions, and they repeat after {rounds} rows. "
             "The captions of an image must stand on consecutive lines: sort rows and captions by "
             "image, or set data.captions_per_image=1 if each row is an image"
         )
@@ -103,21 +103,7 @@ def _first_rows(
     )
 
 
-def _period(features: np.ndarray) -> int:
-    """Find after how many rows all rows come again, as images stored in rounds; 0 if never.
-
-    Equal first regions, which are quick to read, tell the number; a sample is compared whole.
-    """
-    first = features[:, 0] if features.ndim == 3 else features
-    again = np.flatnonzero((np.asarray(first[1:]) == np.asarray(first[0])).all(-1)) + 1
-    if not len(again) or len(features) % again[0]:
-        return 0
-    rows = np.arange(again[0], len(features))[:: max(1, (len(features) - again[0]) // SAMPLE)]
-    same = [bool(np.all(features[row] == features[row - again[0]])) for row in rows]
-    return int(again[0]) if all(same) else 0
-
-
-def _check_equal(features: np.ndarray, starts: np.ndarray, ims: Path, told: str) -> None:
+def _check_equal(features: Rows, starts: np.ndarray, ims: Path, told: str) -> None:
     """Check in a sample that the rows of each image are equal.
 
     Raises:

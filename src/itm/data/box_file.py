@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from itm.data.array_file import read_array
+from itm.data.array_file import load_array
 from itm.data.boxes import LIMIT, is_stray
 
 
@@ -17,13 +17,12 @@ def read_boxes(path: Path, features: np.ndarray, ims: Path) -> np.ndarray:
         ValueError: another shape, values that are not finite, boxes that end before they begin, or
             two units.
     """
-    boxes = read_array(path)
+    boxes = load_array(path)
     if boxes.shape != (*features.shape[:2], 4):
         raise ValueError(
             f"{path}: expected {(*features.shape[:2], 4)} for {ims.name} {features.shape}, found "
             f"{boxes.shape}"
         )
-    boxes = np.array(boxes)
     _check(boxes, path)
     return boxes
 

@@ -57,7 +57,8 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 def _features(split: Split) -> str:
     rows = np.unique(np.linspace(0, split.num_images - 1, ROWS).astype(np.int64))
-    parts = (np.ascontiguousarray(split.features[split.row[row]]).tobytes() for row in rows)
+    source = split.features if split.file is None else split.file
+    parts = (np.ascontiguousarray(row).tobytes() for row in source[split.row[rows]])
     shape = " x ".join(map(str, (split.num_images, split.regions, split.width)))
     return f"{shape} {split.features.dtype}, {_hash(parts)}"
 

@@ -72,7 +72,9 @@ def read_split(
         if names is not None and len(names) == len(own) and names != own:
             raise ValueError(f"{caps} and {ids} name the images differently; remove one of them")
         names, ids = (own, caps) if names is None else (names, ids)
-    row, caption_image = assign(features, captions, captions_per_image, names, ims, caps)
+    file = ArrayFile(ims, features) if isinstance(features, np.memmap) else None
+    rows = features if file is None else file
+    row, caption_image = assign(rows, captions, captions_per_image, names, ims, caps)
     split = Split(
         name,
         root,
@@ -83,7 +85,7 @@ def read_split(
         None if names is None else image_ids(names, row, len(features), len(captions), ids),
         read_boxes(boxes, features, ims) if _is_there(boxes) else None,
         protocol,
-        file=ArrayFile(ims, features) if isinstance(features, np.memmap) else None,
+        file=file,
     )
     return split.first_captions(5) if protocol in FIVE_EACH else split
 

@@ -224,7 +224,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
     @property
     def sentence_dim(self) -> int:
         """Return the width of the precomputed sentence vectors."""
-        return self.split("train").sentence_vectors().shape[1]
+        return self.split("train").sentence_width()
 
     # Loaders ----------------------------------------------------------------------------------
 

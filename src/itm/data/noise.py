@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from itm.data.layout import Split, read_array
+from itm.data.array_file import load_array
+from itm.data.layout import Split
 
 UNITS = ("caption", "image")
 
@@ -53,7 +54,7 @@ def read_noise(path: str | Path, split: Split) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no noise index at {path}")
-    index = np.asarray(read_array(path))
+    index = load_array(path)
     images, captions = split.num_images, len(split.captions)
     expected = (
         f"data.noise_file={path} must hold integers: the image of each of the {captions} captions, "

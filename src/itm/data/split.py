@@ -111,16 +111,17 @@ class Split:
         return None
 
     def sentence_vectors(self) -> np.ndarray:
-        """Open `{split}_caps.npy`, precomputed sentence vectors (M, F), as a memory map.
+        """Read `{split}_caps.npy`, precomputed sentence vectors (M, F), into memory.
 
         Raises:
             FileNotFoundError: the file does not exist.
             ValueError: not a float matrix, or its rows differ in number from the captions.
         """
-        vectors = self._vectors()[1]
-        return (
-            vectors[: len(self.captions)] if self.caption_row is None else vectors[self.caption_row]
-        )
+        return self.sentence_file()[np.arange(len(self.captions))]
+
+    def sentence_width(self) -> int:
+        """Return F, the width of the same vectors."""
+        return self._vectors()[1].shape[1]
 
     def sentence_file(self) -> ArrayFile:
         """Open the same vectors for reading batches: index it with rows of captions."""

@@ -174,7 +174,7 @@ def data_sizes(data: RegionDataModule, stage: str) -> dict[str, Any]:
     if data.concept_vocabulary is not None:
         sizes["num_concepts"] = len(data.concept_vocabulary)
     if data.vectors:
-        sizes["sentence_dim"] = split.sentence_vectors().shape[1]
+        sizes["sentence_dim"] = split.sentence_width()
     return sizes
 
 

@@ -24,7 +24,7 @@ def relevance(
     """Get a relevance matrix by name, from a file, or as given.
 
     Args:
-        source: `cider`, `spice`, the path of a .npy file (memory-mapped), the folder of a text
+        source: `cider`, `spice`, the path of a .npy file, the folder of a text
             encoder (`itm.relevance.sentence_similarity`), or the matrix itself.
         captions: M captions.
         references: N lists of reference captions.
@@ -63,7 +63,11 @@ def relevance(
 
 def _read_matrix(path: Path) -> np.ndarray:
     try:
-        return np.lib.format.open_memmap(path, mode="r")
+        array = np.lib.format.open_memmap(path, mode="r")  # compares the sizes
+        del array
+        with path.open("rb") as file:  # a map would end the process if the file shrank
+            found: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+        return found
     except Exception as error:  # a damaged header can raise anything
         raise ValueError(
             f"relevance file {path} ({path.stat().st_size} bytes) is not a complete .npy file "

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from itm.data.layout import Split, read_array
+from itm.data.array_file import load_array
+from itm.data.layout import Split
 from itm.runs.outputs import check_files
 from itm.utils.files import write_array
 
 
 def read_matrices(paths: Iterable[str | Path]) -> list[np.ndarray]:
-    """Open saved (N, M) score matrices as memory maps.
+    """Read saved (N, M) score matrices.
 
     Raises:
         ValueError: a file is not a .npy file of numbers or differs from its checksum in the folder
@@ -23,7 +24,7 @@ def read_matrices(paths: Iterable[str | Path]) -> list[np.ndarray]:
     matrices: list[np.ndarray] = []
     for path in map(Path, paths):
         check_files(path.parent, (escape(path.name),))
-        matrix = read_array(path)
+        matrix = load_array(path)
         wanted = matrices[0].shape if matrices else ""
         if matrix.ndim != 2 or (wanted and matrix.shape != wanted):
             raise ValueError(f"{path} is {matrix.shape}, expected (images, captions) {wanted}")
