@@ -11,6 +11,7 @@ from itm.index.nearest import Nearest
 from itm.matcher.matcher import Matcher
 from itm.matcher.saved import NAMES as MATCHER_FILES
 from itm.matcher.saved import write
+from itm.utils.changes import State, state_of
 from itm.utils.errors import TakenError
 from itm.utils.files import write_json
 from itm.utils.folders import check_own, read_whole, replacing_folder
@@ -20,12 +21,9 @@ from itm.utils.readers import read_json, reader
 FORMAT = 1
 INDEX = "index.json"
 BESIDE = "index"  # subfolder of a folder whose files have the names of an index
+SIDES = ("images", "captions")
 NAMES = [
-    *(
-        f"{side}.{end}"
-        for side in ("images", "captions")
-        for end in ("safetensors", "json", "faiss")
-    ),
+    *(f"{side}.{end}" for side in SIDES for end in ("safetensors", "json", "faiss")),
     *(f"matcher/{name}" for name in MATCHER_FILES),
 ]
 
@@ -82,6 +80,14 @@ def is_index(path: Path) -> bool:
         return {"format", "sides", "shortlist"} <= read_json(path).keys()
     except (OSError, ValueError):
         return False
+
+
+def mapped_files(folder: Path | None) -> dict[Path, State | None]:
+    """Return the state of the files of an index that stay mapped; none without a folder."""
+    if folder is None:
+        return {}
+    files = (folder / f"{side}.{end}" for side in SIDES for end in ("safetensors", "faiss"))
+    return {path: state_of(path) for path in files}
 
 
 @reader(path="folder")

@@ -21,13 +21,14 @@ import torch
 
 from itm.batch import Chunk
 from itm.data.layout import Features, Split
-from itm.index.encodings import Shelf, shelve_captions, shelve_images
-from itm.index.files import read_index, write_index
+from itm.index.encodings import shelve_captions, shelve_images
+from itm.index.files import Sides, mapped_files, read_index, write_index
 from itm.index.nearest import Nearest, largest
 from itm.layers.functional import global_vector
 from itm.layers.text import as_text_encoder
 from itm.matcher.inputs import caption_batches, image_batches
 from itm.matcher.matcher import Matcher
+from itm.utils.changes import check_unchanged
 
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
@@ -81,15 +82,14 @@ class Index:
         texts = captions
         if isinstance(split, Split):
             features, ids = split.view(), split.ids if ids is None else ids
-            captions = split.captions if captions is None else captions
-            texts = captions
+            captions = texts = split.captions if captions is None else captions
             if as_text_encoder(matcher.text).needs_vectors:
                 captions = split.sentence_vectors()
         if features is None and captions is None:
             raise ValueError("give images (features=...), captions, or both: nothing to index")
         if shortlist < 1:
             raise ValueError(f"shortlist={shortlist} must be at least 1")
-        sides: dict[str, tuple[Shelf, list[Any]]] = {}
+        sides: Sides = {}
         if features is not None:
             names = list(range(len(features)) if ids is None else ids)  # type: ignore[arg-type]
             names = [x.item() if isinstance(x, np.generic) else x for x in names]
@@ -103,20 +103,17 @@ class Index:
         self._set(matcher, sides, nearest, shortlist)
 
     def _set(
-        self,
-        matcher: Matcher,
-        sides: dict[str, tuple[Shelf, list[Any]]],
-        nearest: dict[str, Nearest],
-        shortlist: int,
+        self, matcher: Matcher, sides: Sides, nearest: dict[str, Nearest], shortlist: int
     ) -> None:
         self.matcher = matcher
         self.shortlist = shortlist
         self._shelves = {name: shelf for name, (shelf, _) in sides.items()}
         self._items = {name: items for name, (_, items) in sides.items()}
         self._nearest = nearest
+        self._files = mapped_files(None)
         self._row = {name: row for row, name in enumerate(self.ids)}
-        if len(self._row) != len(self._shelves.get("images", ())):
-            count = len(self._shelves.get("images", ()))
+        count = len(self._shelves.get("images", ()))
+        if len(self._row) != count:
             raise ValueError(
                 f"{count} images need as many different ids, got {len(self.ids)} ids, "
                 f"{len(self._row)} of them different"
@@ -215,6 +212,7 @@ class Index:
         if side not in self._shelves:
             raise ValueError(f"this index holds no {side}: build it with {side} to search them")
         shelf, nearest = self._shelves[side], self._nearest[side]
+        check_unchanged(self._files)  # a mapped file that shrank would end the process
         vector = global_vector(query[0]).float()[0]
         if not torch.isfinite(vector).all():
             raise ValueError("the query's encoding holds NaN or infinite values: broken weights?")
@@ -261,12 +259,8 @@ class Index:
     def save(self, folder: str | Path) -> Path:
         """Write the index and its matcher: tensors, FAISS files and JSON, no pickles.
 
-        An index that was saved in the folder before is replaced as a whole. Files of others are
-        never replaced: if some have the same names, the index goes into the subfolder `index`, with
-        a warning.
-
-        Returns:
-            The folder of the index, for `load`.
+        An earlier index is replaced as a whole. If files of others have these names, the index goes
+        into the subfolder `index`, with a warning; its path is returned.
 
         Raises:
             TakenError: the folder and its subfolder hold such files.
@@ -291,7 +285,9 @@ class Index:
             ValueError: files are damaged or contradict each other.
         """
         index = cls.__new__(cls)
+        files = mapped_files(Path(folder))
         index._set(*read_index(Path(folder), device, model_class))
+        index._files = files
         return index
 
 

@@ -4,7 +4,6 @@ Sources: Chun et al., "ECCV Caption" (ECCV 2022) and Parekh et al., "Crisscrosse
 2021). The judgements are JSON tables in the `eccv-caption` package (MIT); its code is not used.
 """
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,8 @@ from numpy.typing import ArrayLike
 
 from itm.metrics.ranking import KS, Matrix, to_numpy, topk
 from itm.metrics.retrieval import evaluate
-from itm.utils.readers import reader
+from itm.utils.archive import read_npy
+from itm.utils.readers import read_json, reader, reading
 
 
 class Judgements(NamedTuple):
@@ -77,11 +77,17 @@ def load_tables(folder: str | Path | None = None, caption_ids: ArrayLike | None 
         path = folder / f"{name}.json"
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: give the data folder of eccv-caption")
-        table = json.loads(path.read_text(encoding="utf-8"))
-        return {int(key): [int(value) for value in values] for key, values in table.items()}
+        table = read_json(path)
+        with reading(path, "must hold lists of ids by id"):
+            return {int(key): [int(value) for value in values] for key, values in table.items()}
 
     own = {caption: images[0] for caption, images in read("original_caption_to_image").items()}
-    ids = np.load(folder / "coco_test_ids.npy") if caption_ids is None else np.asarray(caption_ids)
+    ids = _read_ids(folder / "coco_test_ids.npy") if caption_ids is None else caption_ids
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or len(np.unique(ids)) != len(ids):
+        raise ValueError(
+            f"caption ids must be different whole numbers (25000,), got {ids.dtype} {ids.shape}"
+        )
     unknown = [caption for caption in ids.tolist() if caption not in own]
     if unknown:
         raise ValueError(f"{len(unknown)} caption ids are not in COCO 5K test, first {unknown[0]}")
@@ -118,6 +124,11 @@ def load_tables(folder: str | Path | None = None, caption_ids: ArrayLike | None 
             for name in ("cxc", "eccv")
         },
     )
+
+
+def _read_ids(path: Path) -> np.ndarray:
+    with reading(path, "is not a .npy file of caption ids"):
+        return read_npy(path.read_bytes())
 
 
 def evaluate_eccv(scores: Matrix, tables: Tables | None = None) -> dict[str, float]:

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from itm.utils.changes import check_unchanged, state_of
 from itm.utils.errors import first_line
 
 P = ParamSpec("P")
@@ -27,7 +28,8 @@ PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit, ImportError)
 def reading(path: str | Path, problem: str = "could not be read") -> Iterator[None]:
     """Raise errors of the block as `ValueError` or `OSError` with the name of a file.
 
-    Errors of these types that name the file pass unchanged. Pipes and devices are refused at once.
+    Errors of these types that name the file pass unchanged. Pipes and devices are refused at once,
+    and a file that is changed in place during the block is an error at its end.
 
     Args:
         path: the file or folder that the block reads.
@@ -39,11 +41,14 @@ def reading(path: str | Path, problem: str = "could not be read") -> Iterator[No
             tokenizers.
     """
     check_regular(path)
+    before = {path: state_of(path)}
     try:
         yield
+        check_unchanged(before)
     except PASSED_ON:
         raise
     except BaseException as error:
+        check_unchanged(before)
         named = Path(path).name in str(error)
         if named and isinstance(error, (ValueError, OSError)):
             raise

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from corpus import write
 
-from itm.data.array_file import ArrayFile, read_array
+from itm.data.array_file import ArrayFile, load_array, read_array
 from itm.data.layout import read_split
 from itm.data.module import RegionDataModule
+from itm.data.repeated import first_regions, period, repeated_rows
 
 
 def opened(path):
@@ -50,7 +51,12 @@ def replace(path):
     path.with_suffix(".new.npy").replace(path)
 
 
-@pytest.mark.parametrize("change", [cut, overwrite, replace])
+def grow(path):
+    with path.open("ab") as file:
+        file.write(bytes(8))
+
+
+@pytest.mark.parametrize("change", [cut, overwrite, replace, grow])
 def test_features_that_change_during_training_are_an_error(tmp_path, change):
     for name in ("train", "dev", "test"):
         write(tmp_path, name)
@@ -77,3 +83,27 @@ def test_sentence_vectors_that_are_cut_during_training_are_an_error(tmp_path):
     cut(tmp_path / "train_caps.npy")
     with pytest.raises(ValueError, match=r"train_caps.npy was changed"):
         vectors[np.array([29])]
+
+
+@pytest.mark.parametrize("shape", [(9, 3, 4), (9, 4)])
+def test_first_regions_and_repetitions_are_those_of_the_array(tmp_path, shape):
+    array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    array[1], array[5] = array[0], array[4]
+    rounds = np.concatenate([array[2:5]] * 3)
+    for given, after in ((array, 0), (rounds, 3)):
+        np.save(tmp_path / "a.npy", given)
+        file = opened(tmp_path / "a.npy")
+        np.testing.assert_array_equal(first_regions(file, 1, 5), first_regions(given, 1, 5))
+        np.testing.assert_array_equal(repeated_rows(file), repeated_rows(given))
+        assert period(file) == period(given) == after
+
+
+def test_a_file_that_shrinks_after_its_header_was_read(tmp_path, monkeypatch):
+    """Through a memory map, this would end the process by SIGBUS."""
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones((1000, 1000)))
+    mapped = read_array(path)
+    cut(path)
+    monkeypatch.setattr("itm.data.array_file.read_array", lambda _: mapped)
+    with pytest.raises(ValueError, match=r"a\.npy was changed while it was read"):
+        load_array(path)

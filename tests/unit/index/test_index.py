@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import sys
 
@@ -409,3 +410,20 @@ def test_the_place_of_an_index_is_checked_before_encoding(cache, tmp_path):
     (tmp_path / "images.json").write_text("mine")
     with pytest.raises(TakenError, match="holds images.json, which this command did not write"):
         index_of(split, "no such checkpoint", tmp_path)
+
+
+@pytest.mark.parametrize("change", ["cut", "write"])
+def test_an_index_whose_mapped_file_changes_is_an_error(change, cache, tmp_path):
+    matcher, split = build("scan_t2i")
+    index = itm.Index.load(itm.Index(matcher, split).save(tmp_path / "index"))
+    path = tmp_path / "index/images.safetensors"
+    if change == "cut":
+        os.truncate(path, 100)
+    else:
+        os.utime(path, ns=(1, 1))
+    with pytest.raises(ValueError, match=r"images\.safetensors was changed while it was in use"):
+        index.search(split.captions[0])
+    itm.Index(matcher, split).save(tmp_path / "other")
+    index = itm.Index.load(tmp_path / "other")
+    itm.Index(matcher, split).save(tmp_path / "other")  # replaced as a whole: the old one is whole
+    assert index.search(split.captions[0])

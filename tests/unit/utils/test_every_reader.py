@@ -28,6 +28,7 @@ from itm.features.arrays import read_arrays as read_folder
 from itm.features.hdf5 import read_hdf5
 from itm.features.sentences import read_sentences
 from itm.features.tsv import COLUMNS, read_tsv
+from itm.metrics.eccv import evaluate_eccv, load_tables
 from itm.metrics.pmrp import category_codes
 from itm.models import SCAN
 from itm.phrases.files import read_phrases
@@ -147,6 +148,13 @@ def picture(folder, kind, **options):
     return folder / f"p.{kind}"
 
 
+def profile():
+    """Make a colour profile of another name than sRGB, whose pictures are converted."""
+    cms = pytest.importorskip("PIL.ImageCms")
+    data = cms.ImageCmsProfile(cms.createProfile("sRGB")).tobytes()
+    return data.replace(b"s\0R\0G\0B", b"o\0t\0h\0r").replace(b"sRGB", b"othr")
+
+
 def pixels(path):
     from itm.utils.picture_files import read_picture  # late: Pillow is optional
 
@@ -247,6 +255,17 @@ def pickled_vocabulary(folder):
     return folder / "v.pkl"
 
 
+def eccv(folder):
+    folder = folder / "tables"
+    folder.mkdir()
+    np.save(folder / "coco_test_ids.npy", np.array([1, 2, 3]))
+    text(folder, "original_caption_to_image.json", {"1": [10], "2": [10], "3": [11]})
+    for name in ("cxc", "eccv"):
+        text(folder, f"{name}_image_to_caption.json", {"10": [1, 2, 3], "11": [3]})
+        text(folder, f"{name}_caption_to_image.json", {"1": [10], "2": [10, 11], "3": [11]})
+    return folder
+
+
 def scores(matcher):
     return matcher.score(np.ones((1, 2, 4), np.float32), ["a dog"])
 
@@ -271,6 +290,7 @@ READERS = {
     "picture, JPEG": (lambda f: picture(f, "jpg"), pixels),
     "picture, GIF": (lambda f: picture(f, "gif"), pixels),
     "picture, WebP": (lambda f: picture(f, "webp"), pixels),
+    "picture, colour profile": (lambda f: picture(f, "jpg", icc_profile=profile()), pixels),
     "picture, TIFF": (lambda f: picture(f, "tiff", compression="tiff_lzw"), pixels),
     "word vectors": (
         lambda f: text(f, "v.txt", "a 0.1 0.2\ndog 1 2\n"), lambda p: word_vectors(["a", "dog"], p),
@@ -305,6 +325,9 @@ READERS = {
     "COCO instances": (
         lambda f: text(f, "i.json", {"annotations": [{"image_id": 1, "category_id": 2}]}),
         lambda path: category_codes(path, [1]),
+    ),
+    "ECCV tables": (
+        eccv, lambda folder: evaluate_eccv(np.ones((2, 3), np.float32), load_tables(folder)),
     ),
     "runs": (run_folder, lambda f: find_runs([f])),
 }  # fmt: skip
