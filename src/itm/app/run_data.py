@@ -17,9 +17,10 @@ from hydra.errors import HydraException
 
 from itm.app.arguments import quote
 from itm.app.config import CONF
+from itm.app.foreign import check_hydra
 from itm.runs.escape import printable
 from itm.runs.outputs import check_folder
-from itm.runs.plain_files import read_record, read_yaml, run_of
+from itm.runs.plain_files import kept_configuration, read_record, run_of
 
 SCENES = ("images", "regions", "width", "noise", "seed")  # numbers
 WRITE_SCENES = "itm.scenes.write_scenes"
@@ -74,12 +75,13 @@ def check_result_folder(
     Hydra writes its record into that folder before the command begins.
 
     Raises:
-        ValueError: as for `itm.runs.outputs.check_folder`.
+        TakenError: as for `itm.runs.outputs.check_folder`, or another program wrote `.hydra` there.
     """
     given = _parsed(arguments)
     out = given.get(option) or given.get("hydra.run.dir")
     if out is not None and "${" not in str(out) and not any(a in QUESTIONS for a in arguments):
         check_folder(str(out), command, patterns, given.get("overwrite") is True)
+        check_hydra(Path(str(given.get("hydra.run.dir") or out)))
 
 
 def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
@@ -151,10 +153,10 @@ def _saved(folder: Path) -> dict[str, str]:
 
 
 def _recorded(run: Path) -> dict[str, str]:
-    """Read the data options of a run from the configuration that Hydra kept."""
+    """Read the data options of a run from its configuration."""
     try:
-        data = read_yaml(run / ".hydra" / "config.yaml")["data"]
-        runtime = read_yaml(run / ".hydra" / "hydra.yaml")["hydra"]["runtime"]
+        kept = kept_configuration(run)
+        data, runtime = kept["config"]["data"], kept["runtime"]
         choice, cwd, root = runtime["choices"]["data"], runtime["cwd"], data["root"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}

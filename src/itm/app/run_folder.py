@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from itm.app.arguments import key_of, value_of
+from itm.app.foreign import check_hydra, check_results
 from itm.app.replaced import put_aside, recover
 from itm.app.resume_options import check_changes, read_recorded, with_recorded
 from itm.training.starting_point import find_checkpoint
@@ -32,7 +33,7 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
     Raises:
         FileNotFoundError: `resume=` names a place without a checkpoint or without run.json.
         ValueError: a resumed run cannot change an option.
-        TakenError: the folder already holds a run.
+        TakenError: the folder already holds a run, or files of others that a run would replace.
         InUseError: another process writes to it.
     """
     arguments = list(arguments)
@@ -65,6 +66,9 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
         if overwrite:
             _lock(folder)
         _make_room([folder], overwrite, "hydra.run.dir", _differences(folder, arguments))
+    elif not is_used:
+        check_hydra(folder)
+        check_results(folder)
     _lock(folder)
     if (folder / "run.json").is_file() and (is_run or resume == "true"):
         check_changes(read_recorded(folder), changed)

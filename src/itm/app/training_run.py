@@ -16,6 +16,7 @@ from itm.app.optimisation import check_optimisation, check_used
 from itm.app.replaced import settle
 from itm.app.trainer import build_trainer
 from itm.checkpoints.initialise import start_from
+from itm.runs.plain_files import CONFIGURATION, read_hydra
 from itm.runs.record import environment, write_json
 from itm.runs.sweep import FAILURE
 
@@ -88,6 +89,7 @@ def begin_run(training: Training, out: Path, seed: int, typed: Sequence[str]) ->
         (out / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
         # For resume=: every attempt rewrites Hydra's own record, and not atomically.
         facts = {"overrides": list(typed), "data": training.data.fingerprint()}
+        facts |= {CONFIGURATION: read_hydra(out)}
         write_json(out / "run.json", {**record, **facts})
         settle()  # the run begins: what it replaces is deleted
     return record

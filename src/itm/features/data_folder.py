@@ -214,6 +214,8 @@ def _prepare(
     resume: bool,
 ) -> None:
     """Make the unfinished folder, or keep what it holds if that can be continued."""
+    if work.exists() and not work.is_dir():
+        raise TakenError(f"{work} is a file; move it away, or choose another out=")
     work.mkdir(exist_ok=True)
     begun = read_record(work, record)
     if begun is None and any(not path.name.startswith(".") for path in work.iterdir()):

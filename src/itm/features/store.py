@@ -77,7 +77,11 @@ class Store:
                     f"{self.folder} or choose another out="
                 )
             return array
-        return open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        try:
+            return open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        except OSError as error:  # a full disk
+            error.filename = error.filename or str(path)
+            raise
 
     @property
     def missing(self) -> np.ndarray:

@@ -123,6 +123,8 @@ def _read(
         items = read_json(folder / f"{name}.json", list)
         if not all(type(item) in (str, int) for item in items):
             raise ValueError(f"{folder / name}.json must hold only strings or whole numbers")
+        if name == "images" and len(set(items)) < len(items):
+            raise ValueError(f"{folder / name}.json names two images alike")
         sides[name] = Shelf.load(folder / f"{name}.safetensors", len(items)), items
         nearest[name] = Nearest.load(folder / f"{name}.faiss", sides[name][0].vectors)
     return matcher, sides, nearest, shortlist

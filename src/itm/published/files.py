@@ -56,7 +56,7 @@ def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str
         raise ValueError(f"{path} holds a {type(data).__name__}, expected the dict of a checkpoint")
     opt: Any = data.get("opt") or {}
     options = opt.fields if isinstance(opt, Instance) else opt
-    if not isinstance(options, dict):
+    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
         raise ValueError(f"{path}: 'opt' holds a {type(opt).__name__}, expected options by name")
     model: Any = data.get("model", data.get("state_dict", data))
     states = list(model) if isinstance(model, (list, tuple)) else [model]
@@ -66,6 +66,8 @@ def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str
                 f"{path}: 'model' holds a {type(state).__name__}, expected state dicts"
             )
         for name, value in state.items():
+            if not isinstance(name, str):
+                raise ValueError(f"{path}: 'model' has the key {name!r}, expected names of tensors")
             if not isinstance(value, Tensor):
                 raise ValueError(f"{path}: {name} is a {type(value).__name__}, expected a tensor")
             if name.startswith(PARALLEL) and name.removeprefix(PARALLEL) in state:

@@ -18,27 +18,29 @@ import numpy as np
 import yaml
 
 from itm.runs.history import Run
-from itm.runs.plain_files import read_record
+from itm.runs.plain_files import CONFIGURATION, read_record
 from itm.runs.record import write_results
-from itm.runs.run_files import SETTINGS
+from itm.runs.run_files import SETTINGS, read_ranks
 from itm.utils.errors import TakenError
 from itm.utils.files import replacing, write_text
+from itm.utils.folders import replacing_folder
 from itm.utils.manifest import KEY
 
+RANKS = "ranks.npz"
 ABSOLUTE = re.compile(r"(?<![\w.:$}])/[^\s'\",\[\]{}]+")  # the path of a file or folder
 KINDS = (np.int8, np.int16, np.int32, np.int64)
 OF_ALL_ROWS = ("results", "checkpoints", "members", "reranked", "captioning")  # of report.json
 
 
 def keep_record(run: Run, folder: Path) -> None:
-    """Write the record of a run; metrics of an earlier record of the same run are kept.
+    """Write the record of a run as a whole; an earlier record of the run adds its metrics.
 
     Args:
         run: a run that `can_keep` accepts.
         folder: of the record; created if missing.
 
     Raises:
-        TakenError: the folder holds the record of another run.
+        TakenError: the folder holds the record of another run, or other files of these names.
     """
     record = _facts(run)
     stage = "test" if run.members or "test/rsum" in record else "val"
@@ -53,13 +55,14 @@ def keep_record(run: Run, folder: Path) -> None:
                     f"{record.get(key)}): give another keep=, or remove it"
                 )
         record = earlier | record
-    folder.mkdir(parents=True, exist_ok=True)
+    ranks = read_ranks(folder / RANKS) if run.ranks is None else run.ranks
     settings = {key: _plain(value) for key, value in run.settings.items()}
     text = yaml.safe_dump(settings, sort_keys=True, allow_unicode=True, width=1000)
-    write_text(folder / SETTINGS, text)
-    if run.ranks is not None:
-        write_small_ranks(folder / "ranks.npz", run.ranks)
-    write_results(folder, record)
+    with replacing_folder(folder, path.name, (SETTINGS, RANKS), lambda _: True) as place:
+        write_text(place / SETTINGS, text)
+        if ranks is not None:
+            write_small_ranks(place / RANKS, ranks)
+        write_results(place, record)
 
 
 def keep_records(runs: Sequence[Run], folder: Path) -> int:
@@ -109,7 +112,8 @@ def _facts(run: Run) -> dict[str, Any]:
             run.folder / "results.json"
         )
         facts["overrides"] = [shown_path(x) for x in facts.get("overrides", [])]
-    facts.pop(KEY, None)  # checksums of the files of the run
+    for key in (KEY, CONFIGURATION):  # checksums of the run's files; settings.yaml has the rest
+        facts.pop(key, None)
     facts["command"] = shown_path(str(facts.get("command", "")))
     if "root" in facts:
         facts["root"] = Path(facts["root"]).name

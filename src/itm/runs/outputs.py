@@ -37,6 +37,8 @@ def check_file(path: str | Path, command: str, overwrite: bool = False) -> None:
         raise ValueError(f"out={path} is a folder; give the name of a file")
     if not path.exists() and not path.is_symlink():
         return
+    if path.exists() and not path.is_file():
+        raise TakenError(f"out={path} is a pipe or device; give the name of a file")
     if not overwrite:
         raise TakenError(f"{path} exists: replace it with overwrite=true, or give another out=")
     if maker(command).encode() not in path.read_bytes():

@@ -10,6 +10,7 @@ import yaml
 
 from itm.utils.manifest import unsealed
 
+CONFIGURATION = "configuration"  # in run.json: what `read_hydra` returned when the run began
 TEXT_LIMIT = 2**26  # bytes; larger files of this kind were not written by a run
 
 
@@ -54,6 +55,43 @@ def _text(path: Path) -> str:
     if path.stat().st_size > TEXT_LIMIT:
         raise ValueError(f"{path.name} has more than {TEXT_LIMIT} bytes")
     return path.read_text(encoding="utf-8")
+
+
+def kept_configuration(run: Path) -> dict[str, Any]:
+    """Read the configuration that a run was started with.
+
+    It stands in run.json, with a checksum. Hydra's own record in `.hydra` has none, and every
+    attempt to continue the run rewrites it; it is read for runs of earlier versions only.
+
+    Returns:
+        "config" and "runtime" (choices of the groups, working folder); {} without any record.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file is damaged.
+    """
+    record = read_record(run / "run.json") if (run / "run.json").is_file() else {}
+    if isinstance(record.get(CONFIGURATION), dict):
+        return record[CONFIGURATION]
+    return read_hydra(run)
+
+
+def read_hydra(run: Path) -> dict[str, Any]:
+    """Read "config" and "runtime" from what Hydra wrote; {} if it wrote nothing.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file is damaged.
+    """
+    path = run / ".hydra" / "config.yaml"
+    if not path.is_file():
+        return {}
+    hydra = path.with_name("hydra.yaml")
+    node = read_yaml(hydra) if hydra.is_file() else {}
+    for key in ("hydra", "runtime"):
+        node = node.get(key) if isinstance(node, dict) else None
+    runtime = node if isinstance(node, dict) else {}
+    return {"config": read_yaml(path), "runtime": {x: runtime.get(x) for x in ("choices", "cwd")}}
 
 
 def run_of(checkpoint: Path) -> Path | None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from itm.data.layout import Split
 
 FAILURE = "failure.txt"  # in the folder of a job that failed: the error in one line
-BESIDE = ("csv/metrics.csv", "ranks.npz")  # files of a training that its results.json vouches for
+# Files of a training, or of a record, that its results.json vouches for.
+BESIDE = ("csv/metrics.csv", "ranks.npz", "settings.yaml")
 
 
 def environment() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from itm.runs.plain_files import read_record, read_yaml
+from itm.runs.plain_files import kept_configuration, read_record, read_yaml
 from itm.utils.archive import read_npz
 
 # Config groups whose choice names a run; the first four are shown without the group's name.
@@ -68,15 +68,12 @@ def read_settings(folder: Path) -> dict[str, Any]:
         if not isinstance(kept, dict):
             raise ValueError(f"{SETTINGS} holds a {type(kept).__name__}, expected settings by name")
         return dict(_flatten(kept))
-    path = folder / ".hydra" / "config.yaml"
-    if not path.is_file():
+    kept = kept_configuration(folder)
+    if not kept:
         return {}
-    flat = dict(_flatten(read_yaml(path)))
+    flat = dict(_flatten(kept["config"]))
     flat = {key: _resolved(value, flat) for key, value in flat.items()}
-    hydra = path.with_name("hydra.yaml")
-    node = read_yaml(hydra) if hydra.is_file() else {}
-    for key in ("hydra", "runtime", "choices"):
-        node = node.get(key) if isinstance(node, dict) else None
+    node = kept["runtime"].get("choices")
     chosen = node if isinstance(node, dict) else {}
     choices = {key: chosen.get(key) for key in GROUPS}
     return {k: v for k, v in choices.items() if v is not None} | flat

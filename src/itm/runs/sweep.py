@@ -10,7 +10,7 @@ import numpy as np
 
 from itm.runs.escape import for_markdown
 from itm.runs.groups import spread
-from itm.runs.plain_files import read_yaml
+from itm.runs.plain_files import read_record, read_yaml
 from itm.runs.record import FAILURE
 from itm.runs.run_files import metrics_of, read_results
 from itm.runs.tables import RECALLS, cell_text, csv_table, markdown_table
@@ -62,7 +62,9 @@ def collect_jobs(folder: Path, earlier: Mapping[Path, int] | None = None) -> lis
 def _read_job(job: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"overrides": {}}
     try:
-        given = read_yaml(job / ".hydra" / "overrides.yaml")
+        began = job / "run.json"  # with a checksum; a job that failed earlier has none
+        given = read_record(began)["overrides"] if began.is_file() else None
+        given = given or read_yaml(job / ".hydra" / "overrides.yaml")
         found["overrides"] = dict(str(x).partition("=")[::2] for x in given)
         if (job / FAILURE).is_file():
             failure = (job / FAILURE).read_text(encoding="utf-8", errors="replace")

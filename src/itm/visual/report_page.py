@@ -12,6 +12,7 @@ from itm.runs.history import Run, Unfinished
 from itm.runs.pages import drawings, fill
 from itm.runs.report import Section, costs, differences, every_run, results, unfinished_runs
 from itm.runs.report_files import format_results, markdown
+from itm.utils.errors import TakenError
 from itm.utils.files import write_text
 from itm.visual.html import Table, render
 from itm.visual.thumbnails import thumbnail
@@ -78,13 +79,20 @@ def write_report(
 
 
 def write_page(path: Path, runs: Sequence[Run], samples: int) -> None:
-    """Rewrite the tables between the marks of a page, and the figures whose numbers changed."""
+    """Rewrite the tables between the marks of a page, and the figures whose numbers changed.
+
+    Raises:
+        TakenError: a figure would replace a picture that the page did not show before.
+    """
+    path = path.resolve()  # a link stays a link
     text = path.read_text(encoding="utf-8")
     for drawing in drawings(text, runs):
         from itm.visual.figure_files import save  # late: matplotlib is optional
         from itm.visual.report_figures import against
 
         picture = path.parent / drawing.path
+        if picture.exists() and f"({drawing.path})\n<!-- drawn from" not in text:
+            raise TakenError(f"{picture} is no figure of {path}: give another out= in its mark")
         figure = against(drawing.groups, drawing.setting, drawing.metrics)
         if figure is not None and (drawing.digest not in text or not picture.is_file()):
             save(figure, picture)

@@ -9,7 +9,9 @@ import torch
 
 from itm.app.replaced import settle
 from itm.app.resume_options import check_changes
+from itm.app.run_data import check_result_folder
 from itm.app.run_folder import use_folder
+from itm.utils.errors import TakenError
 
 SMALL = ["model=scan", "data.root.images=[8,4,4]", "loss.margin=0.5"]
 
@@ -229,3 +231,29 @@ def test_what_a_resumed_run_can_change_is_said(option, said, capsys):
     assert text.startswith("warning: resuming with other options than before: ") and said in text
     check_changes(before, before)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["results.json", "csv/metrics.csv", "ranks.npz", "made.json"])
+def test_results_of_others_are_not_replaced(name, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    for more in ([], ["overwrite=true"]):
+        with pytest.raises(TakenError, match=f"holds {name} but no run.json"):
+            use_folder([f"hydra.run.dir={tmp_path}", *more])
+    assert path.read_text() == "mine" and len(files(tmp_path)) in (1, 2)
+
+
+def test_the_configuration_of_another_program_is_not_replaced(tmp_path):
+    """Hydra replaces `.hydra` before a command begins."""
+    (tmp_path / ".hydra").mkdir()
+    given = [f"hydra.run.dir={tmp_path}"]
+    assert use_folder(given) == given
+    for content in ("mine", "hydra: {job: {name: my_program}}"):
+        (tmp_path / ".hydra/hydra.yaml").write_text(content)
+        with pytest.raises(TakenError, match="was not written by a command of itm"):
+            use_folder(given)
+        with pytest.raises(TakenError, match="was not written by a command of itm"):
+            check_result_folder(given, "itm.evaluate", ())
+    (tmp_path / ".hydra/hydra.yaml").write_text("hydra: {job: {name: train}}")  # it failed early
+    assert use_folder(given) == given

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from itm.features.drawn import draw_pictures
 from itm.features.pictures import find_pictures, inspect_pictures, load_pixels
 from itm.features.plan import make_plan
+from itm.utils.errors import TakenError
 from itm.utils.picture_files import MOST_PIXELS, as_shown, read_picture
 
 
@@ -155,3 +157,17 @@ def test_a_colour_profile_is_applied(tmp_path, name, shown):
     np.testing.assert_allclose(np.asarray(read_picture(tmp_path / "a.png"))[0, 0], shown, atol=3)
     picture.save(tmp_path / "a.png", icc_profile=b"no profile" * 20)
     assert read_picture(tmp_path / "a.png").getpixel((0, 0)) == (200, 0, 0)
+
+
+def test_drawn_pictures_replace_nothing(tmp_path):
+    folder, captions = tmp_path / "scenes", tmp_path / "scenes.txt"
+    captions.write_text("mine")
+    with pytest.raises(TakenError, match="scenes.txt holds other text"):
+        draw_pictures(folder, count=4)
+    assert captions.read_text() == "mine" and not folder.exists()
+    captions.unlink()
+    for _ in range(2):
+        assert draw_pictures(folder, count=4) == captions
+    (folder / "cat.jpg").write_text("mine")
+    with pytest.raises(TakenError, match="holds cat.jpg, which was not drawn here"):
+        draw_pictures(folder, count=4)

@@ -427,3 +427,14 @@ def test_an_index_whose_mapped_file_changes_is_an_error(change, cache, tmp_path)
     index = itm.Index.load(tmp_path / "other")
     itm.Index(matcher, split).save(tmp_path / "other")  # replaced as a whole: the old one is whole
     assert index.search(split.captions[0])
+
+
+def test_an_index_that_names_two_images_alike(cache, tmp_path):
+    folder = itm.Index(*build("vsrn")).save(tmp_path / "index")
+    ids = json.loads((folder / "images.json").read_text())
+    (folder / "images.json").write_text(json.dumps([*ids[:-1], ids[0]]))
+    facts = json.loads((folder / "index.json").read_text())
+    del facts["files"]  # the checksums
+    (folder / "index.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=r"images\.json names two images alike"):
+        itm.Index.load(folder)

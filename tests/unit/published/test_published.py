@@ -60,6 +60,11 @@ def without(state, *parts):
         ("scan/t2i_lse", lambda s: s[0]["fc.bias"].fill_(np.nan), "image.bias holds NaN"),
         (
             "scan/t2i_lse",
+            lambda s: s[0].update({5: torch.ones(2)}),
+            "has the key 5, expected names",
+        ),
+        (
+            "scan/t2i_lse",
             lambda s: s[0].update({"fc.bias": 5}),
             "fc.bias is a int, expected a tensor",
         ),

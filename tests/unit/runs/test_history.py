@@ -5,6 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from itm.runs.history import find_runs, read_settings
+from itm.runs.plain_files import CONFIGURATION, read_hydra
 from itm.runs.record import write_json, write_ranks, write_results
 
 
@@ -49,3 +50,20 @@ def test_flipped_bits_of_curves_and_ranks_are_noticed(tmp_path):
                 find_runs([run])
         (run / name).unlink()  # curves and ranks may be deleted, to save space
         assert find_runs([run])[0][0].rsum == 300
+
+
+def test_the_configuration_is_read_from_the_sealed_record(tmp_path):
+    """Hydra's own record has no checksum, and every attempt to resume rewrites it."""
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra/config.yaml").write_text("loss: {margin: 0.2}\n")
+    (tmp_path / ".hydra/hydra.yaml").write_text("hydra: {runtime: {choices: {model: scan}}}\n")
+    write_json(tmp_path / "run.json", {"command": "x", CONFIGURATION: read_hydra(tmp_path)})
+    wanted = {"model": "scan", "loss.margin": 0.2}
+    assert read_settings(tmp_path) == wanted
+    (tmp_path / ".hydra/config.yaml").write_text("loss: {margin: 0.3}\n")
+    (tmp_path / ".hydra/hydra.yaml").write_bytes(b"\xff")
+    assert read_settings(tmp_path) == wanted
+    record = (tmp_path / "run.json").read_text()
+    (tmp_path / "run.json").write_text(record.replace("0.2", "0.3"))
+    with pytest.raises(ValueError, match=r"run\.json is damaged or was edited"):
+        read_settings(tmp_path)

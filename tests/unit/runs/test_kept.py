@@ -16,6 +16,7 @@ from itm.runs.history import find_runs
 from itm.runs.kept import can_keep, keep_record, record_name
 from itm.runs.pages import drawings, fill
 from itm.runs.record import write_ranks
+from itm.utils.errors import TakenError
 from itm.visual.report_page import write_page
 
 IMAGE = np.repeat(np.arange(40), 5)
@@ -201,3 +202,22 @@ def test_the_command_keeps_records_and_fills_pages(tmp_path):
     options = [f"pages={page}", "samples=100"]
     command(compose([f"runs={tmp_path / 'kept'}", f"out={tmp_path / 'two'}", *options], "report"))
     assert "`itm.train model=scan data.root=DIR seed=0`" in page.read_text()
+
+
+@pytest.mark.parametrize("name", ["settings.yaml", "ranks.npz"])
+def test_files_of_others_in_the_place_of_a_record_stay(name, tmp_path):
+    make_run(tmp_path / "runs" / "a", 0)
+    (tmp_path / "kept/a").mkdir(parents=True)
+    (tmp_path / "kept/a" / name).write_text("mine")
+    with pytest.raises(TakenError, match=f"holds {name}, which this command did not write"):
+        keep_all(tmp_path / "runs", tmp_path / "kept")
+    assert [p.read_text() for p in (tmp_path / "kept/a").iterdir()] == ["mine"]
+
+
+def test_damage_of_a_record_s_settings_is_noticed(tmp_path):
+    make_run(tmp_path / "runs" / "a", 0)
+    keep_all(tmp_path / "runs", tmp_path / "kept")
+    path = tmp_path / "kept/a/settings.yaml"
+    path.write_text(path.read_text().replace("0.2", "0.3"))
+    with pytest.raises(FileNotFoundError, match="settings.yaml is damaged"):
+        find_runs([tmp_path / "kept"])

@@ -1,11 +1,13 @@
 """Results replace only results of the same command, as a whole, and only when asked to."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from itm.runs.outputs import check_file, check_files, check_folder, maker, result_folder
+from itm.utils.errors import InUseError, TakenError
 
 PATTERNS = ("report.json", "ranks_*.npz")
 
@@ -106,3 +108,16 @@ def test_the_manifest_lists_the_files(tmp_path):
         "report.json",
         "made.json",
     }
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "page.html")
+    with pytest.raises(TakenError, match="is a pipe or device"):
+        check_file(tmp_path / "page.html", "itm.search", overwrite=True)
+
+
+def test_a_taken_place_is_one_kind_of_error():
+    """Code that catches the error of a file that exists, or of a wrong value, catches it."""
+    assert issubclass(TakenError, FileExistsError) and issubclass(TakenError, ValueError)
+    assert issubclass(InUseError, BlockingIOError) and issubclass(InUseError, ValueError)
+    assert str(TakenError("a is taken")) == "a is taken"

@@ -1,0 +1,47 @@
+"""Refuse folders in which Hydra or a run would replace the files of another program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from itm.runs.outputs import MANIFEST
+from itm.runs.plain_files import read_yaml
+from itm.utils.errors import TakenError
+
+COMMANDS = ("train", "evaluate", "convert", "prepare", "explain", "localise", "report")
+RESULTS = (MANIFEST, "results.json", "ranks.npz", "csv/metrics.csv")  # of a run: after run.json
+
+
+def check_hydra(folder: Path) -> None:
+    """Check that the `.hydra` of a folder, which Hydra replaces at once, is not another program's.
+
+    Raises:
+        TakenError: none of our commands wrote it.
+    """
+    record = folder / ".hydra"
+    own = any((folder / name).is_file() for name in ("run.json", MANIFEST))
+    if own or not record.exists() or (record.is_dir() and not any(record.iterdir())):
+        return
+    try:
+        name = read_yaml(record / "hydra.yaml")["hydra"]["job"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        name = None
+    if name not in COMMANDS:
+        raise TakenError(
+            f"{record} was not written by a command of itm, and would be replaced: give another "
+            "folder, or remove it"
+        )
+
+
+def check_results(folder: Path) -> None:
+    """Check that a folder without a run holds no results, which a run would replace.
+
+    Raises:
+        TakenError: it does.
+    """
+    found = [name for name in RESULTS if (folder / name).exists()]
+    if found and not (folder / "run.json").is_file():
+        raise TakenError(
+            f"{folder} holds {', '.join(found)} but no run.json, so they belong to no run of "
+            "itm.train: give another hydra.run.dir, or remove them"
+        )
