@@ -183,6 +183,7 @@ def quiet() -> None:
         "Checkpoint directory .* exists and is not empty",  # resumed runs write where they were
         "It is recommended to use .*sync_dist=True",  # metrics are of the whole split already
         "Found .* in eval mode at the start of training",  # a frozen transformer is meant to be
+        ".*could not find the monitored key",  # checked before, so no validation ran
         "The dirpath has changed from",  # resume=X.ckpt starts a folder and a best score of its own
     ):
         warnings.filterwarnings("ignore", message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ class Summary(Callback):
             folder = Path(hydra.sweep.dir) / str(hydra.sweep.subdir)
             number = hydra.job.num
             if not (folder / FAILURE).is_file():
-                print(f"job {number} finished: val/rsum {job_return.return_value:.1f}", flush=True)
+                rsum = float(job_return.return_value)  # NaN without a validation
+                result = "no validation" if math.isnan(rsum) else f"val rsum {rsum:.1f}"
+                print(f"job {number} finished: {result}", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Read what the jobs wrote, and list jobs without results as failed.
