@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from itm.app.config import CONF, output_folder, run_name
+from itm.app.config import CONF, output_folder
 from itm.app.entry import fail_alone, quiet, run
 from itm.app.run_folder import use_folder
 from itm.app.sweep_summary import write_failure

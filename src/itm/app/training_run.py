@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 from itm.app.build import build_data, build_matcher
 from itm.app.checks import check_disk, check_monitors, check_protocol
-from itm.app.loading import apply_loading
 from itm.app.config import run_name
+from itm.app.loading import apply_loading
 from itm.app.optimisation import check_optimisation, check_used
 from itm.app.replaced import settle
 from itm.app.trainer import build_trainer
@@ -141,7 +141,9 @@ def finish_run(
         kept = f"best checkpoint: {keeper.best_model_path}"
         if not keeper.best_model_path:
             fast = trainer.fast_dev_run  # type: ignore[attr-defined]
-            kept = "no best checkpoint: " + ("fast_dev_run writes none" if fast else "no validation ran")
+            kept = "no best checkpoint: " + (
+                "fast_dev_run writes none" if fast else "no validation ran"
+            )
         table = result_table(results, run_name(), parts)
         say(f"{table}\n{kept}" if table else kept)
     return results

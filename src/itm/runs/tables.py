@@ -17,7 +17,7 @@ from itm.runs.escape import for_csv, for_latex, printable
 RECALLS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
 # On the terminal; the six columns stand side by side.
 HEADS = dict(zip(RECALLS, ("i2t R@1", "R@5", "R@10", "t2i R@1", "R@5", "R@10"), strict=True))
-NUMBER = r"(-?[\d.,]+( [±/] [\d.,]+)?)?"  # or nothing
+NUMBER = r"(failed|-?[\d.,]+( [±/] [\d.,]+)?)?"  # or nothing
 WIDEST = 100  # characters of a column on the terminal; files hold the whole text
 
 Rows = Sequence[Sequence[Any]]
@@ -31,7 +31,9 @@ def rows_table(title: str, columns: Sequence[str], rows: Rows) -> str:
     table = Table(title=Text(printable(title)) if title else None, title_justify="left")
     for i, name in enumerate(columns):
         justify: Any = "right" if all(_is_number(row[i]) for row in rows) else "left"
-        table.add_column(Text(printable(_head(name))), justify=justify, no_wrap=True, max_width=WIDEST)
+        table.add_column(
+            Text(printable(_head(name))), justify=justify, no_wrap=True, max_width=WIDEST
+        )
     for row in rows:
         table.add_row(*(Text(printable(cell_text(x))) for x in row))
     # Wide enough for every column: a long cell must not shorten the others.

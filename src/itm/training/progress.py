@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +11,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar, Timer
 from torch import Tensor
 
-LOG = logging.getLogger(__name__)
+from itm.utils.log_files import log
+
 T = TypeVar("T")
 
 
@@ -29,14 +29,6 @@ def say(text: str, trainer: Trainer | None = None) -> None:
     else:
         print(text, flush=True)
     log(text)
-
-
-def log(text: str) -> None:
-    """Append a text to the files that the root logger writes (train.log)."""
-    record = LOG.makeRecord(LOG.name, logging.INFO, __file__, 0, text, (), None)
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):  # not the terminal, which has the text already
-            handler.handle(record)
 
 
 def scoring(trainer: Trainer, chunks: Sequence[T]) -> Iterable[T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -69,10 +70,8 @@ def suggestion(name: str, others: Iterable[str]) -> str:
     from huggingface_hub.errors import CacheNotFound
 
     known = list(others)
-    try:
+    with suppress(CacheNotFound):
         known += sorted(r.repo_id for r in scan_cache_dir().repos if r.repo_type == "model")
-    except CacheNotFound:
-        pass
     near = get_close_matches(name, known, n=3, cutoff=0.6)
     short = {full.rpartition("/")[2]: full for full in reversed(known)}
     near += [short[x] for x in get_close_matches(name.rpartition("/")[2], short, n=3, cutoff=0.7)]
