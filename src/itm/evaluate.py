@@ -19,7 +19,7 @@ from itm.app.evaluation import (
     find_relevance,
     plot,
 )
-from itm.app.run_data import check_result_folder, use_run_data
+from itm.app.run_data import check_result_folder, tell_run_data, use_run_data
 from itm.runs.escape import printable
 from itm.runs.outputs import check_folder, result_folder
 
@@ -60,6 +60,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     codes = None if cfg.pmrp is None else split_codes(cfg.pmrp, split)
     paths = listed(cfg.checkpoint)
     matchers = {x: load(x, None, cfg.model_class, cfg.device) for x in dict.fromkeys(paths)}
+    tell_run_data()
     described = write_sentences(matchers, split, cfg.batch_size) if cfg.describe else {}
     matrices = find_matrices(cfg, split, matchers)
     owner = find_owner(cfg, next(iter(matrices.values())), split)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from itm.app.config import CONF
 from itm.app.entry import run
-from itm.app.run_data import use_run_data
+from itm.app.run_data import tell_run_data, use_run_data
 from itm.app.splits import find_split
 from itm.data.layout import find_row, name_of
 from itm.matcher.explanation import Details, Explanation, explain
@@ -59,6 +59,7 @@ def command(cfg: DictConfig) -> Path:
         write_text(out, explanation_page(found, figure, name))
     else:
         save(figure, out, command=COMMAND)
+    tell_run_data()
     numbers = "".join(f", {title} {x:.4g}" for title, x in found.details.numbers.items())
     print(f"image {printable(name)}: {caption!r} scores {found.score:.4f}{numbers}")
     print(f"written to {out}")

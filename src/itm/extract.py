@@ -24,13 +24,13 @@ def command(cfg: DictConfig) -> Path:
         The folder.
 
     Raises:
-        ValueError: captions and pictures do not belong together, or the folder holds other files
-            or features of other settings.
+        ValueError: there is no such backbone, captions and pictures do not belong together, or the
+            folder holds other files or features of other settings.
         FileNotFoundError: there are no pictures.
         ImportError: Pillow or the backbone's package is missing.
     """
     # Late, because they load torch, and `--help` should not wait for it.
-    from itm.features.backbones import backbone
+    from itm.features.backbones import backbone, check_backbone
     from itm.features.data_folder import building, is_complete
     from itm.features.drawn import draw_pictures
     from itm.features.extraction import extract_split, split_boxes
@@ -39,6 +39,7 @@ def command(cfg: DictConfig) -> Path:
     from itm.features.windows import windows
     from itm.utils.devices import find_device
 
+    check_backbone(cfg.backbone, cfg.revision)
     if cfg.images is None:
         cfg.images = "scenes_pictures"
         cfg.captions = str(draw_pictures(Path(cfg.images)))

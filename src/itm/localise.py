@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from itm.app.config import CONF, output_folder
 from itm.app.entry import run
-from itm.app.run_data import check_result_folder, use_run_data
+from itm.app.run_data import check_result_folder, tell_run_data, use_run_data
 from itm.app.splits import find_split
 from itm.data.array_file import load_array
 from itm.data.layout import find_row
@@ -59,6 +59,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
             )
         picture = required_picture(phrases, row, cfg.images)
     vectors = None if cfg.vectors is None else load_array(Path(cfg.vectors))
+    tell_run_data()
     scores = region_scores(matcher, phrases, cfg.context, vectors)
     report = measure(phrases, scores)
     facts = {"checkpoint": str(cfg.checkpoint), "split": split.name, **environment()}

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from itm.app.config import CONF
 from itm.app.entry import run
-from itm.app.run_data import use_run_data
+from itm.app.run_data import tell_run_data, use_run_data
 from itm.app.splits import find_split
 from itm.data.layout import Split, find_row, name_of, read_captions
 from itm.index.answers import (
@@ -51,6 +51,7 @@ def command(cfg: DictConfig) -> list[Answer]:
     split = find_split(cfg)
     asked = [(to, q if to == "images" else name_of(split, find_row(split, q))) for to, q in asked]
     index = _index(cfg, split)
+    tell_run_data()
     answers = [answer(index, to, query, cfg.top, cfg.exact) for to, query in asked]
     captions = captions_by_id(split)
     if cfg.out is not None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from itm.app.config import CONF, output_folder, run_name
+from itm.app.config import CONF, output_folder
 from itm.app.entry import fail_alone, quiet, run
 from itm.app.run_folder import use_folder
 from itm.app.sweep_summary import write_failure
@@ -28,15 +27,9 @@ def command(cfg: DictConfig) -> float:
     import pytorch_lightning as pl
 
     from itm.app.checks import check_ranges
-    from itm.app.training_run import begin_run, build_training
-    from itm.runs.record import (
-        parameters_m,
-        split_facts,
-        training_results,
-        write_ranks,
-        write_results,
-    )
-    from itm.runs.tables import result_table
+    from itm.app.training_run import begin_run, build_training, finish_run
+    from itm.runs.record import parameters_m
+    from itm.runs.training_results import training_results
     from itm.training.checkpoint_files import check_epochs
     from itm.training.progress import say
 
@@ -57,19 +50,8 @@ def command(cfg: DictConfig) -> float:
             say(loading)
     began = time.time()
     trainer.fit(matcher, datamodule=data, ckpt_path=checkpoint)
-    results = training_results(trainer, matcher, time.time() - began)
-    best: Any = trainer.checkpoint_callback
-    if cfg.test and not trainer.interrupted:
-        path = best.best_model_path or None  # None: training ended before its first validation
-        results |= trainer.test(matcher, data, ckpt_path=path, verbose=False)[0]
-        if trainer.is_global_zero and matcher.ranks is not None:
-            write_ranks(out / "ranks.npz", *matcher.ranks, data.test_split.caption_image)
-    split = data.test_split if "test/rsum" in results else data.val_split
-    if trainer.is_global_zero:
-        facts = split_facts(split, split.protocol)
-        write_results(out, {**results, **record, **facts})
-        kept = best.best_model_path or "none, the training ended before its first validation"
-        say(f"{result_table(results, run_name())}\nbest checkpoint: {kept}")
+    results = training_results(trainer, matcher, time.time() - began, out)
+    results = finish_run(training, record, results, out, cfg.test)
     return results.get("val/rsum", math.nan)  # a run may have no validation
 
 

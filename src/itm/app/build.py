@@ -17,6 +17,7 @@ from itm.app.choices import group_files, rewrite_choices
 from itm.app.config import compose, instantiate, target
 from itm.app.optimisation import build_optimizer, build_schedule
 from itm.app.option_types import check_types
+from itm.utils.hub import check_hub_name
 
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
@@ -100,10 +101,12 @@ def _needs(*targets: Any) -> list[str]:
 
 
 def _bert_vocabulary(path: str | None) -> Tokens:
+    """Read the word pieces of the transformer in a folder or on the hub."""
     from itm.text.vocabulary import BertVocabulary  # late: imports transformers
 
     if not path:
         raise ValueError("text=bert needs model.text.path=FOLDER_OR_HUB_NAME")
+    check_hub_name("model.text.path", path)
     return BertVocabulary.from_pretrained(path)
 
 

@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from itm.utils.checks import check_sizes
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 # Modules whose objects log only metrics that `known_metrics` lists.
 OURS = ("itm.", "pytorch_lightning.")
+USUAL = "val/rsum, val/i2t_r1, val/t2i_r1 and train/loss"  # of `known_metrics`
 
 
 def known_metrics() -> list[str]:
@@ -43,11 +46,9 @@ def check_monitors(trainer: Any, matcher: Any) -> None:
     for owner, name in monitors:
         if name is None or name in known or name.startswith(("train/", "lr-")):
             continue
-        near = get_close_matches(name, known, n=1)
-        raise ValueError(
-            f"monitor={name} of {owner}: no such metric; "
-            f"{f'did you mean {near[0]}? ' if near else ''}choose from {', '.join(known)}"
-        )
+        near = get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"usual ones are {USUAL}"
+        raise ValueError(f"monitor={name} of {owner}: no such metric; {hint}")
 
 
 def check_callbacks(trainer: Any, matcher: Any) -> None:
@@ -114,8 +115,30 @@ def check_ranges(cfg: DictConfig) -> None:
             raise ValueError(f"{name}={value} must be at least {least}")
     if cfg.seed is not None and cfg.seed >= 2**32:
         raise ValueError(f"seed={cfg.seed} must be below 2**32")
-    if (trainer.get("max_epochs") or 0) < -1:
-        raise ValueError(f"max_epochs={trainer.max_epochs} must be at least 0, or -1 for no limit")
+    _check_epochs(trainer)
+    check_sizes(_numbers(cfg.model), "model.")
+    check_sizes(_numbers(cfg.loss), "loss.")
+
+
+def _check_epochs(trainer: DictConfig) -> None:
+    epochs = trainer.get("max_epochs")
+    if epochs is not None and epochs < -1:
+        raise ValueError(f"max_epochs={epochs} must be at least 0, or -1 for no limit")
+    steps, time, fast = (trainer.get(key) for key in ("max_steps", "max_time", "fast_dev_run"))
+    if epochs is None and steps in (None, -1) and time is None and not fast:
+        raise ValueError(
+            "max_epochs=null needs trainer.max_steps=N or trainer.max_time=DD:HH:MM:SS, because "
+            "Lightning would stop after 1000 epochs: give max_epochs=N, or -1 for no limit"
+        )
+
+
+def _numbers(node: Any) -> dict[str, Any]:
+    """List the options of a group, without those that refer to something missing."""
+    from omegaconf import OmegaConf  # late, as above
+
+    plain = OmegaConf.to_container(node) if OmegaConf.is_config(node) else {}
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def check_protocol(split: Split) -> None:

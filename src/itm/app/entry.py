@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from itm.app.arguments import read_arguments
 from itm.app.config import CONF
 from itm.app.option_types import check_types
+from itm.utils.log_files import log
 
 EXPECTED = (ValueError, OSError, ImportError, HydraException, OmegaConfBaseException)
 
@@ -122,7 +123,7 @@ def fail(error: Exception) -> NoReturn:
 
 
 def tell(error: Exception) -> str:
-    """Print an error as `fail` does.
+    """Print an error as `fail` does, and append it to train.log.
 
     Returns:
         The error in one line.
@@ -131,6 +132,7 @@ def tell(error: Exception) -> str:
         error = error.__cause__  # type: ignore[assignment]  # enough without the name of the call
     if not _is_expected(error) or os.environ.get("ITM_TRACEBACK"):
         traceback.print_exception(error)
+        log("".join(traceback.format_exception(error)))
         return f"{type(error).__name__}: {error}".splitlines()[0]
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     text = str(error) if str(cause) in str(error) else f"{error}: {cause}"
@@ -140,6 +142,7 @@ def tell(error: Exception) -> str:
         from itm.utils.extras import missing_package
 
         text = missing_package(error)
+    log(f"error: {text}")
     print(f"error: {text}\n(set ITM_TRACEBACK=1 for the traceback)", file=sys.stderr)
     return " ".join(text.split())
 
@@ -183,6 +186,7 @@ def quiet() -> None:
         "Checkpoint directory .* exists and is not empty",  # resumed runs write where they were
         "It is recommended to use .*sync_dist=True",  # metrics are of the whole split already
         "Found .* in eval mode at the start of training",  # a frozen transformer is meant to be
+        ".*could not find the monitored key",  # checked before, so no validation ran
         "The dirpath has changed from",  # resume=X.ckpt starts a folder and a best score of its own
     ):
         warnings.filterwarnings("ignore", message)

@@ -105,7 +105,8 @@ def find_matrices(
         paths = listed(cfg.similarity)
         return with_ensemble(paths, read_matrices(paths), cfg.pairs) | completed
     precision = cfg.precision or "32-true"
-    print(f"scoring in precision {precision}")
+    if precision != "32-true":
+        print(f"scoring in precision {precision}")
     found = score_matchers(matchers, split, cfg.batch_size, cfg.memory_budget, precision)
     paths = listed(cfg.checkpoint)
     return with_ensemble(paths, [found[path] for path in paths], cfg.pairs) | completed

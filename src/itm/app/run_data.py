@@ -20,11 +20,12 @@ from itm.app.config import CONF
 from itm.app.foreign import check_hydra
 from itm.runs.escape import printable
 from itm.runs.outputs import check_folder
-from itm.runs.plain_files import kept_configuration, read_record, run_of
+from itm.runs.plain_files import kept_configuration, read_record, read_yaml, run_of
 
 SCENES = ("images", "regions", "width", "noise", "seed")  # numbers
 WRITE_SCENES = "itm.scenes.write_scenes"
 TEXT = ("query", "caption", "image")  # options that hold free text
+NOTES: list[str] = []  # of `use_run_data`, for `tell_run_data`
 NAME = re.compile(r"[\w.\-]+", re.ASCII)
 QUESTIONS = ("-h", "--help", "-c", "--cfg", "-i", "--info", "--hydra-help", "--version")
 
@@ -32,7 +33,7 @@ QUESTIONS = ("-h", "--help", "-c", "--cfg", "-i", "--info", "--hydra-help", "--v
 def use_run_data(arguments: Sequence[str]) -> list[str]:
     """Add the data options of the run to a command line that names a checkpoint.
 
-    Use last.ckpt of a run folder without best.ckpt. Print a line about either.
+    Use last.ckpt of a run folder without best.ckpt. `tell_run_data` prints a line about either.
 
     Args:
         arguments: as `itm.app.arguments.read_arguments` returns them.
@@ -58,13 +59,20 @@ def use_run_data(arguments: Sequence[str]) -> list[str]:
     if not options:
         return arguments
     if any(x != options[0] for x in options):
-        told = "; ".join(f"{path}: {' '.join(_typed(x))}" for path, x in found.items())
+        told = "; ".join(f"{path}: {_shown(x)}" for path, x in found.items())
         raise ValueError(
             f"these checkpoints were tested on different data, {told}: give data= and data.root="
         )
-    print(printable(f"data of the run: {' '.join(_typed(options[0]))}"))
+    NOTES.append(f"data of the run: {_shown(options[0])}")
     arguments[at:at] = _typed(options[0])  # adjacent: argparse options may surround them
     return arguments
+
+
+def tell_run_data() -> None:
+    """Print what `use_run_data` chose; commands call this once nothing can be refused any more."""
+    for note in NOTES:
+        print(printable(note))
+    NOTES.clear()
 
 
 def check_result_folder(
@@ -114,12 +122,23 @@ def _checkpoint_file(path: str) -> str:
     usual = ("config.json", "checkpoints/best.ckpt", "best.ckpt")
     if not last.is_file() or any((folder / name).is_file() for name in usual):
         return path
-    print(printable(f"{path} has no checkpoints/best.ckpt (no validation yet); using {last}"))
+    NOTES.append(f"{path} has no checkpoints/best.ckpt (no validation yet); using {last}")
     return str(last)
 
 
 def _typed(options: dict[str, str]) -> list[str]:
     return [quote(f"{key}={value}") for key, value in options.items()]
+
+
+def _shown(options: dict[str, str]) -> str:
+    """Write the options without numbers of the scenes that are the default."""
+    usual = {} if options.get("data") != "scenes" else _scenes(_default_root("scenes"))
+    return " ".join(_typed({k: v for k, v in options.items() if usual.get(k) != v}))
+
+
+def _default_root(data: str) -> dict[str, Any]:
+    root: dict[str, Any] = read_yaml(Path(CONF, "data", f"{data}.yaml"))["root"]
+    return root
 
 
 def _options(checkpoint: Path, given: dict[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from itm.app.entry import tell
+from itm.runs.escape import printable
 from itm.utils.extras import install
 from itm.utils.files import write_text
 
@@ -28,14 +30,18 @@ class Summary(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         """Print the result of a job."""
-        from itm.runs.sweep import FAILURE  # late: every run makes this callback before it starts
+        from itm.runs.record import FAILURE  # late: every run makes this callback before it starts
 
         hydra: Any = config.get("hydra") or {}
         if str(hydra.get("mode")).endswith("MULTIRUN") and job_return.status == JobStatus.COMPLETED:
             folder = Path(hydra.sweep.dir) / str(hydra.sweep.subdir)
             number = hydra.job.num
-            if not (folder / FAILURE).is_file():
-                print(f"job {number} finished: val/rsum {job_return.return_value:.1f}", flush=True)
+            if (folder / FAILURE).is_file():
+                print(f"job {number} failed", flush=True)
+            else:
+                rsum = float(job_return.return_value)  # NaN without a validation
+                result = "no validation" if math.isnan(rsum) else f"val rsum {rsum:.1f}"
+                print(f"job {number} finished: {result}", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Read what the jobs wrote, and list jobs without results as failed.
@@ -53,7 +59,8 @@ class Summary(Callback):
             return
         columns, rows = job_table(jobs)
         write_table(folder, columns, rows)
-        print(rows_table(f"{len(rows)} jobs in {folder}", columns, rows))
+        short = [["failed" if str(x).startswith("failed: ") else x for x in row] for row in rows]
+        print(rows_table(f"{len(rows)} jobs in {folder}", columns, short))
         self._average(folder, jobs)
         try:
             from itm.visual.sweep_figure import plot_jobs
@@ -61,8 +68,10 @@ class Summary(Callback):
             print(f"no plot: {install('plot')}")
         else:
             plot_jobs(columns, rows, folder / "summary.png")
-        if failed := [job["job"] for job in jobs if "failure" in job]:
-            print(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
+        if failed := [job for job in jobs if "failure" in job]:
+            print(f"{len(failed)} of {len(jobs)} jobs failed:")
+            for job in failed:
+                print(printable(f"  {job['job']}: {' '.join(str(job['failure']).split())}"))
             raise SystemExit(1)
 
     def _average(self, folder: Path, jobs: list[dict[str, Any]]) -> None:
@@ -80,6 +89,6 @@ class Summary(Callback):
 
 def write_failure(folder: Path, error: Exception) -> None:
     """Print the error of a job, and write it to the job's folder for the table."""
-    from itm.runs.sweep import FAILURE  # late, for start-up time
+    from itm.runs.record import FAILURE  # late, for start-up time
 
     write_text(folder / FAILURE, tell(error))

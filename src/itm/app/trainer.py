@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from itm.app.checks import check_device
-from itm.app.config import instantiate
+from itm.app.config import instantiate, output_folder
 
 
 def build_trainer(cfg: DictConfig) -> Any:
@@ -21,6 +21,7 @@ def build_trainer(cfg: DictConfig) -> Any:
     import torch  # late, since reading options need not wait for it
 
     from itm.training.callbacks import SameConfiguration
+    from itm.training.profiler import profiler
     from itm.training.progress import Bar
 
     check_device(str(cfg.trainer.accelerator))
@@ -47,6 +48,7 @@ def build_trainer(cfg: DictConfig) -> Any:
     return instantiate(
         cfg.trainer,
         precision=precision,
+        profiler=profiler(cfg.trainer.get("profiler"), output_folder()),
         enable_progress_bar=shows,
         callbacks=[
             *instantiate(cfg.callbacks).values(),

@@ -1,24 +1,34 @@
-"""Set up a training run: build data, trainer and matcher, check them, and record the attempt."""
+"""Set up a training run, record its beginning, and test and record what it reached."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from omegaconf import DictConfig
 
 from itm.app.build import build_data, build_matcher
 from itm.app.checks import check_callbacks, check_disk, check_monitors, check_protocol
+from itm.app.config import run_name
 from itm.app.loading import apply_loading
 from itm.app.optimisation import check_optimisation, check_used
 from itm.app.replaced import settle
 from itm.app.trainer import build_trainer
 from itm.checkpoints.initialise import start_from
 from itm.runs.plain_files import CONFIGURATION, read_hydra
-from itm.runs.record import environment, write_json
-from itm.runs.sweep import FAILURE
+from itm.runs.record import (
+    FAILURE,
+    environment,
+    split_facts,
+    write_json,
+    write_ranks,
+    write_results,
+)
+from itm.runs.tables import result_table
+from itm.runs.training_results import ranked_part
+from itm.training.progress import say
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -61,8 +71,7 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
     trainer: Any = build_trainer(cfg)
     loading = apply_loading(data, trainer, typed)  # before anything reads the data
     matcher = build_matcher(cfg, data)
-    # An epoch has at least one row of curves, however short it is.
-    trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, len(data.train_sampler())))
+    trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, _batches(trainer, data)))
     if cfg.init is not None:
         start_from(matcher, cfg.init)
     matcher.chunk_size = cfg.chunk_size
@@ -75,6 +84,12 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
     if cfg.test:
         check_protocol(data.test_split)
     return Training(data, trainer, matcher, loading)
+
+
+def _batches(trainer: Any, data: RegionDataModule) -> int:
+    """Count the training batches of an epoch; each epoch has at least one row of curves."""
+    count, limit = len(data.train_sampler()), trainer.limit_train_batches
+    return min(count, limit) if isinstance(limit, int) else int(count * limit)
 
 
 def begin_run(training: Training, out: Path, seed: int, typed: Sequence[str]) -> dict[str, Any]:
@@ -93,3 +108,45 @@ def begin_run(training: Training, out: Path, seed: int, typed: Sequence[str]) ->
         write_json(out / "run.json", {**record, **facts})
         settle()  # the run begins: what it replaces is deleted
     return record
+
+
+def finish_run(
+    training: Training, record: Mapping[str, Any], results: dict[str, Any], out: Path, test: bool
+) -> dict[str, Any]:
+    """Test the best checkpoint if asked to; write results.json and print the table.
+
+    Args:
+        training: what was trained.
+        record: what `begin_run` returned.
+        results: what `training_results` returned.
+        out: folder of the run.
+        test: score the test split.
+
+    Returns:
+        The results, with those of the test.
+    """
+    data, trainer, matcher, _ = training
+    split, keeper = data.val_split, cast(Any, trainer.checkpoint_callback)
+    images, part = ranked_part(matcher.ranks, split)
+    parts = ["val"] if part else []
+    if test and not trainer.interrupted:
+        split, best = data.test_split, keeper.best_model_path or None  # None = the last weights
+        tested: Any = trainer.test(matcher, data, ckpt_path=best, verbose=False)
+        results = {**results, **tested[0]}
+        images, part = ranked_part(matcher.ranks, split)
+        parts += ["test"] if part else []
+        if trainer.is_global_zero and matcher.ranks is not None and not part:
+            write_ranks(out / "ranks.npz", *matcher.ranks, split.caption_image)
+    if trainer.is_global_zero:
+        facts = {**split_facts(split, split.protocol), "images": images}
+        facts |= {"partial": parts} if parts else {}
+        write_results(out, {**results, **record, **facts})
+        kept = f"best checkpoint: {keeper.best_model_path}"
+        if not keeper.best_model_path:
+            fast = trainer.fast_dev_run  # type: ignore[attr-defined]
+            kept = "no best checkpoint: " + (
+                "fast_dev_run writes none" if fast else "no validation ran"
+            )
+        table = result_table(results, run_name(), parts)
+        say(f"{table}\n{kept}" if table else kept)
+    return results

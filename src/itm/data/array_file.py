@@ -149,7 +149,7 @@ class ArrayFile:
         out = np.empty((len(rows), self.shape[2]), self.dtype)
         for line, row in zip(out, rows.tolist(), strict=True):
             place = self._begin + row * self.shape[1] * line.nbytes
-            self._read(memoryview(line.view(np.uint8)), place)  # type: ignore[arg-type]
+            self._read(memoryview(line.view(np.uint8)), place)
         self.check()
         return out
 

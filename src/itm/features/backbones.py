@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import io
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from itm.utils.extras import install
+from itm.utils.hub import check_hub_name, suggestion
 
 LITE = "efficientnet-lite2"
+# Names to suggest for a misspelt one; any vision model of transformers works.
+KNOWN = (
+    LITE, "facebook/dinov2-base", "google/vit-base-patch16-224", "microsoft/resnet-50",
+    "microsoft/swin-tiny-patch4-window7-224", "openai/clip-vit-base-patch32",
+)  # fmt: skip
 
 
 def backbone(name: str = LITE, size: int | None = None, revision: str | None = None) -> Backbone:
@@ -29,6 +36,22 @@ def backbone(name: str = LITE, size: int | None = None, revision: str | None = N
     """
     network = EfficientNetLite(size or 260) if name == LITE else Transformer(name, size, revision)
     return network.eval().requires_grad_(False)
+
+
+def check_backbone(name: str, revision: str | None = None) -> None:
+    """Check quickly that a name is one that `backbone` may load.
+
+    Raises:
+        ValueError: there is no such model, or the hub cannot be reached.
+    """
+    if name == LITE or Path(name).is_dir():
+        return
+    if "/" not in name:  # vision models on the hub have an owner
+        raise ValueError(
+            f"backbone={name} must be {LITE}, a folder, or a hub name such as "
+            f"facebook/dinov2-base{suggestion(name, KNOWN)}"
+        )
+    check_hub_name("backbone", name, revision, KNOWN)
 
 
 class Backbone(nn.Module):

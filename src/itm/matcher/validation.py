@@ -135,7 +135,7 @@ def _part(matcher: Validated, split: Split) -> _Part | None:
             "the batches that were read hold no caption of an image that was read, so nothing can "
             "be ranked: raise trainer.limit_val_batches (limit_test_batches)"
         )
-    if not matcher.trainer.sanity_checking and matcher.trainer.is_global_zero:
+    if matcher.trainer.is_global_zero and not _is_known(matcher, int(seen.sum()), int(read.sum())):
         say(
             f"scored {int(seen.sum())} of {split.num_images} images and {int(read.sum())} of "
             f"{len(read)} captions of {split.name}, because the trainer limits the batches: among "
@@ -150,6 +150,14 @@ def _part(matcher: Validated, split: Split) -> _Part | None:
         int(seen.sum()),
         "full",
     )
+
+
+def _is_known(matcher: Validated, images: int, captions: int) -> bool:
+    """Tell whether the last validation of this training read as little; it was said then."""
+    if matcher.trainer.sanity_checking:
+        return True
+    before = None if matcher.ranks is None else tuple(map(len, matcher.ranks))
+    return matcher.trainer.state.fn == "fit" and before == (images, captions)
 
 
 def _select(chunks: list[Chunk], kept: Tensor, row: Tensor) -> list[Chunk]:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from itm.utils.checks import check_sizes
+
 # A size that equals the constructor's default counts as not given: LightningCLI passes them all.
 SIZES = ("img_dim", "num_regions", "num_labels", "num_concepts", "sentence_dim")
 # Sizes for trying out a constructor.
@@ -44,6 +46,7 @@ def may_wait(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def accept(self: Any, *args: Any, **arguments: Any) -> None:
         given = dict(zip(names, args, strict=False)) | arguments
+        check_sizes(given)
         own = type(self).__init__ is accept and len(args) <= len(names)
         if own and self.lacks_sizes(given):
             given = {n: x for n, x in given.items() if n not in SIZES or x != defaults.get(n)}

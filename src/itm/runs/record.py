@@ -58,27 +58,6 @@ def parameters_m(matcher: nn.Module) -> float:
     return sum(p.numel() for p in matcher.parameters()) / 1e6
 
 
-def training_results(trainer: Any, matcher: nn.Module, seconds: float) -> dict[str, Any]:
-    """Summarise a training.
-
-    Args:
-        trainer: trainer with a checkpoint callback that monitors `val/rsum`.
-        matcher: the trained matcher.
-        seconds: duration of the training.
-
-    Returns:
-        `val/rsum` of the best checkpoint (0 without a validation), `parameters_m`, `epochs` and
-        `seconds`.
-    """
-    best = trainer.checkpoint_callback.best_model_score
-    return {
-        "val/rsum": float(best) if best is not None else 0.0,
-        "parameters_m": parameters_m(matcher),
-        "epochs": trainer.current_epoch,
-        "seconds": seconds,
-    }
-
-
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a record such as run.json, results.json or report.json, with a checksum."""
     write_text(path, json.dumps(sealed(record), indent=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,29 +15,45 @@ from rich.text import Text
 from itm.runs.escape import for_csv, for_latex, printable
 
 RECALLS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
-
+# On the terminal; the six columns stand side by side.
+HEADS = dict(zip(RECALLS, ("i2t R@1", "R@5", "R@10", "t2i R@1", "R@5", "R@10"), strict=True))
+NUMBER = r"(failed|-?[\d.,]+( [±/] [\d.,]+)?)?"  # or nothing
 WIDEST = 100  # characters of a column on the terminal; files hold the whole text
 
 Rows = Sequence[Sequence[Any]]
 
 
 def rows_table(title: str, columns: Sequence[str], rows: Rows) -> str:
-    """Format a table for the terminal; numbers are right-aligned.
+    """Format a table for the terminal; numbers are right-aligned, and recalls have short heads.
 
     Titles, names and cells appear literally; markup and control characters have no effect.
     """
     table = Table(title=Text(printable(title)) if title else None, title_justify="left")
     for i, name in enumerate(columns):
-        number = all(isinstance(row[i], int | float) or row[i] == "" for row in rows)
-        justify: Any = "right" if number else "left"
-        table.add_column(Text(printable(name)), justify=justify, no_wrap=True, max_width=WIDEST)
+        justify: Any = "right" if all(_is_number(row[i]) for row in rows) else "left"
+        table.add_column(
+            Text(printable(_head(name))), justify=justify, no_wrap=True, max_width=WIDEST
+        )
     for row in rows:
         table.add_row(*(Text(printable(cell_text(x))) for x in row))
     # Wide enough for every column: a long cell must not shorten the others.
     console = Console(width=WIDEST * len(columns), force_terminal=False, color_system=None)
     with console.capture() as capture:
         console.print(table)
-    return capture.get().rstrip()
+    return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
+
+
+def _head(column: str) -> str:
+    """Shorten the name of a recall or an rsum, such as test/i2t_r1; other names stay."""
+    stage, _, metric = column.rpartition("/")
+    if stage not in ("", "val", "test"):
+        return column
+    return f"{stage} rsum" if stage and metric == "rsum" else HEADS.get(metric, column)
+
+
+def _is_number(cell: Any) -> bool:
+    """Tell whether a cell is empty or a number, also as a text such as "1.5 ± 0.2"."""
+    return isinstance(cell, int | float) or re.fullmatch(NUMBER, str(cell)) is not None
 
 
 def metric_table(report: dict[str, dict[str, float]], title: str) -> str:
@@ -50,12 +67,19 @@ def metric_table(report: dict[str, dict[str, float]], title: str) -> str:
     return f"{text}\n{rows_table('', ['metric', *report], more)}" if more else text
 
 
-def result_table(results: dict[str, Any], title: str) -> str:
+def result_table(results: dict[str, Any], title: str, partial: Sequence[str] = ()) -> str:
     """Format one run: recalls, rsum and ranks of its validation and test splits.
 
-    Missing values are blank; for the validation split, usually only rsum is known.
+    Args:
+        results: metrics such as `val/rsum`; missing ones are blank, and a split without rsum has no
+            row.
+        title: name of the run.
+        partial: "val", "test": splits of which only a part was scored.
+
+    Returns:
+        The table; "" without rows.
     """
-    columns = ["split", "i2t R@1", "R@5", "R@10", "t2i R@1", "R@5", "R@10", "rsum", "medr", "meanr"]
+    columns = [*HEADS.values(), "rsum", "medr", "meanr"]
     rows = []
     for stage in ("val", "test"):
         if f"{stage}/rsum" in results:
@@ -66,8 +90,9 @@ def result_table(results: dict[str, Any], title: str) -> str:
                 else ""
                 for kind in ("medr", "meanr")
             ]
-            rows.append([stage, *map(get, RECALLS), get("rsum"), *ranks])
-    return rows_table(title, columns, rows)
+            name = f"{stage} (part)" if stage in partial else stage
+            rows.append([name, *map(get, RECALLS), get("rsum"), *ranks])
+    return rows_table(title, ["split", *columns], rows) if rows else ""
 
 
 def markdown_table(columns: Sequence[str], rows: Rows) -> str:

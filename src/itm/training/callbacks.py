@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from itm.training.progress import log
+from itm.utils.log_files import log
 
 
 class StepSeed(Callback):

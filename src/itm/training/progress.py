@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks import RichProgressBar, Timer
 from torch import Tensor
 
-LOG = logging.getLogger(__name__)
+from itm.utils.log_files import log
+
 T = TypeVar("T")
 
 
@@ -29,14 +29,6 @@ def say(text: str, trainer: Trainer | None = None) -> None:
     else:
         print(text, flush=True)
     log(text)
-
-
-def log(text: str) -> None:
-    """Append a text to the files that the root logger writes (train.log)."""
-    record = LOG.makeRecord(LOG.name, logging.INFO, __file__, 0, text, (), None)
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):  # not the terminal, which has the text already
-            handler.handle(record)
 
 
 def scoring(trainer: Trainer, chunks: Sequence[T]) -> Iterable[T]:
@@ -118,17 +110,24 @@ class EpochLine(Callback):
         if not trainer.is_global_zero:
             return
         last = trainer.max_epochs
-        of = f"/{last}" if last is not None and last > 0 else ""
-        parts = [f"epoch {trainer.current_epoch + 1}{of}"]
+        of, width = (f"/{last}", len(str(last))) if last is not None and last > 0 else ("", 1)
+        parts = [f"epoch {trainer.current_epoch + 1:{width}}{of}"]
         if self._pairs:
-            parts.append(f"loss {float(self._total) / self._pairs:.3g}")
+            parts.append(f"loss {float(self._total) / self._pairs:<5.3g}")
         rsum = trainer.callback_metrics.get("val/rsum")
         if self._validated and rsum is not None:
-            parts.append(f"val rsum {float(rsum):.1f}{' (best)' if self._is_best(trainer) else ''}")
+            best = self._best_mark(trainer) if self._is_best(trainer) else ""
+            parts.append(f"val rsum {float(rsum):5.1f} {best:6}")
         if not math.isnan(rate := float(self._rate)):
             parts.append(f"lr {short(rate)}")
         parts.append(clock(time.monotonic() - self._began))
         say("  ".join(parts), trainer)
+
+    @staticmethod
+    def _best_mark(trainer: Trainer) -> str:
+        """Write which metric is the best so far, if it is not the one in the line."""
+        monitor = getattr(trainer.checkpoint_callback, "monitor", None)
+        return "(best)" if monitor == "val/rsum" else f"(best {monitor})"
 
     def _is_best(self, trainer: Trainer) -> bool:
         """Tell whether the last validation is the best; best.ckpt may be written after this."""
@@ -150,15 +149,23 @@ class EpochLine(Callback):
             say(f"restored the weights of the best {name}, {_best_score(trainer):.1f}", trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say which early stopping ended the training."""
+        """Say why the training ended before `max_epochs`."""
+        if not trainer.is_global_zero:
+            return
         for stopping in trainer.early_stopping_callbacks:
-            if stopping.stopped_epoch and trainer.is_global_zero:
+            if stopping.stopped_epoch:
                 say(
                     f"stopped early after epoch {stopping.stopped_epoch + 1}: {stopping.monitor} "
                     f"has not improved on {float(stopping.best_score):.1f} in "
                     f"{stopping.patience} validations",
                     trainer,
                 )
+        timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
+        if any((timer.time_remaining() or 1) <= 0 for timer in timers):
+            say(f"stopped after step {trainer.global_step}, because max_time is over", trainer)
+        fast = trainer.fast_dev_run  # type: ignore[attr-defined]
+        if trainer.global_step == trainer.max_steps and not fast:
+            say(f"stopped after step {trainer.global_step}, which is max_steps", trainer)
 
 
 def _best_score(trainer: Trainer) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
@@ -14,6 +14,36 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     known = tuple(choices)
     if value not in known:
         raise ValueError(f"{name} must be {alternatives(known)}, got {value!r}")
+
+
+def check_sizes(arguments: Mapping[str, object], prefix: str = "") -> None:
+    """Check that the sizes among a model's arguments are positive; counts may be 0.
+
+    Sizes are `vocab_size`, `hidden`, the names that end in `_dim` or `_len`, `num_layers` and
+    `num_regions`; counts are the other names that begin with `num_` or end in `_steps`.
+
+    Args:
+        arguments: name -> value; only numbers and lists of numbers are checked.
+        prefix: put before a name in messages, such as "model.".
+
+    Raises:
+        ValueError: a size or a count is too small.
+    """
+    for name, value in arguments.items():
+        least = _least(name)
+        if least is None:
+            continue
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, int | float) and number < least:
+                raise ValueError(f"{prefix}{name} must be at least {least}, got {value}")
+
+
+def _least(name: str) -> int | None:
+    if name in ("vocab_size", "hidden", "num_layers", "num_regions"):
+        return 1
+    if name.endswith(("_dim", "_dims", "_len")):
+        return 1
+    return 0 if name.startswith("num_") or name.endswith("_steps") else None
 
 
 def alternatives(choices: Iterable[str]) -> str:

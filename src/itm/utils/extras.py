@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 # Module -> extra of pyproject.toml, or the package if no extra holds it.
 MODULES = {
     "matplotlib": "plot", "PIL": "plot", "faiss": "search", "h5py": "features",
@@ -27,6 +29,9 @@ def missing_package(error: ImportError) -> str:
     An error that already says what to install is returned as it is.
     """
     text = str(error)
+    asked = re.match(r"Requirement '([\w-]+)", text)  # Lightning's words; a hint with a version
+    if asked and asked[1] in PACKAGES:
+        return f"this needs the package {asked[1]}: pip install {asked[1]}"
     if "pip install" in text:
         return next(line for line in text.splitlines() if line.strip())
     name = (error.name or "").partition(".")[0]

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import (
 )
 
 from itm.app.checks import (
+    USUAL,
     check_callbacks,
     check_device,
     check_disk,
@@ -57,6 +58,10 @@ def test_monitors_that_do_not_exist():
         ValueError, match="monitor=val/rsun of the scheduler: .*did you mean val/rsum"
     ):
         check_monitors(trainer(), matcher("val/rsun"))
+    with pytest.raises(ValueError, match="monitor=foo of .*: no such metric; usual ones are val"):
+        check_monitors(trainer(EarlyStopping(monitor="foo")), matcher())
+    usual = USUAL.replace(" and ", ", ").split(", ")
+    assert set(usual) <= set(known_metrics())
 
 
 def test_a_callback_of_the_user_may_log_more():
@@ -163,3 +168,42 @@ def test_a_number_per_epoch_names_the_callback():
 def test_loggers_and_callbacks_have_groups(option):
     with pytest.raises(ValueError, match="trainer.(logger|callbacks) has no effect: choose"):
         build_trainer(compose([option]))
+
+
+@pytest.mark.parametrize("options", [["max_epochs=null"], ["trainer.max_epochs=null"]], ids=str)
+def test_a_training_has_an_end(options):
+    with pytest.raises(ValueError, match="max_epochs=null needs trainer.max_steps=N or"):
+        check_ranges(compose(options))
+    for more in ("max_steps=5", "max_time='00:00:01:00'", "fast_dev_run=true"):
+        check_ranges(compose([*options, f"trainer.{more}"]))
+    check_ranges(compose(["max_epochs=-1"]))
+
+
+@pytest.mark.parametrize(
+    "model", ["casc", "chan", "cvse", "saf", "scan_t2i", "sgr", "two_branch_embedding",
+              "two_branch_similarity", "vse_infty", "vsepp", "vsrn"],
+)  # fmt: skip
+def test_sizes_of_every_model_are_positive(model):
+    check_ranges(compose([f"model={model}"]))
+    sizes = [key for key in compose([f"model={model}"]).model if key.endswith(("_dim", "layers"))]
+    assert {"embed_dim", "word_dim"} <= set(sizes)
+    for name in sizes:
+        for value in (0, -3):
+            with pytest.raises(ValueError, match=f"model.{name} must be at least 1, got {value}"):
+                check_ranges(compose([f"model={model}", f"model.{name}={value}"]))
+
+
+def test_profilers_fit_the_terminal(tmp_path, capsys):
+    from itm.training.profiler import ROWS, ShortProfiler, profiler
+
+    found = profiler("simple", tmp_path)
+    assert isinstance(found, ShortProfiler)
+    for i in range(40):
+        with found.profile(f"[Callback]ModelCheckpoint{{'monitor': 'val/rsum', 'n': {i}}}.on_{i}"):
+            pass
+    lines = found.summary().splitlines()
+    assert len(lines) == ROWS + 2 and all(len(line) < 80 for line in lines)
+    assert "[Callback]ModelCheckpoint.on_" in lines[2]
+    found.describe()
+    assert "0 calls" in found.summary()  # the next stage counts anew
+    assert profiler("pytorch", tmp_path) == "pytorch" and profiler(None, tmp_path) is None

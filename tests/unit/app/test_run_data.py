@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from itm.app.arguments import quote
-from itm.app.run_data import check_result_folder, use_run_data
+from itm.app.run_data import NOTES, check_result_folder, tell_run_data, use_run_data
 from itm.runs.outputs import result_folder
 
 
@@ -42,7 +42,10 @@ def run(tmp_path):
 def test_data_root_and_split_are_those_of_the_run(run, tmp_path, capsys):
     expected = ["data=f30k", f"data.root={tmp_path}/data", "data.test=test", "data.protocol=full"]
     assert used(f"checkpoint={run}", "top=3") == [*expected, f"checkpoint={run}", "top=3"]
+    assert not capsys.readouterr().out  # the command may still be refused
+    tell_run_data()
     assert capsys.readouterr().out == f"data of the run: {' '.join(expected)}\n"
+    assert not NOTES
     file = run / "checkpoints/best.ckpt"
     assert used(f"checkpoint={file}")[:4] == expected
 
@@ -65,6 +68,10 @@ def test_generated_data_is_described_by_its_numbers(tmp_path):
         "data.test=test", "data.protocol=full",
     ]  # fmt: skip
     assert "data.limit=64" in used(f"checkpoint={run}")
+    assert NOTES[-1] == (  # only the numbers that differ from conf/data/scenes.yaml
+        "data of the run: data=scenes data.root.images=[40,6,6] data.test=test "
+        "data.protocol=full data.limit=64"
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,6 +113,7 @@ def test_last_stands_in_for_best(run, capsys):
     best, last = run / "checkpoints/best.ckpt", run / "checkpoints/last.ckpt"
     best.rename(last)
     assert f"checkpoint={last}" in used(f"checkpoint={run}")
+    tell_run_data()
     assert f"has no checkpoints/best.ckpt (no validation yet); using {last}" in (
         capsys.readouterr().out
     )

@@ -34,6 +34,51 @@ def test_a_run_leaves_everything_behind(trained):
         assert name in header
 
 
+def test_the_table_shows_the_validation_of_the_best_checkpoint(trained):
+    folder, text = trained
+    results = json.loads((folder / "run/results.json").read_text())
+    with (folder / "run/csv/metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["val/rsum"]]
+    best = max(rows, key=lambda row: float(row["val/rsum"]))
+    names = [name for name in best if name.startswith("val/")]
+    assert len(names) == 11 and all(results[name] == float(best[name]) for name in names)
+    (line,) = [line for line in text.splitlines() if line.startswith("│ val ")]
+    assert all(f" {float(best[f'val/{x}']):.1f} " in line for x in ("i2t_r1", "t2i_r10", "rsum"))
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"), [("val/i2t_r1", "max"), ("val/t2i_meanr", "min"), ("train/loss", "min")]
+)
+def test_the_best_validation_is_that_of_the_monitor(monitor, mode, tmp_path):
+    checkpoint = f"callbacks.checkpoint.monitor={monitor}", f"callbacks.checkpoint.mode={mode}"
+    run("train", *VSRN, *checkpoint, "max_epochs=3", "test=false", "hydra.run.dir=run",
+        cwd=tmp_path)  # fmt: skip
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    with (tmp_path / "run/csv/metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["val/rsum"]]
+    saved = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
+    (row,) = [row for row in rows if int(row["epoch"]) == saved["epoch"]]
+    assert all(results[name] == float(row[name]) for name in row if name.startswith("val/"))
+
+
+def test_a_split_that_was_scored_in_part_is_marked_and_reported_apart(tmp_path):
+    limits = "trainer.limit_test_batches=1", "trainer.limit_train_batches=2"
+    text = run("train", *VSRN, *limits, "hydra.run.dir=run", cwd=tmp_path)
+    assert "│ test (part) │" in text and "│ val         │" in text
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["partial"] == ["test"] and 0 < results["images"] < 64
+    assert not (tmp_path / "run/ranks.npz").exists()  # they are not those of the split
+    text = run("report", "runs=run", "out=page", cwd=tmp_path)
+    assert f"{results['images']} images" in text
+
+
+def test_a_fast_run_has_no_row_of_a_validation_that_was_not_kept(tmp_path):
+    text = run("train", *VSRN, "trainer.fast_dev_run=true", "hydra.run.dir=run", cwd=tmp_path)
+    assert "│ val" not in text and "│ test (part) │" in text
+    assert "no best checkpoint: fast_dev_run writes none" in text
+    assert "val/rsum" not in json.loads((tmp_path / "run/results.json").read_text())
+
+
 def test_a_checkpoint_is_a_matcher_with_its_words(trained):
     folder, _ = trained
     matcher = itm.load(folder / "run")
@@ -112,6 +157,12 @@ def test_evaluate_one_and_an_ensemble(trained, tmp_path):
 def test_mistakes_end_in_one_clear_line(module, arguments, message, tmp_path):
     text = run(module, *arguments, cwd=tmp_path, fails=True)
     assert message in text and "Traceback" not in text
+
+
+def test_the_log_of_a_refused_run_has_the_reason(tmp_path):
+    run("train", "model.embed_dim=0", "hydra.run.dir=run", cwd=tmp_path, fails=True)
+    log = (tmp_path / "run/train.log").read_text()
+    assert "error: model.embed_dim must be at least 1, got 0" in log
 
 
 def test_own_model_and_loss_from_a_config_folder(tmp_path):

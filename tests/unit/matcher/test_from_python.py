@@ -259,6 +259,22 @@ def test_a_whole_validation_says_nothing(folder, tmp_path, capsys):
     assert "limits" not in capsys.readouterr().out
 
 
+def test_a_partial_validation_says_so_once(folder, tmp_path, capsys):
+    matcher, data = SCAN(**SMALL, loss=Triplet()), data_of(folder, eval_batch_size=4)
+    trainer_of(tmp_path, limit_val_batches=1, max_epochs=3).fit(matcher, data)
+    assert capsys.readouterr().out.count("because the trainer limits") == 1
+    trainer_of(tmp_path, limit_val_batches=1).validate(matcher, data, verbose=False)
+    assert capsys.readouterr().out.count("because the trainer limits") == 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_size_of_zero_is_refused_at_once(model):
+    with pytest.raises(ValueError, match="embed_dim must be at least 1, got 0"):
+        MODELS[model](embed_dim=0)
+    with pytest.raises(ValueError, match="vocab_size must be at least 1, got 0"):
+        MODELS[model](vocab_size=0)
+
+
 def test_overfitting_repeats_the_same_batches(folder, tmp_path):
     seen = []
 

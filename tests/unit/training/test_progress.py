@@ -15,7 +15,7 @@ from itm.models import TwoBranchEmbedding
 from itm.training.progress import Bar, say, scoring
 
 LINE = re.compile(
-    r"epoch (\d)/3  loss ([\d.]+)  val rsum [\d.]+( \(best\))?  lr 2e-3  \d+:\d\d", re.M
+    r"epoch (\d)/3  loss ([\d.]+) *  val rsum +[\d.]+ (\(best\)| {6})  lr 2e-3  \d+:\d\d", re.M
 )
 
 

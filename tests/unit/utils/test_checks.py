@@ -1,6 +1,7 @@
 import pytest
 
-from itm.utils.checks import alternatives, check_choice
+from itm.utils.checks import alternatives, check_choice, check_sizes
+from itm.utils.extras import missing_package
 
 
 @pytest.mark.parametrize(
@@ -24,3 +25,30 @@ def test_another_value_is_refused_and_shown(value):
 
 def test_a_choice_passes():
     check_choice("reduction", "mean", ("sum", "mean"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"embed_dim": 0}, "model.embed_dim must be at least 1, got 0"),
+        ({"joint_dims": [8, 0]}, r"model.joint_dims must be at least 1, got \[8, 0\]"),
+        ({"num_gcn": -1}, "model.num_gcn must be at least 0, got -1"),
+        ({"num_layers": 0}, "model.num_layers must be at least 1, got 0"),
+    ],
+)
+def test_sizes_are_positive(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        check_sizes(arguments, "model.")
+
+
+def test_other_arguments_are_no_sizes():
+    given = {"embed_dim": "${size}", "vocab_size": None, "num_experts": 0, "margin": -1, "dim": 0}
+    check_sizes(given)
+
+
+@pytest.mark.parametrize("package", ["wandb", "mlflow", "tensorboard"])
+def test_a_package_that_a_logger_lacks_is_named_in_one_line(package):
+    error = ModuleNotFoundError(
+        f"Requirement '{package}>=0.12.10' not met. HINT: Try running `pip install -U '{package}'`"
+    )
+    assert missing_package(error) == f"this needs the package {package}: pip install {package}"
