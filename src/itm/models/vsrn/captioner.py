@@ -172,14 +172,10 @@ class Captioner(nn.Module):
         """Run `Decode` with the weights in its order, in the precision of the products."""
         cell, width = self.decoder, hidden.shape[1]
         low = memory.keys.dtype  # of the product in `encode`
-
-        def turned(x: Tensor) -> Tensor:  # r, z, n -> n, r, z
-            return torch.cat([x[2 * width :], x[: 2 * width]])
-
-        of_word, of_context = turned(cell.weight_ih).split([words.shape[1], width], 1)
-        gates = F.linear(words, of_word, turned(cell.bias_ih))
-        of_state = torch.cat([cell.weight_hh, self.attend.weight[:, width:]])
-        bias = torch.cat([cell.bias_hh, torch.zeros_like(self.attend.bias)])
+        of_word, of_context = cell.weight_ih.split([words.shape[1], width], 1)
+        gates = F.linear(words, of_word, cell.bias_ih)
+        opening, renewing = cell.weight_hh.split([2 * width, width])
+        of_state = torch.cat([self.attend.weight[:, width:], renewing, opening])
         with torch.autocast(words.device.type, enabled=False):
             states: Tensor = Decode.apply(
                 sizes,
@@ -190,7 +186,7 @@ class Captioner(nn.Module):
                 memory.shut.to(low),
                 None if kept is None else kept.to(low),
                 of_state.to(low),
-                bias.to(low),
+                cell.bias_hh.to(low),
                 of_context.to(low),
                 self.energy.weight[0].to(low),
             )
