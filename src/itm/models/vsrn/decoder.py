@@ -63,7 +63,7 @@ class Decode(torch.autograd.Function):
         alphas = keys.new_zeros(len(sizes), captions, regions)
         contexts, before = keys.new_empty(2, words, width)  # x, h
         sums = keys.new_empty(words, 5 * width)  # s: query, q, r, z, n
-        sums[:, :width] = 0
+        sums[:, :width].zero_()
         sums[:, width : 2 * width] = bias[2 * width :]
         torch.add(gates[:, : 2 * width], bias[: 2 * width], out=sums[:, 2 * width : 4 * width])
         sums[:, 4 * width :] = gates[:, 2 * width :]
@@ -117,7 +117,7 @@ class Decode(torch.autograd.Function):
         slope = torch.addcmul(activations.new_ones(()), activations, activations, value=-1)
         by_keys = torch.zeros_like(keys, dtype=gradient.dtype)
         scaled = of_state.clone()
-        scaled[:width] *= energy[:, None]
+        scaled[:width].mul_(energy[:, None])
         above = gradient.clone()  # of every state, from the output and from the next step
         by_first = torch.zeros_like(ctx.first)
         last = words
@@ -127,9 +127,7 @@ class Decode(torch.autograd.Function):
             last -= size
             state = above[rows]
             torch.mul(slopes[rows], state[:, None], out=by_sums[rows, width:].unflatten(1, (4, -1)))
-            context = torch.mm(
-                by_sums[rows, 2 * width :], of_context, out=by_context[step, :size]
-            )
+            context = torch.mm(by_sums[rows, 2 * width :], of_context, out=by_context[step, :size])
             if kept is not None:
                 context.mul_(kept[rows])
             alpha = torch.bmm(memory[:size], context[..., None]).squeeze(-1)
@@ -141,7 +139,7 @@ class Decode(torch.autograd.Function):
             below = by_first if step == 0 else above[last - ctx.sizes[step - 1] : last]
             below[:size].add_(torch.mm(by_sums[rows, : 4 * width], scaled))
             below[:size].addcmul_(state, update[rows])
-        by_sums[:, :width] *= energy
+        by_sums[:, :width].mul_(energy)
         by_state = by_sums[:, : 4 * width]
         by_bias = by_sums[:, width : 4 * width].sum(0)
         pooled = torch.bmm(alphas.permute(1, 2, 0), by_context.transpose(0, 1))
