@@ -182,8 +182,9 @@ def padding_in_the_softmax(masked_softmax):
 def padding_in_the_batch_norm(masked_batch_norm):
     import torch
 
-    def broken(norm, x, mask):
-        return masked_batch_norm(norm, x, torch.ones_like(mask)).masked_fill(~mask[..., None], 0)
+    def broken(norm, x, mask, biased=False, rows=None):
+        y = masked_batch_norm(norm, x, torch.ones_like(mask), biased)
+        return y.masked_fill(~mask[..., None], 0)
 
     return broken
 

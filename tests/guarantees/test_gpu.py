@@ -54,8 +54,8 @@ def test_every_model_loss_and_precision():
 
 
 TRAINING = {
-    "scan_t2i": 350, "scan_i2t": 350, "casc": 600, "sgr": 900, "saf": 900, "vsrn": 1520,
-    "cvse": 740, "vsepp": 200, "vse_infty": 450, "pcmepp": 750, "chan": 350,
+    "scan_t2i": 350, "scan_i2t": 350, "casc": 600, "sgr": 900, "saf": 900, "vsrn": 1000,
+    "cvse": 600, "vsepp": 200, "vse_infty": 450, "pcmepp": 750, "chan": 350,
     "two_branch_embedding": 400, "two_branch_similarity": 300,
 }  # fmt: skip
 SCORING = {

@@ -412,9 +412,17 @@ class Functions(TorchFunctionMode):
             return gru(self.simulation, *args, **(kwargs or {}))
         if name == "tolist" and isinstance(args[0], Fake):  # torch refuses it for subclasses
             return args[0].cpu().tolist()
+        if name == "dropout" and isinstance(args[0], Fake):
+            return dropout(*args, **(kwargs or {}))
         if name == "gru_cell" and isinstance(args[0], Fake):
             return gru_cell(self.simulation, *args, **(kwargs or {}))
         return function(*args, **(kwargs or {}))
+
+
+def dropout(x, p=0.5, training=True, inplace=False):
+    """One kernel forward and one backward, as CUDA's `dropout` calls `native_dropout`."""
+    assert not inplace
+    return torch.native_dropout(x, p, True)[0] if training and 0 < p < 1 else x
 
 
 def gru(simulation, x, *rest):

@@ -68,7 +68,7 @@ class UnitLength(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, dim: int, eps: float) -> Tensor:
         """Scale x along `dim`."""
         norm = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-        inverse = (norm + eps).reciprocal_().masked_fill_(norm == 0, 0.0)
+        inverse = norm.sign().div_(norm + eps)  # 0 for a zero vector
         ctx.dim = dim
         ctx.save_for_backward(x, norm, inverse)
         return x * inverse
@@ -81,7 +81,10 @@ class UnitLength(torch.autograd.Function):
         along = (gradient * x).sum(ctx.dim, keepdim=True)
         # inverse is 0 where the norm is 0, so the bound only prevents 0 / 0.
         share = along * inverse.square() / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-        return gradient * inverse - x * share, None, None
+        scaled = gradient * inverse
+        if x.device.type != "cpu":  # one kernel less; on a CPU it would round otherwise
+            return scaled.addcmul_(x, share, value=-1), None, None
+        return scaled - x * share, None, None
 
 
 @full_precision
@@ -136,15 +139,20 @@ def last_state(states: Tensor, counts: Tensor) -> Tensor:
     A forward recurrent network has not read the padding at that position, so its input needs no
     packing. A row without real positions gives its first state.
     """
-    rows = torch.arange(len(states), device=states.device)
-    return states[rows, counts.clamp_min(1) - 1]
+    last = (counts - 1).clamp_min(0).view(-1, *[1] * (states.dim() - 1))  # (N, 1, 1)
+    return states.gather(1, last.expand(-1, 1, *states.shape[2:])).squeeze(1)
 
 
 def masked_softmax(x: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     """Apply softmax to the real entries along `dim`; a row without real entries gives zeros."""
-    x = full(x).masked_fill(~mask, float("-inf"))
-    empty = ~mask.any(dim, keepdim=True)
-    return torch.softmax(x.masked_fill(empty, 0.0), dim).masked_fill(~mask, 0.0)
+    x, hole = full(x), ~mask
+    # The least number, not -inf, so that a row without real entries does not become NaN.
+    return torch.softmax(x.masked_fill(hole, torch.finfo(x.dtype).min), dim).masked_fill(hole, 0.0)
+
+
+def weighted(weight: float, term: Tensor) -> Tensor:
+    """Return weight x term; a weight of 1 costs no kernels."""
+    return term if weight == 1 else weight * term
 
 
 def xavier_(linear: nn.Linear) -> nn.Linear:

@@ -40,6 +40,16 @@ def run_gru(rnn: nn.GRU, words: Tensor, sizes: Tensor) -> Tensor:
     return words
 
 
+def states_of(rnn: nn.GRU, x: Tensor) -> Tensor:
+    """Compute the states (N, P, H) of a GRU of one direction for N sequences (N, P, F)."""
+    if x.device.type != "cpu" or not torch.is_grad_enabled():  # as `run_gru` would
+        states: Tensor = rnn(x)[0]
+        return states
+    count, size = x.shape[:2]
+    words = run_gru(rnn, x.transpose(0, 1).flatten(0, 1), torch.full((size,), count))
+    return words.unflatten(0, (size, count)).transpose(0, 1)
+
+
 class PackedGRU(torch.autograd.Function):
     """One layer and direction: (W, F) inputs -> (W, H) states.
 

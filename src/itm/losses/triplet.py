@@ -1,5 +1,7 @@
 """Fixed-margin hinge loss in both retrieval directions (VSE++, Faghri et al. 2018, section 3)."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -54,12 +56,19 @@ def triplet(
     scores = full(scores)
     image, caption, matching = anchors(scores, positive)
     excluded = matching if ignore is None else matching | ignore
-    own = scores[image, caption][:, None]  # (P, 1)
+    # Each anchor's row (P, C), then its column (P, I).
+    sides = [(scores[image], excluded[image]), (scores.T, excluded.T)]
+    if positive is not None and positive.dtype == torch.bool:
+        sides[1] = (scores.T[caption], excluded.T[caption])
+        own = scores[image, caption][:, None]  # (P, 1)
+    else:  # an anchor per caption, in order
+        own = sides[0][0].diagonal()[:, None]
+    if negatives == "hardest" and scores.numel():
+        hardest = [others.masked_fill(out, -math.inf).amax(1) for others, out in sides]
+        total = (margin + torch.stack(hardest, 1) - own).clamp_min(0).sum()
+        return reduced(total, 2 * len(image), reduction)
     total = scores.new_zeros(())
-    for others, out in (  # each anchor's row (P, C), then its column (P, I)
-        (scores[image], excluded[image]),
-        (scores.T[caption], excluded.T[caption]),
-    ):
+    for others, out in sides:
         hinge = (margin + others - own).clamp_min(0).masked_fill(out, 0)
         if negatives == "distance":
             drawn = draw_negatives(others, out, _width(dim))[:, None]
@@ -82,8 +91,6 @@ def _pick(hinge: Tensor, excluded: Tensor, negatives: str, top_k: int) -> Tensor
     """Sum the hinge values of the chosen negatives over anchors, (P, candidates) -> scalar."""
     if hinge.numel() == 0 or negatives == "all":
         return hinge.sum()
-    if negatives == "hardest":
-        return hinge.amax(1).sum()
     # Excluded entries are 0: they do not change the sum, but the count must leave them out.
     count = (~excluded).sum(1).clamp(1, top_k)
     return (hinge.topk(min(top_k, hinge.shape[1]), dim=1).values.sum(1) / count).sum()

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from itm.batch import Encoded, Pairs
-from itm.layers.functional import full
+from itm.layers.functional import full, weighted
 from itm.losses.base import Loss
 from itm.matcher.gather import gather_batch
 from itm.matcher.gradient_cache import encode_in_chunks
@@ -54,7 +54,7 @@ def losses(matcher: Trained, pairs: Pairs) -> dict[str, Tensor]:
     loss.start_batch()
     for name, (weight, scores) in levels.items():
         key = "ranking" if len(levels) == 1 else f"ranking_{name}"
-        terms[key] = weight * ranking(scores, pairs, encoded)
+        terms[key] = weighted(weight, ranking(scores, pairs, encoded))
     main = next(iter(levels.values()))[1]
     terms |= loss.terms(main, pairs, encoded)
     return terms | {"total": torch.stack([full(term) for term in terms.values()]).sum()}

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from itm.layers.functional import full, full_precision, l2norm, masked_softmax
+from itm.layers.functional import for_products, full, full_precision, l2norm, masked_softmax
+from itm.layers.weights import joined, linear_maps
 from itm.text.concepts import Concepts
 from itm.utils.checks import check_choice
 
@@ -106,8 +107,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, parts: Tensor, mean: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Pool parts (N, P, D) with mean (N, D) and mask (N, P): vector (N, D), weights (N, P)."""
-        part = self.gate(self.part_norm(self.part(parts)))  # (N, P, D)
-        query = self.gate(self.query_norm(self.query(mean)))  # (N, D)
+        of_part, of_mean = linear_maps(self.part, self.query)
+        part = self.gate(self.part_norm(of_part(parts)))  # (N, P, D)
+        query = self.gate(self.query_norm(of_mean(mean)))  # (N, D)
         # Multiply the query into the score's weight, which avoids a second (N, P, D) tensor.
         score = (part @ (query * self.score.weight).unsqueeze(-1)).squeeze(-1) + self.score.bias
         if self.bounded:
@@ -173,9 +175,10 @@ class ConceptGraph(nn.Module):
 
     def forward(self) -> Tensor:
         """Compute X (K, D) with unit rows."""
-        graph = normalised(self.adjacency)
-        hidden = nn.functional.leaky_relu(graph @ (self.vectors @ self.first), 0.2)  # (K, D / 2)
-        return l2norm(graph @ (hidden @ self.second), eps=EPS)
+        graph = for_products(normalised(self.adjacency))
+        first, second = joined((self.first,), (self.second,))
+        hidden = nn.functional.leaky_relu(graph @ (self.vectors @ first), 0.2)  # (K, D / 2)
+        return l2norm(graph @ (hidden @ second), eps=EPS)
 
 
 class Consensus(nn.Module):
@@ -201,8 +204,9 @@ class Consensus(nn.Module):
 
     def forward(self, vectors: Tensor, concepts: Tensor) -> Tensor:
         """Compute log-probabilities (N, K) of vectors (N, D) over concepts (K, D)."""
-        concept = self.gate(self.concept_norm(self.concept(concepts)))  # (K, D)
-        query = self.gate(self.query_norm(self.query(vectors)))  # (N, D)
+        of_concept, of_vector = linear_maps(self.concept, self.query)
+        concept = self.gate(self.concept_norm(of_concept(concepts)))  # (K, D)
+        query = self.gate(self.query_norm(of_vector(vectors)))  # (N, D)
         return self._log_softmax(concept, query)
 
     @full_precision

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.functional import full, full_precision, l2norm, masked_mean, xavier_
 from itm.layers.text import text_encoder
+from itm.layers.weights import linear_maps
 from itm.matcher.explanation import Details, array, strongest
 from itm.matcher.inputs import check_batch, check_images
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
@@ -206,6 +207,8 @@ class CVSE(Matcher):
         fused = self.fuse(instance, consensus, self.levels.eval_alpha)
         vector = torch.cat([math.sqrt(1 - weight) * fused, math.sqrt(weight) * consensus], -1)
         levels = {"instance": instance, "consensus": consensus, "log_concepts": log_concepts}
+        if self.levels.alpha == self.levels.eval_alpha:
+            levels["fused"] = fused
         return Encoded(vector, aux=levels)
 
     def region_scores(self, images: Images) -> Tensor:
@@ -220,7 +223,7 @@ class CVSE(Matcher):
         """Compute instance vectors v0 (I, D) and their attention (I, R)."""
         check_images(images, self)
         check_batch(len(images.regions), self)
-        regions = self.image(images.regions)  # (I, R, D)
+        regions = linear_maps(self.image)[0](images.regions)  # (I, R, D)
         parts = full(regions) if self.layers.no_imgnorm else l2norm(regions, eps=EPS)
         return self.image_attention(parts, masked_mean(parts, images.mask), images.mask)
 
@@ -250,7 +253,12 @@ class CVSE(Matcher):
         """Compute scores (I, C) of the fused (main), instance and consensus levels."""
         assert images.aux is not None and captions.aux is not None
         v, t = images.aux, captions.aux
-        v2, t2 = (self.fuse(x["instance"], x["consensus"], self.levels.alpha) for x in (v, t))
+        v2, t2 = (
+            x["fused"]
+            if "fused" in x
+            else self.fuse(x["instance"], x["consensus"], self.levels.alpha)
+            for x in (v, t)
+        )
         fused, instance, consensus = self.levels.level_weights or (3.0, 5.0, 1.0)
         return {
             "fused": (fused, v2 @ t2.T),

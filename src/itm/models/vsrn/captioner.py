@@ -14,7 +14,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from itm.batch import Captions
 from itm.layers.functional import for_products, full, last_state, send
+from itm.layers.gru import states_of
 from itm.layers.packing import by_step
+from itm.layers.weights import joined
 from itm.models.vsrn.decoder import Decode
 from itm.text.vocabulary import START
 
@@ -35,6 +37,31 @@ class Memory(NamedTuple):
     def take(self, rows: Tensor) -> "Memory":
         """Select rows."""
         return Memory(*(x[rows] for x in self))
+
+
+class Weights(NamedTuple):
+    """The captioner's weights in the type of the products.
+
+    Attributes:
+        project: (H, D) and its bias.
+        attend: (H, 2 H) [encoder state; decoder state], and its bias.
+        of_inputs: (3 H, word_dim + H) [word; context] of the decoder's gates r, z, n; its bias.
+        of_state: (3 H, H) of the decoder's gates r, z, n; its bias.
+        energy: (1, H).
+        out: (V, H) and its bias.
+    """
+
+    project: Tensor
+    project_bias: Tensor
+    attend: Tensor
+    attend_bias: Tensor
+    of_inputs: Tensor
+    inputs_bias: Tensor
+    of_state: Tensor
+    state_bias: Tensor
+    energy: Tensor
+    out: Tensor
+    out_bias: Tensor
 
 
 def teacher(captions: Captions, max_len: int) -> tuple[PackedSequence, PackedSequence]:
@@ -63,7 +90,8 @@ def teacher(captions: Captions, max_len: int) -> tuple[PackedSequence, PackedSeq
     steps = [min(length, max_len - 1) for length in captions.lengths]
     rows, sizes, order = by_step(steps, labels.shape[1], device)
     inputs, targets = (labels.flatten().index_select(0, x) for x in (rows, rows + 1))
-    return PackedSequence(inputs, sizes, order), PackedSequence(targets, sizes, order)
+    packed = PackedSequence(inputs, sizes, order)
+    return packed, PackedSequence(targets, sizes, order, packed.unsorted_indices)
 
 
 class Captioner(nn.Module):
@@ -112,15 +140,28 @@ class Captioner(nn.Module):
         nn.init.xavier_normal_(self.project.weight)
         nn.init.xavier_normal_(self.out.weight)
 
-    def encode(self, regions: Tensor, mask: Tensor) -> tuple[Memory, Tensor]:
+    def weights(self) -> Weights:
+        """Bring all weights but the encoder's into the type of the products at once."""
+        cell = self.decoder
+        layers = (self.project.weight, self.project.bias, self.attend.weight, self.attend.bias)
+        gates = (cell.weight_ih, cell.bias_ih, cell.weight_hh, cell.bias_hh)
+        tensors = (*layers, *gates, self.energy.weight, self.out.weight, self.out.bias)
+        return Weights(*joined(*((x,) for x in tensors)))
+
+    def encode(
+        self, regions: Tensor, mask: Tensor, weights: Weights | None = None
+    ) -> tuple[Memory, Tensor]:
         """Encode regions (I, R, D), mask (I, R) to a memory and the first decoder state (I, H)."""
-        states, _ = self.encoder(self.dropout(self.project(regions)))  # (I, R, H)
-        of_regions, _ = self.attend.weight.chunk(2, dim=1)
-        keys = F.linear(states, of_regions, self.attend.bias)  # (I, R, H)
+        weights = weights or self.weights()
+        projected = self.dropout(F.linear(regions, weights.project, weights.project_bias))
+        states = states_of(self.encoder, projected)  # (I, R, H)
+        of_regions = weights.attend[:, : states.shape[-1]]
+        keys = F.linear(states, of_regions, weights.attend_bias)  # (I, R, H)
         last = last_state(states, mask.sum(1))
-        states = for_products(states.masked_fill(~mask[..., None], 0))
+        hole = ~mask
+        states = for_products(states.masked_fill(hole[..., None], 0))
         # Without real regions, all zero states are attended to.
-        closed = ~mask & mask.any(1, keepdim=True)
+        closed = hole & mask.any(1, keepdim=True)
         shut = torch.zeros_like(mask, dtype=full(keys).dtype).masked_fill(closed, float("-inf"))
         return Memory(states, keys, shut), last
 
@@ -156,30 +197,35 @@ class Captioner(nn.Module):
         inputs, targets = teacher(captions, self.max_len)
         assert inputs.sorted_indices is not None
         image = captions.image[inputs.sorted_indices]  # longest first
-        memory, hidden = self.encode(regions, mask)  # once per image
+        weights = self.weights()
+        memory, hidden = self.encode(regions, mask, weights)  # once per image
         memory, hidden = memory.take(image), hidden[image]
         words = for_products(self.embed(inputs.data))
         kept = None
         if self.training and self.dropout.p:  # drawn once for all steps
             words = self.dropout(words)
-            kept = self.dropout(memory.states.new_ones(len(words), hidden.shape[1]))
-        states = self._decode(words, hidden, memory, kept, inputs.batch_sizes.tolist())
-        return self.out(states), targets.data
+            keep = 1 - self.dropout.p
+            kept = memory.states.new_empty(len(words), hidden.shape[1]).bernoulli_(keep)
+            kept = kept.div_(keep) if keep else kept
+        states = self._decode(words, hidden, memory, kept, inputs.batch_sizes.tolist(), weights)
+        return F.linear(states, weights.out, weights.out_bias), targets.data
 
     def _decode(
-        self, words: Tensor, hidden: Tensor, memory: Memory, kept: Tensor | None, sizes: list[int]
+        self,
+        words: Tensor,
+        hidden: Tensor,
+        memory: Memory,
+        kept: Tensor | None,
+        sizes: list[int],
+        weights: Weights,
     ) -> Tensor:
         """Run `Decode` with the weights in its order, in the precision of the products."""
-        cell, width = self.decoder, hidden.shape[1]
+        width = hidden.shape[1]
         low = memory.keys.dtype  # of the product in `encode`
-
-        def turned(x: Tensor) -> Tensor:  # r, z, n -> n, r, z
-            return torch.cat([x[2 * width :], x[: 2 * width]])
-
-        of_word, of_context = turned(cell.weight_ih).split([words.shape[1], width], 1)
-        gates = F.linear(words, of_word, turned(cell.bias_ih))
-        of_state = torch.cat([cell.weight_hh, self.attend.weight[:, width:]])
-        bias = torch.cat([cell.bias_hh, torch.zeros_like(self.attend.bias)])
+        of_word, of_context = weights.of_inputs.split([words.shape[1], width], 1)
+        gates = F.linear(words, of_word, weights.inputs_bias)
+        opening, renewing = weights.of_state.split([2 * width, width])
+        of_state = torch.cat([weights.attend[:, width:], renewing, opening])
         with torch.autocast(words.device.type, enabled=False):
             states: Tensor = Decode.apply(
                 sizes,
@@ -189,10 +235,10 @@ class Captioner(nn.Module):
                 memory.states.to(low),
                 memory.shut.to(low),
                 None if kept is None else kept.to(low),
-                of_state.to(low),
-                bias.to(low),
-                of_context.to(low),
-                self.energy.weight[0].to(low),
+                of_state,
+                weights.state_bias,
+                of_context,
+                weights.energy.flatten(),
             )
         return states
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from itm.batch import Captions, Encoded, Images, Pairs
-from itm.layers.functional import full, l2norm, order_scores
+from itm.layers.functional import full, l2norm, order_scores, weighted
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array
 from itm.matcher.inputs import Features, image_batches
@@ -182,7 +182,7 @@ class VSRN(Matcher):
             return {}
         regions = self.image(pairs.images)[1] if images.parts is None else images.parts
         loss = self.captioner(regions, pairs.images.mask, pairs.captions)
-        return {"caption": self.caption_weight * loss}
+        return {"caption": weighted(self.caption_weight, loss)}
 
     def region_scores(self, images: Images) -> Tensor:
         """Compute how much each region contributes to the image vector, <x_i, v>, (I, R).
