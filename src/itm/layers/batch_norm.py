@@ -32,14 +32,14 @@ class Rows(NamedTuple):
     Attributes:
         hole: (I, R, 1) True = padding; None = there is none, as far as the host knows.
         several: whether there are at least two real rows.
-        count: their number, at least 1.
-        share: 1 / count, or 0 for a single row, which the running statistics normalise.
-        unbias: count / (count - 1), of the unbiased variance.
+        number: of real rows, at least 1.
+        share: 1 / number, or 0 for a single row, which the running statistics normalise.
+        unbias: number / (number - 1), of the unbiased variance.
     """
 
     hole: Tensor | None
     several: Tensor
-    count: Tensor
+    number: Tensor
     share: Tensor
     unbias: Tensor
 
@@ -124,11 +124,11 @@ class NormaliseRows(torch.autograd.Function):
         """Return the normalised rows, and mean and variance of the batch."""
         hole = rows.hole
         filled = x if hole is None else x.masked_fill(hole, 0)
-        own_mean = filled.sum((0, 1)) / rows.count
+        own_mean = filled.sum((0, 1)) / rows.number
         centred = filled - torch.where(rows.several, own_mean, running_mean)
         if hole is not None:
             centred.masked_fill_(hole, 0)
-        own_var = centred.square().sum((0, 1)) / rows.count
+        own_var = centred.square().sum((0, 1)) / rows.number
         inverse = (torch.where(rows.several, own_var, running_var) + eps).rsqrt()
         scale = inverse * weight
         y = torch.addcmul(bias, centred, scale)

@@ -5,6 +5,7 @@ Li et al., Visual Semantic Reasoning for Image-Text Matching, ICCV 2019, section
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -111,7 +112,7 @@ class RegionReasoning(nn.Module):
         weight, bias, *groups = joined(
             (self.project.weight,),
             (self.project.bias,),
-            *(group for block in self.blocks for group in block.weights()),
+            *(group for block in self.blocks for group in cast(GraphBlock, block).weights()),
         )
         x = full(F.linear(regions, weight, bias)).masked_fill(~mask[..., None], 0)  # (I, R, D)
         # Dim 1 is the regions: as in the published weights, each column is normalised over the
