@@ -6,9 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from itm.data.layout import read_array
+from itm.data.array_file import load_array
 from itm.features.members import FEATURES, KNOWN, make_record
 from itm.features.records import Record
 from itm.utils.archive import read_npz
@@ -41,7 +39,7 @@ def read_arrays(folder: str | Path) -> Iterator[Record]:
     for path in paths:
         name = path.relative_to(folder).with_suffix("").as_posix()
         if path.suffix.lower() == ".npy":
-            yield Record(name, np.asarray(read_array(path)))
+            yield Record(name, load_array(path))
         else:
             yield _from_npz(path, name)
 

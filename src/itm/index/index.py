@@ -215,11 +215,11 @@ class Index:
         check_unchanged(self._files)  # a mapped file that shrank would end the process
         vector = global_vector(query[0]).float()[0]
         if not torch.isfinite(vector).all():
-            raise ValueError("the query's encoding holds NaN or infinite values: broken weights?")
+            where = f" in {min(self._files).parent}" if self._files else ""
+            raise ValueError(f"a query's encoding is NaN or infinite: broken weights{where}?")
         count = top if self.matcher.ranks_by_vectors else max(top, self.shortlist)
-        rows = None
-        if self.matcher.ranks_by_vectors or (len(shelf) > count and not exact):
-            rows = nearest.find(vector, count, exact)
+        every = not self.matcher.ranks_by_vectors and (exact or len(shelf) <= count)
+        rows = None if every else nearest.find(vector, count, exact)
         items = list(shelf.take(rows))
         sides = (items, [query]) if side == "images" else ([query], items)
         scores = torch.from_numpy(self.matcher.score_encoded(*sides)).flatten()

@@ -100,6 +100,10 @@ def load_tables(folder: str | Path | None = None, caption_ids: ArrayLike | None 
     def judgements(name: str, query: str, item: str) -> Judgements:
         table = {q: set(items) for q, items in read(f"{name}_{query}_to_{item}").items()}
         table = {q: items for q, items in table.items() if q in rows[query]}
+        if empty := [q for q, items in table.items() if not items]:
+            raise ValueError(
+                f"{folder / name}_{query}_to_{item}.json lists no right item for {query} {empty[0]}"
+            )
         positives = [
             (place, rows[item][i])
             for place, items in enumerate(table.values())

@@ -28,8 +28,9 @@ from itm.features.arrays import read_arrays as read_folder
 from itm.features.hdf5 import read_hdf5
 from itm.features.sentences import read_sentences
 from itm.features.tsv import COLUMNS, read_tsv
-from itm.metrics.eccv import evaluate_eccv, load_tables
+from itm.metrics.eccv import judge, load_tables
 from itm.metrics.pmrp import category_codes
+from itm.metrics.ranking import topk
 from itm.models import SCAN
 from itm.phrases.files import read_phrases
 from itm.published.convert import save_published
@@ -266,6 +267,14 @@ def eccv(folder):
     return folder
 
 
+def judged(folder):
+    tables = load_tables(folder)
+    scores = np.ones((len(tables.image_ids), len(tables.caption_ids)), np.float32)
+    for sides in tables.judgements.values():
+        for own, side in ((scores, sides["i2t"]), (scores.T, sides["t2i"])):
+            judge(topk(own, 3)[side.queries], side)
+
+
 def scores(matcher):
     return matcher.score(np.ones((1, 2, 4), np.float32), ["a dog"])
 
@@ -326,9 +335,7 @@ READERS = {
         lambda f: text(f, "i.json", {"annotations": [{"image_id": 1, "category_id": 2}]}),
         lambda path: category_codes(path, [1]),
     ),
-    "ECCV tables": (
-        eccv, lambda folder: evaluate_eccv(np.ones((2, 3), np.float32), load_tables(folder)),
-    ),
+    "ECCV tables": (eccv, judged),
     "runs": (run_folder, lambda f: find_runs([f])),
 }  # fmt: skip
 
