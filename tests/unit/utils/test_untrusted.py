@@ -1,5 +1,6 @@
 """Pickles, archives and TensorFlow's files from elsewhere: an error or a value, nothing else."""
 
+import os
 import pickle
 import random
 import struct
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from tensorflow_file import HEADER, entry, table
 from itm.published.tensorflow import read_variables
 from itm.utils.archive import read_npz
 from itm.utils.crc32c import crc32c
+from itm.utils.readers import reading
 from itm.utils.safe_pickle import read_arrays
 from itm.utils.torch_files import read_torch
 
@@ -179,3 +182,24 @@ def test_two_arrays_of_one_name_are_refused(tmp_path):
                     np.save(member, np.ones(2))
         with pytest.raises(ValueError, match=r"a\.npz .*two arrays of one name"):
             read_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("change", ["cut", "write", "extend", "replace", "remove"])
+def test_a_file_that_changes_while_it_is_read(change, tmp_path):
+    """Whoever has opened a file that is replaced or removed still reads the old content whole."""
+    path = tmp_path / "f.tsv"
+    path.write_text("one\ntwo\n")
+    whole = nullcontext() if change in ("replace", "remove") else pytest.raises(ValueError)
+    with whole as error, reading(path):
+        if change == "cut":
+            os.truncate(path, 3)
+        elif change == "write":
+            os.utime(path, ns=(1, 1))
+        elif change == "extend":
+            path.write_text("one\ntwo\nthree\n")
+        elif change == "replace":
+            (tmp_path / "new").write_text("another")
+            (tmp_path / "new").replace(path)
+        else:
+            path.unlink()
+    assert error is None or f"{path} was changed while it was in use: it had 8" in str(error.value)
