@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from itm.runs.outputs import MANIFEST
 from itm.runs.plain_files import read_yaml
 from itm.utils.errors import TakenError
 
 COMMANDS = ("train", "evaluate", "convert", "prepare", "explain", "localise", "report")
+TABLES = tuple(f"{x}.{end}" for x in ("summary", "summary_seeds") for end in ("csv", "md", "png"))
 RESULTS = (MANIFEST, "results.json", "ranks.npz", "csv/metrics.csv")  # of a run: after run.json
 
 
@@ -22,15 +24,34 @@ def check_hydra(folder: Path) -> None:
     own = any((folder / name).is_file() for name in ("run.json", MANIFEST))
     if own or not record.exists() or (record.is_dir() and not any(record.iterdir())):
         return
-    try:
-        name = read_yaml(record / "hydra.yaml")["hydra"]["job"]["name"]
-    except (OSError, ValueError, KeyError, TypeError):
-        name = None
-    if name not in COMMANDS:
+    if _program(record / "hydra.yaml") not in COMMANDS:
         raise TakenError(
             f"{record} was not written by a command of itm, and would be replaced: give another "
             "folder, or remove it"
         )
+
+
+def check_sweep(folder: Path) -> None:
+    """Check that a folder has no `multirun.yaml` or tables of others, which a sweep would replace.
+
+    Raises:
+        TakenError: it has.
+    """
+    record = folder / "multirun.yaml"  # Hydra writes it before the first job
+    found = [name for name in (record.name, *TABLES) if (folder / name).exists()]
+    if found and _program(record) != "train":
+        raise TakenError(
+            f"{folder} holds {', '.join(found)}, which no sweep of itm.train wrote: give another "
+            "hydra.sweep.dir, or remove them"
+        )
+
+
+def _program(record: Path) -> Any:
+    """Read from Hydra's record which program wrote it; None if it does not say."""
+    try:
+        return read_yaml(record)["hydra"]["job"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def check_results(folder: Path) -> None:

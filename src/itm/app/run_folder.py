@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from itm.app.arguments import key_of, value_of
-from itm.app.foreign import check_hydra, check_results
+from itm.app.foreign import check_hydra, check_results, check_sweep
 from itm.app.replaced import put_aside, recover
 from itm.app.resume_options import check_changes, read_recorded, with_recorded
 from itm.training.starting_point import find_checkpoint
@@ -80,6 +80,7 @@ def _use_sweep_folder(arguments: Sequence[str], overwrite: bool, resumes: bool) 
     out = value_of(arguments, "hydra.sweep.dir")
     if out is None or "${" in out or resumes:
         return
+    check_sweep(Path(out))
     for aside in Path(out).glob("*/.replaced"):
         recover(aside.parent)
     if jobs := sorted(path.parent for path in Path(out).glob("*/run.json")):

@@ -80,8 +80,8 @@ class Summary(Callback):
         from itm.runs.tables import rows_table
 
         means = seed_table(jobs)
-        for path in folder.glob("summary_seeds.*"):  # of an earlier sweep
-            path.unlink()
+        for ending in ("csv", "md"):  # of an earlier sweep
+            (folder / f"summary_seeds.{ending}").unlink(missing_ok=True)
         if means is not None:
             write_table(folder, *means, "summary_seeds")
             print(rows_table("mean ± standard deviation over seeds", *means))

@@ -257,3 +257,15 @@ def test_the_configuration_of_another_program_is_not_replaced(tmp_path):
             check_result_folder(given, "itm.evaluate", ())
     (tmp_path / ".hydra/hydra.yaml").write_text("hydra: {job: {name: train}}")  # it failed early
     assert use_folder(given) == given
+
+
+def test_tables_of_others_are_not_replaced_by_a_sweep(tmp_path):
+    given = ["-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}"]
+    (tmp_path / "summary.csv").write_text("mine")
+    for content in (None, "mine", "hydra: {job: {name: my_program}}"):
+        if content:
+            (tmp_path / "multirun.yaml").write_text(content)
+        with pytest.raises(TakenError, match=r"holds .*summary.csv, which no sweep of itm.train"):
+            use_folder([*given, "overwrite=true"])
+    (tmp_path / "multirun.yaml").write_text("hydra: {job: {name: train}}")
+    assert use_folder(given) == given
