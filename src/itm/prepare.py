@@ -24,6 +24,8 @@ def command(cfg: DictConfig) -> None:
     from itm.data.layout import read_split
     from itm.features.derived import write_derived
 
+    if not cfg["from"] and (cfg.source is not None or cfg.captions is not None):
+        raise ValueError("source= and captions= are converted: give from=tsv, arrays or hdf5 too")
     root = convert(cfg) if cfg["from"] else find_root(cfg.data, "the folder to check")
     per_image = cfg.data.captions_per_image
     print(page(root, per_image, [cfg.data.train, cfg.data.val, cfg.data.test]))

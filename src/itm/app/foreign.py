@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from itm.runs.outputs import MANIFEST
 from itm.runs.plain_files import read_yaml
@@ -24,7 +23,7 @@ def check_hydra(folder: Path) -> None:
     own = any((folder / name).is_file() for name in ("run.json", MANIFEST))
     if own or not record.exists() or (record.is_dir() and not any(record.iterdir())):
         return
-    if _program(record / "hydra.yaml") not in COMMANDS:
+    if _is_foreign(record / "hydra.yaml"):
         raise TakenError(
             f"{record} was not written by a command of itm, and would be replaced: give another "
             "folder, or remove it"
@@ -39,19 +38,25 @@ def check_sweep(folder: Path) -> None:
     """
     record = folder / "multirun.yaml"  # Hydra writes it before the first job
     found = [name for name in (record.name, *TABLES) if (folder / name).exists()]
-    if found and _program(record) != "train":
+    if found and _is_foreign(record):
         raise TakenError(
             f"{folder} holds {', '.join(found)}, which no sweep of itm.train wrote: give another "
             "hydra.sweep.dir, or remove them"
         )
 
 
-def _program(record: Path) -> Any:
-    """Read from Hydra's record which program wrote it; None if it does not say."""
+def _is_foreign(record: Path) -> bool:
+    """Tell whether Hydra's record is missing, or names a program other than our commands.
+
+    A full disk or a kill may have cut off our own.
+    """
+    if not record.is_file():
+        return True
     try:
-        return read_yaml(record)["hydra"]["job"]["name"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return read_yaml(record)["hydra"]["job"]["name"] not in COMMANDS
+    except (ValueError, KeyError, TypeError):
+        begin = record.read_bytes()[:6]
+        return begin not in (b"", b"hydra:")
 
 
 def check_results(folder: Path) -> None:

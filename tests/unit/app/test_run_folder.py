@@ -255,8 +255,9 @@ def test_the_configuration_of_another_program_is_not_replaced(tmp_path):
             use_folder(given)
         with pytest.raises(TakenError, match="was not written by a command of itm"):
             check_result_folder(given, "itm.evaluate", ())
-    (tmp_path / ".hydra/hydra.yaml").write_text("hydra: {job: {name: train}}")  # it failed early
-    assert use_folder(given) == given
+    for own in ("hydra: {job: {name: train}}", "hydra:\n  run:\n    di", ""):  # a full disk cuts it
+        (tmp_path / ".hydra/hydra.yaml").write_text(own)
+        assert use_folder(given) == given
 
 
 def test_tables_of_others_are_not_replaced_by_a_sweep(tmp_path):

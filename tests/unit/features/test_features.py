@@ -138,6 +138,8 @@ def test_prepare_converts_and_checks(tmp_path, capsys):
         prepare(compose(["from=tsv"], "prepare"))
     with pytest.raises(ValueError, match="choose from tsv, arrays, hdf5"):
         prepare(compose(["from=csv", *paths], "prepare"))
+    with pytest.raises(ValueError, match="give from=tsv, arrays or hdf5 too"):
+        prepare(compose(paths, "prepare"))
     with pytest.raises(ValueError, match=r"from=lmdb: .*one \.npz per image.*from=arrays"):
         prepare(compose(["from=lmdb", *paths], "prepare"))
 
