@@ -107,3 +107,20 @@ def test_a_file_that_shrinks_after_its_header_was_read(tmp_path, monkeypatch):
     monkeypatch.setattr("itm.data.array_file.read_array", lambda _: mapped)
     with pytest.raises(ValueError, match=r"a\.npy was changed while it was read"):
         load_array(path)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_features_of_other_splits_that_change_are_an_error(tmp_path, workers):
+    for name in ("train", "dev", "test"):
+        write(tmp_path, name)
+    data = RegionDataModule(tmp_path, batch_size=4, min_count=1, workers=workers)
+    data.setup()
+    test = data.split("test")
+    assert data.split("val").num_images == 6  # read at its first use
+    cut(tmp_path / "dev_ims.npy")
+    with pytest.raises(ValueError, match=r"dev_ims.npy was changed during the run"):
+        for loader in data.val_dataloader():
+            list(loader)
+    replace(tmp_path / "test_ims.npy")
+    with pytest.raises(ValueError, match=r"test_ims.npy was changed during the run"):
+        test.view()[:2]  # as evaluation and an index read it

@@ -820,3 +820,16 @@ def test_tsv_of_other_bytes(tmp_path):
     (tmp_path / "a.tsv").write_bytes(b"\x1f\x8b\x08")
     with pytest.raises(ValueError, match="a.tsv:1: .*compressed by gzip"):
         list(read_tsv(tmp_path / "a.tsv"))
+
+
+def test_a_source_that_changes_while_it_is_converted_is_an_error(tmp_path):
+    write_tsv(tmp_path / "a.tsv")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"], file["ids"] = np.ones((4, 2, 3), np.float32), np.array([b"1"] * 4)
+    for name, read in (("a.tsv", read_tsv), ("a.h5", read_hdf5)):
+        records = read(tmp_path / name)
+        next(records)
+        with (tmp_path / name).open("ab") as file:
+            file.write(b"more")
+        with pytest.raises(ValueError, match=f"{name} was changed while it was in use"):
+            list(records)
