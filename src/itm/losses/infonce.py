@@ -5,16 +5,18 @@ CLIP, Radford et al., ICML 2021, figure 3.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from itm.batch import Pairs, same_image
 from itm.layers.functional import full, full_precision
 from itm.losses.base import Loss, Sides
-from itm.losses.shared import positive_mask
+from itm.losses.shared import positive_mask, without_decay
 
-MAX_SCALE = 100.0  # CLIP's limit of 1 / temperature
+LARGEST = math.log(100.0)  # CLIP's limit of log 1 / temperature
 
 
 @full_precision
@@ -77,7 +79,7 @@ class InfoNCE(Loss):
         True
     """
 
-    log_scale: Tensor
+    log_scale: nn.Parameter
 
     def __init__(
         self,
@@ -100,14 +102,45 @@ class InfoNCE(Loss):
     @property
     def temperature(self) -> Tensor:
         """Return the current T, a scalar."""
-        scale: Tensor = self.log_scale.exp()
-        return 1 / (scale.clamp_max(MAX_SCALE) if self.log_scale.requires_grad else scale)
+        return 1 / bounded_scale(self.log_scale)
 
     def forward(
         self, scores: Tensor, pairs: Pairs | None = None, encoded: Sides | None = None
     ) -> Tensor:
         """Compute the loss of a score matrix (I, C); without `pairs` the diagonal is positive."""
         return infonce(scores, matches(pairs, self.same_image), self.temperature, self.margin)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the temperature as a group without weight decay (CLIP, section 2.5)."""
+        return without_decay(self.log_scale)
+
+
+def bounded_scale(log_scale: Tensor) -> Tensor:
+    """Return exp(log_scale), at most 100 if it is learnt."""
+    if log_scale.requires_grad:
+        log_scale = AtMost.apply(log_scale, LARGEST)
+    return log_scale.exp()
+
+
+class AtMost(torch.autograd.Function):
+    """Clamp x from above. Beyond the bound only gradients that reduce x pass, so x can return.
+
+    The gradient of a plain clamp is 0 there: a scale that once reached its bound would stay.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, largest: float) -> Tensor:
+        """Clamp x."""
+        ctx.save_for_backward(x)
+        ctx.largest = largest
+        return x.clamp_max(largest)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of x; a positive one reduces x."""
+        (x,) = ctx.saved_tensors
+        return gradient.masked_fill((x > ctx.largest) & (gradient < 0), 0.0), None
 
 
 def matches(pairs: Pairs | None, copies: bool) -> Tensor | None:
