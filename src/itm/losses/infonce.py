@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from itm.batch import Pairs, same_image
-from itm.layers.functional import full, full_precision
+from itm.layers.functional import at_most, full, full_precision
 from itm.losses.base import Loss, Sides
 from itm.losses.shared import positive_mask, without_decay
 
@@ -117,30 +116,7 @@ class InfoNCE(Loss):
 
 def bounded_scale(log_scale: Tensor) -> Tensor:
     """Return exp(log_scale), at most 100 if it is learnt."""
-    if log_scale.requires_grad:
-        log_scale = AtMost.apply(log_scale, LARGEST)
-    return log_scale.exp()
-
-
-class AtMost(torch.autograd.Function):
-    """Clamp x from above. Beyond the bound only gradients that reduce x pass, so x can return.
-
-    The gradient of a plain clamp is 0 there: a scale that once reached its bound would stay.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, largest: float) -> Tensor:
-        """Clamp x."""
-        ctx.save_for_backward(x)
-        ctx.largest = largest
-        return x.clamp_max(largest)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient of x; a positive one reduces x."""
-        (x,) = ctx.saved_tensors
-        return gradient.masked_fill((x > ctx.largest) & (gradient < 0), 0.0), None
+    return (at_most(log_scale, LARGEST) if log_scale.requires_grad else log_scale).exp()
 
 
 def matches(pairs: Pairs | None, copies: bool) -> Tensor | None:
