@@ -87,6 +87,33 @@ class UnitLength(torch.autograd.Function):
         return scaled - x * share, None, None
 
 
+def at_most(x: Tensor, largest: float) -> Tensor:
+    """Clamp x from above. Beyond the bound only gradients that reduce x pass, so x can return.
+
+    The gradient of a plain clamp is 0 there: a parameter that once reached its bound would stay.
+    """
+    clamped: Tensor = AtMost.apply(x, largest)
+    return clamped
+
+
+class AtMost(torch.autograd.Function):
+    """Implement `at_most`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, largest: float) -> Tensor:
+        """Clamp x."""
+        ctx.save_for_backward(x)
+        ctx.largest = largest
+        return x.clamp_max(largest)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of x; a positive one reduces x."""
+        (x,) = ctx.saved_tensors
+        return gradient.masked_fill((x > ctx.largest) & (gradient < 0), 0.0), None
+
+
 @full_precision
 def distances(a: Tensor, b: Tensor) -> Tensor:
     """Compute distances (..., N, M) of (..., N, D) and (..., M, D), as the two-branch networks do.

@@ -5,16 +5,17 @@ CLIP, Radford et al., ICML 2021, figure 3.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from itm.batch import Pairs, same_image
-from itm.layers.functional import full, full_precision
+from itm.layers.functional import at_most, full, full_precision
 from itm.losses.base import Loss, Sides
-from itm.losses.shared import positive_mask
+from itm.losses.shared import positive_mask, without_decay
 
-MAX_SCALE = 100.0  # CLIP's limit of 1 / temperature
+LARGEST = math.log(100.0)  # CLIP's limit of log 1 / temperature
 
 
 @full_precision
@@ -77,7 +78,7 @@ class InfoNCE(Loss):
         True
     """
 
-    log_scale: Tensor
+    log_scale: nn.Parameter
 
     def __init__(
         self,
@@ -100,14 +101,22 @@ class InfoNCE(Loss):
     @property
     def temperature(self) -> Tensor:
         """Return the current T, a scalar."""
-        scale: Tensor = self.log_scale.exp()
-        return 1 / (scale.clamp_max(MAX_SCALE) if self.log_scale.requires_grad else scale)
+        return 1 / bounded_scale(self.log_scale)
 
     def forward(
         self, scores: Tensor, pairs: Pairs | None = None, encoded: Sides | None = None
     ) -> Tensor:
         """Compute the loss of a score matrix (I, C); without `pairs` the diagonal is positive."""
         return infonce(scores, matches(pairs, self.same_image), self.temperature, self.margin)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the temperature as a group without weight decay (CLIP, section 2.5)."""
+        return without_decay(self.log_scale)
+
+
+def bounded_scale(log_scale: Tensor) -> Tensor:
+    """Return exp(log_scale), at most 100 if it is learnt."""
+    return (at_most(log_scale, LARGEST) if log_scale.requires_grad else log_scale).exp()
 
 
 def matches(pairs: Pairs | None, copies: bool) -> Tensor | None:

@@ -13,7 +13,7 @@ from itm.batch import Encoded, Pairs, same_image
 from itm.layers.functional import full, full_precision
 from itm.layers.gaussian import csd, wasserstein
 from itm.losses.base import Loss, Sides
-from itm.losses.shared import positive_mask
+from itm.losses.shared import positive_mask, without_decay
 from itm.utils.checks import check_choice
 
 DISTANCES = {"csd": csd, "wasserstein": wasserstein}
@@ -156,8 +156,7 @@ class PCMEPP(Loss):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return scale and shift as a group without weight decay."""
-        params = [self.negative_scale, self.shift]
-        return [{"name": "loss", "params": params, "weight_decay": 0.0}]
+        return without_decay(self.negative_scale, self.shift)
 
 
 def _gaussian(encoded: Encoded) -> tuple[Tensor, Tensor] | None:

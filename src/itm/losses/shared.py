@@ -1,9 +1,9 @@
-"""Helpers of the losses: matching pairs of a score matrix, reductions, checks of arguments."""
+"""Helpers of the losses: matching pairs, reductions, optimiser groups, checks of arguments."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 REDUCTIONS = ("sum", "mean")
 
@@ -68,6 +68,11 @@ def positive_mask(scores: Tensor, positive: Tensor | None = None) -> Tensor:
 def reduced(total: Tensor, terms: int, reduction: str) -> Tensor:
     """Return the sum ("sum", which published learning rates assume) or the mean over `terms`."""
     return total if reduction == "sum" else total / max(terms, 1)
+
+
+def without_decay(*params: nn.Parameter) -> list[dict[str, Any]]:
+    """Return an optimiser group in which weight decay does not pull scales and shifts towards 0."""
+    return [{"name": "loss", "params": list(params), "weight_decay": 0.0}]
 
 
 def check_relevance(relevance: Tensor, scores: Tensor) -> None:

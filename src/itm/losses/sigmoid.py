@@ -5,6 +5,7 @@ equation in section 3.2.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,8 @@ from torch.nn.functional import logsigmoid
 from itm.batch import Pairs
 from itm.layers.functional import full, full_precision
 from itm.losses.base import Loss, Sides
-from itm.losses.infonce import MAX_SCALE, matches
-from itm.losses.shared import positive_mask
+from itm.losses.infonce import bounded_scale, matches
+from itm.losses.shared import positive_mask, without_decay
 
 
 @full_precision
@@ -69,8 +70,8 @@ class Sigmoid(Loss):
         True
     """
 
-    log_scale: Tensor
-    bias: Tensor
+    log_scale: nn.Parameter
+    bias: nn.Parameter
 
     def __init__(
         self,
@@ -91,5 +92,9 @@ class Sigmoid(Loss):
         self, scores: Tensor, pairs: Pairs | None = None, encoded: Sides | None = None
     ) -> Tensor:
         """Compute the loss of a score matrix (I, C); without `pairs` the diagonal is positive."""
-        scale = self.log_scale.exp().clamp_max(MAX_SCALE)
+        scale = bounded_scale(self.log_scale)
         return sigmoid(scores, matches(pairs, self.same_image), scale, self.bias)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return scale and bias as a group without weight decay."""
+        return without_decay(self.log_scale, self.bias)

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from goldens_path import case, read_npz
 from itm.batch import Captions, Images, Pairs
 from itm.losses import InfoNCE, Sigmoid, Triplet, infonce, sigmoid, triplet
 from itm.losses.distance_weighted import draw_negatives, log_weights
+from itm.models import VSEPP
 
 
 def pairs_of(image, index=None):
@@ -120,6 +122,28 @@ def test_the_temperature_is_learnt_and_bounded():
     fixed = InfoNCE(0.005, learn=False)
     assert fixed.temperature.item() == pytest.approx(0.005)
     assert not any(p.requires_grad for p in fixed.parameters())
+
+
+@pytest.mark.parametrize("loss", [InfoNCE(0.011), Sigmoid(90.0, 0.0)])
+def test_a_scale_at_its_bound_can_shrink_again(loss):
+    optimizer = torch.optim.Adam(loss.parameters(), 0.1)
+    reached = []
+    for scores in [torch.eye(8)] * 20 + [-torch.eye(8)] * 40:  # first perfect, then all wrong
+        optimizer.zero_grad()
+        loss(0.01 * scores).backward()
+        optimizer.step()
+        reached.append(loss.log_scale.exp().item())
+    assert reached[19] > 100
+    assert reached[-1] < 90
+
+
+@pytest.mark.parametrize("loss", [InfoNCE(), Sigmoid()])
+def test_weight_decay_leaves_scales_and_biases_alone(loss):
+    matcher = VSEPP(10, img_dim=6, word_dim=4, embed_dim=8, loss=loss)
+    matcher.optimizer = partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5)
+    main, own = matcher.configure_optimizers().param_groups
+    assert own["weight_decay"] == 0 and main["weight_decay"] == 0.5 and own["lr"] == 0.1
+    assert {id(p) for p in own["params"]} == {id(p) for p in loss.parameters()}
 
 
 @pytest.mark.parametrize(
