@@ -8,15 +8,19 @@ pairs give exponents of the number of pairs. SUPERLINEAR marks a time exponent a
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 
 from benchmarks.measure import Row, alone, training_step
 from benchmarks.startup import corpus, start
 from itm.batch import Captions, Encoded, Images, Pairs
+from itm.data import RegionDataModule
 from itm.losses import Triplet
 from itm.metrics.retrieval import ranks
 from itm.models import SCAN
@@ -41,6 +45,12 @@ def rows(size: str) -> Iterator[Row]:
         sizes["captions"],
         lambda n: lambda: start(texts[:n], True, cache=False),
     )
+    with tempfile.TemporaryDirectory() as folder:
+        yield grow(
+            "start and 10 steps of SCAN's training, captions",
+            sizes["captions"],
+            lambda n: training(Path(folder) / str(n), texts[:n]),
+        )
     yield grow("SCAN t2i, N images x 100 captions", sizes["images"], scoring)
     yield grow("ranks of N x 5 N, pairs", sizes["images"], ranking, power=2)
     yield grow("SCAN step, regions", sizes["regions"], lambda n: step(regions=n))
@@ -66,6 +76,27 @@ def grow(
     if time > MOST:
         note += "; SUPERLINEAR"
     return Row(task, runs[-1].seconds, bytes=runs[-1].bytes, note=note)
+
+
+def training(folder: Path, texts: list[str]) -> Callable[[], Any]:
+    """Train on small features of an image for every five captions; validation is small."""
+    folder.mkdir()
+    for split, captions in (("train", texts), ("dev", texts[:50])):
+        features = np.random.default_rng(0).normal(size=(len(captions) // 5, 4, 16))
+        np.save(folder / f"{split}_ims.npy", features.astype(np.float16))
+        (folder / f"{split}_caps.txt").write_text("\n".join(captions) + "\n")
+
+    def run() -> float:
+        data = RegionDataModule(folder, batch_size=128, cache_words=False)
+        matcher = SCAN(img_dim=16, embed_dim=64, word_dim=64, loss=Triplet())
+        trainer = pl.Trainer(
+            max_steps=10, limit_val_batches=0, accelerator="cpu", logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(matcher, data)
+        return float(trainer.callback_metrics["train/loss"])
+
+    return run
 
 
 def scoring(images: int) -> Callable[[], torch.Tensor]:

@@ -74,6 +74,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         "members": ensembles(paths, cfg.pairs),
         **environment(),
     }
+    if cfg.shortlist is not None:
+        facts["shortlist"] = cfg.shortlist
     if described:
         facts["captioning"] = {path: written.scores for path, written in described.items()}
     facts |= {"reranked": reranked, "reranked_with": describe_queries(bank)} if reranked else {}

@@ -73,6 +73,8 @@ def check_options(cfg: DictConfig, split: Split) -> str:
         _check_bank(cfg)
     if cfg.rerank_beta <= 0:
         raise ValueError(f"rerank_beta={cfg.rerank_beta} must be above 0; 20 suits cosines")
+    if cfg.shortlist is not None:
+        _check_shortlist(cfg)
     if cfg.transductive is not None:
         check_choice("transductive", cfg.transductive, tuple(PUBLISHED))
     return protocol
@@ -107,7 +109,9 @@ def find_matrices(
     precision = cfg.precision or "32-true"
     if precision != "32-true":
         print(f"scoring in precision {precision}")
-    found = score_matchers(matchers, split, cfg.batch_size, cfg.memory_budget, precision)
+    found = score_matchers(
+        matchers, split, cfg.batch_size, cfg.memory_budget, precision, cfg.shortlist
+    )
     paths = listed(cfg.checkpoint)
     return with_ensemble(paths, [found[path] for path in paths], cfg.pairs) | completed
 
@@ -191,6 +195,17 @@ def describe_queries(bank: Split | None) -> str:
         f"a bank of queries: {bank.num_images} images and {len(bank.captions)} captions of "
         f"split {bank.name}"
     )
+
+
+def _check_shortlist(cfg: DictConfig) -> None:
+    if cfg.shortlist < 1:
+        raise ValueError(f"shortlist={cfg.shortlist} must be at least 1")
+    others = cfg.transductive is not None or cfg.rerank is not None
+    if cfg.similarity is not None or len(listed(cfg.checkpoint)) > 1 or others:
+        raise ValueError(
+            f"shortlist={cfg.shortlist} leaves most pairs of one matcher without a score of its "
+            "own: give one checkpoint=, and no similarity=, rerank= or transductive="
+        )
 
 
 def _check_bank(cfg: DictConfig) -> None:

@@ -14,11 +14,13 @@ from itm.data.layout import Split
 from itm.layers.text import as_text_encoder
 from itm.matcher.inputs import caption_batches, image_batches
 from itm.matcher.scoring import encode, score_encoded
+from itm.matcher.shortlist import score_shortlist
 from itm.metrics.captioning import caption_scores
 from itm.metrics.rerank import Bank
 from itm.models.cvse.cvse import CVSE
 from itm.models.cvse.transductive import PUBLISHED, score_transductive
 from itm.models.vsrn.vsrn import VSRN
+from itm.utils.distributed import say
 
 if TYPE_CHECKING:
     from itm.matcher.matcher import Matcher
@@ -33,6 +35,7 @@ def score_split(
     batch_size: int = 128,
     progress: bool = False,
     precision: str | None = None,
+    shortlist: int | None = None,
 ) -> np.ndarray:
     """Score every image of a split with every caption; each is encoded once.
 
@@ -42,11 +45,16 @@ def score_split(
         batch_size: number of images or captions encoded at once.
         progress: show a bar on a terminal.
         precision: as in `itm.matcher.Matcher.score`.
+        shortlist: score only this many candidates per query, see
+            `itm.matcher.shortlist.score_shortlist`; None = all.
 
     Returns:
         (N, M) float32.
+
+    Raises:
+        ValueError: the shortlist is below 1, or the matcher needs none.
     """
-    return score_splits(matcher, split, split, batch_size, progress, precision)
+    return score_splits(matcher, split, split, batch_size, progress, precision, shortlist)
 
 
 def score_splits(
@@ -56,6 +64,7 @@ def score_splits(
     batch_size: int = 128,
     progress: bool = False,
     precision: str | None = None,
+    shortlist: int | None = None,
 ) -> np.ndarray:
     """Score the N images of one split with the M captions of another, (N, M); see `score_split`."""
     vectors = as_text_encoder(matcher.text).needs_vectors
@@ -66,8 +75,24 @@ def score_splits(
     images = encode(matcher, watch(batches, "images", len(out) / batch_size), precision)
     words = caption_batches(matcher, sentences, batch_size)
     captions = encode(matcher, watch(words, "captions", len(sentences) / batch_size), precision)
+    if shortlist is not None:
+        chosen = score_shortlist(
+            matcher, images, captions, shortlist, out, precision,
+            lambda chunks: watch(chunks, "scores", len(chunks)),
+        )  # fmt: skip
+        _describe(chosen, shortlist, texts.caption_image if texts is pictures else None)
+        return out
     blocks: Any = watch(images, "scores", len(images))  # read once, block by block
     return score_encoded(matcher, blocks, captions, out, precision)
+
+
+def _describe(chosen: np.ndarray, shortlist: int, owner: np.ndarray | None) -> None:
+    """Say how many pairs a shortlist leaves, and how many matching ones."""
+    text = f"shortlist={shortlist}: {chosen.mean():.1%} of the pairs are scored"
+    if owner is not None:
+        matching = chosen[owner, np.arange(len(owner))].mean()
+        text += f", among them {matching:.1%} of the matching pairs"
+    say(f"{text}; the others rank behind them")
 
 
 def score_matchers(
@@ -76,6 +101,7 @@ def score_matchers(
     batch_size: int,
     memory_budget: int | None,
     precision: str | None = None,
+    shortlist: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Score a split by each matcher, with a bar on a terminal.
 
@@ -85,14 +111,18 @@ def score_matchers(
         batch_size: number of images or captions encoded at once.
         memory_budget: bytes that one block of scores may need; None = chosen for the device.
         precision: as in `itm.matcher.Matcher.score`.
+        shortlist: as in `score_split`.
 
     Returns:
         Name -> (N, M) float32.
+
+    Raises:
+        ValueError: the shortlist is below 1, or a matcher needs none.
     """
     scores = {}
     for name, matcher in matchers.items():
         matcher.memory_budget = memory_budget
-        scores[name] = score_split(matcher, split, batch_size, True, precision)
+        scores[name] = score_split(matcher, split, batch_size, True, precision, shortlist)
     return scores
 
 

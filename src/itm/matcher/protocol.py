@@ -32,6 +32,8 @@ class MatcherLike(Protocol):
     def device(self) -> torch.device: ...  # noqa: D102
     @property
     def hparams(self) -> MutableMapping[str, Any]: ...  # noqa: D102
+    @property
+    def ranks_by_vectors(self) -> bool: ...  # noqa: D102
 
     def encode_images(self, images: Images) -> Encoded: ...  # noqa: D102
     def encode_captions(self, captions: Captions) -> Encoded: ...  # noqa: D102

@@ -117,12 +117,16 @@ def count_ngrams(captions: Sequence[str], tokens: SplitWords) -> NGrams:
     vocabulary.default_factory = vocabulary.__len__
     ids: list[int] = []
     length = np.zeros(len(captions), np.int64)
+    # Captions that are scored often are references as well: each is split once.
+    known: dict[str, list[int]] = {}
     for i, caption in enumerate(captions):
         if not isinstance(caption, str):
             raise TypeError(f"captions must be strings, got {type(caption).__name__} in row {i}")
-        words = tokens(caption)
-        length[i] = len(words)
-        ids.extend([vocabulary[word] for word in words])
+        own = known.get(caption)
+        if own is None:
+            own = known[caption] = [vocabulary[word] for word in tokens(caption)]
+        length[i] = len(own)
+        ids.extend(own)
 
     size = len(vocabulary)
     word, caption_of = np.array(ids, np.int64), np.repeat(np.arange(len(captions)), length)

@@ -209,7 +209,7 @@ CHOICES_OF_GROUPS = re.compile(
     r"trainer\.(accelerator|benchmark|max_time|precision|profiler|strategy)"
 )
 SIZES = re.compile(
-    r"(chunk_size|memory_budget|regions|rerank_bank_images|size)|"
+    r"(chunk_size|memory_budget|regions|rerank_bank_images|shortlist|size)|"
     r"(data|loss|model|optimizer|scheduler|trainer|callbacks\.\w+)\.\w*"
     r"(dim|limit|limit_\w+|images|image|sentences|num_\w+|vocab_size|penalty|gain|total|total_steps|"
     r"max_lr|min_epochs|min_steps|every_n_train_steps)"

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from itm.layers.gru import run_gru, steps
+from itm.layers.gru import run_gru, states_of, steps
 from itm.layers.packing import by_step
 
 
@@ -51,3 +51,20 @@ def test_steps_continue_the_longest_sequences():
         (slice(0, 3), slice(0, 0)), (slice(3, 5), slice(0, 2)), (slice(5, 6), slice(3, 4)),
     ]  # fmt: skip
     assert steps([3, 1], reverse=True) == [(slice(3, 4), slice(0, 0)), (slice(0, 3), slice(3, 4))]
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_states_of_a_padded_batch(learns):
+    torch.manual_seed(0)
+    rnn, x = nn.GRU(6, 5, batch_first=True).double(), torch.randn(3, 4, 6, dtype=torch.float64)
+    found = []
+    for run in (lambda x: rnn(x)[0], lambda x: states_of(rnn, x)):
+        given = x.clone().requires_grad_()
+        with torch.set_grad_enabled(learns):
+            states = run(given)
+        found.append([states.detach()])
+        if learns:
+            above = torch.linspace(-1, 1, states.numel()).view(states.shape)
+            found[-1] += torch.autograd.grad((states * above).sum(), [given, *rnn.parameters()])
+    for expected, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-13)

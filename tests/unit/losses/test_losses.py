@@ -120,6 +120,26 @@ def test_triplet_is_the_sum_over_anchors(layout, negatives, ties):
         assert float(got) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_hardest_negative_has_the_gradient_of_the_largest_hinge(layout, ties):
+    """Tied negatives share it; an anchor whose negatives are all excluded has none."""
+    scores, _, image = draw(layout, 1, ties)
+    ignore = torch.rand(scores.shape, generator=torch.Generator().manual_seed(2)) < 0.3
+    ignore[:1] = True
+    rows, columns = torch.tensor(image, dtype=torch.long), torch.arange(scores.shape[1])
+    mask = torch.arange(len(scores))[:, None] == rows
+    ours, plain = scores.clone().requires_grad_(), scores.clone().requires_grad_()
+    own, out, total = plain[rows, columns][:, None], mask | ignore, 0.0
+    for others, excluded in ((plain[rows], out[rows]), (plain.T, out.T)):
+        hinge = (0.2 + others - own).clamp_min(0).masked_fill(excluded, 0)
+        total = total + (hinge.amax(1) if hinge.numel() else hinge).sum()
+    (expected,) = torch.autograd.grad(total, plain)
+    for positive in (rows, mask):
+        (found,) = torch.autograd.grad(triplet(ours, positive, ignore), ours)
+        torch.testing.assert_close(found, expected)
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), rows=st.integers(1, 5), columns=st.integers(1, 6))
 def test_triplet_takes_any_mask_of_matching_pairs(data, rows, columns):

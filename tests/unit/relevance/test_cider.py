@@ -19,6 +19,7 @@ from itm.relevance import (
     group_captions,
     relevance,
     spice,
+    whitespace_tokens,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:CIDEr-D is 0 everywhere")
@@ -133,6 +134,21 @@ def test_topk(golden):
         np.testing.assert_allclose(values, np.take_along_axis(matrix, order, 1), atol=1e-12)
     with pytest.raises(ValueError, match="per must be 'caption' or 'image', got 'row'"):
         index.topk(3, "row")
+
+
+def test_a_caption_that_is_also_a_reference_is_split_once():
+    references = [["a dog runs", "a cat"], ["a red car", "a cat"]]
+    captions = [caption for group in references for caption in group]
+    read = []
+
+    def tokens(caption):
+        read.append(caption)
+        return whitespace_tokens(caption)
+
+    np.testing.assert_array_equal(
+        cider(captions, references, tokens=tokens), cider(captions, references)
+    )
+    assert sorted(read) == sorted(set(captions))
 
 
 def test_a_caption_repeated_many_times_is_clipped():

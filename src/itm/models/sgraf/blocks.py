@@ -1,10 +1,12 @@
-"""Parts of SGRAF: global vectors, similarity vectors, and the two ways to reduce them to one.
+"""Parts of SGRAF: global vectors, similarity vectors, and their filtration to one (SAF).
 
 Diao, Zhang, Ma, Lu: Similarity Reasoning and Filtration for Image-Text Matching, AAAI 2021. A pair
 of an image and a caption of L words is a set of n = L + 1 nodes, each a similarity vector of width
 K; node 0 compares the global vectors. Captions that are scored together have equal length, or a
 mask (c, n) marks the real nodes of each of the c captions.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -162,67 +164,6 @@ def _difference(attention: Tensor, parts: Tensor, words: Tensor) -> Tensor:
     return torch.baddbmm(words.expand(len(parts), -1, -1), attention.mT, parts, beta=-1)
 
 
-class GraphStep(nn.Module):
-    """One step of graph reasoning: E = softmax((Wq X)(Wk X)^T), X <- relu(Wg E X) (equation 6).
-
-    There is neither a factor 1/sqrt(K) nor a residual. The softmax over the second node ignores
-    terms that depend on the first node only, so Wq and Wk act as one matrix:
-    E = softmax((X M + u) X^T) with M = Wq^T Wk and u = bq^T Wk. The key's bias has no effect.
-    """
-
-    def __init__(self, sim_dim: int):
-        super().__init__()
-        self.query = xavier_(nn.Linear(sim_dim, sim_dim))
-        self.key = xavier_(nn.Linear(sim_dim, sim_dim))
-        self.graph = xavier_(nn.Linear(sim_dim, sim_dim))
-        self.key.bias.requires_grad_(False)  # has no effect; kept to load published weights
-
-    def edges(self, x: Tensor, nodes: int | None = None, mask: Tensor | None = None) -> Tensor:
-        """Compute weights (P, m, n) of all n nodes for the first m = `nodes`; rows sum to 1.
-
-        The weights of nodes that the mask (P, 1, n) excludes are 0.
-        """
-        key = self.key.weight.T
-        query = nn.functional.linear(
-            x[:, :nodes], key @ self.query.weight, key @ self.query.bias
-        )  # (P, m, K)
-        return torch.softmax(real(full(query @ x.mT), mask, float("-inf")), dim=-1)
-
-    def forward(self, x: Tensor, nodes: int | None = None, mask: Tensor | None = None) -> Tensor:
-        """Apply the step: (P, n, K) -> the first m = `nodes` nodes, (P, m, K)."""
-        return self.graph(self.edges(x, nodes, mask).to(x.dtype) @ x).relu()
-
-
-class GraphReasoning(nn.Module):
-    """SGR (section 3.3): `sgr_steps` steps over the fully connected nodes; the result is node 0.
-
-    Args:
-        sim_dim: width K.
-        sgr_steps: number of steps; each has its own weights.
-    """
-
-    def __init__(self, sim_dim: int, sgr_steps: int = 3):
-        super().__init__()
-        self.steps = nn.ModuleList(GraphStep(sim_dim) for _ in range(sgr_steps))
-
-    def forward(self, nodes: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Reduce the nodes (I, C, n, K) of each pair to one vector (I, C, K); mask (C, n)."""
-        x = nodes.flatten(0, 1)  # (P, n, K)
-        if mask is not None:
-            mask = mask.expand(len(nodes), -1, -1).flatten(0, 1)[:, None]  # (P, 1, n)
-        for step in self.steps[:-1]:
-            x = step(x, mask=mask)
-        return self.steps[-1](x, nodes=1, mask=mask).view(*nodes.shape[:2], -1)
-
-    def edges(self, nodes: Tensor) -> Tensor:
-        """Compute the edges of all steps: (I, C, n, K) -> (I, C, steps, n, n); rows sum to 1."""
-        x, found = nodes.flatten(0, 1), []
-        for step in self.steps:
-            found.append(step.edges(x))  # type: ignore[operator]
-            x = step(x)
-        return torch.stack(found, 1).unflatten(0, nodes.shape[:2])
-
-
 class AttentionFiltration(nn.Module):
     """SAF (section 3.4): weighted mean of nodes, sigmoid(t) / sum(sigmoid(t)), t = BN(w . x + b).
 
@@ -237,6 +178,10 @@ class AttentionFiltration(nn.Module):
         super().__init__()
         self.attend = xavier_(nn.Linear(sim_dim, 1))
         self.norm = nn.BatchNorm1d(1)
+
+    def reducer(self) -> Callable[[Tensor, Tensor | None], Tensor]:
+        """Return `forward`, since there is nothing that groups of nodes share."""
+        return self
 
     def forward(self, nodes: Tensor, mask: Tensor | None = None) -> Tensor:
         """Reduce the nodes (I, C, n, K) of each pair to one vector (I, C, K); mask (C, n)."""

@@ -23,11 +23,11 @@ from itm.models.sgraf.blocks import (
     CACHE,
     AttentionFiltration,
     GlobalVector,
-    GraphReasoning,
     project_difference,
     unit_attention,
     word_attention,
 )
+from itm.models.sgraf.graph import GraphReasoning
 from itm.utils.checks import check_choice
 from itm.utils.devices import block_values
 
@@ -156,7 +156,8 @@ class SGRAF(Matcher):
         # On a GPU a few large kernels are faster than one group for each length.
         packed = pack(captions, 0.0 if captions.parts.device.type == "cpu" else math.inf)
         groups = self._nodes(images, captions, packed)
-        vectors = [self.reduce(nodes, mask) for nodes, mask in groups]
+        reduce = self.reduce.reducer()
+        vectors = [reduce(nodes, mask) for nodes, mask in groups]
         scores = full(self.head(torch.cat(vectors, 1)).squeeze(-1)).sigmoid()
         return scores.index_select(1, packed.inverse)
 
