@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 import sys
@@ -10,6 +11,7 @@ from toy import MeanMatcher
 import itm
 from itm.index.index import Hit
 from itm.index.nearest import Nearest, choose, largest
+from itm.index.stored import index_of
 
 SMALL = [
     "data.root.images=[40,20,30]",
@@ -381,3 +383,17 @@ def test_broken_encodings_and_ids_that_json_cannot_hold_are_refused(tmp_path):
     features[1] = np.nan
     with pytest.raises(ValueError, match=r"(item|image|row) 1 .*NaN"):
         itm.Index(matcher, features)
+
+
+def test_an_index_of_other_features_or_of_another_kind_is_refused(cache, tmp_path):
+    matcher, split = build("vsrn")
+    matcher.save_pretrained(tmp_path / "matcher")
+    given = (str(tmp_path / "matcher"), tmp_path / "index")
+    index_of(split, *given)
+    index_of(split, *given)
+    with pytest.raises(ValueError, match="kind=hnsw, but the index .* is flat"):
+        index_of(split, *given, kind="hnsw")
+    other = np.array(split.features)
+    other[-1] += 1
+    with pytest.raises(ValueError, match="was made from other features than those of split test"):
+        index_of(dataclasses.replace(split, features=other, file=None), *given)
