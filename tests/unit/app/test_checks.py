@@ -21,6 +21,7 @@ from itm.app.checks import (
     check_protocol,
     check_ranges,
     known_metrics,
+    tell_unused,
 )
 from itm.app.config import compose
 from itm.app.trainer import build_trainer
@@ -163,3 +164,10 @@ def test_a_number_per_epoch_names_the_callback():
 def test_loggers_and_callbacks_have_groups(option):
     with pytest.raises(ValueError, match="trainer.(logger|callbacks) has no effect: choose"):
         build_trainer(compose([option]))
+
+
+def test_options_that_a_file_replaces_are_told(capsys):
+    typed = ["data.min_count=2", "data.vocab=V.json", "data.num_labels=9"]
+    tell_unused(compose(typed), typed)
+    told = capsys.readouterr().out
+    assert told == "data.min_count has no effect: data.vocab=V.json is read instead\n"
