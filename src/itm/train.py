@@ -59,7 +59,9 @@ def command(cfg: DictConfig) -> float:
 def _main(cfg: DictConfig) -> float:
     try:
         return command(cfg)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+            raise  # Lightning's answer to Ctrl-C, which ends a sweep, too
         fail_alone(error)
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,23 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
         if str(monitor).startswith("val/"):
             raise ValueError(f"{owner} waits for {monitor}, but {why}: there is no validation")
     print(f"no validation, since {why}: the weights of the last step are kept, not the best")
+
+
+REPLACED = {  # option -> the option whose file takes its place
+    "data.min_count": "data.vocab",
+    "data.num_labels": "data.labels",
+    "data.num_concepts": "data.concepts",
+    "data.noise_by": "data.noise_file",
+}
+
+
+def tell_unused(cfg: DictConfig, typed: Sequence[str]) -> None:
+    """Print which typed options have no effect, because a file takes their place."""
+    names = {option.lstrip("+").partition("=")[0] for option in typed}
+    for name in sorted(names & REPLACED.keys()):
+        file = REPLACED[name].removeprefix("data.")
+        if cfg.data.get(file) is not None:
+            print(f"{name} has no effect: data.{file}={cfg.data[file]} is read instead")
 
 
 def check_ranges(cfg: DictConfig) -> None:

@@ -116,13 +116,13 @@ def _explained(error: Exception, command: str, arguments: list[str]) -> Exceptio
     return error if wrong is None else ValueError(wrong)
 
 
-def fail(error: Exception) -> NoReturn:
+def fail(error: BaseException) -> NoReturn:
     """End the process: print one line for an expected error, the traceback for any other."""
     tell(error)
     raise SystemExit(1)
 
 
-def tell(error: Exception) -> str:
+def tell(error: BaseException) -> str:
     """Print an error as `fail` does, and append it to train.log.
 
     Returns:
@@ -159,7 +159,7 @@ def _is_expected(error: BaseException | None) -> bool:
     return isinstance(error, EXPECTED) or type(error).__name__ == "MisconfigurationException"
 
 
-def fail_alone(error: Exception) -> None:
+def fail_alone(error: BaseException) -> None:
     """End this process if it is one of several; return if it is the only one.
 
     The other processes wait in the failed job, so this one must not continue with the next job of

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,13 @@ class Summary(Callback):
         self._earlier: dict[Path, int] = {}  # jobs of an earlier sweep in the same folder
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Record the jobs of an earlier sweep."""
+        """Record the jobs of an earlier sweep; an interrupted sweep leaves its table, too."""
         from itm.runs.sweep import job_times  # late, see below
 
-        self._earlier = job_times(Path(config.hydra.sweep.dir))
+        folder = Path(config.hydra.sweep.dir)
+        self._earlier = job_times(folder)
+        self._at_exit = partial(self._summarise, folder)
+        atexit.register(self._at_exit)
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         """Print the result of a job."""
@@ -49,14 +54,23 @@ class Summary(Callback):
         Raises:
             SystemExit: a job failed.
         """
+        atexit.unregister(self._at_exit)
+        jobs = self._summarise(Path(config.hydra.sweep.dir))
+        if failed := [job for job in jobs if "failure" in job]:
+            print(f"{len(failed)} of {len(jobs)} jobs failed:")
+            for job in failed:
+                print(printable(f"  {job['job']}: {' '.join(str(job['failure']).split())}"))
+            raise SystemExit(1)
+
+    def _summarise(self, folder: Path) -> list[dict[str, Any]]:
+        """Print and write tables and plot; return the jobs."""
         # Late: every run makes this callback before it starts.
         from itm.runs.sweep import collect_jobs, job_table, write_table
         from itm.runs.tables import rows_table
 
-        folder = Path(config.hydra.sweep.dir)
         jobs = collect_jobs(folder, self._earlier)
         if not jobs:
-            return
+            return jobs
         columns, rows = job_table(jobs)
         write_table(folder, columns, rows)
         short = [["failed" if str(x).startswith("failed: ") else x for x in row] for row in rows]
@@ -68,11 +82,7 @@ class Summary(Callback):
             print(f"no plot: {install('plot')}")
         else:
             plot_jobs(columns, rows, folder / "summary.png")
-        if failed := [job for job in jobs if "failure" in job]:
-            print(f"{len(failed)} of {len(jobs)} jobs failed:")
-            for job in failed:
-                print(printable(f"  {job['job']}: {' '.join(str(job['failure']).split())}"))
-            raise SystemExit(1)
+        return jobs
 
     def _average(self, folder: Path, jobs: list[dict[str, Any]]) -> None:
         """Write and print the means over seeds, if jobs differ in the seed alone."""
@@ -87,8 +97,10 @@ class Summary(Callback):
             print(rows_table("mean ± standard deviation over seeds", *means))
 
 
-def write_failure(folder: Path, error: Exception) -> None:
+def write_failure(folder: Path, error: BaseException) -> None:
     """Print the error of a job, and write it to the job's folder for the table."""
     from itm.runs.record import FAILURE  # late, for start-up time
 
-    write_text(folder / FAILURE, tell(error))
+    ended = isinstance(error, SystemExit)  # which is no error to Python
+    reason = RuntimeError(f"the job ended the process (exit {error})") if ended else error
+    write_text(folder / FAILURE, tell(reason))

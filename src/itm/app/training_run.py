@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from omegaconf import DictConfig
 
 from itm.app.build import build_data, build_matcher
-from itm.app.checks import check_callbacks, check_disk, check_monitors, check_protocol
+from itm.app.checks import (
+    check_callbacks,
+    check_disk,
+    check_monitors,
+    check_protocol,
+    tell_unused,
+)
 from itm.app.config import run_name
 from itm.app.loading import apply_loading
 from itm.app.optimisation import check_optimisation, check_used
@@ -65,6 +71,7 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
         ValueError: options contradict each other, or the data lacks what they need.
     """
     check_used(cfg, typed)
+    tell_unused(cfg, typed)
     if cfg.word_vectors is not None and cfg.init is not None:
         raise ValueError(f"init={cfg.init} brings its own word vectors: leave word_vectors out")
     data = build_data(cfg)

@@ -47,7 +47,13 @@ def partition(
                 splits.setdefault(known[name], []).append(name)
         lost = [name for name in names if name not in known]
         report_lost(("pictures without a split", lost, len(names)), partial=partial)
+        counts = ", ".join(f"{split} {len(found)}" for split, found in splits.items())
+        print(f"splits as the captions' file names them: {counts}")
         return splits
+    print(
+        f"splits drawn at random with fractions={list(fractions)} seed={seed}, since neither lists "
+        "nor the captions' file name them"
+    )
     return _drawn(names, fractions, seed)
 
 

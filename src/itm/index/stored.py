@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from itm.checkpoints.folder import load
 from itm.data.layout import Split, name_of
+from itm.index.encodings import shelve_images
 from itm.index.files import check_place
 from itm.index.index import Index
 from itm.matcher.matcher import Matcher
 from itm.utils.devices import find_device
+
+ROWS = 64  # images that are compared
+CLOSE = 0.01  # relative difference that precisions and devices cause
 
 
 def index_of(
@@ -38,7 +45,8 @@ def index_of(
     Raises:
         TakenError: the folder holds files with the names of an index, but no index.
         FileNotFoundError: there is neither a saved index nor a checkpoint.
-        ValueError: the saved index is of another split or of another matcher.
+        ValueError: the saved index is of another split, of other features, of another matcher or of
+            another kind.
     """
     names = [name_of(split, row) for row in range(split.num_images)]
     if folder is not None and Path(folder, "index.json").is_file():
@@ -55,6 +63,16 @@ def index_of(
                 f"the index {folder} is not of split {split.name} in {split.folder} "
                 f"({len(index.ids)} and {split.num_images} images); choose another index= folder"
             )
+        if not _same_images(index, split):
+            raise ValueError(
+                f"the index {folder} was made from other features than those of split {split.name} "
+                f"in {split.folder}; choose another index= folder, or delete it"
+            )
+        if kind is not None and set(index.kinds.values()) != {kind}:
+            kinds = ", ".join(dict.fromkeys(index.kinds.values()))
+            raise ValueError(
+                f"kind={kind}, but the index {folder} is {kinds}; choose another index= folder"
+            )
         index.shortlist = shortlist
         return index
     if checkpoint is None:
@@ -66,6 +84,18 @@ def index_of(
     if folder is not None:
         index.save(folder)
     return index
+
+
+def _same_images(index: Index, split: Split) -> bool:
+    """Encode a sample of the images and compare it with the index; devices differ a little."""
+    rows = np.unique(np.linspace(0, split.num_images - 1, ROWS).astype(np.int64))
+    found = shelve_images(index.matcher, split.images(rows), ROWS).vectors.cpu()
+    kept = index._shelves["images"].vectors[torch.from_numpy(rows)].cpu()
+    if found.shape != kept.shape:
+        return False
+    return bool(
+        ((found - kept).norm(dim=1) <= CLOSE * (found.norm(dim=1) + kept.norm(dim=1))).all()
+    )
 
 
 def _same_tensors(a: Matcher, b: Matcher) -> bool:

@@ -61,6 +61,7 @@ def read_phrases(
 def _entities(folder: Path, split: Split) -> Iterator[Phrase]:
     """Read phrases that have a box; phrases of one reference chain share the union of its boxes."""
     first: dict[str, str] = {}
+    bare, kept = list[str](), 0
     for image, own in enumerate(ids_of(split)):
         name = stem(own)
         if first.setdefault(name, own) != own:
@@ -78,10 +79,17 @@ def _entities(folder: Path, split: Split) -> Iterator[Phrase]:
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from error
             for chain, types, start, stop in found:
-                if chain in boxes:
-                    text = check_text(where, " ".join(words[start:stop]))
-                    box = in_units(around(boxes[chain]), size, split)
-                    yield Phrase(image, text, box, types, words, (start, stop))
+                if chain not in boxes:
+                    bare.append(" ".join(words[start:stop]))
+                    continue
+                text = check_text(where, " ".join(words[start:stop]))
+                box, kept = in_units(around(boxes[chain]), size, split), kept + 1
+                yield Phrase(image, text, box, types, words, (start, stop))
+    if bare:
+        print(
+            f"left out: {len(bare)} of {len(bare) + kept} phrases of split {split.name} without a "
+            f"box, such as {', '.join(map(repr, bare[:3]))}"
+        )
 
 
 def entity_phrases(line: str) -> tuple[tuple[str, ...], list[tuple[str, str, int, int]]]:
@@ -91,13 +99,15 @@ def entity_phrases(line: str) -> tuple[tuple[str, ...], list[tuple[str, str, int
     (('A', 'man', 'runs', '.'), [('1', 'people', 0, 2)])
 
     Raises:
-        ValueError: a bracket is not closed.
+        ValueError: a bracket is not closed, or a phrase begins inside another one.
     """
     words: list[str] = []
     found = []
     chain, types, start = "", "", -1
     for token in line.split():
         if token.startswith("[/EN#"):
+            if start >= 0:
+                raise ValueError(f"a phrase of {line!r} begins inside another one")
             chain, _, types = token.removeprefix("[/EN#").partition("/")
             start = len(words)
             continue

@@ -28,6 +28,7 @@ def read_lines(path: Path, split: Split) -> Iterator[Phrase]:
     """
     text = read_text(path)
     pixels = split.boxes is not None and in_pixels(split.boxes)
+    lost = 0
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         where = f"{path}:{number}"
         try:
@@ -41,8 +42,15 @@ def read_lines(path: Path, split: Split) -> Iterator[Phrase]:
                 f"{where}: unknown key {min(unknown)!r}; expected {', '.join(sorted(KEYS))}"
             )
         image = _whole(where, "image", entry["image"], len(split.features))
-        if image < split.num_images:  # a split may be cut to its first images
+        if image < split.num_images:
             yield _phrase(where, entry, image, split, pixels)
+        else:  # the split is cut to its first images, or the file counts rows of features
+            lost += 1
+    if lost:
+        print(
+            f"left out: {lost} phrases of {path.name} about images from {split.num_images} on; "
+            f"split {split.name} has {split.num_images} images"
+        )
 
 
 def _phrase(where: str, entry: dict[str, Any], image: int, split: Split, pixels: bool) -> Phrase:

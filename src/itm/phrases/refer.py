@@ -49,7 +49,7 @@ def read_refer(path: Path, split: Split, refer_split: str | None = None) -> Iter
         ids = ids_of(split)
         names, rows = Names(ids), {name: row for row, name in enumerate(ids)}
         wanted = SPLITS.get(split.name, ()) if refer_split is None else (refer_split,)
-        others, elsewhere, kept = Counter[str](), 0, 0
+        others, elsewhere, kept, read = Counter[str](), 0, 0, set[Any]()
         for number, ref in enumerate(read_arrays(files[0])):
             picture = pictures[int(ref["image_id"])]
             found = names.find(picture["file_name"]) or names.find(ref["image_id"])
@@ -64,7 +64,7 @@ def read_refer(path: Path, split: Split, refer_split: str | None = None) -> Iter
             thing = boxes[int(ref["ann_id"])]
             if int(thing.get("image_id", ref["image_id"])) != int(ref["image_id"]):
                 raise ValueError(f"{where}: its object is in image {thing['image_id']}")
-            kept += 1
+            kept, read = kept + 1, read | {own}
             x, y, w, h = (float(value) for value in thing["bbox"])
             size = (int(picture["width"]), int(picture["height"]))
             check_boxes(np.array([x, y, x + w, y + h]), size, where, True)
@@ -73,6 +73,12 @@ def read_refer(path: Path, split: Split, refer_split: str | None = None) -> Iter
             box = in_units((x, y, x + w, y + h), size, split)
             for sentence in ref["sentences"]:
                 yield Phrase(rows[found], check_text(where, sentence["sent"]), box)
+        names.report()
+        if not wanted and len(read) > 1:
+            print(
+                f"objects of the splits {', '.join(sorted(map(str, read)))} of {files[0].name} are "
+                f"read, since split {split.name} is none of them; refer_split=NAME chooses one"
+            )
         _report(files[0], split, wanted, others, elsewhere, kept)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{files[0]} and instances.json do not fit together: {error!r}") from error

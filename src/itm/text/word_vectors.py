@@ -11,7 +11,7 @@ import numpy as np
 from itm.utils.contents import describe_file
 from itm.utils.distributed import say
 
-WARN = 0.5  # the share of words without a vector above which a warning is printed
+WARN = 0.5  # the share of words without a vector above which it is called a warning
 
 
 def word_vectors(
@@ -84,10 +84,11 @@ def word_vectors(
             out[k] = np.mean(parts, 0)
         else:
             without.append(word)
-    if len(without) > WARN * len(words):
+    if plain := [word for word in without if not re.fullmatch("<[a-z]+>", word)]:
+        warning = "warning: " if len(without) > WARN * len(words) else ""
         say(
-            f"warning: {path} has no vector for {len(without)} of {len(words)} words, such as "
-            f"{', '.join(map(repr, without[-3:]))}"
+            f"{warning}{path} has no vector for {len(plain)} of {len(words)} words, such as "
+            f"{', '.join(map(repr, plain[-3:]))}"
         )
     return out.astype(np.float32)
 

@@ -22,6 +22,7 @@ from itm.app.checks import (
     check_protocol,
     check_ranges,
     known_metrics,
+    tell_unused,
 )
 from itm.app.config import compose
 from itm.app.trainer import build_trainer
@@ -207,3 +208,10 @@ def test_profilers_fit_the_terminal(tmp_path, capsys):
     found.describe()
     assert "0 calls" in found.summary()  # the next stage counts anew
     assert profiler("pytorch", tmp_path) == "pytorch" and profiler(None, tmp_path) is None
+
+
+def test_options_that_a_file_replaces_are_told(capsys):
+    typed = ["data.min_count=2", "data.vocab=V.json", "data.num_labels=9"]
+    tell_unused(compose(typed), typed)
+    told = capsys.readouterr().out
+    assert told == "data.min_count has no effect: data.vocab=V.json is read instead\n"

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pickle
@@ -438,3 +439,17 @@ def test_an_index_that_names_two_images_alike(cache, tmp_path):
     (folder / "index.json").write_text(json.dumps(facts))
     with pytest.raises(ValueError, match=r"images\.json names two images alike"):
         itm.Index.load(folder)
+
+
+def test_an_index_of_other_features_or_of_another_kind_is_refused(cache, tmp_path):
+    matcher, split = build("vsrn")
+    matcher.save_pretrained(tmp_path / "matcher")
+    given = (str(tmp_path / "matcher"), tmp_path / "index")
+    index_of(split, *given)
+    index_of(split, *given)
+    with pytest.raises(ValueError, match="kind=hnsw, but the index .* is flat"):
+        index_of(split, *given, kind="hnsw")
+    other = np.array(split.features)
+    other[-1] += 1
+    with pytest.raises(ValueError, match="was made from other features than those of split test"):
+        index_of(dataclasses.replace(split, features=other, file=None), *given)

@@ -1,5 +1,6 @@
 """Every value of `{split}_phrases.jsonl` is checked, with file and line."""
 
+import dataclasses
 import json
 import math
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from itm.data.layout import Split
-from itm.phrases.files import entity_boxes, read_phrases
+from itm.phrases.files import entity_boxes, entity_phrases, read_phrases
 
 BOXES = np.tile([[0.1, 0.1, 0.5, 0.5], [0, 0, 1, 1]], (4, 1, 1))
 GOOD = {
@@ -110,3 +111,31 @@ def test_boxes_of_entities_are_checked(tmp_path, corners, message):
     small = OBJECT.format("<xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax>")
     (tmp_path / "1.xml").write_text(ENTITY.format(small))
     assert entity_boxes(tmp_path / "1.xml") == ((100, 50), {"1": [(0, 0, 1, 1)]})
+
+
+def test_phrases_of_images_beyond_the_split_are_counted(tmp_path, capsys):
+    split = split_in(tmp_path)
+    rows = np.repeat(split.features, 2, axis=0)
+    (tmp_path / "test_phrases.jsonl").write_text(
+        "".join(f"{json.dumps({**GOOD, 'image': i})}\n" for i in (1, len(rows) - 1))
+    )
+    found = read_phrases(None, dataclasses.replace(split, features=rows))
+    assert [phrase.image for phrase in found] == [1]
+    assert "left out: 1 phrases of test_phrases.jsonl about images" in capsys.readouterr().out
+
+
+def test_phrases_of_entities_without_a_box_are_counted(tmp_path, capsys):
+    for name in ("Sentences", "Annotations"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "Sentences/7.txt").write_text("[/EN#1/people A man] in [/EN#2/scene a park] .\n")
+    (tmp_path / "Annotations/7.xml").write_text(
+        "<annotation><size><width>64</width><height>48</height></size><object><name>1</name>"
+        "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
+        "</annotation>"
+    )
+    split = dataclasses.replace(split_in(tmp_path), ids=["7"], row=np.arange(1))
+    assert [phrase.text for phrase in read_phrases(tmp_path, split)] == ["A man"]
+    told = capsys.readouterr().out
+    assert told == "left out: 1 of 2 phrases of split test without a box, such as 'a park'\n"
+    with pytest.raises(ValueError, match="begins inside another one"):
+        entity_phrases("[/EN#1/people A man [/EN#2/scene a park] ]")

@@ -51,6 +51,7 @@ def test_expressions_of_other_splits_are_left_out_and_told(tmp_path, capsys, nam
     assert read(tmp_path, name, **options) == found
     told = capsys.readouterr().out
     assert ("objects of other splits of REFER" in told) == (len(found) < 4)
+    assert ("testA, testB, train, val of refs(unc).p are read" in told) == (name == "mine")
 
 
 def test_images_of_another_split_are_refused(tmp_path):

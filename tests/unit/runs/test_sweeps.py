@@ -1,6 +1,7 @@
 """Sweeps: their jobs and tables; a test is left out if the plugin of Hydra that it needs is."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -182,3 +183,49 @@ def test_dollars_in_the_plot_are_no_formula(tmp_path):
     columns = ["job", "hydra/launcher", "val/rsum"]
     plot_jobs(columns, [["0", "$x^$_", 1.0], ["1", "y", "failed"]], tmp_path / "summary.png")
     assert (tmp_path / "summary.png").is_file()
+
+
+ENDS = """
+from pytorch_lightning.callbacks import Callback
+
+
+class Exit(Callback):
+    def on_train_batch_start(self, *arguments, **options):
+        raise SystemExit(3)
+
+
+class Late(Callback):
+    def on_test_end(self, *arguments, **options):
+        raise MemoryError("out of memory")
+
+
+class Stop(Callback):
+    def on_train_batch_start(self, *arguments, **options):
+        raise KeyboardInterrupt
+"""
+
+
+def test_jobs_that_end_in_other_ways_leave_the_table(tmp_path):
+    """One ends the process, one fails after its test; at Ctrl-C the sweep ends with its table."""
+    (tmp_path / "ends.py").write_text(ENDS)
+    fine = "pytorch_lightning.callbacks.LearningRateMonitor"
+    for folder, kinds in {
+        "all": ["ends.Exit", "ends.Late", fine],
+        "some": [fine, "ends.Stop", fine],
+    }.items():
+        command = [
+            "train", "-m", *SMALL, f"hydra.sweep.dir={folder}",
+            f"+callbacks.mine._target_={','.join(kinds)}",
+        ]  # fmt: skip
+        run(*command, cwd=tmp_path, fails=True, PYTHONPATH=search_path(tmp_path))
+    table = (tmp_path / "all/summary.md").read_text().splitlines()
+    assert [row[:5] for row in table[2:]] == ["| 2 |", "| 0 |", "| 1 |"]
+    assert "failed: RuntimeError: the job ended the process (exit 3)" in table[3]
+    assert "failed: MemoryError: out of memory" in table[4]
+    table = (tmp_path / "some/summary.md").read_text().splitlines()
+    assert [row[:5] for row in table[2:]] == ["| 0 |", "| 1 |"]
+    assert "failed" in table[3] and not (tmp_path / "some/2").exists()
+
+
+def search_path(folder):
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))

@@ -8,10 +8,14 @@ from itm.text.word_vectors import word_vectors
 
 def test_words_without_vectors_are_told(tmp_path, capsys):
     (tmp_path / "v.txt").write_text("dog 1 2\ncat 3 4\n")
-    word_vectors(["dog", "cat", "x"], tmp_path / "v.txt")
+    word_vectors(["<pad>", "dog", "cat"], tmp_path / "v.txt")
     assert not capsys.readouterr().out
+    word_vectors(["dog", "cat", "x"], tmp_path / "v.txt")
+    told = capsys.readouterr().out
+    assert "no vector for 1 of 3 words, such as 'x'" in told and "warning" not in told
     word_vectors(["dog", "hund", "katze"], tmp_path / "v.txt")
-    assert "no vector for 2 of 3 words, such as 'hund', 'katze'" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "no vector for 2 of 3 words, such as 'hund', 'katze'" in told and "warning" in told
 
 
 @pytest.mark.parametrize(
