@@ -86,7 +86,8 @@ def _log_retrieval(matcher: Validated, stage: str, split: Split) -> None:
             score_encoded(matcher, [(encoded, torch.arange(len(rows)))], captions, out)
         metrics.update(torch.from_numpy(out), rows)
     results = metrics.compute()
-    matcher.ranks = metrics.ranks
+    if not matcher.trainer.sanity_checking:
+        matcher.ranks = metrics.ranks
     on_epoch_start(matcher)
     for name, value in results.items():
         matcher.log(f"{stage}/{name}", float(value), prog_bar=name == "rsum", sync_dist=False)
