@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra._internal.utils import get_args_parser
+
 from itm.app.choices import rewrite_choices
 from itm.app.quoting import quote, unquote
 
@@ -17,8 +19,15 @@ def read_arguments(arguments: Sequence[str], command: str) -> list[str]:
         command: "train", "evaluate", ...; names its file in `conf/`.
 
     Raises:
-        ValueError: a group that the command needs is null.
+        ValueError: a group that the command needs is null, or an option is written with dashes.
     """
+    for unknown in get_args_parser().parse_known_args(list(arguments))[1]:
+        if unknown.startswith("-"):
+            name = unknown.lstrip("-").partition("=")[0]
+            raise ValueError(
+                f"there is no option {unknown}; options are written without dashes, as "
+                f"{name}=VALUE (--help lists them)"
+            )
     sweeps = any(
         a in ("-m", "--multirun", "hydra.mode=MULTIRUN") or a.startswith("sweep=")
         for a in arguments

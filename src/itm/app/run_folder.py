@@ -139,6 +139,7 @@ def _lock(folder: Path) -> None:
 
     Raises:
         InUseError: another process has locked it.
+        OSError: the folder cannot be made, or nothing can be written there.
     """
     try:
         import fcntl
@@ -147,8 +148,11 @@ def _lock(folder: Path) -> None:
     path = folder.resolve() / ".lock"
     if path in _locks:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise OSError(f"nothing can be written to hydra.run.dir={folder}: {error}") from error
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -9,6 +10,9 @@ from rich.console import Console
 
 from itm.app.checks import check_device
 from itm.app.config import instantiate, output_folder
+from itm.utils.checks import check_choice
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")
 
 
 def build_trainer(cfg: DictConfig) -> Any:
@@ -38,6 +42,8 @@ def build_trainer(cfg: DictConfig) -> Any:
             )
 
     precision = cfg.trainer.precision
+    if not re.fullmatch("auto|(bf16|16)(-mixed|-true)?|(32|64)(-true)?", str(precision)):
+        check_choice("trainer.precision", precision, PRECISIONS)
     if precision == "auto":
         gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
         # Older GPUs, such as V100 and T4, only emulate bfloat16, which is slow.

@@ -27,6 +27,15 @@ PLUGINS = {
     "submitit_slurm": "pip install hydra-submitit-launcher",
 }
 
+# Names that other tools give to these options.
+ELSEWHERE = {
+    "device": "trainer=gpu or trainer=cpu",
+    "gpus": "trainer=gpu or trainer.devices=N",
+    "learning_rate": "lr=RATE",
+    "output_dir": "hydra.run.dir=FOLDER",
+    "dataset": "data=NAME",
+}
+
 
 def diagnose(error: Exception, command: str, arguments: Sequence[str]) -> str | None:
     """Explain in one line which option made a command fail; None if no option explains it.
@@ -78,6 +87,8 @@ def _unknown(default: dict[str, Any], key: str, command: str) -> str | None:
     named = [name for name in default if not name.endswith("_target_")]
     if owners := _owners(group, last):
         return f"{key} is an option of {' and '.join(f'{group}={name}' for name in owners)} only"
+    if command == "train" and key in ELSEWHERE:
+        return f"there is no option {key}; did you mean {ELSEWHERE[key]}?"
     prefix = f"{group}." if isinstance(default.get(group), dict) else ""
     inside = [name.removeprefix(prefix) for name in named if name.startswith(prefix)]
     near = [name for name in named if name.rpartition(".")[2] == last]

@@ -78,6 +78,11 @@ class EpochLine(Callback):
         self._before: float | None = None  # the best score when the epoch began
         self._began = 0.0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; the epoch in which a run is resumed has no `on_train_epoch_start`."""
+        self._before = _best_score(trainer)
+        self._began = time.monotonic()
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reset the counts."""
         self._total, self._pairs, self._validated = 0.0, 0, False
