@@ -92,7 +92,11 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     for path, written in described.items():
         print(f"{printable(path)}: " + ", ".join(f"{k} {v:.1f}" for k, v in written.scores.items()))
     report = {name: row.metrics for name, row in rows.items()}
-    print(metric_table(report, f"{split.folder.resolve().name} {split.name}, protocol {protocol}"))
+    images, captions = next(iter(matrices.values())).shape
+    name = f"{split.folder.resolve().name} {split.name}"
+    print(
+        metric_table(report, f"{name}, {images} images, {captions} captions, protocol {protocol}")
+    )
     if reranked:
         print(metric_table(reranked, f"re-ranked with {describe_queries(bank)}"))
     print(printable(f"written to {out}"))

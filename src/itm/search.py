@@ -18,6 +18,7 @@ from itm.index.answers import (
     answer,
     answer_table,
     captions_by_id,
+    knows_no_word,
     unknown_words,
     write_answers,
 )
@@ -60,6 +61,9 @@ def command(cfg: DictConfig) -> list[Answer]:
     unknown = dict.fromkeys(word for s in sentences for word in unknown_words(index.matcher, s))
     if unknown:
         print(f"words the matcher does not know: {printable(' '.join(unknown))}")
+    for sentence in sentences:
+        if knows_no_word(index.matcher, sentence):
+            print(printable(f"no word of {sentence!r} is known: its ranking has no meaning"))
     for found in answers:
         print(answer_table(found, captions))
     if cfg.out is not None:
@@ -74,7 +78,10 @@ def _queries(cfg: DictConfig) -> list[tuple[str, str]]:
     asked = [("images", cfg.query)] if cfg.query is not None else []
     asked += [("captions", cfg.image)] if cfg.image is not None else []
     if cfg.queries is not None:
-        asked += [("images", line) for line in read_captions(Path(cfg.queries))]
+        lines = read_captions(Path(cfg.queries))
+        if not lines:
+            raise ValueError(f"queries={cfg.queries} holds no sentence (one a line)")
+        asked += [("images", line) for line in lines]
     if not asked:
         raise ValueError("give query='a sentence', image=ID or queries=FILE (one sentence a line)")
     return asked

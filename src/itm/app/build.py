@@ -51,6 +51,8 @@ def build(
     Raises:
         ValueError: a name or an option does not exist, or a value has the wrong type.
     """
+    if isinstance(overrides, str):
+        raise ValueError(f"overrides must be a list such as [{overrides!r}], got a string")
     options = [f"model={model}", f"loss={loss}", f"data={data}", *overrides]
     check_types("train", options)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -157,6 +158,22 @@ def _numbers(node: Any) -> dict[str, Any]:
     plain = OmegaConf.to_container(node) if OmegaConf.is_config(node) else {}
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def check_test_limit(trainer: Any, data: Any) -> None:
+    """Check that a fraction of the test leaves batches, which Lightning asks after the training.
+
+    Raises:
+        ValueError: it leaves none.
+    """
+    limit, split = trainer.limit_test_batches, data.test_split
+    fewest = min(split.num_images, len(split.captions))
+    batches = math.ceil(fewest / data.eval_batch_size)
+    if isinstance(limit, float) and 0 < limit < 1 and int(batches * limit) == 0:
+        raise ValueError(
+            f"trainer.limit_test_batches={limit} of {batches} batches leaves none: lower "
+            "data.eval_batch_size, or set test=false"
+        )
 
 
 def check_protocol(split: Split) -> None:

@@ -59,6 +59,8 @@ def check_options(cfg: DictConfig, split: Split) -> str:
         )
     if cfg.batch_size < 1:
         raise ValueError(f"batch_size={cfg.batch_size}: expected at least 1")
+    if cfg.failures < 0:
+        raise ValueError(f"failures={cfg.failures}: expected at least 0")
     if cfg.memory_budget is not None and cfg.memory_budget < LEAST_MEMORY:
         raise ValueError(
             f"memory_budget={cfg.memory_budget} is too small: it is a number of bytes, at least "

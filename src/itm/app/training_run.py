@@ -15,6 +15,7 @@ from itm.app.checks import (
     check_disk,
     check_monitors,
     check_protocol,
+    check_test_limit,
     tell_unused,
 )
 from itm.app.config import run_name
@@ -90,6 +91,7 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
     check_disk(out, matcher)
     if cfg.test:
         check_protocol(data.test_split)
+        check_test_limit(trainer, data)
     return Training(data, trainer, matcher, loading)
 
 

@@ -294,7 +294,4 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
 
     def describe(self) -> str:
         """Describe each split in a line: images, captions, regions, width."""
-        text = describe({stage: self.split(stage) for stage in ("train", "val", "test")})
-        if self.limit is not None and self.protocol != "full":
-            text += f"\ntest with protocol=full instead of {self.protocol}, which data.limit cuts"
-        return text
+        return describe({stage: self.split(stage) for stage in ("train", "val", "test")})

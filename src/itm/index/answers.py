@@ -72,6 +72,14 @@ def unknown_words(matcher: Matcher, sentence: str) -> list[str]:
     return [word for word in words if word not in vocab.ids]
 
 
+def knows_no_word(matcher: Matcher, sentence: str) -> bool:
+    """Tell whether a matcher knows no word of a sentence: all such sentences look alike to it."""
+    vocab = matcher.vocab
+    if not isinstance(vocab, Vocabulary):
+        return False
+    return not any(word in vocab.ids for word in TOKENIZERS[vocab.tokenizer](sentence))
+
+
 def answer_table(answer: Answer, captions: OwnCaptions) -> str:
     """Format an answer for the terminal; captions, ids and queries may hold any characters."""
     if answer.to == "images":

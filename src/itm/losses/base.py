@@ -6,6 +6,7 @@ captions, for losses that read vectors. Losses of the library derive from `Loss`
 be any callable: `as_loss` wraps it in a `Loss` and fills in defaults for what it does not define.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -147,7 +148,7 @@ def as_loss(loss: Any) -> Loss:
         loss: a `Loss`, returned unchanged, or a callable `loss(scores, pairs, encoded)`.
 
     Raises:
-        TypeError: `loss` is not callable.
+        TypeError: `loss` is not callable, or a function of other than three arguments.
     """
     if isinstance(loss, Loss):
         return loss
@@ -155,6 +156,15 @@ def as_loss(loss: Any) -> Loss:
         raise TypeError(f"loss must be an object, got the class {loss.__name__}: {loss.__name__}()")
     if not callable(loss):
         raise TypeError(f"loss must be a callable loss(scores, pairs, encoded), got {loss!r}")
+    if inspect.isfunction(loss):
+        signature = inspect.signature(loss)
+        try:
+            signature.bind(None, None, None)
+        except TypeError as error:
+            raise TypeError(
+                "loss must be a callable loss(scores, pairs, encoded), got one that takes "
+                f"{signature}"
+            ) from error
     return PlainLoss(loss)
 
 
@@ -177,8 +187,18 @@ class PlainLoss(Loss):
         self.reduction = getattr(given, "reduction", None)
 
     def forward(self, scores: Tensor, pairs: Pairs, encoded: Sides) -> Tensor:
-        """Call the callable."""
-        return self.given(scores, pairs, encoded)
+        """Call the callable.
+
+        Raises:
+            TypeError: it returns something else than a scalar tensor.
+        """
+        value = self.given(scores, pairs, encoded)
+        if not isinstance(value, Tensor) or value.dim():
+            shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+            raise TypeError(
+                f"loss must return a scalar tensor, got a {type(value).__name__}{shape}"
+            )
+        return value
 
     @property
     def ranked(self) -> Loss:

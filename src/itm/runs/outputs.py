@@ -30,12 +30,17 @@ def check_file(path: str | Path, command: str, overwrite: bool = False) -> None:
     """Check that a command may write a file.
 
     Raises:
+        OSError: the folder of the file cannot be made.
         TakenError: the file exists and `overwrite` is false, or another program made it.
     """
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"out={path} is a folder; give the name of a file")
     if not path.exists() and not path.is_symlink():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"nothing can be written to out={path}: {error}") from error
         return
     if path.exists() and not path.is_file():
         raise TakenError(f"out={path} is a pipe or device; give the name of a file")

@@ -77,15 +77,16 @@ class EpochLine(Callback):
         self._validated = False
         self._before: float | None = None  # the best score when the epoch began
         self._began = 0.0
+        self._since = 0  # the step at which the run was resumed within this epoch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; the epoch in which a run is resumed has no `on_train_epoch_start`."""
         self._before = _best_score(trainer)
-        self._began = time.monotonic()
+        self._began, self._since = time.monotonic(), trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reset the counts."""
-        self._total, self._pairs, self._validated = 0.0, 0, False
+        self._total, self._pairs, self._validated, self._since = 0.0, 0, False, 0
         self._before = _best_score(trainer)
         self._began = time.monotonic()
 
@@ -119,6 +120,8 @@ class EpochLine(Callback):
         parts = [f"epoch {trainer.current_epoch + 1:{width}}{of}"]
         if self._pairs:
             parts.append(f"loss {float(self._total) / self._pairs:<5.3g}")
+            if self._since:
+                parts.append(f"(since step {self._since})")
         rsum = trainer.callback_metrics.get("val/rsum")
         if self._validated and rsum is not None:
             best = self._best_mark(trainer) if self._is_best(trainer) else ""
@@ -158,7 +161,7 @@ class EpochLine(Callback):
         if not trainer.is_global_zero:
             return
         for stopping in trainer.early_stopping_callbacks:
-            if stopping.stopped_epoch:
+            if stopping.stopped_epoch and stopping.stopped_epoch + 1 != trainer.max_epochs:
                 say(
                     f"stopped early after epoch {stopping.stopped_epoch + 1}: {stopping.monitor} "
                     f"has not improved on {float(stopping.best_score):.1f} in "

@@ -27,13 +27,16 @@ def check_sizes(arguments: Mapping[str, object], prefix: str = "") -> None:
         prefix: put before a name in messages, such as "model.".
 
     Raises:
-        ValueError: a size or a count is too small.
+        ValueError: a size or a count is too small, or no integer.
     """
     for name, value in arguments.items():
         least = _least(name)
         if least is None:
             continue
         for number in value if isinstance(value, list | tuple) else [value]:
+            text = isinstance(number, str) and "${" not in number  # not a reference
+            if text or (isinstance(number, float) and number % 1):
+                raise ValueError(f"{prefix}{name} must be an integer, got {value!r}")
             if isinstance(number, int | float) and number < least:
                 raise ValueError(f"{prefix}{name} must be at least {least}, got {value}")
 

@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from itm.app.arguments import read_arguments
 from itm.app.choices import rewrite_choices
 from itm.app.config import CONF
 from itm.app.help import meanings
@@ -157,7 +158,7 @@ def test_options_about_files_are_in_the_list():
         "data.drop_last", "write", "tokenizer", "options", "from", "data.resident", "model.text",
         "callbacks.checkpoint", "callbacks.last", "callbacks.checkpoint.auto_insert_metric_name",
         "callbacks.checkpoint.enable_version_counter", "callbacks.checkpoint.filename",
-        "data.other_captions", "logger.csv.resume", "logger.tensorboard.name",
+        "data.other_captions", "trainer.profiler", "logger.csv.resume", "logger.tensorboard.name",
         "logger.tensorboard.version", "overwrite", "data.cache_words",
     }  # fmt: skip
     paths = [path for path in Path(CONF).rglob("*.yaml") if "recipe" not in path.parts]
@@ -245,3 +246,10 @@ def _texts(node, prefix=""):
 
 def _is_text(value):
     return value is None or (isinstance(value, str) and not value.startswith("${"))
+
+
+@pytest.mark.parametrize("typed", [["--model", "vsepp"], ["--model=vsepp"], ["seed=1", "--model"]])
+def test_options_with_dashes_are_explained(typed):
+    with pytest.raises(ValueError, match="written without dashes, as model=VALUE"):
+        read_arguments(typed, "train")
+    assert read_arguments(["-m", "seed=1,2", "--config-dir", "conf"], "train")

@@ -21,6 +21,7 @@ from itm.app.checks import (
     check_monitors,
     check_protocol,
     check_ranges,
+    check_test_limit,
     known_metrics,
     tell_unused,
 )
@@ -215,3 +216,18 @@ def test_options_that_a_file_replaces_are_told(capsys):
     tell_unused(compose(typed), typed)
     told = capsys.readouterr().out
     assert told == "data.min_count has no effect: data.vocab=V.json is read instead\n"
+
+
+def test_a_fraction_of_the_test_that_leaves_no_batch():
+    split = SimpleNamespace(num_images=60, captions=["a dog"] * 300)
+    data = SimpleNamespace(test_split=split, eval_batch_size=256)
+    with pytest.raises(ValueError, match=r"limit_test_batches=0\.5 of 1 batches leaves none"):
+        check_test_limit(SimpleNamespace(limit_test_batches=0.5), data)
+    for limit in (0, 1.0, 3):
+        check_test_limit(SimpleNamespace(limit_test_batches=limit), data)
+
+
+@pytest.mark.parametrize("precision", ["17", "fp16", "half"])
+def test_precisions_that_matchers_have(precision):
+    with pytest.raises(ValueError, match="trainer.precision must be 'auto', '32-true'"):
+        build_trainer(compose([f"trainer.precision={precision}"]))

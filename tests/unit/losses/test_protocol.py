@@ -185,3 +185,16 @@ def test_a_class_or_a_name_in_place_of_a_loss_fails_when_the_matcher_is_built():
     for wrong, message in ((Triplet, "got the class Triplet: Triplet\\(\\)"), ("sam", "got 'sam'")):
         with pytest.raises(TypeError, match=message):
             MeanMatcher(5, 4, loss=wrong)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda scores, pairs, encoded: 1.0, "must return a scalar tensor, got a float"),
+        (lambda scores, pairs, encoded: -scores.diagonal(), r"got a Tensor of shape \(2,\)"),
+        (lambda scores, pairs: scores.sum(), r"got one that takes \(scores, pairs\)"),
+    ],
+)
+def test_a_callable_that_is_no_loss_is_refused(loss, message):
+    with pytest.raises(TypeError, match=message):
+        as_loss(loss)(torch.eye(2), None, None)

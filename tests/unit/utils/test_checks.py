@@ -52,3 +52,9 @@ def test_a_package_that_a_logger_lacks_is_named_in_one_line(package):
         f"Requirement '{package}>=0.12.10' not met. HINT: Try running `pip install -U '{package}'`"
     )
     assert missing_package(error) == f"this needs the package {package}: pip install {package}"
+
+
+@pytest.mark.parametrize("value", ["32", 32.5, [64, "32"]])
+def test_sizes_are_integers(value):
+    with pytest.raises(ValueError, match="model.embed_dim must be an integer, got"):
+        check_sizes({"embed_dim": value}, "model.")
