@@ -170,11 +170,14 @@ def test_a_failed_or_damaged_job_is_a_row(tmp_path):
 
 
 def test_the_reason_of_a_failed_job_stands_below_the_table(tmp_path, capsys):
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    summary = Summary()
+    summary.on_multirun_start(config)
     make_job(tmp_path, "0", {"val/rsum": 10.0, "val/i2t_r1": 1.0}, "seed=0")
     make_job(tmp_path, "1", None, "seed=1")
     (tmp_path / "1/failure.txt").write_text("model.embed_dim must be at least 1, got 0\n")
     with pytest.raises(SystemExit):
-        Summary().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+        summary.on_multirun_end(config)
     *table, count, reason = capsys.readouterr().out.splitlines()
     assert [line.count("failed") for line in table[1:] if "failed" in line] == [2]
     assert max(map(len, table[1:])) < 50 and not any("embed_dim" in line for line in table)
