@@ -59,8 +59,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
             )
         picture = required_picture(phrases, row, cfg.images)
     vectors = None if cfg.vectors is None else load_array(Path(cfg.vectors))
-    tell_run_data()
     scores = region_scores(matcher, phrases, cfg.context, vectors)
+    tell_run_data()
     report = measure(phrases, scores)
     facts = {"checkpoint": str(cfg.checkpoint), "split": split.name, **environment()}
     with result_folder(out, COMMAND, FILES, cfg.overwrite) as place:

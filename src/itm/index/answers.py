@@ -64,12 +64,16 @@ def captions_by_id(split: Split) -> dict[str, list[str]]:
 
 
 def unknown_words(matcher: Matcher, sentence: str) -> list[str]:
-    """List the words of a sentence that are not in the matcher's vocabulary, each once."""
+    """List the words of a sentence that are not in the matcher's vocabulary, each once.
+
+    Signs without a letter or digit, such as a quote, are no words.
+    """
     vocab = matcher.vocab
     if not isinstance(vocab, Vocabulary):  # word pieces cover every word
         return []
     words = dict.fromkeys(TOKENIZERS[vocab.tokenizer](sentence))
-    return [word for word in words if word not in vocab.ids]
+    unknown = (word for word in words if word not in vocab.ids)
+    return [word for word in unknown if any(map(str.isalnum, word))]
 
 
 def knows_no_word(matcher: Matcher, sentence: str) -> bool:

@@ -28,7 +28,7 @@ def rows_table(title: str, columns: Sequence[str], rows: Rows) -> str:
 
     Titles, names and cells appear literally; markup and control characters have no effect.
     """
-    table = Table(title=Text(printable(title)) if title else None, title_justify="left")
+    table = Table()
     for i, name in enumerate(columns):
         justify: Any = "right" if all(_is_number(row[i]) for row in rows) else "left"
         table.add_column(
@@ -40,7 +40,8 @@ def rows_table(title: str, columns: Sequence[str], rows: Rows) -> str:
     console = Console(width=WIDEST * len(columns), force_terminal=False, color_system=None)
     with console.capture() as capture:
         console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
+    lines = [line.rstrip() for line in capture.get().rstrip().splitlines()]
+    return "\n".join([printable(title), *lines] if title else lines)  # Table would wrap its title
 
 
 def _head(column: str) -> str:

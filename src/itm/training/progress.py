@@ -64,8 +64,8 @@ class Bar(RichProgressBar):
 class EpochLine(Callback):
     """Print a line after each epoch, at early stopping, and when the best weights are restored.
 
-    An example: `epoch 3/30  loss 2.17  val rsum 287.0 (best)  lr 2e-4  1:12`. The loss is the mean
-    over the pairs of the epoch, in a resumed epoch over those since it was resumed; several
+    An example: `epoch  3/30  loss 2.17   val rsum 287.0 (best)  lr 2e-4  1:12`. The loss is the
+    mean over the pairs of the epoch, in a resumed epoch over those since it was resumed; several
     processes report the loss of the first. It stays on the device until the epoch ends, so that
     training does not wait for it.
     """

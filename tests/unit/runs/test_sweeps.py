@@ -11,6 +11,7 @@ from cli import run
 from omegaconf import OmegaConf
 
 from itm.app.config import CONF, compose
+from itm.app.sweep_summary import Summary
 from itm.runs.sweep import collect_jobs, job_table, job_times, seed_table, write_table
 
 SMALL = (
@@ -166,6 +167,23 @@ def test_a_failed_or_damaged_job_is_a_row(tmp_path):
     assert all(cell.startswith("failed: damaged: ") for cell in cells[2:])
     write_table(tmp_path, *table)
     assert len((tmp_path / "summary.md").read_text().splitlines()) == 6
+
+
+def test_the_reason_of_a_failed_job_stands_below_the_table(tmp_path, capsys):
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    summary = Summary()
+    summary.on_multirun_start(config)
+    make_job(tmp_path, "0", {"val/rsum": 10.0, "val/i2t_r1": 1.0}, "seed=0")
+    make_job(tmp_path, "1", None, "seed=1")
+    (tmp_path / "1/failure.txt").write_text("model.embed_dim must be at least 1, got 0\n")
+    with pytest.raises(SystemExit):
+        summary.on_multirun_end(config)
+    *table, count, reason = capsys.readouterr().out.splitlines()
+    assert [line.count("failed") for line in table[1:] if "failed" in line] == [2]
+    assert max(map(len, table[1:])) < 50 and not any("embed_dim" in line for line in table)
+    assert count == "1 of 2 jobs failed:"
+    assert reason == "  1: model.embed_dim must be at least 1, got 0"
+    assert "model.embed_dim must be" in (tmp_path / "summary.md").read_text()
 
 
 def test_jobs_of_an_earlier_sweep_are_left_out(tmp_path):
