@@ -215,3 +215,6 @@ def test_options_that_a_file_replaces_are_told(capsys):
     tell_unused(compose(typed), typed)
     told = capsys.readouterr().out
     assert told == "data.min_count has no effect: data.vocab=V.json is read instead\n"
+    typed = ["data=coco", "data.protocol=coco_5k", "data.limit=9"]
+    tell_unused(compose(typed), typed)
+    assert "data.protocol=coco_5k has no effect: data.limit=9 cuts" in capsys.readouterr().out
