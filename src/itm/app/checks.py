@@ -102,12 +102,18 @@ REPLACED = {  # option -> the option whose file takes its place
 
 
 def tell_unused(cfg: DictConfig, typed: Sequence[str]) -> None:
-    """Print which typed options have no effect, because a file takes their place."""
+    """Print which typed options have no effect, because another one takes their place."""
     names = {option.lstrip("+").partition("=")[0] for option in typed}
     for name in sorted(names & REPLACED.keys()):
         file = REPLACED[name].removeprefix("data.")
         if cfg.data.get(file) is not None:
             print(f"{name} has no effect: data.{file}={cfg.data[file]} is read instead")
+    limit, protocol = cfg.data.get("limit"), cfg.data.get("protocol")
+    if "data.protocol" in names and limit is not None and protocol != "full":
+        print(
+            f"data.protocol={protocol} has no effect: data.limit={limit} cuts the test split, "
+            "which is scored by protocol full"
+        )
 
 
 def check_ranges(cfg: DictConfig) -> None:

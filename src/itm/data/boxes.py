@@ -80,7 +80,10 @@ def check_boxes(
         turned = boxes[..., [1, 0, 3, 2]]
         hint = ""
         if not ((turned > most) | (turned < limit - most)).any():
-            hint = "; all fit as y1, x1, y2, x2, TensorFlow's order: swap the columns first"
+            hint = (
+                "; all fit as y1, x1, y2, x2, TensorFlow's order (swap the columns first), or if "
+                "width and height are swapped"
+            )
         raise ValueError(
             f"{where}: box {_shown(boxes[outside][0])} reaches out of {shape}; expected x1, y1, "
             f"x2, y2 in pixels of that picture, or fractions of its width and height{hint}"

@@ -31,14 +31,19 @@ def check_record(record: Record) -> np.ndarray:
     """Return the features (n, F) of a record after checking that features, boxes and size agree.
 
     Raises:
-        ValueError: features are not floats of one or two axes or seem transposed, the number of
-            boxes differs, `check_boxes` refuses them, or the size is not positive.
+        ValueError: features are not finite floats of one or two axes or seem transposed, the number
+            of boxes differs, `check_boxes` refuses them, or the size is not positive.
     """
     features = np.asarray(record.features)
     if features.ndim not in (1, 2) or features.dtype.kind != "f" or not features.size:
         raise ValueError(
             f"image {record.name}: features must be floats (regions, width) or (width,), found "
             f"{features.dtype} {features.shape}"
+        )
+    if not np.isfinite(features).all():
+        raise ValueError(
+            f"image {record.name} has features with NaN or infinite values; extract them again, or "
+            "leave the image out"
         )
     features = np.atleast_2d(features)
     if record.boxes is not None:

@@ -76,10 +76,12 @@ def read_text(path: Path) -> str:
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: the file is not text in UTF-8; the message says what it is instead, or names the
-            line.
+        ValueError: the file is a folder, or not text in UTF-8; the message says what it is instead,
+            or names the line.
     """
     check_regular(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, expected a file of text")
     data = path.read_bytes()
     check_text(data, path)
     return data.removeprefix(BOM_UTF8).decode("utf-8")

@@ -231,3 +231,7 @@ def test_a_fraction_of_the_test_that_leaves_no_batch():
 def test_precisions_that_matchers_have(precision):
     with pytest.raises(ValueError, match="trainer.precision must be 'auto', '32-true'"):
         build_trainer(compose([f"trainer.precision={precision}"]))
+
+    typed = ["data=coco", "data.protocol=coco_5k", "data.limit=9"]
+    tell_unused(compose(typed), typed)
+    assert "data.protocol=coco_5k has no effect: data.limit=9 cuts" in capsys.readouterr().out

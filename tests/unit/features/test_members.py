@@ -252,7 +252,7 @@ def test_few_boxes_in_percent_are_refused_in_many_images(tmp_path):
 def test_tensorflow_order_is_named():
     features = np.ones((2, 8), np.float32)
     boxes = np.array([[10, 20, 470, 630], [0, 0, 100, 200]], np.float32)
-    with pytest.raises(ValueError, match="all fit as y1, x1, y2, x2, TensorFlow's order: swap"):
+    with pytest.raises(ValueError, match="all fit as y1, x1, y2, x2, TensorFlow's order"):
         check_record(Record("a", features, boxes, (640, 480)))
     with pytest.raises(ValueError, match="width and height$"):
         check_record(Record("a", features, boxes + 400, (640, 480)))
@@ -273,3 +273,11 @@ def test_float16_in_a_tsv_file_is_told_from_float32(tmp_path, sparse):
         read(features.astype(np.float16))
     for stored in (features, features.astype(np.float16).astype(np.float32), 0 * features):
         np.testing.assert_array_equal(read(stored), stored)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_name_the_image(value):
+    features = np.ones((4, 8), np.float32)
+    features[1, 2] = value
+    with pytest.raises(ValueError, match="image a.jpg has features with NaN or infinite values"):
+        check_record(Record("a.jpg", features))
