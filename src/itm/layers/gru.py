@@ -40,6 +40,7 @@ def run_gru(rnn: nn.GRU, words: Tensor, sizes: Tensor) -> Tensor:
     return words
 
 
+@torch.compiler.disable  # it cannot compile a GRU, and would unroll the loop over the steps
 def states_of(rnn: nn.GRU, x: Tensor) -> Tensor:
     """Compute the states (N, P, H) of a GRU of one direction for N sequences (N, P, F)."""
     if x.device.type != "cpu" or not torch.is_grad_enabled():  # as `run_gru` would
