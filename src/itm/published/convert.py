@@ -27,8 +27,8 @@ from itm.models import (
     VSEInfinity,
 )
 from itm.published import casc, chan, cvse, scan, sgraf, two_branch, vse_infty, vsepp, vsrn
+from itm.published.companions import read_captioner, take_concepts
 from itm.published.files import read_checkpoint, write_checkpoint
-from itm.published.parts import read_captioner, take_concepts
 from itm.published.tables import Known, Options, State
 from itm.published.transformer import read_text
 from itm.published.vocabulary import numbered_words, read_vocabulary
