@@ -216,6 +216,9 @@ def test_options_that_a_file_replaces_are_told(capsys):
     tell_unused(compose(typed), typed)
     told = capsys.readouterr().out
     assert told == "data.min_count has no effect: data.vocab=V.json is read instead\n"
+    typed = ["data=coco", "data.protocol=coco_5k", "data.limit=9"]
+    tell_unused(compose(typed), typed)
+    assert "data.protocol=coco_5k has no effect: data.limit=9 cuts" in capsys.readouterr().out
 
 
 def test_a_fraction_of_the_test_that_leaves_no_batch():
@@ -231,7 +234,3 @@ def test_a_fraction_of_the_test_that_leaves_no_batch():
 def test_precisions_that_matchers_have(precision):
     with pytest.raises(ValueError, match="trainer.precision must be 'auto', '32-true'"):
         build_trainer(compose([f"trainer.precision={precision}"]))
-
-    typed = ["data=coco", "data.protocol=coco_5k", "data.limit=9"]
-    tell_unused(compose(typed), typed)
-    assert "data.protocol=coco_5k has no effect: data.limit=9 cuts" in capsys.readouterr().out
