@@ -14,13 +14,14 @@ from itm.app.config import CONF, listed, output_folder
 from itm.app.entry import run
 from itm.app.run_data import check_result_folder
 from itm.runs.escape import printable
+from itm.runs.groups import tell_repeats
 from itm.runs.history import find_runs
-from itm.runs.kept import keep_records
+from itm.runs.kept import keep_records, plan_records
 from itm.runs.outputs import result_folder
 from itm.runs.report_files import FORMATS, format_results, title_of
 from itm.utils.checks import check_choice
 from itm.utils.extras import install
-from itm.visual.report_page import Draw, write_page, write_report
+from itm.visual.report_page import Draw, check_page, write_page, write_report
 
 COMMAND = "itm.report"
 FILES = ("report.md", "report.html", "results.*", "recall*.svg", "against*.svg", "training*.svg")
@@ -35,10 +36,14 @@ def command(cfg: DictConfig) -> Path:
     Raises:
         ValueError: there is neither runs= nor an output in the working folder, no run has the
             option against=, the folder holds another report, or keep= another record.
-        FileNotFoundError: there is no run below the given folders.
+        FileNotFoundError: there is no run below the given folders, or no page pages=.
     """
     check_choice("format", cfg.format, FORMATS)
     out = Path(cfg.out or output_folder())
+    pages = [Path(page) for page in listed(cfg.pages)]
+    for page in pages:
+        if not page.is_file():
+            raise FileNotFoundError(f"pages={page}: no such file; give Markdown pages with marks")
     searched = places(cfg.runs)
     draw: Draw | None = None
     with suppress(ImportError):  # matplotlib is optional
@@ -47,19 +52,26 @@ def command(cfg: DictConfig) -> Path:
         draw = report_figures
     with result_folder(out, COMMAND, FILES, cfg.overwrite) as folder:
         runs, unfinished = find_runs(searched)
+        records = {} if cfg.keep is None else plan_records(runs, Path(cfg.keep))
+        for page in pages:
+            check_page(page, runs)
         title = title_of(searched, runs)
         tests = write_report(
             folder, title, runs, unfinished, cfg.against, cfg.most, cfg.samples, draw
         )
     if cfg.keep is not None:
-        kept = keep_records(runs, Path(cfg.keep))
-        print(printable(f"{kept} of {len(runs)} results kept in {cfg.keep}"), file=sys.stderr)
-    for page in listed(cfg.pages):
-        write_page(Path(page), runs, cfg.samples)
+        keep_records(records)
+        print(
+            printable(f"{len(records)} of {len(runs)} results kept in {cfg.keep}"), file=sys.stderr
+        )
+    for page in pages:
+        write_page(page, runs, cfg.samples)
     print(format_results(tests, cfg.format))
     failed = f", {len(unfinished)} without results" if unfinished else ""
     aside = None if cfg.format == "text" else sys.stderr
     count = f"{len(runs)} run{'s'[: len(runs) != 1]}"
+    if repeats := tell_repeats(runs):
+        print(printable(repeats), file=aside)
     print(printable(f"{count}{failed}; written to {out / 'report.html'}"), file=aside)
     if draw is None:
         print(f"no plots: {install('plot')}", file=aside)

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from itm.app.arguments import config_dir, key_of, quote, value_of
 from itm.app.choices import SHARED, default_choices, rewrite_choices
 from itm.app.config import compose
+from itm.app.sweep_options import of_one_run
 from itm.utils.manifest import unsealed
 
 # A resumed run may change these. All others affect weights, words or batches.
@@ -74,7 +75,7 @@ def with_recorded(arguments: list[str], folder: Path) -> list[str]:
 
 
 def read_recorded(folder: Path) -> list[str]:
-    """Read the options of a run.
+    """Read the options of a run; for a job of a sweep, those of that job alone.
 
     Raises:
         FileNotFoundError: run.json does not exist.
@@ -95,7 +96,7 @@ def read_recorded(folder: Path) -> list[str]:
             f"cannot read the options of the run in {path} ({error}); give the checkpoint itself "
             f"and all options: resume={folder}/checkpoints/last.ckpt ..."
         ) from error
-    return overrides
+    return of_one_run(overrides)
 
 
 def check_changes(before: Sequence[str], now: Sequence[str]) -> None:

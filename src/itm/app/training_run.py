@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from itm.app.build import build_data, build_matcher
@@ -22,6 +23,7 @@ from itm.app.config import run_name
 from itm.app.loading import apply_loading
 from itm.app.optimisation import check_optimisation, check_used
 from itm.app.replaced import settle
+from itm.app.sweep_options import of_one_run
 from itm.app.trainer import build_trainer
 from itm.checkpoints.initialise import start_from
 from itm.runs.plain_files import CONFIGURATION, read_hydra
@@ -107,7 +109,8 @@ def begin_run(training: Training, out: Path, seed: int, typed: Sequence[str]) ->
     Returns:
         The command, the seed and the environment, to be recorded with the results, too.
     """
-    command = shlex.join(["python", "-m", "itm.train", *typed])
+    folders = [x.path for x in HydraConfig.get().runtime.config_sources if x.schema == "file"]
+    command = shlex.join(["python", "-m", "itm.train", *of_one_run(typed, folders)])
     record = {"command": command, "seed": seed, **environment()}
     if training.trainer.is_global_zero:
         (out / FAILURE).unlink(missing_ok=True)  # of an earlier attempt

@@ -9,6 +9,7 @@ import numpy as np
 
 from itm.runs.history import Run
 from itm.runs.run_files import GROUPS
+from itm.runs.tables import RECALLS
 
 NAMED = GROUPS[:4]  # choices that need no "model=" in front
 # Options that change neither training nor what is measured, such as where it is logged.
@@ -55,8 +56,9 @@ def _varies(runs: Sequence[Run], key: str) -> bool:
 def group_seeds(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Group runs whose whole configuration is equal except for the seed.
 
-    Trainer, callbacks, optimiser, precision and data count; `ASIDE` lists what does not. The group
-    with the best mean validation comes first, groups without a validation last, by their test.
+    Trainer, callbacks, optimiser, precision and data count; `ASIDE` lists what does not. Of runs
+    that repeat each other (`find_repeats`) the first one counts. The group with the best mean
+    validation comes first, groups without a validation last, by their test.
 
     Returns:
         The varying settings in words, such as "vsrn loss.margin=0.1" -> runs. If nothing varies,
@@ -65,8 +67,10 @@ def group_seeds(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """
     keys = differing(runs)
     groups: dict[Any, list[Run]] = {}
+    repeats = find_repeats(runs)
     for run in runs:
-        groups.setdefault(_identity(run), []).append(run)
+        if id(run) not in repeats:
+            groups.setdefault(_identity(run), []).append(run)
     named: dict[str, list[Run]] = {}
     for group in sorted(groups.values(), key=_order):
         label = base = _label(group[0], keys)
@@ -83,6 +87,34 @@ def _identity(run: Run) -> Any:
         return run.folder, run.name
     items = ((k, v) for k, v in run.settings.items() if v is not None and not _is_aside(k))
     return tuple(sorted((key, _comparable(value)) for key, value in items))
+
+
+def find_repeats(runs: Sequence[Run]) -> dict[int, tuple[Run, Run]]:
+    """Find runs that repeat an earlier one: same options, same seed, same results.
+
+    Runs of one seed whose results differ are not repeats; a table counts them, and says how many
+    seeds they have.
+
+    Returns:
+        id of the repeating run -> (that run, the first one).
+    """
+    first: dict[Any, Run] = {}
+    repeats = {}
+    for run in runs:
+        scores = tuple(run.metrics.get(name) for name in (*RECALLS, "rsum"))
+        key = _identity(run), repr(run.seed), run.members, run.test, run.validation, scores
+        if first.setdefault(key, run) is not run:
+            repeats[id(run)] = run, first[key]
+    return repeats
+
+
+def tell_repeats(runs: Sequence[Run]) -> str:
+    """Say which runs repeat another one and do not count; "" if none does."""
+    found = [f"{again.name} repeats {first.name}" for again, first in find_repeats(runs).values()]
+    if not found:
+        return ""
+    shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    return f"same options, seed and results, so counted once: {shown}"
 
 
 def _comparable(value: Any) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from itm.utils.files import replacing, write_text
 from itm.utils.folders import replacing_folder
 from itm.utils.manifest import KEY
 
-RANKS = "ranks.npz"
+RANKS, RESULTS = "ranks.npz", "results.json"
 ABSOLUTE = re.compile(r"(?<![\w.:$}])/[^\s'\",\[\]{}]+")  # the path of a file or folder
 KINDS = (np.int8, np.int16, np.int32, np.int64)
 OF_ALL_ROWS = ("results", "checkpoints", "members", "reranked", "captioning")  # of report.json
@@ -42,39 +42,71 @@ def keep_record(run: Run, folder: Path) -> None:
     Raises:
         TakenError: the folder holds the record of another run, or other files of these names.
     """
-    record = _facts(run)
-    stage = "test" if run.members or "test/rsum" in record else "val"
-    record |= {f"{stage}/{name}": value for name, value in run.metrics.items()}
-    path = folder / "results.json"
-    if path.is_file():
-        earlier = read_record(path)
-        for key in ("command", "started"):
-            if earlier.get(key) != record.get(key):
-                raise TakenError(
-                    f"{folder} holds the record of another run ({key} {earlier.get(key)}, not "
-                    f"{record.get(key)}): give another keep=, or remove it"
-                )
-        record = earlier | record
+    record = _record(run, folder)
     ranks = read_ranks(folder / RANKS) if run.ranks is None else run.ranks
     settings = {key: _plain(value) for key, value in run.settings.items()}
     text = yaml.safe_dump(settings, sort_keys=True, allow_unicode=True, width=1000)
-    with replacing_folder(folder, path.name, (SETTINGS, RANKS), lambda _: True) as place:
+    with replacing_folder(folder, RESULTS, (SETTINGS, RANKS), lambda _: True) as place:
         write_text(place / SETTINGS, text)
         if ranks is not None:
             write_small_ranks(place / RANKS, ranks)
         write_results(place, record)
 
 
-def keep_records(runs: Sequence[Run], folder: Path) -> int:
-    """Write a small record of every training run, and of ensembles that the validation chose.
+def _record(run: Run, folder: Path) -> dict[str, Any]:
+    """Collect results.json of a record, with the metrics of an earlier record of the run.
+
+    Raises:
+        TakenError: the folder holds the record of another run.
+    """
+    record = _facts(run)
+    stage = "test" if run.members or "test/rsum" in record else "val"
+    record |= {f"{stage}/{name}": value for name, value in run.metrics.items()}
+    path = folder / RESULTS
+    if not path.is_file():
+        return record
+    earlier = read_record(path)
+    for key in ("command", "started"):
+        if earlier.get(key) != record.get(key):
+            raise TakenError(
+                f"{folder} holds the record of another run ({key} {earlier.get(key)}, not "
+                f"{record.get(key)}): give another keep=, or remove it"
+            )
+    return earlier | record
+
+
+def keep_records(records: Mapping[Path, Run]) -> None:
+    """Write the records that `plan_records` planned."""
+    for folder, run in records.items():
+        keep_record(run, folder)
+
+
+def plan_records(runs: Sequence[Run], folder: Path) -> dict[Path, Run]:
+    """Plan a record of every training run, and of ensembles that the validation chose.
+
+    Nothing is written. If two records would have the same name, such as job 0 of two sweeps, all
+    names begin with as many folders above as keep them apart: sweep_a/0, sweep_b/0.
 
     Returns:
-        The number of records.
+        Folder of each record -> the run.
+
+    Raises:
+        TakenError: a folder holds the record of another run.
+        ValueError: no names keep two results apart, such as an ensemble on two test splits.
     """
     kept = [run for run in runs if can_keep(run)]
-    for run in kept:
-        keep_record(run, folder / record_name(run))
-    return len(kept)
+    deepest = max((len(run.folder.resolve().parts) for run in kept), default=0)
+    for above in range(deepest + 1):
+        names = [record_name(run, above) for run in kept]
+        if len(set(names)) == len(names):
+            break
+    else:
+        name = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two results have the record {folder / name}: keep them in two calls")
+    records = {folder / name: run for name, run in zip(names, kept, strict=True)}
+    for place, run in records.items():
+        _record(run, place)
+    return records
 
 
 def can_keep(run: Run) -> bool:
@@ -89,12 +121,22 @@ def can_keep(run: Run) -> bool:
     return bool(run.settings) and (run.folder / "results.json").is_file()
 
 
-def record_name(run: Run) -> str:
-    """Name the record of a run by its path below the searched folder, or by its members."""
+def record_name(run: Run, above: int = 0) -> str:
+    """Name the record of a run by its path below the searched folder, or by its members.
+
+    Args:
+        run: a run that `can_keep` accepts.
+        above: number of folders above to put in front.
+    """
     if run.members:
-        return "ensembles/" + "+".join(member.name for member in run.members)
+        names = ("_".join(member.resolve().parts[-1 - above :]) for member in run.members)
+        return "ensembles/" + "+".join(names)
     place, _, rest = run.name.partition("/")
-    return rest or place
+    name = rest or place
+    if not above:
+        return name
+    parts = run.folder.resolve().parts[1:]
+    return "/".join(parts[-name.count("/") - 1 - above :])
 
 
 def _facts(run: Run) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def result_table(
         settings = group[0].settings
         first = [_cell(k, settings.get(k)) for k in (*by, *chosen)] if by else [command(group)]
         size, *costs = ([run.costs.get(name) for run in group] for name in COSTS)
-        numbers = ["" if size[0] is None else f"{size[0]:.1f} M", *map(cost, costs)]
+        numbers = ["" if size[0] is None else _size(size[0]), *map(cost, costs)]
         if metrics:
             values = [spread([run.metrics.get(name) for run in group]) for name in metrics]
         else:
@@ -74,6 +74,10 @@ def result_table(
         rsums = [spread([r.validation for r in group]), spread([r.rsum for r in group])]
         rows.append([*first, str(count(group)), *numbers, *values, *rsums])
     return markdown_table([*columns, "val rsum", "rsum"], rows)
+
+
+def _size(millions: float) -> str:
+    return f"{millions:.1f} M" if millions >= 0.1 else f"{1000 * millions:.3g} K"
 
 
 def _loss_options(groups: Groups, by: Sequence[str]) -> list[str]:
@@ -87,7 +91,7 @@ def _loss_options(groups: Groups, by: Sequence[str]) -> list[str]:
 def command(group: Sequence[Run]) -> str:
     """Write the command that repeats all runs of a group, such as `itm.train -m ... seed=0,1`."""
     words = shlex.split(shown_path(group[0].record.get("command", "")))[2:]
-    words = [word for word in words if not word.startswith(("seed=", "hydra."))]
+    words = [word for word in words if not word.startswith(("seed=", "sweep=", "hydra."))]
     if not words:
         return for_markdown(group[0].name)
     if not group[0].settings.get("ensemble"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from itm.metrics.significance import compare, holm, interval, same_queries
-from itm.runs.groups import Groups, spread
+from itm.runs.groups import Groups, spread, tell_repeats
 from itm.runs.history import Run, Unfinished
 from itm.runs.tables import RECALLS
 
@@ -73,7 +73,9 @@ def costs(groups: Groups) -> Section:
         devices = dict.fromkeys(run.record["device"] for run in group if "device" in run.record)
         commands = [run.record["command"] for run in group if "command" in run.record]
         more = f" (and {len(commands) - 1} more)" if len(commands) > 1 else ""
-        numbers = [cost(get("parameters_m"), 2), cost(get("epochs")), cost(get("seconds"))]
+        sizes = get("parameters_m")
+        small = any(size is not None and size < 0.1 for size in sizes)
+        numbers = [cost(sizes, 4 if small else 2), cost(get("epochs")), cost(get("seconds"))]
         rows.append([name, *numbers, ", ".join(devices), (commands or [""])[0] + more])
     columns = ["runs", "parameters, M", "epochs", "seconds", "hardware", "command"]
     text = "Means over the runs of a row. The command is that of the first run."
@@ -136,7 +138,8 @@ def every_run(runs: Sequence[Run]) -> Section:
         for run in sorted(runs, key=lambda run: (-(run.validation or 0), -run.rsum))
     ]
     columns = ["run", "seed", "rsum", "val rsum", "measured on", "command", "folder"]
-    return Section("All runs", "", columns, rows)
+    text = tell_repeats(runs)
+    return Section("All runs", text[:1].upper() + text[1:], columns, rows)
 
 
 def unfinished_runs(unfinished: Sequence[Unfinished]) -> Section:

@@ -61,6 +61,23 @@ def report_once(trainer: Trainer) -> None:
     del loop._logged_outputs[1:]
 
 
+def listen_with(trainer: Trainer, listen: Callable[[], None]) -> None:
+    """Call `listen` once, right after Lightning installs its handlers of signals for this fit.
+
+    The next hook comes after the data loaders are made. Until then SIGTERM would go to Lightning,
+    which ends the run after a step without saving it. Handlers that `listen` installs are removed
+    when the fit ends, as Lightning's own are.
+    """
+    connector: Any = trainer._signal_connector
+
+    def register() -> None:
+        del connector.register_signal_handlers  # the method again: a test has no such handlers
+        connector.register_signal_handlers()
+        listen()
+
+    connector.register_signal_handlers = register
+
+
 # Checkpoints --------------------------------------------------------------------------------------
 
 

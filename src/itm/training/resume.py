@@ -7,6 +7,7 @@ import shlex
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from itm.training.lightning_private import (
     accumulates,
     ends_epoch,
     is_epoch_complete,
+    listen_with,
     loader_state,
     logs_this_step,
     move_best_files,
@@ -26,6 +28,7 @@ from itm.training.lightning_private import (
     validates_next,
 )
 from itm.training.restored_optimiser import apply_options
+from itm.utils.log_files import log
 
 # Ctrl-C, a scheduler's end of job, a closed terminal, SLURM's warning.
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
@@ -72,12 +75,17 @@ class LastCheckpoint(Checkpoint):
         self._validation_follows = False  # in the checkpoint being written
         self._can_leave = False  # last.ckpt holds everything
         self._listener = 0  # the process that handles signals; loader workers inherit handlers
+        self._said = ""  # how to continue
 
     # When ------------------------------------------------------------------------------------
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Arrange to listen to signals; Lightning restores earlier handlers after training."""
+        if stage == "fit":
+            listen_with(trainer, partial(self._listen, trainer))
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to signals; Lightning puts the earlier handlers back when training ends."""
-        self._saved, self._written = trainer.global_step, time.monotonic()
+        """Apply the options of a resumed run, and remove what a killed write left."""
         if trainer.ckpt_path is not None:
             apply_options(trainer, pl_module)
         for stopping in trainer.early_stopping_callbacks:
@@ -87,13 +95,6 @@ class LastCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             for file in self.path.parent.glob("*.unfinished"):  # left by a write that was killed
                 file.unlink()
-        if threading.current_thread() is threading.main_thread():
-            self._listener, ignored = os.getpid(), signal.SIG_IGN
-            for name in SIGNALS:
-                number = getattr(signal, name, None)
-                if number is None or name == "SIGHUP" and signal.getsignal(number) == ignored:
-                    continue  # unknown on this system, or ignored by nohup
-                signal.signal(number, self._on_signal)
 
     def on_train_batch_end(
         self,
@@ -145,14 +146,34 @@ class LastCheckpoint(Checkpoint):
         if self._asked_to_stop(trainer):
             self._stop(trainer)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop if a signal arrived when no step was left to train."""
+        if self._signal and trainer.world_size == 1:
+            self._stop(trainer)
+
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Say how to continue, whatever ended the run."""
-        if trainer.is_global_zero and self._saved and not isinstance(exception, Interrupted):
+        """Say how to continue, whatever ended the run, and write it to train.log."""
+        if not trainer.is_global_zero:
+            return
+        if self._saved and not isinstance(exception, Interrupted):
             self._say(f"the run ended at step {trainer.global_step}, step {self._saved} is saved")
+        if self._said:
+            log(self._said)  # here, because the handler of a signal must not write to files
 
     # How -------------------------------------------------------------------------------------
+
+    def _listen(self, trainer: Trainer) -> None:
+        self._saved, self._written = trainer.global_step, time.monotonic()
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._listener, self._signal = os.getpid(), 0
+        for name in SIGNALS:
+            number = getattr(signal, name, None)
+            if number is None or name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # unknown on this system, or ignored by nohup
+            signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if os.getpid() != self._listener:
@@ -201,8 +222,8 @@ class LastCheckpoint(Checkpoint):
     def _say(self, what: str) -> None:
         folder = self.path.parent.parent
         command = f"python -m itm.train {shlex.quote(f'resume={folder}')}"
-        text = f"\n{what}; continue with: {command}\n"
-        os.write(2, text.encode())  # print() must not be called in the handler of a signal
+        self._said = f"{what}; continue with: {command}"
+        os.write(2, f"\n{self._said}\n".encode())  # a handler of signals must not print()
 
     def _save(self, trainer: Trainer) -> None:
         step = trainer.global_step

@@ -78,6 +78,22 @@ def write_report(
     return tests
 
 
+def check_page(path: Path, runs: Sequence[Run]) -> None:
+    """Check that `write_page` can rewrite a page, with few samples; nothing is written.
+
+    Raises:
+        OSError: the page cannot be read.
+        ValueError: a mark is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        fill(text, runs, samples=10)
+    except OSError as error:
+        raise OSError(f"pages={path} cannot be read: {error}") from error
+    except ValueError as error:  # a wrong mark, or bytes that are not UTF-8
+        raise ValueError(f"pages={path}: {error}") from error
+
+
 def write_page(path: Path, runs: Sequence[Run], samples: int) -> None:
     """Rewrite the tables between the marks of a page, and the figures whose numbers changed.
 

@@ -1,6 +1,7 @@
 """Small records read like the runs they were made from, and pages are filled from them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from itm.metrics.significance import compare
 from itm.report import command
 from itm.runs.groups import group_seeds, spread
 from itm.runs.history import find_runs
-from itm.runs.kept import can_keep, keep_record, record_name
+from itm.runs.kept import can_keep, keep_record, plan_records, record_name
 from itm.runs.pages import drawings, fill
 from itm.runs.record import write_ranks
 from itm.utils.errors import TakenError
@@ -103,6 +104,49 @@ def test_metrics_are_added_to_a_record_and_another_run_is_refused(tmp_path):
     make_run(tmp_path / "other" / "a", 1)
     with pytest.raises(ValueError, match="record of another run .*give another keep="):
         keep_all(tmp_path / "other", tmp_path / "kept")
+
+
+def test_records_of_two_sweeps_stay_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i, folder in enumerate(("a/m", "a/n", "b/m")):
+        for seed in (0, 1):
+            make_run(Path(folder) / str(seed), 2 * i + seed)
+    runs, _ = find_runs(["a/m", "a/n"])
+    places = plan_records(runs, Path("kept"))
+    assert [path.as_posix() for path in places] == ["kept/m/0", "kept/m/1", "kept/n/0", "kept/n/1"]
+    runs, _ = find_runs(["a/m", "b/m"])
+    places = plan_records(runs, Path("kept"))
+    assert {path.as_posix() for path in places} >= {"kept/a/m/0", "kept/b/m/1"}
+    command(compose(["runs=[a/m,b/m]", "keep=kept", "out=page", "samples=20"], "report"))
+    assert len(list(Path("kept").rglob("results.json"))) == 4
+    assert len(find_runs(["kept"])[0]) == 4
+
+
+def test_nothing_is_written_if_a_record_or_a_page_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("a/0"), 0)
+    make_run(Path("b/0"), 1)
+    make_run(Path("b/1"), 2)
+    Path("wrong.md").write_text("<!-- table: rows b/* -->\n<!-- /table -->\n")
+    given = ["samples=20", "out=page"]
+    command(compose(["runs=a", "keep=kept", "samples=20", "out=first"], "report"))
+    for options, error in (
+        (["runs=b", "keep=kept"], "record of another run"),
+        (["runs=b", "pages=nopage.md"], "pages=nopage.md: no such file"),
+        (["runs=b", "pages=[wrong.md,wrong.md]"], "pages=wrong.md: table: rows"),
+    ):
+        with pytest.raises((ValueError, OSError), match=error):
+            command(compose([*given, *options], "report"))
+        assert not Path("page").exists()
+        assert [path.as_posix() for path in Path("kept").glob("*")] == ["kept/0"]
+
+
+@pytest.mark.parametrize("size, text", [(12.34, "12.3 M"), (0.05, "50 K"), (0.0004, "0.4 K")])
+def test_small_matchers_have_a_size_too(size, text, tmp_path):
+    make_run(tmp_path / "runs" / "a", 0)
+    runs, _ = find_runs([tmp_path / "runs"])
+    page = "<!-- table: runs runs/* -->\n<!-- /table -->\n"
+    assert f" {text} " in fill(page, [replace(runs[0], costs={"parameters_m": size})])
 
 
 def test_ensembles_are_grouped_over_seeds_with_their_validation(tmp_path):

@@ -162,10 +162,23 @@ def test_logging_and_resuming_do_not_make_another_configuration(tmp_path):
 
 
 def test_a_repeated_seed_is_said(tmp_path):
+    """Its runs have other results, for example because the GPU is another one."""
     for i, seed in enumerate((0, 0, 1)):
-        make_run(tmp_path / str(i), 1, seed)
+        make_run(tmp_path / str(i), 1 + (i == 1) / 10, seed)
     out = make_report(tmp_path, f"runs={tmp_path}")
     assert "| 3 (2 seeds) |" in (out / "report.md").read_text()
+
+
+def test_a_run_that_was_made_twice_counts_once(tmp_path, capsys):
+    for i, seed in enumerate((0, 1)):
+        make_run(tmp_path / "first" / str(i), 1, seed)
+    make_run(tmp_path / "second" / "0", 1, 1)
+    out = make_report(tmp_path, f"runs=[{tmp_path}/first,{tmp_path}/second]", "format=latex")
+    line = "ame options, seed and results, so counted once: second/0 repeats first/1"
+    assert f"s{line}" in capsys.readouterr().err
+    text = (out / "report.md").read_text()
+    assert "| 2 |" in text and "| 3 " not in text and f"S{line}" in text
+    assert text.count("second/0") > 1  # and it is listed
 
 
 def edit(path, **values):

@@ -1,6 +1,7 @@
 """Each private part of Lightning that the library uses still does what it is used for."""
 
 import csv
+import signal
 
 import pytest
 import pytorch_lightning as pl
@@ -175,6 +176,26 @@ def test_plan_validation(tmp_path, due):
     recorder = Recorder()
     fit(tmp_path, recorder, resume=path, val_check_interval=2)
     assert recorder.events == ["validate"] * due + ["train 2", "train 3", "validate"]
+
+
+def test_listen_with(tmp_path):
+    heard = []
+
+    class Listener(Callback):
+        def setup(self, trainer, module, stage):
+            private.listen_with(trainer, lambda: signal.signal(signal.SIGTERM, self.hear))
+
+        def hear(self, number, frame):
+            heard.append(number)
+
+        def on_train_start(self, trainer, module):
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = fit(tmp_path, Listener())
+    assert heard == [signal.SIGTERM] and not trainer.received_sigterm
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert "register_signal_handlers" not in vars(trainer._signal_connector)
 
 
 def test_loader_state_and_is_epoch_complete(tmp_path):

@@ -87,6 +87,38 @@ def test_signals_stop_after_saving(number, folder, tmp_path, capfd):
     assert f"stopped by {number.name}, step 3 is saved" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "number, done, saved", [(signal.SIGINT, 3, 4), (signal.SIGTERM, 3, 4), (signal.SIGTERM, 15, 15)]
+)
+def test_a_signal_before_the_first_step_of_a_resumed_run_stops_after_saving_it(
+    number, done, saved, folder, tmp_path, capfd, monkeypatch
+):
+    """Lightning installs handlers of its own before it asks for the loaders."""
+    fit(folder, tmp_path, max_steps=done)
+    loader, lines = RegionDataModule.train_dataloader, []
+
+    def loader_after_signal(data):
+        signal.raise_signal(number)
+        return loader(data)
+
+    monkeypatch.setattr(RegionDataModule, "train_dataloader", loader_after_signal)
+    monkeypatch.setattr("itm.training.resume.log", lines.append)
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(Interrupted) as stopped:
+            fit(folder, tmp_path, resume=True)
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    assert stopped.value.code == 128 + number
+    assert f"stopped by {number.name}, step {saved} is saved" in capfd.readouterr().err
+    last = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == saved
+    assert (
+        len(lines) == 1 and f"step {saved} is saved; continue with: python -m itm.train" in lines[0]
+    )
+
+
 def test_under_nohup_a_closed_terminal_is_ignored(folder, tmp_path):
     class Send(pl.Callback):
         def on_train_batch_start(self, trainer, module, batch, batch_idx):

@@ -1,0 +1,57 @@
+"""A job of a sweep is a run of its own: its options start this run again, not the sweep."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from itm.app.config import CONF, compose
+from itm.app.resume_options import with_recorded
+from itm.app.sweep_options import of_one_run
+from itm.app.training_run import begin_run
+
+NAMES = sorted(path.stem for path in Path(CONF, "sweep").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_options_of_a_job_compose_as_its_sweep_did(name):
+    if name in ("joblib", "optuna", "slurm"):  # their plugins are optional; they set hydra alone
+        assert of_one_run(["seed=3", f"sweep={name}"]) == ["seed=3"]
+        return
+    typed = ["seed=3", f"sweep={name}", "model=cvse", "max_epochs=7"]
+    alone = of_one_run(typed)
+    assert not any("sweep" in option or "hydra" in option for option in alone)
+    assert compose(alone) == compose(typed)
+
+
+def test_own_sweeps_are_found_or_left_alone(tmp_path):
+    (tmp_path / "sweep").mkdir()
+    own = "# @package _global_\nlr: 0.5\ncompile: null\nmodel: {sizes: [1, 2]}\n"
+    (tmp_path / "sweep/own.yaml").write_text(own)
+    found = of_one_run(["lr=1", "sweep=own"], [tmp_path])
+    assert found == ["compile=null", "model.sizes=[1,2]", "lr=1"]
+    assert of_one_run(["sweep=nothing"], [tmp_path]) == ["sweep=nothing"]
+    (tmp_path / "sweep/own.yaml").write_text("# @package _global_\ndefaults: [{/loss: sam}]\n")
+    assert of_one_run(["sweep=own"], [tmp_path]) == ["sweep=own"]
+    assert of_one_run(["lr=1"]) == ["lr=1"]
+
+
+def test_a_resumed_job_keeps_what_its_sweep_set(tmp_path):
+    record = {"overrides": ["data.fraction=0.1", "sweep=low_data", "model=cvse"]}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    options = with_recorded(["resume=x"], tmp_path)
+    assert {"callbacks=early_stopping", "max_epochs=200", "model=cvse"} <= set(options)
+    assert "sweep=low_data" not in options
+
+
+def test_a_job_records_the_command_of_its_run(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    source = SimpleNamespace(schema="file", path=CONF)
+    runtime = SimpleNamespace(config_sources=[source])
+    monkeypatch.setattr(
+        "itm.app.training_run.HydraConfig.get", lambda: SimpleNamespace(runtime=runtime)
+    )
+    training = SimpleNamespace(trainer=SimpleNamespace(is_global_zero=False))
+    record = begin_run(training, tmp_path, 3, ["seed=3", "sweep=seeds", "model=cvse"])
+    assert record["command"] == "python -m itm.train seed=3 model=cvse"
