@@ -177,7 +177,7 @@ def fail_alone(error: BaseException) -> None:
 def quiet() -> None:
     """Silence notices of other packages that a user can do nothing about."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    for name in ("matplotlib", "faiss"):
+    for name in ("matplotlib", "faiss", "pytorch_lightning.trainer.connectors.signal_connector"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # Lightning on recent torch

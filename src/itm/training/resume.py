@@ -14,6 +14,7 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from itm.training.lightning_private import (
     accumulates,
@@ -155,6 +156,8 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Say how to continue, whatever ended the run, and write it to train.log."""
+        if isinstance(exception, SIGTERMException):  # in a test, which Lightning breaks off itself
+            exception.code = 128 + signal.SIGTERM  # it would be 0, as after a complete run
         if not trainer.is_global_zero:
             return
         if self._saved and not isinstance(exception, Interrupted):

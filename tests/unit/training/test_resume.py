@@ -119,6 +119,23 @@ def test_a_signal_before_the_first_step_of_a_resumed_run_stops_after_saving_it(
     )
 
 
+def test_a_signal_in_the_test_ends_the_process_with_its_code(folder, tmp_path, capfd):
+    class Send(pl.Callback):
+        def on_validation_batch_start(self, trainer, *arguments):
+            if trainer.state.fn == "validate":
+                signal.raise_signal(signal.SIGTERM)
+
+    trainer, matcher = fit(folder, tmp_path, callbacks=[Send()], max_epochs=1)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            trainer.validate(matcher, RegionDataModule(folder, batch_size=5, min_count=1))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert f"step {STEPS} is saved; continue with" in capfd.readouterr().err
+
+
 def test_under_nohup_a_closed_terminal_is_ignored(folder, tmp_path):
     class Send(pl.Callback):
         def on_train_batch_start(self, trainer, module, batch, batch_idx):
