@@ -9,7 +9,7 @@ from pathlib import Path
 
 from itm.runs.groups import Groups, group_seeds
 from itm.runs.history import Run, Unfinished
-from itm.runs.pages import drawings, fill
+from itm.runs.pages import Drawing, drawings, fill
 from itm.runs.report import Section, costs, differences, every_run, results, unfinished_runs
 from itm.runs.report_files import format_results, markdown
 from itm.utils.errors import TakenError
@@ -83,11 +83,16 @@ def check_page(path: Path, runs: Sequence[Run]) -> None:
 
     Raises:
         OSError: the page cannot be read.
+        TakenError: as for `write_page`.
         ValueError: a mark is wrong.
     """
     try:
         text = path.read_text(encoding="utf-8")
         fill(text, runs, samples=10)
+        for drawing in drawings(text, runs):
+            _picture(path.resolve(), drawing, text)
+    except TakenError:
+        raise
     except OSError as error:
         raise OSError(f"pages={path} cannot be read: {error}") from error
     except ValueError as error:  # a wrong mark, or bytes that are not UTF-8
@@ -106,13 +111,19 @@ def write_page(path: Path, runs: Sequence[Run], samples: int) -> None:
         from itm.visual.figure_files import save  # late: matplotlib is optional
         from itm.visual.report_figures import against
 
-        picture = path.parent / drawing.path
-        if picture.exists() and f"({drawing.path})\n<!-- drawn from" not in text:
-            raise TakenError(f"{picture} is no figure of {path}: give another out= in its mark")
+        picture = _picture(path, drawing, text)
         figure = against(drawing.groups, drawing.setting, drawing.metrics)
         if figure is not None and (drawing.digest not in text or not picture.is_file()):
             save(figure, picture)
     write_text(path, fill(text, runs, samples))
+
+
+def _picture(path: Path, drawing: Drawing, text: str) -> Path:
+    """Find the file of a figure, and check that it is a figure of the page."""
+    picture = path.parent / drawing.path
+    if picture.exists() and f"({drawing.path})\n<!-- drawn from" not in text:
+        raise TakenError(f"{picture} is no figure of {path}: give another out= in its mark")
+    return picture
 
 
 def report_page(title: str, sections: Sequence[Section]) -> str:
