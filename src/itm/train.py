@@ -55,13 +55,23 @@ def command(cfg: DictConfig) -> float:
     return results.get("val/rsum", math.nan)  # a run may have no validation
 
 
+def _is_stop(error: SystemExit) -> bool:
+    """Tell whether a signal ended the run, which ends a sweep, too."""
+    from pytorch_lightning.utilities.exceptions import SIGTERMException  # late, as above
+
+    from itm.training.resume import Interrupted
+
+    stop = isinstance(error, Interrupted | SIGTERMException)
+    return stop or isinstance(error.__context__, KeyboardInterrupt)
+
+
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def _main(cfg: DictConfig) -> float:
     try:
         return command(cfg)
     except (Exception, SystemExit) as error:
-        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
-            raise  # Lightning's answer to Ctrl-C, which ends a sweep, too
+        if isinstance(error, SystemExit) and _is_stop(error):
+            raise
         fail_alone(error)
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             raise

@@ -294,7 +294,9 @@ def test_a_vocabulary_from_elsewhere(folder, tmp_path):
 
 
 def test_every_row_of_the_page_names_a_test():
-    rows = [row for row in DOCS.read_text().splitlines() if row.startswith("| ")][2:]
+    heads = ("| ---", "| input |", "| situation |")
+    lines = DOCS.read_text().splitlines()
+    rows = [row for row in lines if row.startswith("| ") and not row.startswith(heads)]
     assert len(rows) >= 20
     own = {name for name in globals() if name.startswith("test_")}
     for row in rows:
