@@ -60,13 +60,24 @@ def _main(cfg: DictConfig) -> float:
     try:
         return command(cfg)
     except (Exception, SystemExit) as error:
-        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
-            raise  # Lightning's answer to Ctrl-C, which ends a sweep, too
+        if _is_signal(error):
+            raise  # which ends a sweep, too, and keeps the exit code of each process
         fail_alone(error)
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             raise
         write_failure(output_folder(), error)  # the other jobs of the sweep run
         return 0.0
+
+
+def _is_signal(error: BaseException) -> bool:
+    """Tell whether a signal ended the training; Lightning turns Ctrl-C into an exit."""
+    from pytorch_lightning.utilities.exceptions import SIGTERMException  # late, as above
+
+    from itm.training.resume import Interrupted
+
+    exits = isinstance(error, SystemExit)
+    ends = isinstance(error, Interrupted | SIGTERMException)
+    return ends or (exits and isinstance(error.__context__, KeyboardInterrupt))
 
 
 def main() -> None:
