@@ -55,28 +55,29 @@ def command(cfg: DictConfig) -> float:
     return results.get("val/rsum", math.nan)  # a run may have no validation
 
 
-def _is_stop(error: SystemExit) -> bool:
-    """Tell whether a signal ended the run, which ends a sweep, too."""
-    from pytorch_lightning.utilities.exceptions import SIGTERMException  # late, as above
-
-    from itm.training.resume import Interrupted
-
-    stop = isinstance(error, Interrupted | SIGTERMException)
-    return stop or isinstance(error.__context__, KeyboardInterrupt)
-
-
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def _main(cfg: DictConfig) -> float:
     try:
         return command(cfg)
     except (Exception, SystemExit) as error:
-        if isinstance(error, SystemExit) and _is_stop(error):
-            raise
+        if _is_signal(error):
+            raise  # which ends a sweep, too, and keeps the exit code of each process
         fail_alone(error)
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             raise
         write_failure(output_folder(), error)  # the other jobs of the sweep run
         return 0.0
+
+
+def _is_signal(error: BaseException) -> bool:
+    """Tell whether a signal ended the training; Lightning turns Ctrl-C into an exit."""
+    from pytorch_lightning.utilities.exceptions import SIGTERMException  # late, as above
+
+    from itm.training.resume import Interrupted
+
+    exits = isinstance(error, SystemExit)
+    ends = isinstance(error, Interrupted | SIGTERMException)
+    return ends or (exits and isinstance(error.__context__, KeyboardInterrupt))
 
 
 def main() -> None:

@@ -204,6 +204,8 @@ def test_dollars_in_the_plot_are_no_formula(tmp_path):
 
 
 ENDS = """
+import signal
+
 from pytorch_lightning.callbacks import Callback
 
 
@@ -220,16 +222,22 @@ class Late(Callback):
 class Stop(Callback):
     def on_train_batch_start(self, *arguments, **options):
         raise KeyboardInterrupt
+
+
+class Term(Callback):
+    def on_train_batch_start(self, *arguments, **options):
+        signal.raise_signal(signal.SIGTERM)
 """
 
 
 def test_jobs_that_end_in_other_ways_leave_the_table(tmp_path):
-    """One ends the process, one fails after its test; at Ctrl-C the sweep ends with its table."""
+    """One ends the process, one fails after its test; at a signal the sweep ends with its table."""
     (tmp_path / "ends.py").write_text(ENDS)
     fine = "pytorch_lightning.callbacks.LearningRateMonitor"
     for folder, kinds in {
         "all": ["ends.Exit", "ends.Late", fine],
         "some": [fine, "ends.Stop", fine],
+        "stopped": [fine, "ends.Term", fine],
     }.items():
         command = [
             "train", "-m", *SMALL, f"hydra.sweep.dir={folder}",
@@ -240,9 +248,10 @@ def test_jobs_that_end_in_other_ways_leave_the_table(tmp_path):
     assert [row[:5] for row in table[2:]] == ["| 2 |", "| 0 |", "| 1 |"]
     assert "failed: RuntimeError: the job ended the process (exit 3)" in table[3]
     assert "failed: MemoryError: out of memory" in table[4]
-    table = (tmp_path / "some/summary.md").read_text().splitlines()
-    assert [row[:5] for row in table[2:]] == ["| 0 |", "| 1 |"]
-    assert "failed" in table[3] and not (tmp_path / "some/2").exists()
+    for folder in ("some", "stopped"):
+        table = (tmp_path / folder / "summary.md").read_text().splitlines()
+        assert [row[:5] for row in table[2:]] == ["| 0 |", "| 1 |"]
+        assert "failed" in table[3] and not (tmp_path / folder / "2").exists()
 
 
 def search_path(folder):
