@@ -99,4 +99,4 @@ def test_a_terminal_without_the_characters_ends_nothing(tmp_path):
         "evaluate", "checkpoint=saved", "data=flickr8k", "data.root=狗", "plot=false",
         cwd=tmp_path, PYTHONIOENCODING="ascii",
     )  # fmt: skip
-    assert "? test, 40 images, 200 captions" in " ".join(text.split())
+    assert "? test, 3 images, 6 captions, protocol full" in " ".join(text.split())
