@@ -14,7 +14,10 @@ from itm.runs.tables import RECALLS
 NAMED = GROUPS[:4]  # choices that need no "model=" in front
 # Options that change neither training nor what is measured, such as where it is logged.
 ASIDE = ("seed", "resume", "overwrite", "test", "logger")
-ASIDE_TRAINER = ("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.logger")
+ASIDE_OPTIONS = (
+    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.logger",
+    "data.cache_words", "data.workers", "data.pin_memory",  # the same order and numbers
+)  # fmt: skip
 
 Groups = Mapping[str, Sequence[Run]]  # name of a setting -> its runs, one per seed
 
@@ -37,7 +40,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 
 def _is_aside(key: str) -> bool:
-    return key.partition(".")[0] in ASIDE or key in ASIDE_TRAINER
+    return key.partition(".")[0] in ASIDE or key in ASIDE_OPTIONS
 
 
 def _follows(runs: Sequence[Run], key: str) -> bool:

@@ -113,6 +113,14 @@ def test_what_follows_from_a_choice_is_not_listed(tmp_path):
     assert {name: len(g) for name, g in group_seeds(runs).items()} == {"vsrn": 1, "scan": 2}
 
 
+def test_options_that_change_no_number_do_not_split_the_seeds(tmp_path):
+    """A record of an earlier version lacks an option that came later."""
+    make_run(tmp_path / "0", 1.0, 0)
+    make_run(tmp_path / "1", 2.0, 1, **{"data.cache_words": True, "data.workers": 4})
+    ((_, group),) = group_seeds(find_runs([tmp_path])[0]).items()
+    assert len(group) == 2
+
+
 def test_runs_that_differ_only_in_the_seed_are_one_row(tmp_path):
     """As after the documented `itm.train sweep=seeds`: nothing else differs."""
     found = [make_run(tmp_path / str(seed), 1.0 + seed, seed)["rsum"] for seed in range(3)]
