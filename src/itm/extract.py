@@ -24,8 +24,8 @@ def command(cfg: DictConfig) -> Path:
         The folder.
 
     Raises:
-        ValueError: there is no such backbone, captions and pictures do not belong together, or the
-            folder holds other files or features of other settings.
+        ValueError: the backbone does not exist, captions and pictures do not belong together, or
+            the folder holds other files or features of other settings.
         FileNotFoundError: there are no pictures.
         ImportError: Pillow or the backbone's package is missing.
     """

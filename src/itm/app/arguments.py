@@ -25,8 +25,8 @@ def read_arguments(arguments: Sequence[str], command: str) -> list[str]:
         if unknown.startswith("-"):
             name = unknown.lstrip("-").partition("=")[0]
             raise ValueError(
-                f"there is no option {unknown}; options are written without dashes, as "
-                f"{name}=VALUE (--help lists them)"
+                f"there is no option {unknown}; write {name}=VALUE, without dashes (--help lists "
+                "the options)"
             )
     sweeps = any(
         a in ("-m", "--multirun", "hydra.mode=MULTIRUN") or a.startswith("sweep=")

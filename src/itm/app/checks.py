@@ -89,7 +89,7 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
         return
     for owner, monitor in waiting:
         if str(monitor).startswith("val/"):
-            raise ValueError(f"{owner} waits for {monitor}, but {why}: there is no validation")
+            raise ValueError(f"{owner} waits for {monitor}, but {why}, so no validation runs")
     print(f"no validation, since {why}: the weights of the last step are kept, not the best")
 
 
@@ -158,19 +158,21 @@ def _check_epochs(trainer: DictConfig) -> None:
 
 
 def _numbers(node: Any) -> dict[str, Any]:
-    """List the options of a group, without those that refer to something missing."""
+    """List the options of a group, without those that refer to others, such as ${size}."""
     from omegaconf import OmegaConf  # late, as above
 
     plain = OmegaConf.to_container(node) if OmegaConf.is_config(node) else {}
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    return {str(k): x for k, x in plain.items() if not OmegaConf.is_interpolation(node, str(k))}
 
 
 def check_test_limit(trainer: Any, data: Any) -> None:
-    """Check that a fraction of the test leaves batches, which Lightning asks after the training.
+    """Check that a fraction of the test is at least one batch.
+
+    Lightning checks it as well, but only after the training.
 
     Raises:
-        ValueError: it leaves none.
+        ValueError: no batch is left.
     """
     limit, split = trainer.limit_test_batches, data.test_split
     fewest = min(split.num_images, len(split.captions))

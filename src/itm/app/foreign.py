@@ -17,7 +17,7 @@ def check_hydra(folder: Path) -> None:
     """Check that the `.hydra` of a folder, which Hydra replaces at once, is not another program's.
 
     Raises:
-        TakenError: none of our commands wrote it.
+        TakenError: another program wrote it.
     """
     record = folder / ".hydra"
     own = any((folder / name).is_file() for name in ("run.json", MANIFEST))
@@ -34,7 +34,7 @@ def check_sweep(folder: Path) -> None:
     """Check that a folder has no `multirun.yaml` or tables of others, which a sweep would replace.
 
     Raises:
-        TakenError: it has.
+        TakenError: the folder holds such files.
     """
     record = folder / "multirun.yaml"  # Hydra writes it before the first job
     found = [name for name in (record.name, *TABLES) if (folder / name).exists()]
@@ -63,11 +63,11 @@ def check_results(folder: Path) -> None:
     """Check that a folder without a run holds no results, which a run would replace.
 
     Raises:
-        TakenError: it does.
+        TakenError: the folder holds results without a run.json.
     """
     found = [name for name in RESULTS if (folder / name).exists()]
     if found and not (folder / "run.json").is_file():
         raise TakenError(
-            f"{folder} holds {', '.join(found)} but no run.json, so they belong to no run of "
-            "itm.train: give another hydra.run.dir, or remove them"
+            f"{folder} holds {', '.join(found)} but no run.json, so itm.train did not write "
+            "them: give another hydra.run.dir, or remove them"
         )

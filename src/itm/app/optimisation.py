@@ -61,7 +61,7 @@ def check_optimisation(matcher: Any, trainer: Any, batches: int | None = None) -
     Args:
         matcher: with its optimiser and schedule.
         trainer: knows the length of the training.
-        batches: in an epoch, or None if unknown.
+        batches: that an epoch trains on, or None if unknown.
 
     Raises:
         ValueError: a class refuses a value, the length of the training is unknown, or a schedule
@@ -95,9 +95,6 @@ def _check_length(schedule: Any, config: dict[str, Any], trainer: Any, batches: 
     total = getattr(config["scheduler"], "total_steps", None)  # of OneCycleLR
     if total is None or (given.get("total_steps", 0) is None and "epochs" not in given):
         return
-    limit = trainer.limit_train_batches
-    if limit is not None:
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
     steps = epochs
     if config["interval"] == "step":

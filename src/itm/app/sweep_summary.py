@@ -101,6 +101,6 @@ def write_failure(folder: Path, error: BaseException) -> None:
     """Print the error of a job, and write it to the job's folder for the table."""
     from itm.runs.record import FAILURE  # late, for start-up time
 
-    ended = isinstance(error, SystemExit)  # which is no error to Python
+    ended = isinstance(error, SystemExit)  # Python prints none
     reason = RuntimeError(f"the job ended the process (exit {error})") if ended else error
     write_text(folder / FAILURE, tell(reason))

@@ -81,7 +81,9 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
     trainer: Any = build_trainer(cfg)
     loading = apply_loading(data, trainer, typed)  # before anything reads the data
     matcher = build_matcher(cfg, data)
-    trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, _batches(trainer, data)))
+    batches = epoch_batches(trainer, data)
+    # Each epoch has at least one row of curves.
+    trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, batches))
     if cfg.init is not None:
         start_from(matcher, cfg.init)
     matcher.chunk_size = cfg.chunk_size
@@ -89,7 +91,7 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
         matcher.compile()
     check_monitors(trainer, matcher)
     check_callbacks(trainer, matcher)
-    check_optimisation(matcher, trainer, len(data.train_sampler()))
+    check_optimisation(matcher, trainer, batches)
     check_disk(out, matcher)
     if cfg.test:
         check_protocol(data.test_split)
@@ -97,8 +99,8 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
     return Training(data, trainer, matcher, loading)
 
 
-def _batches(trainer: Any, data: RegionDataModule) -> int:
-    """Count the training batches of an epoch; each epoch has at least one row of curves."""
+def epoch_batches(trainer: Any, data: RegionDataModule) -> int:
+    """Count the batches that an epoch trains on."""
     count, limit = len(data.train_sampler()), trainer.limit_train_batches
     return min(count, limit) if isinstance(limit, int) else int(count * limit)
 

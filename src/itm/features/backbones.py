@@ -42,7 +42,7 @@ def check_backbone(name: str, revision: str | None = None) -> None:
     """Check quickly that a name is one that `backbone` may load.
 
     Raises:
-        ValueError: there is no such model, or the hub cannot be reached.
+        ValueError: the model does not exist, or the hub cannot be reached.
     """
     if name == LITE or Path(name).is_dir():
         return

@@ -128,8 +128,8 @@ def _floats(cell: str) -> np.ndarray:
     """Decode float32.
 
     Raises:
-        ValueError: the bytes are float16. Only then are all halves of the numbers small and finite
-            as float16, and the lower halves not rounded.
+        ValueError: the bytes are float16: read as such, all numbers are small and finite, and the
+            lower halves of the float32 numbers are not those of rounded ones.
     """
     data = base64.b64decode(cell, validate=True)
     halves = np.frombuffer(data, np.float16) if not len(data) % 2 else np.empty(0, np.float16)

@@ -66,7 +66,7 @@ def captions_by_id(split: Split) -> dict[str, list[str]]:
 def unknown_words(matcher: Matcher, sentence: str) -> list[str]:
     """List the words of a sentence that are not in the matcher's vocabulary, each once.
 
-    Signs without a letter or digit, such as a quote, are no words.
+    Tokens without a letter or digit, such as a quote, do not count.
     """
     vocab = matcher.vocab
     if not isinstance(vocab, Vocabulary):  # word pieces cover every word

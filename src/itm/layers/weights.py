@@ -33,7 +33,7 @@ def joined(*groups: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def linear_maps(*layers: nn.Linear) -> list[Callable[[Tensor], Tensor]]:
-    """Return linear layers as functions of their inputs, their weights brought along at once."""
+    """Return linear layers as functions of their inputs; `joined` casts all their weights."""
     tensors = joined(*((x,) for layer in layers for x in (layer.weight, layer.bias)))
     pairs = zip(tensors[::2], tensors[1::2], strict=True)
     return [partial(F.linear, weight=weight, bias=bias) for weight, bias in pairs]

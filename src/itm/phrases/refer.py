@@ -77,7 +77,7 @@ def read_refer(path: Path, split: Split, refer_split: str | None = None) -> Iter
         if not wanted and len(read) > 1:
             print(
                 f"objects of the splits {', '.join(sorted(map(str, read)))} of {files[0].name} are "
-                f"read, since split {split.name} is none of them; refer_split=NAME chooses one"
+                f"read, because split {split.name} is not one of them; refer_split=NAME chooses one"
             )
         _report(files[0], split, wanted, others, elsewhere, kept)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:

@@ -10,6 +10,7 @@ from itm.published.tables import (
     Options,
     State,
     Table,
+    check_stated,
     gru_arguments,
     read_state,
     write_state,
@@ -89,11 +90,7 @@ def read_encoders(states: list[State], options: Known) -> tuple[Options, State]:
     image, text = states[:2]
     weight_norm = "fc.weight_g" in image
     form = "weight_norm" if weight_norm else "basic"
-    if options.get("precomp_enc_type", form) != form:
-        raise ValueError(
-            f"its options say precomp_enc_type={options['precomp_enc_type']}, its tensors {form}: "
-            "these are the options of other weights"
-        )
+    check_stated(options, "precomp_enc_type", form)
     embed_dim, img_dim = image["fc.weight_v" if weight_norm else "fc.weight"].shape
     arguments = {
         "img_dim": img_dim,

@@ -27,7 +27,7 @@ def maker(command: str) -> str:
 
 
 def check_file(path: str | Path, command: str, overwrite: bool = False) -> None:
-    """Check that a command may write a file.
+    """Check that a command may write a file, and make the folder of a new one.
 
     Raises:
         OSError: the folder of the file cannot be made.

@@ -96,7 +96,7 @@ def _read(path: Path) -> list[dict[str, str]]:
     """Read the rows of an earlier part of the run; warn if they do not fit their checksum.
 
     Raises:
-        ValueError: they are no rows of numbers by step.
+        ValueError: the file does not hold rows with a step.
     """
     data = path.read_bytes()
     if path.with_suffix(".json").is_file():

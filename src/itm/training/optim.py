@@ -122,7 +122,8 @@ def check_mode(option: str, mode: str, monitor: str) -> None:
     Raises:
         ValueError: `mode` waits for the metric to become worse.
     """
-    better = next((mode for mode, names in DIRECTIONS.items() if names.search(monitor)), mode)
+    known = (best for best, names in DIRECTIONS.items() if names.search(monitor))
+    better = next(known, mode)
     if mode != better:
         moves, wanted = ("rise", "less") if mode == "max" else ("fall", "more")
         raise ValueError(

@@ -12,7 +12,7 @@ State = tuple[int, int, int, int]  # device, inode, bytes, time of the last writ
 
 
 def state_of(path: str | Path) -> State | None:
-    """Return what tells one content of a file from another; None if it is no regular file."""
+    """Return what tells one content of a file from another; None if it is not a regular file."""
     try:
         found = os.stat(path)
     except OSError:

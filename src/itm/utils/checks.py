@@ -34,8 +34,7 @@ def check_sizes(arguments: Mapping[str, object], prefix: str = "") -> None:
         if least is None:
             continue
         for number in value if isinstance(value, list | tuple) else [value]:
-            text = isinstance(number, str) and "${" not in number  # not a reference
-            if text or (isinstance(number, float) and number % 1):
+            if isinstance(number, str) or (isinstance(number, float) and number % 1):
                 raise ValueError(f"{prefix}{name} must be an integer, got {value!r}")
             if isinstance(number, int | float) and number < least:
                 raise ValueError(f"{prefix}{name} must be at least {least}, got {value}")

@@ -122,7 +122,7 @@ def _picture(path: Path, drawing: Drawing, text: str) -> Path:
     """Find the file of a figure, and check that it is a figure of the page."""
     picture = path.parent / drawing.path
     if picture.exists() and f"({drawing.path})\n<!-- drawn from" not in text:
-        raise TakenError(f"{picture} is no figure of {path}: give another out= in its mark")
+        raise TakenError(f"{picture} is not a figure of {path}: give another out= in its mark")
     return picture
 
 

@@ -250,6 +250,6 @@ def _is_text(value):
 
 @pytest.mark.parametrize("typed", [["--model", "vsepp"], ["--model=vsepp"], ["seed=1", "--model"]])
 def test_options_with_dashes_are_explained(typed):
-    with pytest.raises(ValueError, match="written without dashes, as model=VALUE"):
+    with pytest.raises(ValueError, match="write model=VALUE, without dashes"):
         read_arguments(typed, "train")
     assert read_arguments(["-m", "seed=1,2", "--config-dir", "conf"], "train")

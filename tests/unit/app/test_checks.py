@@ -234,3 +234,7 @@ def test_a_fraction_of_the_test_that_leaves_no_batch():
 def test_precisions_that_matchers_have(precision):
     with pytest.raises(ValueError, match="trainer.precision must be 'auto', '32-true'"):
         build_trainer(compose([f"trainer.precision={precision}"]))
+
+
+def test_a_size_that_refers_to_another_option_is_not_checked_as_text():
+    check_ranges(compose(["model=vsepp", "model.embed_dim=${model.word_dim}"]))

@@ -9,6 +9,7 @@ import torch
 from itm.app.choices import group_files, rewrite_choices
 from itm.app.config import compose
 from itm.app.optimisation import build_optimizer, build_schedule, check_optimisation, check_used
+from itm.app.training_run import epoch_batches
 
 TRAINER = SimpleNamespace(max_epochs=10, max_steps=-1, estimated_stepping_batches=50)
 
@@ -226,14 +227,21 @@ def test_a_cycle_that_ends_before_the_training_is_refused():
     def check(*options, batches=4, **trainer):
         cfg = compose(options)
         matcher = SimpleNamespace(optimizer=build_optimizer(cfg), scheduler=build_schedule(cfg))
-        limits = {"limit_train_batches": 1.0, "accumulate_grad_batches": 1}
-        like = SimpleNamespace(**{**vars(TRAINER), "max_epochs": 2, **limits, **trainer})
+        like = SimpleNamespace(
+            **{**vars(TRAINER), "max_epochs": 2, "accumulate_grad_batches": 1, **trainer}
+        )
         check_optimisation(matcher, like, batches)
 
     cycle = ["scheduler=onecycle", "scheduler.total_steps=7"]
     with pytest.raises(ValueError, match="the cycle has 7 steps, the training 8: set scheduler"):
         check(*cycle)
-    check(*cycle, limit_train_batches=3)
+    check(*cycle, batches=3)
     check(*cycle, accumulate_grad_batches=2)
     check(*cycle, max_steps=5)
     check("scheduler=onecycle", batches=10000)
+
+
+@pytest.mark.parametrize(("limit", "count"), [(1.0, 10), (0.25, 2), (3, 3), (50, 10)])
+def test_an_epoch_trains_on_as_many_batches_as_the_trainer_allows(limit, count):
+    data = SimpleNamespace(train_sampler=lambda: range(10))
+    assert epoch_batches(SimpleNamespace(limit_train_batches=limit), data) == count
