@@ -119,12 +119,14 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
         ValueError: an explicit size contradicts the data, or word vectors do not fit.
     """
     from itm.matcher.attachment import check_region_drop, data_sizes  # late: they load torch
+    from itm.matcher.inputs import check_split
 
     sizes = data_sizes(datamodule, "train")
     optimizer, scheduler = build_optimizer(cfg), build_schedule(cfg)
     model = _fill(cfg.model, sizes, "model")
     read = _read_files(model, datamodule)
     matcher = instantiate(model, optimizer=optimizer, scheduler=scheduler, **read)
+    check_split(datamodule.split("train"), matcher)
     check_region_drop(matcher, datamodule)
     matcher.vocab = datamodule.vocabulary
     if cfg.word_vectors is not None:

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from itm.data.layout import Split
 from itm.layers.text import as_text_encoder
-from itm.matcher.inputs import caption_batches, image_batches
+from itm.matcher.inputs import caption_batches, check_features, image_batches
 from itm.matcher.scoring import encode, score_encoded
 from itm.matcher.shortlist import score_shortlist
 from itm.metrics.captioning import caption_scores
@@ -67,6 +67,7 @@ def score_splits(
     shortlist: int | None = None,
 ) -> np.ndarray:
     """Score the N images of one split with the M captions of another, (N, M); see `score_split`."""
+    check_features(pictures.view(), matcher)
     vectors = as_text_encoder(matcher.text).needs_vectors
     sentences = texts.sentence_vectors() if vectors else texts.captions
     out = np.empty((pictures.num_images, len(sentences)), np.float32)

@@ -40,6 +40,8 @@ def make_images(features: Arrays, index: Sequence[int], as_stored: bool = False)
         mask = torch.ones(regions.shape[:2], dtype=torch.bool)
     else:
         rows = [np.atleast_2d(kept(x)) for x in features]
+        if wrong := [x.shape for x in rows if x.ndim != 2]:
+            raise ValueError(f"each image of a list must be (R, F), got {wrong[0]}")
         if len({x.shape[1] for x in rows}) != 1:
             raise ValueError(
                 f"images differ in feature width: {sorted({x.shape[1] for x in rows})}"

@@ -20,7 +20,7 @@ from torch import Tensor
 from itm.batch import Captions, Chunk, Encoded, Images, concatenate, map_encoded, parts_of, take
 from itm.data.padding import take_captions
 from itm.layers.functional import global_vector
-from itm.matcher.inputs import image_batches, tokenise
+from itm.matcher.inputs import check_features, image_batches, tokenise
 from itm.matcher.matcher import Matcher
 from itm.utils.files import unfinished_beside
 from itm.utils.readers import reading
@@ -150,6 +150,7 @@ def _with_mask(encoded: Encoded) -> Encoded:
 
 def shelve_images(matcher: Matcher, features: Features, batch_size: int) -> Shelf:
     """Encode images: (N, R, F) or (N, F) arrays, memory maps, or a list of (R_i, F)."""
+    check_features(features, matcher)
     return _shelve(matcher, _image_batches(features, batch_size))
 
 

@@ -26,7 +26,7 @@ from itm.index.files import Sides, mapped_files, read_index, write_index
 from itm.index.nearest import Nearest, largest
 from itm.layers.functional import global_vector
 from itm.layers.text import as_text_encoder
-from itm.matcher.inputs import caption_batches, image_batches
+from itm.matcher.inputs import caption_batches, check_features, image_batches
 from itm.matcher.matcher import Matcher
 from itm.utils.changes import check_unchanged
 
@@ -239,7 +239,10 @@ class Index:
         return self.matcher.encode([batch])[0]
 
     def _encode_features(self, features: np.ndarray) -> Chunk:
-        features = np.atleast_2d(np.asarray(features, np.float32))
+        features = np.asarray(features, np.float32)
+        if features.ndim == 1:
+            check_features([features], self.matcher)
+            features = features[None]
         if not np.isfinite(features).all():
             raise ValueError("the image's features hold NaN or infinite values")
         expected = self.matcher.hparams.get("img_dim", features.shape[-1])

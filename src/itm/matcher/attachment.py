@@ -15,6 +15,7 @@ from itm.data.module import RegionDataModule
 from itm.data.needs import DataNeeds, same_words
 from itm.layers.text import as_text_encoder
 from itm.losses.base import Loss, as_loss
+from itm.matcher.inputs import check_split
 from itm.matcher.waiting import build, check_built
 from itm.text.vocabulary import BertVocabulary, Tokens
 from itm.training.lightning_private import attached_trainer
@@ -71,12 +72,14 @@ def take_data(matcher: Matcher, data: RegionDataModule, stage: str | None) -> No
                 f"data.{name} holds {len(given)} words, but the matcher has {len(mine)} of its "
                 f"own, with which its weights were made: leave data.{name} out"
             )
-    sizes = data_sizes(data, SPLITS.get(stage or "fit", "train"))
+    split = SPLITS.get(stage or "fit", "train")
+    sizes = data_sizes(data, split)
     if matcher.pending is not None:
         _check(matcher, matcher.pending.arguments, sizes)
         build(matcher, sizes)
     elif matcher.vocab is None:  # else it was built for other data, or by `itm.app`
         _check(matcher, matcher.hparams, sizes)
+    check_split(data.split(split), matcher)
     if matcher.vocab is None:
         matcher.vocab = data.vocabulary
     if matcher.labels is None and data.label_vocabulary is not None:

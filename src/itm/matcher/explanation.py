@@ -86,9 +86,15 @@ def explain(matcher: Matcher, regions: np.ndarray, caption: str) -> Explanation:
         caption: a sentence.
 
     Raises:
-        ValueError: the matcher reads no sentences, or compares global vectors only.
+        ValueError: the matcher reads no sentences, or compares global vectors only; or there are
+            several images.
     """
-    pairs = matcher.pairs(np.asarray(regions)[None], [caption])
+    regions = np.asarray(regions)
+    if regions.ndim not in (1, 2):
+        raise ValueError(
+            f"regions must be those of one image, (R, F), got {regions.shape}: give one row, X[0]"
+        )
+    pairs = matcher.pairs([regions], [caption])
     assert matcher.vocab is not None  # matcher.pairs has checked
     tokens = matcher.vocab.decode(pairs.captions.tokens[0].tolist())
     with evaluating(matcher), torch.no_grad():

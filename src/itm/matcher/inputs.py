@@ -10,7 +10,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from itm.batch import Captions, Images, Pairs
-from itm.data.layout import Features, ImageView
+from itm.data.layout import Features, ImageView, Split
 from itm.data.padding import (
     Arrays,
     check_regions,
@@ -100,6 +100,7 @@ def make_pairs(
         ValueError: the counts differ and `image` is missing or does not match them, or features
             are not finite.
     """
+    check_features(features, matcher)
     n, m = len(features), len(captions)
     if image is None and n != m:
         raise ValueError(
@@ -129,6 +130,50 @@ def image_batches(features: Features, size: int) -> Iterator[Images]:
         yield images
 
 
+def check_features(features: Features, matcher: MatcherLike) -> None:
+    """Check that plain features have the shape that a matcher reads, before they are padded.
+
+    A matcher that needs regions would read the regions of a single image, (R, F), as R images.
+
+    Raises:
+        ValueError: the matcher needs regions, but there is one vector for each image, or another
+            feature width.
+    """
+    check_built(matcher)
+    if not matcher.needs_regions:
+        return
+    if isinstance(features, ImageView):
+        check_split(features.split, matcher)
+        return
+    is_array = hasattr(features, "ndim")
+    shapes = [np.shape(features)] if is_array else [np.shape(x) for x in features]
+    vectors = [shape for shape in shapes if len(shape) == 1 + is_array]
+    if not vectors:
+        return
+    _check_width(vectors[0][-1], matcher)
+    given = f"features {vectors[0]} hold" if is_array else f"an image of shape {vectors[0]} holds"
+    raise ValueError(
+        f"{given} one vector per image, but {type(matcher).__name__} reads regions, (images, "
+        "regions, width): one image of X is X[:1], not X[0]; a vector becomes a region by "
+        + ("X[:, None]" if is_array else "x[None]")
+    )
+
+
+def check_split(split: Split, matcher: MatcherLike) -> None:
+    """Check that the features of a split are regions if the matcher needs them.
+
+    Raises:
+        ValueError: there is one vector for each image.
+    """
+    if matcher.needs_regions and split.features.ndim == 2:
+        raise ValueError(
+            f"{split.name}_ims.npy of {split.folder} is {split.features.shape}, one vector per "
+            f"image, but {type(matcher).__name__} reads regions, (images, regions, width): use "
+            "model=vsepp or a two-branch network, or save it with one region per image, "
+            "x[:, None]"
+        )
+
+
 def check_images(images: Images, matcher: MatcherLike) -> None:
     """Check that the images have the feature width and number of regions of a matcher.
 
@@ -136,13 +181,7 @@ def check_images(images: Images, matcher: MatcherLike) -> None:
         ValueError: the width differs from `img_dim`, or the number of regions from `num_regions`.
     """
     check_built(matcher)
-    name, width = type(matcher).__name__, images.regions.shape[-1]
-    known = matcher.hparams.get("img_dim", width)
-    if width != known:
-        raise ValueError(
-            f"the features are {width} wide, but {name} reads {known}: give it the features it was "
-            f"trained on, or build it with img_dim={width}"
-        )
+    _check_width(images.regions.shape[-1], matcher)
     if matcher.num_regions is None:
         return
     most = images.mask.shape[1]
@@ -150,9 +189,18 @@ def check_images(images: Images, matcher: MatcherLike) -> None:
     fewest = int(images.mask.sum(1).min()) if images.mask.device.type == "cpu" else most
     if not fewest == most == matcher.num_regions:
         raise ValueError(
-            f"{name} was built for exactly {matcher.num_regions} regions in every image (its batch "
+            f"{type(matcher).__name__} was built for exactly {matcher.num_regions} regions in every image (its batch "
             f"norm has a channel for each position), got {fewest} to {most}: give all images the "
             "same number of regions, and build the matcher with that num_regions"
+        )
+
+
+def _check_width(width: int, matcher: MatcherLike) -> None:
+    known = matcher.hparams.get("img_dim", width)
+    if width != known:
+        raise ValueError(
+            f"the features are {width} wide, but {type(matcher).__name__} reads {known}: give it "
+            f"the features it was trained on, or build it with img_dim={width}"
         )
 
 

@@ -50,6 +50,8 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
             Python ints, each new length would trigger a recompilation, and a GRU is a single kernel
             anyway.
         num_regions: number of regions that every image must have; None = any number.
+        needs_regions: whether an image must be a set of regions, (I, R, F); else it may also be one
+            vector, (I, F).
         text: the text encoder; any module, but only a `TextEncoder` defines its own parameter
             groups, saved arguments and the like.
         vocab: words or word pieces; set by the data module, a checkpoint or the user.
@@ -73,6 +75,7 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
     needs_concepts: ClassVar[bool] = False
     compiled: ClassVar[tuple[str, ...]] = ("encode_images", "similarity", "training_scores")
     num_regions: int | None = None
+    needs_regions: bool = False
     data: "RegionDataModule | None" = None
 
     def __init__(

@@ -24,6 +24,7 @@ class MatcherLike(Protocol):
     concepts: Any
     labels: Any
     num_regions: int | None
+    needs_regions: bool
     text: Any
     memory_budget: int | None
     record: dict[str, Any]

@@ -15,7 +15,13 @@ from itm.data.layout import Features
 from itm.data.padding import Arrays
 from itm.layers.functional import global_vector
 from itm.matcher.blocks import similarity_matrix
-from itm.matcher.inputs import caption_batches, check_images, image_batches, make_pairs
+from itm.matcher.inputs import (
+    caption_batches,
+    check_features,
+    check_images,
+    image_batches,
+    make_pairs,
+)
 from itm.matcher.protocol import MatcherLike
 from itm.utils.devices import precision_context
 
@@ -34,7 +40,8 @@ def pairs(
 
     Args:
         matcher: provides vocabulary and device.
-        features: (I, R, F) or (I, F) array, or a list of (R_i, F).
+        features: (I, R, F) array, or a list of (R_i, F); (I, F) for a matcher that reads one vector
+            per image.
         captions: C sentences, or a (C, F) array of sentence vectors for `text=vectors`.
         image: row of each caption's image; required if I != C, default 0 to C-1.
         ids: identity of each image, equal for copies of an image; default 0 to I-1.
@@ -63,7 +70,8 @@ def score(
 
     Args:
         matcher: in any mode, which is restored afterwards.
-        features: (N, R, F) array or memory map, (N, F), or a list of (R_i, F).
+        features: (N, R, F) array or memory map, or a list of (R_i, F); (N, F) for a matcher that
+            reads one vector per image.
         captions: M sentences, or a (M, F) array of sentence vectors for `text=vectors`.
         batch_size: number of images or captions encoded at once.
         out: (N, M) float32 array or memory map to fill; None = a new array.
@@ -76,6 +84,7 @@ def score(
     Raises:
         ValueError: the matcher cannot read these features or captions, or the precision is unknown.
     """
+    check_features(features, matcher)
     images = encode(matcher, image_batches(features, batch_size), precision)
     sentences = encode(matcher, caption_batches(matcher, captions, batch_size), precision)
     if out is None:
@@ -131,6 +140,7 @@ def embed(
     if (features is None) == (captions is None):
         raise ValueError("embed takes either features=... or captions=...")
     if features is not None:
+        check_features(features, matcher)
         images = image_batches(features, batch_size)
         chunks, size = encode(matcher, images, precision), len(features)
     else:

@@ -58,6 +58,8 @@ class SCAN(Matcher):
         (3, 2)
     """
 
+    needs_regions = True
+
     @flat_keywords
     def __init__(
         self,

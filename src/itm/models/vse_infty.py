@@ -129,6 +129,8 @@ class VSEInfinity(Matcher):
         ((2, 10), (2,))
     """
 
+    needs_regions = True
+
     def __init__(
         self,
         vocab_size: int | None = None,

@@ -3,13 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning import Trainer
 from torch import nn
 from toy import MeanMatcher
 
+import itm
 from itm.batch import Encoded
-from itm.matcher import OBJECTS, Matcher
+from itm.checkpoints.evaluation import score_split
+from itm.data import RegionDataModule, read_split
+from itm.index import Index
+from itm.losses import Triplet
+from itm.matcher import OBJECTS, Matcher, explain
 from itm.matcher.inputs import caption_batches, image_batches
-from itm.models import SCAN
+from itm.models import SCAN, VSEPP, TwoBranchEmbedding, VSEInfinity
+from itm.scenes import write_scenes
 from itm.text.vocabulary import SPECIALS, Vocabulary
 
 VOCAB = Vocabulary([*SPECIALS, "a", "dog", "cat", "runs"])
@@ -84,3 +91,79 @@ def test_a_backbone_needs_no_text_encoder_of_the_library(text, tmp_path):
     matcher.save_pretrained(tmp_path)
     again = Own.from_pretrained(tmp_path)
     np.testing.assert_array_equal(again.score(FEATURES, LINES), scores)
+
+
+def reads(model):
+    """What takes the images of a matcher."""
+    return (
+        lambda x: model.score(x, LINES),
+        lambda x: model.embed(x),
+        lambda x: model.pairs(x, LINES[: len(x)]),
+        lambda x: Index(model, x),
+    )
+
+
+@pytest.mark.parametrize("kind", [SCAN, VSEInfinity])
+def test_one_image_is_not_several_images(kind):
+    """X[0] of a model of regions has the shape of as many vectors as it has regions."""
+    model = build(kind)
+    for use in reads(model):
+        with pytest.raises(ValueError, match=rf"\(2, 6\).*{kind.__name__} reads regions.*X\[:1\]"):
+            use(FEATURES[0])
+        with pytest.raises(ValueError, match=r"an image of shape \(6,\).*x\[None\]"):
+            use(list(FEATURES[0]))
+        use(FEATURES[:1])
+        use(FEATURES[0][:, None])
+    with pytest.raises(ValueError, match=r"an image of shape \(6,\).*x\[None\]"):
+        Index(model, FEATURES, captions=LINES).search(features=FEATURES[0, 0])
+    with pytest.raises(ValueError, match=r"each image of a list must be \(R, F\), got \(3, 2, 6\)"):
+        model.score([FEATURES], LINES)
+
+
+def test_vectors_are_images_of_a_model_that_averages_regions():
+    model = build(VSEPP)
+    for use in reads(model):
+        use(FEATURES[0])
+    np.testing.assert_array_equal(
+        model.score(FEATURES[0], LINES), model.score(FEATURES[0][:, None], LINES)
+    )
+
+
+@pytest.mark.parametrize("level", ["image", "region"])
+def test_the_level_decides_what_a_two_branch_network_reads(level):
+    model = build(TwoBranchEmbedding, hidden_dim=4, level=level)
+    if level == "image":
+        assert model.score(FEATURES[0], LINES).shape == (2, 4)
+        return
+    with pytest.raises(ValueError, match=r"TwoBranchEmbedding reads regions"):
+        model.score(FEATURES[0], LINES)
+
+
+def test_an_explanation_is_of_one_image():
+    with pytest.raises(ValueError, match=r"must be those of one image, \(R, F\), got \(1, 2, 6\)"):
+        explain(build(), FEATURES[:1], "a dog")
+    with pytest.raises(ValueError, match=r"an image of shape \(6,\)"):
+        explain(build(), FEATURES[0, 0], "a dog")
+
+
+def test_a_data_folder_of_vectors(tmp_path):
+    """A model of regions refuses it before training and before an evaluation."""
+    root = write_scenes(tmp_path / "scenes", images=(8, 4, 4))
+    for name in ("train", "dev", "test"):
+        path = root / f"{name}_ims.npy"
+        np.save(path, np.load(path).mean(1))
+        (root / f"{name}_boxes.npy").unlink()
+    options = {"accelerator": "cpu", "fast_dev_run": True, "enable_progress_bar": False}
+    options |= {"enable_model_summary": False, "logger": False}
+    message = r"train_ims.npy of .* is \(8, 64\), one vector per image, but SCAN reads regions"
+    data = RegionDataModule(root, min_count=1)
+    with pytest.raises(ValueError, match=message):
+        Trainer(**options).fit(SCAN(embed_dim=8, loss=Triplet()), data)
+    with pytest.raises(ValueError, match=message):
+        itm.build("scan", overrides=[f"data.root={root}"])
+    vectors = VSEPP(embed_dim=8, loss=Triplet())
+    Trainer(**options).fit(vectors, RegionDataModule(root, min_count=1))
+    model = SCAN(len(vectors.vocab), img_dim=64, embed_dim=8)
+    model.vocab = vectors.vocab
+    with pytest.raises(ValueError, match=r"test_ims.npy of .* one vector per image, but SCAN"):
+        score_split(model, read_split(root, "test"))

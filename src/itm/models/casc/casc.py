@@ -70,6 +70,7 @@ class CASC(Matcher):
         (3, 2)
     """
 
+    needs_regions = True
     needs_labels: ClassVar[bool] = True
 
     @flat_keywords

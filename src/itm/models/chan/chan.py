@@ -66,6 +66,8 @@ class CHAN(Matcher):
         (3, 2)
     """
 
+    needs_regions = True
+
     @flat_keywords
     def __init__(
         self,

@@ -83,6 +83,7 @@ class CVSE(Matcher):
         (2, 16)
     """
 
+    needs_regions = True
     needs_concepts = True
     compiled: ClassVar[tuple[str, ...]] = ("image_levels", "similarity", "training_scores")
 

@@ -78,6 +78,7 @@ class SGRAF(Matcher):
         True
     """
 
+    needs_regions = True
     # Not `similarity`: it loops over the length groups of a batch, which differ between batches.
     compiled: ClassVar[tuple[str, ...]] = ("encode_images",)
 

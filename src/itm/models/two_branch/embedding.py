@@ -81,6 +81,7 @@ class TwoBranchEmbedding(TwoBranch):
         check_choice("level", level, LEVELS)
         norm = {"momentum": bn_momentum, "eps": bn_eps, "biased": bn_biased}
         self.level = level
+        self.needs_regions = level == "region"
         self.text_lr_scale = text_lr_scale
         self.text = sentence_encoder(text or {"name": "mean"}, vocab_size, word_dim, sentence_dim)
         self.image = Branch(img_dim, hidden_dim, embed_dim, dropout, norm)

@@ -104,6 +104,7 @@ class TwoBranchSimilarity(TwoBranch):
         plain = {**norm, "biased": False}
         first, second = joint_dims or [512, 256]
         self.level = level
+        self.needs_regions = level == "region"
         self.norm_axis = norm_axis
         self.concept_l1 = concept_l1
         self.weight_penalty = weight_penalty

@@ -14,7 +14,7 @@ from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.functional import full, l2norm, order_scores, weighted
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array
-from itm.matcher.inputs import Features, image_batches
+from itm.matcher.inputs import Features, check_features, image_batches
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.matcher.scoring import evaluating
 from itm.models.vsrn.captioner import Captioner
@@ -75,6 +75,8 @@ class VSRN(Matcher):
         >>> len(matcher.describe(np.ones((3, 5, 6), np.float32)))  # one sentence per image
         3
     """
+
+    needs_regions = True
 
     def __init__(
         self,
@@ -225,6 +227,7 @@ class VSRN(Matcher):
         markers = [] if self.vocab is None else self.vocab.encode("")
         if self.vocab is None or len(markers) != 2:
             raise ValueError("describing images needs a vocabulary with start and end markers")
+        check_features(features, self)
         sentences = []
         for images in image_batches(features, batch_size):
             images = self.transfer_batch_to_device(images, self.device, 0)
