@@ -59,7 +59,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     tables = split_tables(split) if cfg.eccv else None
     codes = None if cfg.pmrp is None else split_codes(cfg.pmrp, split)
     paths = listed(cfg.checkpoint)
-    matchers = {x: load(x, None, cfg.model_class, cfg.device) for x in dict.fromkeys(paths)}
+    matchers = {x: load(x, None, cfg.model_class, cfg.device) for x in paths}
     tell_run_data()
     described = write_sentences(matchers, split, cfg.batch_size) if cfg.describe else {}
     matrices = find_matrices(cfg, split, matchers)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from itm.app.config import listed
+from itm.runs.escape import printable
 from itm.utils.checks import check_choice
 from itm.utils.extras import install
 
@@ -45,6 +47,8 @@ def check_options(cfg: DictConfig, split: Split) -> str:
 
     if (cfg.checkpoint is None) == (cfg.similarity is None):
         raise ValueError("give either checkpoint=FOLDER or similarity=FILE.npy (or a list of them)")
+    _check_members("checkpoint", listed(cfg.checkpoint))
+    _check_members("similarity", listed(cfg.similarity))
     protocol = cfg.protocol or split.protocol
     if cfg.similarity is None:  # a saved matrix may be of another split
         check_size(protocol, split.num_images, len(split.captions))
@@ -107,7 +111,9 @@ def find_matrices(
         completed = score_completed(matchers, split, cfg.transductive, cfg.batch_size)
     if cfg.similarity is not None:
         paths = listed(cfg.similarity)
-        return with_ensemble(paths, read_matrices(paths), cfg.pairs) | completed
+        matrices = read_matrices(paths)
+        _tell_equal(paths, matrices)
+        return with_ensemble(paths, matrices, cfg.pairs) | completed
     precision = cfg.precision or "32-true"
     if precision != "32-true":
         print(f"scoring in precision {precision}")
@@ -115,6 +121,7 @@ def find_matrices(
         matchers, split, cfg.batch_size, cfg.memory_budget, precision, cfg.shortlist
     )
     paths = listed(cfg.checkpoint)
+    _tell_equal(paths, [found[path] for path in paths])
     return with_ensemble(paths, [found[path] for path in paths], cfg.pairs) | completed
 
 
@@ -197,6 +204,36 @@ def describe_queries(bank: Split | None) -> str:
         f"a bank of queries: {bank.num_images} images and {len(bank.captions)} captions of "
         f"split {bank.name}"
     )
+
+
+def _check_members(option: str, paths: Sequence[str]) -> None:
+    """Refuse a file that comes twice, under one path or two: the mean would count it twice."""
+    from itm.matcher.saved import find_weights
+
+    first: dict[tuple[int, int], int] = {}
+    for i, path in enumerate(paths):
+        file = find_weights(Path(path)) if option == "checkpoint" else Path(path)
+        if file is None or not file.is_file():
+            continue  # loading it says what is missing
+        about = file.stat()
+        at = first.setdefault((about.st_dev, about.st_ino), i)
+        if at != i:
+            same = "twice" if paths[at] == path else f"as {paths[at]} and as {path}"
+            raise ValueError(
+                f"{option}= names {file} {same}, so an ensemble would count it twice: leave one out"
+            )
+
+
+def _tell_equal(paths: Sequence[str], matrices: Sequence[np.ndarray]) -> None:
+    """Say which members of an ensemble score all pairs equally, such as copies of one file."""
+    for (a, first), (b, second) in combinations(zip(paths, matrices, strict=True), 2):
+        if first.shape == second.shape and (first == second).all():
+            print(
+                printable(
+                    f"warning: {a} and {b} give every pair the same score; an ensemble counts them "
+                    "twice"
+                )
+            )
 
 
 def _check_shortlist(cfg: DictConfig) -> None:

@@ -124,12 +124,9 @@ def read(path: str | Path) -> Saved:
         ValueError: a file is damaged or holds more than tensors and plain data.
     """
     path = Path(path)
-    if (path / CONFIG).is_file() and (path / WEIGHTS).is_file():
+    found = find_weights(path)
+    if found == path / WEIGHTS:
         return read_whole(path / CONFIG, partial(_read_folder, path))
-    checkpoint = [path]
-    if path.suffix != ".ckpt":
-        checkpoint = [path / "checkpoints" / "best.ckpt", path / "best.ckpt"]
-    found = next((file for file in checkpoint if file.is_file()), None)
     if found is not None:
         run = path.parent.parent if path.name == "best.ckpt" else path
         return *_read_checkpoint(found), _read_record(run / RECORD)
@@ -138,11 +135,25 @@ def read(path: str | Path) -> Saved:
             f"{path} must be a run folder, a saved folder or a .ckpt file (for weights of an "
             "original code base: `python -m itm.convert published=FILE vocab=... out=FOLDER`)"
         )
-    looked = [path / CONFIG, path / WEIGHTS, *checkpoint]
+    looked = [path / CONFIG, path / WEIGHTS, *_checkpoints(path)]
     raise FileNotFoundError(
         f"nothing to load at {path}; looked for {', '.join(map(str, looked))}; use "
         "Matcher.from_pretrained('user/name') for a matcher on the Hugging Face hub"
     )
+
+
+def find_weights(path: Path) -> Path | None:
+    """Find the file of weights that `read` takes from a folder or checkpoint; None without one."""
+    if (path / CONFIG).is_file() and (path / WEIGHTS).is_file():
+        return path / WEIGHTS
+    return next((file for file in _checkpoints(path) if file.is_file()), None)
+
+
+def _checkpoints(path: Path) -> list[Path]:
+    """List the checkpoints that a path may stand for, the preferred one first."""
+    if path.suffix == ".ckpt":
+        return [path]
+    return [path / "checkpoints" / "best.ckpt", path / "best.ckpt"]
 
 
 def _read_folder(path: Path) -> Saved:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import cli
 import numpy as np
@@ -43,16 +45,40 @@ def test_a_checkpoint_is_loaded_once(tmp_path, monkeypatch, capsys):
     loaded, load = [], folder.load
     monkeypatch.setattr(folder, "load", lambda path, *a: (loaded.append(path), load(path, *a))[1])
     monkeypatch.chdir(tmp_path)
-    evaluate_here(monkeypatch, "checkpoint=[saved,saved]", "describe=true")
-    assert loaded == ["saved"]
+    shutil.copytree("saved", "copy")
+    evaluate_here(monkeypatch, "checkpoint=[saved,copy]", "describe=true")
+    assert loaded == ["saved", "copy"]
     report = json.loads((tmp_path / "out/report.json").read_text())
-    assert list(report["results"]) == ["saved", "saved #2", "ensemble of 2"]
-    assert len(report["checkpoints"]) == 2 and list(report["captioning"]) == ["saved"]
+    assert list(report["results"]) == ["saved", "copy", "ensemble of 2"]
+    assert len(report["checkpoints"]) == 2 and list(report["captioning"]) == ["saved", "copy"]
     assert len((tmp_path / "out/described_0.txt").read_text().splitlines()) == 3
     assert {p.name for p in (tmp_path / "out").glob("ranks_*")} == {
         f"ranks_{i}.npz" for i in range(3)
     }
-    assert "saved: bleu_1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "saved: bleu_1" in out
+    assert "warning: saved and copy give every pair the same score" in out
+
+
+def test_a_member_that_comes_twice_is_refused(tmp_path, monkeypatch):
+    """Under whatever path: an ensemble would count it twice."""
+    make_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path("link").symlink_to("saved")
+    np.save("a.npy", np.zeros((3, 6), np.float32))
+    for other in ("saved", "./saved", "saved/", str(tmp_path / "saved"), "../saved", "link"):
+        other = f"saved/{other}" if other == "../saved" else other
+        with pytest.raises(ValueError, match=r"checkpoint= names \S+/model.safetensors .* leave one out"):
+            evaluate_here(monkeypatch, f"checkpoint=[saved,{other}]")
+    run = tmp_path / "run/checkpoints"
+    run.mkdir(parents=True)
+    (run / "best.ckpt").touch()
+    for other in ("run/checkpoints", "run/checkpoints/best.ckpt"):
+        with pytest.raises(ValueError, match="run/checkpoints/best.ckpt as run and as"):
+            evaluate_here(monkeypatch, f"checkpoint=[run,{other}]")
+    with pytest.raises(ValueError, match="similarity= names a.npy as a.npy and as ./a.npy"):
+        evaluate_here(monkeypatch, "similarity=[a.npy,./a.npy]")
+    assert not list(tmp_path.glob("out/report.json"))
 
 
 def test_failures_and_queries_are_written_and_nothing_is_mixed(tmp_path, monkeypatch, capsys):

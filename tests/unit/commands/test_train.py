@@ -131,7 +131,8 @@ def test_evaluate_one_and_an_ensemble(trained, tmp_path):
     one = json.loads((tmp_path / "one/report.json").read_text())["results"]
     trained_results = json.loads((folder / "run/results.json").read_text())
     assert one[f"{folder}/run"]["rsum"] == pytest.approx(trained_results["test/rsum"])
-    run("evaluate", f"checkpoint=[{folder}/run,{folder}/run]", "data.limit=64",
+    shutil.copy(folder / "run/checkpoints/best.ckpt", tmp_path / "copy.ckpt")
+    run("evaluate", f"checkpoint=[{folder}/run,copy.ckpt]", "data.limit=64",
         "hydra.run.dir=two", cwd=tmp_path)  # fmt: skip
     two = json.loads((tmp_path / "two/report.json").read_text())["results"]
     assert two["ensemble of 2"]["rsum"] == pytest.approx(one[f"{folder}/run"]["rsum"])
