@@ -23,7 +23,7 @@ def command(cfg: DictConfig) -> None:
     """
     # Late, because they load Lightning, and `--help` should not wait for it.
     from itm.published.convert import from_published
-    from itm.runs.record import parameters_m
+    from itm.runs.record import describe_size
     from itm.utils.manifest import content_hashes
 
     missing = [key for key in ("published", "out") if OmegaConf.is_missing(cfg, key)]
@@ -40,8 +40,7 @@ def command(cfg: DictConfig) -> None:
         "inputs": content_hashes(path for path in (*files, cfg.captioner) if path),
     }
     folder = matcher.save_pretrained(cfg.out, overwrite=cfg.overwrite)
-    size = parameters_m(matcher)
-    print(f"{type(matcher).__name__}, {size:.2f} M parameters, written to {folder}")
+    print(f"{type(matcher).__name__}, {describe_size(matcher)}, written to {folder}")
     if matcher.vocab is None:
         print("without vocab=... the folder cannot read sentences, only sentence vectors or ids")
 

@@ -85,7 +85,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
 
 
 def _check_regions(matcher: Matcher) -> None:
-    """Refuse a matcher that scores no single regions, as `region_scores` does at the first image."""
+    """Refuse a matcher that scores no single regions, as `region_scores` does later."""
     from itm.matcher.matcher import Matcher  # late: loads torch
 
     if not isinstance(matcher, Grounding) and type(matcher).attention is Matcher.attention:

@@ -15,6 +15,7 @@ from itm.app.entry import fail_alone, quiet, run
 from itm.app.run_folder import use_folder
 from itm.app.sweep_summary import write_failure
 from itm.training.starting_point import find_checkpoint
+from itm.utils.log_files import warnings_logged
 
 
 def command(cfg: DictConfig) -> float:
@@ -27,11 +28,9 @@ def command(cfg: DictConfig) -> float:
     import pytorch_lightning as pl
 
     from itm.app.checks import check_ranges
-    from itm.app.training_run import begin_run, build_training, finish_run
-    from itm.runs.record import parameters_m
+    from itm.app.training_run import begin_run, build_training, finish_run, tell_start
     from itm.runs.training_results import training_results
     from itm.training.checkpoint_files import check_epochs
-    from itm.training.progress import say
 
     quiet()  # again, because processes of sweep=joblib begin here
     out, typed = output_folder(), list(HydraConfig.get().overrides.task)
@@ -39,15 +38,12 @@ def command(cfg: DictConfig) -> float:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     checkpoint = find_checkpoint(cfg.resume, out)
     training = build_training(cfg, out, typed)
-    data, trainer, matcher, loading = training
+    data, trainer, matcher, _ = training
     if checkpoint is not None:
         check_epochs(checkpoint, trainer.max_epochs)
     record = begin_run(training, out, cfg.seed, typed)
     if trainer.is_global_zero:
-        size = f"{type(matcher).__name__}: {parameters_m(matcher):.2f} M parameters"
-        say(f"{size}\n{data.describe()}\n{out}")
-        if loading is not None:
-            say(loading)
+        tell_start(training, out)
     began = time.time()
     trainer.fit(matcher, datamodule=data, ckpt_path=checkpoint)
     results = training_results(trainer, matcher, time.time() - began, out)
@@ -58,7 +54,8 @@ def command(cfg: DictConfig) -> float:
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
 def _main(cfg: DictConfig) -> float:
     try:
-        return command(cfg)
+        with warnings_logged():
+            return command(cfg)
     except (Exception, SystemExit) as error:
         if _is_signal(error):
             raise  # which ends a sweep, too, and keeps the exit code of each process

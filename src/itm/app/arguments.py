@@ -21,18 +21,33 @@ def read_arguments(arguments: Sequence[str], command: str) -> list[str]:
     Raises:
         ValueError: a group that the command needs is null, or an option is written with dashes.
     """
-    for unknown in get_args_parser().parse_known_args(list(arguments))[1]:
+    parsed, displaced = get_args_parser().parse_known_args(list(arguments))
+    for unknown in displaced:
         if unknown.startswith("-"):
             name = unknown.lstrip("-").partition("=")[0]
             raise ValueError(
                 f"there is no option {unknown}; write {name}=VALUE, without dashes (--help lists "
                 "the options)"
             )
+    arguments = _adjacent(arguments, parsed.overrides, displaced)
     sweeps = any(
         a in ("-m", "--multirun", "hydra.mode=MULTIRUN") or a.startswith("sweep=")
         for a in arguments
     )
     return rewrite_choices([quote(argument, sweeps) for argument in arguments], command)
+
+
+def _adjacent(
+    arguments: Sequence[str], options: Sequence[str], displaced: Sequence[str]
+) -> list[str]:
+    """Put together the options that argparse does not accept on both sides of a flag such as -m."""
+    rest = list(arguments)
+    for option in displaced:
+        rest.reverse()
+        rest.remove(option)  # the last one
+        rest.reverse()
+    at = rest.index(options[0]) + len(options) if options else len(rest)
+    return [*rest[:at], *displaced, *rest[at:]]
 
 
 def key_of(argument: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -64,6 +63,7 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
     from itm.training.optim import check_mode
+    from itm.utils.distributed import say
 
     for callback in trainer.callbacks:
         name = type(callback).__name__
@@ -90,7 +90,10 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
     for owner, monitor in waiting:
         if str(monitor).startswith("val/"):
             raise ValueError(f"{owner} waits for {monitor}, but {why}, so no validation runs")
-    print(f"no validation, since {why}: the weights of the last step are kept, not the best")
+    say(
+        f"no validation, since {why}: there will be no best checkpoint; last.ckpt keeps the "
+        "weights of the last step, which a test uses"
+    )
 
 
 REPLACED = {  # option -> the option whose file takes its place
@@ -103,14 +106,16 @@ REPLACED = {  # option -> the option whose file takes its place
 
 def tell_unused(cfg: DictConfig, typed: Sequence[str]) -> None:
     """Print which typed options have no effect, because another one takes their place."""
+    from itm.utils.distributed import say  # late: loads torch
+
     names = {option.lstrip("+").partition("=")[0] for option in typed}
     for name in sorted(names & REPLACED.keys()):
         file = REPLACED[name].removeprefix("data.")
         if cfg.data.get(file) is not None:
-            print(f"{name} has no effect: data.{file}={cfg.data[file]} is read instead")
+            say(f"{name} has no effect: data.{file}={cfg.data[file]} is read instead")
     limit, protocol = cfg.data.get("limit"), cfg.data.get("protocol")
     if "data.protocol" in names and limit is not None and protocol != "full":
-        print(
+        say(
             f"data.protocol={protocol} has no effect: data.limit={limit} cuts the test split, "
             "which is scored by protocol full"
         )
@@ -164,24 +169,6 @@ def _numbers(node: Any) -> dict[str, Any]:
     plain = OmegaConf.to_container(node) if OmegaConf.is_config(node) else {}
     assert isinstance(plain, dict)
     return {str(k): x for k, x in plain.items() if not OmegaConf.is_interpolation(node, str(k))}
-
-
-def check_test_limit(trainer: Any, data: Any) -> None:
-    """Check that a fraction of the test is at least one batch.
-
-    Lightning checks it as well, but only after the training.
-
-    Raises:
-        ValueError: no batch is left.
-    """
-    limit, split = trainer.limit_test_batches, data.test_split
-    fewest = min(split.num_images, len(split.captions))
-    batches = math.ceil(fewest / data.eval_batch_size)
-    if isinstance(limit, float) and 0 < limit < 1 and int(batches * limit) == 0:
-        raise ValueError(
-            f"trainer.limit_test_batches={limit} of {batches} batches leaves none: lower "
-            "data.eval_batch_size, or set test=false"
-        )
 
 
 def check_protocol(split: Split) -> None:

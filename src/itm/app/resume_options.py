@@ -15,6 +15,7 @@ from itm.app.arguments import config_dir, key_of, quote, value_of
 from itm.app.choices import SHARED, default_choices, rewrite_choices
 from itm.app.config import compose
 from itm.app.sweep_options import of_one_run
+from itm.utils.log_files import log_later
 from itm.utils.manifest import unsealed
 
 # A resumed run may change these. All others affect weights, words or batches.
@@ -124,7 +125,9 @@ def check_changes(before: Sequence[str], now: Sequence[str]) -> None:
     told = [text for name, text in shown.items() if name not in ("resume", "overwrite")]
     if told:
         changed = ", ".join(told)
-        print(f"warning: resuming with other options than before: {changed}")
+        warning = f"warning: resuming with other options than before: {changed}"
+        print(warning)
+        log_later(warning)  # Hydra has not opened train.log yet
 
 
 def _is_fixed(name: str, values: tuple[Any, Any], schedule: str) -> bool:

@@ -86,9 +86,12 @@ class Summary(Callback):
 
     def _average(self, folder: Path, jobs: list[dict[str, Any]]) -> None:
         """Write and print the means over seeds, if jobs differ in the seed alone."""
-        from itm.runs.sweep import seed_table, write_table  # late, as above
+        from itm.runs.sweep import repeated_jobs, seed_table, write_table  # late, as above
         from itm.runs.tables import rows_table
 
+        if again := repeated_jobs(jobs):
+            told = ", ".join(f"job {job} repeats {first}" for job, first in again.items())
+            print(f"same options, seed and results, so counted once: {told}")
         means = seed_table(jobs)
         for ending in ("csv", "md"):  # of an earlier sweep
             (folder / f"summary_seeds.{ending}").unlink(missing_ok=True)

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from itm.app.batch_limits import check_limits, epoch_batches
 from itm.app.build import build_data, build_matcher
 from itm.app.checks import (
     check_callbacks,
     check_disk,
     check_monitors,
     check_protocol,
-    check_test_limit,
     tell_unused,
 )
 from itm.app.config import run_name
@@ -29,6 +30,7 @@ from itm.checkpoints.initialise import start_from
 from itm.runs.plain_files import CONFIGURATION, read_hydra
 from itm.runs.record import (
     FAILURE,
+    describe_size,
     environment,
     split_facts,
     write_json,
@@ -38,6 +40,7 @@ from itm.runs.record import (
 from itm.runs.tables import result_table
 from itm.runs.training_results import ranked_part
 from itm.training.progress import say
+from itm.utils.log_files import log
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -93,16 +96,28 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
     check_callbacks(trainer, matcher)
     check_optimisation(matcher, trainer, batches)
     check_disk(out, matcher)
+    check_limits(trainer, data, cfg.test)
     if cfg.test:
         check_protocol(data.test_split)
-        check_test_limit(trainer, data)
     return Training(data, trainer, matcher, loading)
 
 
-def epoch_batches(trainer: Any, data: RegionDataModule) -> int:
-    """Count the batches that an epoch trains on."""
-    count, limit = len(data.train_sampler()), trainer.limit_train_batches
-    return min(count, limit) if isinstance(limit, int) else int(count * limit)
+_described: set[tuple[str, str]] = set()  # folders and lines of data that jobs of a sweep printed
+
+
+def tell_start(training: Training, out: Path) -> None:
+    """Print matcher, data and folder; a sweep prints the same data once, each log has them."""
+    data, matcher = training.data, training.matcher
+    size, about = f"{type(matcher).__name__}: {describe_size(matcher)}", data.describe()
+    if (str(data.root), about) in _described:
+        print(f"{size}\n{out}", flush=True)
+        log(f"{size}\n{about}\n{out}")
+    else:
+        say(f"{size}\n{about}\n{out}")
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        _described.add((str(data.root), about))
+    if training.loading is not None:
+        say(training.loading)
 
 
 def begin_run(training: Training, out: Path, seed: int, typed: Sequence[str]) -> dict[str, Any]:
@@ -143,7 +158,7 @@ def finish_run(
     split, keeper = data.val_split, cast(Any, trainer.checkpoint_callback)
     images, part = ranked_part(matcher.ranks, split)
     parts = ["val"] if part else []
-    if test and not trainer.interrupted:
+    if test and trainer.limit_test_batches and not trainer.interrupted:  # type: ignore[attr-defined]
         split, best = data.test_split, keeper.best_model_path or None  # None = the last weights
         tested: Any = trainer.test(matcher, data, ckpt_path=best, verbose=False)
         results = {**results, **tested[0]}

@@ -77,6 +77,14 @@ class Splits:
         ):
             if images is not None and images < 1:
                 raise ValueError(f"data.{name}={images} must be at least 1, or null")
+        root = Path(self.root).expanduser()
+        if not root.is_dir():
+            found = "not a folder" if root.exists() else "no such folder"
+            raise FileNotFoundError(
+                f"data.root={self.root}: {found}; give the one that holds "
+                f"{self.train}_ims.npy, {self.train}_caps.txt and the files of the other splits "
+                "(`python -m itm.prepare data.root=DIR` checks it)"
+            )
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

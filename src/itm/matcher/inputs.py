@@ -189,9 +189,10 @@ def check_images(images: Images, matcher: MatcherLike) -> None:
     fewest = int(images.mask.sum(1).min()) if images.mask.device.type == "cpu" else most
     if not fewest == most == matcher.num_regions:
         raise ValueError(
-            f"{type(matcher).__name__} was built for exactly {matcher.num_regions} regions in every image (its batch "
-            f"norm has a channel for each position), got {fewest} to {most}: give all images the "
-            "same number of regions, and build the matcher with that num_regions"
+            f"{type(matcher).__name__} was built for exactly {matcher.num_regions} regions in "
+            "every image (its batch norm has a channel for each position), got "
+            f"{fewest} to {most}: give all images the same number of regions, and build the "
+            "matcher with that num_regions"
         )
 
 

@@ -34,12 +34,13 @@ def differing(runs: Sequence[Run]) -> list[str]:
         kinds.setdefault(tuple(run.settings.get(key) for key in GROUPS), []).append(run)
     choices = [key for key in GROUPS if _varies(known, key)]
     names = dict.fromkeys(key for run in known for key in run.settings)
-    own = [key for key in names if key not in GROUPS and not _is_aside(key)]
+    own = [key for key in names if key not in GROUPS and not is_aside(key)]
     own = [key for key in own if not _follows(known, key)]
     return choices + [key for key in own if any(_varies(kind, key) for kind in kinds.values())]
 
 
-def _is_aside(key: str) -> bool:
+def is_aside(key: str) -> bool:
+    """Tell whether an option changes neither training nor what is measured."""
     return key.partition(".")[0] in ASIDE or key in ASIDE_OPTIONS
 
 
@@ -88,7 +89,7 @@ def _identity(run: Run) -> Any:
     """Make a key that is equal for runs that differ only in the seed."""
     if not run.settings:
         return run.folder, run.name
-    items = ((k, v) for k, v in run.settings.items() if v is not None and not _is_aside(k))
+    items = ((k, v) for k, v in run.settings.items() if v is not None and not is_aside(k))
     return tuple(sorted((key, _comparable(value)) for key, value in items))
 
 
@@ -118,6 +119,11 @@ def tell_repeats(runs: Sequence[Run]) -> str:
         return ""
     shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
     return f"same options, seed and results, so counted once: {shown}"
+
+
+def count_runs(runs: int, seeds: int) -> int | str:
+    """Say how many runs a row averages; runs that repeat a seed are not independent."""
+    return runs if seeds == runs else f"{runs} ({seeds} seed{'s'[: seeds != 1]})"
 
 
 def _comparable(value: Any) -> str:

@@ -53,6 +53,14 @@ def split_facts(split: Split, protocol: str) -> dict[str, Any]:
     }
 
 
+def describe_size(matcher: nn.Module) -> str:
+    """Count the parameters in words, such as "11.35 M parameters" or "4.2 k parameters"."""
+    number = sum(p.numel() for p in matcher.parameters())
+    if number >= 999_950:
+        return f"{number / 1e6:.2f} M parameters"
+    return f"{number / 1e3:.1f} k parameters" if number >= 1000 else f"{number} parameters"
+
+
 def parameters_m(matcher: nn.Module) -> float:
     """Count the parameters, in millions."""
     return sum(p.numel() for p in matcher.parameters()) / 1e6

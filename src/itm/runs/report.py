@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from itm.metrics.significance import compare, holm, interval, same_queries
-from itm.runs.groups import Groups, spread, tell_repeats
+from itm.runs.groups import Groups, count_runs, spread, tell_repeats
 from itm.runs.history import Run, Unfinished
 from itm.runs.tables import RECALLS
 
@@ -59,10 +59,8 @@ def shown_metrics(groups: Groups) -> list[str]:
 
 
 def count(group: Sequence[Run]) -> int | str:
-    """Count the runs of a group; runs that repeat a seed are not independent."""
-    seeds = {repr(run.seed) for run in group}
-    runs = len(group)
-    return runs if len(seeds) == runs else f"{runs} ({len(seeds)} seed{'s'[: len(seeds) != 1]})"
+    """Count the runs of a group, see `count_runs`."""
+    return count_runs(len(group), len({repr(run.seed) for run in group}))
 
 
 def costs(groups: Groups) -> Section:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from itm.runs.escape import for_markdown
-from itm.runs.groups import spread
+from itm.runs.groups import count_runs, is_aside, spread
 from itm.runs.plain_files import read_record, read_yaml
 from itm.runs.record import FAILURE
 from itm.runs.run_files import metrics_of, read_results
@@ -23,6 +23,7 @@ __all__ = [
     "collect_jobs",
     "job_table",
     "job_times",
+    "repeated_jobs",
     "seed_table",
     "write_table",
 ]
@@ -100,23 +101,65 @@ def job_table(jobs: Sequence[dict[str, Any]]) -> Table:
 def seed_table(jobs: Sequence[dict[str, Any]]) -> Table | None:
     """Average the jobs that differ only in the seed: mean ± standard deviation, number of runs.
 
+    Jobs that repeat each other (`repeated_jobs`) count once; options that change no number, such as
+    data.workers, do not split seeds.
+
     Returns:
         The table, best validation first; None if no two finished jobs differ in the seed alone.
     """
     swept, names = _columns(jobs)
-    swept = [key for key in swept if key != "seed"]
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    swept = [key for key in swept if not is_aside(key.lstrip("+"))]
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    again = repeated_jobs(jobs)
     for job in jobs:
-        if "failure" not in job and names[-1] in job:
-            groups.setdefault(tuple(job["overrides"].get(k, "") for k in swept), []).append(job)
-    if not any(len({job["overrides"].get("seed") for job in g}) > 1 for g in groups.values()):
+        if _is_measured(job) and job["job"] not in again:
+            groups.setdefault(_values(job, swept), []).append(job)
+    seeds = {key: len({_values(job, ["seed"]) for job in group}) for key, group in groups.items()}
+    if not any(count > 1 for count in seeds.values()):
         return None
     means = lambda g: np.mean([job.get(names[0], -np.inf) for job in g])  # noqa: E731
     rows = [
-        [*values, len(group), *(spread([job.get(name) for job in group]) for name in names)]
+        [
+            *(group[0]["overrides"].get(key, "") for key in swept),
+            count_runs(len(group), seeds[values]),
+            *(spread([job.get(name) for job in group]) for name in names),
+        ]
         for values, group in sorted(groups.items(), key=lambda item: -means(item[1]))
     ]
     return Table([*swept, "runs", *names], rows)
+
+
+def repeated_jobs(jobs: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Find jobs that repeat an earlier one: same options, same seed, same results.
+
+    Returns:
+        Name of the repeating job -> name of the first one.
+    """
+    first: dict[Any, str] = {}
+    again = {}
+    for job in filter(_is_measured, jobs):
+        options = sorted(k for k in job["overrides"] if k == "seed" or not is_aside(k.lstrip("+")))
+        scores = [x for x in job.items() if x[0].startswith(("val/", "test/"))]
+        key = tuple(options), _values(job, options), tuple(sorted(scores))
+        if first.setdefault(key, job["job"]) != job["job"]:
+            again[job["job"]] = first[key]
+    return again
+
+
+def _is_measured(job: dict[str, Any]) -> bool:
+    return "failure" not in job and any(key in job for key in ("val/rsum", "test/rsum"))
+
+
+def _values(job: dict[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
+    """Return options of a job, with equal numbers made equal, such as 1e-3 and 0.001."""
+    return tuple(_number(job["overrides"].get(key, "")) for key in keys)
+
+
+def _number(text: Any) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _columns(jobs: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:

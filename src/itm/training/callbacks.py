@@ -11,8 +11,6 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from itm.utils.log_files import log
-
 
 class StepSeed(Callback):
     """Seed every training batch from (seed, process, batch number).
@@ -124,7 +122,6 @@ class Health(Callback):
                 f"{first if warms_up else ''}lower optimizer.lr"
             )
             rank_zero_warn(text)
-            log(f"warning: {text}")
         self._warned = True
 
     @staticmethod

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from itm.utils.log_files import log
+
 
 def find_checkpoint(resume: str | bool | None, out: Path) -> str | None:
     """Find the checkpoint to continue from.
@@ -40,7 +42,9 @@ def find_checkpoint(resume: str | bool | None, out: Path) -> str | None:
         what = damage(file)
         if what is None:
             if damages:
-                print(f"{'; '.join(damages)}: continuing from {file}")
+                text = f"{'; '.join(damages)}: continuing from {file}"
+                print(text)
+                log(text)
             return str(file)
         damages.append(f"cannot read {file}: {what}")
     raise ValueError(f"resume={resume}: {'; '.join(damages)}; start again, or from weights (init=)")

@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from itm.utils.log_files import log
+
 
 def rank_and_size() -> tuple[int, int]:
     """Return the number of this process and the count of processes."""
@@ -16,11 +18,12 @@ def rank_and_size() -> tuple[int, int]:
 
 
 def say(text: str) -> None:
-    """Print a line in the first process only, also before the processes know of each other."""
+    """Print and log a line in the first process only, also before processes know of each other."""
     from lightning_fabric.utilities.rank_zero import rank_zero_only  # late, for start-up time
 
     if getattr(rank_zero_only, "rank", 0) == 0:
         print(text, flush=True)
+        log(text)
 
 
 def gather_rows(x: Tensor) -> Tensor:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from itm.app.arguments import read_arguments
+from itm.app.arguments import key_of, read_arguments
 from itm.app.choices import rewrite_choices
 from itm.app.config import CONF
 from itm.app.help import meanings
@@ -253,3 +254,19 @@ def test_options_with_dashes_are_explained(typed):
     with pytest.raises(ValueError, match="write model=VALUE, without dashes"):
         read_arguments(typed, "train")
     assert read_arguments(["-m", "seed=1,2", "--config-dir", "conf"], "train")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["lr=1", "-m", "seed=0,1", "lr=1"],
+        ["-m", "lr=1", "seed=0,1", "lr=1"],
+        ["lr=1", "seed=0,1", "--multirun", "lr=1"],
+        ["lr=1", "--config-dir", "conf", "seed=0,1", "-m", "lr=1"],
+    ],
+)
+def test_flags_may_stand_between_options(typed):
+    found = read_arguments(typed, "train")
+    parsed = get_args_parser().parse_args(found)
+    assert parsed.multirun and [key_of(x) for x in parsed.overrides] == ["lr", "seed", "lr"]
+    assert parsed.config_dir == ("conf" if "conf" in typed else None)

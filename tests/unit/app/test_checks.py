@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import (
     ModelCheckpoint,
 )
 
+from itm.app.batch_limits import check_limits, check_test_limit
 from itm.app.checks import (
     USUAL,
     check_callbacks,
@@ -21,7 +22,6 @@ from itm.app.checks import (
     check_monitors,
     check_protocol,
     check_ranges,
-    check_test_limit,
     known_metrics,
     tell_unused,
 )
@@ -228,6 +228,49 @@ def test_a_fraction_of_the_test_that_leaves_no_batch():
         check_test_limit(SimpleNamespace(limit_test_batches=0.5), data)
     for limit in (0, 1.0, 3):
         check_test_limit(SimpleNamespace(limit_test_batches=limit), data)
+
+
+def limited(**limits):
+    """A trainer with limits, and data of two training batches and one of validation and test."""
+    split = SimpleNamespace(num_images=60, captions=["a dog"] * 300)
+    data = SimpleNamespace(
+        val_split=split, test_split=split, eval_batch_size=60, train_sampler=lambda: range(2)
+    )
+    if "overfit_batches" in limits:
+        limits |= dict.fromkeys(
+            ("limit_train_batches", "limit_val_batches"), limits["overfit_batches"]
+        )
+    usual = {f"limit_{stage}_batches": 1.0 for stage in ("train", "val", "test")}
+    return SimpleNamespace(**{"overfit_batches": 0.0, **usual, **limits}), data
+
+
+@pytest.mark.parametrize(
+    ("name", "batches", "size"),
+    [
+        ("limit_train_batches", 2, "data.batch_size"),
+        ("overfit_batches", 2, "data.batch_size"),
+        ("limit_val_batches", 1, "data.eval_batch_size"),
+        ("limit_test_batches", 1, "data.eval_batch_size"),
+    ],
+)
+def test_a_share_that_leaves_no_batch(name, batches, size):
+    with pytest.raises(
+        ValueError,
+        match=rf"trainer.{name}=0.4 of {batches} batches leaves none: .*{name}=1.*lower {size}",
+    ):
+        check_limits(*limited(**{name: 0.4}), test=True)
+    check_limits(*limited(**{name: 1}), test=True)
+    check_limits(*limited(limit_test_batches=0.4), test=False)
+
+
+def test_what_does_not_run_is_told(capsys):
+    check_limits(*limited(limit_train_batches=0, limit_test_batches=0), test=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "no training, since trainer.limit_train_batches=0: the weights stay as they are",
+        "no test, since trainer.limit_test_batches=0",
+    ]
+    check_limits(*limited(limit_test_batches=0, limit_val_batches=0), test=False)
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parametrize("precision", ["17", "fp16", "half"])

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from itm.app.batch_limits import epoch_batches
 from itm.app.choices import group_files, rewrite_choices
 from itm.app.config import compose
 from itm.app.optimisation import build_optimizer, build_schedule, check_optimisation, check_used
-from itm.app.training_run import epoch_batches
 
 TRAINER = SimpleNamespace(max_epochs=10, max_steps=-1, estimated_stepping_batches=50)
 

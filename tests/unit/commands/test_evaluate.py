@@ -68,7 +68,9 @@ def test_a_member_that_comes_twice_is_refused(tmp_path, monkeypatch):
     np.save("a.npy", np.zeros((3, 6), np.float32))
     for other in ("saved", "./saved", "saved/", str(tmp_path / "saved"), "../saved", "link"):
         other = f"saved/{other}" if other == "../saved" else other
-        with pytest.raises(ValueError, match=r"checkpoint= names \S+/model.safetensors .* leave one out"):
+        with pytest.raises(
+            ValueError, match=r"checkpoint= names \S+/model.safetensors .* leave one out"
+        ):
             evaluate_here(monkeypatch, f"checkpoint=[saved,{other}]")
     run = tmp_path / "run/checkpoints"
     run.mkdir(parents=True)

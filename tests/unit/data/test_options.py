@@ -68,3 +68,10 @@ def test_a_vocabulary_of_ones_own(tmp_path):
     data = RegionDataModule(tmp_path, vocab=tmp_path / "vocab.json")
     data.setup()
     assert data.vocabulary == words
+
+
+@pytest.mark.parametrize(("name", "what"), [("nope", "no such folder"), ("file", "not a folder")])
+def test_a_missing_folder_is_named_at_once(name, what, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError, match=rf"data.root=.*{name}: {what}; .* train_ims.npy"):
+        RegionDataModule(tmp_path / name)

@@ -12,7 +12,14 @@ from omegaconf import OmegaConf
 
 from itm.app.config import CONF, compose
 from itm.app.sweep_summary import Summary
-from itm.runs.sweep import collect_jobs, job_table, job_times, seed_table, write_table
+from itm.runs.sweep import (
+    collect_jobs,
+    job_table,
+    job_times,
+    repeated_jobs,
+    seed_table,
+    write_table,
+)
 
 SMALL = (
     "trainer=fast", "model=two_branch_embedding", "model.embed_dim=8", "model.hidden_dim=8",
@@ -149,6 +156,24 @@ def test_jobs_that_differ_in_the_seed_are_averaged(tmp_path):
     assert (tmp_path / "summary_seeds.csv").read_text().count("\n") == 3
     assert "12.0 ± 2.8" in (tmp_path / "summary_seeds.md").read_text()
     assert seed_table(jobs[2:]) is None
+
+
+def test_a_job_that_repeats_another_counts_once(tmp_path, capsys):
+    options = [("seed=0",), ("seed=0",), ("seed=1", "data.workers=2"), ("seed=1",)]
+    for job, (val, given) in enumerate(zip([10.0, 10.0, 14.0, 15.0], options, strict=True)):
+        rate = "lr=0.001" if job % 2 else "lr=1e-3"
+        make_job(tmp_path, str(job), {"val/rsum": val, "test/rsum": val}, rate, *given)
+    jobs = collect_jobs(tmp_path)
+    assert repeated_jobs(jobs) == {"1": "0"}
+    means = seed_table(jobs)
+    assert means.columns == ["lr", "runs", "val/rsum", "test/rsum"]
+    assert means.rows == [["1e-3", "3 (2 seeds)", "13.0 ± 2.6", "13.0 ± 2.6"]]
+    assert seed_table(jobs[:2]) is None
+    summary = Summary()
+    summary._average(tmp_path, jobs[:2])
+    assert capsys.readouterr().out == (
+        "same options, seed and results, so counted once: job 1 repeats 0\n"
+    )
 
 
 def test_a_failed_or_damaged_job_is_a_row(tmp_path):

@@ -1,0 +1,86 @@
+"""Check what the trainer's limits of batches leave of training, validation and test."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from itm.data.layout import Split
+    from itm.data.module import RegionDataModule
+
+
+def epoch_batches(trainer: Any, data: RegionDataModule) -> int:
+    """Count the batches that an epoch trains on."""
+    count, limit = len(data.train_sampler()), trainer.limit_train_batches
+    return min(count, limit) if isinstance(limit, int) else int(count * limit)
+
+
+def check_limits(trainer: Any, data: RegionDataModule, test: bool) -> None:
+    """Check that a share of the batches is at least one; print what does not run at all.
+
+    Lightning checks it, too, but a validation at the first one, and the test after the training.
+
+    Args:
+        trainer: a Lightning trainer.
+        data: the data module, set up.
+        test: whether the run tests.
+
+    Raises:
+        ValueError: a share leaves no batch.
+    """
+    from itm.utils.distributed import say  # late: loads torch
+
+    overfits = trainer.overfit_batches > 0  # then Lightning limits both by it
+    name = "overfit_batches" if overfits else "limit_train_batches"
+    check_share(name, trainer.limit_train_batches, len(data.train_sampler()), "data.batch_size")
+    if trainer.limit_train_batches == 0:
+        say("no training, since trainer.limit_train_batches=0: the weights stay as they are")
+    name = "overfit_batches" if overfits else "limit_val_batches"
+    if trainer.limit_val_batches:
+        batches = evaluation_batches(data.val_split, data.eval_batch_size)
+        check_share(name, trainer.limit_val_batches, batches, "data.eval_batch_size")
+    if test:
+        check_test_limit(trainer, data)
+        if trainer.limit_test_batches == 0:
+            say("no test, since trainer.limit_test_batches=0")
+
+
+def check_test_limit(trainer: Any, data: Any) -> None:
+    """Check that a share of the test is at least one batch.
+
+    Raises:
+        ValueError: no batch is left.
+    """
+    limit, batches = (
+        trainer.limit_test_batches,
+        evaluation_batches(data.test_split, data.eval_batch_size),
+    )
+    check_share("limit_test_batches", limit, batches, "data.eval_batch_size", ", or set test=false")
+
+
+def check_share(
+    name: str, limit: int | float, batches: int, size: str, otherwise: str = ""
+) -> None:
+    """Check that a limit is at least one batch if it is a share.
+
+    Args:
+        name: option of the trainer.
+        limit: number or share of the batches.
+        batches: number of batches without a limit.
+        size: option that makes more batches when it is lowered.
+        otherwise: what else helps.
+
+    Raises:
+        ValueError: no batch is left.
+    """
+    if isinstance(limit, float) and 0 < limit < 1 and int(batches * limit) == 0:
+        raise ValueError(
+            f"trainer.{name}={limit} of {batches} batches leaves none: give a number of batches "
+            f"(trainer.{name}=1), a larger share, or a lower {size}{otherwise}"
+        )
+
+
+def evaluation_batches(split: Split, size: int) -> int:
+    """Count the batches of images, or of captions if these are fewer."""
+    return math.ceil(min(split.num_images, len(split.captions)) / size)
