@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from itm.app.arguments import config_dir, key_of, quote, value_of
 from itm.app.choices import SHARED, default_choices, rewrite_choices
-from itm.app.config import compose
+from itm.app.config import CONF, compose
 from itm.app.sweep_options import of_one_run
 from itm.utils.log_files import log_later
 from itm.utils.manifest import unsealed
@@ -51,9 +51,24 @@ def with_recorded(arguments: list[str], folder: Path) -> list[str]:
     """Add the options recorded in a run folder, and the folder itself.
 
     An option that is given again replaces the recorded one. If it chooses another file of a group,
-    or another class of a node, the recorded options of that group no longer apply.
+    or another class of a node, the recorded options of that group no longer apply. The run's own
+    --config-dir is used again, unless another one is given.
+
+    Raises:
+        FileNotFoundError: the run had a --config-dir that is gone.
+        ValueError: the run was a job of a sweep whose file is not found.
     """
-    recorded = read_recorded(folder)
+    own = config_dir(arguments)
+    if own is None and (own := _recorded_dir(folder)) is not None:
+        arguments = [f"--config-dir={own}", *arguments]
+    recorded = read_recorded(folder, own)
+    sweep = value_of(recorded, "sweep")
+    if sweep not in (None, "null"):
+        raise ValueError(
+            f"{folder} was a job of sweep={sweep}, but no folder of configurations has "
+            f"sweep/{sweep}.yaml, which set some of its options: give --config-dir DIR, the folder "
+            "that it is in"
+        )
     given = {key_of(a) for a in arguments} | {"sweep"}  # resume one job of a sweep, not all
     given |= {SHARED[key] for key in given if key in SHARED}
     given |= {key for key, full in SHARED.items() if full in given}
@@ -75,13 +90,38 @@ def with_recorded(arguments: list[str], folder: Path) -> list[str]:
     return [*arguments[:at], *kept, where, *arguments[at:]]
 
 
-def read_recorded(folder: Path) -> list[str]:
+def _recorded_dir(folder: Path) -> Path | None:
+    """Return the --config-dir of a run, or None.
+
+    Raises:
+        FileNotFoundError: it is gone.
+    """
+    own = _read_run(folder).get("config_dir")
+    if isinstance(own, str) and not Path(own).is_dir():
+        raise FileNotFoundError(
+            f"{folder} was started with --config-dir {own}, which is not here: give --config-dir "
+            "DIR, the folder that has its files now"
+        )
+    return Path(own) if isinstance(own, str) else None
+
+
+def read_recorded(folder: Path, config_dir: Path | None = None) -> list[str]:
     """Read the options of a run; for a job of a sweep, those of that job alone.
+
+    Args:
+        folder: folder of the run.
+        config_dir: folder of configurations to look for the file of a sweep in, besides our own.
 
     Raises:
         FileNotFoundError: run.json does not exist.
         ValueError: run.json is damaged.
     """
+    overrides = _read_run(folder)["overrides"]
+    return of_one_run(overrides, [CONF] if config_dir is None else [config_dir, CONF])
+
+
+def _read_run(folder: Path) -> dict[str, Any]:
+    """Read run.json, whose "overrides" are a list of options."""
     path = folder / "run.json"
     if not path.is_file():
         raise FileNotFoundError(
@@ -89,7 +129,8 @@ def read_recorded(folder: Path) -> list[str]:
             f"itself and all options: resume={folder}/checkpoints/last.ckpt ..."
         )
     try:
-        overrides = unsealed(path, json.loads(path.read_text(encoding="utf-8")))["overrides"]
+        found: dict[str, Any] = unsealed(path, json.loads(path.read_text(encoding="utf-8")))
+        overrides = found["overrides"]
         if not isinstance(overrides, list) or not all(isinstance(o, str) for o in overrides):
             raise TypeError("overrides is not a list of options")
     except (ValueError, KeyError, TypeError) as error:
@@ -97,7 +138,7 @@ def read_recorded(folder: Path) -> list[str]:
             f"cannot read the options of the run in {path} ({error}); give the checkpoint itself "
             f"and all options: resume={folder}/checkpoints/last.ckpt ..."
         ) from error
-    return of_one_run(overrides)
+    return found
 
 
 def check_changes(before: Sequence[str], now: Sequence[str]) -> None:
@@ -188,7 +229,8 @@ def _composed(arguments: Sequence[str], now: Sequence[str]) -> DictConfig | None
         arguments: options, recorded or given.
         now: the command line, whose --config-dir counts.
     """
-    kept = [a for a in arguments if not a.startswith("-") and key_of(a) not in ("sweep", "resume")]
+    kept = [a for a in arguments if "=" in a or a.startswith("~")]  # not the value of --config-dir
+    kept = [a for a in kept if not a.startswith("-") and key_of(a) not in ("sweep", "resume")]
     kept = [a for a in kept if not key_of(a).startswith("hydra.")]
     own = config_dir(now)
     search = [] if own is None else [f"hydra.searchpath=[{quote(f'init=file://{own}')[5:]}]"]

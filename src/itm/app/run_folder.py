@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from itm.app.arguments import key_of, value_of
+from itm.app.arguments import config_dir, key_of, value_of
 from itm.app.foreign import check_hydra, check_results, check_sweep
 from itm.app.replaced import put_aside, recover
 from itm.app.resume_options import check_changes, read_recorded, with_recorded
@@ -71,7 +71,7 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
         check_results(folder)
     _lock(folder)
     if (folder / "run.json").is_file() and (is_run or resume == "true"):
-        check_changes(read_recorded(folder), changed)
+        check_changes(read_recorded(folder, config_dir(changed)), changed)
     return changed
 
 

@@ -126,13 +126,17 @@ def begin_run(training: Training, out: Path, seed: int, typed: Sequence[str]) ->
     Returns:
         The command, the seed and the environment, to be recorded with the results, too.
     """
-    folders = [x.path for x in HydraConfig.get().runtime.config_sources if x.schema == "file"]
-    command = shlex.join(["python", "-m", "itm.train", *of_one_run(typed, folders)])
+    sources = HydraConfig.get().runtime.config_sources
+    folders = [x.path for x in sources if x.schema == "file"]
+    options = of_one_run(typed, folders)
+    command = shlex.join(["python", "-m", "itm.train", *options])
     record = {"command": command, "seed": seed, **environment()}
     if training.trainer.is_global_zero:
         (out / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
         # For resume=: every attempt rewrites Hydra's own record, and not atomically.
-        facts = {"overrides": list(typed), "data": training.data.fingerprint()}
+        facts = {"overrides": options, "data": training.data.fingerprint()}
+        own = [x.path for x in sources if x.provider == "command-line"]  # --config-dir
+        facts |= {"config_dir": own[0]} if own else {}
         facts |= {CONFIGURATION: read_hydra(out)}
         write_json(out / "run.json", {**record, **facts})
         settle()  # the run begins: what it replaces is deleted

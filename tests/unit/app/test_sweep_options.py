@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from itm.app.config import CONF, compose
-from itm.app.resume_options import with_recorded
+from itm.app.resume_options import check_changes, with_recorded
 from itm.app.sweep_options import of_one_run
 from itm.app.training_run import begin_run
 
@@ -42,6 +42,43 @@ def test_a_resumed_job_keeps_what_its_sweep_set(tmp_path):
     options = with_recorded(["resume=x"], tmp_path)
     assert {"callbacks=early_stopping", "max_epochs=200", "model=cvse"} <= set(options)
     assert "sweep=low_data" not in options
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A job of a sweep whose file is in a --config-dir, as an earlier version recorded it."""
+    (tmp_path / "conf/sweep").mkdir(parents=True)
+    (tmp_path / "conf/sweep/own.yaml").write_text("# @package _global_\nlr: 0.5\n")
+    (tmp_path / "run").mkdir()
+    facts = {"overrides": ["seed=1", "sweep=own"], "config_dir": str(tmp_path / "conf")}
+    (tmp_path / "run/run.json").write_text(json.dumps(facts))
+    return tmp_path
+
+
+def test_a_resumed_job_finds_its_own_sweep(own):
+    options = with_recorded(["resume=x"], own / "run")
+    assert options[0] == f"--config-dir={own / 'conf'}" and {"lr=0.5", "seed=1"} <= set(options)
+    (own / "conf").rename(own / "moved")
+    with pytest.raises(FileNotFoundError, match="--config-dir .*conf, which is not here: give"):
+        with_recorded(["resume=x"], own / "run")
+    given = ["--config-dir", str(own / "moved"), "resume=x"]
+    options = with_recorded(given, own / "run")
+    assert options[:2] == given[:2] and {"lr=0.5", "seed=1"} <= set(options)
+
+
+def test_a_sweep_that_is_not_found_is_named(own):
+    facts = {"overrides": ["seed=1", "sweep=own"]}
+    (own / "run/run.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match="was a job of sweep=own, .* give --config-dir DIR"):
+        with_recorded(["resume=x"], own / "run")
+    options = with_recorded([f"--config-dir={own / 'conf'}", "resume=x"], own / "run")
+    assert "lr=0.5" in options
+
+
+def test_changes_are_compared_with_a_folder_of_configurations_too(own):
+    before, flag = ["lr=0.5", "seed=1"], ["--config-dir", str(own / "conf")]
+    with pytest.raises(ValueError, match="cannot change seed 1 -> 2"):
+        check_changes(before, [*flag, "lr=0.5", "seed=2"])
 
 
 def test_a_job_records_the_command_of_its_run(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import re
 import cli
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from itm.app.config import compose
@@ -13,7 +14,7 @@ from itm.metrics.significance import compare, hits, holm, interval, query_counts
 from itm.report import command, places
 from itm.runs.groups import differing, group_seeds, spread
 from itm.runs.history import find_runs
-from itm.runs.record import write_ranks
+from itm.runs.record import describe_size, write_ranks
 from itm.runs.report import every_run
 from itm.runs.report_files import markdown
 from itm.runs.tables import RECALLS
@@ -469,3 +470,17 @@ def test_other_queries_are_refused():
 def test_holm_as_in_its_paper():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("width", "text"),
+    [
+        (950, "950 parameters"),
+        (4_210, "4.2 k parameters"),
+        (999_949, "999.9 k parameters"),
+        (999_951, "1.00 M parameters"),
+        (11_350_000, "11.35 M parameters"),
+    ],
+)
+def test_sizes_have_a_unit_that_fits(width, text):
+    assert describe_size(torch.nn.Linear(width, 1, bias=False, device="meta")) == text
