@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from itm.app.config import CONF, output_folder
 from itm.app.entry import fail_alone, quiet, run
 from itm.app.run_folder import use_folder
+from itm.app.signals import Stopped, usual_signals
 from itm.app.sweep_summary import write_failure
 from itm.training.starting_point import find_checkpoint
 from itm.utils.log_files import warnings_logged
@@ -44,10 +45,11 @@ def command(cfg: DictConfig) -> float:
     record = begin_run(training, out, cfg.seed, typed)
     if trainer.is_global_zero:
         tell_start(training, out)
-    began = time.time()
-    trainer.fit(matcher, datamodule=data, ckpt_path=checkpoint)
-    results = training_results(trainer, matcher, time.time() - began, out)
-    results = finish_run(training, record, results, out, cfg.test)
+    with usual_signals():  # for `itm.training.resume`, which saves before it stops
+        began = time.time()
+        trainer.fit(matcher, datamodule=data, ckpt_path=checkpoint)
+        results = training_results(trainer, matcher, time.time() - began, out)
+        results = finish_run(training, record, results, out, cfg.test)
     return results.get("val/rsum", math.nan)  # a run may have no validation
 
 
@@ -73,7 +75,7 @@ def _is_signal(error: BaseException) -> bool:
     from itm.training.resume import Interrupted
 
     exits = isinstance(error, SystemExit)
-    ends = isinstance(error, Interrupted | SIGTERMException)
+    ends = isinstance(error, Stopped | Interrupted | SIGTERMException)
     return ends or (exits and isinstance(error.__context__, KeyboardInterrupt))
 
 

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from itm.app.arguments import read_arguments
 from itm.app.config import CONF
 from itm.app.option_types import check_types
+from itm.app.signals import stopped_by_signals
 from itm.utils.log_files import log
 
 EXPECTED = (ValueError, OSError, ImportError, HydraException, OmegaConfBaseException)
@@ -40,7 +41,8 @@ def run(main: Callable[[], Any], prepare: Callable[[list[str]], list[str]] | Non
     command = Path(inspect.getfile(inspect.unwrap(main))).stem
     try:
         if not _answer(command, sys.argv[1:]):
-            _run(main, command, prepare)
+            with stopped_by_signals():
+                _run(main, command, prepare)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more when it ends

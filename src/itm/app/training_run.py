@@ -162,7 +162,7 @@ def finish_run(
     split, keeper = data.val_split, cast(Any, trainer.checkpoint_callback)
     images, part = ranked_part(matcher.ranks, split)
     parts = ["val"] if part else []
-    if test and trainer.limit_test_batches and not trainer.interrupted:  # type: ignore[attr-defined]
+    if test and trainer.limit_test_batches and not trainer.interrupted:
         split, best = data.test_split, keeper.best_model_path or None  # None = the last weights
         tested: Any = trainer.test(matcher, data, ckpt_path=best, verbose=False)
         results = {**results, **tested[0]}
