@@ -62,7 +62,7 @@ def build(
         from itm.app.wrong_options import diagnose  # late: what it imports takes a moment
 
         raise ValueError(diagnose(error, "train", options) or str(error)) from error
-    for line in unused_options(cfg, options):
+    for line in unused_options(cfg, options).values():
         print(line)
     datamodule = build_data(cfg)
     return build_matcher(cfg, datamodule)

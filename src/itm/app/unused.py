@@ -79,27 +79,35 @@ REPLACED = {
 WARMUP = dict.fromkeys(("warmup_steps", "warmup_epochs"), "loss.warmup_steps")
 
 
-def check_applied(cfg: DictConfig, typed: Sequence[str]) -> None:
-    """Check that every typed option changes something.
+# Sizes are printed only if they are unused: scripts set them for all models alike.
+SIZES = {
+    "min_count", "num_labels", "num_concepts", "word_dim", "sentence_dim", "num_layers",
+    "caption_dim", "caption_word_dim", "hidden",
+}  # fmt: skip
 
-    The jobs of a sweep share their options, so there the unused ones are printed only.
+
+def check_applied(cfg: DictConfig, typed: Sequence[str]) -> None:
+    """Check that every typed option changes something; print unused sizes.
+
+    The jobs of a sweep share their options, so there all unused options are printed only.
 
     Raises:
         ValueError: an option has no effect.
     """
     lines = unused_options(cfg, typed)
-    if lines and HydraConfig.get().mode != RunMode.MULTIRUN:
-        raise ValueError("; ".join(lines))
-    for line in lines:
+    refused = [line for name, line in lines.items() if name.rpartition(".")[2] not in SIZES]
+    if refused and HydraConfig.get().mode != RunMode.MULTIRUN:
+        raise ValueError("; ".join(refused))
+    for line in lines.values():
         print(line)
 
 
-def unused_options(cfg: DictConfig, typed: Sequence[str]) -> list[str]:
-    """Explain which of the typed options change nothing, a line each.
+def unused_options(cfg: DictConfig, typed: Sequence[str]) -> dict[str, str]:
+    """Find the typed options that change nothing: name -> a line that says why.
 
     Options with their default value, and a warm-up of 0, are left out.
     """
-    found, lines = dict(_unused(cfg)), []
+    found, lines = dict(_unused(cfg)), dict[str, str]()
     default: DictConfig | None = None
     for name in dict.fromkeys(key_of(option) for option in typed if option[0] != "~"):
         # Values at the top level, such as margin, are those of options of a group.
@@ -109,7 +117,7 @@ def unused_options(cfg: DictConfig, typed: Sequence[str]) -> list[str]:
             continue
         default = _same_choices(typed) if default is None else default
         if OmegaConf.select(default, name) != value:
-            lines.append(f"{name}={_shown(value)} has no effect{found[full]}")
+            lines[name] = f"{name}={_shown(value)} has no effect{found[full]}"
     return lines
 
 
