@@ -11,8 +11,8 @@ TEXT = ("query", "caption", "image")
 
 # Options of all commands that hold a path, a list of paths, or a name that may be a path.
 PATHS = (
-    "checkpoint", "similarity", "relevance", "pmrp", "model_class", "index", "queries", "images",
-    "out", "phrases", "vectors", "source", "captions", "splits.train", "splits.dev", "splits.test",
+    "checkpoint", "similarity", "relevance", "pmrp", "eccv", "model_class", "index", "queries",
+    "images", "out", "phrases", "vectors", "source", "captions", "splits.train", "splits.dev", "splits.test",
     "backbone", "boxes", "published", "vocab", "bert", "concepts", "captioner", "runs", "keep",
     "pages", "init", "resume", "word_vectors", "model.text.path", "model.concept_vectors",
     "model.pos_weight", "loss.pos_weight", "data.root", "data.vocab", "data.labels",
