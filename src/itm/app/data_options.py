@@ -1,11 +1,11 @@
-"""Check the options of `data` that commands other than `itm.train` are given."""
+"""Find options of commands other than `itm.train` that are given in vain."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from itm.app.arguments import key_of
 from itm.app.config import CONF
@@ -42,3 +42,11 @@ def check_data_options(command: str, arguments: Sequence[str]) -> None:
                 f"{argument} has no effect: itm.{command} reads data.{', data.'.join(read)}; "
                 "the other options of data are for itm.train"
             )
+
+
+def changed(cfg: DictConfig, command: str, names: Sequence[str]) -> list[str]:
+    """List the options of a command that differ from its file in `conf/`, as they are typed."""
+    default = OmegaConf.load(Path(CONF, f"{command}.yaml"))
+    values = {name: OmegaConf.select(cfg, name) for name in names}
+    shown = {name: str(x).lower() if isinstance(x, bool) else x for name, x in values.items()}
+    return [f"{n}={shown[n]}" for n, x in values.items() if x != OmegaConf.select(default, n)]

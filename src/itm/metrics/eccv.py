@@ -18,7 +18,6 @@ from itm.metrics.retrieval import evaluate
 from itm.utils.archive import read_npy
 from itm.utils.readers import read_json, reader, reading
 
-
 COCO_5K = (5000, 25000)  # images, captions
 
 
