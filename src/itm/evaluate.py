@@ -56,7 +56,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     protocol = check_options(cfg, split)
     bank = find_bank(cfg, split)
     pictures = Pictures(split, cfg.images) if cfg.failures else None
-    tables = split_tables(split) if cfg.eccv else None
+    tables = split_tables(split, None if cfg.eccv is True else cfg.eccv) if cfg.eccv else None
     codes = None if cfg.pmrp is None else split_codes(cfg.pmrp, split)
     paths = listed(cfg.checkpoint)
     matchers = {x: load(x, None, cfg.model_class, cfg.device) for x in paths}

@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from itm.app.config import CONF
+from itm.app.data_options import changed
 from itm.app.entry import run
 
 # Options that change the features or the splits; a folder is continued only if they are equal.
@@ -40,6 +41,7 @@ def command(cfg: DictConfig) -> Path:
     from itm.utils.devices import find_device
 
     check_backbone(cfg.backbone, cfg.revision)
+    _check_used(cfg)
     if cfg.images is None:
         cfg.images = "scenes_pictures"
         cfg.captions = str(draw_pictures(Path(cfg.images)))
@@ -70,6 +72,23 @@ def command(cfg: DictConfig) -> Path:
             extract_split(folder, split, files, network, boxes[split], *sizes)
     print(f"written to {out}{look if cfg.captions else ''}")
     return out
+
+
+def _check_used(cfg: DictConfig) -> None:
+    """Refuse options that the other ones leave without effect.
+
+    Raises:
+        ValueError: there is one.
+    """
+    lists = ("splits.train", "splits.dev", "splits.test")
+    for owner, needless in (
+        ("images", ("captions", "boxes", *lists) if cfg.images is None else ()),
+        ("boxes", ("regions",) if cfg.boxes is None else ()),
+    ):
+        if found := changed(cfg, "extract", needless):
+            raise ValueError(f"{found[0]} has no effect without {owner}=: give {owner}, too")
+    if cfg.boxes is not None and (found := changed(cfg, "extract", ("windows", "overlap"))):
+        raise ValueError(f"{found[0]} has no effect: boxes={cfg.boxes} are used instead of windows")
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="extract")

@@ -58,6 +58,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     split = find_split(cfg)
     phrases = phrase_split(split, read_phrases(cfg.phrases, split, cfg.refer_split))
     row = picture = None
+    if cfg.image is None and cfg.images is not None:
+        raise ValueError(f"images={cfg.images} has no effect without image=, which is drawn")
     if cfg.image is not None:
         row = find_row(phrases, cfg.image)
         if not (phrases.caption_image == row).any():

@@ -8,8 +8,14 @@ import hydra
 from omegaconf import DictConfig
 
 from itm.app.config import CONF
+from itm.app.data_options import changed
 from itm.app.entry import run
 from itm.app.splits import find_root
+
+CONVERSION = (
+    "source", "captions", "splits.train", "splits.dev", "splits.test", "fractions", "seed",
+    "partial", "regions", "dtype",
+)  # fmt: skip
 
 
 def command(cfg: DictConfig) -> None:
@@ -24,8 +30,8 @@ def command(cfg: DictConfig) -> None:
     from itm.data.layout import read_split
     from itm.features.derived import write_derived
 
-    if not cfg["from"] and (cfg.source is not None or cfg.captions is not None):
-        raise ValueError("source= and captions= are converted: give from=tsv, arrays or hdf5 too")
+    if not cfg["from"] and (found := changed(cfg, "prepare", CONVERSION)):
+        raise ValueError(f"{found[0]} is for a conversion: give from=tsv, arrays or hdf5 too")
     root = convert(cfg) if cfg["from"] else find_root(cfg.data, "the folder to check")
     per_image = cfg.data.captions_per_image
     print(page(root, per_image, [cfg.data.train, cfg.data.val, cfg.data.test]))

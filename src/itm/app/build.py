@@ -17,6 +17,7 @@ from itm.app.choices import group_files, rewrite_choices
 from itm.app.config import compose, instantiate, target
 from itm.app.optimisation import build_optimizer, build_schedule
 from itm.app.option_types import check_types
+from itm.app.unused import needs_of, unused_options
 from itm.utils.hub import check_hub_name
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def build(
         from itm.app.wrong_options import diagnose  # late: what it imports takes a moment
 
         raise ValueError(diagnose(error, "train", options) or str(error)) from error
+    for line in unused_options(cfg, options).values():
+        print(line)
     datamodule = build_data(cfg)
     return build_matcher(cfg, datamodule)
 
@@ -77,7 +80,7 @@ def build_data(cfg: DictConfig) -> RegionDataModule:
             "dev_... and test_...; `python -m itm.prepare data.root=DIR` checks such a folder"
         )
     options: dict[str, Any] = {
-        "needs": _needs(target(cfg.model), target(cfg.loss)),
+        "needs": needs_of(target(cfg.model), target(cfg.loss)),
         "sentences": cfg.data.get("sentences") or cfg.loss.get("sentences") or 1,
     }
     text = cfg.model.get("text") or {}
@@ -93,13 +96,6 @@ def build_data(cfg: DictConfig) -> RegionDataModule:
     datamodule = instantiate(cfg.data, **options)
     datamodule.setup()
     return datamodule
-
-
-def _needs(*targets: Any) -> list[str]:
-    """List what model and loss read in a batch; a plain function declares nothing."""
-    from itm.data.options import NEEDS  # late, like all that imports torch
-
-    return [what for what in NEEDS if any(getattr(x, f"needs_{what}", False) for x in targets)]
 
 
 def _bert_vocabulary(path: str | None) -> Tokens:

@@ -96,23 +96,11 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
     )
 
 
-REPLACED = {  # option -> the option whose file takes its place
-    "data.min_count": "data.vocab",
-    "data.num_labels": "data.labels",
-    "data.num_concepts": "data.concepts",
-    "data.noise_by": "data.noise_file",
-}
-
-
 def tell_unused(cfg: DictConfig, typed: Sequence[str]) -> None:
-    """Print which typed options have no effect, because another one takes their place."""
+    """Print that a protocol has no effect, because another option cuts the test split."""
     from itm.utils.distributed import say  # late: loads torch
 
     names = {option.lstrip("+").partition("=")[0] for option in typed}
-    for name in sorted(names & REPLACED.keys()):
-        file = REPLACED[name].removeprefix("data.")
-        if cfg.data.get(file) is not None:
-            say(f"{name} has no effect: data.{file}={cfg.data[file]} is read instead")
     limit, protocol = cfg.data.get("limit"), cfg.data.get("protocol")
     if "data.protocol" in names and limit is not None and protocol != "full":
         say(

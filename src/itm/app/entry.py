@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from itm.app.arguments import read_arguments
 from itm.app.config import CONF
+from itm.app.data_options import check_data_options
 from itm.app.option_types import check_types
 from itm.app.signals import stopped_by_signals
 from itm.utils.log_files import log
@@ -74,6 +75,7 @@ def _run(
     try:
         sys.argv[1:] = read_arguments(sys.argv[1:], command)
         check_types(command, sys.argv[1:])
+        check_data_options(command, sys.argv[1:])
         if prepare is not None:
             sys.argv[1:] = read_arguments(prepare(sys.argv[1:]), command)
     except EXPECTED as error:

@@ -11,18 +11,17 @@ TEXT = ("query", "caption", "image")
 
 # Options of all commands that hold a path, a list of paths, or a name that may be a path.
 PATHS = (
-    "checkpoint", "similarity", "relevance", "pmrp", "model_class", "index", "queries", "images",
-    "out", "phrases", "vectors", "source", "captions", "splits.train", "splits.dev", "splits.test",
-    "backbone", "boxes", "published", "vocab", "bert", "concepts", "captioner", "runs", "keep",
-    "pages", "init", "resume", "word_vectors", "model.text.path", "model.concept_vectors",
-    "model.pos_weight", "loss.pos_weight", "data.root", "data.vocab", "data.labels",
-    "data.concepts", "data.phrases.path", "data.noise_file", "data.train", "data.val", "data.test",
-    "data.split",
-    "callbacks.checkpoint.dirpath", "callbacks.checkpoint.filename", "callbacks.last.dirpath",
-    "logger.csv.save_dir", "logger.tensorboard.save_dir", "logger.tensorboard.name",
-    "logger.wandb.save_dir", "logger.wandb.project",
-    "logger.mlflow.tracking_uri", "logger.mlflow.experiment_name", "hydra.run.dir",
-    "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.name", "revision",
+    "checkpoint", "similarity", "relevance", "pmrp", "eccv", "model_class", "index", "queries",
+    "images", "out", "phrases", "vectors", "source", "captions", "splits.train", "splits.dev",
+    "splits.test", "backbone", "boxes", "published", "vocab", "bert", "concepts", "captioner",
+    "runs", "keep", "pages", "init", "resume", "word_vectors", "model.text.path",
+    "model.concept_vectors", "model.pos_weight", "loss.pos_weight", "data.root", "data.vocab",
+    "data.labels", "data.concepts", "data.phrases.path", "data.noise_file", "data.train",
+    "data.val", "data.test", "data.split", "callbacks.checkpoint.dirpath",
+    "callbacks.checkpoint.filename", "callbacks.last.dirpath", "logger.csv.save_dir",
+    "logger.tensorboard.save_dir", "logger.tensorboard.name", "logger.wandb.save_dir",
+    "logger.wandb.project", "logger.mlflow.tracking_uri", "logger.mlflow.experiment_name",
+    "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.name", "revision",
 )  # fmt: skip
 LISTS = ("checkpoint", "similarity", "runs", "relevance", "pages")
 NUMBERS = ("model.pos_weight", "loss.pos_weight")  # may also be a number or a list of numbers

@@ -70,22 +70,33 @@ def find_bank(cfg: DictConfig, split: Split) -> Split | None:
     return bank.head(cfg.rerank_bank_images)
 
 
-def split_tables(split: Split) -> Tables:
-    """Load the ECCV Caption tables for the scores of a split (`eccv=true`).
+def split_tables(split: Split, folder: str | Path | None = None) -> Tables:
+    """Load the ECCV Caption tables for the scores of a split (`eccv=true` or `eccv=FOLDER`).
 
     Raises:
-        FileNotFoundError: the tables are not installed.
-        ValueError: the split is not COCO 5K.
+        FileNotFoundError: the tables are missing.
+        ValueError: the split does not hold the images of the tables in their order.
     """
-    from itm.metrics.eccv import load_tables
+    from itm.metrics.eccv import check_order, load_tables
 
-    tables = load_tables()
+    tables = load_tables(folder)
     images, captions = len(tables.image_ids), len(tables.caption_ids)
     if (split.num_images, len(split.captions)) != (images, captions):
         raise ValueError(
             f"eccv=true judges COCO's split testall, {images} images and {captions} captions; "
             f"split {split.name} of {split.folder} has {split.num_images} and "
             f"{len(split.captions)}"
+        )
+    try:
+        known = check_order(tables, split.ids)
+    except ValueError as error:
+        raise ValueError(f"split {split.name} of {split.folder}: {error}") from error
+    if not known and split.name in ("train", "dev", "val"):
+        raise ValueError(f"eccv=true judges COCO's test images, not those of split {split.name}")
+    if not known:
+        print(
+            f"eccv: {split.name}_ids.txt does not give COCO's numbers, so the order of the images "
+            "is taken to be that of SCAN's testall"
         )
     return tables
 

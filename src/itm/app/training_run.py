@@ -26,6 +26,7 @@ from itm.app.optimisation import check_optimisation, check_used
 from itm.app.replaced import settle
 from itm.app.sweep_options import of_one_run
 from itm.app.trainer import build_trainer
+from itm.app.unused import check_applied
 from itm.checkpoints.initialise import start_from
 from itm.runs.plain_files import CONFIGURATION, read_hydra
 from itm.runs.record import (
@@ -77,6 +78,7 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
         ValueError: options contradict each other, or the data lacks what they need.
     """
     check_used(cfg, typed)
+    check_applied(cfg, typed)
     tell_unused(cfg, typed)
     if cfg.word_vectors is not None and cfg.init is not None:
         raise ValueError(f"init={cfg.init} brings its own word vectors: leave word_vectors out")

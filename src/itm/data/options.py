@@ -70,6 +70,11 @@ class Splits:
                 f"data.noise_ratio={self.noise_ratio} and data.noise_file={self.noise_file} say "
                 "twice which captions are noisy: give one of them"
             )
+        if self.phrases is not None and (self.noise_ratio or self.noise_file is not None):
+            raise ValueError(
+                "data.noise_ratio and data.noise_file give captions another image, but phrases are "
+                "matched with labelled regions of their own: leave them out"
+            )
         for name, images in (
             ("limit", self.limit),
             ("val_images", self.val_images),

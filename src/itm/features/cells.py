@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 EXACT = 2**53  # larger decimals have lost digits
@@ -49,6 +50,16 @@ def read_cell(cell: str, line: int) -> list[str]:
         if isinstance(found, (list, tuple)):
             return read_texts(list(found), line) or [""]
     raise ValueError(f"{line}: {cell[:60]!r} is not a complete list of captions")
+
+
+def check_sentences(captions: Iterable[str]) -> None:
+    """Refuse captions that are all names or numbers, as in the tables of Crisscrossed Captions."""
+    captions = list(captions)
+    if captions and all(re.fullmatch(r"\S*\d", caption) for caption in captions):
+        raise ValueError(
+            f"its captions are names or numbers, such as {captions[0]!r}; expected sentences, so "
+            "join it with the file that holds them"
+        )
 
 
 def check_name(name: str, line: int) -> None:

@@ -10,13 +10,14 @@ from itm.data.layout import read_captions
 from itm.data.names import Names, report_lost
 
 NAMES = ("train", "dev", "test")
+FRACTIONS = (0.8, 0.1, 0.1)  # of the pictures
 
 
 def partition(
     names: Sequence[str],
     lists: Mapping[str, str | Path | None] | None = None,
     known: Mapping[str, str] | None = None,
-    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    fractions: Sequence[float] = FRACTIONS,
     seed: int = 0,
     partial: bool = False,
 ) -> dict[str, list[str]]:
@@ -34,10 +35,13 @@ def partition(
         Split -> pictures.
 
     Raises:
-        ValueError: the fractions do not sum to 1, a split has no pictures, a picture is in two
-            lists, or the lists belong to other pictures.
+        ValueError: the fractions do not sum to 1, or are given beside splits with names; a split
+            has no pictures, a picture is in two lists, or the lists belong to other pictures.
     """
     given = {split: path for split, path in (lists or {}).items() if path}
+    if given or known:
+        owner = "the lists name" if given else "the captions' file names"
+        check_drawn(fractions, seed, f"{owner} the splits")
     if given:
         return _from_lists(names, given, partial)
     if known:
@@ -55,6 +59,18 @@ def partition(
         "nor the captions' file name them"
     )
     return _drawn(names, fractions, seed)
+
+
+def check_drawn(fractions: Sequence[float], seed: int, why: str) -> None:
+    """Check that no random splits are asked for.
+
+    Raises:
+        ValueError: fractions or seed are not the usual ones.
+    """
+    if tuple(fractions) != FRACTIONS or seed:
+        raise ValueError(
+            f"fractions={list(fractions)} seed={seed} have no effect, because {why}: leave them out"
+        )
 
 
 def _from_lists(

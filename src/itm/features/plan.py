@@ -8,7 +8,7 @@ from typing import Any
 
 from itm.data.names import Names, report_lost
 from itm.features.data_folder import other_settings, read_record, write_record
-from itm.features.partition import partition
+from itm.features.partition import check_drawn, partition
 from itm.features.pictures import inspect_pictures
 from itm.features.sentences import read_sentences
 from itm.features.store import write_captions
@@ -75,7 +75,8 @@ def make_plan(
 
     Args:
         pictures: name -> file.
-        captions: file of captions; None puts all pictures into one split, "all".
+        captions: file of captions; without it and without lists, all pictures form one split,
+            "all".
         lists: as in `itm.features.partition.partition`.
         fractions: as there.
         seed: as there.
@@ -95,7 +96,8 @@ def make_plan(
     for why in bad.values():
         print(f"left out: {why}")
     names = [name for name in names if name not in bad]
-    if captions is None:
+    if captions is None and not any((lists or {}).values()):
+        check_drawn(fractions, seed, "pictures without captions form one split")
         splits = {"all": names}
     else:
         splits = partition(names, lists, known, fractions, seed, partial)

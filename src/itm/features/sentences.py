@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from itm.data.names import check_twins
-from itm.features.cells import PICTURE
+from itm.features.cells import PICTURE, check_sentences
 from itm.features.tables import Row, has_header, read_objects, read_table
 from itm.utils.contents import parse_json, read_text
 from itm.utils.readers import reader
@@ -108,6 +108,7 @@ def read_sentences(path: str | Path) -> Sentences:
         raise ValueError(f"{path} holds no caption")
     try:
         check_twins(found.captions)
+        check_sentences(text for own in found.captions.values() for text in own)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return found

@@ -102,6 +102,8 @@ def check_region_drop(matcher: Matcher, data: RegionDataModule) -> None:
     Raises:
         ValueError: the matcher needs the same number of regions in every image.
     """
+    if data.region_drop and data.split("train").regions == 1:  # the option may be a recipe's
+        say(f"data.region_drop={data.region_drop} has no effect: each image has one vector only")
     if data.region_drop and matcher.num_regions:
         raise ValueError(
             f"data.region_drop={data.region_drop} leaves out regions, but {type(matcher).__name__} "

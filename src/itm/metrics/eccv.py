@@ -4,6 +4,8 @@ Sources: Chun et al., "ECCV Caption" (ECCV 2022) and Parekh et al., "Crisscrosse
 2021). The judgements are JSON tables in the `eccv-caption` package (MIT); its code is not used.
 """
 
+import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +17,8 @@ from itm.metrics.ranking import KS, Matrix, to_numpy, topk
 from itm.metrics.retrieval import evaluate
 from itm.utils.archive import read_npy
 from itm.utils.readers import read_json, reader, reading
+
+COCO_5K = (5000, 25000)  # images, captions
 
 
 class Judgements(NamedTuple):
@@ -71,7 +75,12 @@ def load_tables(folder: str | Path | None = None, caption_ids: ArrayLike | None 
                 "`pip install eccv-caption`, or give the folder with its JSON files"
             )
         folder = Path(package.origin).parent / "data"
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
+    if found := sorted([*folder.glob("s*ts_*.csv"), *folder.glob("data/s*ts_*.csv")]):
+        raise ValueError(
+            f"{folder} holds {found[0].name} of Crisscrossed Captions as released; its judgements "
+            "of images with captions are among the tables of the package eccv-caption: use those"
+        )
 
     def read(name: str) -> dict[int, list[int]]:
         path = folder / f"{name}.json"
@@ -135,6 +144,36 @@ def _read_ids(path: Path) -> np.ndarray:
         return read_npy(path.read_bytes())
 
 
+def check_order(tables: Tables, ids: Sequence[str] | None) -> bool:
+    """Check that the images of a split are those of the tables, in the same order.
+
+    Args:
+        tables: as `load_tables` returns them.
+        ids: ids of the images; COCO's number is the last number in each.
+
+    Returns:
+        Whether the ids have COCO's numbers; those of some published folders are numbers of rows.
+
+    Raises:
+        ValueError: another image, or another order.
+    """
+    found = [re.findall(r"\d+", name)[-1:] for name in ids or []]
+    numbers = [int(number[0]) for number in found if number]
+    rows = all(name.isdecimal() for name in ids or []) and max(numbers, default=0) < len(
+        tables.caption_ids
+    )
+    if numbers == tables.image_ids.tolist():
+        return True
+    if rows or len(numbers) < len(found):
+        return False
+    row = next(i for i, (a, b) in enumerate(zip(numbers, tables.image_ids, strict=False)) if a != b)
+    raise ValueError(
+        f"image {row} is {(ids or [])[row]}, but {tables.image_ids[row]} in the tables of ECCV "
+        "Caption: they judge COCO's test images in the order of SCAN's testall and of Karpathy's "
+        "file"
+    )
+
+
 def evaluate_eccv(scores: Matrix, tables: Tables | None = None) -> dict[str, float]:
     """Compute the ECCV Caption, CxC and COCO metrics of a COCO 5K similarity matrix.
 
@@ -145,7 +184,7 @@ def evaluate_eccv(scores: Matrix, tables: Tables | None = None) -> dict[str, flo
     Returns:
         Percentages for both directions: `i2t_eccv_map_at_r`, `i2t_eccv_rprecision`, `i2t_eccv_r1`,
         `r5`, `r10`, the same for `cxc`, and the recalls of `coco_1k` (mean of five folds) and
-        `coco_5k`.
+        `coco_5k`, unless the tables are of fewer images.
 
     Raises:
         ValueError: the matrix has another size.
@@ -164,7 +203,7 @@ def evaluate_eccv(scores: Matrix, tables: Tables | None = None) -> dict[str, flo
         for name, judged in judgements.items():
             for key, value in judge(lists[judged.queries], judged).items():
                 result[f"{direction}_{name}_{key}"] = 100 * float(value.mean())
-    for name in ("coco_1k", "coco_5k"):
+    for name in ("coco_1k", "coco_5k") if shape == COCO_5K else ():
         recalls = evaluate(array, tables.caption_image, name)
         for direction in ("i2t", "t2i"):
             result |= {f"{direction}_{name}_r{k}": recalls[f"{direction}_r{k}"] for k in KS}

@@ -45,9 +45,12 @@ def read_phrases(
         ValueError: a file is damaged or a value is wrong; the message names file and line.
     """
     path = split.folder / f"{split.name}_phrases.jsonl" if path is None else Path(path).expanduser()
+    refer = (path / "instances.json").is_file() or path.suffix == ".p"
+    if refer_split is not None and not refer:
+        raise ValueError(f"refer_split={refer_split} chooses a split of REFER, but {path} is not")
     if (path / "Sentences").is_dir() and (path / "Annotations").is_dir():
         return list(_entities(path, split))
-    if (path / "instances.json").is_file() or path.suffix == ".p":
+    if refer:
         return list(read_refer(path, split, refer_split))
     if path.is_file():
         return list(read_lines(path, split))

@@ -67,6 +67,10 @@ def region_scores(
 
     check_choice("context", context, CONTEXTS)
     grounding = matcher if isinstance(matcher, Grounding) else None
+    if grounding is not None and context != CONTEXTS[0]:
+        raise ValueError(
+            f"context={context} has no effect: {type(matcher).__name__} always reads a phrase alone"
+        )
     if vectors is not None and grounding is None:
         raise ValueError(f"{type(matcher).__name__} reads words, not vectors of phrases")
     if vectors is not None and len(vectors) != len(split.phrases):

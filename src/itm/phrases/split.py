@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -64,6 +64,17 @@ class PhraseSplit(Split):
         cut = super().head(images)
         assert isinstance(cut, PhraseSplit)
         return replace(cut, phrases=self.phrases[: len(cut.captions)])
+
+    def sentence_width(self) -> NoReturn:
+        """Raise an error, because `{split}_caps.npy` holds vectors of captions, not of phrases."""
+        raise ValueError(
+            f"text=vectors reads {self.name}_caps.npy, which holds vectors of captions, not of "
+            "phrases: choose text=mean, attend or gru"
+        )
+
+    def sentence_file(self) -> NoReturn:
+        """Raise the error of `sentence_width`."""
+        self.sentence_width()
 
     def region_boxes(self, images: np.ndarray) -> np.ndarray:
         """Return the region boxes (n, R, 4) of some images; each box reaches up to its edges."""

@@ -211,11 +211,7 @@ def test_profilers_fit_the_terminal(tmp_path, capsys):
     assert profiler("pytorch", tmp_path) == "pytorch" and profiler(None, tmp_path) is None
 
 
-def test_options_that_a_file_replaces_are_told(capsys):
-    typed = ["data.min_count=2", "data.vocab=V.json", "data.num_labels=9"]
-    tell_unused(compose(typed), typed)
-    told = capsys.readouterr().out
-    assert told == "data.min_count has no effect: data.vocab=V.json is read instead\n"
+def test_a_protocol_that_a_limit_replaces_is_told(capsys):
     typed = ["data=coco", "data.protocol=coco_5k", "data.limit=9"]
     tell_unused(compose(typed), typed)
     assert "data.protocol=coco_5k has no effect: data.limit=9 cuts" in capsys.readouterr().out

@@ -229,3 +229,21 @@ def test_a_kill_while_features_are_replaced(tmp_path, vit, pictures, monkeypatch
     run(tmp_path, vit, "seed=1", "overwrite=true")
     assert (out / "extract.json").read_bytes() != before["extract.json"]
     assert not (tmp_path / "out.unfinished").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["captions=a.txt"], "captions=a.txt has no effect without images=: give images, too"),
+        (["splits.train=a.txt"], "splits.train=a.txt has no effect without images="),
+        (["images=.", "regions=9"], "regions=9 has no effect without boxes="),
+        (["images=.", "boxes=a.json", "overlap=0"], "overlap=0 has no effect: boxes=a.json are"),
+    ],
+)
+def test_options_that_the_extraction_does_not_use_are_refused(
+    tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        command(compose(options, "extract"))
+    assert not list(tmp_path.iterdir())

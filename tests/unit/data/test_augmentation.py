@@ -11,6 +11,8 @@ from goldens_path import case, read_npz
 
 from itm.data.augmentation import Augmentation, drop_words, keep_regions
 from itm.data.module import RegionDataModule
+from itm.matcher.attachment import check_region_drop
+from itm.models import VSEPP
 from itm.text.bert_vocabulary import BertVocabulary
 from itm.text.vocabulary import SPECIALS, Vocabulary, with_mask
 
@@ -223,11 +225,23 @@ def test_the_mask_joins_the_vocabulary_only_where_it_is_used(folder):
         ({"word_drop": -0.1}, "data.word_drop=-0.1 must be at least 0 and below 1"),
         ({"vectors": True}, "text=vectors reads vectors of whole sentences"),
         ({"phrases": object()}, "phrases are matched with labelled regions"),
+        (
+            {"phrases": object(), "region_drop": 0, "noise_ratio": 0.2},
+            "data.noise_ratio and data.noise_file give captions another image, but phrases",
+        ),
     ],
 )
 def test_wrong_options(folder, options, message):
     with pytest.raises(ValueError, match=message):
         module(folder, **options)
+
+
+def test_dropping_the_only_region_is_told(tmp_path, capsys):
+    for name in ("train", "dev", "test"):
+        write(tmp_path, name, shape=(4,))
+    data = module(tmp_path)
+    check_region_drop(VSEPP(len(data.vocabulary), img_dim=4, word_dim=3, embed_dim=5), data)
+    assert "data.region_drop=0.3 has no effect: each image has one" in capsys.readouterr().out
 
 
 def test_a_vocabulary_that_cannot_drop_words_is_refused(folder):

@@ -833,3 +833,9 @@ def test_a_source_that_changes_while_it_is_converted_is_an_error(tmp_path):
             file.write(b"more")
         with pytest.raises(ValueError, match=f"{name} was changed while it was in use"):
             list(records)
+
+
+@pytest.mark.parametrize("option", ["regions=9", "splits.train=a.txt", "partial=true", "seed=3"])
+def test_options_of_a_conversion_need_a_format(option):
+    with pytest.raises(ValueError, match=f"{option} is for a conversion: give from=tsv, arrays or"):
+        prepare(compose([option], "prepare"))

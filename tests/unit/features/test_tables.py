@@ -219,3 +219,17 @@ def test_the_split_may_be_written_in_capitals(tmp_path):
 def test_unknown_splits_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"csv:2: a.jpg is in the split 'holdout'; expected train"):
         read(tmp_path, "image,caption,split\na.jpg,dog,holdout\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("sits_test.csv", "caption,image,agg_score\nCOCO_val2014:sentid:7,a.jpg,2.2\n"),
+        ("a.tsv", "image\tcaption\na.jpg\t17\nb.jpg\t18\n"),
+        ("a.txt", "a.jpg\t000001\nb.jpg\t000002\n"),
+    ],
+)
+def test_captions_that_are_numbers_are_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name}: its captions are names or numbers, such as"):
+        read_sentences(tmp_path / name)

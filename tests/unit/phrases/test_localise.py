@@ -361,6 +361,8 @@ def test_matchers_without_regions_say_so(scenes):
     with pytest.raises(ValueError, match="3 phrase vectors for"):
         grounding = small(TwoBranchEmbedding, scenes, hidden_dim=16, level="region")
         region_scores(grounding, scenes, vectors=np.zeros((3, 4)))
+    with pytest.raises(ValueError, match="context=phrase has no effect: TwoBranchEmbedding always"):
+        region_scores(grounding, scenes, "phrase")
     with pytest.raises(ValueError, match="VSRN reads words"):
         region_scores(matcher, scenes, vectors=np.zeros((len(scenes.phrases), 4)))
 
@@ -463,3 +465,14 @@ def test_command(tmp_path):
     assert 0 <= report["results"]["all"]["r1"] <= report["results"]["all"]["bound"] <= 100
     with pytest.raises(ValueError, match="give checkpoint=RUN"):
         command(compose(name="localise"))
+
+
+def test_vectors_of_captions_are_not_those_of_phrases(scenes):
+    for read in (scenes.sentence_width, scenes.sentence_file, scenes.sentence_vectors):
+        with pytest.raises(ValueError, match="holds vectors of captions, not of phrases: choose"):
+            read()
+
+
+def test_a_split_of_refer_needs_refer(scenes):
+    with pytest.raises(ValueError, match="refer_split=testA chooses a split of REFER, but .*jsonl"):
+        read_phrases(None, scenes, "testA")
