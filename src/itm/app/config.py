@@ -55,8 +55,8 @@ def check_one_checkpoint(value: Any) -> None:
     """
     if isinstance(value, ListConfig):
         raise ValueError(
-            f"checkpoint=[{','.join(map(str, value))}] must be one path: only itm.evaluate averages "
-            "the scores of several matchers"
+            f"checkpoint=[{','.join(map(str, value))}] must be one path: only itm.evaluate "
+            "averages the scores of several matchers"
         )
 
 
