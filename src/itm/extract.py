@@ -35,13 +35,17 @@ def command(cfg: DictConfig) -> Path:
     from itm.features.data_folder import building, is_complete
     from itm.features.drawn import draw_pictures
     from itm.features.extraction import extract_split, split_boxes
+    from itm.features.partition import check_shares
     from itm.features.pictures import find_pictures
     from itm.features.plan import RECORD, describe_settings, make_plan, read_plan, write_plan
+    from itm.features.store import check_output
     from itm.features.windows import windows
     from itm.utils.devices import find_device
 
     check_backbone(cfg.backbone, cfg.revision)
-    _check_used(cfg)
+    check_output(cfg.dtype, cfg.regions)
+    check_shares(cfg.fractions, cfg.seed)
+    _check_options(cfg)
     if cfg.images is None:
         cfg.images = "scenes_pictures"
         cfg.captions = str(draw_pictures(Path(cfg.images)))
@@ -74,12 +78,15 @@ def command(cfg: DictConfig) -> Path:
     return out
 
 
-def _check_used(cfg: DictConfig) -> None:
-    """Refuse options that the other ones leave without effect.
+def _check_options(cfg: DictConfig) -> None:
+    """Check numbers, and that each option changes something.
 
     Raises:
-        ValueError: there is one.
+        ValueError: a number is out of range, or another option leaves one without effect.
     """
+    for name, least in (("size", 1), ("batch_size", 1), ("workers", 0)):
+        if cfg[name] is not None and cfg[name] < least:
+            raise ValueError(f"{name}={cfg[name]} must be at least {least}")
     lists = ("splits.train", "splits.dev", "splits.test")
     for owner, needless in (
         ("images", ("captions", "boxes", *lists) if cfg.images is None else ()),

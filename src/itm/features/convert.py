@@ -12,10 +12,10 @@ from itm.data.names import Names, report_lost
 from itm.features.arrays import read_arrays
 from itm.features.data_folder import building, is_complete, read_record, write_record
 from itm.features.hdf5 import read_hdf5
-from itm.features.partition import partition
+from itm.features.partition import check_shares, partition
 from itm.features.records import Record, box_units, check_record, count_backward
 from itm.features.sentences import read_sentences
-from itm.features.store import Store, fit, report_fitted, write_captions
+from itm.features.store import Store, check_output, fit, report_fitted, write_captions
 from itm.features.tsv import read_tsv
 from itm.utils.manifest import digest
 
@@ -66,8 +66,11 @@ def write_data_folder(
         overwrite: replace another result in `out`.
 
     Raises:
-        ValueError: the files do not belong together, or `out` holds other files or another result.
+        ValueError: an option is out of range, the files do not belong together, or `out` holds
+            other files or another result.
     """
+    check_output(dtype, regions)
+    check_shares(fractions, seed)
     settings = {
         "from": kind,
         "captions": digest(captions),
@@ -130,6 +133,7 @@ def convert_features(
         ValueError: images differ in regions, width or the units of their boxes; features and boxes
             contradict each other; or an image has no record, or two different ones.
     """
+    check_output(dtype, regions)
     place = {
         name: (split, row) for split, names in splits.items() for row, name in enumerate(names)
     }

@@ -15,7 +15,7 @@ from itm.data.boxes import check_boxes
 from itm.data.names import Names, report_lost
 from itm.features.backbones import Backbone
 from itm.features.pictures import PictureDataset
-from itm.features.store import Store, fit, report_fitted
+from itm.features.store import DTYPES, Store, check_output, fit, report_fitted
 from itm.features.windows import coverage
 from itm.utils.contents import parse_json, read_text
 
@@ -83,6 +83,7 @@ def fit_boxes(boxes: dict[str, np.ndarray], regions: int | None = None) -> dict[
     Raises:
         ValueError: `regions` is None, and the pictures differ in their number of boxes.
     """
+    check_output(DTYPES[0], regions)
     counts = {len(own): name for name, own in boxes.items()}
     if regions is None and len(counts) > 1:
         (few, one), *_, (many, other) = sorted(counts.items())

@@ -93,6 +93,11 @@ PACKED = {"image_features": np.concatenate([FEATURES] * 2), "ids": [b"a", b"b"]}
             r"expected \(2, 4, 6\)",
         ),
         ({**BOTH, "spatial_features": np.pad(TWO, ((0, 0), (0, 0), (0, 2)))}, "are not x1, y1"),
+        (
+            {**PACKED, "pos_boxes": [[0, 4], [4, 7]], "num_boxes": [4, 4]},
+            "image 1 has 4 regions, but pos_boxes gives it 3 rows",
+        ),
+        ({**PACKED, "pos_boxes": [[0, 4, 1], [4, 8, 1]]}, "expected whole numbers .images, 2."),
         ({**PACKED, "pos_boxes": [[0, 5], [4, 8]]}, "pos_boxes gives row 4 of the features to two"),
         ({"features/a": FEATURES, "boxes/b": BOXES}, "boxes/b belongs to none of the images"),
     ],
