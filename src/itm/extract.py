@@ -31,6 +31,7 @@ def command(cfg: DictConfig) -> Path:
         ImportError: Pillow or the backbone's package is missing.
     """
     # Late, because they load torch, and `--help` should not wait for it.
+    from itm.data.boxes import ORDERS
     from itm.features.backbones import backbone, check_backbone
     from itm.features.data_folder import building, is_complete
     from itm.features.drawn import draw_pictures
@@ -40,10 +41,12 @@ def command(cfg: DictConfig) -> Path:
     from itm.features.plan import RECORD, describe_settings, make_plan, read_plan, write_plan
     from itm.features.store import check_output
     from itm.features.windows import windows
+    from itm.utils.checks import check_choice
     from itm.utils.devices import find_device
 
     check_backbone(cfg.backbone, cfg.revision)
     check_output(cfg.dtype, cfg.regions)
+    check_choice("box_order", cfg.box_order, ORDERS)
     check_shares(cfg.fractions, cfg.seed)
     _check_options(cfg)
     if cfg.images is None:
@@ -55,6 +58,8 @@ def command(cfg: DictConfig) -> Path:
     plain: Any = OmegaConf.to_container(cfg)
     regions = windows(plain["windows"], cfg.overlap)
     options = {key: plain[key] for key in SETTINGS}
+    if cfg.box_order != ORDERS[0]:  # records of earlier versions lack it
+        options["box_order"] = cfg.box_order
     settings = describe_settings(pictures, cfg.captions, cfg.boxes, cfg.splits, options)
     look = f"; look at it: python -m itm.prepare data=flickr8k data.root={out}"
     if not cfg.overwrite and is_complete(out, RECORD, settings):
@@ -68,7 +73,7 @@ def command(cfg: DictConfig) -> Path:
             write_plan(folder, settings, splits, captions)
         boxes: Any = dict.fromkeys(splits, regions)
         if cfg.boxes is not None:
-            boxes = split_boxes(cfg.boxes, splits, cfg.regions)
+            boxes = split_boxes(cfg.boxes, splits, cfg.regions, cfg.box_order)
         network = backbone(cfg.backbone, cfg.size, cfg.revision).to(find_device(cfg.device))
         for split, names in splits.items():
             files = [pictures[name] for name in names]
@@ -90,7 +95,7 @@ def _check_options(cfg: DictConfig) -> None:
     lists = ("splits.train", "splits.dev", "splits.test")
     for owner, needless in (
         ("images", ("captions", "boxes", *lists) if cfg.images is None else ()),
-        ("boxes", ("regions",) if cfg.boxes is None else ()),
+        ("boxes", ("regions", "box_order") if cfg.boxes is None else ()),
     ):
         if found := changed(cfg, "extract", needless):
             raise ValueError(f"{found[0]} has no effect without {owner}=: give {owner}, too")
