@@ -35,8 +35,8 @@ def test_the_pages_are_up_to_date():
 def test_the_pages_show_the_kept_records():
     runs, unfinished = find_runs([tables.MEASURED])
     assert runs and not unfinished
-    how = "run python -m itm.report runs=benchmarks/results 'pages=[README.md,docs/low_data.md]'"
-    for page in ("README.md", "docs/low_data.md"):
+    how = "run python -m itm.report runs=benchmarks/results 'pages=[docs/results.md,docs/low_data.md]'"
+    for page in ("docs/results.md", "docs/low_data.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         assert fill(text, runs) == text, f"{page}: {how}"
         for drawing in drawings(text, runs):
