@@ -64,7 +64,7 @@ def published() -> str:
 
 
 def measured(name: str) -> str:
-    """Make the table of results of this library with their commands; what all share stands below."""
+    """Make the table of results of this library by command; what all share stands below."""
     columns = ["`python -m` ...", "parameters", "i2t R@1 5 10", "t2i R@1 5 10", "rsum"]
     found = read(MEASURED / f"{name}.csv")
     commands = [row["command"].removeprefix("python -m ").split(" ") for row in found]

@@ -65,7 +65,9 @@ def result_table(
     rows = []
     for group in groups.values():
         settings = group[0].settings
-        first = [_cell(k, settings.get(k)) for k in (*by, *chosen)] if by else [command(group, shared)]
+        first = (
+            [_cell(k, settings.get(k)) for k in (*by, *chosen)] if by else [command(group, shared)]
+        )
         size, *costs = ([run.costs.get(name) for run in group] for name in COSTS)
         numbers = ["" if size[0] is None else _size(size[0]), *map(cost, costs)]
         if metrics:

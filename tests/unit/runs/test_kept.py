@@ -213,7 +213,9 @@ def test_rows_name_what_differs(tmp_path):
     for run in runs:
         scheduler = " scheduler=cosine" if run.settings["model"] == "cvse" else ""
         run.record["command"] = f"python -m itm.train model={run.settings['model']}{scheduler} lr=1"
-    page = "".join(f"<!-- table: {x} runs/* -->\n<!-- /table -->\n" for x in ("runs", "differences"))
+    page = "".join(
+        f"<!-- table: {x} runs/* -->\n<!-- /table -->\n" for x in ("runs", "differences")
+    )
     filled = fill(page, runs, samples=50)
     assert "`itm.train model=cvse scheduler=cosine seed=0`" in filled
     assert filled.count("lr=1") == 1 and "Every `itm.train` also has `lr=1`.\n" in filled
