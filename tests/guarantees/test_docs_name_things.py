@@ -84,7 +84,7 @@ def test_options_of_commands_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_tests_exist(page):
-    """A test is named with its file; `bad_data_tests.md` leaves out the file that it names first."""
+    """A test is named with its file; `bad_data_tests.md` leaves out the one that it names first."""
     text = page.read_text("utf-8")
     files = [path.read_text("utf-8") for path in sorted((ROOT / "tests").rglob("test_*.py"))]
     for name in named(r"`(test_\w+)`", text):
