@@ -8,7 +8,7 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig
 
-from itm.app.config import CONF
+from itm.app.config import CONF, check_one_checkpoint
 from itm.app.entry import run
 from itm.app.run_data import tell_run_data, use_run_data
 from itm.app.splits import find_split
@@ -37,6 +37,7 @@ def command(cfg: DictConfig) -> Path:
     from itm.visual.explanation_page import explanation_page
     from itm.visual.figure_files import save
 
+    check_one_checkpoint(cfg.checkpoint)
     if cfg.checkpoint is None:
         raise ValueError("give checkpoint=RUN, the output folder of a training run")
     out = Path(cfg.out)

@@ -31,17 +31,24 @@ def command(cfg: DictConfig) -> Path:
         ImportError: Pillow or the backbone's package is missing.
     """
     # Late, because they load torch, and `--help` should not wait for it.
+    from itm.data.boxes import ORDERS
     from itm.features.backbones import backbone, check_backbone
     from itm.features.data_folder import building, is_complete
     from itm.features.drawn import draw_pictures
     from itm.features.extraction import extract_split, split_boxes
+    from itm.features.partition import check_shares
     from itm.features.pictures import find_pictures
     from itm.features.plan import RECORD, describe_settings, make_plan, read_plan, write_plan
+    from itm.features.store import check_output
     from itm.features.windows import windows
+    from itm.utils.checks import check_choice
     from itm.utils.devices import find_device
 
     check_backbone(cfg.backbone, cfg.revision)
-    _check_used(cfg)
+    check_output(cfg.dtype, cfg.regions)
+    check_choice("box_order", cfg.box_order, ORDERS)
+    check_shares(cfg.fractions, cfg.seed)
+    _check_options(cfg)
     if cfg.images is None:
         cfg.images = "scenes_pictures"
         cfg.captions = str(draw_pictures(Path(cfg.images)))
@@ -51,6 +58,8 @@ def command(cfg: DictConfig) -> Path:
     plain: Any = OmegaConf.to_container(cfg)
     regions = windows(plain["windows"], cfg.overlap)
     options = {key: plain[key] for key in SETTINGS}
+    if cfg.box_order != ORDERS[0]:  # records of earlier versions lack it
+        options["box_order"] = cfg.box_order
     settings = describe_settings(pictures, cfg.captions, cfg.boxes, cfg.splits, options)
     look = f"; look at it: python -m itm.prepare data=flickr8k data.root={out}"
     if not cfg.overwrite and is_complete(out, RECORD, settings):
@@ -64,7 +73,7 @@ def command(cfg: DictConfig) -> Path:
             write_plan(folder, settings, splits, captions)
         boxes: Any = dict.fromkeys(splits, regions)
         if cfg.boxes is not None:
-            boxes = split_boxes(cfg.boxes, splits, cfg.regions)
+            boxes = split_boxes(cfg.boxes, splits, cfg.regions, cfg.box_order)
         network = backbone(cfg.backbone, cfg.size, cfg.revision).to(find_device(cfg.device))
         for split, names in splits.items():
             files = [pictures[name] for name in names]
@@ -74,16 +83,19 @@ def command(cfg: DictConfig) -> Path:
     return out
 
 
-def _check_used(cfg: DictConfig) -> None:
-    """Refuse options that the other ones leave without effect.
+def _check_options(cfg: DictConfig) -> None:
+    """Check numbers, and that each option changes something.
 
     Raises:
-        ValueError: there is one.
+        ValueError: a number is out of range, or another option leaves one without effect.
     """
+    for name, least in (("size", 1), ("batch_size", 1), ("workers", 0)):
+        if cfg[name] is not None and cfg[name] < least:
+            raise ValueError(f"{name}={cfg[name]} must be at least {least}")
     lists = ("splits.train", "splits.dev", "splits.test")
     for owner, needless in (
         ("images", ("captions", "boxes", *lists) if cfg.images is None else ()),
-        ("boxes", ("regions",) if cfg.boxes is None else ()),
+        ("boxes", ("regions", "box_order") if cfg.boxes is None else ()),
     ):
         if found := changed(cfg, "extract", needless):
             raise ValueError(f"{found[0]} has no effect without {owner}=: give {owner}, too")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from itm.app.config import CONF, output_folder
+from itm.app.config import CONF, check_one_checkpoint, output_folder
 from itm.app.entry import run
 from itm.app.run_data import check_result_folder, tell_run_data, use_run_data
 from itm.app.splits import find_split
@@ -48,6 +48,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.runs.record import environment, write_json
     from itm.runs.tables import rows_table
 
+    check_one_checkpoint(cfg.checkpoint)
     if cfg.checkpoint is None:
         raise ValueError("give checkpoint=RUN, the output folder of a training run")
     out = output_folder()

@@ -14,7 +14,7 @@ from itm.app.splits import find_root
 
 CONVERSION = (
     "source", "captions", "splits.train", "splits.dev", "splits.test", "fractions", "seed",
-    "partial", "regions", "dtype",
+    "partial", "regions", "box_order", "dtype",
 )  # fmt: skip
 
 
@@ -78,6 +78,7 @@ def convert(cfg: DictConfig) -> Path:
         cfg.regions,
         cfg.dtype,
         cfg.overwrite,
+        cfg.box_order,
     )
 
 

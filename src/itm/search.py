@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from itm.app.config import CONF
+from itm.app.config import CONF, check_one_checkpoint
 from itm.app.entry import run
 from itm.app.run_data import tell_run_data, use_run_data
 from itm.app.splits import find_split
@@ -42,6 +42,7 @@ def command(cfg: DictConfig) -> list[Answer]:
         ValueError: no checkpoint or no query is given, an id is unknown, `top` is below 1, or `out`
             has another ending or exists.
     """
+    check_one_checkpoint(cfg.checkpoint)
     asked = _queries(cfg)
     if cfg.top < 1:
         raise ValueError(f"top={cfg.top}: expected at least 1")

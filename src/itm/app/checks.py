@@ -52,14 +52,25 @@ def check_monitors(trainer: Any, matcher: Any) -> None:
         raise ValueError(f"monitor={name} of {owner}: no such metric; {hint}")
 
 
+REFUSED = {  # callbacks of Lightning, and why
+    "BatchSizeFinder": "tries batch sizes on one loader, but a retrieval test reads images and "
+    "captions from two: leave it out, and set data.batch_size and data.eval_batch_size",
+    "LearningRateFinder": "would set a rate that run.json does not record, and train the first "
+    "epoch with the last rate of its search: find the rate in Python with "
+    "Tuner(trainer).lr_find(matcher, datamodule=matcher.data), and give it as lr=RATE",
+    "StochasticWeightAveraging": "puts the averaged weights in place after the last validation, so "
+    "that neither best.ckpt nor the test has them: choose callbacks=ema",
+}
+
+
 def check_callbacks(trainer: Any, matcher: Any) -> None:
     """Check that callbacks and a plateau schedule can do their work in this training.
 
     Raises:
         ValueError: a callback takes a worse value for a better one, waits for a validation that
-            never comes, or changes the batch size of a data module that evaluates differently.
+            never comes, or is one of `REFUSED`.
     """
-    from pytorch_lightning.callbacks import BatchSizeFinder, EarlyStopping, ModelCheckpoint
+    from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
     from itm.training.optim import check_mode
@@ -67,11 +78,8 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
 
     for callback in trainer.callbacks:
         name = type(callback).__name__
-        if isinstance(callback, BatchSizeFinder):
-            raise ValueError(
-                f"{name} tries batch sizes on one loader, but a retrieval test reads images and "
-                "captions from two: leave it out, and set data.batch_size and data.eval_batch_size"
-            )
+        if name in REFUSED:
+            raise ValueError(f"{name} {REFUSED[name]}")
         if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor is not None:
             check_mode(f"{name}: mode", callback.mode, callback.monitor)
     made = getattr(matcher.scheduler, "make", None)

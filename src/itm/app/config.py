@@ -47,6 +47,19 @@ def listed(value: Any) -> list[str]:
     return [str(x) for x in (value if isinstance(value, ListConfig) else [value]) if x is not None]
 
 
+def check_one_checkpoint(value: Any) -> None:
+    """Check that `checkpoint=` of a command that uses one matcher is not a list.
+
+    Raises:
+        ValueError: it is.
+    """
+    if isinstance(value, ListConfig):
+        raise ValueError(
+            f"checkpoint=[{','.join(map(str, value))}] must be one path: only itm.evaluate "
+            "averages the scores of several matchers"
+        )
+
+
 def output_folder() -> Path:
     """Find the folder that Hydra made for this run."""
     return Path(HydraConfig.get().runtime.output_dir)

@@ -182,6 +182,8 @@ def finish_run(
             kept = "no best checkpoint: " + (
                 "fast_dev_run writes none" if fast else "no validation ran"
             )
+            last = out / "checkpoints" / "last.ckpt"
+            kept += f"; the weights of the last step: {last}" if last.is_file() else ""
         table = result_table(results, run_name(), parts)
         say(f"{table}\n{kept}" if table else kept)
     return results

@@ -4,12 +4,44 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from itm.utils.checks import check_choice
+
 Box = tuple[float, float, float, float]
 
 PERCENT = 100.5  # rounded
 WIDE = 200  # a picture with these sides has boxes beyond its first 100 pixels
 SEVERAL = 10  # boxes
 LIMIT = 2  # rounding brings fractions a little above 1; no picture is two pixels wide
+
+
+ORDERS = ("xyxy", "yxyx", "xywh")
+
+
+def to_corners(
+    boxes: np.ndarray, order: str, size: tuple[float, float] | None, where: str
+) -> np.ndarray:
+    """Turn boxes (..., 4) in one of `ORDERS` into x1, y1, x2, y2, and check them.
+
+    Args:
+        boxes: in pixels or fractions.
+        order: "yxyx" is y1, x1, y2, x2; "xywh" is x, y, width, height.
+        size: see `check_boxes`.
+        where: see `check_boxes`.
+
+    Raises:
+        ValueError: as for `check_boxes`, or the order is unknown.
+    """
+    check_choice("box_order", order, ORDERS)
+    if order == "yxyx":
+        boxes = boxes[..., [1, 0, 3, 2]]
+    elif order == "xywh":
+        boxes = np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], -1)
+    try:
+        check_boxes(boxes, size, where)
+    except ValueError as error:
+        other = "" if order == "xyxy" else f" (as box_order={order} reads the boxes)"
+        raise ValueError(f"{error}{other}") from error
+    return boxes
 
 
 def is_stray(boxes: np.ndarray) -> np.ndarray:
@@ -81,8 +113,8 @@ def check_boxes(
         hint = ""
         if not ((turned > most) | (turned < limit - most)).any():
             hint = (
-                "; all fit as y1, x1, y2, x2, TensorFlow's order (swap the columns first), or if "
-                "width and height are swapped"
+                "; all fit as y1, x1, y2, x2, TensorFlow's order (swap the columns first, or give "
+                "box_order=yxyx), or if width and height are swapped"
             )
         raise ValueError(
             f"{where}: box {_shown(boxes[outside][0])} reaches out of {shape}; expected x1, y1, "
@@ -96,7 +128,8 @@ def check_boxes(
     if backwards.any() and (boxes[..., :2] + boxes[..., 2:] <= most[:2]).all():
         raise ValueError(
             f"{where}: box {_shown(boxes[backwards][0])} ends before it begins; the boxes seem to "
-            "be x, y, width, height, expected x1, y1, x2, y2: add x and y to the last two first"
+            "be x, y, width, height, expected x1, y1, x2, y2: add x and y to the last two first, "
+            "or give box_order=xywh"
         )
     return int(backwards.sum())
 

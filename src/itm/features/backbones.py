@@ -42,9 +42,14 @@ def check_backbone(name: str, revision: str | None = None) -> None:
     """Check quickly that a name is one that `backbone` may load.
 
     Raises:
-        ValueError: the model does not exist, or the hub cannot be reached.
+        ValueError: the model does not exist, the hub cannot be reached, or a revision is given for
+            a model that is not from the hub.
     """
     if name == LITE or Path(name).is_dir():
+        if revision is not None:
+            raise ValueError(
+                f"revision={revision} has no effect: backbone={name} is not a model of the hub"
+            )
         return
     if "/" not in name:  # vision models on the hub have an owner
         raise ValueError(

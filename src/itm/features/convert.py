@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from itm.data.boxes import WIDE, in_order, seems_percent, to_fractions
+from itm.data.boxes import ORDERS, WIDE, in_order, seems_percent, to_fractions
 from itm.data.names import Names, report_lost
 from itm.features.arrays import read_arrays
 from itm.features.data_folder import building, is_complete, read_record, write_record
 from itm.features.hdf5 import read_hdf5
-from itm.features.partition import partition
+from itm.features.partition import check_shares, partition
 from itm.features.records import Record, box_units, check_record, count_backward
 from itm.features.sentences import read_sentences
-from itm.features.store import Store, fit, report_fitted, write_captions
+from itm.features.store import Store, check_output, fit, report_fitted, write_captions
 from itm.features.tsv import read_tsv
+from itm.utils.checks import check_choice
 from itm.utils.manifest import digest
 
 READERS: dict[str, Callable[[str | Path], Iterator[Record]]] = {
@@ -49,6 +51,7 @@ def write_data_folder(
     regions: int | None = None,
     dtype: str = "float16",
     overwrite: bool = False,
+    box_order: str = "xyxy",
 ) -> Path:
     """Write features and captions of two files as a data folder, completely or not at all.
 
@@ -64,11 +67,16 @@ def write_data_folder(
         regions: see `convert_features`.
         dtype: see `convert_features`.
         overwrite: replace another result in `out`.
+        box_order: see `convert_features`.
 
     Raises:
-        ValueError: the files do not belong together, or `out` holds other files or another result.
+        ValueError: an option is out of range, the files do not belong together, or `out` holds
+            other files or another result.
     """
-    settings = {
+    check_output(dtype, regions)
+    check_choice("box_order", box_order, ORDERS)
+    check_shares(fractions, seed)
+    settings: dict[str, Any] = {
         "from": kind,
         "captions": digest(captions),
         "splits": {split: digest(path) for split, path in (lists or {}).items()},
@@ -78,6 +86,8 @@ def write_data_folder(
         "regions": regions,
         "dtype": dtype,
     }
+    if box_order != "xyxy":  # records of earlier versions lack it
+        settings["box_order"] = box_order
     _check_source(Path(source).expanduser())
     out = Path(out).expanduser()
     before = read_record(out, RECORD) if is_complete(out, RECORD, settings) else None
@@ -89,7 +99,7 @@ def write_data_folder(
     own, known = sentences.captions, sentences.splits
     splits = partition(list(own), lists, known, fractions, seed, partial)
     with building(out, RECORD, settings, overwrite) as folder:
-        convert_features(READERS[kind](source), splits, own, folder, regions, dtype)
+        convert_features(READERS[kind](source), splits, own, folder, regions, dtype, box_order)
         write_record(folder, RECORD, {"settings": settings, "source": digest(source)})
     return out
 
@@ -114,6 +124,7 @@ def convert_features(
     out: str | Path,
     regions: int | None = None,
     dtype: str = "float16",
+    box_order: str = "xyxy",
 ) -> Path:
     """Write the images of all splits in one pass over the records, which may come in any order.
 
@@ -125,11 +136,13 @@ def convert_features(
         regions: R of the result. Images with more regions lose the last ones, images with fewer
             repeat theirs. None = the number of regions of the images, which must all have the same.
         dtype: "float16" or "float32".
+        box_order: order of the columns of the boxes, see `itm.data.boxes.to_corners`.
 
     Raises:
         ValueError: images differ in regions, width or the units of their boxes; features and boxes
             contradict each other; or an image has no record, or two different ones.
     """
+    check_output(dtype, regions)
     place = {
         name: (split, row) for split, names in splits.items() for row, name in enumerate(names)
     }
@@ -146,7 +159,10 @@ def convert_features(
         if name is None:
             lost.append(record.name)
             continue
-        features = check_record(record)
+        if record.boxes is None and box_order != ORDERS[0]:
+            raise ValueError(f"box_order={box_order}, but image {record.name} has no boxes")
+        record = check_record(record, box_order)
+        features = record.features
         own = box_units(record)
         if own == "boxes in pixels" and record.size and min(record.size) >= WIDE:
             within.append(np.asarray(record.boxes).max(0, keepdims=True))

@@ -11,28 +11,31 @@ import torch
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-from itm.data.boxes import check_boxes
+from itm.data.boxes import to_corners
 from itm.data.names import Names, report_lost
 from itm.features.backbones import Backbone
 from itm.features.pictures import PictureDataset
-from itm.features.store import Store, fit, report_fitted
+from itm.features.store import DTYPES, Store, check_output, fit, report_fitted
 from itm.features.windows import coverage
 from itm.utils.contents import parse_json, read_text
 
 
-def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+def read_boxes(
+    path: str | Path, names: Sequence[str], order: str = "xyxy"
+) -> dict[str, np.ndarray]:
     """Read the boxes of every picture from a JSON file, {picture: [[x1, y1, x2, y2], ...]}.
 
     Args:
         path: the file; its names are matched to pictures by `itm.data.names.Names`.
         names: pictures that need boxes.
+        order: order of the four numbers, see `itm.data.boxes.to_corners`.
 
     Returns:
         Picture -> (R, 4) float32 pixels or fractions.
 
     Raises:
         ValueError: the file has another format, a picture has no boxes, boxes are not (R, 4)
-            numbers, `check_boxes` refuses them, or a name could mean two pictures.
+            numbers, `to_corners` refuses them, or a name could mean two pictures.
     """
     path, found = Path(path).expanduser(), dict[str, np.ndarray]()
     try:
@@ -48,8 +51,7 @@ def read_boxes(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         boxes = np.asarray(_numbers(given[name], f"{path}: {name}"), np.float32)
         if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
             raise ValueError(f"{path}: {name} has boxes {boxes.shape}, expected (regions, 4)")
-        check_boxes(boxes, None, f"{path}: {name}")
-        found[picture] = boxes
+        found[picture] = to_corners(boxes, order, None, f"{path}: {name}")
     absent = [name for name in names if name not in found]
     if absent:
         raise ValueError(f"{path} has no boxes for {len(absent)} pictures, such as {absent[0]!r}")
@@ -83,6 +85,7 @@ def fit_boxes(boxes: dict[str, np.ndarray], regions: int | None = None) -> dict[
     Raises:
         ValueError: `regions` is None, and the pictures differ in their number of boxes.
     """
+    check_output(DTYPES[0], regions)
     counts = {len(own): name for name, own in boxes.items()}
     if regions is None and len(counts) > 1:
         (few, one), *_, (many, other) = sorted(counts.items())
@@ -96,7 +99,10 @@ def fit_boxes(boxes: dict[str, np.ndarray], regions: int | None = None) -> dict[
 
 
 def split_boxes(
-    path: str | Path, splits: Mapping[str, Sequence[str]], regions: int | None = None
+    path: str | Path,
+    splits: Mapping[str, Sequence[str]],
+    regions: int | None = None,
+    order: str = "xyxy",
 ) -> dict[str, list[np.ndarray]]:
     """Read the boxes of the pictures of all splits, and change them to one number of regions.
 
@@ -104,6 +110,7 @@ def split_boxes(
         path: as in `read_boxes`.
         splits: split -> names of its pictures.
         regions: R; None = the number of all pictures.
+        order: see `read_boxes`.
 
     Returns:
         Split -> (R, 4) per picture.
@@ -112,7 +119,7 @@ def split_boxes(
         ValueError: as in `read_boxes` and `fit_boxes`.
     """
     every = [name for names in splits.values() for name in names]
-    boxes = fit_boxes(read_boxes(path, every), regions)
+    boxes = fit_boxes(read_boxes(path, every, order), regions)
     return {split: [boxes[name] for name in names] for split, names in splits.items()}
 
 

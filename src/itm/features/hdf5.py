@@ -82,8 +82,9 @@ def _rows(file: Group, name: str, path: Path) -> Iterator[Record]:
     count = len(features) if spans is None else len(spans)
     labels = _labels(file, f"{name} {features.shape}", count, path)
     boxes = _boxes(file, name, features.shape, path)
-    kinds = (WIDTHS, HEIGHTS) if spans else (WIDTHS, HEIGHTS, COUNTS)
-    facts = {names[0]: _numbers(file, names, count, path) for names in kinds}
+    facts = {n[0]: _numbers(file, n, count, path) for n in (WIDTHS, HEIGHTS, COUNTS)}
+    if spans is not None:
+        _check_counts(facts.pop(COUNTS[0]), spans, path)
     for row, label in enumerate(labels):
         at = row if spans is None else slice(*spans[row])
         arrays = {kind: values[row] for kind, values in facts.items() if values is not None}
@@ -159,11 +160,11 @@ def _numbers(file: Group, names: tuple[str, ...], count: int, path: Path) -> np.
 
 def _spans(rows: np.ndarray, features: Any, path: Path) -> list[tuple[int, int]]:
     """Check the rows of packed images: whole numbers, not empty, within the features."""
-    if rows.ndim != 2 or rows.shape[1] < 2 or rows.dtype.kind not in "iu":
+    if rows.ndim != 2 or rows.shape[1] != 2 or rows.dtype.kind not in "iu":
         raise ValueError(
             f"{path}: {RANGES[0]} is {rows.dtype} {rows.shape}, expected whole numbers (images, 2)"
         )
-    for image, (start, stop) in enumerate(rows[:, :2]):
+    for image, (start, stop) in enumerate(rows):
         if not 0 <= start < stop <= len(features):
             raise ValueError(
                 f"{path}: {RANGES[0]} gives image {image} the rows {start} to {stop} of features "
@@ -175,7 +176,7 @@ def _spans(rows: np.ndarray, features: Any, path: Path) -> list[tuple[int, int]]
             "behind it: add 1 to the second column"
         )
     used = np.bincount(
-        np.concatenate([np.arange(start, stop) for start, stop in rows[:, :2]]),
+        np.concatenate([np.arange(start, stop) for start, stop in rows]),
         minlength=len(features),
     )
     if (used > 1).any():
@@ -184,7 +185,17 @@ def _spans(rows: np.ndarray, features: Any, path: Path) -> list[tuple[int, int]]
         )
     if not used.all():
         print(f"left out: {int((used == 0).sum())} rows of {path} that belong to no image")
-    return [(int(start), int(stop)) for start, stop in rows[:, :2]]
+    return [(int(start), int(stop)) for start, stop in rows]
+
+
+def _check_counts(counts: np.ndarray | None, spans: list[tuple[int, int]], path: Path) -> None:
+    """Check that packed images have as many rows as the file says otherwise."""
+    for image, (start, stop) in enumerate(spans):
+        if counts is not None and counts[image] != stop - start:
+            raise ValueError(
+                f"{path}: image {image} has {counts[image]:g} regions, but {RANGES[0]} gives it "
+                f"{stop - start} rows"
+            )
 
 
 def _pickled_ids(path: Path, count: int) -> list[Any] | None:

@@ -61,6 +61,22 @@ def partition(
     return _drawn(names, fractions, seed)
 
 
+def check_shares(fractions: Sequence[float], seed: int) -> None:
+    """Check the options of random splits.
+
+    Raises:
+        ValueError: the fractions are not three shares with a sum of 1, or the seed is negative.
+    """
+    valid = not isinstance(fractions, (int, float, str)) and len(fractions) == len(NAMES)
+    if not valid or min(fractions) < 0 or not fractions[0] or abs(sum(fractions) - 1) > 1e-6:
+        raise ValueError(
+            f"fractions={fractions if not valid else list(fractions)}: expected shares of {NAMES} "
+            "that sum to 1, that of train above 0"
+        )
+    if seed < 0:
+        raise ValueError(f"seed={seed} must be at least 0")
+
+
 def check_drawn(fractions: Sequence[float], seed: int, why: str) -> None:
     """Check that no random splits are asked for.
 
@@ -107,8 +123,7 @@ def _from_lists(
 
 
 def _drawn(names: Sequence[str], fractions: Sequence[float], seed: int) -> dict[str, list[str]]:
-    if len(fractions) != len(NAMES) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"fractions={list(fractions)}: expected shares of {NAMES} that sum to 1")
+    check_shares(fractions, seed)
     ordered = sorted(names)
     sizes = [0, *(max(round(f * len(names)), 1 if f else 0) for f in fractions[1:])]
     sizes[0] = len(names) - sum(sizes)

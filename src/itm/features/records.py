@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from itm.data.boxes import check_boxes, in_pixels
+from itm.data.boxes import in_pixels, to_corners
 
 MANY = 128  # more regions than this, and than columns, are columns of a transposed array
 
@@ -27,12 +27,19 @@ class Record(NamedTuple):
     size: tuple[float, float] | None = None
 
 
-def check_record(record: Record) -> np.ndarray:
-    """Return the features (n, F) of a record after checking that features, boxes and size agree.
+def check_record(record: Record, box_order: str = "xyxy") -> Record:
+    """Check that features, boxes and size of a record agree.
+
+    Args:
+        record: of one image.
+        box_order: one of `itm.data.boxes.ORDERS`.
+
+    Returns:
+        The record with features (n, F) and boxes x1, y1, x2, y2.
 
     Raises:
         ValueError: features are not finite floats of one or two axes or seem transposed, the number
-            of boxes differs, `check_boxes` refuses them, or the size is not positive.
+            of boxes differs, `to_corners` refuses them, or the size is not positive.
     """
     features = np.asarray(record.features)
     if features.ndim not in (1, 2) or features.dtype.kind != "f" or not features.size:
@@ -65,8 +72,9 @@ def check_record(record: Record) -> np.ndarray:
     if record.boxes is not None:
         if np.asarray(record.boxes).dtype.kind not in "fiu":
             raise ValueError(f"image {record.name} has boxes that are not numbers")
-        check_boxes(record.boxes, record.size, f"image {record.name}")
-    return features
+        boxes = to_corners(np.asarray(record.boxes), box_order, record.size, f"image {record.name}")
+        return record._replace(features=features, boxes=boxes)
+    return record._replace(features=features)
 
 
 def _are_corners(rows: np.ndarray) -> bool:

@@ -12,7 +12,21 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from itm.utils.checks import check_choice
 from itm.utils.files import move, write_text
+
+DTYPES = ("float16", "float32")
+
+
+def check_output(dtype: str, regions: int | None) -> None:
+    """Check the options of features that are to be written.
+
+    Raises:
+        ValueError: another type, or less than one region.
+    """
+    check_choice("dtype", dtype, DTYPES)
+    if regions is not None and regions < 1:
+        raise ValueError(f"regions={regions} must be at least 1, or null for those of the images")
 
 
 class Store:
@@ -27,7 +41,8 @@ class Store:
         resume: keep the rows that were filled before a kill; `missing` lists the others.
 
     Raises:
-        ValueError: the folder holds this split already, or with `resume` one of another shape.
+        ValueError: another type, or the folder holds this split already, or with `resume` one of
+            another shape.
     """
 
     def __init__(
@@ -39,6 +54,7 @@ class Store:
         boxes: bool = True,
         resume: bool = False,
     ):
+        check_choice("dtype", dtype, DTYPES)
         self.folder, self.split = Path(folder), split
         self.folder.mkdir(parents=True, exist_ok=True)
         self.complete = self._path("ims").is_file()

@@ -21,16 +21,23 @@ def windows(levels: Sequence[Sequence[int]] = LEVELS, overlap: float = 0.5) -> n
     Raises:
         ValueError: no levels, a level without windows, or an overlap outside [0, 1).
     """
-    if not levels or min(map(min, levels)) < 1 or not 0 <= overlap < 1:
+    pairs = isinstance(levels, Sequence) and len(levels) > 0 and all(map(_is_pair, levels))
+    if not pairs or not 0 <= overlap < 1:
         raise ValueError(
-            f"windows={[list(level) for level in levels]}, overlap={overlap}: expected pairs "
-            "[columns, rows] of at least 1, and an overlap from 0 to below 1"
+            f"windows={levels}, overlap={overlap}: expected pairs [columns, rows] of whole numbers "
+            "of at least 1, and an overlap from 0 to below 1"
         )
     boxes = []
     for columns, rows in levels:
         (x1, x2), (y1, y2) = _spans(columns, overlap), _spans(rows, overlap)
         boxes += [(x1[i], y1[j], x2[i], y2[j]) for j in range(rows) for i in range(columns)]
     return np.array(boxes, np.float32)
+
+
+def _is_pair(level: object) -> bool:
+    if not isinstance(level, Sequence) or len(level) != 2:
+        return False
+    return all(type(count) is int and count >= 1 for count in level)
 
 
 def _spans(count: int, overlap: float) -> tuple[np.ndarray, np.ndarray]:

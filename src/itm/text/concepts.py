@@ -52,7 +52,8 @@ class Concepts:
         tokenizer: how captions are split, see `itm.text.Vocabulary`.
 
     Raises:
-        ValueError: a word occurs twice, shapes do not match, or matching or tokeniser is unknown.
+        ValueError: a word occurs twice, shapes do not match, counts are not whole numbers, or
+            matching or tokeniser is unknown.
 
     Example:
         >>> from itm.text import Concepts
@@ -78,8 +79,8 @@ class Concepts:
         check_choice("tokenizer", tokenizer, tuple(TOKENIZERS))
         self.words = list(words)
         self.groups = list(groups) if groups is not None else None
-        self.counts = None if counts is None else np.asarray(counts, np.int32)
-        self.adjacency = None if adjacency is None else np.asarray(adjacency, np.int32)
+        self.counts = None if counts is None else _whole("counts", counts)
+        self.adjacency = None if adjacency is None else _whole("adjacency", adjacency)
         self.vectors = None if vectors is None else np.asarray(vectors, np.float32)
         self.matching = matching
         self.source = source
@@ -206,7 +207,7 @@ class Concepts:
             FileNotFoundError: the file does not exist.
             ValueError: the file has another format.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         path = path / "category_concepts.json" if path.is_dir() else path
         data = read_json(path)
         if "words" in data and isinstance(data["words"], list):
@@ -221,3 +222,11 @@ class Concepts:
         if vectors is not None:
             concepts.vectors = word_vectors(concepts.words, vectors)
         return concepts
+
+
+def _whole(name: str, values: np.ndarray) -> np.ndarray:
+    """Return counts as whole numbers; the published files hold them as floats."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "iuf" or (values != np.rint(values)).any():
+        raise ValueError(f"{name} of concepts must be whole numbers")
+    return values.astype(np.int32)

@@ -199,7 +199,8 @@ def test_a_folder_whose_name_looks_like_a_reference(tmp_path, monkeypatch):
 
 # Options whose value is text of a fixed kind: a choice, a class, the name of a metric or option.
 CHOICES = {
-    "against", "context", "device", "dtype", "family", "format", "from", "kind", "optimizer_class",
+    "against", "box_order", "context", "device", "dtype", "family", "format", "from", "kind",
+    "optimizer_class",
     "precision", "protocol", "refer_split", "rerank", "rerank_bank", "scheduler",
     "tokenizer", "transductive",
 }  # fmt: skip

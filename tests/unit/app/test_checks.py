@@ -9,8 +9,10 @@ from pytorch_lightning.callbacks import (
     BatchSizeFinder,
     Callback,
     EarlyStopping,
+    LearningRateFinder,
     LearningRateMonitor,
     ModelCheckpoint,
+    StochasticWeightAveraging,
 )
 
 from itm.app.batch_limits import check_limits, check_test_limit
@@ -128,6 +130,14 @@ def run_of(*callbacks, **options):
     ("run", "message"),
     [
         (run_of(BatchSizeFinder()), "BatchSizeFinder tries batch sizes on one loader"),
+        (
+            run_of(LearningRateFinder()),
+            "LearningRateFinder would set a rate that run.json does not",
+        ),
+        (
+            run_of(StochasticWeightAveraging(swa_lrs=1e-3)),
+            "neither best.ckpt nor the test has them: choose callbacks=ema",
+        ),
         (run_of(EarlyStopping("val/rsum")), "EarlyStopping: mode=min waits for val/rsum to fall"),
         (run_of(ModelCheckpoint(monitor="val/i2t_r1")), "ModelCheckpoint: mode=min waits for val"),
         (run_of(EarlyStopping("train/loss", mode="max")), "waits for train/loss to rise, but less"),

@@ -247,3 +247,26 @@ def test_options_that_the_extraction_does_not_use_are_refused(
     with pytest.raises(ValueError, match=message):
         command(compose(options, "extract"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("size=0", "size=0 must be at least 1"),
+        ("batch_size=0", "batch_size=0 must be at least 1"),
+        ("workers=-1", "workers=-1 must be at least 0"),
+        ("windows=[1,2]", r"windows=\[1, 2\], overlap=0.5: expected pairs"),
+        ("windows=[[1,1,1]]", "expected pairs"),
+        ("windows=[[1.5,2]]", "expected pairs .* of whole numbers"),
+        ("dtype=int8", "dtype must be 'float16' or 'float32', got 'int8'"),
+        ("regions=0", "regions=0 must be at least 1, or null"),
+        ("fractions=0.8", "fractions=0.8: expected shares of"),
+        ("fractions=[0,0,1]", "that of train above 0"),
+        ("seed=-1", "seed=-1 must be at least 0"),
+        ("revision=abc", "revision=abc has no effect: backbone=efficientnet-lite2 is not a model"),
+    ],
+)
+def test_values_that_the_extraction_cannot_use_are_refused(tmp_path, pictures, option, message):
+    with pytest.raises(ValueError, match=message):
+        command(compose([f"images={pictures}", f"out={tmp_path / 'out'}", option], "extract"))
+    assert not (tmp_path / "out").exists()

@@ -839,3 +839,18 @@ def test_a_source_that_changes_while_it_is_converted_is_an_error(tmp_path):
 def test_options_of_a_conversion_need_a_format(option):
     with pytest.raises(ValueError, match=f"{option} is for a conversion: give from=tsv, arrays or"):
         prepare(compose([option], "prepare"))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("dtype=float64", "dtype must be 'float16' or 'float32', got 'float64'"),
+        ("regions=0", "regions=0 must be at least 1, or null"),
+        ("fractions=0.8", "fractions=0.8: expected shares of"),
+        ("seed=-1", "seed=-1 must be at least 0"),
+    ],
+)
+def test_values_that_a_conversion_cannot_use_are_refused(tmp_path, option, message):
+    paths = [f"{name}={tmp_path / name}" for name in ("source", "captions", "out")]
+    with pytest.raises(ValueError, match=message):
+        prepare(compose(["from=tsv", *paths, option], "prepare"))

@@ -93,6 +93,11 @@ PACKED = {"image_features": np.concatenate([FEATURES] * 2), "ids": [b"a", b"b"]}
             r"expected \(2, 4, 6\)",
         ),
         ({**BOTH, "spatial_features": np.pad(TWO, ((0, 0), (0, 0), (0, 2)))}, "are not x1, y1"),
+        (
+            {**PACKED, "pos_boxes": [[0, 4], [4, 7]], "num_boxes": [4, 4]},
+            "image 1 has 4 regions, but pos_boxes gives it 3 rows",
+        ),
+        ({**PACKED, "pos_boxes": [[0, 4, 1], [4, 8, 1]]}, "expected whole numbers .images, 2."),
         ({**PACKED, "pos_boxes": [[0, 5], [4, 8]]}, "pos_boxes gives row 4 of the features to two"),
         ({"features/a": FEATURES, "boxes/b": BOXES}, "boxes/b belongs to none of the images"),
     ],
@@ -281,3 +286,42 @@ def test_features_that_are_not_finite_name_the_image(value):
     features[1, 2] = value
     with pytest.raises(ValueError, match="image a.jpg has features with NaN or infinite values"):
         check_record(Record("a.jpg", features))
+
+
+CORNERS = np.array([[10, 20, 300, 90], [0, 0, 320, 240], [200, 100, 240, 200]], np.float32)
+OTHERS = {
+    "xyxy": CORNERS,
+    "yxyx": CORNERS[:, [1, 0, 3, 2]],
+    "xywh": np.concatenate([CORNERS[:, :2], CORNERS[:, 2:] - CORNERS[:, :2]], 1),
+}
+
+
+@pytest.mark.parametrize("order", OTHERS)
+def test_boxes_in_another_order_are_read_on_request(tmp_path, order):
+    features = np.ones((3, 5), np.float32)
+    whole = Record("a", features, OTHERS[order], (320, 240))
+    splits, captions = {"train": ["a"]}, {"a": ["a dog"]}
+    convert_features([whole], splits, captions, tmp_path / "out", box_order=order)
+    found = np.load(tmp_path / "out" / "train_boxes.npy")[0]
+    np.testing.assert_allclose(found, CORNERS / [320, 240, 320, 240], atol=1e-6)
+    (tmp_path / "b.json").write_text(json.dumps({"a": OTHERS[order].tolist()}))
+    np.testing.assert_array_equal(read_boxes(tmp_path / "b.json", ["a"], order)["a"], CORNERS)
+
+
+@pytest.mark.parametrize("order", ["yxyx", "xywh"])
+def test_an_order_that_the_boxes_contradict_is_refused(order):
+    features = np.ones((3, 5), np.float32)
+    with pytest.raises(ValueError, match=f"reaches out of .*as box_order={order} reads the boxes"):
+        check_record(Record("a", features, CORNERS, (320, 240)), order)
+    with pytest.raises(ValueError, match=f"box_order={order}, but image a has no boxes"):
+        convert_features([Record("a", features)], {"train": ["a"]}, {}, "out", box_order=order)
+    with pytest.raises(ValueError, match="box_order must be 'xyxy', 'yxyx' or 'xywh', got 'yx'"):
+        check_record(Record("a", features, CORNERS, (320, 240)), "yx")
+
+
+def test_messages_name_the_order_that_fits():
+    features = np.ones((3, 5), np.float32)
+    with pytest.raises(ValueError, match="box_order=yxyx"):
+        check_record(Record("a", features, OTHERS["yxyx"], (320, 240)))
+    with pytest.raises(ValueError, match="box_order=xywh"):
+        check_record(Record("a", features, OTHERS["xywh"], (320, 240)))

@@ -20,9 +20,9 @@ from itm.layers.packing import pack
 from itm.losses import Triplet
 from itm.matcher.saved import save
 from itm.models import SGRAF
-from itm.models.sgraf import blocks as sgraf_modules
-from itm.models.sgraf import sgraf
-from itm.models.sgraf.blocks import AttentionFiltration, ProjectDifference, unit_attention
+from itm.models.sgraf import nodes, sgraf
+from itm.models.sgraf.blocks import AttentionFiltration
+from itm.models.sgraf.nodes import SimilarityNodes, unit_attention
 from itm.published.convert import from_published, read_checkpoint, save_published
 from itm.published.sgraf import read, write
 
@@ -313,7 +313,7 @@ VARIANTS = [
 def test_equals_the_loop_with_gradients_and_statistics(
     module, options, block, training, monkeypatch
 ):
-    monkeypatch.setattr(sgraf_modules, "BLOCK", block)
+    monkeypatch.setattr(nodes, "BLOCK", block)
     monkeypatch.setattr(sgraf, "CACHE", block)  # captions of one length in one or several blocks
     matchers = [small(module, seed=3, **options).double().train(training) for _ in range(2)]
     pairs = random_pairs(4, num_regions=matchers[0].num_regions)
@@ -382,14 +382,25 @@ def test_pictures():
                 matcher.node_weights(images, captions)
 
 
-def test_gradients_of_the_projected_difference():
+@pytest.mark.parametrize("first", [False, True])
+def test_gradients_of_similarity_nodes(first):
     torch.manual_seed(0)
-    shapes = [(3, 4, 5), (3, 4, 6), (5, 6), (2, 6), (2,)]
-    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    shapes = [(3, 4, 5), (3, 4, 6), (5, 6), (2, 6), (2,), (3, 3, 2)]
+    *inputs, vectors = (torch.randn(x, dtype=torch.float64, requires_grad=True) for x in shapes)
     attention, parts, words, weight, bias = inputs
-    expected = F.linear((attention.mT @ parts - words) ** 2, weight, bias)
-    torch.testing.assert_close(ProjectDifference.apply(*inputs), expected)
-    assert torch.autograd.gradcheck(ProjectDifference.apply, inputs)
+    groups = [(1, 3), (2, 1)]
+    local = F.normalize(F.linear((attention.mT @ parts - words) ** 2, weight, bias), dim=-1)
+    expected = [local[:, None, :3], local[:, 3:, None]]
+    if first:
+        before = vectors.split([1, 2], 1)
+        expected = [torch.cat([x[:, :, None], y], 2) for x, y in zip(before, expected, strict=True)]
+
+    def similarity(vectors, *inputs):
+        return SimilarityNodes.apply(groups, vectors if first else None, *inputs)
+
+    torch.testing.assert_close(similarity(vectors, *inputs), tuple(expected))
+    vectors.requires_grad_(first)
+    assert torch.autograd.gradcheck(similarity, (vectors, *inputs))
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -64,3 +64,12 @@ def test_two_files_of_concept_vectors_are_refused(tmp_path):
         (tmp_path / name).write_bytes(pickle.dumps(np.ones((1, 3))))
     with pytest.raises(ValueError, match="both hold vectors of concepts"):
         Concepts.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["counts", "adjacency"])
+@pytest.mark.parametrize("value", [1.5, np.nan, "1"])
+def test_counts_of_concepts_are_whole_numbers(name, value):
+    values = np.full((2, 2) if name == "adjacency" else 2, value)
+    with pytest.raises(ValueError, match=f"{name} of concepts must be whole numbers"):
+        Concepts(["a", "b"], **{name: values})
+    assert Concepts(["a", "b"], counts=np.array([1.0, 2.0])).counts.tolist() == [1, 2]

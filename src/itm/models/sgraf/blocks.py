@@ -1,4 +1,4 @@
-"""Parts of SGRAF: global vectors, similarity vectors, and their filtration to one (SAF).
+"""Parts of SGRAF: global vectors, and the filtration of similarity vectors to one (SAF).
 
 Diao, Zhang, Ma, Lu: Similarity Reasoning and Filtration for Image-Text Matching, AAAI 2021. A pair
 of an image and a caption of L words is a set of n = L + 1 nodes, each a similarity vector of width
@@ -10,15 +10,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from itm.layers.functional import full, full_precision, l2norm, masked_mean, masked_softmax, xavier_
-from itm.layers.packing import Packed
-from itm.utils.devices import block_values
-
-# Values that a CPU computes at once:
-BLOCK = 1 << 22  # of one (images, words, D) block
-CACHE = 1 << 20  # of the nodes
 
 
 class GlobalVector(nn.Module):
@@ -62,106 +55,9 @@ def weighted_mean(weights: Tensor, x: Tensor) -> Tensor:
     return l2norm((weights[..., None, :] @ full(x)).squeeze(-2))
 
 
-@full_precision
-def word_attention(scores: Tensor, packed: Packed, temperature: float) -> Tensor:
-    """Compute the attention of each word over the regions (equation 2), both (I, R, W).
-
-    The inner products pass a leaky ReLU, are normalised over the words of their caption, and go
-    through a softmax over the regions.
-    """
-    leaky = nn.functional.leaky_relu(full(scores), 0.1)
-    groups = zip(leaky.split(packed.sizes, -1), packed.shapes, packed.masks, strict=True)
-    unit = [l2norm(real(x.unflatten(-1, shape), mask)).flatten(-2) for x, shape, mask in groups]
-    return torch.softmax(temperature * torch.cat(unit, -1), dim=1)
-
-
 def real(x: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
     """Replace padding by `value`; the mask broadcasts to x, None = no padding."""
     return x if mask is None else x.masked_fill(~mask, value)
-
-
-@full_precision
-def unit_attention(attention: Tensor, parts: Tensor) -> Tensor:
-    """Scale attention (I, R, W) over parts (I, R, D) so that attended vectors have unit norm.
-
-    |sum_r a_r v_r|^2 = a^T G a with the Gram matrix G of the regions, so the D-wide attended
-    vectors are not needed.
-    """
-    gram = parts @ parts.mT  # (I, R, R)
-    squares = (attention * (gram @ attention)).sum(1, keepdim=True)  # (I, 1, W)
-    positive = squares > 0  # rounding may make a zero vector's square negative
-    norm = squares.where(positive, 1.0).sqrt()
-    return attention * (positive / (norm + 1e-8))
-
-
-def project_difference(
-    attention: Tensor, parts: Tensor, words: Tensor, linear: nn.Linear
-) -> Tensor:
-    """Compute similarity vectors W (c - w)^2 + b, c = attention^T parts (equations 3 and 4).
-
-    Args:
-        attention: (I, R, N) weights of the parts for each of N words.
-        parts: (I, R, D).
-        words: (N, D).
-        linear: D -> K.
-
-    Returns:
-        (I, N, K), not yet normalised.
-    """
-    device = parts.device.type
-    low = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if low else parts.dtype
-    inputs = (attention, parts, words, linear.weight, linear.bias)
-    with torch.autocast(device, enabled=False):
-        return ProjectDifference.apply(*(x.to(dtype) for x in inputs))
-
-
-class ProjectDifference(torch.autograd.Function):
-    """Compute W (attention^T parts - words)^2 + b without storing any (I, N, D) tensor.
-
-    The square is quadratic in the attention, so D-wide differences cannot be avoided. They are
-    computed in blocks of images, and again for the gradient, which is three times faster than
-    storing them.
-    """
-
-    @staticmethod
-    def forward(ctx, attention, parts, words, weight, bias):
-        """Compute (I, N, K) from the inputs of `project_difference`, all of the same dtype."""
-        ctx.save_for_backward(attention, parts, words, weight)
-        out = attention.new_empty(len(parts), len(words), len(weight))
-        for block in _blocks(parts, words):
-            square = _difference(attention[block], parts[block], words).square_()
-            torch.addmm(bias, square.flatten(0, 1), weight.T, out=out[block].flatten(0, 1))
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient):
-        """Compute the gradients of all five inputs; sums over images run in float32."""
-        attention, parts, words, weight = ctx.saved_tensors
-        by_attention, by_parts = torch.empty_like(attention), torch.empty_like(parts)
-        by_words, by_weight = torch.zeros_like(full(words)), torch.zeros_like(full(weight))
-        for block in _blocks(parts, words):
-            difference = _difference(attention[block], parts[block], words)
-            above = gradient[block].flatten(0, 1)  # (i N, K)
-            by_weight += above.T @ difference.square().flatten(0, 1)
-            difference *= (above @ (2 * weight)).view_as(difference)  # gradient of the difference
-            by_attention[block] = parts[block] @ difference.mT
-            by_parts[block] = attention[block] @ difference
-            by_words -= difference.sum(0, dtype=by_words.dtype)
-        by_bias = full(gradient).sum((0, 1))
-        return by_attention, by_parts, *(x.to(words.dtype) for x in (by_words, by_weight, by_bias))
-
-
-def _blocks(parts: Tensor, words: Tensor) -> list[slice]:
-    """Cut the images into slices of about `BLOCK` values (i, N, D) each."""
-    step = max(1, block_values(words.device, BLOCK) // max(1, words.numel()))
-    return [slice(start, start + step) for start in range(0, len(parts), step)]
-
-
-def _difference(attention: Tensor, parts: Tensor, words: Tensor) -> Tensor:
-    """Compute attention^T parts - words: (i, R, N), (i, R, D), (N, D) -> (i, N, D)."""
-    return torch.baddbmm(words.expand(len(parts), -1, -1), attention.mT, parts, beta=-1)
 
 
 class AttentionFiltration(nn.Module):

@@ -19,17 +19,13 @@ from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array, attention_details
 from itm.matcher.inputs import check_batch, check_images
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
-from itm.models.sgraf.blocks import (
-    CACHE,
-    AttentionFiltration,
-    GlobalVector,
-    project_difference,
-    unit_attention,
-    word_attention,
-)
+from itm.models.sgraf.blocks import AttentionFiltration, GlobalVector
 from itm.models.sgraf.graph import GraphReasoning
+from itm.models.sgraf.nodes import similarity_nodes, unit_attention, word_attention
 from itm.utils.checks import check_choice
 from itm.utils.devices import block_values
+
+CACHE = 1 << 21  # values of the nodes that a CPU reduces at once
 
 
 class SGRAF(Matcher):
@@ -173,18 +169,18 @@ class SGRAF(Matcher):
         assert images.vector is not None and images.parts is not None
         assert captions.vector is not None
         attention = unit_attention(self._attention(images, packed), images.parts)  # (I, R, W)
-        local = project_difference(attention, images.parts, packed.words, self.local_node)
         # Treat the global vector as the only part of its image, with weight 1.
         vectors = captions.vector.index_select(0, packed.inverse.argsort())
         whole = torch.ones_like(images.vector[:, :1, None]).expand(-1, 1, len(vectors))
-        overall = project_difference(
-            whole, images.vector[:, None], vectors, self.global_node
-        )  # (I, C, K)
+        (overall,) = similarity_nodes(
+            whole, images.vector[:, None], vectors, self.global_node, [(1, len(vectors))]
+        )  # (I, 1, C, K)
         groups = blocks(packed, len(images.vector) * overall.shape[-1], images.vector.device)
-        first = overall.split([count for (count, _), _ in groups], 1)
-        rest = local.split([count * size for (count, size), _ in groups], 1)
-        for x, y, (shape, mask) in zip(first, rest, groups, strict=True):
-            nodes = l2norm(torch.cat([x[:, :, None], y.unflatten(1, shape)], 2))
+        shapes, masks = zip(*groups, strict=True)
+        local = similarity_nodes(
+            attention, images.parts, packed.words, self.local_node, shapes, overall[:, 0]
+        )
+        for nodes, mask in zip(local, masks, strict=True):
             yield nodes, None if mask is None else pad(mask, (1, 0), value=True)
 
     def _attention(self, images: Encoded, packed: Packed) -> Tensor:
