@@ -17,7 +17,7 @@ from pathlib import Path
 from itm.runs.tables import RECALLS, markdown_table
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/models.md", "docs/low_data.md")
+PAGES = ("README.md", "docs/models.md", "docs/low_data.md", "docs/results.md")
 PUBLISHED = ROOT / "conf" / "recipe" / "published.csv"
 MEASURED = ROOT / "benchmarks" / "results"
 LOW_DATA = ROOT / "notebooks" / "low_data.csv"
@@ -64,14 +64,18 @@ def published() -> str:
 
 
 def measured(name: str) -> str:
-    """Make the table of results of this library with their commands."""
+    """Make the table of results of this library by command; what all share stands below."""
     columns = ["`python -m` ...", "parameters", "i2t R@1 5 10", "t2i R@1 5 10", "rsum"]
+    found = read(MEASURED / f"{name}.csv")
+    commands = [row["command"].removeprefix("python -m ").split(" ") for row in found]
+    shared = [word for word in commands[0][1:] if all(word in words for words in commands)]
     rows = []
-    for row in read(MEASURED / f"{name}.csv"):
-        command = f"`{row['command'].removeprefix('python -m ')}`"
+    for row, words in zip(found, commands, strict=True):
+        command = f"`{' '.join(word for word in words if word not in shared)}`"
         note = f" ({row['note']})" if row["note"] else ""
         rows.append([command + note, f"{row['million_parameters']} M", *both(row), row["rsum"]])
-    return markdown_table(columns, rows)
+    table = markdown_table(columns, rows)
+    return f"{table}\nEvery command also has `{' '.join(shared)}`.\n" if shared else table
 
 
 def low_data() -> str:
@@ -91,7 +95,7 @@ def named(model: str) -> str:
 
 
 def measured_on(row: Row) -> str:
-    return PROTOCOLS.get(row["protocol"], f"`data={row['data']}`")
+    return PROTOCOLS.get(row["protocol"], {"flickr8k": "Flickr8K 1K"}.get(row["data"], row["data"]))
 
 
 def both(row: Row) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What docs/bad_data.md promises for data that is not as it should be; a test for each row."""
+"""What docs/bad_data.md promises; docs/bad_data_tests.md names the test of each row."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,6 @@ from itm.text.labels import Labels
 from itm.text.vocabulary import SPECIALS, Vocabulary
 
 ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs/bad_data.md"
 
 
 @pytest.fixture
@@ -165,7 +164,7 @@ def test_other_float_types_are_read(folder, dtype):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_numbers_that_are_none_name_file_and_row(folder, value, workers):
+def test_nan_and_infinite_features_name_file_and_row(folder, value, workers):
     features = np.load(folder / "train_ims.npy")
     features[4, 1, 2] = value
     np.save(folder / "train_ims.npy", features)
@@ -293,16 +292,31 @@ def test_a_vocabulary_from_elsewhere(folder, tmp_path):
 # The page -----------------------------------------------------------------------------------------
 
 
-def test_every_row_of_the_page_names_a_test():
-    heads = ("| ---", "| input |", "| situation |")
-    lines = DOCS.read_text().splitlines()
-    rows = [row for row in lines if row.startswith("| ") and not row.startswith(heads)]
-    assert len(rows) >= 20
+def rows_of(page):
+    """Return section -> first and last cell of each row of its table."""
+    found = {}
+    for section in (ROOT / page).read_text("utf-8").split("\n## ")[1:]:
+        title, *lines = section.splitlines()
+        cells = [re.findall(r"(?<=\| ).*?(?= \|)", line) for line in lines if line.startswith("| ")]
+        if cells:
+            found[title] = [(row[0], row[-1]) for row in cells[2:]]
+    return found
+
+
+def test_every_row_of_the_page_has_a_test():
+    rows, tests = rows_of("docs/bad_data.md"), rows_of("docs/bad_data_tests.md")
+    questions = tests.pop("Questions")
+    assert sum(map(len, rows.values())) > 140
+    assert {title: [row for row, _ in found] for title, found in tests.items()} == {
+        title: [row for row, _ in found] for title, found in rows.items()
+    }
+    asked = re.findall(r"^\*\*(.+?)\*\*", (ROOT / "docs/questions.md").read_text("utf-8"), re.M)
+    assert {row for row, _ in questions} <= set(asked)
     own = {name for name in globals() if name.startswith("test_")}
-    for row in rows:
-        names, file = re.search(
-            r"((?:`test_\w+`(?:, )?)+)(?: \(`(tests/\S+)`\))? \|$", row
-        ).groups()
-        text = "" if file is None else (ROOT / file).read_text()
-        for name in re.findall(r"test_\w+", names):
-            assert name in own if file is None else f"def {name}(" in text, row
+    kinds = r"((?:`test_\w+`(?:, )?)+)(?: \(`(tests/\S+)`\)(?:, )?)?"
+    for row, cell in [*(pair for found in tests.values() for pair in found), *questions]:
+        assert re.fullmatch(f"(?:{kinds})+", cell), row
+        for names, file in re.findall(kinds, cell):
+            text = (ROOT / file).read_text("utf-8") if file else ""
+            for name in re.findall(r"test_\w+", names):
+                assert f"def {name}(" in text if file else name in own, (row, name)

@@ -2,11 +2,13 @@
 
 import importlib
 import importlib.util
+import inspect
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from itm import list_models
 from itm.app.arguments import read_arguments
@@ -17,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 if not (ROOT / "docs").is_dir():
     pytest.skip("docs come with the repository only", allow_module_level=True)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+LOSSES = sorted((ROOT / "conf/loss").glob("*.yaml"))
 FOLDERS = "src|tests|conf|docs|notebooks|benchmarks"
 
 
@@ -81,7 +84,7 @@ def test_options_of_commands_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_tests_exist(page):
-    """A test is named with its file, or in `bad_data.md` without the file that it names first."""
+    """A test is named with its file; `bad_data_tests.md` leaves out the one that it names first."""
     text = page.read_text("utf-8")
     files = [path.read_text("utf-8") for path in sorted((ROOT / "tests").rglob("test_*.py"))]
     for name in named(r"`(test_\w+)`", text):
@@ -110,6 +113,27 @@ def test_every_backbone_has_a_table_of_equations():
         assert len(methods) > 2 and all(methods), heading
         assert all(callable(resolve(method[1])) for method in methods), heading
     assert found == set(list_models()) - {"scan", "sgraf"}
+
+
+def test_every_option_of_every_loss_is_listed():
+    """With the default of its class, of `regions` with that of its file."""
+    text = (ROOT / "docs" / "losses.md").read_text("utf-8").split("## Options")[1]
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    listed = {}
+    for options, cell, _ in rows:
+        names = re.findall(r"`(\w+)`", options)
+        for loss, values in re.findall(r"`(\w+)` ([^`;]+?)(?=, `|;|$)", cell):
+            found = zip(names, values.split(", "), strict=True)
+            listed.setdefault(loss, {}).update({k: yaml.safe_load(v) for k, v in found})
+    files = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in LOSSES}
+    expected = {}
+    for loss, values in files.items():
+        target = values.get("_target_", "itm.losses.Neighborhood")
+        defaults = inspect.signature(resolve(target)).parameters.values()
+        expected[loss] = {x.name: x.default for x in defaults}
+        if loss == "regions":
+            expected[loss].update({k: v for k, v in values.items() if k != "defaults"})
+    assert listed == expected
 
 
 def test_a_wrong_name_is_noticed():

@@ -51,7 +51,7 @@ def page(root: str | Path, captions_per_image: int | None = None, names: Sequenc
             lines += [f"  {caps.name}: {problem}" for problem in caption_problems(caps)]
     lines += [f"LEAK: {text}" for text in shared_images(splits)]
     made = [name for name in OPTIONAL if (root / name).is_file()]
-    lines.append(f"also there: {', '.join(made) or 'nothing'}")
+    lines.append(f"word lists and index: {', '.join(made) or 'none'}")
     return "\n".join(lines)
 
 

@@ -53,7 +53,7 @@ def result_table(
     Args:
         groups: name of a setting -> its runs.
         by: settings that name a row; the validation chooses among the others (`best_of`). Empty: a
-            row per setting, named by its command.
+            row per setting, named by its command; what all trainings share stands below.
         metrics: names of the columns; empty = the recalls.
     """
     chosen = _loss_options(groups, by) if by else []
@@ -61,10 +61,13 @@ def result_table(
     head = [*map(_short, (*by, *chosen))] if by else ["`python -m` ..."]
     columns = [*head, "runs", "parameters", "epochs", "seconds"]
     columns += metrics or ["i2t R@1 5 10", "t2i R@1 5 10"]
+    shared = [] if by else _shared_options(groups)
     rows = []
     for group in groups.values():
         settings = group[0].settings
-        first = [_cell(k, settings.get(k)) for k in (*by, *chosen)] if by else [command(group)]
+        first = (
+            [_cell(k, settings.get(k)) for k in (*by, *chosen)] if by else [command(group, shared)]
+        )
         size, *costs = ([run.costs.get(name) for run in group] for name in COSTS)
         numbers = ["" if size[0] is None else _size(size[0]), *map(cost, costs)]
         if metrics:
@@ -73,7 +76,8 @@ def result_table(
             values = [_recalls(group, RECALLS[:3]), _recalls(group, RECALLS[3:])]
         rsums = [spread([r.validation for r in group]), spread([r.rsum for r in group])]
         rows.append([*first, str(count(group)), *numbers, *values, *rsums])
-    return markdown_table([*columns, "val rsum", "rsum"], rows)
+    table = markdown_table([*columns, "val rsum", "rsum"], rows)
+    return f"{table}\nEvery `itm.train` also has {_code(shared)}.\n" if shared else table
 
 
 def _size(millions: float) -> str:
@@ -88,16 +92,38 @@ def _loss_options(groups: Groups, by: Sequence[str]) -> list[str]:
     return [key for key in names if len(known[key]) > 1 and key not in by]
 
 
-def command(group: Sequence[Run]) -> str:
-    """Write the command that repeats all runs of a group, such as `itm.train -m ... seed=0,1`."""
-    words = shlex.split(shown_path(group[0].record.get("command", "")))[2:]
-    words = [word for word in words if not word.startswith(("seed=", "sweep=", "hydra."))]
+def _shared_options(groups: Groups) -> list[str]:
+    """List the options that the commands of all trainings share, if there are at least two."""
+    kinds = [_words(g[0]) for g in groups.values() if not g[0].settings.get("ensemble")]
+    if len(kinds) < 2:
+        return []
+    return [word for word in kinds[0][1:] if all(word in words for words in kinds)]
+
+
+def _words(run: Run) -> list[str]:
+    """Split the command of a run, from the name of its module, without seed and folders."""
+    words = shlex.split(shown_path(run.record.get("command", "")))[2:]
+    return [word for word in words if not word.startswith(("seed=", "sweep=", "hydra."))]
+
+
+def command(group: Sequence[Run], shared: Sequence[str] = ()) -> str:
+    """Write the command that repeats all runs of a group, such as `itm.train -m ... seed=0,1`.
+
+    Args:
+        group: runs of one setting.
+        shared: options that are left out.
+    """
+    words = [word for word in _words(group[0]) if word not in shared]
     if not words:
         return for_markdown(group[0].name)
     if not group[0].settings.get("ensemble"):
         seeds = sorted({str(run.seed) for run in group})
         words = [words[0], *(["-m"] if len(seeds) > 1 else []), *words[1:]]
         words.append(f"seed={','.join(seeds)}")
+    return _code(words)
+
+
+def _code(words: Sequence[str]) -> str:
     return f"`{printable(shlex.join(words)).replace('|', chr(92) + '|')}`"
 
 
@@ -138,7 +164,8 @@ def difference_table(
     if not pairs:
         return None
     found = [compare(ranks[a], ranks[b], samples) for a, b in pairs]
-    named = {name: f"{for_markdown(name)} ({count(groups[name])})" for name in groups}
+    short = _without_usual([*groups])
+    named = {x: f"{for_markdown(short[x])} ({count(groups[x])})" for x in groups}
     rows = [
         [named[a], named[b], f"{d.value:+.1f}", f"{d.low:+.1f} to {d.high:+.1f}", f"{p:.3f}", level]
         for (a, b), d, p in zip(pairs, found, holm([d.p for d in found]), strict=True)
@@ -146,6 +173,16 @@ def difference_table(
     ]
     columns = ["best (runs)", "other (runs)", "rsum", "95 % interval", "p (Holm)", "5 % level"]
     return markdown_table(columns, rows)
+
+
+def _without_usual(names: Sequence[str]) -> dict[str, str]:
+    """Leave out what more than half of the names share, such as scheduler=step, if they differ."""
+    kinds = [name.split() for name in names]
+    every = {word for words in kinds for word in words if "=" in word}
+    usual = {word for word in every if 2 * sum(word in words for words in kinds) > len(kinds)}
+    short = [" ".join(word for word in words if word not in usual) for words in kinds]
+    kept = all(short) and len({*short}) == len(names)
+    return dict(zip(names, short if kept else names, strict=True))
 
 
 def _validation(group: Sequence[Run]) -> float:

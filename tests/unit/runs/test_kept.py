@@ -205,6 +205,23 @@ def test_tables_of_a_page_are_made_from_the_runs(tmp_path):
     assert differences.count("\n| ") == 2 + 2 and "No runs yet." in none  # head, two others
 
 
+def test_rows_name_what_differs(tmp_path):
+    for model, rsum in (("scan", 3.0), ("vsrn", 2.0), ("cvse", 1.0)):
+        options = {"model": model, "scheduler": "cosine" if model == "cvse" else "step"}
+        make_run(tmp_path / "runs" / model, 0, rsum, **options)
+    runs, _ = find_runs([tmp_path / "runs"])
+    for run in runs:
+        scheduler = " scheduler=cosine" if run.settings["model"] == "cvse" else ""
+        run.record["command"] = f"python -m itm.train model={run.settings['model']}{scheduler} lr=1"
+    page = "".join(
+        f"<!-- table: {x} runs/* -->\n<!-- /table -->\n" for x in ("runs", "differences")
+    )
+    filled = fill(page, runs, samples=50)
+    assert "`itm.train model=cvse scheduler=cosine seed=0`" in filled
+    assert filled.count("lr=1") == 1 and "Every `itm.train` also has `lr=1`.\n" in filled
+    assert "| scan (1) | cvse scheduler=cosine (1) |" in filled and "scheduler=step" not in filled
+
+
 def test_a_figure_is_drawn_again_when_its_numbers_change(tmp_path):
     for margin in (0.1, 0.2):
         for seed in (0, 1):
