@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -88,9 +88,11 @@ def with_members(run: Run, checkpoints: Sequence[Path]) -> Run:
         for key, value in every[0].items()
         if all(settings.get(key, MISSING) == value for settings in every)
     }
-    for key in GROUPS:
-        if key in every[0] and key not in shared:
-            shared[key] = " + ".join(str(settings.get(key)) for settings in every)
+    apart = [key for key in GROUPS if key not in shared and any(key in x for x in every)]
+    if len(apart) == 1:
+        shared[apart[0]] = " + ".join(str(settings.get(apart[0])) for settings in every)
+    elif apart:
+        shared["model"] = " + ".join(_choices(settings, {"model", *apart}) for settings in every)
     costs = {
         key: sum(results[key] for *_, results in found)
         for key in ("parameters_m", "seconds")
@@ -98,6 +100,12 @@ def with_members(run: Run, checkpoints: Sequence[Path]) -> Run:
     }
     folders = tuple(source.resolve() for source, *_ in found)
     return replace(run, settings={**shared, "ensemble": len(found)}, costs=costs, members=folders)
+
+
+def _choices(settings: Mapping[str, Any], keys: Container[str]) -> str:
+    """Name some choices of a run, such as "vsepp bert scheduler=cosine"."""
+    found = [(key, settings[key]) for key in GROUPS if key in keys and settings.get(key)]
+    return " ".join(str(x) if key in GROUPS[:4] else f"{key}={x}" for key, x in found)
 
 
 def with_validation(runs: Sequence[Run]) -> list[Run]:
