@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from itm.app.config import CONF
 from itm.app.data_options import changed
 from itm.app.entry import run
+from itm.utils.checks import DTYPES, check_choice, check_least, check_paths
 
 # Options that change the features or the splits; a folder is continued only if they are equal.
 SETTINGS = (
@@ -42,6 +43,8 @@ def command(cfg: DictConfig) -> Path:
 
     check_backbone(cfg.backbone, cfg.revision)
     _check_used(cfg)
+    _check_values(cfg)
+    device = find_device(cfg.device)
     if cfg.images is None:
         cfg.images = "scenes_pictures"
         cfg.captions = str(draw_pictures(Path(cfg.images)))
@@ -57,15 +60,17 @@ def command(cfg: DictConfig) -> Path:
         print(f"{out} holds these features already{look if cfg.captions else ''}")
         return out
     with building(out, RECORD, settings, cfg.overwrite, resume=True) as folder:
-        splits = read_plan(folder, settings)  # of an earlier, killed run
+        plan = read_plan(folder, settings)  # of an earlier, killed run
+        splits, found = plan, {}
         if splits is None:
             lists = (cfg.splits, cfg.fractions, cfg.seed)
-            splits, captions = make_plan(pictures, cfg.captions, *lists, cfg.workers, cfg.partial)
-            write_plan(folder, settings, splits, captions)
+            splits, found = make_plan(pictures, cfg.captions, *lists, cfg.workers, cfg.partial)
         boxes: Any = dict.fromkeys(splits, regions)
         if cfg.boxes is not None:
             boxes = split_boxes(cfg.boxes, splits, cfg.regions)
-        network = backbone(cfg.backbone, cfg.size, cfg.revision).to(find_device(cfg.device))
+        network = backbone(cfg.backbone, cfg.size, cfg.revision).to(device)
+        if plan is None:  # only now: until something is written, an error leaves no folder
+            write_plan(folder, settings, splits, found)
         for split, names in splits.items():
             files = [pictures[name] for name in names]
             sizes = (cfg.dtype, cfg.batch_size, cfg.workers)
@@ -89,6 +94,20 @@ def _check_used(cfg: DictConfig) -> None:
             raise ValueError(f"{found[0]} has no effect without {owner}=: give {owner}, too")
     if cfg.boxes is not None and (found := changed(cfg, "extract", ("windows", "overlap"))):
         raise ValueError(f"{found[0]} has no effect: boxes={cfg.boxes} are used instead of windows")
+
+
+def _check_values(cfg: DictConfig) -> None:
+    """Check values that would fail only after the splits were drawn.
+
+    Raises:
+        ValueError: a number is too small, or the type of the features is unknown.
+        FileNotFoundError: a file does not exist.
+    """
+    check_choice("dtype", cfg.dtype, DTYPES)
+    least = {"batch_size": 1, "size": 1, "regions": 1, "workers": 0, "seed": 0}
+    check_least({name: cfg[name] for name in least}, least)
+    lists = {f"splits.{split}": path for split, path in cfg.splits.items()}
+    check_paths({"captions": cfg.captions, "boxes": cfg.boxes, **lists})
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="extract")
