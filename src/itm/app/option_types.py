@@ -70,9 +70,10 @@ def check_types(command: str, arguments: Sequence[str]) -> None:
     for option, value in given:
         name = option.get_key_element()
         if name in known and (expected := _mismatch(name, value, _taken(name, known))):
-            text = option.get_value_element_as_str()
             if option.is_sweep_override():
                 text = "null" if value is None else value
+            else:
+                text = option.get_value_element_as_str()
             raise ValueError(f"{name}={text}: expected {expected}")
 
 

@@ -33,6 +33,7 @@ from itm.app.option_types import check_types
         (["scheduler=cosine", "scheduler.total=x"], "scheduler.total=x: expected a whole number"),
         (["optimizer=sgd", "optimizer.momentum=x"], "optimizer.momentum=x: expected a number"),
         (["-m", "loss.margin=0.1,wide"], "loss.margin=wide: expected a number, such as 0.2"),
+        (["-m", "lr=0.1,null"], "lr=null: expected a number"),
         (["-m", "loss.margin=-1,nan"], "loss.margin=nan must be a finite number"),
         (["gradient_clip_val=inf"], "gradient_clip_val=inf must be a finite number"),
         (["optimizer=adam", "optimizer.betas=[0.9,-inf]"], "betas=[0.9, -inf] must be a finite"),
