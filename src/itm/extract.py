@@ -61,7 +61,7 @@ def command(cfg: DictConfig) -> Path:
         return out
     with building(out, RECORD, settings, cfg.overwrite, resume=True) as folder:
         plan = read_plan(folder, settings)  # of an earlier, killed run
-        splits, found = plan, {}
+        splits, found = plan, dict[str, list[str]]()
         if splits is None:
             lists = (cfg.splits, cfg.fractions, cfg.seed)
             splits, found = make_plan(pictures, cfg.captions, *lists, cfg.workers, cfg.partial)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any
 
 from itm.utils.checks import check_least
@@ -46,11 +45,11 @@ def check_values(owner: str, values: Mapping[str, Any]) -> None:
             hint = " (or null)" if name in ("step_size", "total", "total_steps", "T_max") else ""
             if not numbers:
                 raise ValueError(f"{option} must hold at least one number, got {value}")
-            if any(isinstance(x, Real) and not x >= 1 for x in numbers):
+            if any(isinstance(x, int | float) and not x >= 1 for x in numbers):
                 raise ValueError(f"{option} must be at least 1{hint}, got {value}")
         if any(isinstance(x, float) and not math.isfinite(x) for x in numbers):
             raise ValueError(f"{option} must be finite, got {value}")
-        if name in POSITIVE and any(isinstance(x, Real) and not x > 0 for x in numbers):
+        if name in POSITIVE and any(isinstance(x, int | float) and not x > 0 for x in numbers):
             raise ValueError(f"{option} must be above 0, got {value}")
         check_least({option: value}, {f"{owner}.{n}": least for n, least in LEAST.items()})
         if name == "betas" and not _are_betas(value):
@@ -58,9 +57,10 @@ def check_values(owner: str, values: Mapping[str, Any]) -> None:
 
 
 def _are_betas(value: Any) -> bool:
-    """Tell whether a value can be the betas of Adam; tensors are left to torch."""
-    if isinstance(value, Real):
+    """Tell whether a value can be the betas of Adam; those of other types are left to torch."""
+    if isinstance(value, int | float):
         return False
-    if not isinstance(value, list | tuple) or not all(isinstance(x, Real) for x in value):
-        return not isinstance(value, list | tuple)
-    return len(value) == 2 and all(0 <= x < 1 for x in value)
+    if not isinstance(value, list | tuple):
+        return True
+    numbers = [x for x in value if isinstance(x, int | float)]
+    return len(value) == 2 and all(0 <= x < 1 for x in numbers)
