@@ -12,7 +12,19 @@ __version__ = "0.1.0"
 
 __getattr__, _, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["data", "losses", "matcher", "metrics", "models", "relevance", "text"],
+    submodules=[
+        "data",
+        "explain",
+        "localise",
+        "losses",
+        "matcher",
+        "metrics",
+        "models",
+        "published",
+        "relevance",
+        "scenes",
+        "text",
+    ],
     submod_attrs={
         "app.build": ["build", "list_models"],
         "checkpoints.folder": ["load"],
@@ -29,11 +41,15 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from itm import data as data
+    from itm import explain as explain
+    from itm import localise as localise
     from itm import losses as losses
     from itm import matcher as matcher
     from itm import metrics as metrics
     from itm import models as models
+    from itm import published as published
     from itm import relevance as relevance
+    from itm import scenes as scenes
     from itm import text as text
     from itm.app.build import build as build
     from itm.app.build import list_models as list_models

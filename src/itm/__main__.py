@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from itm import __version__
+from itm.utils.closed_output import quiet_if_closed
 
 COMMANDS = (
     "train", "evaluate", "search", "explain", "localise", "report", "prepare", "extract", "convert",
@@ -56,4 +57,5 @@ def overview() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_if_closed():
+        main()

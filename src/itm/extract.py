@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from itm.app.config import CONF
 from itm.app.data_options import changed
 from itm.app.entry import run
+from itm.utils.checks import check_choice, check_least, check_paths
 
 # Options that change the features or the splits; a folder is continued only if they are equal.
 SETTINGS = (
@@ -41,7 +42,6 @@ def command(cfg: DictConfig) -> Path:
     from itm.features.plan import RECORD, describe_settings, make_plan, read_plan, write_plan
     from itm.features.store import check_output
     from itm.features.windows import windows
-    from itm.utils.checks import check_choice
     from itm.utils.devices import find_device
 
     check_backbone(cfg.backbone, cfg.revision)
@@ -49,6 +49,7 @@ def command(cfg: DictConfig) -> Path:
     check_choice("box_order", cfg.box_order, ORDERS)
     check_shares(cfg.fractions, cfg.seed)
     _check_options(cfg)
+    device = find_device(cfg.device)
     if cfg.images is None:
         cfg.images = "scenes_pictures"
         cfg.captions = str(draw_pictures(Path(cfg.images)))
@@ -66,15 +67,17 @@ def command(cfg: DictConfig) -> Path:
         print(f"{out} holds these features already{look if cfg.captions else ''}")
         return out
     with building(out, RECORD, settings, cfg.overwrite, resume=True) as folder:
-        splits = read_plan(folder, settings)  # of an earlier, killed run
+        plan = read_plan(folder, settings)  # of an earlier, killed run
+        splits, found = plan, dict[str, list[str]]()
         if splits is None:
             lists = (cfg.splits, cfg.fractions, cfg.seed)
-            splits, captions = make_plan(pictures, cfg.captions, *lists, cfg.workers, cfg.partial)
-            write_plan(folder, settings, splits, captions)
+            splits, found = make_plan(pictures, cfg.captions, *lists, cfg.workers, cfg.partial)
         boxes: Any = dict.fromkeys(splits, regions)
         if cfg.boxes is not None:
             boxes = split_boxes(cfg.boxes, splits, cfg.regions, cfg.box_order)
-        network = backbone(cfg.backbone, cfg.size, cfg.revision).to(find_device(cfg.device))
+        network = backbone(cfg.backbone, cfg.size, cfg.revision).to(device)
+        if plan is None:  # only now: until something is written, an error leaves no folder
+            write_plan(folder, settings, splits, found)
         for split, names in splits.items():
             files = [pictures[name] for name in names]
             sizes = (cfg.dtype, cfg.batch_size, cfg.workers)
@@ -84,14 +87,14 @@ def command(cfg: DictConfig) -> Path:
 
 
 def _check_options(cfg: DictConfig) -> None:
-    """Check numbers, and that each option changes something.
+    """Check numbers and paths, and that each option changes something.
 
     Raises:
         ValueError: a number is out of range, or another option leaves one without effect.
+        FileNotFoundError: a file does not exist.
     """
-    for name, least in (("size", 1), ("batch_size", 1), ("workers", 0)):
-        if cfg[name] is not None and cfg[name] < least:
-            raise ValueError(f"{name}={cfg[name]} must be at least {least}")
+    least = {"size": 1, "batch_size": 1, "workers": 0}
+    check_least({name: cfg[name] for name in least}, least)
     lists = ("splits.train", "splits.dev", "splits.test")
     for owner, needless in (
         ("images", ("captions", "boxes", *lists) if cfg.images is None else ()),
@@ -101,6 +104,8 @@ def _check_options(cfg: DictConfig) -> None:
             raise ValueError(f"{found[0]} has no effect without {owner}=: give {owner}, too")
     if cfg.boxes is not None and (found := changed(cfg, "extract", ("windows", "overlap"))):
         raise ValueError(f"{found[0]} has no effect: boxes={cfg.boxes} are used instead of windows")
+    given = {f"splits.{split}": path for split, path in cfg.splits.items()}
+    check_paths({"captions": cfg.captions, "boxes": cfg.boxes, **given})
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="extract")

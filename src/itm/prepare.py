@@ -11,6 +11,7 @@ from itm.app.config import CONF
 from itm.app.data_options import changed
 from itm.app.entry import run
 from itm.app.splits import find_root
+from itm.utils.checks import check_paths
 
 CONVERSION = (
     "source", "captions", "splits.train", "splits.dev", "splits.test", "fractions", "seed",
@@ -51,8 +52,9 @@ def convert(cfg: DictConfig) -> Path:
     """Write the features of `source` and the captions of `captions` as a data folder.
 
     Raises:
-        ValueError: the format is unknown, an option is missing, captions belong to images without
-            features, or the folder holds other files.
+        ValueError: the format is unknown, an option is missing or out of its range, captions belong
+            to images without features, or the folder holds other files.
+        FileNotFoundError: a file does not exist.
     """
     from itm.features.convert import OTHERS, READERS, write_data_folder  # late, as above
 
@@ -66,6 +68,8 @@ def convert(cfg: DictConfig) -> Path:
             f"captions=FILE out=FOLDER{' (missing: ' if missing else ''}{', '.join(missing)}"
             f"{')' if missing else ''}"
         )
+    lists = {f"splits.{split}": path for split, path in cfg.splits.items()}
+    check_paths({"source": cfg.source, "captions": cfg.captions, **lists})
     return write_data_folder(
         kind,
         cfg.source,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +11,8 @@ from hydra._internal.utils import get_args_parser
 
 from itm.app.choices import rewrite_choices
 from itm.app.quoting import quote, unquote
+
+RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID")  # 0 in the first process of a training
 
 
 def read_arguments(arguments: Sequence[str], command: str) -> list[str]:
@@ -19,7 +23,8 @@ def read_arguments(arguments: Sequence[str], command: str) -> list[str]:
         command: "train", "evaluate", ...; names its file in `conf/`.
 
     Raises:
-        ValueError: a group that the command needs is null, or an option is written with dashes.
+        ValueError: a group that the command needs is null, an option is written with dashes, or an
+            argument is no option.
     """
     parsed, displaced = get_args_parser().parse_known_args(list(arguments))
     for unknown in displaced:
@@ -28,6 +33,12 @@ def read_arguments(arguments: Sequence[str], command: str) -> list[str]:
             raise ValueError(
                 f"there is no option {unknown}; write {name}=VALUE, without dashes (--help lists "
                 "the options)"
+            )
+    for option in (*parsed.overrides, *displaced):
+        if "=" not in option and option[:1] != "~":
+            raise ValueError(
+                f"{option or repr(option)}: write OPTION=VALUE, with quotes around a value that "
+                "has spaces (--help lists the options)"
             )
     arguments = _adjacent(arguments, parsed.overrides, displaced)
     sweeps = any(
@@ -48,6 +59,20 @@ def _adjacent(
         rest.reverse()
     at = rest.index(options[0]) + len(options) if options else len(rest)
     return [*rest[:at], *displaced, *rest[at:]]
+
+
+def tell_repeated(arguments: Sequence[str]) -> None:
+    """Print which options are given twice with different values: the last one counts."""
+    if any(os.environ.get(name, "0") != "0" for name in RANKS):
+        return
+    last: dict[str, str] = {}
+    for argument in arguments:
+        if "=" not in argument or argument.startswith(("-", "~")):
+            continue
+        key = key_of(argument)
+        if key in last and last[key] != argument:
+            print(f"{key} is given twice: {argument} replaces {last[key]}", file=sys.stderr)
+        last[key] = argument
 
 
 def key_of(argument: str) -> str:

@@ -222,7 +222,8 @@ def _warmup_batches(cfg: DictConfig, datamodule: RegionDataModule) -> int:
 
 def _fill(node: DictConfig, sizes: dict[str, Any], group: str) -> DictConfig:
     """Set the sizes that the class takes and the configuration leaves open."""
-    node = OmegaConf.create(OmegaConf.to_container(node, resolve=True))  # type: ignore[assignment]
+    # Within its group, whose name an error of the class is given.
+    node = OmegaConf.create({group: OmegaConf.to_container(node, resolve=True)})[group]
     for name in inspect.signature(target(node)).parameters.keys() & sizes.keys():
         given = node.get(name)
         if given is None:

@@ -63,11 +63,18 @@ def group_files(group: str) -> list[str]:
 
 def _without_null(argument: str, command: str) -> str | None:
     group, _, value = argument.partition("=")
-    if value != "null" or group not in default_choices(command):
+    values = [x.strip() for x in value.split(",")]
+    if "null" not in values or group not in default_choices(command):
         return argument
-    if group in NULL:
+    if group not in NULL:
+        raise ValueError(f"{group} must be {alternatives(group_files(group))}, got null")
+    if len(values) == 1:
         return NULL[group]
-    raise ValueError(f"{group} must be {alternatives(group_files(group))}, got null")
+    named = str(NULL[group]).removeprefix(f"{group}=")
+    if named not in group_files(group):
+        raise ValueError(f"{argument}: null cannot be one of several values; run it on its own")
+    every = dict.fromkeys(named if x == "null" else x for x in values)  # none,null run once
+    return f"{group}={','.join(every)}"
 
 
 def _replace_node(arguments: list[str], node: str) -> list[str]:

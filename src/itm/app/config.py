@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,18 @@ def target(node: DictConfig) -> Any:
     try:
         return hydra.utils.get_object(node._target_)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"_target_={node._target_} cannot be imported: {error}") from error
+        raise ValueError(f"_target_={node._target_}: {_why(node._target_, error)}") from error
+
+
+def _why(path: str, error: Exception) -> str:
+    """Say in one line why a class cannot be imported, and name near ones of its module."""
+    module, _, name = str(path).rpartition(".")
+    try:
+        near = get_close_matches(name, dir(import_module(module)), n=3)
+    except (ImportError, ValueError):
+        return " ".join(f"cannot be imported: {error}".split())
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"{module} has no {name}{hint}"
 
 
 def compose(overrides: Sequence[str] = (), name: str = "train") -> DictConfig:

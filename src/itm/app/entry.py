@@ -16,14 +16,16 @@ import hydra
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from itm.app.arguments import read_arguments
+from itm.app.arguments import read_arguments, tell_repeated
 from itm.app.config import CONF
 from itm.app.data_options import check_data_options
 from itm.app.option_types import check_types
 from itm.app.signals import stopped_by_signals
+from itm.utils.closed_output import quiet_if_closed
 from itm.utils.log_files import log
 
 EXPECTED = (ValueError, OSError, ImportError, HydraException, OmegaConfBaseException)
+ARGUMENT = r"[a-z]\w*(=\S*:?)? (must|needs) "  # a message of a class about its argument
 
 
 def run(main: Callable[[], Any], prepare: Callable[[list[str]], list[str]] | None = None) -> None:
@@ -40,14 +42,10 @@ def run(main: Callable[[], Any], prepare: Callable[[list[str]], list[str]] | Non
     quiet()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints and exits by itself
     command = Path(inspect.getfile(inspect.unwrap(main))).stem
-    try:
+    with quiet_if_closed():
         if not _answer(command, sys.argv[1:]):
             with stopped_by_signals():
                 _run(main, command, prepare)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more when it ends
-        raise SystemExit(0) from None
 
 
 def _answer(command: str, arguments: list[str]) -> bool:
@@ -57,11 +55,12 @@ def _answer(command: str, arguments: list[str]) -> bool:
 
         print(f"itm {__version__}")
         return True
-    if "-h" in arguments or "--help" in arguments:
+    if {"-h", "--help", "help"} & set(arguments):
         from itm.app.help import help_page  # late: training need not wait for it
 
         try:
-            page = help_page(command, read_arguments(arguments, command))
+            options = [argument for argument in arguments if argument != "help"]
+            page = help_page(command, read_arguments(options, command))
         except EXPECTED as error:
             fail(_explained(error, command, arguments))
         print(page)
@@ -73,6 +72,7 @@ def _run(
     main: Callable[[], Any], command: str, prepare: Callable[[list[str]], list[str]] | None
 ) -> None:
     try:
+        tell_repeated(sys.argv[1:])
         sys.argv[1:] = read_arguments(sys.argv[1:], command)
         check_types(command, sys.argv[1:])
         check_data_options(command, sys.argv[1:])
@@ -133,7 +133,7 @@ def tell(error: BaseException) -> str:
         The error in one line.
     """
     if isinstance(error, InstantiationException) and _is_expected(error.__cause__):
-        error = error.__cause__  # type: ignore[assignment]  # enough without the name of the call
+        error = _named(error, error.__cause__)  # enough without the name of the call
     if not _is_expected(error) or os.environ.get("ITM_TRACEBACK"):
         traceback.print_exception(error)
         log("".join(traceback.format_exception(error)))
@@ -156,6 +156,14 @@ def _of_a_class(error: InstantiationException, cause: BaseException) -> str:
     found = re.search(r"target '([\w.]+)'", str(error))
     name = found[1].rpartition(".")[2] if found else "an object of the configuration"
     return f"{name} cannot be built with these options: {cause}"
+
+
+def _named(error: InstantiationException, cause: BaseException | None) -> BaseException:
+    """Put the name of the group before that of an argument, as in loss.margin."""
+    group = re.search(r"full_key: (\w+)\s*$", str(error))
+    if type(cause) is not ValueError or not group or not re.match(ARGUMENT, str(cause)):
+        return cause or error
+    return ValueError(f"{group[1]}.{cause}").with_traceback(cause.__traceback__)
 
 
 def _is_expected(error: BaseException | None) -> bool:

@@ -19,10 +19,10 @@ from itm.app.quoting import quote
 
 LINE = re.compile(r"( *)(\w+):(?: +(?:[^#\s].*?)?)?(?: +# *(.*))?")
 HELP = ("-h", "--help")
-NOTES = """
+SWEEP = "  -m OPTION=A,B        run once for each value, with a table at the end\n"
+NOTES = f"""
 Also:
-  -m OPTION=A,B        run once for each value (itm train), with a table at the end
-  --config-dir DIR     read further choices of the groups from a folder of your own
+{SWEEP}  --config-dir DIR     read further choices of the groups from a folder of your own
   --cfg job            print the configuration instead of running
   --hydra-help         options of Hydra itself
   --version            print the version
@@ -62,7 +62,8 @@ def help_page(command: str, arguments: Sequence[str]) -> str:
         path = Path(CONF, group, f"{choices.get(group)}.yaml")
         parts += [f"  {line}" for line in (_intro(path) if path.is_file() else [])]
         parts += rows.get(group, [])
-    return "\n".join([*parts, NOTES])
+    notes = NOTES if command == "train" else NOTES.replace(SWEEP, "")
+    return "\n".join([*parts, notes])
 
 
 def _compose(command: str, arguments: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:

@@ -17,13 +17,18 @@ from itm.app.config import instantiate, target
 if TYPE_CHECKING:
     from itm.training.optim import Schedule
 
+# What classes of torch and of users raise for a wrong value.
+WRONG = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, AssertionError)
+
 
 def build_optimizer(cfg: DictConfig) -> Any:
     """Return a function of parameter groups that makes the optimiser.
 
     Raises:
-        ValueError: there is no optimiser, or its class does not take an argument.
+        ValueError: there is no optimiser, or its class does not take an argument or a value.
     """
+    from itm.training.optim_values import check_values  # late, like all of training
+
     if cfg.get("optimizer") is None:
         raise ValueError(
             f"training needs an optimizer: choose from {', '.join(group_files('optimizer'))}"
@@ -32,6 +37,7 @@ def build_optimizer(cfg: DictConfig) -> Any:
     if node.get("weight_decay") == 0 and "weight_decay" not in _parameters(node):
         del node["weight_decay"]  # of the chosen file; a class without it has none
     _check_arguments(node, "optimizer")
+    check_values("optimizer", OmegaConf.to_container(node))  # type: ignore[arg-type]
     return instantiate(node, _partial_=True)
 
 
@@ -41,7 +47,7 @@ def build_schedule(cfg: DictConfig) -> Schedule | None:
     `interval` and `monitor` of its node set when it steps; all other options belong to its class.
 
     Raises:
-        ValueError: the class does not take an argument.
+        ValueError: the class does not take an argument or a value.
     """
     from itm.training.optim import Schedule  # late, like all that imports torch
 
@@ -77,12 +83,12 @@ def check_optimisation(matcher: Any, trainer: Any, batches: int | None = None) -
     )
     try:
         optimizer = matcher.optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
-    except (ValueError, TypeError) as error:
+    except WRONG as error:
         raise ValueError(f"optimizer: {error}") from error
     if matcher.scheduler is not None:
         try:
             config = matcher.scheduler.configure(optimizer, like)
-        except (ValueError, TypeError) as error:
+        except WRONG as error:
             text = str(error)
             raise ValueError(text if "scheduler" in text else f"scheduler: {text}") from error
         if batches is not None and not endless:

@@ -7,6 +7,7 @@ default in `conf/`.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -54,9 +55,11 @@ def check_types(command: str, arguments: Sequence[str]) -> None:
     """Check every value on a command line, those of a sweep included.
 
     Raises:
-        ValueError: a word in place of a number, a fraction in place of a whole number, or the like.
+        ValueError: a word in place of a number, a fraction in place of a whole number, nan or
+            infinity, or the like.
     """
     try:
+        _check_finite(arguments)
         options = parse(arguments)
         given = [(option, value) for option in options for value in _values(option, command)]
         if not given:  # the usual case, which need not wait for the configuration
@@ -67,8 +70,33 @@ def check_types(command: str, arguments: Sequence[str]) -> None:
     for option, value in given:
         name = option.get_key_element()
         if name in known and (expected := _mismatch(name, value, _taken(name, known))):
-            text = option.get_value_element_as_str() if not option.is_sweep_override() else value
+            if option.is_sweep_override():
+                text = "null" if value is None else value
+            else:
+                text = option.get_value_element_as_str()
             raise ValueError(f"{name}={text}: expected {expected}")
+
+
+def _check_finite(arguments: Sequence[str]) -> None:
+    """Refuse nan and infinity, also in lists and in options that a command line adds.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    texts = [a for a in arguments if "=" in a and a[0] not in "-~"]
+    for option in OverridesParser.create().parse_overrides(texts):
+        name = option.get_key_element().lstrip("+")
+        for value in _given(option):
+            if not name.startswith("hydra.") and not _is_finite(value):
+                raise ValueError(f"{name}={value} must be a finite number")
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def parse(arguments: Sequence[str]) -> list[Override]:
@@ -114,16 +142,19 @@ def _swept(option: Override) -> Iterator[Any]:
     return option.sweep_iterator(transformer=Transformer.identity)
 
 
+def _given(option: Override) -> list[Any]:
+    """List the values of an option: one, or those of a sweep."""
+    if not option.is_sweep_override():
+        return [option.value()]
+    return list(_swept(option)) if option.is_discrete_sweep() else []
+
+
 def _values(option: Override, command: str) -> list[Any]:
     """List the values of an option that may have a wrong type; whole numbers rarely do."""
     name = option.get_key_element()
     if name in (*PATHS, *TEXT) or name.startswith("hydra.") or name in default_choices(command):
         return []
-    if option.is_sweep_override():
-        values = list(_swept(option)) if option.is_discrete_sweep() else []
-    else:
-        values = [option.value()]
-    return [x for x in values if type(x) is not int and not isinstance(x, dict)]
+    return [x for x in _given(option) if type(x) is not int and not isinstance(x, dict)]
 
 
 def _taken(name: str, known: Mapping[str, Any]) -> Taken:

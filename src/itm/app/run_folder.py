@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from itm.app.arguments import config_dir, key_of, value_of
+from itm.app.arguments import RANKS, config_dir, key_of, value_of
 from itm.app.foreign import check_hydra, check_results, check_sweep
 from itm.app.replaced import put_aside, recover
 from itm.app.resume_options import check_changes, read_recorded, with_recorded
@@ -125,8 +125,7 @@ def _differences(folder: Path, arguments: Sequence[str]) -> str:
 
 def _is_first_process() -> bool:
     """Tell whether this is the first process, by variables of Lightning, torchrun and SLURM."""
-    names = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
-    return all(os.environ.get(name, "0") == "0" for name in names)
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 def _check_checkpoint(given: str) -> None:

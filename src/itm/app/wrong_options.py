@@ -93,6 +93,7 @@ def _unknown(default: dict[str, Any], key: str, command: str) -> str | None:
     inside = [name.removeprefix(prefix) for name in named if name.startswith(prefix)]
     near = [name for name in named if name.rpartition(".")[2] == last]
     near += [prefix + name for name in get_close_matches(last if prefix else key, inside, n=1)]
+    near += [prefix + name for name in inside if last in name.split("_")] if prefix else []
     near += [] if prefix else get_close_matches(key, named, n=1, cutoff=0.7)
     if near:
         return f"there is no option {key}; did you mean {near[0]}?"

@@ -14,6 +14,7 @@ import numpy as np
 from itm.data.caption_file import caption_path, is_blank
 from itm.data.layout import Split, read_array, read_split
 from itm.data.names import Names
+from itm.data.split import warn_of_one
 from itm.text.tokenizers import tokenize
 
 SPLITS = ("train", "dev", "val", "test", "testall")
@@ -42,7 +43,9 @@ def page(root: str | Path, captions_per_image: int | None = None, names: Sequenc
         try:
             caps = caption_path(root, name)
             splits.append(read_split(root, name, captions_per_image))
-            lines.append(describe(splits[-1]))
+            lines.append(
+                describe(splits[-1]) + ("" if name == "train" else warn_of_one(splits[-1]))
+            )
         except (ValueError, OSError) as error:
             lines.append(f"{name}: CANNOT BE USED: {error}")
             if (root / f"{name}_ims.npy").is_file():
@@ -51,7 +54,7 @@ def page(root: str | Path, captions_per_image: int | None = None, names: Sequenc
             lines += [f"  {caps.name}: {problem}" for problem in caption_problems(caps)]
     lines += [f"LEAK: {text}" for text in shared_images(splits)]
     made = [name for name in OPTIONAL if (root / name).is_file()]
-    lines.append(f"word lists and index: {', '.join(made) or 'none'}")
+    lines.append(f"files made from the captions: {', '.join(made) or 'none'}")
     return "\n".join(lines)
 
 

@@ -173,7 +173,8 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         return self._readers[stage]
 
     def _make_reader(self, stage: str) -> Reader:
-        assert self.vocabulary is not None, "call setup() first"
+        if self.vocabulary is None:
+            raise RuntimeError("call setup() before, or give the module: fit(matcher, datamodule)")
         split, train = self.split(stage), stage == "train"
         words = partial(self._split_captions, stage)
         if not self.vectors:

@@ -185,14 +185,25 @@ def check_width(split: Split, others: Iterable[Split]) -> None:
 
 
 def describe(splits: dict[str, Split]) -> str:
-    """Describe each split in a line: stage, and name if it differs; images, captions, features."""
+    """Describe each split in a line: stage, and name if it differs; images, captions, features.
+
+    A warning follows the line of a split for evaluation that has one image.
+    """
     names = [s if s == x.name else f"{s} ({x.name})" for s, x in splits.items()]
     width = max(map(len, names))
     return "\n".join(
         f"{name:{width}}  {split.num_images} images, {len(split.captions)} captions, "
         f"{split.regions} regions of width {split.width}, {split.features.dtype}"
-        for name, split in zip(names, splits.values(), strict=True)
+        f"{'' if stage == 'train' else warn_of_one(split)}"
+        for name, (stage, split) in zip(names, splits.items(), strict=True)
     )
+
+
+def warn_of_one(split: Split) -> str:
+    """Return a warning in a new line if a split has one image, which every query finds; else ""."""
+    if split.num_images != 1:
+        return ""
+    return f"\nwarning: {split.name} has one image, so every recall on it is 100 by construction"
 
 
 class ImageView:

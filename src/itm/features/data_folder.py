@@ -31,7 +31,7 @@ def building(
     """Give a folder to write a result into; it takes its place as a whole when the block ends.
 
     A kill leaves the old result, or none, and the unfinished folder. After an error it is removed,
-    unless `resume`.
+    unless `resume` can go on with something in it.
 
     Args:
         folder: the result.
@@ -53,7 +53,7 @@ def building(
         try:
             yield work
         except BaseException:
-            if not resume:
+            if not resume or _is_empty(work, record):
                 discard(work, folder)
             raise
         for litter in work.glob(".*.unfinished"):  # of a kill
@@ -221,7 +221,7 @@ def _prepare(
     if begun is None and any(not path.name.startswith(".") for path in work.iterdir()):
         raise TakenError(f"{work} holds files of others; move them, or choose another out=")
     other = [] if begun is None else other_settings(begun, settings)
-    if resume and other and not overwrite:
+    if resume and other and not overwrite and not _is_empty(work, record):
         raise TakenError(
             f"{work} was begun with other {', '.join(other)}; choose another out=, delete it, "
             "or give overwrite=true to begin again"
@@ -230,6 +230,11 @@ def _prepare(
         discard(work, folder)
         work.mkdir()
         write_record(work, record, {"settings": dict(settings)})
+
+
+def _is_empty(work: Path, record: str) -> bool:
+    """Tell whether an unfinished folder holds nothing but its record."""
+    return set(_files(work)) <= {record}
 
 
 def _files(folder: Path) -> list[str]:

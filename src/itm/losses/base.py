@@ -6,6 +6,7 @@ captions, for losses that read vectors. Losses of the library derive from `Loss`
 be any callable: `as_loss` wraps it in a `Loss` and fills in defaults for what it does not define.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -148,7 +149,7 @@ def as_loss(loss: Any) -> Loss:
         loss: a `Loss`, returned unchanged, or a callable `loss(scores, pairs, encoded)`.
 
     Raises:
-        TypeError: `loss` is not callable, or a function of other than three arguments.
+        TypeError: `loss` is not callable, or does not take three arguments.
     """
     if isinstance(loss, Loss):
         return loss
@@ -156,16 +157,25 @@ def as_loss(loss: Any) -> Loss:
         raise TypeError(f"loss must be an object, got the class {loss.__name__}: {loss.__name__}()")
     if not callable(loss):
         raise TypeError(f"loss must be a callable loss(scores, pairs, encoded), got {loss!r}")
-    if inspect.isfunction(loss):
-        signature = inspect.signature(loss)
-        try:
-            signature.bind(None, None, None)
-        except TypeError as error:
-            raise TypeError(
-                "loss must be a callable loss(scores, pairs, encoded), got one that takes "
-                f"{signature}"
-            ) from error
+    if isinstance(loss, nn.Module | functools.partial) or inspect.isroutine(loss):
+        _check_arguments(loss)
     return PlainLoss(loss)
+
+
+def _check_arguments(loss: Any) -> None:
+    """Raise TypeError if a function, or `forward` of a module, does not take three arguments."""
+    try:
+        signature = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss)
+    except ValueError:  # Python does not know that of some functions written in C
+        return
+    try:
+        signature.bind(None, None, None)
+    except TypeError as error:
+        name = "" if inspect.isfunction(loss) else f", {type(loss).__name__},"
+        raise TypeError(
+            f"loss must be a callable loss(scores, pairs, encoded), got one{name} that takes "
+            f"{signature}"
+        ) from error
 
 
 class PlainLoss(Loss):

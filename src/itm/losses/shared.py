@@ -58,6 +58,12 @@ def positive_mask(scores: Tensor, positive: Tensor | None = None) -> Tensor:
     if positive.shape == scores.shape and positive.dtype == torch.bool:
         return positive
     if positive.shape == (columns,) and positive.dtype == torch.int64:
+        # On the host only: on a device this check would make every step wait.
+        if positive.device.type == "cpu" and ((positive < 0) | (positive >= rows)).any():
+            raise ValueError(
+                f"positive holds rows from {int(positive.min())} to {int(positive.max())}, but "
+                f"scores {rows} x {columns} have the rows 0 to {rows - 1}"
+            )
         return torch.arange(rows, device=scores.device)[:, None] == positive
     raise ValueError(
         f"positive must be ({columns},) int64 or ({rows}, {columns}) bool for scores {rows} x "

@@ -76,8 +76,16 @@ def training_step(matcher: Trained, batch: Pairs, batch_idx: int) -> dict[str, A
 
     Returns:
         "loss" to minimise, "terms" as computed, "per_pair" the total that is logged.
+
+    Raises:
+        ValueError: the loss depends on no parameter.
     """
     terms = matcher.losses(batch)
+    if torch.is_grad_enabled() and not terms["total"].requires_grad:
+        raise ValueError(
+            "the loss depends on no parameter that is trained: compute it from the given scores "
+            "or encoded vectors, without detach(), item() or torch.no_grad()"
+        )
     values = {name: value.detach() for name, value in terms.items()}
     size, pairs = len(batch.captions.lengths), _summed_pairs(matcher.objective, batch)
     for name, value in values.items():

@@ -90,8 +90,8 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
         self.loss = loss
         if loss is not None:
             as_loss(loss)  # a wrong one fails here, not in the first batch
-        self.optimizer = optimizer
-        self.scheduler = scheduler
+        self.optimizer = optimisation.check_maker("optimizer", optimizer, optimisation.OPTIMIZER)
+        self.scheduler = optimisation.check_maker("scheduler", scheduler, optimisation.SCHEDULER)
         self.text: Any = None
         self.vocab: Tokens | None = None
         self.concepts: Concepts | None = None
@@ -257,7 +257,7 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
             ValueError: this matcher has no loss.
         """
         if self.loss is None:
-            raise ValueError("this matcher has no loss; build or load it with loss=...")
+            raise ValueError(f"this matcher has no loss: {type(self).__name__}(loss=Triplet())")
         return as_loss(self.loss)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from itm.training.optim import Schedule
 MakeOptimizer = Callable[..., torch.optim.Optimizer]  # parameter groups -> optimiser
 MakeScheduler = Callable[..., Any] | Schedule  # optimiser -> learning-rate scheduler
 
+OPTIMIZER = "functools.partial(torch.optim.Adam, lr=2e-4)"
+SCHEDULER = "functools.partial(StepLR, step_size=15)"
+
 
 class Optimised(Protocol):
     """What the hooks need from a matcher."""
@@ -44,7 +47,7 @@ def configure_optimizers(matcher: Optimised) -> Any:
     for group in optimizer.param_groups:
         rate = group["lr"] if matcher.found_lr is None else matcher.found_lr
         group["lr"] = rate * group.get("lr_scale", 1.0)
-    made = matcher.scheduler
+    made = check_maker("scheduler", matcher.scheduler, SCHEDULER)
     if made is None:
         return optimizer
     schedule = made if isinstance(made, Schedule) else Schedule(made)
@@ -59,8 +62,21 @@ def learning_rate(matcher: Optimised) -> float:
     return float(trial.param_groups[0]["lr"])
 
 
+def check_maker(name: str, make: Any, example: str) -> Any:
+    """Return a function that makes an optimiser or a schedule, None, or a `Schedule`.
+
+    Raises:
+        TypeError: it is anything else, such as a finished optimiser.
+    """
+    if make is None or callable(make) or isinstance(make, Schedule):
+        return make
+    kind = type(make).__name__
+    raise TypeError(f"{name} must be a class or a partial, such as {example}, got {kind} object")
+
+
 def _optimizer(matcher: Optimised) -> MakeOptimizer:
-    return matcher.optimizer or (lambda params: torch.optim.Adam(params, lr=2e-4))
+    given = check_maker("optimizer", matcher.optimizer, OPTIMIZER)
+    return given or (lambda params: torch.optim.Adam(params, lr=2e-4))
 
 
 def configure_gradient_clipping(

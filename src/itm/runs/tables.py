@@ -86,10 +86,10 @@ def result_table(results: dict[str, Any], title: str, partial: Sequence[str] = (
         if f"{stage}/rsum" in results:
             get = lambda name: results.get(f"{stage}/{name}", "")  # noqa: B023, E731
             ranks = [
-                " / ".join(f"{get(f'{way}_{kind}'):.0f}" for way in ("i2t", "t2i"))
+                " / ".join(f"{get(f'{way}_{kind}'):.{digits}f}" for way in ("i2t", "t2i"))
                 if get(f"i2t_{kind}") != ""
                 else ""
-                for kind in ("medr", "meanr")
+                for kind, digits in (("medr", 0), ("meanr", 1))
             ]
             name = f"{stage} (part)" if stage in partial else stage
             rows.append([name, *map(get, RECALLS), get("rsum"), *ranks])

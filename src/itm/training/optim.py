@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from itm.training.optim_values import check_values
 from itm.utils.checks import check_choice
 
 LENGTHS = ("total", "total_steps", "total_iters", "T_max")  # None = the whole training
@@ -31,6 +32,9 @@ class Schedule:
         interval: "epoch" or "step"; None = "step" for OneCycleLR and CyclicLR, else "epoch".
         monitor: metric that `ReduceLROnPlateau` reads.
 
+    Raises:
+        ValueError: an argument of a partial is out of its range.
+
     Example:
         >>> from functools import partial
         >>> from torch.optim.lr_scheduler import OneCycleLR
@@ -45,6 +49,7 @@ class Schedule:
     ):
         if interval is not None:
             check_choice("scheduler.interval", interval, ("epoch", "step"))
+        check_values("scheduler", getattr(make, "keywords", {}))
         self.make = make
         self.interval = interval
         self.monitor = monitor
@@ -181,6 +186,9 @@ class StepLR(LRScheduler):
     """lr = base * gamma ^ (epoch // step_size), as `torch.optim.lr_scheduler.StepLR`, except that a
     parameter group may bring its own "step_size" and "gamma" (CASC's label head, CVSE's graph).
 
+    Raises:
+        ValueError: a step size is below 1, or a gamma is not above 0.
+
     Example:
         >>> from functools import partial
         >>> from itm.models import CASC
@@ -188,6 +196,8 @@ class StepLR(LRScheduler):
     """  # noqa: D205
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1):
+        for values in ({"step_size": step_size, "gamma": gamma}, *optimizer.param_groups):
+            check_values("scheduler", {k: values[k] for k in ("step_size", "gamma") if k in values})
         self.step_size = step_size
         self.gamma = gamma
         super().__init__(optimizer)

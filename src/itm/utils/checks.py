@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
@@ -38,6 +39,33 @@ def check_sizes(arguments: Mapping[str, object], prefix: str = "") -> None:
                 raise ValueError(f"{prefix}{name} must be an integer, got {value!r}")
             if isinstance(number, int | float) and number < least:
                 raise ValueError(f"{prefix}{name} must be at least {least}, got {value}")
+
+
+def check_least(values: Mapping[str, object], least: Mapping[str, float]) -> None:
+    """Check that numbers, or all numbers of lists, are not too small; None passes.
+
+    Args:
+        values: name -> value; those without a name in `least` and without numbers pass.
+        least: name -> smallest value.
+
+    Raises:
+        ValueError: a number is too small.
+    """
+    for name, value in values.items():
+        for number in value if isinstance(value, Sequence) else [value]:
+            if name in least and isinstance(number, int | float) and not number >= least[name]:
+                raise ValueError(f"{name} must be at least {least[name]}, got {value}")
+
+
+def check_paths(paths: Mapping[str, str | Path | None]) -> None:
+    """Check that the files or folders of options exist; None passes.
+
+    Raises:
+        FileNotFoundError: one does not.
+    """
+    for name, path in paths.items():
+        if path is not None and not Path(path).expanduser().exists():
+            raise FileNotFoundError(f"{name}={path}: there is no such file")
 
 
 def _least(name: str) -> int | None:

@@ -69,9 +69,10 @@ def suggestion(name: str, others: Iterable[str]) -> str:
     from huggingface_hub import scan_cache_dir  # late, as above
     from huggingface_hub.errors import CacheNotFound
 
-    known = list(others)
+    known = [other for other in others if other != name]
     with suppress(CacheNotFound):
-        known += sorted(r.repo_id for r in scan_cache_dir().repos if r.repo_type == "model")
+        cached = (r.repo_id for r in scan_cache_dir().repos if r.repo_type == "model")
+        known += sorted(x for x in cached if x != name)
     near = get_close_matches(name, known, n=3, cutoff=0.6)
     short = {full.rpartition("/")[2]: full for full in reversed(known)}
     near += [short[x] for x in get_close_matches(name.rpartition("/")[2], short, n=3, cutoff=0.7)]

@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from itm.app.arguments import key_of, read_arguments
+from itm.app.arguments import key_of, read_arguments, tell_repeated
 from itm.app.choices import rewrite_choices
 from itm.app.config import CONF
 from itm.app.help import meanings
@@ -271,3 +271,24 @@ def test_flags_may_stand_between_options(typed):
     parsed = get_args_parser().parse_args(found)
     assert parsed.multirun and [key_of(x) for x in parsed.overrides] == ["lr", "seed", "lr"]
     assert parsed.config_dir == ("conf" if "conf" in typed else None)
+
+
+def test_a_word_is_no_option():
+    for word in ("foo", "help me"):
+        with pytest.raises(ValueError, match=f"{word}: write OPTION=VALUE"):
+            read_arguments(["lr=1", word], "train")
+    assert read_arguments(["--cfg", "job", "~recipe"], "train") == ["--cfg", "job", "~recipe"]
+
+
+def test_an_option_that_is_given_twice_is_told(capsys):
+    tell_repeated(["out=a", "lr=1", "+out=b", "lr=1", "~recipe"])
+    assert capsys.readouterr().err == "out is given twice: +out=b replaces out=a\n"
+
+
+def test_null_among_several_values():
+    choices = rewrite_choices(["scheduler=step,none,null", "model=vsrn"])
+    assert choices == ["scheduler=step,none", "model=vsrn"]
+    with pytest.raises(ValueError, match="null cannot be one of several values"):
+        rewrite_choices(["recipe=null,base"])
+    with pytest.raises(ValueError, match="model must be .*, got null"):
+        rewrite_choices(["model=vsrn,null"])

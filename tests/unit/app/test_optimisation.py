@@ -10,6 +10,7 @@ from itm.app.batch_limits import epoch_batches
 from itm.app.choices import group_files, rewrite_choices
 from itm.app.config import compose
 from itm.app.optimisation import build_optimizer, build_schedule, check_optimisation, check_used
+from itm.training.optim import Schedule, StepLR
 
 TRAINER = SimpleNamespace(max_epochs=10, max_steps=-1, estimated_stepping_batches=50)
 
@@ -146,7 +147,7 @@ def test_plateau():
         (["+scheduler.T_max=3"], {}, "StepLR does not take scheduler.T_max; it takes step_size"),
         (["scheduler=none", "+scheduler.T_max=3"], {}, "names no class: choose from cosine"),
         (["~optimizer"], {}, "training needs an optimizer: choose from adam, adamw"),
-        (["optimizer.lr=-1"], {}, "Invalid learning rate"),
+        (["optimizer.lr=-1"], {}, "optimizer.lr must be at least 0, got -1"),
     ],
 )
 def test_wrong_values(options, trainer, message):
@@ -245,3 +246,52 @@ def test_a_cycle_that_ends_before_the_training_is_refused():
 def test_an_epoch_trains_on_as_many_batches_as_the_trainer_allows(limit, count):
     data = SimpleNamespace(train_sampler=lambda: range(10))
     assert epoch_batches(SimpleNamespace(limit_train_batches=limit), data) == count
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["scheduler=step", "scheduler.step_size=0"], r"scheduler.step_size must be at least 1 \("),
+        (["step_size=-2"], "scheduler.step_size must be at least 1"),
+        (["gamma=-0.1"], "scheduler.gamma must be above 0, got -0.1"),
+        (["gamma=inf"], "scheduler.gamma must be finite, got inf"),
+        (["scheduler=onecycle", "scheduler.max_lr=0"], "scheduler.max_lr must be above 0, got 0"),
+        (["scheduler=onecycle", "scheduler.max_lr=[0.1,-1]"], "scheduler.max_lr must be above 0"),
+        (["scheduler=onecycle", "scheduler.total_steps=0"], "total_steps must be at least 1"),
+        (["scheduler=onecycle", "scheduler.div_factor=0"], "div_factor must be above 0"),
+        (["scheduler=plateau", "scheduler.patience=-1"], "patience must be at least 0, got -1"),
+        (["scheduler=plateau", "scheduler.factor=-0.5"], "factor must be above 0"),
+        (["scheduler=plateau", "scheduler.min_lr=-1"], "min_lr must be at least 0"),
+        (["scheduler=cosine", "scheduler.total=-5"], "scheduler.total must be at least 1"),
+        (["scheduler={_target_: torch.optim.lr_scheduler.CosineAnnealingLR, T_max: 0}"], "T_max"),
+        (["scheduler={_target_: torch.optim.lr_scheduler.LinearLR, total_iters: 0}"], "total_it"),
+        (["scheduler={_target_: torch.optim.lr_scheduler.MultiStepLR, milestones: [3, 0]}"], "mil"),
+        (["scheduler={_target_: torch.optim.lr_scheduler.MultiStepLR, milestones: []}"], "hold at"),
+        (["optimizer=adam", "optimizer.betas=[0.9]"], "optimizer.betas must be two numbers"),
+        (["optimizer=adam", "optimizer.betas=0.9"], "optimizer.betas must be two numbers"),
+        (["optimizer=adam", "optimizer.betas=[0.9,1.5]"], "optimizer.betas must be two numbers"),
+        (["optimizer.lr=-1"], "optimizer.lr must be at least 0, got -1"),
+        (["lr=nan"], "optimizer.lr must be finite, got nan"),
+        (["optimizer=adamw", "optimizer.weight_decay=-1"], "weight_decay must be at least 0"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)  # fmt: skip
+def test_numbers_that_no_training_can_use(options, said):
+    with pytest.raises(ValueError, match=said):
+        made(*rewrite_choices(options))
+
+
+def test_wrong_step_sizes_from_python():
+    for groups, step in (([{}], 0), ([{"step_size": 0}], 5), ([{"step_size": -1}], 5)):
+        groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], **group} for group in groups]
+        with pytest.raises(ValueError, match="scheduler.step_size must be at least 1"):
+            StepLR(torch.optim.Adam(groups), step)
+
+
+def test_errors_of_any_kind_become_readable():
+    def scheduler(optimizer):
+        return 1 / 0
+
+    matcher = SimpleNamespace(optimizer=torch.optim.Adam, scheduler=Schedule(scheduler))
+    with pytest.raises(ValueError, match="scheduler: division by zero"):
+        check_optimisation(matcher, TRAINER)

@@ -1,4 +1,5 @@
 import json
+import re
 
 import cli
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 from transformers import ViTModel
 from vision import SETTINGS, save_vit
 
+from itm import prepare
 from itm.app.config import compose
 from itm.data.layout import read_split
 from itm.extract import command
@@ -252,9 +254,9 @@ def test_options_that_the_extraction_does_not_use_are_refused(
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("size=0", "size=0 must be at least 1"),
-        ("batch_size=0", "batch_size=0 must be at least 1"),
-        ("workers=-1", "workers=-1 must be at least 0"),
+        ("size=0", "size must be at least 1, got 0"),
+        ("batch_size=0", "batch_size must be at least 1, got 0"),
+        ("workers=-1", "workers must be at least 0, got -1"),
         ("windows=[1,2]", r"windows=\[1, 2\], overlap=0.5: expected pairs"),
         ("windows=[[1,1,1]]", "expected pairs"),
         ("windows=[[1.5,2]]", "expected pairs .* of whole numbers"),
@@ -270,3 +272,39 @@ def test_values_that_the_extraction_cannot_use_are_refused(tmp_path, pictures, o
     with pytest.raises(ValueError, match=message):
         command(compose([f"images={pictures}", f"out={tmp_path / 'out'}", option], "extract"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("dtype=float64", "dtype must be 'float16' or 'float32', got 'float64'"),
+        ("workers=-1", "workers must be at least 0, got -1"),
+        ("batch_size=0", "batch_size must be at least 1, got 0"),
+        ("size=0", "size must be at least 1, got 0"),
+        ("captions=nope.csv", "captions=nope.csv: there is no such file"),
+        ("boxes=nope.json", "boxes=nope.json: there is no such file"),
+        ("splits.dev=nope.txt", "splits.dev=nope.txt: there is no such file"),
+        ("device=tpu9", "device=tpu9 is unknown"),
+        ("fractions=[0.5,0.5]", "expected shares of"),
+    ],
+)
+def test_a_refused_option_leaves_no_folder(tmp_path, vit, pictures, capsys, option, said):
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(said)):
+        run(tmp_path, vit, option)
+    assert not list(tmp_path.glob("out*"))
+    assert "drawn at random" not in capsys.readouterr().out
+
+
+def test_options_of_a_conversion_are_checked_first(tmp_path):
+    captions = tmp_path / "captions.txt"
+    captions.write_text("a.jpg\tone dog\n")
+    for option, said in (
+        ("dtype=float64", "dtype must be 'float16' or 'float32', got 'float64'"),
+        ("regions=0", "regions=0 must be at least 1, or null"),
+        ("captions=nope.txt", "captions=nope.txt: there is no such file"),
+        ("source=nope", "source=nope: there is no such file"),
+    ):
+        paths = [f"source={tmp_path}", f"captions={captions}", f"out={tmp_path / 'out'}"]
+        with pytest.raises((ValueError, FileNotFoundError), match=said):
+            prepare.command(compose(["from=arrays", *paths, option], "prepare"))
+    assert not list(tmp_path.glob("out*"))

@@ -200,6 +200,22 @@ def test_unfinished_work_of_other_settings_is_kept(tmp_path):
     assert content(tmp_path / "out") == ({"b"}, ["out"])
 
 
+def test_an_unfinished_folder_without_content_hinders_nobody(tmp_path):
+    """Neither an error nor a kill before the first file binds the folder to its settings."""
+    for error in (OSError, Killed):
+        with (
+            contextlib.suppress(error),
+            building(tmp_path / "out", RECORD, {"text": "a"}, resume=True),
+        ):
+            raise error
+        assert not list(tmp_path.iterdir())
+    data_folder.write_record(tmp_path, RECORD, {})
+    (tmp_path / "out.unfinished").mkdir()
+    data_folder.write_record(tmp_path / "out.unfinished", RECORD, {"settings": {"text": "a"}})
+    build(tmp_path / "out", "b", resume=True)
+    assert content(tmp_path / "out")[0] == {"b"}
+
+
 def hold(folder, ready):
     with building(folder, RECORD, {}, resume=True):
         ready.set()

@@ -198,3 +198,32 @@ def test_a_class_or_a_name_in_place_of_a_loss_fails_when_the_matcher_is_built():
 def test_a_callable_that_is_no_loss_is_refused(loss, message):
     with pytest.raises(TypeError, match=message):
         as_loss(loss)(torch.eye(2), None, None)
+
+
+def test_modules_of_other_arguments_are_refused():
+    with pytest.raises(TypeError, match="got one, CrossEntropyLoss, that takes .*input"):
+        as_loss(nn.CrossEntropyLoss())
+
+
+def test_a_loss_without_a_gradient_is_refused():
+    matcher, pairs = Levels(lambda scores, pairs, encoded: scores.detach().sum()), make_pairs(3)
+    with pytest.raises(ValueError, match="depends on no parameter that is trained"):
+        matcher.training_step(pairs, 0)
+
+
+def test_finished_optimisers_and_schedules_are_refused():
+    adam = torch.optim.Adam([nn.Parameter(torch.zeros(1))])
+    with pytest.raises(TypeError, match="optimizer must be a class or a partial, .* got Adam obj"):
+        MeanMatcher(20, 5, 6, optimizer=adam)
+    with pytest.raises(TypeError, match="scheduler must be a class or a partial, .* got StepLR ob"):
+        MeanMatcher(20, 5, 6, scheduler=torch.optim.lr_scheduler.StepLR(adam, 1))
+    matcher = Levels(contrastive)
+    matcher.optimizer = adam
+    with pytest.raises(TypeError, match="optimizer must be a class or a partial"):
+        matcher.configure_optimizers()
+
+
+def test_rows_of_positives_that_do_not_exist():
+    for rows in ([0, 0, 0, 1, 1, 7], [0, 0, 0, 1, 1, -1]):
+        with pytest.raises(ValueError, match="scores 2 x 6 have the rows 0 to 1"):
+            triplet(torch.randn(2, 6), positive=torch.tensor(rows))

@@ -439,6 +439,8 @@ def test_the_types_of_the_backbones_are_those_of_their_constructors():
 def test_packages_list_their_names():
     assert {"build", "load", "models", "losses", "__version__"} <= set(dir(itm))
     assert {"VSRN", "SCAN"} <= set(dir(itm.models)) and "SAM" in dir(itm.losses)
+    assert {"scenes", "published", "explain", "localise"} <= set(dir(itm))
+    assert itm.scenes.write_scenes and "base" not in dir(itm.losses)
 
 
 def test_a_checkpoint_of_another_model(folder, tmp_path):
