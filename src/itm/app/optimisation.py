@@ -37,7 +37,8 @@ def build_optimizer(cfg: DictConfig) -> Any:
     if node.get("weight_decay") == 0 and "weight_decay" not in _parameters(node):
         del node["weight_decay"]  # of the chosen file; a class without it has none
     _check_arguments(node, "optimizer")
-    check_values("optimizer", OmegaConf.to_container(node))  # type: ignore[arg-type]
+    values: Any = OmegaConf.to_container(node)
+    check_values("optimizer", target(node), values)
     return instantiate(node, _partial_=True)
 
 

@@ -49,7 +49,7 @@ class Schedule:
     ):
         if interval is not None:
             check_choice("scheduler.interval", interval, ("epoch", "step"))
-        check_values("scheduler", getattr(make, "keywords", {}))
+        check_values("scheduler", getattr(make, "func", make), getattr(make, "keywords", {}))
         self.make = make
         self.interval = interval
         self.monitor = monitor
@@ -197,7 +197,8 @@ class StepLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1):
         for values in ({"step_size": step_size, "gamma": gamma}, *optimizer.param_groups):
-            check_values("scheduler", {k: values[k] for k in ("step_size", "gamma") if k in values})
+            given: dict[str, Any] = {k: values[k] for k in ("step_size", "gamma") if k in values}
+            check_values("scheduler", StepLR, given)
         self.step_size = step_size
         self.gamma = gamma
         super().__init__(optimizer)

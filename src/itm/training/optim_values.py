@@ -28,16 +28,20 @@ LEAST = {
 POSITIVE = ("max_lr", "gamma", "factor", "div_factor", "final_div_factor")
 
 
-def check_values(owner: str, values: Mapping[str, Any]) -> None:
+def check_values(owner: str, made: Any, values: Mapping[str, Any]) -> None:
     """Check the arguments of an optimiser or a schedule, by their names in torch.
 
     Args:
         owner: "optimizer" or "scheduler", for messages.
+        made: the class; values of classes that are not of torch or this library pass, because they
+            may mean something else by these names.
         values: name -> value; arguments of other names, and None, pass.
 
     Raises:
         ValueError: a number, or one of a list, is not finite, is too small, or a list is empty.
     """
+    if not f"{getattr(made, '__module__', '')}.".startswith(("torch.", "itm.")):
+        return
     for name, value in values.items():
         option = f"{owner}.{name}"
         numbers = list(value) if isinstance(value, list | tuple) else [value]

@@ -1,6 +1,7 @@
 """Optimisers and schedules from the command line, their recipes, and what is checked beforehand."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -295,3 +296,13 @@ def test_errors_of_any_kind_become_readable():
     matcher = SimpleNamespace(optimizer=torch.optim.Adam, scheduler=Schedule(scheduler))
     with pytest.raises(ValueError, match="scheduler: division by zero"):
         check_optimisation(matcher, TRAINER)
+
+
+def test_arguments_of_other_classes_are_left_to_them():
+    class Own(torch.optim.lr_scheduler.LambdaLR):
+        def __init__(self, optimizer, gamma=0.0):
+            super().__init__(optimizer, lambda step: 1.0 + gamma)
+
+    Schedule(partial(Own, gamma=-0.5))
+    with pytest.raises(ValueError, match=r"scheduler\.gamma must be above 0"):
+        Schedule(partial(torch.optim.lr_scheduler.ExponentialLR, gamma=-0.5))
