@@ -48,6 +48,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.metrics.rerank import rerank_rows
     from itm.runs.ensembles import ensembles
     from itm.runs.evaluation_files import evaluate_rows, write_evaluation
+    from itm.runs.history import data_name
     from itm.runs.record import environment, split_facts
     from itm.runs.tables import metric_table
 
@@ -93,7 +94,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         print(f"{printable(path)}: " + ", ".join(f"{k} {v:.1f}" for k, v in written.scores.items()))
     report = {name: row.metrics for name, row in rows.items()}
     images, captions = next(iter(matrices.values())).shape
-    name = f"{split.folder.resolve().name} {split.name}"
+    name = f"{data_name(split.folder.resolve())} {split.name}"
     print(
         metric_table(report, f"{name}, {images} images, {captions} captions, protocol {protocol}")
     )

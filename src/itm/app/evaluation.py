@@ -53,7 +53,8 @@ def check_options(cfg: DictConfig, split: Split) -> str:
     protocol = cfg.protocol or split.protocol
     if cfg.similarity is None:  # a saved matrix may be of another split
         check_size(protocol, split.num_images, len(split.captions))
-        print(warn_of_one(split).strip(), end="\n" if warn_of_one(split) else "")
+        if warning := warn_of_one(split):
+            print(warning.strip())
     kinds = []
     for source in listed(cfg.relevance):
         check_source(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -255,6 +256,22 @@ def _test(facts: dict[str, Any]) -> str:
     if "split" not in facts:
         return "unknown split"
     return "{split} of {root}, {images} images, {protocol}".format_map(facts)
+
+
+def data_name(folder: str | Path) -> str:
+    """Name a data folder in titles: its last part, without the digest of drawn scenes."""
+    return re.sub(r"^(scenes)-[0-9a-f]{12}$", r"\1", Path(folder).name)
+
+
+def short_tests(tests: Iterable[str]) -> dict[str, str]:
+    """Shorten the folders in `Run.test`, unless two tests would then have the same title."""
+    form = r"(?P<split>.*? of )(?P<root>.*)(?P<rest>, \d+ images, \w+)"
+    found = {test: re.fullmatch(form, test) for test in tests}
+    short = {
+        test: f"{match['split']}{data_name(match['root'])}{match['rest']}" if match else test
+        for test, match in found.items()
+    }
+    return short if len({*short.values()}) == len(short) else {test: test for test in found}
 
 
 def _name(folder: Path, place: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,8 @@ def format_results(tests: Tests, kind: str) -> str:
     for test, groups in tests.items():
         metrics = shown_metrics(groups)
         columns, rows = _columns(metrics), _rows(groups, metrics)
+        if kind != "text":  # whose table has heads of its own
+            columns = [_readable(name) for name in columns]
         if kind == "latex":
             head = f"% {printable(test)}; needs \\usepackage{{booktabs}}\n"
             parts.append(head + latex_table(columns, rows, _best(groups, metrics)))
@@ -47,6 +50,11 @@ def format_results(tests: Tests, kind: str) -> str:
 
 def _columns(metrics: Sequence[str]) -> list[str]:
     return ["run", "runs", "val rsum", *metrics, "test rsum"]
+
+
+def _readable(column: str) -> str:
+    """Write a recall such as i2t_r1 as i2t R@1."""
+    return re.sub(r"^(i2t|t2i)_r(\d+)$", r"\1 R@\2", column)
 
 
 def _rows(groups: Groups, metrics: Sequence[str]) -> list[list[Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 from itm.data.layout import Split
 from itm.data.pictures import Pictures
 from itm.runs.evaluation_files import Evaluated, whole_ranks
+from itm.runs.history import data_name
 from itm.runs.queries import Query, image_names, worst_queries
 from itm.utils.files import write_text
 from itm.visual.html import Table, render
@@ -40,7 +41,7 @@ def write_failures(
     name = next((row for row in rows if row.startswith("ensemble of ")), next(iter(rows)))
     ranks = whole_ranks(rows[name], owner, protocol)
     worst = worst_queries(rows[name].scores, split, ranks, number)
-    about = f"{name} on {split.folder.name} {split.name}, {split.num_images} images"
+    about = f"{name} on {data_name(split.folder)} {split.name}, {split.num_images} images"
     page = failures_page(worst, split, pictures, "Worst queries", about)
     write_text(folder / "failures.html", page)
 

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from itm.runs.groups import Groups, group_seeds
-from itm.runs.history import Run, Unfinished
+from itm.runs.history import Run, Unfinished, short_tests
 from itm.runs.pages import Drawing, drawings, fill
 from itm.runs.report import Section, costs, differences, every_run, results, unfinished_runs
 from itm.runs.report_files import format_results, markdown
@@ -58,8 +58,8 @@ def write_report(
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(sorted(known))}"
         raise ValueError(f"against={against} is not an option of these runs: {hint}")
     tests: dict[str, Groups] = {
-        test: group_seeds([run for run in runs if run.test == test])
-        for test in dict.fromkeys(run.test for run in runs)
+        title: group_seeds([run for run in runs if run.test == test])
+        for test, title in short_tests(run.test for run in runs).items()
     }
     sections: list[Section] = []
     for number, (test, groups) in enumerate(tests.items()):

@@ -13,7 +13,7 @@ from itm.metrics.retrieval import evaluate, evaluate_queries, ranks
 from itm.metrics.significance import compare, hits, holm, interval, query_counts, resample
 from itm.report import command, places
 from itm.runs.groups import differing, group_seeds, spread
-from itm.runs.history import find_runs
+from itm.runs.history import find_runs, short_tests
 from itm.runs.record import describe_size, write_ranks
 from itm.runs.report import every_run
 from itm.runs.report_files import markdown
@@ -219,7 +219,7 @@ def test_rows_are_sorted_by_validation_and_show_it_beside_the_test(tmp_path):
 
 @pytest.mark.parametrize(
     "kind, start", [("latex", "% test of"), ("csv", "run,runs,val rsum"), ("json", "["),
-                    ("markdown", "test of /d"), ("text", "test of /d")]
+                    ("markdown", "test of d"), ("text", "test of d")]
 )  # fmt: skip
 def test_results_are_printed_in_a_format(tmp_path, capsys, kind, start):
     make_run(tmp_path / "a", 1, 0)
@@ -484,3 +484,15 @@ def test_holm_as_in_its_paper():
 )
 def test_sizes_have_a_unit_that_fits(width, text):
     assert describe_size(torch.nn.Linear(width, 1, bias=False, device="meta")) == text
+
+
+def test_titles_name_data_folders_in_short_unless_two_would_be_equal():
+    scenes = "test of /root/.cache/itm/scenes-0c52cdc94d8c, 100 images, full"
+    real = "test of /data/flickr8k, 1000 images, full"
+    assert short_tests([scenes, real, "unknown split"]) == {
+        scenes: "test of scenes, 100 images, full",
+        real: "test of flickr8k, 1000 images, full",
+        "unknown split": "unknown split",
+    }
+    other = "test of /old/flickr8k, 1000 images, full"
+    assert short_tests([real, other]) == {real: real, other: other}
