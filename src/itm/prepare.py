@@ -11,7 +11,6 @@ from itm.app.config import CONF
 from itm.app.data_options import changed
 from itm.app.entry import run
 from itm.app.splits import find_root
-from itm.utils.checks import check_paths
 
 CONVERSION = (
     "source", "captions", "splits.train", "splits.dev", "splits.test", "fractions", "seed",
@@ -68,8 +67,6 @@ def convert(cfg: DictConfig) -> Path:
             f"captions=FILE out=FOLDER{' (missing: ' if missing else ''}{', '.join(missing)}"
             f"{')' if missing else ''}"
         )
-    lists = {f"splits.{split}": path for split, path in cfg.splits.items()}
-    check_paths({"source": cfg.source, "captions": cfg.captions, **lists})
     return write_data_folder(
         kind,
         cfg.source,

@@ -18,7 +18,7 @@ from itm.features.records import Record, box_units, check_record, count_backward
 from itm.features.sentences import read_sentences
 from itm.features.store import Store, check_output, fit, report_fitted, write_captions
 from itm.features.tsv import read_tsv
-from itm.utils.checks import check_choice
+from itm.utils.checks import check_choice, check_paths
 from itm.utils.manifest import digest
 
 READERS: dict[str, Callable[[str | Path], Iterator[Record]]] = {
@@ -76,6 +76,8 @@ def write_data_folder(
     check_output(dtype, regions)
     check_choice("box_order", box_order, ORDERS)
     check_shares(fractions, seed)
+    listed = {f"splits.{split}": path for split, path in (lists or {}).items()}
+    check_paths({"source": source, "captions": captions, **listed})
     settings: dict[str, Any] = {
         "from": kind,
         "captions": digest(captions),

@@ -160,7 +160,7 @@ def test_wrong_values(options, trainer, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["optimizer.lr=-1"], "optimizer: Invalid learning rate"),
+        (["optimizer.lr=-1"], "optimizer.lr must be at least 0, got -1"),
         (
             [
                 "scheduler=onecycle",

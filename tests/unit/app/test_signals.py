@@ -11,6 +11,16 @@ from itm.app.signals import stopped_by_signals, usual_signals
 NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
+@pytest.fixture(autouse=True)
+def _usual():
+    """Start without what the tests were started with: a shell's background jobs ignore Ctrl-C."""
+    usual = [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
+    before = [signal.signal(*pair) for pair in zip(NUMBERS, usual, strict=True)]
+    yield
+    for pair in zip(NUMBERS, before, strict=True):
+        signal.signal(*pair)
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -5,6 +5,7 @@ words of C captions come in groups of captions of equal length, see `itm.layers.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -91,13 +92,16 @@ class SimilarityNodes(torch.autograd.Function):
             for group, x in zip(nodes, first.split([c for c, _ in shapes], 1), strict=True):
                 group[:, :, 0] = x
         norms = full(parts[:0]).new_empty(len(parts), len(words), 1)
-        for block in _blocks(parts, words):
-            square = _difference(attention[block], parts[block], words).square_()
-            x = full(torch.addmm(bias, square.flatten(0, 1), weight.T)).view(*square.shape[:2], -1)
-            norms[block] = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-            x *= _inverse(norms[block])
-            for group, rows in zip(nodes, _by_group(x, shapes), strict=True):
-                group[block, :, start:] = rows
+        for images, blocks in _blocks(parts, words):
+            x = parts.new_empty(len(parts[images]), len(words), len(weight))
+            for rows, block in blocks:
+                square = _difference(attention[block], parts[block], words).square_()
+                torch.addmm(bias, square.flatten(0, 1), weight.T, out=x[rows].flatten(0, 1))
+            x, norm = full(x), norms[images]
+            torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=norm)
+            x.div_(norm + 1e-8)
+            for group, vectors in zip(nodes, _by_group(x, shapes), strict=True):
+                group[images, :, start:] = vectors
         ctx.save_for_backward(attention, parts, words, weight, norms, *nodes)
         ctx.shapes, ctx.start = shapes, start
         return tuple(nodes)
@@ -112,32 +116,52 @@ class SimilarityNodes(torch.autograd.Function):
         attention, parts, words, weight, norms, *nodes = ctx.saved_tensors
         by_attention, by_parts = torch.empty_like(attention), torch.empty_like(parts)
         by_words, by_weight = torch.zeros_like(full(words)), torch.zeros_like(full(weight))
-        by_bias = by_weight.new_zeros(len(weight))
-        for block in _blocks(parts, words):
-            norm = norms[block]
+        by_bias = []
+        for images, blocks in _blocks(parts, words):
+            norm = norms[images]
             g, u = (norm.new_empty(len(norm), len(words), len(weight)) for _ in range(2))
             for x, groups in ((g, gradients), (u, nodes)):
-                for rows, group in zip(_by_group(x, ctx.shapes), groups, strict=True):
-                    rows.copy_(group[block, :, ctx.start :])
+                for vectors, group in zip(_by_group(x, ctx.shapes), groups, strict=True):
+                    vectors.copy_(group[images, :, ctx.start :])
             along = (g * u).sum(-1, keepdim=True) / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-            g.mul_(_inverse(norm)).addcmul_(u, along, value=-1)
-            by_bias += g.sum((0, 1))
-            above = g.flatten(0, 1).to(weight.dtype)  # (i W, K)
-            difference = _difference(attention[block], parts[block], words)
-            by_weight += above.T @ difference.square().flatten(0, 1)
-            difference *= (above @ (2 * weight)).view_as(difference)  # gradient of the difference
-            by_attention[block] = parts[block] @ difference.mT
-            by_parts[block] = attention[block] @ difference
-            by_words -= difference.sum(0, dtype=by_words.dtype)
+            inverse = norm.sign().div_(norm + 1e-8)  # 0 for a zero vector
+            g.mul_(inverse).addcmul_(u, along, value=-1)
+            by_bias.append(g.sum((0, 1)))
+            g = g.to(weight.dtype)
+            for rows, block in blocks:
+                above = g[rows].flatten(0, 1)  # (i W, K)
+                difference = _difference(attention[block], parts[block], words)
+                by_weight += above.T @ difference.square().flatten(0, 1)
+                difference *= (above @ (2 * weight)).view_as(difference)  # gradient of it
+                by_attention[block] = parts[block] @ difference.mT
+                by_parts[block] = attention[block] @ difference
+                by_words -= difference.sum(0, dtype=by_words.dtype)
         by_first = torch.cat([group[:, :, 0] for group in gradients], 1) if ctx.start else None
-        rest = (x.to(words.dtype) for x in (by_words, by_weight, by_bias))
+        rest = (x.to(words.dtype) for x in (by_words, by_weight, reduce(torch.add, by_bias)))
         return None, by_first, by_attention, by_parts, *rest
 
 
-def _blocks(parts: Tensor, words: Tensor) -> list[slice]:
-    """Cut the images into slices of about `BLOCK` values (i, W, D) each."""
+def _blocks(parts: Tensor, words: Tensor) -> list[tuple[slice, list[tuple[slice, slice]]]]:
+    """Cut the images into slices for similarity vectors, and these into slices for differences.
+
+    Differences (i, W, D) have about `BLOCK` values. The vectors made from them are scaled at once:
+    on a CPU while they are in the cache, on a GPU all of them, because each kernel costs a launch.
+
+    Returns:
+        Slices of the images; for each a list of (slice of it, slice of the images).
+    """
     step = max(1, block_values(words.device, BLOCK) // max(1, words.numel()))
-    return [slice(start, start + step) for start in range(0, len(parts), step)]
+    wide = step if words.device.type == "cpu" else max(1, len(parts))
+    return [
+        (
+            slice(start, start + wide),
+            [
+                (slice(i - start, i - start + step), slice(i, i + step))
+                for i in range(start, min(start + wide, len(parts)), step)
+            ],
+        )
+        for start in range(0, len(parts), wide)
+    ]
 
 
 def _by_group(x: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -148,9 +172,6 @@ def _by_group(x: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
 
 def _difference(attention: Tensor, parts: Tensor, words: Tensor) -> Tensor:
     """Compute attention^T parts - words: (i, R, W), (i, R, D), (W, D) -> (i, W, D)."""
-    return (attention.mT @ parts).sub_(words)
-
-
-def _inverse(norm: Tensor) -> Tensor:
-    """Compute 1 / (n + eps), 0 for a zero vector."""
-    return norm.sign().div_(norm + 1e-8)
+    if words.device.type == "cpu":  # where baddbmm copies the words for each image first
+        return (attention.mT @ parts).sub_(words)
+    return torch.baddbmm(words.expand(len(parts), -1, -1), attention.mT, parts, beta=-1)
