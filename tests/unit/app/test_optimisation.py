@@ -160,7 +160,6 @@ def test_wrong_values(options, trainer, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["optimizer.lr=-1"], "optimizer.lr must be at least 0, got -1"),
         (
             [
                 "scheduler=onecycle",
@@ -273,6 +272,7 @@ def test_an_epoch_trains_on_as_many_batches_as_the_trainer_allows(limit, count):
         (["optimizer=adam", "optimizer.betas=[0.9,1.5]"], "optimizer.betas must be two numbers"),
         (["optimizer.lr=-1"], "optimizer.lr must be at least 0, got -1"),
         (["lr=nan"], "optimizer.lr must be finite, got nan"),
+        (["optimizer.lr=-1"], "optimizer.lr must be at least 0, got -1"),
         (["optimizer=adamw", "optimizer.weight_decay=-1"], "weight_decay must be at least 0"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
