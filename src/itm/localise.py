@@ -8,7 +8,6 @@ with a box count, and several boxes of a phrase are replaced by the box around t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
@@ -19,13 +18,16 @@ from itm.app.run_data import check_result_folder, tell_run_data, use_run_data
 from itm.app.splits import find_split
 from itm.data.array_file import load_array
 from itm.data.layout import find_row
-from itm.phrases.localisation import CONTEXTS, FOUND, Grounding, localise, region_scores
+from itm.phrases.localisation import (
+    CONTEXTS,
+    FOUND,
+    check_scores_regions,
+    localise,
+    region_scores,
+)
 from itm.phrases.localisation import measure_localisation as measure
 from itm.runs.outputs import check_folder, result_folder
 from itm.utils.checks import check_choice
-
-if TYPE_CHECKING:
-    from itm.matcher.matcher import Matcher
 
 __all__ = ["localise", "measure", "region_scores"]
 
@@ -55,7 +57,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     check_folder(out, COMMAND, FILES, cfg.overwrite)
     check_choice("context", cfg.context, CONTEXTS)
     matcher = load(cfg.checkpoint, model_class=cfg.model_class, device=cfg.device)
-    _check_regions(matcher)  # first: no other phrases or pictures would help
+    check_scores_regions(matcher)  # first: no other phrases or pictures would help
     split = find_split(cfg)
     phrases = phrase_split(split, read_phrases(cfg.phrases, split, cfg.refer_split))
     row = picture = None
@@ -85,18 +87,6 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     if picture is not None:
         print(f"drawn in {out / 'phrases.png'}")
     return report
-
-
-def _check_regions(matcher: Matcher) -> None:
-    """Refuse a matcher that scores no single regions, as `region_scores` does later."""
-    from itm.matcher.matcher import Matcher  # late: loads torch
-
-    if not isinstance(matcher, Grounding) and type(matcher).attention is Matcher.attention:
-        raise ValueError(
-            f"{type(matcher).__name__} compares whole images with whole sentences, so it scores no "
-            "regions; localise with a two-branch network (model.level=region) or with a model that "
-            "has region-word attention (scan, sgr, saf, casc, chan)"
-        )
 
 
 def prepare(arguments: list[str]) -> list[str]:

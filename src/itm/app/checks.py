@@ -78,8 +78,9 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
 
     for callback in trainer.callbacks:
         name = type(callback).__name__
-        if name in REFUSED:
-            raise ValueError(f"{name} {REFUSED[name]}")
+        for kind in type(callback).__mro__:  # of Lightning or derived from it
+            if kind.__name__ in REFUSED:
+                raise ValueError(f"{name} {REFUSED[kind.__name__]}")
         if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor is not None:
             check_mode(f"{name}: mode", callback.mode, callback.monitor)
     made = getattr(matcher.scheduler, "make", None)

@@ -38,7 +38,7 @@ def check_options(cfg: DictConfig, split: Split) -> str:
         ValueError: options contradict each other or the split.
         FileNotFoundError: the file of relevance does not exist.
     """
-    from itm.data.split import warn_of_one
+    from itm.data.split import warnings_of
     from itm.metrics.protocols import check_size
     from itm.metrics.rerank import METHODS, check_bank
     from itm.models.cvse.transductive import PUBLISHED
@@ -53,8 +53,8 @@ def check_options(cfg: DictConfig, split: Split) -> str:
     protocol = cfg.protocol or split.protocol
     if cfg.similarity is None:  # a saved matrix may be of another split
         check_size(protocol, split.num_images, len(split.captions))
-        if warning := warn_of_one(split):
-            print(warning.strip())
+        for line in warnings_of(split):
+            print(line)
     kinds = []
     for source in listed(cfg.relevance):
         check_source(source)

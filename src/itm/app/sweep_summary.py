@@ -104,6 +104,6 @@ def write_failure(folder: Path, error: BaseException) -> None:
     """Print the error of a job, and write it to the job's folder for the table."""
     from itm.runs.record import FAILURE  # late, for start-up time
 
-    ended = isinstance(error, SystemExit)  # Python prints none
+    ended = isinstance(error, SystemExit)  # Python prints no reason
     reason = RuntimeError(f"the job ended the process (exit {error})") if ended else error
     write_text(folder / FAILURE, tell(reason))

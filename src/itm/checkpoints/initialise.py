@@ -41,7 +41,10 @@ def start_from(matcher: Matcher, source: str) -> None:
     other = load(source, model_class=None if own else type(matcher))
     if type(other) is not type(matcher):
         names = type(other).__name__, type(matcher).__name__
-        raise ValueError(f"init={source} holds {names[0]}, but model= builds {names[1]}")
+        raise ValueError(
+            f"init={source} holds {names[0]}, but model= builds {names[1]}: choose the model of "
+            f"the weights, or give weights of {names[1]}"
+        )
     state = pack_state(other)
     if matcher.labels is not None and other.labels is not None:
         there, here = other.labels.words, matcher.labels.words

@@ -14,7 +14,7 @@ import numpy as np
 from itm.data.caption_file import caption_path, is_blank
 from itm.data.layout import Split, read_array, read_split
 from itm.data.names import Names
-from itm.data.split import warn_of_one
+from itm.data.split import warnings_of
 from itm.text.tokenizers import tokenize
 
 SPLITS = ("train", "dev", "val", "test", "testall")
@@ -43,9 +43,8 @@ def page(root: str | Path, captions_per_image: int | None = None, names: Sequenc
         try:
             caps = caption_path(root, name)
             splits.append(read_split(root, name, captions_per_image))
-            lines.append(
-                describe(splits[-1]) + ("" if name == "train" else warn_of_one(splits[-1]))
-            )
+            lines.append(describe(splits[-1]))
+            lines += [] if name == "train" else warnings_of(splits[-1])
         except (ValueError, OSError) as error:
             lines.append(f"{name}: CANNOT BE USED: {error}")
             if (root / f"{name}_ims.npy").is_file():

@@ -191,19 +191,21 @@ def describe(splits: dict[str, Split]) -> str:
     """
     names = [s if s == x.name else f"{s} ({x.name})" for s, x in splits.items()]
     width = max(map(len, names))
-    return "\n".join(
-        f"{name:{width}}  {split.num_images} images, {len(split.captions)} captions, "
-        f"{split.regions} regions of width {split.width}, {split.features.dtype}"
-        f"{'' if stage == 'train' else warn_of_one(split)}"
-        for name, (stage, split) in zip(names, splits.items(), strict=True)
-    )
+    lines = []
+    for name, (stage, split) in zip(names, splits.items(), strict=True):
+        lines.append(
+            f"{name:{width}}  {split.num_images} images, {len(split.captions)} captions, "
+            f"{split.regions} regions of width {split.width}, {split.features.dtype}"
+        )
+        lines += [] if stage == "train" else warnings_of(split)
+    return "\n".join(lines)
 
 
-def warn_of_one(split: Split) -> str:
-    """Return a warning in a new line if a split has one image, which every query finds; else ""."""
+def warnings_of(split: Split) -> list[str]:
+    """List what makes scores on a split meaningless: a single image, which every query finds."""
     if split.num_images != 1:
-        return ""
-    return f"\nwarning: {split.name} has one image, so every recall on it is 100 by construction"
+        return []
+    return [f"warning: {split.name} has one image, so every recall on it is 100 by construction"]
 
 
 class ImageView:

@@ -37,6 +37,22 @@ class Grounding(Protocol):
         ...
 
 
+def check_scores_regions(matcher: Matcher) -> None:
+    """Check that a matcher scores single regions.
+
+    Raises:
+        ValueError: it has neither `ground` nor region-word attention.
+    """
+    from itm.matcher.matcher import Matcher  # late: loads torch
+
+    if not isinstance(matcher, Grounding) and type(matcher).attention is Matcher.attention:
+        raise ValueError(
+            f"{type(matcher).__name__} compares whole images with whole sentences, so it scores no "
+            "regions; localise with a two-branch network (model.level=region) or with a model that "
+            "has region-word attention (scan, sgr, saf, casc, chan)"
+        )
+
+
 def region_scores(
     matcher: Matcher,
     split: PhraseSplit,
@@ -75,6 +91,7 @@ def region_scores(
         raise ValueError(f"{type(matcher).__name__} reads words, not vectors of phrases")
     if vectors is not None and len(vectors) != len(split.phrases):
         raise ValueError(f"{len(vectors)} phrase vectors for {len(split.phrases)} phrases")
+    check_scores_regions(matcher)
     out = np.empty((len(split.phrases), split.regions), np.float32)
     starts = np.searchsorted(split.caption_image, np.arange(split.num_images + 1))
     step = 1 if grounding is None else batch_size
@@ -110,14 +127,7 @@ def _attended(
     once = list(dict.fromkeys(texts))
     pairs = matcher.pairs(split.images(np.array([image])), once, [0] * len(once))
     encoded = matcher.encode_images(pairs.images), matcher.encode_captions(pairs.captions)
-    try:
-        attention = matcher.attention(*encoded)[0].float().cpu().numpy()  # (c, R, L)
-    except NotImplementedError as error:
-        raise ValueError(
-            f"{type(matcher).__name__} compares whole images with whole sentences, so it scores no "
-            "regions; localise with a two-branch network (model.level=region) or with a model that "
-            "has region-word attention (scan, sgr, saf, casc)"
-        ) from error
+    attention = matcher.attention(*encoded)[0].float().cpu().numpy()  # (c, R, L)
     found = []
     for phrase, text in zip(phrases, texts, strict=True):
         start, stop = word_positions(matcher, text.split(), None if alone else phrase)

@@ -89,7 +89,7 @@ def with_members(run: Run, checkpoints: Sequence[Path]) -> Run:
         if all(settings.get(key, MISSING) == value for settings in every)
     }
     apart = [key for key in GROUPS if key not in shared and any(key in x for x in every)]
-    if len(apart) == 1:
+    if len(apart) == 1 and all(settings.get(apart[0]) for settings in every):
         shared[apart[0]] = " + ".join(str(settings.get(apart[0])) for settings in every)
     elif apart:
         shared["model"] = " + ".join(_choices(settings, {"model", *apart}) for settings in every)

@@ -227,6 +227,6 @@ class Concepts:
 def _whole(name: str, values: np.ndarray) -> np.ndarray:
     """Return counts as whole numbers; the published files hold them as floats."""
     values = np.asarray(values)
-    if values.dtype.kind not in "iuf" or (values != np.rint(values)).any():
+    if values.dtype.kind not in "biuf" or (values != np.rint(values)).any():
         raise ValueError(f"{name} of concepts must be whole numbers")
     return values.astype(np.int32)

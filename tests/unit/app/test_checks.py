@@ -130,6 +130,7 @@ def run_of(*callbacks, **options):
     ("run", "message"),
     [
         (run_of(BatchSizeFinder()), "BatchSizeFinder tries batch sizes on one loader"),
+        (run_of(type("Own", (BatchSizeFinder,), {})()), "Own tries batch sizes on one loader"),
         (
             run_of(LearningRateFinder()),
             "LearningRateFinder would set a rate that run.json does not",

@@ -169,10 +169,19 @@ def test_ensembles_are_grouped_over_seeds_with_their_validation(tmp_path):
     assert {run.costs["parameters_m"] for run in groups[name]} == {2.4}
 
 
-def test_members_that_differ_in_several_choices_are_named_one_by_one(tmp_path):
+@pytest.mark.parametrize(
+    ("members", "name"),
+    [
+        (
+            [("sgr", {"text": "bert", "scheduler": "cosine"}), ("saf", {"scheduler": "step"})],
+            "sgr bert scheduler=cosine + saf scheduler=step",
+        ),
+        ([("sgr", {"text": "bert"}), ("sgr", {})], "sgr bert + sgr"),
+    ],
+)
+def test_members_that_differ_in_several_choices_are_named_one_by_one(tmp_path, members, name):
     runs = tmp_path / "runs"
-    members = [("sgr", {"text": "bert", "scheduler": "cosine"}), ("saf", {"scheduler": "step"})]
-    pair = [str(runs / model) for model, _ in members]
+    pair = [str(runs / str(number)) for number in range(2)]
     for path, (model, options) in zip(pair, members, strict=True):
         make_run(Path(path), 0, model=model, **options)
     results = {**{path: {"rsum": 1.0} for path in pair}, "ensemble of 2": {"rsum": 2.0}}
@@ -180,7 +189,7 @@ def test_members_that_differ_in_several_choices_are_named_one_by_one(tmp_path):
     (runs / "pair").mkdir()
     (runs / "pair" / "report.json").write_text(json.dumps(facts))
     found = [run.settings for run in find_runs([runs])[0] if "ensemble" in run.settings]
-    assert [x["model"] for x in found] == ["sgr bert scheduler=cosine + saf scheduler=step"]
+    assert [x["model"] for x in found] == [name]
     assert "text" not in found[0]
 
 

@@ -73,3 +73,5 @@ def test_counts_of_concepts_are_whole_numbers(name, value):
     with pytest.raises(ValueError, match=f"{name} of concepts must be whole numbers"):
         Concepts(["a", "b"], **{name: values})
     assert Concepts(["a", "b"], counts=np.array([1.0, 2.0])).counts.tolist() == [1, 2]
+    edges = Concepts(["a", "b"], adjacency=np.eye(2, dtype=bool)).adjacency
+    assert edges.tolist() == [[1, 0], [0, 1]]
