@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 PARTS = (
-    "scan", "chan", "vse", "casc", "sgraf", "cvse", "vsrn", "two_branch",
+    "scan", "chan", "vse", "casc", "sgraf", "cvse", "vsrn", "two_branch", "narrow",
     "ranks", "cider", "search", "loader", "evaluation",
     "saving", "startup", "growth",
 )  # fmt: skip

@@ -32,10 +32,11 @@ def rows(size: str) -> Iterator[Row]:
     )
 
 
-def make(concepts, vocab, width):
+def make(concepts, vocab, width, img_dim=2048):
     """Build a matcher without dropout, because its noise would hide differences."""
     torch.manual_seed(0)
-    matcher = CVSE(vocab, embed_dim=width, num_concepts=concepts, dropout=0.0, loss=Triplet(0.2))
+    options = {"img_dim": img_dim, "embed_dim": width, "num_concepts": concepts}
+    matcher = CVSE(vocab, **options, dropout=0.0, loss=Triplet(0.2))
     together = (torch.rand(concepts, concepts) < 0.02).triu(1).float()
     matcher.graph.adjacency.copy_(torch.eye(concepts) + 0.1 * (together + together.T))
     return matcher.train()

@@ -99,15 +99,15 @@ class LabelHead(nn.Module):
             logits, labels.to(logits.dtype), pos_weight=weight
         )
 
-    @full_precision
     def agreement(
         self, regions: Tensor, words: Tensor, to_regions: Tensor, to_words: Tensor
     ) -> Tensor:
         """Compute the cosine (I, C) of the label probabilities of every pair's global vectors.
 
-        A global vector is a weighted mean of regions or words. Because the first layer is linear,
-        it is applied to regions and words and its outputs are averaged; no vector of width D is
-        computed per pair.
+        A global vector is a weighted mean of regions or words. Because the first layer is affine
+        and weights sum to 1, it is applied to regions and words and its outputs are averaged; no
+        vector of width D is computed per pair. Autocast lowers the precision of the products and
+        of the tanh between them; probabilities and cosines are in float32.
 
         Args:
             regions: (I, R, D).
@@ -115,15 +115,19 @@ class LabelHead(nn.Module):
             to_regions: (I, C, R) weights, sum 1.
             to_words: (I, C, L) weights, sum 1.
         """
-        regions = F.linear(full(regions), self.first.weight)  # (I, R, hidden)
-        words = F.linear(full(words), self.first.weight)  # (C, L, hidden)
+        regions, words = self.first(regions), self.first(words)  # (I, R, hidden), (C, L, hidden)
         rows = []
         step = block_values(words.device, CACHE) // (len(words) * words.shape[-1])
         for region, image, text in split(max(1, step), regions, to_regions, to_words):
-            hidden = image @ region, (text.transpose(0, 1) @ words).transpose(0, 1)
-            a, b = (
-                self.second(torch.tanh(x + self.first.bias)).sigmoid()  # (I, C, K)
-                for x in hidden
-            )
-            rows.append(F.cosine_similarity(a, b, dim=-1, eps=1e-8))
+            # In place, because the products are not needed again, for their gradients neither.
+            a = full(self.second((image @ region).tanh_())).sigmoid_()  # (I, C, K)
+            b = full(self.second((text.transpose(0, 1) @ words).tanh_())).sigmoid_()  # (C, I, K)
+            rows.append(_cosine(a, b.transpose(0, 1)))
         return torch.cat(rows)
+
+
+@full_precision
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Compute cosines along the last axis; 0 for a zero vector."""
+    one, other = (torch.linalg.vector_norm(x, dim=-1).clamp_min(1e-8) for x in (a, b))
+    return torch.linalg.vecdot(a, b) / (one * other)

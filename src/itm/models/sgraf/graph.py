@@ -46,7 +46,9 @@ class GraphStep(nn.Module):
         The weights of nodes that the mask (P, 1, n) excludes are 0. `matrix` is from the method of
         that name; None = computed here.
         """
-        query = nn.functional.linear(x[:, :nodes], *(matrix or self.matrix()))  # (P, m, K)
+        # Contiguous, because without gradients `linear` multiplies the rows of a strided tensor by
+        # one copy of the weight for each pair.
+        query = nn.functional.linear(x[:, :nodes].contiguous(), *(matrix or self.matrix()))
         return torch.softmax(real(full(query @ x.mT), mask, float("-inf")), dim=-1)
 
     def forward(
