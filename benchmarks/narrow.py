@@ -37,6 +37,13 @@ SIZES = {  # batch, images and captions of the scoring, width
 }
 I2T = {"direction": "i2t", "temperature": 4.0, "aggregation": "LogSumExp", "lambda_lse": 5.0}
 TOLERANCE = {"float32": 1e-3, "bf16": 0.05}  # of scores in (-1, 1), losses and gradients
+GOALS = {
+    "SGR training step": {"float32": {"speed": 2.2}, "bf16": {"speed": 3.0}},
+    "SAF training step": {"float32": {"speed": 2.2}, "bf16": {"speed": 3.0}},
+    "SGR scores": {"bf16": {"speed": 3.0}},
+    "SAF scores": {"bf16": {"speed": 3.0}},
+    "CASC scores": {"float32": {"product": 1.5}},
+}
 
 
 class PlainSCAN(SCAN):
@@ -59,14 +66,13 @@ def rows(size: str) -> Iterator[Row]:
     for name, (kind, plain, options) in KINDS.items():
         ours, other = (make(x, width, options) for x in (kind, plain))
         pairs = Pairs(images_of(batch, width=width), captions_of(batch, VOCAB, LABELS))
-        yield from steps(f"{name} training step, batch {batch}", ours, other, pairs)
+        yield from steps(f"{name} training step", ours, other, pairs)
         if kind is not VSRN:
             sides = encoded(ours, images, captions, width)
-            yield from scores(f"{name} scores {images} x {captions}", ours, other, *sides)
+            yield from scores(f"{name} scores", ours, other, *sides)
     ours, other = (cvse.make(LABELS, VOCAB, width, width) for _ in range(2))
     other.text.__class__ = PlainGRU
-    task = f"CVSE training step, batch {batch}"
-    yield from steps(task, ours, other, pairs, lambda: cvse.plain(other, pairs))
+    yield from steps("CVSE training step", ours, other, pairs, lambda: cvse.plain(other, pairs))
 
 
 def make(kind: type, width: int, options: dict[str, Any]) -> Any:
@@ -90,7 +96,8 @@ def steps(
 
     own, plain = training_step(ours.train(), pairs), training_step(other.train(), pairs, loss)
     half = training_step(ours, pairs, low)
-    yield from both(task, {"itm": own, "bf16": half, "plain loop": plain})
+    size = f"batch {len(pairs.images.regions)}"
+    yield from both(task, size, {"itm": own, "bf16": half, "plain loop": plain})
 
 
 def scores(
@@ -104,10 +111,11 @@ def scores(
         )
 
     variants = {"itm": run(ours, "32-true"), "bf16": run(ours, "bf16-mixed")}
-    yield from both(task, {**variants, "plain loop": run(other, "32-true")})
+    size = " x ".join(str(sum(len(rows) for _, rows in side)) for side in (images, captions))
+    yield from both(task, size, {**variants, "plain loop": run(other, "32-true")})
 
 
-def both(task: str, variants: dict[str, Variant]) -> Iterator[Row]:
+def both(task: str, size: str, variants: dict[str, Variant]) -> Iterator[Row]:
     """Make a row of float32 and one of bfloat16, each beside the plain code in float32.
 
     Scores are one matrix. Of a step's numbers, a loss and gradients, bfloat16 keeps the loss.
@@ -118,7 +126,9 @@ def both(task: str, variants: dict[str, Variant]) -> Iterator[Row]:
         if key == "bf16":
             pair = {k: run._replace(result=run.result[:1]) for k, run in pair.items()}
         product = products_of(variants[key]) if key == "itm" else None
-        yield compare(f"{task}, {name}", pair, TOLERANCE[name], product=product)
+        goals = GOALS.get(task, {}).get(name, {})
+        columns = {"product": product, "targets": goals}
+        yield compare(f"{task}, {size}, {name}", pair, TOLERANCE[name], **columns)
 
 
 def encoded(

@@ -105,9 +105,9 @@ class LabelHead(nn.Module):
         """Compute the cosine (I, C) of the label probabilities of every pair's global vectors.
 
         A global vector is a weighted mean of regions or words. Because the first layer is affine
-        and weights sum to 1, it is applied to regions and words and its outputs are averaged; no
-        vector of width D is computed per pair. Autocast lowers the precision of the products and
-        of the tanh between them; probabilities and cosines are in float32.
+        and weights sum to 1, it can be applied to regions and words and its outputs averaged, so
+        that no vector of width D is computed per pair. Autocast lowers the precision of the
+        products and of the tanh between them; probabilities and cosines are in float32.
 
         Args:
             regions: (I, R, D).
@@ -115,15 +115,21 @@ class LabelHead(nn.Module):
             to_regions: (I, C, R) weights, sum 1.
             to_words: (I, C, L) weights, sum 1.
         """
-        regions, words = self.first(regions), self.first(words)  # (I, R, hidden), (C, L, hidden)
+        # Parts are projected before they are averaged, unless there are fewer means than parts.
+        early = len(words) >= regions.shape[1], len(regions) >= words.shape[1]
+        regions, words = (self._project(x, e) for x, e in zip((regions, words), early, strict=True))
         rows = []
         step = block_values(words.device, CACHE) // (len(words) * words.shape[-1])
         for region, image, text in split(max(1, step), regions, to_regions, to_words):
+            means = image @ region, text.transpose(0, 1) @ words  # (I, C, ...), (C, I, ...)
+            hidden = (self._project(x, not e) for x, e in zip(means, early, strict=True))
             # In place, because the products are not needed again, for their gradients neither.
-            a = full(self.second((image @ region).tanh_())).sigmoid_()  # (I, C, K)
-            b = full(self.second((text.transpose(0, 1) @ words).tanh_())).sigmoid_()  # (C, I, K)
+            a, b = (full(self.second(x.tanh_())).sigmoid_() for x in hidden)  # (..., K)
             rows.append(_cosine(a, b.transpose(0, 1)))
         return torch.cat(rows)
+
+    def _project(self, x: Tensor, now: bool) -> Tensor:
+        return self.first(x) if now else x
 
 
 @full_precision

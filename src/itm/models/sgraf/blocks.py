@@ -80,8 +80,12 @@ class AttentionFiltration(nn.Module):
         return self
 
     def forward(self, nodes: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Reduce the nodes (I, C, n, K) of each pair to one vector (I, C, K); mask (C, n)."""
-        return weighted_mean(self.weights(nodes, self.training, mask), nodes)
+        """Reduce the nodes (I, C, n, K) of each pair to one vector (I, C, K); mask (C, n).
+
+        The weights are computed in float32 and multiplied in the nodes' precision.
+        """
+        weights = self.weights(nodes, self.training, mask).to(nodes.dtype)
+        return l2norm((weights[..., None, :] @ nodes).squeeze(-2))
 
     def weights(self, nodes: Tensor, training: bool = False, mask: Tensor | None = None) -> Tensor:
         """Compute the weight of each node: (I, C, n, K) -> (I, C, n), sums to 1; mask (C, n)."""
