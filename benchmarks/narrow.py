@@ -33,7 +33,7 @@ VOCAB, LABELS = 2937, 300
 SIZES = {  # batch, images and captions of the scoring, width
     "tiny": (4, 4, 20, 16),
     "small": (32, 32, 160, 256),
-    "paper": (128, 128, 640, 256),
+    "paper": (128, 128, 384, 256),
 }
 I2T = {"direction": "i2t", "temperature": 4.0, "aggregation": "LogSumExp", "lambda_lse": 5.0}
 TOLERANCE = {"float32": 1e-3, "bf16": 0.05}  # of scores in (-1, 1), losses and gradients
@@ -120,7 +120,7 @@ def both(task: str, size: str, variants: dict[str, Variant]) -> Iterator[Row]:
 
     Scores are one matrix. Of a step's numbers, a loss and gradients, bfloat16 keeps the loss.
     """
-    runs = race(variants)
+    runs = race(variants, rounds=3)
     for name, key in (("float32", "itm"), ("bf16", "bf16")):
         pair = {"itm": runs[key], "plain loop": runs["plain loop"]}
         if key == "bf16":
