@@ -82,7 +82,8 @@ def fill(page: str, runs: Sequence[Run], samples: int = 2000) -> str:
         groups = _groups(mark, runs)
         if found[2] == "figure":
             drawing = _drawing(mark, groups)
-            text = _picture(drawing) if drawing else NONE
+            fewer = f"Fewer than two values of {mark.kind} have runs.\n" if groups else NONE
+            text = _picture(drawing) if drawing else fewer
         elif mark.kind == "runs":
             table = result_table(groups, mark.names("by"), mark.names("metrics"))
             text = table if groups else NONE

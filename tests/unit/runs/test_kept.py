@@ -229,6 +229,14 @@ def test_tables_of_a_page_are_made_from_the_runs(tmp_path):
     assert differences.count("\n| ") == 2 + 2 and "No runs yet." in none  # head, two others
 
 
+def test_a_figure_of_one_value_says_so(tmp_path):
+    make_sweep(tmp_path / "runs")
+    runs, _ = find_runs([tmp_path / "runs"])
+    page = "<!-- figure: max_epochs out=x.png runs/* -->\n<!-- /figure -->\n"
+    assert "Fewer than two values of max_epochs have runs." in fill(page, runs)
+    assert "No runs yet." in fill(page.replace("runs/*", "nothing/*"), runs)
+
+
 def test_rows_name_what_differs(tmp_path):
     for model, rsum in (("scan", 3.0), ("vsrn", 2.0), ("cvse", 1.0)):
         options = {"model": model, "scheduler": "cosine" if model == "cvse" else "step"}
