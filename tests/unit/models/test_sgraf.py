@@ -4,6 +4,7 @@ import copy
 import inspect
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -14,15 +15,16 @@ from goldens_path import SHARED, case, read_npz, shared
 from torch import nn
 
 from itm.app.config import compose
-from itm.batch import Captions, Images, Pairs
+from itm.batch import Captions, Encoded, Images, Pairs
 from itm.checkpoints.folder import load
 from itm.layers.packing import pack
 from itm.losses import Triplet
 from itm.matcher.saved import save
 from itm.models import SGRAF
-from itm.models.sgraf import nodes, sgraf
-from itm.models.sgraf.blocks import AttentionFiltration
-from itm.models.sgraf.nodes import SimilarityNodes, unit_attention
+from itm.models.sgraf import attention, nodes, sgraf
+from itm.models.sgraf.attention import unit_attention, word_attention
+from itm.models.sgraf.filtration import AttentionFiltration
+from itm.models.sgraf.nodes import SimilarityNodes
 from itm.published.convert import from_published, read_checkpoint, save_published
 from itm.published.sgraf import read, write
 
@@ -114,11 +116,11 @@ def test_golden_pictures_of_a_pair(name):
         np.testing.assert_allclose(attention, expected["pair_attn"], atol=1e-6)
         context = F.normalize(attention.T @ images.parts[0], dim=-1)
         np.testing.assert_allclose(context, expected["pair_context"], atol=1e-6)
-        ((nodes, _),) = matcher._nodes(images, captions, pack(captions))  # (1, 1, 1 + L, K)
+        packed = pack(captions)
+        ((nodes, _),) = matcher._nodes(images, captions, packed)  # (1, 1, 1 + L, K)
         np.testing.assert_allclose(nodes[0, 0], expected["pair_sim_emb"], atol=1e-6)
-        np.testing.assert_allclose(
-            matcher.reduce(nodes)[0, 0], expected["pair_sim_vec"].ravel(), atol=1e-6
-        )
+        vector = matcher._vectors(images, captions, packed)[0, 0]
+        np.testing.assert_allclose(vector, expected["pair_sim_vec"].ravel(), atol=1e-6)
         scores = matcher.similarity(images, captions)
         np.testing.assert_allclose(scores, expected["pair_sim"], atol=1e-6)
         if golden.options["module_name"] == "SAF":
@@ -307,14 +309,17 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.parametrize("slack", [0.0, math.inf])  # captions of one length, or all with a mask
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("block", [1, 200, 1 << 22])
 @pytest.mark.parametrize(("module", "options"), VARIANTS)
 def test_equals_the_loop_with_gradients_and_statistics(
-    module, options, block, training, monkeypatch
+    module, options, block, training, slack, monkeypatch
 ):
     monkeypatch.setattr(nodes, "BLOCK", block)
+    monkeypatch.setattr(attention, "BLOCK", block)
     monkeypatch.setattr(sgraf, "CACHE", block)  # captions of one length in one or several blocks
+    monkeypatch.setattr(sgraf, "pack", lambda captions, _: pack(captions, slack))
     matchers = [small(module, seed=3, **options).double().train(training) for _ in range(2)]
     pairs = random_pairs(4, num_regions=matchers[0].num_regions)
     pairs = pairs._replace(images=pairs.images._replace(regions=pairs.images.regions.double()))
@@ -327,6 +332,9 @@ def test_equals_the_loop_with_gradients_and_statistics(
         (scores * weight).sum().backward()
         results.append(scores.detach())
     torch.testing.assert_close(*results, atol=1e-10, rtol=0)
+    if not training:
+        with torch.no_grad():  # which keeps nothing for gradients
+            torch.testing.assert_close(matchers[0].similarity(images, captions), results[0])
     ours, plain = (dict(matcher.named_parameters()) for matcher in matchers)
     for name, parameter in ours.items():
         if parameter.requires_grad:
@@ -604,8 +612,24 @@ def test_configurations_list_the_arguments_in_order(name, chosen):
     assert config == {**defaults, **given, **chosen}
 
 
-def test_unit_attention_is_that_of_the_attended_vectors():
+@pytest.mark.parametrize("slack", [0.0, math.inf])  # groups of equal length, one with a mask
+def test_unit_attention_is_that_of_the_attended_vectors(slack, monkeypatch):
+    monkeypatch.setattr("itm.models.sgraf.attention.BLOCK", 2 * 3 * 9)  # two blocks of images
     torch.manual_seed(0)
-    attention, parts = torch.rand(3, 4, 5), torch.randn(3, 4, 6)
-    attended = unit_attention(attention, parts).mT @ parts
-    torch.testing.assert_close(attended, F.normalize(attention.mT @ parts, dim=-1))
+    lengths, words = torch.tensor([4, 2, 3]), torch.randn(3, 4, 6, dtype=torch.float64)
+    packed = pack(Encoded(None, words, None, {"lengths": lengths}), slack)
+    parts = torch.randn(3, 3, 6, dtype=torch.float64, requires_grad=True)
+    scores = (parts @ packed.words.T).detach().requires_grad_()
+    found = unit_attention(scores, parts, packed, 4.0)
+    starts = torch.tensor(packed.sizes).cumsum(0) - torch.tensor(packed.sizes)
+    for start, n in zip(packed.inverse, lengths, strict=True):
+        if slack == 0:  # every caption is a group of its own
+            rows = slice(starts[start], starts[start] + n)
+        else:
+            rows = slice(4 * start, 4 * start + n)
+        raw = F.leaky_relu(scores[..., rows], 0.1)
+        plain = torch.softmax(4.0 * F.normalize(raw, dim=-1), dim=1)
+        attended = F.normalize(plain.mT @ parts, dim=-1)
+        torch.testing.assert_close(found[..., rows].mT @ parts, attended)
+        torch.testing.assert_close(word_attention(scores, packed, 4.0)[..., rows], plain)
+    assert torch.autograd.gradcheck(lambda x, y: unit_attention(x, y, packed, 4.0), (scores, parts))

@@ -1,7 +1,7 @@
 """Graph reasoning over the similarity vectors of a pair (SGR).
 
 Diao, Zhang, Ma, Lu: Similarity Reasoning and Filtration for Image-Text Matching, AAAI 2021, section
-3.3. Shapes are those of `itm.models.sgraf.blocks`.
+3.3. Shapes are those of `itm.models.sgraf.nodes`.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from itm.layers.functional import full, xavier_
-from itm.models.sgraf.blocks import real
+from itm.models.sgraf.nodes import real
 
 
 class GraphStep(nn.Module):

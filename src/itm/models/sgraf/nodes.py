@@ -1,7 +1,9 @@
 """Similarity vectors of SGRAF: what the words of captions find in the regions of images.
 
-Diao, Zhang, Ma, Lu: Similarity Reasoning and Filtration for Image-Text Matching, AAAI 2021. The W
-words of C captions come in groups of captions of equal length, see `itm.layers.packing`.
+Diao, Zhang, Ma, Lu: Similarity Reasoning and Filtration for Image-Text Matching, AAAI 2021. A pair
+of an image and a caption of L words is a set of n = L + 1 nodes, each a similarity vector of width
+K; node 0 compares the global vectors. The W words of C captions come in groups of captions of equal
+length, or a mask marks the real words of a group, see `itm.layers.packing`.
 """
 
 from collections.abc import Sequence
@@ -11,39 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from itm.layers.functional import full, full_precision, l2norm
-from itm.layers.packing import Packed
-from itm.models.sgraf.blocks import real
+from itm.layers.functional import for_products, full
 from itm.utils.devices import block_values
 
 BLOCK = 1 << 21  # values of one (images, words, D) block that a CPU computes at once
 
 
-@full_precision
-def word_attention(scores: Tensor, packed: Packed, temperature: float) -> Tensor:
-    """Compute the attention of each word over the regions (equation 2), both (I, R, W).
-
-    The inner products pass a leaky ReLU, are normalised over the words of their caption, and go
-    through a softmax over the regions.
-    """
-    leaky = nn.functional.leaky_relu(full(scores), 0.1)
-    groups = zip(leaky.split(packed.sizes, -1), packed.shapes, packed.masks, strict=True)
-    unit = [l2norm(real(x.unflatten(-1, shape), mask)).flatten(-2) for x, shape, mask in groups]
-    return torch.softmax(temperature * torch.cat(unit, -1), dim=1)
-
-
-@full_precision
-def unit_attention(attention: Tensor, parts: Tensor) -> Tensor:
-    """Scale attention (I, R, W) over parts (I, R, D) so that attended vectors have unit norm.
-
-    |sum_r a_r v_r|^2 = a^T G a with the Gram matrix G of the regions, so the D-wide attended
-    vectors are not needed.
-    """
-    gram = parts @ parts.mT  # (I, R, R)
-    squares = (attention * (gram @ attention)).sum(1, keepdim=True)  # (I, 1, W)
-    positive = squares > 0  # rounding may make a zero vector's square negative
-    norm = squares.where(positive, 1.0).sqrt()
-    return attention * (positive / (norm + 1e-8))
+def real(x: Tensor, mask: Tensor | None, value: float = 0.0) -> Tensor:
+    """Replace padding by `value`; the mask broadcasts to x, None = no padding."""
+    return x if mask is None else x.masked_fill(~mask, value)
 
 
 def similarity_nodes(
@@ -67,12 +45,9 @@ def similarity_nodes(
     Returns:
         (I, c, L, K) of each group, with `first` (I, c, 1 + L, K); autocast in its lower precision.
     """
-    device = parts.device.type
-    low = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if low else parts.dtype
-    inputs = (attention, parts, words, linear.weight, linear.bias)
-    with torch.autocast(device, enabled=False):
-        return SimilarityNodes.apply(shapes, first, *(x.to(dtype) for x in inputs))
+    inputs = [for_products(x) for x in (attention, parts, words, linear.weight, linear.bias)]
+    with torch.autocast(parts.device.type, enabled=False):
+        return SimilarityNodes.apply(shapes, first, *inputs)
 
 
 class SimilarityNodes(torch.autograd.Function):
@@ -95,7 +70,7 @@ class SimilarityNodes(torch.autograd.Function):
         for images, blocks in _blocks(parts, words):
             x = parts.new_empty(len(parts[images]), len(words), len(weight))
             for rows, block in blocks:
-                square = _difference(attention[block], parts[block], words).square_()
+                square = difference(attention[block], parts[block], words).square_()
                 torch.addmm(bias, square.flatten(0, 1), weight.T, out=x[rows].flatten(0, 1))
             x, norm = full(x), norms[images]
             torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=norm)
@@ -114,9 +89,8 @@ class SimilarityNodes(torch.autograd.Function):
         With u = x / (n + eps) of norm n: dx = g / (n + eps) - u (g . u) / n.
         """
         attention, parts, words, weight, norms, *nodes = ctx.saved_tensors
-        by_attention, by_parts = torch.empty_like(attention), torch.empty_like(parts)
-        by_words, by_weight = torch.zeros_like(full(words)), torch.zeros_like(full(weight))
-        by_bias = []
+        inputs, by_bias = (attention, parts, words, weight), []
+        found = gradients_of(inputs)
         for images, blocks in _blocks(parts, words):
             norm = norms[images]
             g, u = (norm.new_empty(len(norm), len(words), len(weight)) for _ in range(2))
@@ -129,16 +103,16 @@ class SimilarityNodes(torch.autograd.Function):
             by_bias.append(g.sum((0, 1)))
             g = g.to(weight.dtype)
             for rows, block in blocks:
-                above = g[rows].flatten(0, 1)  # (i W, K)
-                difference = _difference(attention[block], parts[block], words)
-                by_weight += above.T @ difference.square().flatten(0, 1)
-                difference *= (above @ (2 * weight)).view_as(difference)  # gradient of it
-                by_attention[block] = parts[block] @ difference.mT
-                by_parts[block] = attention[block] @ difference
-                by_words -= difference.sum(0, dtype=by_words.dtype)
+                add_gradients(g[rows], block, inputs, found)
         by_first = torch.cat([group[:, :, 0] for group in gradients], 1) if ctx.start else None
-        rest = (x.to(words.dtype) for x in (by_words, by_weight, reduce(torch.add, by_bias)))
-        return None, by_first, by_attention, by_parts, *rest
+        bias = reduce(torch.add, by_bias).to(weight.dtype)
+        return None, by_first, *(x.to(words.dtype) for x in found), bias
+
+
+def image_blocks(parts: Tensor, words: Tensor) -> list[slice]:
+    """Cut I images into slices whose differences (i, W, D) have about `BLOCK` values."""
+    step = max(1, block_values(words.device, BLOCK) // max(1, words.numel()))
+    return [slice(i, min(i + step, len(parts))) for i in range(0, len(parts), step)]
 
 
 def _blocks(parts: Tensor, words: Tensor) -> list[tuple[slice, list[tuple[slice, slice]]]]:
@@ -150,17 +124,14 @@ def _blocks(parts: Tensor, words: Tensor) -> list[tuple[slice, list[tuple[slice,
     Returns:
         Slices of the images; for each a list of (slice of it, slice of the images).
     """
-    step = max(1, block_values(words.device, BLOCK) // max(1, words.numel()))
-    wide = step if words.device.type == "cpu" else max(1, len(parts))
+    whole = [slice(0, max(1, len(parts)))]
     return [
-        (
-            slice(start, start + wide),
-            [
-                (slice(i - start, i - start + step), slice(i, i + step))
-                for i in range(start, min(start + wide, len(parts)), step)
-            ],
+        (wide, [(slice(i.start - wide.start, i.stop - wide.start), i) for i in cut])
+        for wide, cut in (
+            [(i, [i]) for i in image_blocks(parts, words)]
+            if words.device.type == "cpu"
+            else [(whole[0], image_blocks(parts, words))]
         )
-        for start in range(0, len(parts), wide)
     ]
 
 
@@ -170,8 +141,38 @@ def _by_group(x: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
     return [y.unflatten(1, shape) for y, shape in zip(rows, shapes, strict=True)]
 
 
-def _difference(attention: Tensor, parts: Tensor, words: Tensor) -> Tensor:
-    """Compute attention^T parts - words: (i, R, W), (i, R, D), (W, D) -> (i, W, D)."""
+def difference(attention: Tensor, parts: Tensor, words: Tensor) -> Tensor:
+    """Compute c - w, c = attention^T parts: (i, R, W), (i, R, D), (W, D) -> (i, W, D)."""
     if words.device.type == "cpu":  # where baddbmm copies the words for each image first
         return (attention.mT @ parts).sub_(words)
     return torch.baddbmm(words.expand(len(parts), -1, -1), attention.mT, parts, beta=-1)
+
+
+Inputs = tuple[Tensor, Tensor, Tensor, Tensor]  # attention, parts, words, weight
+
+
+def gradients_of(inputs: Inputs) -> Inputs:
+    """Allocate what `add_gradients` fills; sums over images in float32."""
+    attention, parts, words, weight = inputs
+    by_words, by_weight = (torch.zeros_like(full(x)) for x in (words, weight))
+    return torch.empty_like(attention), torch.empty_like(parts), by_words, by_weight
+
+
+def add_gradients(above: Tensor, images: slice, inputs: Inputs, found: Inputs) -> None:
+    """Add the gradients of W (c - w)^2 for some images.
+
+    Args:
+        above: (i, W, K) gradient of the result.
+        images: the i images.
+        inputs: attention (I, R, W), parts (I, R, D), words (W, D), weight (K, D).
+        found: their gradients, from `gradients_of`.
+    """
+    attention, parts, words, weight = inputs
+    by_attention, by_parts, by_words, by_weight = found
+    flat = above.flatten(0, 1)  # (i W, K)
+    delta = difference(attention[images], parts[images], words)
+    by_weight += flat.T @ delta.square().flatten(0, 1)
+    delta *= (flat @ (2 * weight)).view_as(delta)  # gradient of it
+    by_attention[images] = parts[images] @ delta.mT
+    by_parts[images] = attention[images] @ delta
+    by_words -= delta.sum(0, dtype=by_words.dtype)

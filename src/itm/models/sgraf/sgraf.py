@@ -19,9 +19,11 @@ from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array, attention_details
 from itm.matcher.inputs import check_batch, check_images
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
-from itm.models.sgraf.blocks import AttentionFiltration, GlobalVector
+from itm.models.sgraf.attention import unit_attention, word_attention
+from itm.models.sgraf.filtration import AttentionFiltration
+from itm.models.sgraf.global_vector import GlobalVector
 from itm.models.sgraf.graph import GraphReasoning
-from itm.models.sgraf.nodes import similarity_nodes, unit_attention, word_attention
+from itm.models.sgraf.nodes import similarity_nodes
 from itm.utils.checks import check_choice
 from itm.utils.devices import block_values
 
@@ -152,11 +154,33 @@ class SGRAF(Matcher):
         assert captions.parts is not None
         # On a GPU a few large kernels are faster than one group for each length.
         packed = pack(captions, 0.0 if captions.parts.device.type == "cpu" else math.inf)
-        groups = self._nodes(images, captions, packed)
-        reduce = self.reduce.reducer()
-        vectors = [reduce(nodes, mask) for nodes, mask in groups]
-        scores = full(self.head(torch.cat(vectors, 1)).squeeze(-1)).sigmoid()
+        vectors = self._vectors(images, captions, packed)
+        scores = full(self.head(vectors).squeeze(-1)).sigmoid()
         return scores.index_select(1, packed.inverse)
+
+    def _vectors(self, images: Encoded, captions: Encoded, packed: Packed) -> Tensor:
+        """Reduce the nodes of each pair to one vector, (I, C, K); captions in groups' order."""
+        if isinstance(self.reduce, AttentionFiltration):
+            assert images.parts is not None
+            first, attention = self._sides(images, captions, packed)
+            return self.reduce(first, attention, images.parts, packed, self.local_node)
+        reduce = self.reduce.reducer()
+        groups = self._nodes(images, captions, packed)
+        return torch.cat([reduce(nodes, mask) for nodes, mask in groups], 1)
+
+    def _sides(self, images: Encoded, captions: Encoded, packed: Packed) -> tuple[Tensor, Tensor]:
+        """Compare the global vectors, (I, C, K), and weight regions for each word, (I, R, W)."""
+        assert images.vector is not None and images.parts is not None
+        assert captions.vector is not None
+        products = images.parts @ packed.words.T
+        attention = unit_attention(products, images.parts, packed, self.temperature)
+        # Treat the global vector as the only part of its image, with weight 1.
+        vectors = captions.vector.index_select(0, packed.inverse.argsort())
+        whole = torch.ones_like(images.vector[:, :1, None]).expand(-1, 1, len(vectors))
+        (overall,) = similarity_nodes(
+            whole, images.vector[:, None], vectors, self.global_node, [(1, len(vectors))]
+        )  # (I, 1, C, K)
+        return overall[:, 0], attention
 
     def _nodes(
         self, images: Encoded, captions: Encoded, packed: Packed
@@ -166,33 +190,22 @@ class SGRAF(Matcher):
         The mask (c, 1 + L) is None for captions of equal length. The longest captions come first,
         as in the original's batches, because SAF updates its statistics in this order.
         """
-        assert images.vector is not None and images.parts is not None
-        assert captions.vector is not None
-        attention = unit_attention(self._attention(images, packed), images.parts)  # (I, R, W)
-        # Treat the global vector as the only part of its image, with weight 1.
-        vectors = captions.vector.index_select(0, packed.inverse.argsort())
-        whole = torch.ones_like(images.vector[:, :1, None]).expand(-1, 1, len(vectors))
-        (overall,) = similarity_nodes(
-            whole, images.vector[:, None], vectors, self.global_node, [(1, len(vectors))]
-        )  # (I, 1, C, K)
-        groups = blocks(packed, len(images.vector) * overall.shape[-1], images.vector.device)
+        assert images.parts is not None
+        first, attention = self._sides(images, captions, packed)
+        groups = blocks(packed, len(first) * first.shape[-1], first.device)
         shapes, masks = zip(*groups, strict=True)
         local = similarity_nodes(
-            attention, images.parts, packed.words, self.local_node, shapes, overall[:, 0]
+            attention, images.parts, packed.words, self.local_node, shapes, first
         )
         for nodes, mask in zip(local, masks, strict=True):
             yield nodes, None if mask is None else pad(mask, (1, 0), value=True)
 
-    def _attention(self, images: Encoded, packed: Packed) -> Tensor:
-        """Compute weights (I, R, W) of the regions for each word."""
-        assert images.parts is not None
-        return word_attention(images.parts @ packed.words.T, packed, self.temperature)
-
     def attention(self, images: Encoded, captions: Encoded) -> Tensor:
         """Compute weights (I, C, R, L) of the regions for each word; sum 1 over R, 0 at padding."""
-        assert captions.parts is not None
+        assert images.parts is not None and captions.parts is not None
         packed = pack(captions)
-        weights = self._attention(images, packed).split(packed.sizes, -1)  # (I, R, c L) each
+        products = images.parts @ packed.words.T
+        weights = word_attention(products, packed, self.temperature).split(packed.sizes, -1)
         groups = zip(weights, packed.shapes, strict=True)
         found = [x.unflatten(-1, shape).transpose(1, 2) for x, shape in groups]  # (I, c, R, L)
         return padded(found, captions.parts.shape[1], 1).index_select(1, packed.inverse)
