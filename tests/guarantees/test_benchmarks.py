@@ -14,7 +14,7 @@ if not (ROOT / "benchmarks").is_dir():
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
-from benchmarks import vse  # noqa: E402
+from benchmarks import narrow, vse  # noqa: E402
 from benchmarks.measure import Products, Row, alone, compare, race  # noqa: E402
 from benchmarks.scan import rows  # noqa: E402
 
@@ -50,6 +50,17 @@ def test_rows_of_scan_agree_with_both_plain_forms():
     for row in found:
         assert row.difference < 1e-5 and row.seconds > 0 and row.product > 0
     json.dumps(found)
+
+
+def test_rows_of_width_256_agree_in_both_precisions():
+    found = {row.task: row for row in narrow.rows("tiny")}
+    assert {task.split(",")[0] for task in found if "float32" in task} == {
+        *(f"{name} training step" for name in (*narrow.KINDS, "CVSE")),
+        *(f"{name} scores" for name in narrow.KINDS if name != "VSRN"),
+    }
+    for task, row in found.items():
+        assert row.difference < (1e-3 if "float32" in task else 0.05), task
+        assert row.seconds > 0 and row.plain > 0
 
 
 def test_rows_of_vse_agree_with_the_plain_form():
