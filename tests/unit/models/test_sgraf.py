@@ -359,6 +359,23 @@ def test_saf_counts_every_caption_once():
     assert all(torch.equal(before[k], after[k]) for k in before if k.startswith("reduce."))
 
 
+@pytest.mark.parametrize("frozen", ["reduce", "text", "local_node", "reduce.norm"])
+def test_frozen_parts_leave_the_gradients_of_others(frozen):
+    gradients = []
+    for requires_grad in (True, False):
+        matcher = small("SAF").double().train()
+        matcher.get_submodule(frozen).requires_grad_(requires_grad)
+        pairs = random_pairs()
+        regions = pairs.images.regions.double()
+        pairs = pairs._replace(images=pairs.images._replace(regions=regions))
+        matcher.losses(pairs)["total"].backward()
+        gradients.append({k: v.grad for k, v in matcher.named_parameters() if v.requires_grad})
+    both, rest = gradients
+    assert set(both) - set(rest) == {k for k in both if k.startswith(frozen + ".")}
+    for name, gradient in rest.items():
+        torch.testing.assert_close(gradient, both[name])
+
+
 def test_pictures():
     pairs = random_pairs()
     lengths = pairs.captions.lengths

@@ -163,11 +163,10 @@ class Filtration(torch.autograd.Function):
             *learnt: parameters that `gates` uses.
         """
         pooled = torch.empty_like(first)
-        together = (
-            together or keep or parts.device.type != "cpu"
-        )  # where each kernel costs a launch
+        # Elsewhere than on a CPU, each kernel costs a launch.
+        together = together or keep or parts.device.type != "cpu"
         for images in [slice(0, len(parts))] if together else image_blocks(parts, words):
-            x = parts.new_empty(len(parts[images]), len(words), len(weight))
+            x = parts.new_empty(len(parts[images]), len(words), len(weight))  # (i, W, K)
             length, raw = (full(parts[:0]).new_empty(x.shape[:2]) for _ in range(2))
             for rows in image_blocks(parts[images], words):
                 square = difference(attention[images][rows], parts[images][rows], words).square_()
@@ -184,7 +183,7 @@ class Filtration(torch.autograd.Function):
         if keep:
             ctx.save_for_backward(first, attention, parts, words, weight, attend, x, length)
             ctx.sizes, ctx.gate, ctx.share, ctx.sums = sizes, gate, share.detach(), sums
-            ctx.leaves = (*leaves, *learnt)
+            ctx.leaves, ctx.learnt = leaves, learnt
         return pooled
 
     @staticmethod
@@ -193,9 +192,11 @@ class Filtration(torch.autograd.Function):
         """Return the gradients of all tensors; sums over images are in float32."""
         first, attention, parts, words, weight, attend, x, length = ctx.saved_tensors
         above = full(gradient * first).sum(-1), gradient
-        by_first, by_raw, by_inverse, *by_learnt = torch.autograd.grad(
-            (ctx.gate, ctx.sums), ctx.leaves, above, retain_graph=True
+        wanted = [y for y in ctx.learnt if y.requires_grad]  # parameters may be frozen
+        by_first, by_raw, by_inverse, *by_wanted = torch.autograd.grad(
+            (ctx.gate, ctx.sums), (*ctx.leaves, *wanted), above, retain_graph=True
         )
+        by_learnt = [by_wanted.pop(0) if y.requires_grad else None for y in ctx.learnt]
         by_attend = by_first.flatten() @ full(first).flatten(0, 1)
         by_first = by_first.to(x.dtype)[..., None] * attend
         by_first += ctx.gate.detach().to(x.dtype)[..., None] * gradient
