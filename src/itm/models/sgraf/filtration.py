@@ -206,15 +206,14 @@ class Filtration(torch.autograd.Function):
         by_raw, along = by_raw.to(x.dtype), along.to(x.dtype)
         owner = send(torch.arange(len(ctx.sizes)).repeat_interleave(ctx.sizes), x.device)
         inputs = attention, parts, words, weight
-        found, by_bias = gradients_of(inputs), torch.zeros_like(full(weight[:, 0]))
+        found = gradients_of(*inputs)
         for rows in image_blocks(parts, words):
             g = x[rows] * along[rows, :, None]
             g.addcmul_(gradient[rows].index_select(1, owner), ctx.share[rows, :, None])
             g.addcmul_(by_raw[rows, :, None], attend)
             by_attend += by_raw[rows].flatten() @ x[rows].flatten(0, 1)
-            by_bias += g.sum((0, 1), dtype=by_bias.dtype)
             add_gradients(g, rows, inputs, found)
-        low = (y.to(x.dtype) for y in (*found, by_bias, by_attend))
+        low = (y.to(x.dtype) for y in (*found, by_attend))
         return None, None, None, None, by_first, *low, *by_learnt
 
 

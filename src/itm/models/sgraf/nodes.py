@@ -7,7 +7,7 @@ length, or a mask marks the real words of a group, see `itm.layers.packing`.
 """
 
 from collections.abc import Sequence
-from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -67,12 +67,10 @@ class SimilarityNodes(torch.autograd.Function):
             for group, x in zip(nodes, first.split([c for c, _ in shapes], 1), strict=True):
                 group[:, :, 0] = x
         norms = full(parts[:0]).new_empty(len(parts), len(words), 1)
-        for images, blocks in _blocks(parts, words):
-            x = parts.new_empty(len(parts[images]), len(words), len(weight))
-            for rows, block in blocks:
-                square = difference(attention[block], parts[block], words).square_()
-                torch.addmm(bias, square.flatten(0, 1), weight.T, out=x[rows].flatten(0, 1))
-            x, norm = full(x), norms[images]
+        for images in image_blocks(parts, words):
+            square = difference(attention[images], parts[images], words).square_()
+            x = torch.addmm(bias, square.flatten(0, 1), weight.T)
+            x, norm = full(x).view(*square.shape[:2], -1), norms[images]
             torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=norm)
             x.div_(norm + 1e-8)
             for group, vectors in zip(nodes, _by_group(x, shapes), strict=True):
@@ -89,9 +87,8 @@ class SimilarityNodes(torch.autograd.Function):
         With u = x / (n + eps) of norm n: dx = g / (n + eps) - u (g . u) / n.
         """
         attention, parts, words, weight, norms, *nodes = ctx.saved_tensors
-        inputs, by_bias = (attention, parts, words, weight), []
-        found = gradients_of(inputs)
-        for images, blocks in _blocks(parts, words):
+        found = gradients_of(attention, parts, words, weight)
+        for images in image_blocks(parts, words):
             norm = norms[images]
             g, u = (norm.new_empty(len(norm), len(words), len(weight)) for _ in range(2))
             for x, groups in ((g, gradients), (u, nodes)):
@@ -100,39 +97,15 @@ class SimilarityNodes(torch.autograd.Function):
             along = (g * u).sum(-1, keepdim=True) / norm.clamp_min(torch.finfo(norm.dtype).tiny)
             inverse = norm.sign().div_(norm + 1e-8)  # 0 for a zero vector
             g.mul_(inverse).addcmul_(u, along, value=-1)
-            by_bias.append(g.sum((0, 1)))
-            g = g.to(weight.dtype)
-            for rows, block in blocks:
-                add_gradients(g[rows], block, inputs, found)
+            add_gradients(g.to(weight.dtype), images, (attention, parts, words, weight), found)
         by_first = torch.cat([group[:, :, 0] for group in gradients], 1) if ctx.start else None
-        bias = reduce(torch.add, by_bias).to(weight.dtype)
-        return None, by_first, *(x.to(words.dtype) for x in found), bias
+        return None, by_first, *(x.to(words.dtype) for x in found)
 
 
 def image_blocks(parts: Tensor, words: Tensor) -> list[slice]:
     """Cut I images into slices whose differences (i, W, D) have about `BLOCK` values."""
     step = max(1, block_values(words.device, BLOCK) // max(1, words.numel()))
     return [slice(i, min(i + step, len(parts))) for i in range(0, len(parts), step)]
-
-
-def _blocks(parts: Tensor, words: Tensor) -> list[tuple[slice, list[tuple[slice, slice]]]]:
-    """Cut the images into slices for similarity vectors, and these into slices for differences.
-
-    Differences (i, W, D) have about `BLOCK` values. The vectors made from them are scaled at once:
-    on a CPU while they are in the cache, on a GPU all of them, because each kernel costs a launch.
-
-    Returns:
-        Slices of the images; for each a list of (slice of it, slice of the images).
-    """
-    whole = [slice(0, max(1, len(parts)))]
-    return [
-        (wide, [(slice(i.start - wide.start, i.stop - wide.start), i) for i in cut])
-        for wide, cut in (
-            [(i, [i]) for i in image_blocks(parts, words)]
-            if words.device.type == "cpu"
-            else [(whole[0], image_blocks(parts, words))]
-        )
-    ]
 
 
 def _by_group(x: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -148,31 +121,47 @@ def difference(attention: Tensor, parts: Tensor, words: Tensor) -> Tensor:
     return torch.baddbmm(words.expand(len(parts), -1, -1), attention.mT, parts, beta=-1)
 
 
-Inputs = tuple[Tensor, Tensor, Tensor, Tensor]  # attention, parts, words, weight
+class Gradients(NamedTuple):
+    """Gradients of the inputs of W (c - w)^2 + b, c = attention^T parts; the last three are sums.
+
+    Attributes:
+        attention: (I, R, W).
+        parts: (I, R, D).
+        words: (W, D), in at least float32, as the weight and the bias.
+        weight: (K, D).
+        bias: (K,).
+    """
+
+    attention: Tensor
+    parts: Tensor
+    words: Tensor
+    weight: Tensor
+    bias: Tensor
 
 
-def gradients_of(inputs: Inputs) -> Inputs:
-    """Allocate what `add_gradients` fills; sums over images in float32."""
-    attention, parts, words, weight = inputs
-    by_words, by_weight = (torch.zeros_like(full(x)) for x in (words, weight))
-    return torch.empty_like(attention), torch.empty_like(parts), by_words, by_weight
+def gradients_of(attention: Tensor, parts: Tensor, words: Tensor, weight: Tensor) -> Gradients:
+    """Allocate what `add_gradients` fills."""
+    sums = (torch.zeros_like(full(x)) for x in (words, weight, weight[:, 0]))
+    return Gradients(torch.empty_like(attention), torch.empty_like(parts), *sums)
 
 
-def add_gradients(above: Tensor, images: slice, inputs: Inputs, found: Inputs) -> None:
-    """Add the gradients of W (c - w)^2 for some images.
+def add_gradients(
+    above: Tensor, images: slice, inputs: tuple[Tensor, Tensor, Tensor, Tensor], found: Gradients
+) -> None:
+    """Add the gradients that come from some images.
 
     Args:
-        above: (i, W, K) gradient of the result.
+        above: (i, W, K) gradient of W (c - w)^2 + b.
         images: the i images.
         inputs: attention (I, R, W), parts (I, R, D), words (W, D), weight (K, D).
-        found: their gradients, from `gradients_of`.
+        found: their gradients, and that of the bias.
     """
     attention, parts, words, weight = inputs
-    by_attention, by_parts, by_words, by_weight = found
     flat = above.flatten(0, 1)  # (i W, K)
     delta = difference(attention[images], parts[images], words)
-    by_weight += flat.T @ delta.square().flatten(0, 1)
+    found.weight.add_(flat.T @ delta.square().flatten(0, 1))
+    found.bias.add_(flat.sum(0, dtype=found.bias.dtype))
     delta *= (flat @ (2 * weight)).view_as(delta)  # gradient of it
-    by_attention[images] = parts[images] @ delta.mT
-    by_parts[images] = attention[images] @ delta
-    by_words -= delta.sum(0, dtype=by_words.dtype)
+    found.attention[images] = parts[images] @ delta.mT
+    found.parts[images] = attention[images] @ delta
+    found.words.sub_(delta.sum(0, dtype=found.words.dtype))
