@@ -5,6 +5,8 @@ import inspect
 import itertools
 import json
 import math
+import weakref
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from itm.layers.packing import pack
 from itm.losses import Triplet
 from itm.matcher.saved import save
 from itm.models import SGRAF
-from itm.models.sgraf import attention, nodes, sgraf
+from itm.models.sgraf import attention, filtration, nodes, sgraf
 from itm.models.sgraf.attention import unit_attention, word_attention
 from itm.models.sgraf.filtration import AttentionFiltration
 from itm.models.sgraf.nodes import SimilarityNodes
@@ -374,6 +376,32 @@ def test_frozen_parts_leave_the_gradients_of_others(frozen):
     assert set(both) - set(rest) == {k for k in both if k.startswith(frozen + ".")}
     for name, gradient in rest.items():
         torch.testing.assert_close(gradient, both[name])
+
+
+def test_hooks_of_parameters_run_once():
+    matcher, seen = small("SAF").train(), []
+    for name, parameter in matcher.named_parameters():
+        parameter.register_hook(lambda gradient, name=name: seen.append(name))
+    matcher.losses(random_pairs())["total"].backward()
+    assert sorted(seen) == sorted(name for name, _ in matcher.named_parameters())
+
+
+def test_nodes_are_freed_by_the_backward():
+    """Scores that are kept, for a metric, do not keep the nodes of their step."""
+    nodes = []
+    matcher, pairs = small("SAF").train(), random_pairs()
+    sums = filtration.weighted_sums
+
+    def note(weights, x, sizes):
+        nodes.append(weakref.ref(x))
+        return sums(weights, x, sizes)
+
+    with mock.patch.object(filtration, "weighted_sums", note):
+        loss = matcher.losses(pairs)["total"]
+        assert nodes[0]() is not None
+        loss.backward()
+    assert all(x() is None for x in nodes)
+    assert loss.grad_fn is not None
 
 
 def test_pictures():

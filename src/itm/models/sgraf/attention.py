@@ -1,4 +1,4 @@
-"""Attention of SGRAF: how much each word of a caption finds in each region of an image.
+"""Attention of SGRAF: how strongly each word of a caption attends to each region of an image.
 
 Diao, Zhang, Ma, Lu: Similarity Reasoning and Filtration for Image-Text Matching, AAAI 2021. The W
 words of C captions come in groups of captions of equal length, or a mask marks the real words of a
@@ -13,34 +13,43 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import leaky_relu
 
-from itm.layers.functional import for_products, full, full_precision
+from itm.layers.functional import full, full_precision, l2norm
 from itm.layers.packing import Packed
+from itm.models.sgraf.nodes import EPS, real
 from itm.utils.devices import block_values
 
 BLOCK = 1 << 18  # values (images, R, W) that a CPU computes at once
 SLOPE = 0.1  # of the leaky ReLU
-EPS = 1e-8  # added to norms
 
 
-@torch.no_grad()
 @full_precision
 def word_attention(scores: Tensor, packed: Packed, temperature: float) -> Tensor:
     """Compute the attention of each word over the regions (equation 2), both (I, R, W).
 
     The inner products pass a leaky ReLU, are normalised over the words of their caption, and go
-    through a softmax over the regions. For looking at: it has no gradient.
+    through a softmax over the regions.
     """
-    return _attend(full(scores), packed, temperature)[-1]
+    leaky = leaky_relu(full(scores), SLOPE)
+    groups = zip(_groups(leaky, packed), packed.masks, strict=True)
+    unit = [l2norm(real(x, mask)).flatten(-2) for x, mask in groups]
+    return torch.softmax(temperature * torch.cat(unit, -1), dim=1)
 
 
 def unit_attention(scores: Tensor, parts: Tensor, packed: Packed, temperature: float) -> Tensor:
-    """Scale `word_attention` (I, R, W) over parts (I, R, D) so that attended vectors have norm 1.
+    """Compute `word_attention` (I, R, W), scaled so that attended vectors have unit length.
 
     |sum_r a_r v_r|^2 = a^T G a with the Gram matrix G of the regions, so the D-wide attended
     vectors are not needed. Autocast gives the weights in its lower precision.
+
+    Args:
+        scores: (I, R, W) inner products of regions and words.
+        parts: (I, R, D) regions v.
+        packed: the words.
+        temperature: factor before the softmax.
     """
-    dtype = for_products(scores[:0]).dtype
-    with torch.autocast(scores.device.type, enabled=False):
+    device = scores.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else scores.dtype
+    with torch.autocast(device, enabled=False):
         return UnitAttention.apply(scores, full(parts), packed, temperature, dtype)
 
 
@@ -67,7 +76,7 @@ class UnitAttention(torch.autograd.Function):
             scale = _scale(weights, _gram(parts[rows]) @ weights)[0]
             found[rows] = weights.mul_(scale)
         ctx.save_for_backward(scores, parts)
-        ctx.packed, ctx.temperature = packed, temperature
+        ctx.packed, ctx.temperature = packed._replace(words=scores.new_empty(0)), temperature
         return found
 
     @staticmethod
@@ -81,7 +90,7 @@ class UnitAttention(torch.autograd.Function):
             across = _gram(parts[rows]) @ weights
             scale, norm = _scale(weights, across)
             g = full(gradient[rows])
-            # Of a^T G a; its own gradients are 2 G a for the weights and 2 a a^T V for the parts.
+            # Twice the gradient of a^T G a, whose own gradients are 2 G a and 2 a a^T V.
             square = (g * weights).sum(1, keepdim=True) * scale.square() / -norm
             by_parts[rows] = ((weights * square) @ weights.mT) @ parts[rows]
             g = (g * scale).addcmul_(across, square)

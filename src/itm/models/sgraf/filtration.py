@@ -16,11 +16,16 @@ from torch.nn.functional import embedding_bag, pad
 
 from itm.layers.functional import for_products, full, full_precision, l2norm, send, xavier_
 from itm.layers.packing import Packed
-from itm.models.sgraf.nodes import add_gradients, difference, gradients_of, image_blocks, real
+from itm.models.sgraf.nodes import (
+    EPS,
+    add_gradients,
+    difference,
+    gradients_of,
+    image_blocks,
+    real,
+)
 
-EPS = 1e-8  # added to norms
-
-Gates = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Gates = Callable[..., tuple[Tensor, Tensor]]
 
 
 class AttentionFiltration(nn.Module):
@@ -51,35 +56,43 @@ class AttentionFiltration(nn.Module):
             linear: D -> K, makes similarity vectors as `itm.models.sgraf.nodes.similarity_nodes`.
         """
 
-        def gates(first: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-            return self._gates(first, rest, packed)
+        def gates(first: Tensor, rest: Tensor, *learnt: Tensor) -> tuple[Tensor, Tensor]:
+            return self._gates(first, rest, packed, *learnt)
 
-        device, learnt = parts.device, (self.attend.bias, self.norm.weight, self.norm.bias)
+        learnt = self.attend.bias, self.norm.weight, self.norm.bias
         sizes = torch.tensor([size for count, size in packed.shapes for _ in range(count)])
         inputs = [first, attention, parts, packed.words, linear.weight, linear.bias]
         low = [for_products(x) for x in (*inputs, self.attend.weight[0])]
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(parts.device.type, enabled=False):
             keep = torch.is_grad_enabled()
             pooled = Filtration.apply(gates, sizes, keep, self.training, *low, *learnt)
         return l2norm(pooled)
 
-    def _gates(self, first: Tensor, rest: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
-        """Turn w . x of the global nodes (I, C) and of the words' (I, W) into weights of nodes."""
+    def _gates(
+        self, first: Tensor, rest: Tensor, packed: Packed, offset: Tensor, *affine: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Turn w . x of the global nodes (I, C) and of the words' (I, W) into weights of nodes.
+
+        In training the groups, longest captions first, update the norm's statistics in turn.
+        """
         found, counts = [], [count for count, _ in packed.shapes]
         groups = zip(first.split(counts, 1), rest.split(packed.sizes, 1), strict=True)
         for (zero, words), shape, mask in zip(groups, packed.shapes, packed.masks, strict=True):
-            raw = torch.cat([zero[..., None], words.unflatten(1, shape)], -1) + self.attend.bias
+            raw = torch.cat([zero[..., None], words.unflatten(1, shape)], -1) + offset
             mask = None if mask is None else pad(mask, (1, 0), value=True)
-            found.append(self._weights(raw, self.training, mask))
+            found.append(self._weights(raw, self.training, mask, *affine))
         zero = torch.cat([x[..., 0] for x in found], 1)
         return zero, torch.cat([x[..., 1:].flatten(1) for x in found], 1)
 
-    def weights(self, nodes: Tensor, training: bool = False, mask: Tensor | None = None) -> Tensor:
-        """Compute the weight of each node: (I, C, n, K) -> (I, C, n), sums to 1; mask (C, n)."""
-        return self._weights(self.attend(nodes).squeeze(-1), training, mask)
+    def weights(self, nodes: Tensor) -> Tensor:
+        """Compute the weight of each node in evaluation: (I, C, n, K) -> (I, C, n), sums to 1."""
+        raw = self.attend(nodes).squeeze(-1)
+        return self._weights(raw, False, None, self.norm.weight, self.norm.bias)
 
     @full_precision
-    def _weights(self, raw: Tensor, training: bool, mask: Tensor | None) -> Tensor:
+    def _weights(
+        self, raw: Tensor, training: bool, mask: Tensor | None, scale: Tensor, shift: Tensor
+    ) -> Tensor:
         raw, norm = full(raw), self.norm  # (I, C, n)
         mean, variance = norm.running_mean, norm.running_var
         assert mean is not None and variance is not None  # the norm tracks them
@@ -92,7 +105,7 @@ class AttentionFiltration(nn.Module):
             mean = real(raw, mask).sum((0, 2), keepdim=True) / count
             variance = real((raw - mean).square(), mask).sum((0, 2), keepdim=True) / count
             self._track(mean.flatten(), variance.flatten(), count.flatten())
-        scaled = (raw - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
+        scaled = (raw - mean) * (variance + norm.eps).rsqrt() * scale + shift
         gate = real(scaled.sigmoid(), mask)
         return gate / (gate.sum(-1, keepdim=True) + 1e-8)
 
@@ -120,12 +133,12 @@ class AttentionFiltration(nn.Module):
 
 
 class Filtration(torch.autograd.Function):
-    """Compute nodes x_n = W (c_n - w_n)^2 + b of all words, and their weighted sums.
+    """Compute nodes x_n = W (c_n - w_n)^2 + b of all words, and the weighted sums of each pair.
 
-    A pair's vector is sum_n gate_n x_n / (|x_n| + eps), where the gate is a function of the scalars
-    w . x_n / (|x_n| + eps). The gradient of x_n is therefore a sum of three vectors: one per pair,
-    one for all nodes, and x_n itself. It is made in the cache, block by block, and used at once;
-    neither nodes of unit length nor their gradients are stored.
+    A pair's vector is gate_0 x_0 + sum_n gate_n x_n / (|x_n| + eps), x_0 its global node. The gates
+    depend on the scalars w . x_n / (|x_n| + eps) only, so the gradient of x_n is a linear
+    combination of three vectors: one per pair, one for all nodes, and x_n. It is made in the cache,
+    block by block, and used at once; neither unit nodes nor gradients of nodes are stored.
     """
 
     @staticmethod
@@ -147,11 +160,11 @@ class Filtration(torch.autograd.Function):
         """Compute the pairs' vectors (I, C, K), captions in the order of their words.
 
         Args:
-            ctx: of autograd.
-            gates: turns w . node of the global nodes (I, C) and of the words' (I, W) into gates of
-                both; its own gradients come from autograd.
+            ctx: autograd context.
+            gates: computes the gates of the global nodes (I, C) and of the words (I, W) from
+                w . node and `learnt`; autograd differentiates it.
             sizes: (C,) number of words of each caption, on the host.
-            keep: there will be a `backward`.
+            keep: whether to keep what `backward` needs.
             together: `gates` needs all images at once.
             first: (I, C, K) global nodes, of unit length.
             attention: (I, R, W).
@@ -160,10 +173,12 @@ class Filtration(torch.autograd.Function):
             weight: (K, D).
             bias: (K,).
             attend: (K,), the w above.
-            *learnt: parameters that `gates` uses.
+            *learnt: parameters of the gates.
         """
         pooled = torch.empty_like(first)
-        # Elsewhere than on a CPU, each kernel costs a launch.
+        # Aliases, because the gradients of the parameters, and their hooks, are the outer graph's.
+        learnt = tuple(y.detach().requires_grad_(keep) for y in learnt)
+        # On other devices than a CPU, each kernel costs a launch.
         together = together or keep or parts.device.type != "cpu"
         for images in [slice(0, len(parts))] if together else image_blocks(parts, words):
             x = parts.new_empty(len(parts[images]), len(words), len(weight))  # (i, W, K)
@@ -173,46 +188,47 @@ class Filtration(torch.autograd.Function):
                 torch.addmm(bias, square.flatten(0, 1), weight.T, out=x[rows].flatten(0, 1))
                 torch.linalg.vector_norm(full(x[rows]), dim=-1, out=length[rows])
                 raw[rows] = x[rows] @ attend
-            leaves = full(first[images] @ attend), raw, length.sign() / (length + EPS)
+            scalars = full(first[images] @ attend), raw, length.sign() / (length + EPS)
             with torch.set_grad_enabled(keep):
-                raw_first, raw, inverse = (y.requires_grad_(keep) for y in leaves)
-                gate, others = gates(raw_first, raw * inverse)
-                share = (others * inverse).to(x.dtype)
-                sums = weighted_sums(share, x, sizes)
+                raw_first, raw, inverse = (y.requires_grad_(keep) for y in scalars)
+                gate, others = gates(raw_first, raw * inverse, *learnt)
+                share = others * inverse
+            sums = weighted_sums(share.to(x.dtype), x, sizes)
             pooled[images] = gate.to(x.dtype)[..., None] * first[images] + sums
         if keep:
             ctx.save_for_backward(first, attention, parts, words, weight, attend, x, length)
-            ctx.sizes, ctx.gate, ctx.share, ctx.sums = sizes, gate, share.detach(), sums
-            ctx.leaves, ctx.learnt = leaves, learnt
+            ctx.sizes, ctx.gates, ctx.leaves = sizes, (gate, share), (*scalars, *learnt)
         return pooled
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of all tensors; sums over images are in float32."""
+        """Return the gradients of all tensors; blocks of images are summed in float32."""
         first, attention, parts, words, weight, attend, x, length = ctx.saved_tensors
-        above = full(gradient * first).sum(-1), gradient
-        wanted = [y for y in ctx.learnt if y.requires_grad]  # parameters may be frozen
-        by_first, by_raw, by_inverse, *by_wanted = torch.autograd.grad(
-            (ctx.gate, ctx.sums), (*ctx.leaves, *wanted), above, retain_graph=True
+        gate, share = (y.detach().to(x.dtype) for y in ctx.gates)
+        with torch.enable_grad():
+            sums = weighted_sums(share.requires_grad_(), x, ctx.sizes)
+        (by_share,) = torch.autograd.grad(sums, share, gradient)
+        by_gates = full(gradient * first).sum(-1), full(by_share)
+        by_first, by_raw, by_inverse, *by_learnt = torch.autograd.grad(
+            ctx.gates, ctx.leaves, by_gates, retain_graph=True
         )
-        by_learnt = [by_wanted.pop(0) if y.requires_grad else None for y in ctx.learnt]
+        share, inverse = share.detach(), ctx.leaves[2].detach()
         by_attend = by_first.flatten() @ full(first).flatten(0, 1)
-        by_first = by_first.to(x.dtype)[..., None] * attend
-        by_first += ctx.gate.detach().to(x.dtype)[..., None] * gradient
-        # d(1 / (n + eps)) = -x / n / (n + eps)^2 dx
+        by_first = by_first.to(x.dtype)[..., None] * attend + gate[..., None] * gradient
+        # d(1 / (n + eps)) = -x / n / (n + eps)^2 dx; in float32, as it is large for small n.
         tiny = torch.finfo(length.dtype).tiny
-        along = -by_inverse * (ctx.leaves[2].detach().square() / length.clamp_min(tiny))
-        by_raw, along = by_raw.to(x.dtype), along.to(x.dtype)
+        along = -by_inverse * (inverse.square() / length.clamp_min(tiny))
+        by_raw = by_raw.to(x.dtype)
         owner = send(torch.arange(len(ctx.sizes)).repeat_interleave(ctx.sizes), x.device)
         inputs = attention, parts, words, weight
         found = gradients_of(*inputs)
         for rows in image_blocks(parts, words):
-            g = x[rows] * along[rows, :, None]
-            g.addcmul_(gradient[rows].index_select(1, owner), ctx.share[rows, :, None])
-            g.addcmul_(by_raw[rows, :, None], attend)
+            by_x = (x[rows] * along[rows, :, None]).to(x.dtype)
+            by_x.addcmul_(gradient[rows].index_select(1, owner), share[rows, :, None])
+            by_x.addcmul_(by_raw[rows, :, None], attend)
             by_attend += by_raw[rows].flatten() @ x[rows].flatten(0, 1)
-            add_gradients(g, rows, inputs, found)
+            add_gradients(by_x, rows, inputs, found)
         low = (y.to(x.dtype) for y in (*found, by_attend))
         return None, None, None, None, by_first, *low, *by_learnt
 
@@ -223,14 +239,13 @@ def weighted_sums(weights: Tensor, x: Tensor, sizes: Tensor) -> Tensor:
     Args:
         weights: weights of the words, in the type of x.
         x: vectors of the words, caption after caption.
-        sizes: (C,) number of words of each caption, on the host.
+        sizes: (C,) number of words of each caption, longest first, on the host.
     """
-    equal = weights.shape[1] == len(sizes) * sizes[0]  # captions are sorted by their size
-    if equal and x.device.type != "cpu":  # one kernel
+    if x.device.type != "cpu" and sizes[0] == sizes[-1]:  # one kernel
         shape = (len(sizes), int(sizes[0]))
         return (weights.unflatten(1, shape)[..., None, :] @ x.unflatten(1, shape)).squeeze(-2)
     rows = torch.arange(weights.numel(), device=x.device)
     starts = torch.arange(len(x))[:, None] * weights.shape[1] + sizes.cumsum(0) - sizes
     flat, bags = x.flatten(0, 1), send(starts.flatten(), x.device)
     sums = embedding_bag(rows, flat, bags, mode="sum", per_sample_weights=weights.flatten())
-    return sums.view(len(x), len(sizes), -1)
+    return sums.view(len(x), len(sizes), x.shape[-1])

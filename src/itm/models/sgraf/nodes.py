@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from itm.layers.functional import for_products, full
 from itm.utils.devices import block_values
 
+EPS = 1e-8  # added to norms
 BLOCK = 1 << 21  # values of one (images, words, D) block that a CPU computes at once
 
 
@@ -72,7 +73,7 @@ class SimilarityNodes(torch.autograd.Function):
             x = torch.addmm(bias, square.flatten(0, 1), weight.T)
             x, norm = full(x).view(*square.shape[:2], -1), norms[images]
             torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=norm)
-            x.div_(norm + 1e-8)
+            x.div_(norm + EPS)
             for group, vectors in zip(nodes, _by_group(x, shapes), strict=True):
                 group[images, :, start:] = vectors
         ctx.save_for_backward(attention, parts, words, weight, norms, *nodes)
@@ -95,7 +96,7 @@ class SimilarityNodes(torch.autograd.Function):
                 for vectors, group in zip(_by_group(x, ctx.shapes), groups, strict=True):
                     vectors.copy_(group[images, :, ctx.start :])
             along = (g * u).sum(-1, keepdim=True) / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-            inverse = norm.sign().div_(norm + 1e-8)  # 0 for a zero vector
+            inverse = norm.sign().div_(norm + EPS)  # 0 for a zero vector
             g.mul_(inverse).addcmul_(u, along, value=-1)
             add_gradients(g.to(weight.dtype), images, (attention, parts, words, weight), found)
         by_first = torch.cat([group[:, :, 0] for group in gradients], 1) if ctx.start else None
