@@ -187,8 +187,7 @@ class SGRAF(Matcher):
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield similarity vectors (I, c, 1 + L, K) of a group, global first, and the nodes' mask.
 
-        The mask (c, 1 + L) is None for captions of equal length. The longest captions come
-        first.
+        The mask (c, 1 + L) is None for captions of equal length. The longest captions come first.
         """
         assert images.parts is not None
         first, attention = self._sides(images, captions, packed)
