@@ -121,8 +121,9 @@ def test_golden_pictures_of_a_pair(name):
         packed = pack(captions)
         ((nodes, _),) = matcher._nodes(images, captions, packed)  # (1, 1, 1 + L, K)
         np.testing.assert_allclose(nodes[0, 0], expected["pair_sim_emb"], atol=1e-6)
-        vector = matcher._vectors(images, captions, packed)[0, 0]
-        np.testing.assert_allclose(vector, expected["pair_sim_vec"].ravel(), atol=1e-6)
+        for vectors in (matcher.reduce(nodes), matcher._vectors(images, captions, packed)):
+            wanted = expected["pair_sim_vec"].ravel()
+            np.testing.assert_allclose(vectors[0, 0], wanted, atol=1e-6)
         scores = matcher.similarity(images, captions)
         np.testing.assert_allclose(scores, expected["pair_sim"], atol=1e-6)
         if golden.options["module_name"] == "SAF":
@@ -376,6 +377,28 @@ def test_frozen_parts_leave_the_gradients_of_others(frozen):
     assert set(both) - set(rest) == {k for k in both if k.startswith(frozen + ".")}
     for name, gradient in rest.items():
         torch.testing.assert_close(gradient, both[name])
+
+
+@pytest.mark.parametrize("slack", [0.0, math.inf])
+@pytest.mark.parametrize("training", [False, True])
+def test_nodes_reduced_in_blocks_equal_those_of_other_devices(training, slack):
+    found = []
+    for other_device in (False, True):
+        matcher, pairs = small("SAF").double().train(training), random_pairs()
+        regions = pairs.images.regions.double()
+        images = matcher.encode_images(pairs.images._replace(regions=regions))
+        captions = matcher.encode_captions(pairs.captions)
+        packed = pack(captions, slack)
+        if other_device:
+            groups = matcher._nodes(images, captions, packed)
+            vectors = torch.cat([matcher.reduce(nodes, mask) for nodes, mask in groups], 1)
+        else:
+            vectors = matcher._vectors(images, captions, packed)
+        (vectors * torch.arange(vectors.numel()).view_as(vectors).sin()).sum().backward()
+        gradients = {k: v.grad for k, v in matcher.named_parameters() if v.grad is not None}
+        statistics = dict(matcher.reduce.named_buffers())
+        found.append({"vectors": vectors.detach(), **gradients, **statistics})
+    torch.testing.assert_close(*found, atol=1e-10, rtol=1e-7)
 
 
 def test_hooks_of_parameters_run_once():

@@ -16,9 +16,8 @@ from torch.nn.functional import leaky_relu
 from itm.layers.functional import full, full_precision, l2norm
 from itm.layers.packing import Packed
 from itm.models.sgraf.nodes import EPS, real
-from itm.utils.devices import block_values
 
-BLOCK = 1 << 18  # values (images, R, W) that a CPU computes at once
+BLOCK = 1 << 18  # values (images, R, W) computed at once
 SLOPE = 0.1  # of the leaky ReLU
 
 
@@ -50,14 +49,17 @@ def unit_attention(scores: Tensor, parts: Tensor, packed: Packed, temperature: f
     device = scores.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else scores.dtype
     with torch.autocast(device, enabled=False):
-        return UnitAttention.apply(scores, full(parts), packed, temperature, dtype)
+        if device == "cpu":
+            return UnitAttention.apply(scores, full(parts), packed, temperature, dtype)
+        weights = word_attention(scores, packed, temperature)
+        return (weights * _scale(weights, _gram(full(parts)) @ weights)[0]).to(dtype)
 
 
 class UnitAttention(torch.autograd.Function):
-    """Implement `unit_attention` without storing any intermediate (I, R, W) tensor.
+    """Implement `unit_attention` on a CPU without storing any intermediate (I, R, W) tensor.
 
     Every step is bound by memory, so a block of images stays in the cache for all of them, and is
-    computed again for the gradient.
+    computed again for the gradient. On other devices the kernels of that would cost more.
     """
 
     @staticmethod
@@ -138,5 +140,5 @@ def _groups(x: Tensor, packed: Packed) -> Iterator[Tensor]:
 
 def _blocks(scores: Tensor) -> list[slice]:
     """Cut the images into slices."""
-    step = max(1, block_values(scores.device, BLOCK) // max(1, scores[:1].numel()))
+    step = max(1, BLOCK // max(1, scores[:1].numel()))
     return [slice(i, min(i + step, len(scores))) for i in range(0, len(scores), step)]

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag, pad
 
-from itm.layers.functional import for_products, full, full_precision, l2norm, send, xavier_
+from itm.layers.functional import for_products, full, full_precision, l2norm, xavier_
 from itm.layers.packing import Packed
 from itm.models.sgraf.nodes import (
     EPS,
     add_gradients,
-    difference,
     gradients_of,
     image_blocks,
+    project,
     real,
 )
 
@@ -43,10 +43,22 @@ class AttentionFiltration(nn.Module):
         self.attend = xavier_(nn.Linear(sim_dim, 1))
         self.norm = nn.BatchNorm1d(1)
 
-    def forward(
+    def reducer(self) -> Callable[[Tensor, Tensor | None], Tensor]:
+        """Return `forward`, since there is nothing that groups of nodes share."""
+        return self
+
+    def forward(self, nodes: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Reduce the nodes (I, C, n, K) of each pair to one vector (I, C, K); mask (C, n).
+
+        The weights are computed in float32 and multiplied in the nodes' precision.
+        """
+        weights = self.weights(nodes, self.training, mask).to(nodes.dtype)
+        return l2norm((weights[..., None, :] @ nodes).squeeze(-2))
+
+    def in_blocks(
         self, first: Tensor, attention: Tensor, parts: Tensor, packed: Packed, linear: nn.Linear
     ) -> Tensor:
-        """Reduce the nodes of all pairs to one vector of unit length each, (I, C, K).
+        """Compute the nodes of all pairs on a CPU and reduce them to vectors (I, C, K).
 
         Args:
             first: (I, C, K) node 0 of each pair.
@@ -81,13 +93,14 @@ class AttentionFiltration(nn.Module):
             raw = torch.cat([zero[..., None], words.unflatten(1, shape)], -1) + offset
             mask = None if mask is None else pad(mask, (1, 0), value=True)
             found.append(self._weights(raw, self.training, mask, *affine))
-        zero = torch.cat([x[..., 0] for x in found], 1)
-        return zero, torch.cat([x[..., 1:].flatten(1) for x in found], 1)
+        sides = [x.split([1, x.shape[-1] - 1], -1) for x in found]
+        zero, words = ([side[k].flatten(1) for side in sides] for k in (0, 1))
+        return torch.cat(zero, 1), torch.cat(words, 1)
 
-    def weights(self, nodes: Tensor) -> Tensor:
-        """Compute the weight of each node in evaluation: (I, C, n, K) -> (I, C, n), sums to 1."""
+    def weights(self, nodes: Tensor, training: bool = False, mask: Tensor | None = None) -> Tensor:
+        """Compute the weight of each node: (I, C, n, K) -> (I, C, n), sums to 1; mask (C, n)."""
         raw = self.attend(nodes).squeeze(-1)
-        return self._weights(raw, False, None, self.norm.weight, self.norm.bias)
+        return self._weights(raw, training, mask, self.norm.weight, self.norm.bias)
 
     @full_precision
     def _weights(
@@ -133,7 +146,7 @@ class AttentionFiltration(nn.Module):
 
 
 class Filtration(torch.autograd.Function):
-    """Compute nodes x_n = W (c_n - w_n)^2 + b of all words, and the weighted sums of each pair.
+    """Compute nodes x_n = W (c_n - w_n)^2 + b of all words on a CPU, and each pair's weighted sum.
 
     A pair's vector is gate_0 x_0 + sum_n gate_n x_n / (|x_n| + eps), x_0 its global node. The gates
     depend on the scalars w . x_n / (|x_n| + eps) only, so the gradient of x_n is a linear
@@ -163,7 +176,7 @@ class Filtration(torch.autograd.Function):
             ctx: autograd context.
             gates: computes the gates of the global nodes (I, C) and of the words (I, W) from
                 w . node and `learnt`; autograd differentiates it.
-            sizes: (C,) number of words of each caption, on the host.
+            sizes: (C,) number of words of each caption.
             keep: whether to keep what `backward` needs.
             together: `gates` needs all images at once.
             first: (I, C, K) global nodes, of unit length.
@@ -178,14 +191,13 @@ class Filtration(torch.autograd.Function):
         pooled = torch.empty_like(first)
         # Aliases, because the gradients of the parameters, and their hooks, are the outer graph's.
         learnt = tuple(y.detach().requires_grad_(keep) for y in learnt)
-        # On other devices than a CPU, each kernel costs a launch.
-        together = together or keep or parts.device.type != "cpu"
-        for images in [slice(0, len(parts))] if together else image_blocks(parts, words):
+        whole = [slice(0, len(parts))]
+        for images in whole if together or keep else image_blocks(parts, words):
             x = parts.new_empty(len(parts[images]), len(words), len(weight))  # (i, W, K)
             length, raw = (full(parts[:0]).new_empty(x.shape[:2]) for _ in range(2))
-            for rows in image_blocks(parts[images], words):
-                square = difference(attention[images][rows], parts[images][rows], words).square_()
-                torch.addmm(bias, square.flatten(0, 1), weight.T, out=x[rows].flatten(0, 1))
+            sides = attention[images], parts[images]
+            for rows in image_blocks(sides[1], words):
+                project(sides[0][rows], sides[1][rows], words, weight, bias, out=x[rows])
                 torch.linalg.vector_norm(full(x[rows]), dim=-1, out=length[rows])
                 raw[rows] = x[rows] @ attend
             scalars = full(first[images] @ attend), raw, length.sign() / (length + EPS)
@@ -220,7 +232,7 @@ class Filtration(torch.autograd.Function):
         tiny = torch.finfo(length.dtype).tiny
         along = -by_inverse * (inverse.square() / length.clamp_min(tiny))
         by_raw = by_raw.to(x.dtype)
-        owner = send(torch.arange(len(ctx.sizes)).repeat_interleave(ctx.sizes), x.device)
+        owner = torch.arange(len(ctx.sizes)).repeat_interleave(ctx.sizes)
         inputs = attention, parts, words, weight
         found = gradients_of(*inputs)
         for rows in image_blocks(parts, words):
@@ -239,13 +251,11 @@ def weighted_sums(weights: Tensor, x: Tensor, sizes: Tensor) -> Tensor:
     Args:
         weights: weights of the words, in the type of x.
         x: vectors of the words, caption after caption.
-        sizes: (C,) number of words of each caption, longest first, on the host.
+        sizes: (C,) number of words of each caption.
     """
-    if x.device.type != "cpu" and sizes[0] == sizes[-1]:  # one kernel
-        shape = (len(sizes), int(sizes[0]))
-        return (weights.unflatten(1, shape)[..., None, :] @ x.unflatten(1, shape)).squeeze(-2)
-    rows = torch.arange(weights.numel(), device=x.device)
+    rows = torch.arange(weights.numel())
     starts = torch.arange(len(x))[:, None] * weights.shape[1] + sizes.cumsum(0) - sizes
-    flat, bags = x.flatten(0, 1), send(starts.flatten(), x.device)
-    sums = embedding_bag(rows, flat, bags, mode="sum", per_sample_weights=weights.flatten())
+    sums = embedding_bag(
+        rows, x.flatten(0, 1), starts.flatten(), mode="sum", per_sample_weights=weights.flatten()
+    )
     return sums.view(len(x), len(sizes), x.shape[-1])

@@ -68,10 +68,10 @@ class SimilarityNodes(torch.autograd.Function):
             for group, x in zip(nodes, first.split([c for c, _ in shapes], 1), strict=True):
                 group[:, :, 0] = x
         norms = full(parts[:0]).new_empty(len(parts), len(words), 1)
-        for images in image_blocks(parts, words):
-            square = difference(attention[images], parts[images], words).square_()
-            x = torch.addmm(bias, square.flatten(0, 1), weight.T)
-            x, norm = full(x).view(*square.shape[:2], -1), norms[images]
+        for images in scaled_blocks(parts, words):
+            x = parts.new_empty(len(parts[images]), len(words), len(weight))
+            project(attention[images], parts[images], words, weight, bias, out=x)
+            x, norm = full(x), norms[images]
             torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=norm)
             x.div_(norm + EPS)
             for group, vectors in zip(nodes, _by_group(x, shapes), strict=True):
@@ -89,7 +89,7 @@ class SimilarityNodes(torch.autograd.Function):
         """
         attention, parts, words, weight, norms, *nodes = ctx.saved_tensors
         found = gradients_of(attention, parts, words, weight)
-        for images in image_blocks(parts, words):
+        for images in scaled_blocks(parts, words):
             norm = norms[images]
             g, u = (norm.new_empty(len(norm), len(words), len(weight)) for _ in range(2))
             for x, groups in ((g, gradients), (u, nodes)):
@@ -107,6 +107,24 @@ def image_blocks(parts: Tensor, words: Tensor) -> list[slice]:
     """Cut I images into slices whose differences (i, W, D) have about `BLOCK` values."""
     step = max(1, block_values(words.device, BLOCK) // max(1, words.numel()))
     return [slice(i, min(i + step, len(parts))) for i in range(0, len(parts), step)]
+
+
+def scaled_blocks(parts: Tensor, words: Tensor) -> list[slice]:
+    """Cut I images into slices whose similarity vectors (i, W, K) are scaled at once.
+
+    On a CPU while they are in the cache; elsewhere all of them, because each kernel costs a launch.
+    """
+    cpu = words.device.type == "cpu"
+    return image_blocks(parts, words) if cpu else [slice(0, len(parts))]
+
+
+def project(
+    attention: Tensor, parts: Tensor, words: Tensor, weight: Tensor, bias: Tensor, out: Tensor
+) -> None:
+    """Compute W (c - w)^2 + b, c = attention^T parts, into `out` (i, W, K)."""
+    for rows in image_blocks(parts, words):
+        square = difference(attention[rows], parts[rows], words).square_()
+        torch.addmm(bias, square.flatten(0, 1), weight.T, out=out[rows].flatten(0, 1))
 
 
 def _by_group(x: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -142,7 +160,8 @@ class Gradients(NamedTuple):
 
 def gradients_of(attention: Tensor, parts: Tensor, words: Tensor, weight: Tensor) -> Gradients:
     """Allocate what `add_gradients` fills."""
-    sums = (torch.zeros_like(full(x)) for x in (words, weight, weight[:, 0]))
+    dtype = torch.promote_types(words.dtype, torch.float32)
+    sums = (torch.zeros_like(x, dtype=dtype) for x in (words, weight, weight[:, 0]))
     return Gradients(torch.empty_like(attention), torch.empty_like(parts), *sums)
 
 
@@ -158,11 +177,15 @@ def add_gradients(
         found: their gradients, and that of the bias.
     """
     attention, parts, words, weight = inputs
-    flat = above.flatten(0, 1)  # (i W, K)
-    delta = difference(attention[images], parts[images], words)
-    found.weight.add_(flat.T @ delta.square().flatten(0, 1))
-    found.bias.add_(flat.sum(0, dtype=found.bias.dtype))
-    delta *= (flat @ (2 * weight)).view_as(delta)  # gradient of it
-    found.attention[images] = parts[images] @ delta.mT
-    found.parts[images] = attention[images] @ delta
-    found.words.sub_(delta.sum(0, dtype=found.words.dtype))
+    found.bias.add_(above.sum((0, 1), dtype=found.bias.dtype))
+    for rows in image_blocks(parts[images], words):
+        flat, block = (
+            above[rows].flatten(0, 1),
+            slice(images.start + rows.start, images.start + rows.stop),
+        )
+        delta = difference(attention[block], parts[block], words)
+        found.weight.add_(flat.T @ delta.square().flatten(0, 1))
+        delta *= (flat @ (2 * weight)).view_as(delta)  # gradient of it
+        found.attention[block] = parts[block] @ delta.mT
+        found.parts[block] = attention[block] @ delta
+        found.words.sub_(delta.sum(0, dtype=found.words.dtype))

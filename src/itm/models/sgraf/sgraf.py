@@ -160,10 +160,10 @@ class SGRAF(Matcher):
 
     def _vectors(self, images: Encoded, captions: Encoded, packed: Packed) -> Tensor:
         """Reduce the nodes of each pair to one vector, (I, C, K); captions in groups' order."""
-        if isinstance(self.reduce, AttentionFiltration):
-            assert images.parts is not None
+        assert images.parts is not None
+        if isinstance(self.reduce, AttentionFiltration) and images.parts.device.type == "cpu":
             first, attention = self._sides(images, captions, packed)
-            return self.reduce(first, attention, images.parts, packed, self.local_node)
+            return self.reduce.in_blocks(first, attention, images.parts, packed, self.local_node)
         reduce = self.reduce.reducer()
         groups = self._nodes(images, captions, packed)
         return torch.cat([reduce(nodes, mask) for nodes, mask in groups], 1)
@@ -187,7 +187,8 @@ class SGRAF(Matcher):
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield similarity vectors (I, c, 1 + L, K) of a group, global first, and the nodes' mask.
 
-        The mask (c, 1 + L) is None for captions of equal length. The longest captions come first.
+        The mask (c, 1 + L) is None for captions of equal length. The longest captions come first,
+        as in the original's batches, because SAF updates its statistics in this order.
         """
         assert images.parts is not None
         first, attention = self._sides(images, captions, packed)
