@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from itm.batch import Captions
+from itm.layers.dropout import Dropout
 from itm.layers.functional import full, last_state, length_mask, masked_mean
 from itm.layers.gru import run_gru
 from itm.layers.packing import by_step
@@ -129,7 +130,7 @@ class GRUText(TextEncoder):
         self.word_dim = word_dim
         self.embed = nn.Embedding(vocab_size, word_dim)
         nn.init.uniform_(self.embed.weight, -0.1, 0.1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.rnn = nn.GRU(
             word_dim, embed_dim, num_layers, batch_first=True, bidirectional=bidirectional
         )
@@ -234,7 +235,7 @@ class BertText(TextEncoder):
         self.lr_scale = lr_scale
         self.finetune = finetune
         self.bert.requires_grad_(finetune).train(finetune)  # pretrained models load in eval mode
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.project = nn.Linear(self.bert.config.hidden_size, embed_dim)
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from itm.layers.dropout import Dropout
 from itm.layers.functional import for_products, full, full_precision, l2norm, masked_softmax
 from itm.layers.weights import joined, linear_maps
 from itm.text.concepts import Concepts
@@ -102,7 +103,7 @@ class SelfAttention(nn.Module):
         self.query = nn.Linear(embed_dim, embed_dim)
         self.query_norm = nn.Identity() if num_parts is None else nn.BatchNorm1d(embed_dim)
         self.score = nn.Linear(embed_dim, 1)
-        self.gate = nn.Sequential(ACTIVATIONS[activation](), nn.Dropout(dropout))
+        self.gate = nn.Sequential(ACTIVATIONS[activation](), Dropout(dropout))
         self.bounded = bounded
 
     def forward(self, parts: Tensor, mean: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -200,7 +201,7 @@ class Consensus(nn.Module):
         self.score = nn.Linear(embed_dim, 1)
         # In this combination only, the released code has dropout in place of the activation.
         linear = activation == "sigmoid" and not use_batchnorm
-        self.gate = nn.Dropout(dropout) if linear else ACTIVATIONS[activation]()
+        self.gate = Dropout(dropout) if linear else ACTIVATIONS[activation]()
 
     def forward(self, vectors: Tensor, concepts: Tensor) -> Tensor:
         """Compute log-probabilities (N, K) of vectors (N, D) over concepts (K, D)."""

@@ -5,6 +5,7 @@ Diao, Zhang, Ma, Lu: Similarity Reasoning and Filtration for Image-Text Matching
 
 from torch import Tensor, nn
 
+from itm.layers.dropout import Dropout
 from itm.layers.functional import full, full_precision, l2norm, masked_mean, masked_softmax, xavier_
 
 
@@ -29,7 +30,7 @@ class GlobalVector(nn.Module):
         norms = positions is not None
         self.part_norm = nn.BatchNorm1d(positions) if positions is not None else nn.Identity()
         self.mean_norm = nn.BatchNorm1d(embed_dim) if norms else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, parts: Tensor, mask: Tensor) -> Tensor:
         """Pool parts (N, P, D) with mask (N, P) to (N, D)."""

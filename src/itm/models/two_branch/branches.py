@@ -9,6 +9,7 @@ from torch.nn.functional import batch_norm
 
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.batch_norm import masked_batch_norm
+from itm.layers.dropout import Dropout
 from itm.layers.functional import full, l2norm, masked_mean, xavier_
 from itm.layers.sentence import SentenceEncoder
 from itm.matcher.explanation import Details, array
@@ -101,7 +102,7 @@ class Branch(nn.Module):
     ):
         super().__init__()
         self.first = Dense(inputs, hidden, norm)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.second = xavier_(nn.Linear(hidden, outputs))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

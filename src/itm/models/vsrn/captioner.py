@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from itm.batch import Captions
+from itm.layers.dropout import Dropout, factors
 from itm.layers.functional import for_products, full, last_state, send
 from itm.layers.gru import states_of
 from itm.layers.packing import by_step
@@ -136,7 +137,7 @@ class Captioner(nn.Module):
         self.energy = nn.Linear(hidden_dim, 1, bias=False)
         self.decoder = nn.GRUCell(word_dim + hidden_dim, hidden_dim)  # [word; context]
         self.out = nn.Linear(hidden_dim, vocab_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         nn.init.xavier_normal_(self.project.weight)
         nn.init.xavier_normal_(self.out.weight)
 
@@ -204,9 +205,7 @@ class Captioner(nn.Module):
         kept = None
         if self.training and self.dropout.p:  # drawn once for all steps
             words = self.dropout(words)
-            keep = 1 - self.dropout.p
-            kept = memory.states.new_empty(len(words), hidden.shape[1]).bernoulli_(keep)
-            kept = kept.div_(keep) if keep else kept
+            kept = factors(memory.states.new_empty(len(words), hidden.shape[1]), self.dropout.p)
         states = self._decode(words, hidden, memory, kept, inputs.batch_sizes.tolist(), weights)
         return F.linear(states, weights.out, weights.out_bias), targets.data
 
