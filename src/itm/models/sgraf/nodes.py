@@ -179,10 +179,8 @@ def add_gradients(
     attention, parts, words, weight = inputs
     found.bias.add_(above.sum((0, 1), dtype=found.bias.dtype))
     for rows in image_blocks(parts[images], words):
-        flat, block = (
-            above[rows].flatten(0, 1),
-            slice(images.start + rows.start, images.start + rows.stop),
-        )
+        flat = above[rows].flatten(0, 1)  # (rows W, K)
+        block = slice(images.start + rows.start, images.start + rows.stop)
         delta = difference(attention[block], parts[block], words)
         found.weight.add_(flat.T @ delta.square().flatten(0, 1))
         delta *= (flat @ (2 * weight)).view_as(delta)  # gradient of it
