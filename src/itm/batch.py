@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class Images(NamedTuple):
@@ -143,24 +144,27 @@ def take(encoded: Encoded, rows: slice | Tensor) -> Encoded:
 
 
 def concatenate(encodings: Sequence[Encoded]) -> Encoded:
-    """Join several `Encoded` into one; parts are padded to the longest."""
-    size = max((e.parts.shape[1] for e in encodings if e.parts is not None), default=0)
+    """Join several `Encoded` into one; all that is kept per part is padded to the longest."""
+    first = encodings[0]
+    vector, parts, mask = (
+        None if getattr(first, name) is None else _join([getattr(e, name) for e in encodings])
+        for name in ("vector", "parts", "mask")
+    )
+    aux = first.aux and {k: _join([e.aux[k] for e in encodings if e.aux]) for k in first.aux}
+    return Encoded(vector, parts, mask, aux)
 
-    def join(tensors: list[Tensor], padded: bool) -> Tensor:
-        if padded:
-            tensors = [
-                torch.cat([x, x.new_zeros(x.shape[0], size - x.shape[1], *x.shape[2:])], 1)
-                for x in tensors
-            ]
-        return torch.cat(tensors)
 
-    def field(name: str, padded: bool) -> Tensor | None:
-        values = [getattr(e, name) for e in encodings]
-        return None if values[0] is None else join(values, padded)
+def _join(tensors: Sequence[Tensor]) -> Tensor:
+    """Join tensors along the rows, filled with zeros to the same size in other dimensions."""
+    largest = [max(sizes) for sizes in zip(*(x.shape[1:] for x in tensors), strict=True)]
 
-    first = encodings[0].aux
-    aux = first and {k: torch.cat([e.aux[k] for e in encodings if e.aux]) for k in first}
-    return Encoded(field("vector", False), field("parts", True), field("mask", True), aux)
+    def fill(x: Tensor) -> Tensor:
+        missing = [most - size for most, size in zip(largest, x.shape[1:], strict=True)]
+        if not any(missing):
+            return x
+        return pad(x, [n for size in reversed(missing) for n in (0, size)])
+
+    return torch.cat([fill(x) for x in tensors])
 
 
 def parts_of(encoded: Encoded) -> int:

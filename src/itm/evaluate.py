@@ -73,7 +73,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         **split_facts(split, protocol),
         "checkpoints": [str(Path(path).resolve()) for path in paths],
         "members": ensembles(paths, cfg.pairs),
-        **environment(),
+        **environment(next(iter(matchers.values())).device),
     }
     if cfg.shortlist is not None:
         facts["shortlist"] = cfg.shortlist

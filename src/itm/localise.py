@@ -74,7 +74,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     scores = region_scores(matcher, phrases, cfg.context, vectors)
     tell_run_data()
     report = measure(phrases, scores)
-    facts = {"checkpoint": str(cfg.checkpoint), "split": split.name, **environment()}
+    facts = {"checkpoint": str(cfg.checkpoint), "split": split.name, **environment(matcher.device)}
     with result_folder(out, COMMAND, FILES, cfg.overwrite) as place:
         write_json(place / "localisation.json", {**facts, "results": report})
         if picture is not None and row is not None:

@@ -1,11 +1,13 @@
 """Two processes, each with a part of the batch, against one process with all of it."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from small_models import MODELS, WORDS
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -156,6 +158,33 @@ def step(loss, pairs, wrap=lambda module: module):
     }
 
 
+# Backbones that train without batch norm, whose statistics are those of one process.
+BACKBONES = {
+    name: partial(MODELS[name], **options)
+    for name, options in {
+        "scan_t2i": {}, "scan_i2t": {}, "vsepp": {}, "casc": {},
+        "vse_infty": {"mlp": False}, "pcmepp": {"mlp": False},
+        "chan": {},
+        "cvse": {"use_batchnorm": False, "dropout": 0.0},
+    }.items()
+}  # fmt: skip
+
+
+def backbone_step(name, rows, gather, wrap=lambda module: module):
+    """Loss terms of a backbone, and gradients of all parameters that it trains."""
+    torch.manual_seed(0)
+    matcher = BACKBONES[name](loss=Triplet(5.0, "all", gather=gather)).train()
+    matcher.vocab = WORDS
+    features = np.random.default_rng(0).normal(size=(4, 3, 6)).astype(np.float32)[rows]
+    captions = np.array(["a dog runs", "red cat", "a", "a red dog runs"])[rows]
+    labels = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]][rows]
+    pairs = matcher.pairs(features, captions.tolist(), labels=labels, concepts=labels)
+    module = wrap(Step(matcher))
+    module(pairs).backward()
+    gradients = {key: x.grad for key, x in matcher.named_parameters() if x.requires_grad}
+    return {key: x.detach() for key, x in matcher.losses(pairs).items()}, gradients
+
+
 def chunks(rows):
     """Encodings of some captions in two chunks, the first row once more at the end."""
     matcher = Toy().eval()
@@ -178,6 +207,9 @@ def worker(rank, folder):
         pairs, toy = batch(parts[rank], split == "groups"), Toy()
         encoded = toy.encode_images(pairs.images), toy.encode_captions(pairs.captions)
         out[split, "batch"] = gather_batch(pairs, *encoded)[0]
+    for name in BACKBONES:
+        rows = [[0, 1], [2, 3]][rank]  # of one size: DDP averages means, such as CASC's label loss
+        out[name] = backbone_step(name, rows, True, DistributedDataParallel)
     out["rows"] = rows_of(rank)
     with torch.no_grad():
         out["chunks"] = gather_chunks(chunks([[5, 0, 2, 4, 3], [1]][rank]))
@@ -241,6 +273,17 @@ def test_gathered_step_is_the_step_of_one_process(results, split, name):
                 continue
             assert gradient.abs().sum() > 0
             torch.testing.assert_close(other[key], gradient, rtol=1e-4, atol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_makes_the_step_of_one_process(results, name):
+    terms, gradients = backbone_step(name, [0, 1, 2, 3], False)
+    results = [result[name] for result in results]
+    for term, value in terms.items():  # DDP averages gradients, and logging averages terms
+        mean = sum(found[term] for found, _ in results) / PROCESSES
+        torch.testing.assert_close(mean, value, rtol=1e-5, atol=1e-6, msg=term)
+    for _, found in results:
+        torch.testing.assert_close(found, gradients, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("split", SPLITS)

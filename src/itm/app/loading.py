@@ -24,7 +24,7 @@ def choose_loading(
     """Choose options of `data` for training on a GPU.
 
     Features stay on the GPU if those of all splits fill at most half of its free memory: in
-    bfloat16 under bf16-mixed, whose first product rounds them anyway, else as they are stored.
+    bfloat16 under bf16-mixed, see `itm.data.resident`, else as they are stored.
     Otherwise loader processes read them. Batches are page-locked in both cases.
 
     Args:

@@ -132,7 +132,8 @@ def begin_run(training: Training, out: Path, seed: int, typed: Sequence[str]) ->
     folders = [x.path for x in sources if x.schema == "file"]
     options = of_one_run(typed, folders)
     command = shlex.join(["python", "-m", "itm.train", *options])
-    record = {"command": command, "seed": seed, **environment()}
+    device = training.trainer.strategy.root_device
+    record = {"command": command, "seed": seed, **environment(device)}
     if training.trainer.is_global_zero:
         (out / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
         # For resume=: every attempt rewrites Hydra's own record, and not atomically.

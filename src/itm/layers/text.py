@@ -234,7 +234,11 @@ class BertText(TextEncoder):
             raise ValueError("text=bert needs model.text.path, a local folder or a hub name")
         self.lr_scale = lr_scale
         self.finetune = finetune
+        self.bert.float()  # weights saved in half precision load in half precision
         self.bert.requires_grad_(finetune).train(finetune)  # pretrained models load in eval mode
+        for name, parameter in self.bert.named_parameters():
+            if "pooler" in name:  # it makes a sentence vector, which is not used
+                parameter.requires_grad_(False)
         self.dropout = Dropout(dropout)
         self.project = nn.Linear(self.bert.config.hidden_size, embed_dim)
 

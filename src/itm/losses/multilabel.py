@@ -9,8 +9,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from itm.batch import Pairs
 from itm.layers.functional import fill_pos_weight, full, full_precision, global_vector
 from itm.losses.base import Loss, Sides
-from itm.losses.triplet import Triplet
+from itm.losses.triplet import PLAIN, Triplet
 from itm.text.labels import positive_weights
+from itm.utils.checks import check_choice
 
 
 class MultiLabel(Loss):
@@ -61,6 +62,7 @@ class MultiLabel(Loss):
         gather: bool = False,
     ):
         super().__init__()
+        check_choice("negatives", negatives, PLAIN)
         self.weight = weight
         self.hidden = hidden
         self.dim = dim

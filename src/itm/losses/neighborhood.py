@@ -1,8 +1,8 @@
 """Two-branch loss: bidirectional ranking plus neighbourhood constraints within each side.
 
 Wang, Li, Huang, Lazebnik: Learning Two-Branch Neural Networks for Image-Text Matching Tasks,
-TPAMI 2019, section 3.2. As in the authors' code, each anchor takes the mean over its `top_k` most
-violated constraints.
+TPAMI 2019, section 3.2. As in the authors' code, the mean is over the `top_k` most violated
+constraints of all anchors.
 """
 
 import torch
@@ -26,8 +26,9 @@ def neighborhood(
 ) -> Tensor:
     """Compute the ranking part: lambda1 x image anchors + lambda2 x caption anchors.
 
-    Each matching pair is one anchor per direction. An anchor contributes the mean of its `top_k`
-    largest [margin + s(negative) - s(positive)]_+; a direction is the mean over its anchors.
+    Each matching pair is one anchor per direction. A direction is the mean, over all its anchors
+    and their `top_k` negatives, of the largest [margin + s(negative) - s(positive)]_+; an anchor
+    with fewer negatives counts less.
 
     Args:
         scores: (I, C), larger = better match; the embedding network uses the negative distance.
@@ -64,7 +65,8 @@ def neighbors(
 ) -> Tensor:
     """Compute the structure part: pull each row towards its group and away from other rows.
 
-    Mean over rows of the mean of the `top_k` largest [margin + max d(row, same) - d(row, other)]_+.
+    Mean, over all rows and their `top_k` other rows, of the largest
+    [margin + max d(row, same) - d(row, other)]_+.
 
     Args:
         vectors: (N, D).
@@ -83,7 +85,7 @@ def neighbors(
 
 
 def violations(own: Tensor, others: Tensor, negative: Tensor, margin: float, top_k: int) -> Tensor:
-    """Average the `top_k` largest [margin + other - own]_+ of each row, over all rows.
+    """Average the `top_k` largest [margin + other - own]_+ of each row, all rows together.
 
     Args:
         own: (P,) score of each row's positive.

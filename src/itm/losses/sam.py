@@ -21,7 +21,7 @@ from itm.losses.shared import (
     on_host,
     reduced,
 )
-from itm.losses.triplet import Triplet
+from itm.losses.triplet import PLAIN, Triplet
 from itm.utils.checks import check_choice
 from itm.utils.distributed import gather_rows, rank_and_size
 
@@ -165,6 +165,7 @@ class SAM(Loss):
                 "sampling='all' and mask_same_image=True cannot be combined with "
                 "reference_topk=True or indexing='released'"
             )
+        check_choice("negatives", negatives, PLAIN)
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.temperature = temperature

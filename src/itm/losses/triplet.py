@@ -12,7 +12,8 @@ from itm.losses.distance_weighted import draw_negatives
 from itm.losses.shared import REDUCTIONS, anchors, reduced
 from itm.utils.checks import check_choice
 
-NEGATIVES = ("hardest", "all", "top", "distance")
+PLAIN = ("hardest", "all", "top")  # choices of negatives for any scores
+NEGATIVES = (*PLAIN, "distance")  # the last for cosines
 ROUNDING = 0.05  # by which a cosine in half precision may exceed 1
 
 

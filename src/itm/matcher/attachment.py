@@ -114,6 +114,9 @@ def check_region_drop(matcher: Matcher, data: RegionDataModule) -> None:
 def setup(matcher: Matcher, stage: str) -> None:
     """Check that the matcher is built, and that it can compute in the trainer's precision.
 
+    Lightning trains in the mode that it finds. A loaded matcher is in eval mode, without dropout,
+    so a matcher that is in eval mode as a whole is set to training mode.
+
     Raises:
         ValueError: the matcher waits for sizes, but the trainer has no data module with them; or
             the trainer keeps all weights in 16 bits.
@@ -126,6 +129,8 @@ def setup(matcher: Matcher, stage: str) -> None:
             f"precision={precision.replace('true', 'mixed')}"
         )
     check_built(matcher)
+    if stage == "fit" and not matcher.training:
+        matcher.train()
 
 
 def record_data(matcher: Matcher, checkpoint: dict[str, Any]) -> None:

@@ -76,7 +76,7 @@ class Sink:
         pinned = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=True)
         pinned.copy_(scores, non_blocking=True)
         arrival = torch.cuda.Event()
-        arrival.record()
+        arrival.record(torch.cuda.current_stream(scores.device))  # not that of the current device
         self.waiting.append((arrival, pinned, rows, columns))
         if len(self.waiting) > 2:
             self._arrive()

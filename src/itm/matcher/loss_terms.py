@@ -75,7 +75,8 @@ def training_step(matcher: Trained, batch: Pairs, batch_idx: int) -> dict[str, A
     does not look like progress.
 
     Returns:
-        "loss" to minimise, "terms" as computed, "per_pair" the total that is logged.
+        "loss" to minimise, "terms" as computed, "pairs" over which they sum (1 for a mean),
+        "per_pair" the total that is logged.
 
     Raises:
         ValueError: the loss depends on no parameter.
@@ -91,7 +92,8 @@ def training_step(matcher: Trained, batch: Pairs, batch_idx: int) -> dict[str, A
     for name, value in values.items():
         key = "loss" if name == "total" else name
         matcher.log(f"train/{key}", value / pairs, batch_size=size, prog_bar=name == "total")
-    return {"loss": terms["total"], "terms": values, "per_pair": values["total"] / pairs}
+    per_pair = values["total"] / pairs
+    return {"loss": terms["total"], "terms": values, "pairs": pairs, "per_pair": per_pair}
 
 
 def _summed_pairs(loss: Loss, batch: Pairs) -> int | Tensor:

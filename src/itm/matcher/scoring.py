@@ -82,13 +82,20 @@ def score(
         (N, M) float32.
 
     Raises:
-        ValueError: the matcher cannot read these features or captions, or the precision is unknown.
+        ValueError: the matcher cannot read these features or captions, `out` has another shape or
+            type, or the precision is unknown.
     """
     check_features(features, matcher)
+    shape = (len(features), len(captions))
+    if out is None:
+        out = np.empty(shape, np.float32)
+    elif out.shape != shape or out.dtype != np.float32:
+        raise ValueError(
+            f"out must be float32 of shape {shape}, a row per image and a column per caption; "
+            f"got {out.dtype} of shape {out.shape}"
+        )
     images = encode(matcher, image_batches(features, batch_size), precision)
     sentences = encode(matcher, caption_batches(matcher, captions, batch_size), precision)
-    if out is None:
-        out = np.empty((len(features), len(captions)), np.float32)
     return score_encoded(matcher, images, sentences, out, precision)
 
 
@@ -228,10 +235,11 @@ def score_encoded(
 
 @contextmanager
 def evaluating(matcher: MatcherLike) -> Iterator[None]:
-    """Switch to eval mode, and restore the previous mode afterwards."""
-    training = matcher.training
+    """Switch to eval mode, and restore the previous mode of every module afterwards."""
+    modes = [(module, module.training) for _, module in matcher.named_modules()]
     matcher.eval()
     try:
         yield
     finally:
-        matcher.train(training)
+        for module, training in modes:  # some may have been in eval mode, to stay frozen
+            module.training = training

@@ -51,5 +51,5 @@ def evaluate_all(
     if tables is not None:
         results |= evaluate_eccv(scores, tables)
     if codes is not None:
-        results |= pmrp(scores, codes, caption_image, protocol, annotated=codes.max(1) > 0)
+        results |= pmrp(scores, codes, caption_image, protocol, annotated=np.any(codes > 0, axis=1))
     return results, ranks

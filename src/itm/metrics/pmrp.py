@@ -76,7 +76,7 @@ def pmrp(
         `i2t_pmrp`, `t2i_pmrp` and, for the first item alone, `i2t_pmr1`, `t2i_pmr1`; in percent.
 
     Raises:
-        ValueError: shapes do not match, or the scores contain NaN.
+        ValueError: shapes do not match, the scores contain NaN, or no image is annotated.
     """
     n, m = scores.shape
     own = caption_rows(caption_image, n, m)
@@ -90,6 +90,11 @@ def pmrp(
 
     def fold(i: slice, c: Rows, own: np.ndarray) -> dict[str, float]:
         images, captions = np.flatnonzero(real[i]), np.flatnonzero(real[i][own])
+        if not len(captions):
+            raise ValueError(
+                f"PMRP needs images with categories and captions, but none of the {len(real[i])} "
+                f"images of {'a fold of ' if len(real[i]) < n else ''}the split has both"
+            )
         own = np.searchsorted(images, own[captions])
         block, code = scores[i][images][:, c][:, captions], codes[i][images]
         distance = code.sum(1)[:, None] + code.sum(1) - 2 * code @ code.T  # (N, N)

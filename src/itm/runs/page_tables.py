@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from itm.metrics.significance import compare, holm, same_queries
+from itm.metrics.significance import compare, enough_samples, holm, same_queries
 from itm.runs.escape import for_markdown, printable
 from itm.runs.groups import Groups, average, deviation_of, spread, word
 from itm.runs.history import COSTS, Run
@@ -145,7 +145,7 @@ def difference_table(
     Args:
         groups: name of a setting -> its runs.
         within: settings in which compared groups agree; each combination has a best one.
-        samples: number of bootstrap samples.
+        samples: number of bootstrap samples; more are drawn for many rows, see `enough_samples`.
 
     Returns:
         The table, with p values corrected for the number of its rows; None without any row.
@@ -163,6 +163,7 @@ def difference_table(
     pairs = [(a, b) for a, b in pairs if same_queries(ranks[a][0], ranks[b][0])]
     if not pairs:
         return None
+    samples = enough_samples(samples, len(pairs))
     found = [compare(ranks[a], ranks[b], samples) for a, b in pairs]
     short = _without_usual([*groups])
     named = {x: f"{for_markdown(short[x])} ({count(groups[x])})" for x in groups}

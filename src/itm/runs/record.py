@@ -15,6 +15,7 @@ from itm.utils.files import replacing, write_text
 from itm.utils.manifest import KEY, checksums, sealed
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from itm.data.layout import Split
@@ -24,22 +25,24 @@ FAILURE = "failure.txt"  # in the folder of a job that failed: the error in one 
 BESIDE = ("csv/metrics.csv", "ranks.npz", "settings.yaml")
 
 
-def environment() -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, Any]:
     """Return versions, hardware and the time; recorded with every result.
 
     The time distinguishes attempts at one run: results.json belongs to the attempt whose run.json
     has the same "started".
+
+    Args:
+        device: where the results are computed.
     """
     import torch  # late, so that commands that fail early do not wait
 
     packages = ("itm-lightning", "torch", "pytorch-lightning", "numpy")
-    cuda = torch.cuda.is_available()
     return {
         "started": datetime.now(timezone.utc).isoformat(),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
-        "device": torch.cuda.get_device_name()
-        if cuda
-        else f"cpu ({torch.get_num_threads()} threads)",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} ({torch.get_num_threads()} threads)",
     }
 
 

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from itm.metrics.significance import compare, holm, interval, same_queries
+from itm.metrics.significance import (
+    compare,
+    enough_samples,
+    holm,
+    interval,
+    same_queries,
+)
 from itm.runs.groups import Groups, count_runs, spread, tell_repeats
 from itm.runs.history import Run, Unfinished
 from itm.runs.tables import RECALLS
@@ -88,6 +94,8 @@ def cost(values: Sequence[float | None], digits: int = 0) -> str:
 def differences(groups: Groups, samples: int) -> Section | None:
     """Compare every pair of settings: difference of rsum, its interval, its corrected p value.
 
+    Many pairs need more samples than given, see `enough_samples`.
+
     Returns:
         The section; None if fewer than two settings kept the ranks of all their runs.
     """
@@ -101,6 +109,7 @@ def differences(groups: Groups, samples: int) -> Section | None:
     pairs = [(a, b) for a, b in pairs if same_queries(ranks[a][0], ranks[b][0])]
     if not pairs:
         return None
+    samples = enough_samples(samples, len(pairs))
     found = [compare(ranks[a], ranks[b], samples) for a, b in pairs]
     corrected = holm([difference.p for difference in found])
     rows = [

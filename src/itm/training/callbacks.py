@@ -60,7 +60,8 @@ class Health(Callback):
 
     def __init__(self, patience: int = 200):
         self.patience = patience
-        self._recent: list[tuple[int, int, dict[str, Tensor]]] = []  # step, pairs, terms
+        # Step, number of pairs that the terms sum over, terms.
+        self._recent: list[tuple[int, int | Tensor, dict[str, Tensor]]] = []
         self._ranking: list[float] = []  # per pair, one a batch, over the last `patience`
         self._at_plateau = 0  # batches in a row
         self._warned = False
@@ -71,8 +72,7 @@ class Health(Callback):
         """Keep the terms of the loss, and check them every `log_every_n_steps` batches."""
         if not isinstance(outputs, dict) or "terms" not in outputs:
             return
-        size = len(batch.captions.lengths)
-        self._recent.append((trainer.global_step, size, outputs["terms"]))
+        self._recent.append((trainer.global_step, outputs["pairs"], outputs["terms"]))
         if len(self._recent) >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
             self._look(pl_module)
 
@@ -102,14 +102,14 @@ class Health(Callback):
                     "set trainer.precision=32-true, or look for NaN and huge values in the features"
                 )
         ranking = values[:, [name.startswith("ranking") for name in names]].sum(1)
-        pairs = np.array([size for _, size, _ in recent])
-        self._ranking = [*self._ranking, *(ranking / pairs)][-self.patience :]
+        ranking /= [float(pairs) for _, pairs, _ in recent]
+        self._ranking = [*self._ranking, *ranking][-self.patience :]
         flat = plateau(self._loss(matcher)) if "ranking" in names else None
         if flat is not None:
-            near = np.abs(ranking / np.where(flat[1], pairs, 1) - flat[0]) < 0.02 * flat[0]
+            near = np.abs(ranking - flat) < 0.02 * flat
             self._at_plateau = self._at_plateau + len(near) if near.all() else 0
         if self._at_plateau >= self.patience:
-            self._warn(matcher, f"the ranking loss stays at {ranking[-1]:.4g}")
+            self._warn(matcher, f"the ranking loss stays at {ranking[-1]:.4g} per pair")
 
     def _warn(self, matcher: LightningModule, sign: str) -> None:
         if not self._warned:
@@ -130,8 +130,8 @@ class Health(Callback):
         return None if matcher.loss is None else matcher.objective
 
 
-def plateau(loss: Any) -> tuple[float, bool] | None:
-    """Compute the ranking loss of equal scores, and whether it is per pair.
+def plateau(loss: Any) -> float | None:
+    """Compute the ranking loss of equal scores, per pair.
 
     With one negative, or a mean of negatives, each of the two anchors of a pair costs the margin:
     2 x margin per pair in a sum, the margin itself in a mean.
@@ -145,8 +145,7 @@ def plateau(loss: Any) -> tuple[float, bool] | None:
     hinge = None if loss is None else loss.ranked.hinge()
     if hinge is None or hinge.negatives not in ("hardest", "top") or not hinge.margin:
         return None
-    summed = hinge.reduction == "sum"
-    return (2 * hinge.margin if summed else hinge.margin), summed
+    return 2 * hinge.margin if hinge.reduction == "sum" else hinge.margin
 
 
 def chance_rsum(images: int, captions: int) -> float:

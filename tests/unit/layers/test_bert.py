@@ -8,6 +8,7 @@ from cli import run
 
 import itm
 from itm.app.build import build
+from itm.layers.text import BertText
 from itm.text.vocabulary import BertVocabulary
 
 MODELS = {
@@ -60,6 +61,11 @@ def test_any_backbone(model, folder):
         use_distributed_sampler=False,
     )  # fmt: skip
     trainer.fit(matcher, datamodule=matcher.data)
+    # A parameter that is trained but gets no gradient would stop DDP at the second step.
+    matcher.losses(next(iter(matcher.data.train_dataloader())))["total"].backward()
+    trained = {name for name, x in matcher.named_parameters() if x.requires_grad}
+    assert trained == {name for name, x in matcher.named_parameters() if x.grad is not None}
+    assert any(".bert." in name for name in trained) and not any("pooler" in x for x in trained)
     after = matcher.state_dict()
     assert before and any(not torch.equal(v, after[k]) for k, v in before.items())
     matcher.eval()
@@ -86,3 +92,13 @@ def test_the_saved_matcher_needs_no_folder(folder, tmp_path):
 def test_it_asks_for_a_folder(tmp_path):
     text = run("train", "text=bert", "trainer=fast", cwd=tmp_path, fails=True)
     assert "text=bert needs model.text.path=FOLDER_OR_HUB_NAME" in text
+
+
+def test_a_transformer_saved_in_half_precision_computes_in_float32(folder, tmp_path):
+    from transformers import AutoModel
+
+    AutoModel.from_pretrained(folder).half().save_pretrained(tmp_path)
+    encoder = BertText(embed_dim=8, path=str(tmp_path), finetune=True)
+    again = BertText(embed_dim=8, **encoder.saved_arguments())
+    for made in (encoder, again):
+        assert {x.dtype for x in made.parameters()} == {torch.float32}

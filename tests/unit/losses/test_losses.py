@@ -690,3 +690,9 @@ class CheckingLoss:
 
     def check_batch(self, pairs):
         self.seen.append(pairs)
+
+
+@pytest.mark.parametrize("make", [SAM, MultiLabel])
+def test_only_the_triplet_loss_draws_negatives_by_distance(make):
+    with pytest.raises(ValueError, match="negatives must be .*hardest.*got 'distance'"):
+        make(negatives="distance")

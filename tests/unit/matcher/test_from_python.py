@@ -21,6 +21,7 @@ import itm.losses
 import itm.models
 from itm.data import RegionDataModule
 from itm.losses import SAM, Logistic, MultiLabel, Neighborhood, Triplet
+from itm.matcher.saved import save
 from itm.models import CASC, CVSE, SCAN, SGRAF, VSRN, TwoBranchEmbedding, TwoBranchSimilarity
 from itm.text.vocabulary import SPECIALS, Vocabulary
 
@@ -176,6 +177,19 @@ def test_what_is_set_while_it_waits_stays(folder, tmp_path):
     matcher.optimizer = partial(torch.optim.SGD, lr=0.5)
     trainer_of(tmp_path).fit(matcher, data_of(folder))
     assert matcher.loss is plain and matcher.chunk_size == 7 and matcher.lr == 0.5
+
+
+def test_a_loaded_matcher_trains_in_training_mode(folder, tmp_path):
+    matcher = MODELS["cvse"](loss=Triplet())
+    trainer_of(tmp_path).fit(matcher, data_of(folder))
+    save(matcher, tmp_path / "saved")
+    loaded, modes = itm.load(tmp_path / "saved", loss=Triplet(warmup_steps=2)), []
+    assert not loaded.training
+    loaded.register_forward_pre_hook(lambda *_: modes.append(loaded.training))
+    step = loaded.training_step
+    loaded.training_step = lambda *a: modes.append(loaded.training) or step(*a)
+    trainer_of(tmp_path).fit(loaded, data_of(folder))
+    assert modes and all(modes) and loaded.loss.steps == 3
 
 
 def test_training_without_a_loss_is_refused_at_the_start(folder, tmp_path):

@@ -167,3 +167,18 @@ def test_a_data_folder_of_vectors(tmp_path):
     model.vocab = vectors.vocab
     with pytest.raises(ValueError, match=r"test_ims.npy of .* one vector per image, but SCAN"):
         score_split(model, read_split(root, "test"))
+
+
+def test_parts_in_eval_mode_stay_frozen_after_scoring():
+    matcher = build().train()
+    matcher.text.eval()
+    matcher.score(FEATURES, LINES)
+    assert matcher.training and not any(module.training for module in matcher.text.modules())
+
+
+@pytest.mark.parametrize(
+    "shape, kind", [((2, 4), "float32"), ((3, 5), "float32"), ((3, 4), "float64")]
+)
+def test_scores_go_into_an_array_of_their_own_shape_and_type(shape, kind):
+    with pytest.raises(ValueError, match=r"float32 of shape \(3, 4\).*got " + kind):
+        build().score(FEATURES, LINES, out=np.zeros(shape, kind))

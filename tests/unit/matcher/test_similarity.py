@@ -1,13 +1,14 @@
 """Check that blocks of scores respect the memory budget and do not change scores."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from itm.batch import Encoded
-from itm.matcher.blocks import similarity_matrix
+from itm.matcher.blocks import Sink, similarity_matrix
 
 COST = 10  # float32 values of a pair, by word
 
@@ -110,3 +111,34 @@ def test_empty_chunks():
     np.testing.assert_allclose(
         matrix(device, images=(3, 0), captions=(0, 2)), truth(*sides((3, 0), (0, 2))), atol=1e-6
     )
+
+
+def test_a_block_is_awaited_on_the_stream_of_its_own_gpu(monkeypatch):
+    """The current GPU may be another one than that of the scores."""
+    recorded = []
+
+    class Event:
+        def record(self, stream=None):
+            recorded.append(stream)
+
+        def synchronize(self):
+            pass
+
+    class Pinned:
+        def copy_(self, scores, non_blocking):
+            assert non_blocking
+
+        def numpy(self):
+            return np.ones((2, 3), np.float32)
+
+    second = torch.device("cuda:1")
+    scores = SimpleNamespace(device=second, dtype=torch.float32, shape=(2, 3))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: ("stream of", device))
+    out = np.zeros((2, 3), np.float32)
+    sink = Sink(out)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "empty", lambda *size, **options: Pinned())
+        sink.write(scores, torch.arange(2), torch.arange(3))
+    sink.finish()
+    assert recorded == [("stream of", second)] and out.all()

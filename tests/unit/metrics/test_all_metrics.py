@@ -1,6 +1,7 @@
 """Check that the combined metrics equal those of the single functions."""
 
 import numpy as np
+import pytest
 
 from itm.metrics.all_metrics import evaluate_all
 from itm.metrics.pmrp import pmrp
@@ -22,3 +23,9 @@ def test_each_metric_is_added_where_its_data_is_given():
     assert both == evaluate_queries(scores, owner, "full", relevance)[0] | pmrp(
         scores, codes, owner, annotated=codes.max(1) > 0
     )
+
+
+@pytest.mark.parametrize("codes", [np.zeros((6, 3), np.float32), np.zeros((6, 0), np.float32)])
+def test_pmrp_without_categories_is_an_error(codes):
+    with pytest.raises(ValueError, match="none of the 6 images of the split has both"):
+        evaluate_all(np.eye(6), np.arange(6), codes=codes)

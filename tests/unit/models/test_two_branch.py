@@ -640,6 +640,15 @@ def test_grounding_without_targets_is_ordinary_training():
     close(terms["total"].item(), matcher.loss(matcher(*pairs[:2]), pairs).item(), 1e-6)
 
 
+@pytest.mark.parametrize("option", ["gather", "mask_same_image", "chunk_size"])
+def test_options_for_whole_images_are_refused_for_regions(option):
+    matcher, pairs = phrases(TwoBranchEmbedding, None)
+    matcher.loss = Neighborhood(**({} if option == "chunk_size" else {option: True}))
+    matcher.chunk_size = 2 if option == "chunk_size" else None
+    with pytest.raises(ValueError, match=f"{option}=.*leave the option out"):
+        matcher.losses(pairs)
+
+
 # Use ----------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from itm.report import command, places
 from itm.runs.groups import differing, group_seeds, spread
 from itm.runs.history import find_runs, short_tests
 from itm.runs.record import describe_size, write_ranks
-from itm.runs.report import every_run
+from itm.runs.report import differences, every_run
 from itm.runs.report_files import markdown
 from itm.runs.tables import RECALLS
 from itm.visual.report_page import report_page
@@ -496,3 +496,13 @@ def test_titles_name_data_folders_in_short_unless_two_would_be_equal():
     }
     other = "test of /old/flickr8k, 1000 images, full"
     assert short_tests([real, other]) == {real: real, other: other}
+
+
+def test_many_settings_can_still_differ(tmp_path):
+    """11 settings make 55 pairs; 2,000 samples could not give any of them a p below 0.05."""
+    for i in range(11):
+        make_run(tmp_path / "runs" / str(i), i / 2, 0, **{"loss.margin": (i + 1) / 100})
+    groups = group_seeds(find_runs([tmp_path / "runs"])[0])
+    section = differences(groups, 2000)
+    assert len(section.rows) == 55 and "(5500 samples)" in section.text
+    assert sum(row[-1] == "different" for row in section.rows) > 40

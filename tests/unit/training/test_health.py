@@ -1,4 +1,5 @@
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ class Collapsed(MeanMatcher):
 @pytest.mark.parametrize(
     "loss, sign",
     [
-        (Triplet(), "the ranking loss stays at 4"),  # 2 x 10 x 0.2
+        (Triplet(), "the ranking loss stays at 0.4 per pair"),  # 2 x 0.2
         (Triplet(reduction="mean", negatives="top"), "the ranking loss stays at 0.2"),
         (Triplet(negatives="all"), "val/rsum is .*, by chance it would be"),
         (Logistic(), "val/rsum is .*, by chance it would be"),
@@ -138,9 +139,9 @@ def test_the_plateau_is_the_loss_of_equal_scores():
         SAM(margin=0.1),
         MultiLabel(),
     ):
-        value, per_pair = plateau(loss)
         ranking = getattr(loss, "ranking", loss)
-        assert ranking(scores).item() == pytest.approx(value * (7 if per_pair else 1))
+        pairs = 7 if loss.is_summed else 1
+        assert ranking(scores).item() == pytest.approx(plateau(loss) * pairs)
     assert plateau(Triplet(negatives="all")) is None
     assert (
         plateau(SAM(alone=True)) is None and plateau(Logistic()) is None and plateau(None) is None
@@ -198,3 +199,14 @@ def test_the_patience_of_a_resumed_run_is_that_of_its_options():
     now.load_state_dict(before.state_dict())
     assert (now.wait_count, now.patience) == (1, 9)
     assert now.state_key == pl.callbacks.EarlyStopping("val/rsum").state_key
+
+
+def test_the_plateau_of_a_gathered_loss_counts_the_pairs_of_all_processes():
+    made = SimpleNamespace(loss=Triplet(gather=True), objective=Triplet(gather=True))
+    trainer = SimpleNamespace(global_step=1, log_every_n_steps=1)
+    terms = {"ranking": torch.tensor(8 * 0.4)}  # of 8 pairs, 4 of them in this process
+    health = Health(patience=1)
+    batch = SimpleNamespace(captions=SimpleNamespace(lengths=(3,) * 4))
+    with pytest.warns(UserWarning, match="collapsed.*0.4 per pair"):
+        outputs = {"terms": terms, "pairs": torch.tensor(8.0)}
+        health.on_train_batch_end(trainer, made, outputs, batch, 0)

@@ -32,6 +32,7 @@ from itm.models.cvse.consensus import (
     mixture,
 )
 from itm.text.concepts import Concepts
+from itm.utils.distributed import rank_and_size
 from itm.utils.options import flat, flat_keywords
 
 
@@ -269,11 +270,17 @@ class CVSE(Matcher):
 
     @full_precision
     def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
-        """Compute KL(p_t || p_v) of each caption and its image; both have gradients (3.4)."""
+        """Compute the sum of KL(p_t || p_v) of each caption and its image (3.4).
+
+        Both distributions have gradients. With `loss.gather` the ranking loss covers the batches
+        of all P processes, whose gradients DDP averages, so that this sum counts P times.
+        """
         assert images.aux is not None and captions.aux is not None
         text = captions.aux["log_concepts"]  # (C, K)
         image = images.aux["log_concepts"][pairs.captions.image]  # (C, K)
-        return {"kl": self.levels.kl_weight * (text.exp() * (text - image)).sum()}
+        gathers = self.loss is not None and self.objective.gather
+        weight = self.levels.kl_weight * (rank_and_size()[1] if gathers else 1)
+        return {"kl": weight * (text.exp() * (text - image)).sum()}
 
     def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
         """Show the attention of the instance level, and the concepts of both sides."""

@@ -221,8 +221,10 @@ class TwoBranch(Matcher):
                 CITE trains with 0.6), -1 negative, 0 ignored.
 
         Raises:
-            ValueError: the target has another shape, or the loss is not defined for regions.
+            ValueError: the target has another shape, the loss is not defined for regions, or an
+                option is set that applies to whole images only.
         """
+        self._check_region_options()
         mask = pairs.images.mask[pairs.captions.image]  # (C, R)
         if pairs.target is None or pairs.target.shape != mask.shape:
             given = None if pairs.target is None else tuple(pairs.target.shape)
@@ -240,6 +242,18 @@ class TwoBranch(Matcher):
         loss.start_batch()
         terms |= loss.ground(scores, pairs, (images, captions))
         return terms | {"total": torch.stack([full(term) for term in terms.values()]).sum()}
+
+    def _check_region_options(self) -> None:
+        loss = self.objective
+        names = ("gather", "mask_same_image")
+        options = [f"loss.{name}=true" for name in names if getattr(loss, name, False)]
+        if self.chunk_size is not None:
+            options.append(f"chunk_size={self.chunk_size}")
+        if options:
+            raise ValueError(
+                f"{', '.join(options)}: phrases with labelled regions (model.level=region) are "
+                "compared within their images and batches, encoded at once: leave the option out"
+            )
 
     def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
         """Show how well the sentence fits each region.
