@@ -49,7 +49,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.runs.ensembles import ensembles
     from itm.runs.evaluation_files import evaluate_rows, write_evaluation
     from itm.runs.history import data_name
-    from itm.runs.record import environment, split_facts
+    from itm.runs.matrices import matrix_facts
+    from itm.runs.record import environment
     from itm.runs.tables import metric_table
 
     out, split = output_folder(), find_split(cfg)
@@ -70,10 +71,11 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     relevant, sentences = find_relevance(cfg, split)
     rows = evaluate_rows(matrices, owner, protocol, relevant, tables, codes, sentences)
     facts: dict[str, Any] = {
-        **split_facts(split, protocol),
+        **matrix_facts(next(iter(matrices.values())), split, protocol),
         "checkpoints": [str(Path(path).resolve()) for path in paths],
+        "similarity": [str(Path(path).resolve()) for path in listed(cfg.similarity)],
         "members": ensembles(paths, cfg.pairs),
-        **environment(next(iter(matchers.values())).device),
+        **environment(next((x.device for x in matchers.values()), None)),
     }
     if cfg.shortlist is not None:
         facts["shortlist"] = cfg.shortlist
@@ -94,10 +96,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         print(f"{printable(path)}: " + ", ".join(f"{k} {v:.1f}" for k, v in written.scores.items()))
     report = {name: row.metrics for name, row in rows.items()}
     images, captions = next(iter(matrices.values())).shape
-    name = f"{data_name(split.folder.resolve())} {split.name}"
-    print(
-        metric_table(report, f"{name}, {images} images, {captions} captions, protocol {protocol}")
-    )
+    title = f"{data_name(facts['root'])} {facts['split']}, {images} images, {captions} captions"
+    print(metric_table(report, f"{title}, protocol {protocol}"))
     if reranked:
         print(metric_table(reranked, f"re-ranked with {describe_queries(bank)}"))
     print(printable(f"written to {out}"))

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from itm.app.config import CONF, output_folder
 from itm.app.entry import fail_alone, quiet, run
-from itm.app.run_folder import use_folder
+from itm.app.run_folder import claim, use_folder
 from itm.app.signals import Stopped, usual_signals
 from itm.app.sweep_summary import write_failure
 from itm.training.starting_point import find_checkpoint
@@ -32,9 +32,11 @@ def command(cfg: DictConfig) -> float:
     from itm.app.training_run import begin_run, build_training, finish_run, tell_start
     from itm.runs.training_results import training_results
     from itm.training.checkpoint_files import check_epochs
+    from itm.training.resume import earlier_seconds
 
     quiet()  # again, because processes of sweep=joblib begin here
     out, typed = output_folder(), list(HydraConfig.get().overrides.task)
+    claim(out, cfg.resume, typed)
     check_ranges(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     checkpoint = find_checkpoint(cfg.resume, out)
@@ -48,7 +50,8 @@ def command(cfg: DictConfig) -> float:
     with usual_signals():  # for `itm.training.resume`, which saves before it stops
         began = time.time()
         trainer.fit(matcher, datamodule=data, ckpt_path=checkpoint)
-        results = training_results(trainer, matcher, time.time() - began, out)
+        seconds = time.time() - began + earlier_seconds(trainer)
+        results = training_results(trainer, matcher, seconds, out)
         results = finish_run(training, record, results, out, cfg.test)
     return results.get("val/rsum", math.nan)  # a run may have no validation
 

@@ -107,6 +107,14 @@ def test_a_long_caption_is_kept_and_reported(folder):
     assert "1 of more than 100 words (line 1)" in found
 
 
+def test_captions_of_a_table_are_judged_without_their_ids(tmp_path):
+    table = tmp_path / "train_caps.tsv"
+    table.write_text("".join(f"image {i} of many words\tdog\n" for i in range(30)))
+    found = caption_problems(table)
+    assert "29 of 30 captions occurred before in the same words" in found
+    assert any(text.startswith("30 of fewer than") for text in found)
+
+
 def test_a_caption_of_unknown_words(folder):
     matcher = MeanMatcher(6, 4)
     matcher.vocab = Vocabulary([*SPECIALS, "a", "dog"])

@@ -41,11 +41,20 @@ def read_arguments(arguments: Sequence[str], command: str) -> list[str]:
                 "has spaces (--help lists the options)"
             )
     arguments = _adjacent(arguments, parsed.overrides, displaced)
-    sweeps = any(
-        a in ("-m", "--multirun", "hydra.mode=MULTIRUN") or a.startswith("sweep=")
-        for a in arguments
-    )
+    sweeps = is_sweep(arguments)
     return rewrite_choices([quote(argument, sweeps) for argument in arguments], command)
+
+
+def is_sweep(arguments: Sequence[str]) -> bool:
+    """Tell whether a command line asks for several jobs."""
+    flags = ("-m", "--multirun", "hydra.mode=MULTIRUN")
+    return any(a in flags or a.lstrip("+").startswith("sweep=") for a in arguments)
+
+
+def add_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Add options beside the given ones, because argparse takes them in one place only."""
+    at = next((i for i, a in enumerate(arguments) if "=" in a and a[0] != "-"), len(arguments))
+    return [*arguments[:at], *options, *arguments[at:]]
 
 
 def _adjacent(

@@ -42,7 +42,7 @@ def build(
 
     Args:
         model: one of `list_models()`.
-        loss: "triplet", "sam", "neighborhood", "multilabel", "logistic" or "regions".
+        loss: name of a file in `conf/loss/`, such as "triplet", "sam" or "infonce".
         data: "scenes", "coco", "f30k", "flickr8k" or "phrases"; it determines vocabulary and sizes.
         overrides: further command-line overrides such as "model.embed_dim=256".
 

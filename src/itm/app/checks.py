@@ -105,6 +105,48 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
     )
 
 
+def check_checkpoints(trainer: Any, out: Path) -> None:
+    """Check that a run keeps its checkpoints where the other commands look for them.
+
+    Args:
+        trainer: Lightning's.
+        out: folder of the run.
+
+    Raises:
+        ValueError: best.ckpt or last.ckpt would have another name or place, best.ckpt would not
+            hold the best epoch, or nothing would write it.
+    """
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    from itm.training.resume import LastCheckpoint
+
+    folder = (out / "checkpoints").resolve()
+    more = "; to keep further checkpoints, add a second ModelCheckpoint (+callbacks.NAME._target_=)"
+    keeper: Any = trainer.checkpoint_callback
+    if trainer.fast_dev_run or keeper is None:
+        return
+    if not isinstance(keeper, ModelCheckpoint):
+        raise ValueError("callbacks.checkpoint, which writes best.ckpt, is missing: leave it in")
+    if keeper.monitor is None:
+        raise ValueError("callbacks.checkpoint.monitor=null names no metric for the best epoch")
+    if keeper.save_top_k not in (0, 1):
+        raise ValueError(
+            f"callbacks.checkpoint.save_top_k={keeper.save_top_k} would write several epochs to "
+            f"best.ckpt, so that the last one stays: it must be 1, or 0 for none{more}"
+        )
+    if keeper.filename != "best" or Path(keeper.dirpath or "").resolve() != folder:
+        raise ValueError(
+            f"callbacks.checkpoint would write {keeper.dirpath}/{keeper.filename}.ckpt, but other "
+            f"commands read {folder}/best.ckpt: leave filename and dirpath as they are{more}"
+        )
+    for callback in trainer.callbacks:
+        if isinstance(callback, LastCheckpoint) and callback.path.parent.resolve() != folder:
+            raise ValueError(
+                f"callbacks.last.dirpath={callback.path.parent}: resume= reads {folder}/last.ckpt; "
+                "to write checkpoints to another disk, set hydra.run.dir"
+            )
+
+
 def tell_unused(cfg: DictConfig, typed: Sequence[str]) -> None:
     """Print that a protocol has no effect, because another option cuts the test split."""
     from itm.utils.distributed import say  # late: loads torch

@@ -46,13 +46,21 @@ def _why(path: str, error: Exception) -> str:
     return f"{module} has no {name}{hint}"
 
 
-def compose(overrides: Sequence[str] = (), name: str = "train") -> DictConfig:
-    """Compose the configuration of a command, as the command line would."""
+def compose(
+    overrides: Sequence[str] = (), name: str = "train", with_hydra: bool = False
+) -> DictConfig:
+    """Compose the configuration of a command, as the command line would.
+
+    Args:
+        overrides: options.
+        name: of the command.
+        with_hydra: add Hydra's own node `hydra`.
+    """
     from hydra.core.global_hydra import GlobalHydra  # late: the commands need it rarely
 
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        return hydra.compose(name, list(overrides))
+        return hydra.compose(name, list(overrides), return_hydra_config=with_hydra)
 
 
 def listed(value: Any) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from itm.app.config import listed
+from itm.app.data_options import changed
 from itm.runs.escape import printable
 from itm.utils.checks import check_choice
 from itm.utils.extras import install
@@ -46,11 +47,19 @@ def check_options(cfg: DictConfig, split: Split) -> str:
     from itm.relevance.sources import check_source
     from itm.utils.devices import PRECISIONS
 
+    for option in ("checkpoint", "similarity"):
+        if cfg[option] is not None and not listed(cfg[option]):
+            raise ValueError(f"{option}=[] names no file")
     if (cfg.checkpoint is None) == (cfg.similarity is None):
         raise ValueError("give either checkpoint=FOLDER or similarity=FILE.npy (or a list of them)")
     _check_members("checkpoint", listed(cfg.checkpoint))
     _check_members("similarity", listed(cfg.similarity))
     protocol = cfg.protocol or split.protocol
+    if cfg.protocol is None and protocol != cfg.data.protocol:
+        print(
+            f"scored by protocol {protocol}, because data.protocol={cfg.data.protocol} is for the "
+            f"whole split {cfg.data.test}"
+        )
     if cfg.similarity is None:  # a saved matrix may be of another split
         check_size(protocol, split.num_images, len(split.captions))
         for line in warnings_of(split):
@@ -86,6 +95,8 @@ def check_options(cfg: DictConfig, split: Split) -> str:
         _check_shortlist(cfg)
     if cfg.transductive is not None:
         check_choice("transductive", cfg.transductive, tuple(PUBLISHED))
+    if vain := _options_in_vain(cfg):
+        raise ValueError("; ".join(f"{option} has no effect {why}" for option, why in vain))
     return protocol
 
 
@@ -132,8 +143,8 @@ def find_owner(cfg: DictConfig, matrix: np.ndarray, split: Split) -> np.ndarray:
     """Find the (M,) row of each caption's image; say so if the matrix is of another split.
 
     Raises:
-        ValueError: the matrix fits neither the split nor five captions per image, or `failures=`
-            needs captions that only its own split has.
+        ValueError: the matrix fits neither the split nor five captions per image, or an option
+            needs the captions, which only its own split has.
     """
     from itm.runs.matrices import caption_owner, fits_split
 
@@ -142,10 +153,11 @@ def find_owner(cfg: DictConfig, matrix: np.ndarray, split: Split) -> np.ndarray:
         print(
             f"matrix {matrix.shape} is not from split {split.name}: five captions per image assumed"
         )
-        if cfg.failures:
-            raise ValueError(
-                f"failures={cfg.failures} needs the captions of the matrix: give data="
-            )
+        for option in ("failures", "relevance"):
+            if cfg[option]:
+                raise ValueError(
+                    f"{option}={cfg[option]} needs the captions of the matrix: give data="
+                )
     return owner
 
 
@@ -207,6 +219,28 @@ def describe_queries(bank: Split | None) -> str:
         f"a bank of queries: {bank.num_images} images and {len(bank.captions)} captions of "
         f"split {bank.name}"
     )
+
+
+def _options_in_vain(cfg: DictConfig) -> list[tuple[str, str]]:
+    """List the given options that others leave without effect: (option, why)."""
+    scoring = "model_class device precision batch_size memory_budget describe"
+    rules = (
+        ("similarity=, whose scores are read", cfg.similarity is not None, scoring),
+        ("without rerank=", not listed(cfg.rerank), "rerank_beta"),
+        ("without rerank_bank=", cfg.rerank_bank is None, "rerank_bank_images"),
+        ("without failures=", not cfg.failures, "images"),
+        ("with fewer than three matchers", _members(cfg) < 3, "pairs"),
+    )
+    return [
+        (option, why if why.startswith("with") else f"with {why}")
+        for why, applies, options in rules
+        if applies
+        for option in changed(cfg, "evaluate", options.split())
+    ]
+
+
+def _members(cfg: DictConfig) -> int:
+    return len(listed(cfg.checkpoint) or listed(cfg.similarity))
 
 
 def _check_members(option: str, paths: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from itm.app.arguments import config_dir, key_of, quote, value_of
 from itm.app.choices import SHARED, default_choices, rewrite_choices
 from itm.app.config import CONF, compose
+from itm.app.quoting import unquote
 from itm.app.sweep_options import of_one_run
+from itm.runs.plain_files import CONFIGURATION
 from itm.utils.log_files import log_later
 from itm.utils.manifest import unsealed
 
@@ -24,8 +27,8 @@ FREE = (
     "weight_decay", "step_size", "gamma",
     "test", "compile", "chunk_size", "deterministic", "trainer", "callbacks", "logger", "loss",
     "optimizer", "scheduler", "decay", "data.batch_size", "data.eval_batch_size", "data.workers",
-    "data.pin_memory", "data.cache_words", "data.resident", "data.root", "data.val",
-    "data.val_images", "data.test", "data.protocol", "resume", "overwrite",
+    "data.pin_memory", "data.cache_words", "data.resident", "data.root", "data.test",
+    "data.protocol", "resume", "overwrite",
 )  # fmt: skip
 # These are, too: the first three rows set values that the checkpoint holds and restores.
 FIXED = (
@@ -40,6 +43,12 @@ APPLIED = (
     "monitor", "T_max", "eta_min", "start_factor", "end_factor", "total_iters", "power",
 )  # fmt: skip
 RATES = ("lr", "optimizer.lr")  # a plateau schedule keeps only the current rate
+# Options that name a file or folder, relative to where the run was started.
+FILES = (
+    "data.root", "data.vocab", "data.labels", "data.concepts", "data.phrases.path",
+    "data.noise_file", "word_vectors", "model.text.path", "model.concept_vectors",
+    "model.pos_weight", "loss.pos_weight", "init",
+)  # fmt: skip
 # OneCycleLR plans all steps at the beginning.
 PLANNED = (
     *RATES, "max_epochs", "trainer.max_epochs", "trainer.max_steps", "data.batch_size",
@@ -116,8 +125,20 @@ def read_recorded(folder: Path, config_dir: Path | None = None) -> list[str]:
         FileNotFoundError: run.json does not exist.
         ValueError: run.json is damaged.
     """
-    overrides = _read_run(folder)["overrides"]
+    found = _read_run(folder)
+    overrides = [_from_there(option, found) for option in found["overrides"]]
     return of_one_run(overrides, [CONF] if config_dir is None else [config_dir, CONF])
+
+
+def _from_there(option: str, run: dict[str, Any]) -> str:
+    """Write a relative path of a run as absolute, unless the run was started in this folder."""
+    key, value = key_of(option), unquote(option.partition("=")[2])
+    there = ((run.get(CONFIGURATION) or {}).get("runtime") or {}).get("cwd")
+    if key not in FILES or "${" in value or not isinstance(there, str) or there == os.getcwd():
+        return option
+    path = Path(there, value)
+    is_there = not Path(value).is_absolute() and path.exists()
+    return quote(f"{option.partition('=')[0]}={path}") if is_there else option
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
@@ -147,7 +168,7 @@ def check_changes(before: Sequence[str], now: Sequence[str]) -> None:
     Raises:
         ValueError: an option differs that a resumed run cannot change.
     """
-    old, new = _composed(before, now), _composed(now, now)
+    old, new = compose_options(before, now), compose_options(now, now)
     if old is None or new is None:
         return  # a wrong option; Hydra reports it next
     changes = _changes(old, new)
@@ -159,9 +180,9 @@ def check_changes(before: Sequence[str], now: Sequence[str]) -> None:
     fixed = [shown[x] for x in wrong if x.endswith("._target_") or not x.startswith(classes)]
     if fixed:
         raise ValueError(
-            f"a resumed run cannot change {', '.join(fixed)}: weights, words, order of the batches "
-            "and state of optimiser and schedule belong to the recorded options; start another "
-            "run, from these weights with init=RUN_FOLDER"
+            f"a resumed run cannot change {', '.join(fixed)}: weights, words, order of the "
+            "batches, best score and state of loss, optimiser and schedule belong to the recorded "
+            "options; start another run, from these weights with init=RUN_FOLDER"
         )
     told = [text for name, text in shown.items() if name not in ("resume", "overwrite")]
     if told:
@@ -222,19 +243,22 @@ def _resolved(cfg: DictConfig, flat: dict[str, Any], name: str) -> Any:
         return flat[name]
 
 
-def _composed(arguments: Sequence[str], now: Sequence[str]) -> DictConfig | None:
+def compose_options(
+    arguments: Sequence[str], now: Sequence[str], with_hydra: bool = False
+) -> DictConfig | None:
     """Compose arguments of `itm.train`; None if they do not compose.
 
     Args:
         arguments: options, recorded or given.
         now: the command line, whose --config-dir counts.
+        with_hydra: keep the options of Hydra, and add its node `hydra`.
     """
     kept = [a for a in arguments if "=" in a or a.startswith("~")]  # not the value of --config-dir
     kept = [a for a in kept if not a.startswith("-") and key_of(a) not in ("sweep", "resume")]
-    kept = [a for a in kept if not key_of(a).startswith("hydra.")]
+    kept = [a for a in kept if with_hydra or not key_of(a).startswith("hydra.")]
     own = config_dir(now)
     search = [] if own is None else [f"hydra.searchpath=[{quote(f'init=file://{own}')[5:]}]"]
     try:
-        return compose([*rewrite_choices(kept), *search])
+        return compose([*rewrite_choices(kept), *search], with_hydra=with_hydra)
     except (HydraException, OmegaConfBaseException):
         return None

@@ -1,4 +1,8 @@
-"""Decide, before Hydra writes anything, whether a training run may use its folder, and how."""
+"""Decide whether a training run may use its folder, and how.
+
+`use_folder` decides before Hydra writes anything, for a folder that the command line names. `claim`
+decides once Hydra has made the folder of a job of a sweep, or a default one.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,27 @@ import os
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from tempfile import mkdtemp
 
-from itm.app.arguments import RANKS, config_dir, key_of, value_of
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from itm.app.arguments import RANKS, add_options, config_dir, is_sweep, key_of, value_of
+from itm.app.config import CONF
 from itm.app.foreign import check_hydra, check_results, check_sweep
 from itm.app.replaced import put_aside, recover
-from itm.app.resume_options import check_changes, read_recorded, with_recorded
+from itm.app.resume_options import (
+    check_changes,
+    compose_options,
+    read_recorded,
+    with_recorded,
+)
+from itm.app.sweep_options import of_one_run
 from itm.training.starting_point import find_checkpoint
 from itm.utils.errors import InUseError, TakenError
 
 _locks: dict[Path, int] = {}  # handles of files that stay locked until the process ends
+_checked: set[Path] = set()  # folders that `use_folder` has decided on
 
 
 def use_folder(arguments: Sequence[str]) -> list[str]:
@@ -39,7 +55,7 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
     arguments = list(arguments)
     if any(a in ("-c", "--cfg", "-i", "--info", "--hydra-help") for a in arguments):
         return arguments
-    resume = value_of(arguments, "resume")
+    resume, overwrite = _flag(arguments, "resume"), _flag(arguments, "overwrite") == "true"
     given = resume if resume not in (None, "null", "true", "false") else None
     first = _is_first_process()
     if given is not None and first:
@@ -47,21 +63,23 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
     is_run = given is not None and (not given.endswith(".ckpt") or Path(given).is_dir())
     changed = with_recorded(arguments, Path(given)) if given is not None and is_run else arguments
     if not first:
-        return changed
-    overwrite = value_of(arguments, "overwrite") == "true"
+        # Results are those of the first process; a default folder has a name of its own each time.
+        own = [f"hydra.run.dir={mkdtemp(prefix='itm-')}", "hydra.output_subdir=null"]
+        is_named = value_of(changed, "hydra.run.dir") is not None or is_sweep(changed)
+        return changed if is_named else add_options(changed, own)
     if overwrite and resume not in (None, "null", "false"):
         raise ValueError(f"overwrite=true deletes what resume={resume} continues: give one of them")
-    if "-m" in arguments or "--multirun" in arguments or value_of(arguments, "sweep"):
+    if is_sweep(arguments):
         _use_sweep_folder(arguments, overwrite, resumes=resume is not None)
         return changed
-    out = value_of(changed, "hydra.run.dir")
-    if out is None or "${" in out:
+    folder = _named_folder(changed, "hydra.run.dir")
+    if folder is None:
         return changed
-    folder = Path(out)
+    _checked.add(folder.resolve())
     if (folder / ".replaced").is_dir():
         _lock(folder)
         recover(folder)
-    is_used = (folder / "run.json").is_file() or any(folder.glob("checkpoints/*.ckpt"))
+    is_used = _holds_run(folder)
     if is_used and not is_run and resume != "true":
         if overwrite:
             _lock(folder)
@@ -75,15 +93,71 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
     return changed
 
 
+def claim(out: Path, resume: str | bool | None, typed: Sequence[str]) -> None:
+    """Lock the folder of a run that begins; compare a resumed job of a sweep with its record.
+
+    Args:
+        out: the folder, which Hydra has made.
+        resume: the option.
+        typed: options of the command line.
+
+    Raises:
+        TakenError: the folder holds a run already.
+        InUseError: another process writes to it.
+        ValueError: a resumed job cannot change an option.
+    """
+    if not _is_first_process():
+        return
+    _lock(out)
+    if out.resolve() in _checked or not _holds_run(out):
+        return
+    if not resume:
+        _make_room([out], False, "hydra.run.dir")
+    if resume is True and (out / "run.json").is_file():
+        sources = HydraConfig.get().runtime.config_sources
+        own = [Path(x.path) for x in sources if x.provider == "command-line"]  # --config-dir
+        now = of_one_run(typed, [*own, CONF])
+        now += [f"--config-dir={folder}" for folder in own]
+        check_changes(read_recorded(out, own[0] if own else None), now)
+
+
+def _flag(arguments: Sequence[str], key: str) -> str | None:
+    """Return the value of an option; true, false and null as Hydra writes them."""
+    value = value_of(arguments, key)
+    return value.lower() if value and value.lower() in ("true", "false", "null") else value
+
+
+def _named_folder(arguments: Sequence[str], option: str) -> Path | None:
+    """Return the folder that the command line names, with its references resolved.
+
+    Returns:
+        None if it names none, or one that is new for each run (`${now:...}`).
+    """
+    named = value_of(arguments, option)
+    if named is None or "${now:" in named:
+        return None
+    if "${" in named:
+        cfg = compose_options(arguments, arguments, with_hydra=True)
+        if cfg is None:
+            return None  # a wrong option; Hydra reports it next
+        HydraConfig.instance().set_config(cfg)  # which ${hydra:...} reads
+        named = OmegaConf.select(cfg, option)
+    return Path(str(named))
+
+
+def _holds_run(folder: Path) -> bool:
+    return (folder / "run.json").is_file() or any(folder.glob("checkpoints/*.ckpt"))
+
+
 def _use_sweep_folder(arguments: Sequence[str], overwrite: bool, resumes: bool) -> None:
     """Check that `hydra.sweep.dir` holds no jobs of an earlier sweep."""
-    out = value_of(arguments, "hydra.sweep.dir")
-    if out is None or "${" in out or resumes:
+    out = _named_folder(arguments, "hydra.sweep.dir")
+    if out is None or resumes:
         return
-    check_sweep(Path(out))
-    for aside in Path(out).glob("*/.replaced"):
+    check_sweep(out)
+    for aside in out.glob("*/.replaced"):
         recover(aside.parent)
-    if jobs := sorted(path.parent for path in Path(out).glob("*/run.json")):
+    if jobs := sorted(path.parent for path in out.glob("*/run.json")):
         _make_room(jobs, overwrite, "hydra.sweep.dir")
 
 

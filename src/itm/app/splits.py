@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,15 +39,23 @@ def find_root(data: DictConfig, what: str) -> Path:
 def find_split(cfg: DictConfig) -> Split:
     """Read the split to score: `data.split`, or the data set's test split.
 
+    The protocol of the data set is that of its test split. A part of a split (`data.limit`), and
+    another split of another size, is scored by protocol "full".
+
     Raises:
         ValueError: `data.root` is missing.
     """
     from itm.data.layout import read_split
+    from itm.metrics.protocols import is_defined
 
     root = find_root(cfg.data, "the folder with its test split")
     name = cfg.data.split or cfg.data.test
     split = read_split(root, name, cfg.data.captions_per_image, cfg.data.protocol)
-    return split.head(cfg.data.limit)
+    split = split.head(cfg.data.limit)
+    fits = name == cfg.data.test or is_defined(
+        split.protocol, split.num_images, len(split.captions)
+    )
+    return split if fits and cfg.data.limit is None else replace(split, protocol="full")
 
 
 def find_bank(cfg: DictConfig, split: Split) -> Split | None:

@@ -15,6 +15,7 @@ from itm.app.batch_limits import check_limits, epoch_batches
 from itm.app.build import build_data, build_matcher
 from itm.app.checks import (
     check_callbacks,
+    check_checkpoints,
     check_disk,
     check_monitors,
     check_protocol,
@@ -96,6 +97,7 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
         matcher.compile()
     check_monitors(trainer, matcher)
     check_callbacks(trainer, matcher)
+    check_checkpoints(trainer, out)
     check_optimisation(matcher, trainer, batches)
     check_disk(out, matcher)
     check_limits(trainer, data, cfg.test)

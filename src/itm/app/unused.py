@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -94,7 +95,7 @@ def check_applied(cfg: DictConfig, typed: Sequence[str]) -> None:
     Raises:
         ValueError: an option has no effect.
     """
-    lines = unused_options(cfg, typed)
+    lines = {**unused_options(cfg, typed), **_unread(cfg, typed)}
     refused = [line for name, line in lines.items() if name.rpartition(".")[2] not in SIZES]
     if refused and HydraConfig.get().mode != RunMode.MULTIRUN:
         raise ValueError("; ".join(refused))
@@ -119,6 +120,19 @@ def unused_options(cfg: DictConfig, typed: Sequence[str]) -> dict[str, str]:
         if OmegaConf.select(default, name) != value:
             lines[name] = f"{name}={_shown(value)} has no effect{found[full]}"
     return lines
+
+
+def _unread(cfg: DictConfig, typed: Sequence[str]) -> dict[str, str]:
+    """Find options that + adds at the top level, where nothing reads them."""
+    added = {key_of(x): x for x in typed if x[0] == "+" and "." not in key_of(x)}
+    if not added:
+        return {}
+    text, known = OmegaConf.to_yaml(cfg), {*HydraConfig.get().runtime.choices, *_same_choices([])}
+    return {
+        key: f"{option} has no effect: itm.train has no option of this name (--help lists them)"
+        for key, option in added.items()
+        if key not in known and not re.search(rf"\$\{{{re.escape(key)}\b", text)
+    }
 
 
 def _same_choices(typed: Sequence[str]) -> DictConfig:

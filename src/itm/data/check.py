@@ -5,6 +5,7 @@ The report also covers splits that training would refuse, so that all problems s
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,9 +91,11 @@ def caption_problems(path: Path, most: int = 3) -> list[str]:
     found: dict[str, list[int]] = {}
     first: dict[str, int] = {}
     again = 0
-    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    lines = path.read_bytes().removeprefix(BOM_UTF8).split(b"\n")
     if not lines[-1].strip():
         lines.pop()
+    if path.suffix == ".tsv":  # id<TAB>caption
+        lines = [line.partition(b"\t")[2] for line in lines]
     for number, line in enumerate(lines, 1):
         for kind in _kinds(line):
             found.setdefault(kind, []).append(number)

@@ -16,6 +16,14 @@ from itm.utils.checks import check_choice
 NEEDS = ("labels", "concepts", "relevance")
 
 
+def _check_numbers(options: object, **least: int) -> None:
+    """Check that numbers are not too small; None passes."""
+    for name, smallest in least.items():
+        value = getattr(options, name)
+        if value is not None and value < smallest:
+            raise ValueError(f"data.{name}={value} must be at least {smallest}")
+
+
 class SplitSource(Protocol):
     """Replace the captions of a split, such as `itm.phrases.PhraseSource` does."""
 
@@ -75,13 +83,7 @@ class Splits:
                 "data.noise_ratio and data.noise_file give captions another image, but phrases are "
                 "matched with labelled regions of their own: leave them out"
             )
-        for name, images in (
-            ("limit", self.limit),
-            ("val_images", self.val_images),
-            ("captions_per_image", self.captions_per_image),
-        ):
-            if images is not None and images < 1:
-                raise ValueError(f"data.{name}={images} must be at least 1, or null")
+        _check_numbers(self, limit=1, val_images=1, captions_per_image=1)
         root = Path(self.root).expanduser()
         if not root.is_dir():
             found = "not a folder" if root.exists() else "no such folder"
@@ -122,6 +124,7 @@ class WordLists:
     """Accept files of `itm.prepare` that were made from other captions."""
 
     def __post_init__(self) -> None:
+        _check_numbers(self, min_count=1, num_labels=1, num_concepts=1)
         if not 0 < self.max_unknown <= 1:
             raise ValueError(
                 f"data.max_unknown={self.max_unknown} must be above 0 and at most 1 (1 = any share)"
@@ -162,8 +165,7 @@ class Loading:
     """Seed of the training order, of neighbours and of noise."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"data.batch_size={self.batch_size} must be at least 1")
+        _check_numbers(self, batch_size=1, eval_batch_size=1, sentences=1, workers=0)
         for name, rate in (("region_drop", self.region_drop), ("word_drop", self.word_drop)):
             if not 0 <= rate < 1:
                 raise ValueError(f"data.{name}={rate} must be at least 0 and below 1 (0.2 = 20 %)")

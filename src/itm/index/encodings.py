@@ -20,7 +20,7 @@ from torch import Tensor
 from itm.batch import Captions, Chunk, Encoded, Images, concatenate, map_encoded, parts_of, take
 from itm.data.padding import take_captions
 from itm.layers.functional import global_vector
-from itm.matcher.inputs import check_features, image_batches, tokenise
+from itm.matcher.inputs import batch_starts, check_features, image_batches, tokenise
 from itm.matcher.matcher import Matcher
 from itm.utils.files import unfinished_beside
 from itm.utils.readers import reading
@@ -209,5 +209,5 @@ def _caption_batches(
     lengths = np.array(every.lengths)
     for length in np.unique(lengths):
         rows = np.flatnonzero(lengths == length)
-        for start in range(0, len(rows), size):
+        for start in batch_starts(len(rows), size):
             yield take_captions(every, rows[start : start + size])

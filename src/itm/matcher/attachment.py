@@ -143,23 +143,20 @@ def record_data(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
 def compare_data(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
     """Compare the data of a checkpoint with the data that training would continue on.
 
-    Changed validation data are only reported.
-
     Raises:
-        ValueError: the training data or the word lists have changed.
+        ValueError: training data, word lists or validation data have changed. The best score, early
+            stopping and a plateau schedule compare with earlier validations.
     """
     data = _training_data(matcher)
     if data is None or "data" not in checkpoint:  # not training, or written by an older version
         return
     changed = differences(checkpoint["data"], data.fingerprint())
-    fatal = [text for text in changed if not text.startswith("val ")]
-    if fatal:
+    if changed:
         raise ValueError(
-            f"the data have changed since the checkpoint was written ({'; '.join(fatal)}): resume "
-            "with the data of the run, or start another run from its weights (init=RUN_FOLDER)"
+            f"the data have changed since the checkpoint was written ({'; '.join(changed)}): "
+            "resume with the data of the run, or start another run from its weights "
+            "(init=RUN_FOLDER)"
         )
-    if changed and matcher.trainer.is_global_zero:
-        say(f"resumed with other validation data: {'; '.join(changed)}", matcher.trainer)
 
 
 def _training_data(matcher: Matcher) -> RegionDataModule | None:

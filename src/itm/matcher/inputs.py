@@ -118,9 +118,20 @@ def make_pairs(
     )
 
 
+def batch_starts(count: int, size: int) -> range:
+    """Return the first row of each batch of `size` rows.
+
+    Raises:
+        ValueError: `size` is below 1.
+    """
+    if size < 1:
+        raise ValueError(f"batch_size={size} must be at least 1")
+    return range(0, count, size)
+
+
 def image_batches(features: Features, size: int) -> Iterator[Images]:
     """Iterate over all images in order, `size` at a time; a memory map is read block by block."""
-    for start in range(0, len(features), size):
+    for start in batch_starts(len(features), size):
         block = features[start : start + size]
         images = make_images(block, range(start, start + len(block)))
         if not isinstance(
@@ -227,5 +238,5 @@ def caption_batches(
     rows = range(len(captions))
     every = tokenise(matcher, captions, rows, [0] * len(captions), concepts=concepts)
     order = np.argsort(every.lengths, kind="stable")
-    for start in range(0, len(order), size):
+    for start in batch_starts(len(order), size):
         yield take_captions(every, order[start : start + size])

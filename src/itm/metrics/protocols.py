@@ -51,6 +51,12 @@ def find_protocol(protocol: str | Protocol) -> Protocol:
     return PROTOCOLS[protocol]
 
 
+def is_defined(protocol: str | Protocol, images: int, captions: int) -> bool:
+    """Tell whether a protocol is defined on a split of this size."""
+    wanted = find_protocol(protocol)
+    return wanted.images in (None, images) and wanted.captions in (None, captions)
+
+
 def check_size(protocol: str | Protocol, images: int, captions: int) -> Protocol:
     """Return the protocol if it is defined on a split of this size.
 
@@ -58,7 +64,7 @@ def check_size(protocol: str | Protocol, images: int, captions: int) -> Protocol
         ValueError: the protocol is unknown, or defined on another number of images or captions.
     """
     wanted = find_protocol(protocol)
-    if wanted.images not in (None, images) or wanted.captions not in (None, captions):
+    if not is_defined(wanted, images, captions):
         raise ValueError(
             f"protocol {protocol} is defined on {wanted.images} images and {wanted.captions} "
             f"captions, but the split has {images} and {captions}: "

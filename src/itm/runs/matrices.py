@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from itm.data.array_file import load_array
 from itm.data.layout import Split
 from itm.runs.outputs import check_files
+from itm.runs.record import split_facts
 from itm.utils.files import write_array
 
 
@@ -43,6 +45,14 @@ def write_matrices(folder: Path, matrices: Iterable[np.ndarray]) -> None:
 def fits_split(matrix: np.ndarray, split: Split) -> bool:
     """Tell whether a matrix has a row for each image of a split and a column for each caption."""
     return matrix.shape == (split.num_images, len(split.captions))
+
+
+def matrix_facts(matrix: np.ndarray, split: Split, protocol: str) -> dict[str, Any]:
+    """Return what results of a matrix were measured on; of another split nothing is known."""
+    if fits_split(matrix, split):
+        return split_facts(split, protocol)
+    unknown = {"split": "unknown split", "root": "unknown data"}
+    return {**unknown, "protocol": protocol, "images": len(matrix)}
 
 
 def caption_owner(matrix: np.ndarray, split: Split) -> np.ndarray:

@@ -96,5 +96,5 @@ def read_hydra(run: Path) -> dict[str, Any]:
 
 def run_of(checkpoint: Path) -> Path | None:
     """Find the run folder that a checkpoint belongs to: the folder itself, or one above a file."""
-    places = [checkpoint, *checkpoint.parents][:3]
+    places = [checkpoint, *checkpoint.absolute().parents][:3]
     return next((place for place in places if (place / "run.json").is_file()), None)

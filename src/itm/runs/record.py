@@ -25,14 +25,14 @@ FAILURE = "failure.txt"  # in the folder of a job that failed: the error in one 
 BESIDE = ("csv/metrics.csv", "ranks.npz", "settings.yaml")
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device | None) -> dict[str, Any]:
     """Return versions, hardware and the time; recorded with every result.
 
     The time distinguishes attempts at one run: results.json belongs to the attempt whose run.json
     has the same "started".
 
     Args:
-        device: where the results are computed.
+        device: where the results are computed; None = on the CPU.
     """
     import torch  # late, so that commands that fail early do not wait
 
@@ -41,8 +41,8 @@ def environment(device: torch.device) -> dict[str, Any]:
         "started": datetime.now(timezone.utc).isoformat(),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type} ({torch.get_num_threads()} threads)",
+        if device is not None and device.type == "cuda"
+        else f"{device.type if device else 'cpu'} ({torch.get_num_threads()} threads)",
     }
 
 

@@ -28,7 +28,7 @@ def training_results(
     Args:
         trainer: trainer with a checkpoint callback.
         matcher: the trained matcher.
-        seconds: duration of the training.
+        seconds: duration of the training, earlier attempts included.
         folder: folder of the run, with its curves.
 
     Returns:

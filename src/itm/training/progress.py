@@ -153,8 +153,11 @@ class EpochLine(Callback):
         keeper: Any = trainer.checkpoint_callback
         best = getattr(keeper, "best_model_path", None)
         if best and trainer.ckpt_path == best and trainer.is_global_zero:
-            name = str(keeper.monitor).replace("/", " ")
-            say(f"restored the weights of the best {name}, {_best_score(trainer):.1f}", trainer)
+            name, score = str(keeper.monitor).replace("/", " "), _best_score(trainer)
+            value = (
+                "" if score is None else f", {score:.1f}"
+            )  # None: of the run it was resumed from
+            say(f"restored the weights of the best {name}{value}", trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say why the training ended before `max_epochs`."""

@@ -77,12 +77,15 @@ class LastCheckpoint(Checkpoint):
         self._can_leave = False  # last.ckpt holds everything
         self._listener = 0  # the process that handles signals; loader workers inherit handlers
         self._said = ""  # how to continue
+        self.earlier_seconds = 0.0  # of training before the run was resumed
+        self._began = time.monotonic()
 
     # When ------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Arrange to listen to signals; Lightning restores earlier handlers after training."""
         if stage == "fit":
+            self._began = time.monotonic()
             listen_with(trainer, partial(self._listen, trainer))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -241,6 +244,14 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.path, weights_only=False)
         self._saved, self._written = step, time.monotonic()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the seconds of training so far."""
+        return {"seconds": self.earlier_seconds + time.monotonic() - self._began}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the seconds of the attempts before; older checkpoints have none."""
+        self.earlier_seconds = state_dict.get("seconds", 0.0)
+
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
@@ -276,3 +287,8 @@ class LastCheckpoint(Checkpoint):
             batch = state["batch"] * state["size"] // sampler.global_batch // unit * unit
             batch = max(unit, min(batch, len(sampler) - 1))
         move_to_batch(checkpoint, batch, {**state, "batch": batch, "size": sampler.global_batch})
+
+
+def earlier_seconds(trainer: Any) -> float:
+    """Return the seconds of training before a run was resumed, up to the checkpoint."""
+    return sum(c.earlier_seconds for c in trainer.callbacks if isinstance(c, LastCheckpoint))

@@ -19,6 +19,7 @@ from itm.app.batch_limits import check_limits, check_test_limit
 from itm.app.checks import (
     USUAL,
     check_callbacks,
+    check_checkpoints,
     check_device,
     check_disk,
     check_monitors,
@@ -31,6 +32,7 @@ from itm.app.config import compose
 from itm.app.trainer import build_trainer
 from itm.models import SCAN
 from itm.training.optim import Schedule
+from itm.training.resume import LastCheckpoint
 
 
 def matcher(monitor=None):
@@ -288,3 +290,38 @@ def test_precisions_that_matchers_have(precision):
 
 def test_a_size_that_refers_to_another_option_is_not_checked_as_text():
     check_ranges(compose(["model=vsepp", "model.embed_dim=${model.word_dim}"]))
+
+
+def keeping(*callbacks):
+    return Trainer(accelerator="cpu", logger=False, callbacks=list(callbacks))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"save_top_k": 3}, "save_top_k=3 would write several epochs to best.ckpt"),
+        ({"save_top_k": -1}, "save_top_k=-1 would write"),
+        ({"monitor": None}, "names no metric"),
+        ({"filename": "{epoch}"}, "other commands read .*best.ckpt"),
+        ({"dirpath": "elsewhere"}, "leave filename and dirpath"),
+        ({}, None),
+        ({"save_top_k": 0}, None),
+    ],
+    ids=str,
+)
+def test_the_best_checkpoint_is_where_other_commands_look(options, message, tmp_path):
+    usual = {"dirpath": tmp_path / "checkpoints", "filename": "best", "monitor": "val/rsum"}
+    made = keeping(ModelCheckpoint(**{**usual, **options}))
+    if message is None:
+        return check_checkpoints(made, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        check_checkpoints(made, tmp_path)
+
+
+def test_the_last_checkpoint_is_where_a_resumed_run_looks(tmp_path):
+    best = ModelCheckpoint(tmp_path / "checkpoints", "best", monitor="val/rsum")
+    check_checkpoints(keeping(best, LastCheckpoint(tmp_path / "checkpoints")), tmp_path)
+    with pytest.raises(ValueError, match="resume= reads .*last.ckpt.*hydra.run.dir"):
+        check_checkpoints(keeping(best, LastCheckpoint(tmp_path / "fast")), tmp_path)
+    with pytest.raises(ValueError, match="callbacks.checkpoint.*is missing"):
+        check_checkpoints(keeping(LastCheckpoint(tmp_path / "checkpoints")), tmp_path)

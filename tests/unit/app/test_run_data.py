@@ -1,6 +1,7 @@
 """Commands take data, root and split of the run whose checkpoint they are given."""
 
 import json
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -8,6 +9,7 @@ from omegaconf import OmegaConf
 from itm.app.arguments import quote
 from itm.app.run_data import NOTES, check_result_folder, tell_run_data, use_run_data
 from itm.runs.outputs import result_folder
+from itm.runs.plain_files import run_of
 
 
 def make_run(folder, choice="f30k", root="data", cwd=None, **data):
@@ -163,3 +165,11 @@ def test_a_used_folder_is_refused_before_hydra_writes(tmp_path):
     check_result_folder(["hydra.run.dir=x/${now:%Y}"], "itm.evaluate", ("report.json",))
     with pytest.raises(ValueError, match=r"holds a result of itm\.evaluate; give itm\.report"):
         check_result_folder([f"out={tmp_path}"], "itm.report", ("report.md",), "out")
+
+
+def test_a_file_in_the_working_folder_belongs_to_its_run(run, monkeypatch):
+    (run / "run.json").write_text("{}")
+    checkpoints = run / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    monkeypatch.chdir(checkpoints)
+    assert run_of(Path("best.ckpt")).samefile(run)

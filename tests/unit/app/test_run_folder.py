@@ -3,14 +3,18 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from itm.app.arguments import value_of
+from itm.app.config import compose
 from itm.app.replaced import settle
-from itm.app.resume_options import check_changes
+from itm.app.resume_options import check_changes, read_recorded
 from itm.app.run_data import check_result_folder
-from itm.app.run_folder import use_folder
+from itm.app.run_folder import claim, use_folder
 from itm.utils.errors import TakenError
 
 SMALL = ["model=scan", "data.root.images=[8,4,4]", "loss.margin=0.5"]
@@ -132,6 +136,65 @@ def test_a_used_sweep_folder_is_refused(run):
     use_folder([*given, "overwrite=true"])
 
 
+def test_a_folder_with_references_is_checked_as_hydra_resolves_it(run):
+    given = [*SMALL, "seed=7", "hydra.run.dir=run${seed}"]
+    (run / "run.json").write_text(json.dumps({"overrides": [*SMALL, "seed=7"]}))
+    run.rename(run.parent / "run7")
+    with pytest.raises(ValueError, match="run7 holds a run already"):
+        use_folder(given)
+    assert use_folder([*given, "resume=true"]) == [*given, "resume=true"]
+    with pytest.raises(ValueError, match="cannot change data.noise_ratio 0.0 -> 0.5"):
+        use_folder([*given, "resume=true", "data.noise_ratio=0.5"])
+    jobs = [*SMALL, "hydra.mode=MULTIRUN", "seed=0,1", "hydra.sweep.dir=.", "model.embed_dim=8"]
+    with pytest.raises(ValueError, match="run7 holds a run already"):
+        use_folder(jobs)
+
+
+@pytest.mark.parametrize("true", ["True", "TRUE"])
+def test_true_may_be_written_as_in_python(true, run):
+    given = [*SMALL, "hydra.run.dir=run"]
+    assert use_folder([*given, f"resume={true}"])
+    use_folder([*given, f"overwrite={true}"])
+    assert (run / ".replaced").is_dir()
+    settle()
+
+
+def test_the_folder_of_a_job_is_claimed_when_hydra_has_made_it(run, monkeypatch):
+    monkeypatch.setattr(
+        "itm.app.run_folder.HydraConfig.get",
+        lambda: OmegaConf.create({"runtime": {"config_sources": []}}),
+    )
+    claim(run.parent / "new", None, SMALL)
+    with pytest.raises(TakenError, match="run holds a run already"):
+        claim(run, None, SMALL)
+    claim(run, True, SMALL)
+    with pytest.raises(ValueError, match="a resumed run cannot change seed 0 -> 1"):
+        claim(run, True, [*SMALL, "seed=1"])
+
+
+def test_jobs_that_begin_at_once_have_folders_of_their_own():
+    assert len({compose([], with_hydra=True).hydra.run.dir for _ in range(3)}) == 3
+
+
+def test_other_processes_of_a_launcher_write_their_record_elsewhere(run, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    found = use_folder([*SMALL])
+    assert value_of(found, "hydra.output_subdir") == "null"
+    assert not Path(value_of(found, "hydra.run.dir")).is_relative_to(run.parent / "outputs")
+
+
+def test_a_relative_path_of_a_run_is_that_of_its_working_folder(run, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    options = ["data=flickr8k", "data.root=data", "data.vocab=missing.json"]
+    kept = {"runtime": {"cwd": str(tmp_path)}}
+    (run / "run.json").write_text(json.dumps({"overrides": options, "configuration": kept}))
+    assert read_recorded(run) == options
+    monkeypatch.chdir(run)
+    assert read_recorded(run) == [
+        "data=flickr8k", f"data.root={tmp_path / 'data'}", "data.vocab=missing.json"
+    ]  # fmt: skip
+
+
 def test_a_folder_in_use_is_refused(run):
     code = (
         "import sys; from itm.app.run_folder import use_folder; "
@@ -156,6 +219,7 @@ def test_another_process_of_the_same_run_is_not_asked(run, monkeypatch):
 @pytest.mark.parametrize(
     "option",
     ["seed=1", "model=vsrn", "model.direction=i2t", "data.noise_ratio=0.5", "data.fraction=0.5",
+     "data.val=train", "data.val_images=2",
      "init=elsewhere", "optimizer._target_=torch.optim.SGD", "~scheduler", "scheduler=null",
      "optimizer=sgd", "scheduler=cosine", "loss=sam", "step_size=null",
      "+optimizer.betas=[0.5,0.9]",

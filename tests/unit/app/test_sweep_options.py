@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from itm.app.config import CONF, compose
 from itm.app.resume_options import check_changes, with_recorded
@@ -89,6 +90,7 @@ def test_a_job_records_the_command_of_its_run(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "itm.app.training_run.HydraConfig.get", lambda: SimpleNamespace(runtime=runtime)
     )
-    training = SimpleNamespace(trainer=SimpleNamespace(is_global_zero=False))
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    training = SimpleNamespace(trainer=SimpleNamespace(is_global_zero=False, strategy=strategy))
     record = begin_run(training, tmp_path, 3, ["seed=3", "sweep=seeds", "model=cvse"])
     assert record["command"] == "python -m itm.train seed=3 model=cvse"

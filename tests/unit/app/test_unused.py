@@ -109,6 +109,17 @@ def test_options_that_are_used(typed):
     assert not unused(*typed)
 
 
+def test_an_added_option_that_nothing_reads_is_refused(monkeypatch):
+    runtime = SimpleNamespace(choices={"model": "vsrn", "experiment": "mine"})
+    mode = SimpleNamespace(mode=RunMode.RUN, runtime=runtime)
+    monkeypatch.setattr("itm.app.unused.HydraConfig.get", lambda: mode)
+    typed = ["+learning_rate=0.1"]
+    with pytest.raises(ValueError, match=r"\+learning_rate=0.1 has no effect"):
+        check_applied(compose(typed), typed)
+    typed = ["+width=8", "model.embed_dim=${width}", "+trainer.max_time=00:00:10:00"]
+    check_applied(compose(typed), [*typed, "+experiment=mine"])
+
+
 def test_the_tables_name_options_that_exist():
     models = {"SCAN": "scan", "CASC": "casc", "CHAN": "chan", "CVSE": "cvse", "SGRAF": "sgraf",
               "TwoBranchSimilarity": "two_branch_similarity", "VSEInfinity": "vse_infty",

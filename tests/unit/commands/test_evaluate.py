@@ -128,3 +128,54 @@ def test_a_terminal_without_the_characters_ends_nothing(tmp_path):
         cwd=tmp_path, PYTHONIOENCODING="ascii",
     )  # fmt: skip
     assert "? test, 3 images, 6 captions, protocol full" in " ".join(text.split())
+
+
+def test_a_saved_matrix_is_measured_without_a_matcher(tmp_path, monkeypatch, capsys):
+    make_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    np.save("own.npy", np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32))
+    np.save("other.npy", np.random.default_rng(0).normal(size=(4, 20)).astype(np.float32))
+    evaluate_here(monkeypatch, "similarity=own.npy")
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["split"] == "test" and report["similarity"] == [str(tmp_path / "own.npy")]
+    evaluate_here(monkeypatch, "similarity=other.npy", "overwrite=true")
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert (report["split"], report["root"], report["images"]) == (
+        "unknown split", "unknown data", 4
+    )  # fmt: skip
+    assert "unknown data unknown split, 4 images, 20 captions" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="relevance=cider needs the captions of the matrix"):
+        evaluate_here(monkeypatch, "similarity=other.npy", "relevance=cider", "overwrite=true")
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["checkpoint=[]"], r"checkpoint=\[\] names no file"),
+        (["checkpoint=saved", "rerank_beta=5"], "rerank_beta=5 has no effect without rerank="),
+        (["checkpoint=saved", "images=."], "images=. has no effect without failures="),
+        (["checkpoint=saved", "pairs=true"], "pairs=true has no effect with fewer than three"),
+        (["similarity=own.npy", "device=cpu"], "device=cpu has no effect with similarity="),
+    ],
+)
+def test_options_in_vain_are_refused(options, said, tmp_path, monkeypatch):
+    make_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    np.save("own.npy", np.zeros((3, 6), np.float32))
+    with pytest.raises(ValueError, match=said):
+        evaluate_here(monkeypatch, *options)
+
+
+def test_another_part_of_the_data_is_scored_as_a_whole(tmp_path, monkeypatch, capsys):
+    """The protocol of Flickr30K is that of its 1,000 test images."""
+    make_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for file in ("ims.npy", "caps.txt"):
+        shutil.copy(f"test_{file}", f"dev_{file}")
+    for i, option in enumerate(["data.split=dev", "data.limit=2"]):
+        common = ["data=f30k", "data.root=.", "plot=false", f"hydra.run.dir=out{i}"]
+        monkeypatch.setattr("sys.argv", ["itm.evaluate", *common, "checkpoint=saved", option])
+        evaluate._main()
+        report = json.loads((tmp_path / f"out{i}/report.json").read_text())
+        assert report["protocol"] == "full"
+        assert "scored by protocol full, because data.protocol=f30k_1k" in capsys.readouterr().out

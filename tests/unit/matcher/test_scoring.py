@@ -182,3 +182,9 @@ def test_parts_in_eval_mode_stay_frozen_after_scoring():
 def test_scores_go_into_an_array_of_their_own_shape_and_type(shape, kind):
     with pytest.raises(ValueError, match=r"float32 of shape \(3, 4\).*got " + kind):
         build().score(FEATURES, LINES, out=np.zeros(shape, kind))
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_a_batch_has_a_row(size):
+    with pytest.raises(ValueError, match=f"batch_size={size} must be at least 1"):
+        build().score(FEATURES, LINES, batch_size=size)
