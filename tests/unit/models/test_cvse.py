@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from itm.batch import Captions, Images, Pairs
 from itm.layers.functional import l2norm
-from itm.losses import Triplet
+from itm.losses import SAM, InfoNCE, Triplet
 from itm.metrics.retrieval import evaluate
 from itm.models import CVSE
 from itm.models.cvse.consensus import (
@@ -774,3 +774,15 @@ def test_completion_of_tiny_sets():
     vectors = torch.eye(2)
     assert complete_labels(vectors, vectors, labels).tolist() == [[1, 1], [1, 1]]
     assert complete_labels(vectors[:1], vectors[:1], labels[:1]).tolist() == [[1, 0]]
+
+
+def test_the_divergence_is_a_mean_beside_a_mean_of_rankings():
+    """A sum over the batch would drown a ranking loss that does not grow with it."""
+    matcher = toy().eval()
+    pairs = matcher.pairs(features(3), CORPUS[:3])
+    kl = {}
+    for loss in (None, Triplet(), Triplet(reduction="mean"), InfoNCE(), SAM(alone=True)):
+        matcher.loss = loss
+        kl[loss] = matcher.extra_losses(pairs, *with_levels(matcher, pairs))["kl"].item()
+    total, summed, mean, contrast, alone = kl.values()
+    assert total == summed == alone and mean == contrast == pytest.approx(total / 3)

@@ -45,7 +45,8 @@ class CVSE(Matcher):
     fused:     v2 = l2(alpha v0 + (1 - alpha) v1), t2 likewise.
     score:     (1 - w) <v2, t2> + w <v1, t1> with w = `consensus_weight`, as one dot product: the
                global vector (width 2 D) is [sqrt(1 - w) v2, sqrt(w) v1].
-    loss:      3 rank(fused) + 5 rank(instance) + 1 rank(consensus) + 2 KL(p_t || p_v).
+    loss:      3 rank(fused) + 5 rank(instance) + 1 rank(consensus) + 2 KL(p_t || p_v), all summed
+               over the batch, or all averaged if the ranking loss is an average.
 
     The options of `levels` and `layers` are also accepted as keywords: CVSE(..., alpha=0.9).
 
@@ -270,17 +271,21 @@ class CVSE(Matcher):
 
     @full_precision
     def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
-        """Compute the sum of KL(p_t || p_v) of each caption and its image (3.4).
+        """Compute KL(p_t || p_v) of each caption and its image (3.4); both have gradients.
 
-        Both distributions have gradients. With `loss.gather` the ranking loss covers the batches
-        of all P processes, whose gradients DDP averages, so that this sum counts P times.
+        The sum over the batch as published, or the mean if the ranking loss is a mean: a sum would
+        drown it. With `loss.gather` a summed ranking loss covers the batches of all P processes,
+        whose gradients DDP averages, so that this sum counts P times.
         """
         assert images.aux is not None and captions.aux is not None
         text = captions.aux["log_concepts"]  # (C, K)
         image = images.aux["log_concepts"][pairs.captions.image]  # (C, K)
-        gathers = self.loss is not None and self.objective.gather
-        weight = self.levels.kl_weight * (rank_and_size()[1] if gathers else 1)
-        return {"kl": weight * (text.exp() * (text - image)).sum()}
+        divergence = (text.exp() * (text - image)).sum()
+        if self.loss is not None and not self.objective.is_summed:
+            divergence = divergence / len(text)
+        elif self.loss is not None and self.objective.gather:
+            divergence = divergence * rank_and_size()[1]
+        return {"kl": self.levels.kl_weight * divergence}
 
     def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
         """Show the attention of the instance level, and the concepts of both sides."""
