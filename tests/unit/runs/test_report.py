@@ -14,7 +14,7 @@ from itm.metrics.significance import compare, hits, holm, interval, query_counts
 from itm.report import command, places
 from itm.runs.groups import differing, group_seeds, spread
 from itm.runs.history import find_runs, short_tests
-from itm.runs.record import describe_size, write_ranks
+from itm.runs.record import describe_size, environment, write_ranks
 from itm.runs.report import differences, every_run
 from itm.runs.report_files import markdown
 from itm.runs.tables import RECALLS
@@ -506,3 +506,11 @@ def test_many_settings_can_still_differ(tmp_path):
     section = differences(groups, 2000)
     assert len(section.rows) == 55 and "(5500 samples)" in section.text
     assert sum(row[-1] == "different" for row in section.rows) > 40
+
+
+def test_results_name_the_device_that_computed_them(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    assert environment(torch.device("cuda:1"))["device"] == "GPU 1"
+    for device in (torch.device("cpu"), None):
+        assert environment(device)["device"].startswith("cpu (")
