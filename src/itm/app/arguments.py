@@ -51,12 +51,6 @@ def is_sweep(arguments: Sequence[str]) -> bool:
     return any(a in flags or a.lstrip("+").startswith("sweep=") for a in arguments)
 
 
-def add_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
-    """Add options beside the given ones, because argparse takes them in one place only."""
-    at = next((i for i, a in enumerate(arguments) if "=" in a and a[0] != "-"), len(arguments))
-    return [*arguments[:at], *options, *arguments[at:]]
-
-
 def _adjacent(
     arguments: Sequence[str], options: Sequence[str], displaced: Sequence[str]
 ) -> list[str]:

@@ -121,7 +121,10 @@ def check_checkpoints(trainer: Any, out: Path) -> None:
     from itm.training.resume import LastCheckpoint
 
     folder = (out / "checkpoints").resolve()
-    more = "; to keep further checkpoints, add a second ModelCheckpoint (+callbacks.NAME._target_=)"
+    more = (
+        "; to keep every epoch as well, add +callbacks.all.dirpath=FOLDER +callbacks.all.save_top_k=-1 "
+        "+callbacks.all._target_=pytorch_lightning.callbacks.ModelCheckpoint"
+    )
     keeper: Any = trainer.checkpoint_callback
     if trainer.fast_dev_run or keeper is None:
         return

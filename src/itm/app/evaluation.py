@@ -225,14 +225,14 @@ def _options_in_vain(cfg: DictConfig) -> list[tuple[str, str]]:
     """List the given options that others leave without effect: (option, why)."""
     scoring = "model_class device precision batch_size memory_budget describe"
     rules = (
-        ("similarity=, whose scores are read", cfg.similarity is not None, scoring),
+        ("with similarity=, whose scores are read", cfg.similarity is not None, scoring),
         ("without rerank=", not listed(cfg.rerank), "rerank_beta"),
         ("without rerank_bank=", cfg.rerank_bank is None, "rerank_bank_images"),
         ("without failures=", not cfg.failures, "images"),
         ("with fewer than three matchers", _members(cfg) < 3, "pairs"),
     )
     return [
-        (option, why if why.startswith("with") else f"with {why}")
+        (option, why)
         for why, applies, options in rules
         if applies
         for option in changed(cfg, "evaluate", options.split())

@@ -11,12 +11,11 @@ import os
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from tempfile import mkdtemp
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from itm.app.arguments import RANKS, add_options, config_dir, is_sweep, key_of, value_of
+from itm.app.arguments import RANKS, config_dir, is_sweep, key_of, value_of
 from itm.app.config import CONF
 from itm.app.foreign import check_hydra, check_results, check_sweep
 from itm.app.replaced import put_aside, recover
@@ -63,10 +62,7 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
     is_run = given is not None and (not given.endswith(".ckpt") or Path(given).is_dir())
     changed = with_recorded(arguments, Path(given)) if given is not None and is_run else arguments
     if not first:
-        # Results are those of the first process; a default folder has a name of its own each time.
-        own = [f"hydra.run.dir={mkdtemp(prefix='itm-')}", "hydra.output_subdir=null"]
-        is_named = value_of(changed, "hydra.run.dir") is not None or is_sweep(changed)
-        return changed if is_named else add_options(changed, own)
+        return changed
     if overwrite and resume not in (None, "null", "false"):
         raise ValueError(f"overwrite=true deletes what resume={resume} continues: give one of them")
     if is_sweep(arguments):

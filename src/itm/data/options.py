@@ -11,17 +11,15 @@ from typing import Protocol
 from itm.data.layout import Split
 from itm.text.tokenizers import TOKENIZERS
 from itm.text.vocabulary import Tokens
-from itm.utils.checks import check_choice
+from itm.utils.checks import check_choice, check_least
 
 NEEDS = ("labels", "concepts", "relevance")
 
 
 def _check_numbers(options: object, **least: int) -> None:
-    """Check that numbers are not too small; None passes."""
-    for name, smallest in least.items():
-        value = getattr(options, name)
-        if value is not None and value < smallest:
-            raise ValueError(f"data.{name}={value} must be at least {smallest}")
+    """Check that options are not too small: name -> smallest value; None passes."""
+    values = {f"data.{name}": getattr(options, name) for name in least}
+    check_least(values, {f"data.{name}": x for name, x in least.items()})
 
 
 class SplitSource(Protocol):

@@ -6,13 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from itm.metrics.significance import (
-    compare,
-    enough_samples,
-    holm,
-    interval,
-    same_queries,
-)
+from itm.metrics.significance import compare, enough_samples, holm, interval, same_queries
 from itm.runs.groups import Groups, count_runs, spread, tell_repeats
 from itm.runs.history import Run, Unfinished
 from itm.runs.tables import RECALLS

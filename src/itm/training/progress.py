@@ -154,9 +154,8 @@ class EpochLine(Callback):
         best = getattr(keeper, "best_model_path", None)
         if best and trainer.ckpt_path == best and trainer.is_global_zero:
             name, score = str(keeper.monitor).replace("/", " "), _best_score(trainer)
-            value = (
-                "" if score is None else f", {score:.1f}"
-            )  # None: of the run it was resumed from
+            # A run that another run's checkpoint began, and that had no epoch left, has no score.
+            value = "" if score is None else f", {score:.1f}"
             say(f"restored the weights of the best {name}{value}", trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

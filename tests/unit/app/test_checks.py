@@ -318,6 +318,11 @@ def test_the_best_checkpoint_is_where_other_commands_look(options, message, tmp_
         check_checkpoints(made, tmp_path)
 
 
+def test_a_second_callback_may_keep_every_epoch(tmp_path):
+    best = ModelCheckpoint(tmp_path / "checkpoints", "best", monitor="val/rsum")
+    check_checkpoints(keeping(best, ModelCheckpoint(tmp_path / "all", save_top_k=-1)), tmp_path)
+
+
 def test_the_last_checkpoint_is_where_a_resumed_run_looks(tmp_path):
     best = ModelCheckpoint(tmp_path / "checkpoints", "best", monitor="val/rsum")
     check_checkpoints(keeping(best, LastCheckpoint(tmp_path / "checkpoints")), tmp_path)

@@ -29,7 +29,7 @@ def line(module, *arguments, capsys, monkeypatch, cwd):
         (["loss.margn=0.1"], "there is no option loss.margn; did you mean loss.margin?"),
         (["batch_size=8"], "there is no option batch_size; did you mean data.batch_size?"),
         (["loss=sam", "loss.wibble=1"], "there is no option loss.wibble; loss: margin"),
-        (["data.batch_size=0", SMALL], "error: data.batch_size=0 must be at least 1\n"),
+        (["data.batch_size=0", SMALL], "error: data.batch_size must be at least 1, got 0\n"),
         (["loss.margin=-1", SMALL], "error: loss.margin must be at least 0, got -1\n"),
         (["loss.negatives=hard", SMALL], "error: loss.negatives must be 'hardest', 'all', 'top'"),
         (["loss=pcmepp", "loss.alpha=1"], "no option loss.alpha; did you mean loss.smoothness_alp"),

@@ -3,13 +3,11 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from itm.app.arguments import value_of
 from itm.app.config import compose
 from itm.app.replaced import settle
 from itm.app.resume_options import check_changes, read_recorded
@@ -174,13 +172,6 @@ def test_the_folder_of_a_job_is_claimed_when_hydra_has_made_it(run, monkeypatch)
 
 def test_jobs_that_begin_at_once_have_folders_of_their_own():
     assert len({compose([], with_hydra=True).hydra.run.dir for _ in range(3)}) == 3
-
-
-def test_other_processes_of_a_launcher_write_their_record_elsewhere(run, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    found = use_folder([*SMALL])
-    assert value_of(found, "hydra.output_subdir") == "null"
-    assert not Path(value_of(found, "hydra.run.dir")).is_relative_to(run.parent / "outputs")
 
 
 def test_a_relative_path_of_a_run_is_that_of_its_working_folder(run, tmp_path, monkeypatch):

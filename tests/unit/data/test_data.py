@@ -276,11 +276,11 @@ def test_evaluation_brings_images_once_and_captions_by_length(folder):
     [
         ({"fraction": 10}, "data.fraction=10"),
         ({"noise_ratio": 2}, "data.noise_ratio=2"),
-        ({"batch_size": 0}, "data.batch_size=0"),
-        ({"eval_batch_size": -5}, "data.eval_batch_size=-5 must be at least 1"),
-        ({"sentences": 0}, "data.sentences=0 must be at least 1"),
-        ({"min_count": 0}, "data.min_count=0 must be at least 1"),
-        ({"workers": -1}, "data.workers=-1 must be at least 0"),
+        ({"batch_size": 0}, "data.batch_size must be at least 1, got 0"),
+        ({"eval_batch_size": -5}, "data.eval_batch_size must be at least 1, got -5"),
+        ({"sentences": 0}, "data.sentences must be at least 1, got 0"),
+        ({"min_count": 0}, "data.min_count must be at least 1, got 0"),
+        ({"workers": -1}, "data.workers must be at least 0, got -1"),
     ],
 )
 def test_wrong_options_are_named(folder, options, message):
