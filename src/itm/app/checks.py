@@ -122,7 +122,8 @@ def check_checkpoints(trainer: Any, out: Path) -> None:
 
     folder = (out / "checkpoints").resolve()
     more = (
-        "; to keep every epoch as well, add +callbacks.all.dirpath=FOLDER +callbacks.all.save_top_k=-1 "
+        "; to keep every epoch as well, add +callbacks.all.dirpath=FOLDER "
+        "+callbacks.all.save_top_k=-1 "
         "+callbacks.all._target_=pytorch_lightning.callbacks.ModelCheckpoint"
     )
     keeper: Any = trainer.checkpoint_callback
