@@ -240,7 +240,7 @@ def test_an_empty_split(folder):
     with pytest.raises(ValueError, match="dev"):
         read_split(folder, "dev")
     for name in ("limit", "val_images"):
-        with pytest.raises(ValueError, match=f"data.{name}=0 must be at least 1"):
+        with pytest.raises(ValueError, match=f"data.{name} must be at least 1, got 0"):
             RegionDataModule(folder, **{name: 0})
 
 
