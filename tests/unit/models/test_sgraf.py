@@ -26,6 +26,7 @@ from itm.models import SGRAF
 from itm.models.sgraf import attention, filtration, nodes, sgraf
 from itm.models.sgraf.attention import unit_attention, word_attention
 from itm.models.sgraf.filtration import AttentionFiltration
+from itm.models.sgraf.graph import GraphStep
 from itm.models.sgraf.nodes import SimilarityNodes
 from itm.published.convert import from_published, read_checkpoint, save_published
 from itm.published.sgraf import read, write
@@ -477,6 +478,24 @@ def test_gradients_of_similarity_nodes(first):
     torch.testing.assert_close(similarity(vectors, *inputs), tuple(expected))
     vectors.requires_grad_(first)
     assert torch.autograd.gradcheck(similarity, (vectors, *inputs))
+
+
+@pytest.mark.parametrize("nodes", [None, 1, 2])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_step_of_reasoning_equals_its_formula_with_gradients(nodes, masked):
+    torch.manual_seed(0)
+    step = GraphStep(4).double()
+    x = torch.randn(3, 5, 4, dtype=torch.float64, requires_grad=True)  # (P, n, K)
+    mask = torch.ones(3, 1, 5, dtype=torch.bool)
+    mask[1, 0, 3:] = not masked
+    scores = (step.query(x) @ step.key(x).mT).masked_fill(~mask, -torch.inf)
+    expected = step.graph(scores.softmax(-1) @ x).relu()[:, :nodes]
+    found = step(x, nodes, mask if masked else None)
+    torch.testing.assert_close(found, expected)
+    leaves = [x, step.query.weight, step.query.bias, step.key.weight, *step.graph.parameters()]
+    weights = torch.randn_like(found)
+    sides = [torch.autograd.grad((y * weights).sum(), leaves) for y in (found, expected)]
+    torch.testing.assert_close(*sides)
 
 
 @pytest.mark.parametrize("module", MODULES)
