@@ -72,12 +72,14 @@ class PackedGRU(torch.autograd.Function):
         """Run over the steps, and keep gates, candidates and previous states."""
         width = weight_hh.shape[1]
         inputs = torch.addmm(bias_ih, words, weight_ih.T)  # (W, 3 H)
-        before, out = words.new_zeros(2, len(words), width)
+        before, out = words.new_empty(2, len(words), width)
         gates = words.new_empty(len(words), 2 * width)  # r, z
         candidates, recurrent = words.new_empty(2, len(words), width)  # n, q
         for rows, previous in steps(sizes, reverse):
             hidden, given = before[rows], inputs[rows]
-            hidden[: previous.stop - previous.start] = out[previous][: len(hidden)]
+            count = previous.stop - previous.start
+            hidden[:count] = out[previous]
+            hidden[count:] = 0
             sums = torch.addmm(bias_hh, hidden, weight_hh.T)
             gate = torch.add(
                 given[:, : 2 * width], sums[:, : 2 * width], out=gates[rows]
@@ -97,12 +99,14 @@ class PackedGRU(torch.autograd.Function):
         words, weight_ih, weight_hh, before, gates, candidates, recurrent = ctx.saved_tensors
         width = weight_hh.shape[1]
         reset, update = gates.chunk(2, 1)
-        # Derivatives of h' by the four sums, in the order r, z, q, n.
+        # Derivatives of h' by the four sums, in the order q, r, z, n: the first three belong to the
+        # recurrent weight, which is put in this order, and the last three to that of the inputs.
         slopes = words.new_empty(len(words), 4, width)
         by_candidate = torch.mul(1 - update, 1 - candidates.square(), out=slopes[:, 3])
-        torch.mul(by_candidate, reset, out=slopes[:, 2])
-        torch.mul((before - candidates) * update, 1 - update, out=slopes[:, 1])
-        torch.mul(by_candidate * recurrent * reset, 1 - reset, out=slopes[:, 0])
+        torch.mul(by_candidate, reset, out=slopes[:, 0])
+        torch.mul((before - candidates) * update, 1 - update, out=slopes[:, 2])
+        torch.mul(slopes[:, 0] * recurrent, 1 - reset, out=slopes[:, 1])
+        weight = weight_hh.roll(width, 0)
         above = gradient.clone()  # of every state, from the output and from the next step
         sums = slopes.flatten(1)  # becomes the gradient of the sums, (W, 4 H)
         for rows, previous in reversed(list(steps(ctx.sizes, ctx.reverse))):
@@ -110,19 +114,19 @@ class PackedGRU(torch.autograd.Function):
             slopes[rows] *= state[:, None]
             count = previous.stop - previous.start
             if count:
-                below = torch.addmm(state * update[rows], sums[rows][:, : 3 * width], weight_hh)
+                below = torch.addmm(state * update[rows], sums[rows][:, : 3 * width], weight)
                 above[previous][: len(state)] += below[:count]
-        by_input = torch.cat([sums[:, : 2 * width], sums[:, 3 * width :]], 1)
-        by_hidden = sums[:, : 3 * width]
+        by_hidden, by_input = sums[:, : 3 * width], sums[:, width:]
+        bias = sums.sum(0)
         by_words = by_input @ weight_ih if ctx.needs_input_grad[0] else None
         return (
             by_words,
             None,
             None,
             by_input.T @ words,
-            by_hidden.T @ before,
-            by_input.sum(0),
-            by_hidden.sum(0),
+            (by_hidden.T @ before).roll(-width, 0),
+            bias[width:],
+            bias[: 3 * width].roll(-width),
         )
 
 
