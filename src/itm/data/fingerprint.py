@@ -18,14 +18,15 @@ ROWS = 64  # images whose features are read; all of COCO would take minutes
 LISTS = ("vocabulary", "label_vocabulary", "concept_vocabulary")
 
 
-def fingerprint(data: RegionDataModule) -> dict[str, str]:
+def fingerprint(data: RegionDataModule, trained: int) -> dict[str, str]:
     """Describe training and validation data, each part with a hash of its content.
 
-    Captions, their images and the word lists are read whole, and of the features `ROWS` images from
-    the first to the last.
+    Captions, the images that training assigns to them (with noise, if any) and the word lists are
+    read whole, and of the features `ROWS` images from the first to the last.
 
     Args:
         data: a data module that is set up.
+        trained: number of captions that are trained on, counted from the first.
 
     Returns:
         Part -> description, such as "train captions" -> "30000 captions, 1f0c9a...".
@@ -33,9 +34,12 @@ def fingerprint(data: RegionDataModule) -> dict[str, str]:
     found: dict[str, str] = {}
     for stage in ("train", "val"):
         split = data.split(stage)
-        owners = np.ascontiguousarray(split.caption_image, dtype=np.int64)
+        owners = np.ascontiguousarray(data.reader(stage).caption_image, dtype=np.int64)
         found[f"{stage} features"] = _features(split)
-        found[f"{stage} captions"] = f"{len(split.captions)} captions, {_hash(split.captions)}"
+        total = len(split.captions)
+        used = trained if stage == "train" else total
+        count = str(total) if used == total else f"{used} of {total}"
+        found[f"{stage} captions"] = f"{count} captions, {_hash(split.captions)}"
         found[f"{stage} pairs"] = f"{split.num_images} images, {_hash([owners.tobytes()])}"
     for name in LISTS:
         words = getattr(data, name)

@@ -290,7 +290,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
     def fingerprint(self) -> dict[str, str]:
         """Return hashes that identify these data, see `itm.data.fingerprint`."""
         if self._fingerprint is None:
-            self._fingerprint = fingerprint(self)
+            self._fingerprint = fingerprint(self, self._train_size(self.split("train")))
         return self._fingerprint
 
     def describe(self) -> str:

@@ -4,13 +4,15 @@ from itm.data import RegionDataModule
 from itm.data.fingerprint import differences
 
 
-def data_of(root, captions=("a dog", "a cat", "two dogs", "red cat"), scale=1.0, swap=False):
+def data_of(
+    root, captions=("a dog", "a cat", "two dogs", "red cat"), scale=1.0, swap=False, **options
+):
     root.mkdir(exist_ok=True)
     features = scale * np.arange(24, dtype=np.float32).reshape(4, 2, 3)
     for split in ("train", "dev"):
         np.save(root / f"{split}_ims.npy", features[::-1] if swap else features)
         (root / f"{split}_caps.txt").write_text("\n".join(captions) + "\n")
-    data = RegionDataModule(root, batch_size=2, min_count=1)
+    data = RegionDataModule(root, batch_size=2, min_count=1, **options)
     data.setup()
     return data
 
@@ -35,6 +37,16 @@ def test_what_changed_is_named(tmp_path):
     assert changed(captions=order) == {"train captions", "val captions", "vocabulary"}
     other = ("a dog", "a cat", "two dogs", "a red cat")
     assert changed(captions=other) == {"train captions", "val captions"}
+
+
+def test_the_captions_that_are_trained_on_and_their_images_are_part_of_the_data(tmp_path):
+    first = data_of(tmp_path / "a").fingerprint()
+    half = data_of(tmp_path / "a", fraction=0.5).fingerprint()
+    assert half["train captions"].startswith("2 of 4 captions, ")
+    assert half["val captions"] == first["val captions"]
+    noise = data_of(tmp_path / "a", noise_ratio=1.0, seed=1).fingerprint()
+    (text,) = differences(first, noise)
+    assert text.startswith("train pairs: ")
 
 
 def test_a_missing_part_is_named():
