@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from itm.layers.functional import for_products, full, full_precision, xavier_
 from itm.models.sgraf.nodes import real
 
-Weights = tuple[Tensor, Tensor, Tensor, Tensor]
+Weights = tuple[Tensor, Tensor, Tensor, Tensor]  # M^T, u, Wg and its bias
 
 
 class GraphStep(nn.Module):
@@ -36,9 +36,12 @@ class GraphStep(nn.Module):
     def weights(self) -> Weights:
         """Compute M^T (K, K) and u (K,), and return Wg and its bias, all as products take them."""
         key = self.key.weight.T
-        matrix, offset = key @ self.query.weight, key @ self.query.bias
-        found = [for_products(x) for x in (matrix, offset, self.graph.weight, self.graph.bias)]
-        return found[0], found[1], found[2], found[3]
+        return (
+            for_products(key @ self.query.weight),
+            for_products(key @ self.query.bias),
+            for_products(self.graph.weight),
+            for_products(self.graph.bias),
+        )
 
     def edges(self, x: Tensor) -> Tensor:
         """Compute the weights (P, n, n) of all nodes for each node; rows sum to 1."""
@@ -112,7 +115,8 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """Compute X M + u (P, m, K) of the first m = `nodes` of n nodes, and their edges (P, m, n).
 
-    Edges are in at least float32; those of nodes that the mask (P, 1, n) excludes are 0.
+    `matrix` is M^T, as `linear` takes it. Edges are in at least float32; those of nodes that the
+    mask (P, 1, n) excludes are 0.
     """
     # Contiguous, because products without gradients multiply the rows of a strided tensor by one
     # copy of the weight for each pair.
