@@ -46,7 +46,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.checkpoints.folder import load
     from itm.data.pictures import required_picture
     from itm.phrases.files import read_phrases
-    from itm.phrases.split import phrase_split
+    from itm.phrases.split import phrase_split, region_fractions
     from itm.runs.record import environment, write_json
     from itm.runs.tables import rows_table
 
@@ -70,6 +70,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
                 f"image={cfg.image} has no phrases; leave image= out or choose another"
             )
         picture = required_picture(phrases, row, cfg.images)
+        region_fractions(phrases, row, picture.size)  # before the phrases are scored
     vectors = None if cfg.vectors is None else load_array(Path(cfg.vectors))
     scores = region_scores(matcher, phrases, cfg.context, vectors)
     tell_run_data()

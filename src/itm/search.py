@@ -24,6 +24,7 @@ from itm.index.answers import (
 )
 from itm.runs.escape import printable
 from itm.runs.outputs import check_file
+from itm.utils.checks import check_text
 
 if TYPE_CHECKING:
     from itm.index.index import Index
@@ -76,6 +77,8 @@ def _queries(cfg: DictConfig) -> list[tuple[str, str]]:
     """List ("images" or "captions", query) of all queries."""
     if cfg.checkpoint is None and (cfg.index is None or not Path(cfg.index).is_dir()):
         raise ValueError(f"give checkpoint=RUN (a run folder, saved folder or .ckpt); {HOW}")
+    if cfg.query is not None:
+        check_text(cfg.query, "query=")
     asked = [("images", cfg.query)] if cfg.query is not None else []
     asked += [("captions", cfg.image)] if cfg.image is not None else []
     if cfg.queries is not None:

@@ -65,6 +65,23 @@ def to_fractions(boxes: np.ndarray, size: tuple[float, float] | None) -> np.ndar
     return np.clip(boxes / np.array([*size, *size], np.float32), 0, 1)
 
 
+def fractions_of(boxes: np.ndarray, size: tuple[int, int], pixels: bool, where: str) -> np.ndarray:
+    """Turn boxes (..., 4) into fractions of a picture that was found for them, and check them.
+
+    Raises:
+        ValueError: as for `check_boxes`; boxes in pixels may be those of a larger picture.
+    """
+    try:
+        check_boxes(boxes, size, where, pixels)
+    except ValueError as error:
+        if not pixels:
+            raise
+        raise ValueError(
+            f"{error}. If the boxes are those of a larger picture, give the pictures in that size"
+        ) from error
+    return boxes / np.array([*size, *size]) if pixels else boxes
+
+
 def check_boxes(
     boxes: np.ndarray,
     size: tuple[float, float] | None,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from itm.data.array_file import load_array
-from itm.features.members import FEATURES, KNOWN, make_record
+from itm.features.members import FEATURES, KNOWN, make_record, some
 from itm.features.records import Record
 from itm.utils.archive import read_npz
 
@@ -51,8 +51,9 @@ def _from_npz(path: Path, image: str) -> Record:
         raise ValueError(f"{path} cannot be used: {error}") from error
     if not arrays:
         with zipfile.ZipFile(path) as archive:
-            held = ", ".join(member.removesuffix(".npy") for member in archive.namelist())
+            held = [member.removesuffix(".npy") for member in archive.namelist()]
         raise ValueError(
-            f"{path} cannot be used: expected one of {', '.join(FEATURES)}, found {held}"
+            f"{path} cannot be used: expected one of {', '.join(FEATURES)}, of one image, found "
+            f"{some(held)}"
         )
     return make_record(image, arrays, f"{path} cannot be used")

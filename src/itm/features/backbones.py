@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from itm.utils.errors import first_line
 from itm.utils.extras import install
 from itm.utils.hub import check_hub_name, suggestion
 
@@ -19,6 +20,8 @@ KNOWN = (
     LITE, "facebook/dinov2-base", "google/vit-base-patch16-224", "microsoft/resnet-50",
     "microsoft/swin-tiny-patch4-window7-224", "openai/clip-vit-base-patch32",
 )  # fmt: skip
+
+LEADING = 2  # tokens before the patches: that of the class and, in DeiT, that of distillation
 
 
 def backbone(name: str = LITE, size: int | None = None, revision: str | None = None) -> Backbone:
@@ -32,10 +35,20 @@ def backbone(name: str = LITE, size: int | None = None, revision: str | None = N
 
     Raises:
         ImportError: the package with the weights is not installed.
-        ValueError: transformers cannot load the model, or it is not a vision model.
+        ValueError: transformers cannot load the model, or its last hidden state is no feature map.
     """
     network = EfficientNetLite(size or 260) if name == LITE else Transformer(name, size, revision)
-    return network.eval().requires_grad_(False)
+    network = network.eval().requires_grad_(False)
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, 3, network.size, network.size))
+    except Exception as error:  # models of other inputs fail in many ways
+        raise ValueError(
+            f"backbone={name} makes no feature map of a picture of {network.size} x {network.size} "
+            f"pixels ({first_line(error)}); expected a vision model of transformers whose last "
+            "hidden state has one vector for each patch, such as facebook/dinov2-base"
+        ) from error
+    return network
 
 
 def check_backbone(name: str, revision: str | None = None) -> None:
@@ -141,8 +154,16 @@ class Transformer(Backbone):
                 f"{used}; give revision={used} to get the same features again"
             )
         self.network = getattr(model, "vision_model", model)
-        self.patch = getattr(self.network.config, "patch_size", None)
-        trained = getattr(self.network.config, "image_size", 224)
+        config = self.network.config
+        if getattr(config, "is_encoder_decoder", False) or hasattr(config, "num_queries"):
+            raise ValueError(
+                f"backbone={name} is a {config.model_type}, whose last hidden state belongs to "
+                "queries and not to places of the picture; give a model without a decoder, such as "
+                "microsoft/resnet-50"
+            )
+        self.patch = getattr(config, "patch_size", None)
+        self.others = LEADING + getattr(config, "num_register_tokens", 0)
+        trained = getattr(config, "image_size", 224)
         self.size = int(size or _side(settings) or trained)
         scale = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1
         normal = settings.get("do_normalize", True)
@@ -155,7 +176,7 @@ class Transformer(Backbone):
         """Compute the feature maps of the last hidden state.
 
         Raises:
-            ValueError: the patches do not form a square.
+            ValueError: the patches do not form a square, or too many other tokens are among them.
         """
         normal = (pixels - self.mean) / self.deviation
         state = self.network(pixel_values=normal).last_hidden_state
@@ -167,6 +188,11 @@ class Transformer(Backbone):
             side = int(patches**0.5)
             if side * side != patches:
                 raise ValueError(f"{patches} patches do not form a square; try another size=")
+        if patches - side * side > self.others:
+            raise ValueError(
+                f"{patches} tokens for {side * side} patches: the others are not class or register "
+                "tokens, which come first"
+            )
         return state[:, patches - side * side :].mT.unflatten(2, (side, side))
 
 

@@ -195,12 +195,14 @@ def convert_features(
         split, row = place[name]
         counts.append(len(features))
         features = fit(features, shape[0])
-        if sources.get(name) == record.name and not stores[split].holds(row, features):
-            raise ValueError(f"the source has image {record.name} twice, with different features")
+        kept = None if boxes is None or not given else fit(in_order(boxes), shape[0])
+        if sources.get(name) == record.name and not stores[split].holds(row, features, kept):
+            raise ValueError(
+                f"the source has image {record.name} twice, with different features or boxes"
+            )
         sources[name] = record.name
-        kept = None if boxes is None or not given else fit(in_order(boxes), shape[0])[None]
-        stores[split].write([row], features[None], kept)
-    _check(splits, stores, len(place))
+        stores[split].write([row], features[None], None if kept is None else kept[None])
+    _check(splits, stores, len(place), lost)
     if within and seems_percent(np.concatenate(within), (WIDE, WIDE)):
         raise ValueError(
             f"the boxes of all {len(within)} images of {WIDE} pixels or more lie within their "
@@ -226,11 +228,18 @@ def convert_features(
     return Path(out)
 
 
-def _check(splits: Mapping[str, Sequence[str]], stores: Mapping[str, Store], wanted: int) -> None:
+def _check(
+    splits: Mapping[str, Sequence[str]],
+    stores: Mapping[str, Store],
+    wanted: int,
+    others: Sequence[str],
+) -> None:
     if not stores:
         example = next(name for images in splits.values() for name in images)
+        held = ", ".join(map(repr, others[:3])) or "nothing"
         raise ValueError(
-            f"no image of the captions, such as {example!r}, has features in the source"
+            f"no image of the captions, such as {example!r}, has features in the source, which "
+            f"holds {held}"
         )
     for store in stores.values():
         store.flush()

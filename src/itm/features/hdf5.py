@@ -9,8 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from itm.features.cells import PICTURE
 from itm.features.hdf5_nodes import Group
-from itm.features.members import BOXES, COUNTS, FEATURES, HEIGHTS, KNOWN, WIDTHS, first, make_record
+from itm.features.members import (
+    BOXES,
+    COUNTS,
+    FEATURES,
+    HEIGHTS,
+    KNOWN,
+    WIDTHS,
+    first,
+    make_record,
+    some,
+)
 from itm.features.records import Record
 from itm.utils.extras import install
 from itm.utils.readers import reader
@@ -18,6 +29,7 @@ from itm.utils.safe_pickle import read_arrays
 
 SPATIAL = "spatial_features"  # (..., 6): x1, y1, x2, y2, width, height as fractions
 IDS = ("ids", "image_ids", "image_id", "names")
+DEEPEST = 8  # folders in the name of an image
 SUFFIX = re.compile(r"(.+?)_(?:image_features|features|feature|feat)$")  # 12_features
 RANGES = ("pos_boxes",)  # (N, 2): first and last + 1 row of each image, for packed regions
 
@@ -31,7 +43,7 @@ def read_hdf5(path: str | Path) -> Iterator[Record]:
     - `features` (N, R, F), or (rows, F) with `pos_boxes` (N, 2), the rows of each image; optional
       `boxes` or `spatial_features`; and the images' names in `ids` (N,), or in
       `FILE_imgid2idx.pkl`;
-    - a data set per image, named as the image;
+    - a data set per image, named as the image, also with folders: `val2014/1.jpg`;
     - data sets `NAME_features` and optional `NAME_boxes` per image;
     - a group per image with `features` and optional `boxes`;
     - groups `features` and optional `boxes` with a data set per image.
@@ -104,7 +116,7 @@ def _labels(file: Group, features: str, count: int, path: Path) -> list[str]:
         found = "".join(f" {name} {np.shape(values)}" for name, values in given.items())
         raise ValueError(
             f"{path}: {features} needs one name per image in one of {', '.join(IDS)}, "
-            f"and the images must be the first axis; found {', '.join(file)}{found}"
+            f"and the images must be the first axis; found {some(file)}{found}"
         )
     labels = {name: [_label(cell) for cell in values] for name, values in given.items()}
     (source, own), *others = labels.items()
@@ -236,16 +248,21 @@ def _by_suffix(file: Group, path: Path) -> Iterator[Record]:
         yield make_record(image, arrays, f"{path}: image {image}")
 
 
-def _images(file: Group, path: Path) -> Iterator[Record]:
-    for label, node in file.items():
+def _images(file: Group, path: Path, above: str = "") -> Iterator[Record]:
+    for name, node in file.items():
+        label = f"{above}{name}"
         if not isinstance(node, Group):
             yield Record(label, node[()])
+            continue
+        if above.count("/") < DEEPEST and node and all(PICTURE.fullmatch(own) for own in node):
+            yield from _images(node, path, f"{label}/")  # names such as val2014/1.jpg
             continue
         arrays = {kind: node[kind][()] for kind in KNOWN if kind in node}
         facts = {kind: node.number(kind) for kind in (*COUNTS, *WIDTHS, *HEIGHTS)}
         arrays |= {kind: value for kind, value in facts.items() if value is not None}
         if not arrays:
             raise ValueError(
-                f"{path}: {label} holds {', '.join(node)}; expected one of {', '.join(FEATURES)}"
+                f"{path}: {label} holds {some(node)}; expected the arrays of an image, one of "
+                f"{', '.join(FEATURES)}"
             )
         yield make_record(label, arrays, f"{path}: image {label}")

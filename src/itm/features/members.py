@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,12 @@ def first(names: Container[str], wanted: tuple[str, ...], where: str) -> str | N
     return found[0] if found else None
 
 
+def some(names: Iterable[str]) -> str:
+    """Join the first names for a message."""
+    every = list(names)
+    return ", ".join(every[:5]) + (f" and {len(every) - 5} others" if len(every) > 5 else "")
+
+
 def make_record(image: str, arrays: dict[str, Any], where: str) -> Record:
     """Make a record from the arrays of one image, named as in `KNOWN`; padding is left out.
 
@@ -46,10 +52,12 @@ def make_record(image: str, arrays: dict[str, Any], where: str) -> Record:
     name, boxes = first(arrays, FEATURES, where), first(arrays, BOXES, where)
     if name is None:
         raise ValueError(
-            f"{where}: expected one of {', '.join(FEATURES)}, found "
-            f"{', '.join(arrays) or 'nothing'}"
+            f"{where}: expected one of {', '.join(FEATURES)}, found {some(arrays) or 'nothing'}"
         )
     rows, places = arrays[name], None if boxes is None else arrays[boxes]
+    for kind in (name, boxes):
+        if kind is not None and not np.shape(arrays[kind]):
+            raise ValueError(f"{where}: {kind} is one number, expected a row for each region")
     sides = [_number(arrays, names, where) for names in (WIDTHS, HEIGHTS)]
     if (sides[0] is None) != (sides[1] is None):
         raise ValueError(

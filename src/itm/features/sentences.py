@@ -11,6 +11,7 @@ from typing import Any
 from itm.data.names import check_twins
 from itm.features.cells import PICTURE, check_sentences
 from itm.features.tables import Row, has_header, read_objects, read_table
+from itm.utils.checks import check_text
 from itm.utils.contents import parse_json, read_text
 from itm.utils.readers import reader
 
@@ -46,7 +47,8 @@ class Sentences:
         """Add a caption; line breaks and runs of blanks become one blank.
 
         Raises:
-            ValueError: the name is empty, or the picture is in two splits.
+            ValueError: the name is empty or has a line break, a text is not valid, or the picture
+                is in two splits.
         """
         name, caption = name.strip(), " ".join(caption.split())
         split = (split or "").strip().lower()
@@ -58,6 +60,10 @@ class Sentences:
             )
         if not name:
             raise ValueError(f"the caption {caption[:60]!r} has no picture")
+        check_text(name, "the name of a picture")
+        check_text(caption, f"a caption of {name}")
+        if "\n" in name:
+            raise ValueError(f"the name {name!r} of a picture holds a line break; rename it")
         if split and self.splits.setdefault(name, split) != split:
             raise ValueError(f"{name} is in the splits {self.splits[name]} and {split}")
         if caption:

@@ -129,10 +129,11 @@ class Store:
             self._arrays["boxes"][rows] = boxes
         self._written += [int(row) for row in rows]
 
-    def holds(self, row: int, features: np.ndarray) -> bool:
-        """Return whether a row was filled with these features (R, F)."""
-        kept = self._arrays["ims"]
-        return np.array_equal(kept[row], features.astype(kept.dtype))
+    def holds(self, row: int, features: np.ndarray, boxes: np.ndarray | None) -> bool:
+        """Return whether a row was filled with these features (R, F) and boxes (R, 4)."""
+        given = {"ims": features} if boxes is None else {"ims": features, "boxes": boxes}
+        files = [(self._arrays[name], values) for name, values in given.items()]
+        return all(np.array_equal(kept[row], values.astype(kept.dtype)) for kept, values in files)
 
     def flush(self) -> None:
         """Write the filled rows to disk; from then on they count as done."""

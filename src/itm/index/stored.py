@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,16 @@ import torch
 
 from itm.checkpoints.folder import load
 from itm.data.layout import Split, name_of
-from itm.index.encodings import shelve_images
+from itm.index.encodings import Shelf, shelve_captions, shelve_images
 from itm.index.files import check_place
 from itm.index.index import Index
+from itm.layers.text import as_text_encoder
 from itm.matcher.matcher import Matcher
+from itm.matcher.state import pack_state, saved_arguments
+from itm.utils.checks import check_least
 from itm.utils.devices import find_device
 
-ROWS = 64  # images that are compared
+ROWS = 64  # images and sentence vectors that are compared
 CLOSE = 0.01  # relative difference that precisions and devices cause
 
 
@@ -45,29 +49,34 @@ def index_of(
     Raises:
         TakenError: the folder holds files with the names of an index, but no index.
         FileNotFoundError: there is neither a saved index nor a checkpoint.
-        ValueError: the saved index is of another split, of other features, of another matcher or of
-            another kind.
+        ValueError: the saved index is of another split, of other features or sentence vectors, of
+            another matcher or of another kind, or `shortlist` is below 1.
     """
+    check_least({"shortlist": shortlist}, {"shortlist": 1})
     names = [name_of(split, row) for row in range(split.num_images)]
     if folder is not None and Path(folder, "index.json").is_file():
         index = Index.load(folder, device=find_device(device), model_class=model_class)
         if checkpoint is not None:
             matcher = load(checkpoint, model_class=model_class)
-            if not _same_tensors(matcher, index.matcher):
+            if not _same_tensors(matcher, index.matcher) or _facts(matcher) != _facts(
+                index.matcher
+            ):
                 raise ValueError(
-                    f"the index {folder} was made by another matcher than {checkpoint}; choose "
-                    "another index= folder, or leave out checkpoint= to use the index's own matcher"
+                    f"the index {folder} was made by another matcher than {checkpoint} (its "
+                    "weights, options, vocabulary or word lists differ); choose another index= "
+                    "folder, or leave out checkpoint= to use the index's own matcher"
                 )
         if index.ids != names or index.captions != split.captions:
             raise ValueError(
                 f"the index {folder} is not of split {split.name} in {split.folder} "
                 f"({len(index.ids)} and {split.num_images} images); choose another index= folder"
             )
-        if not _same_images(index, split):
-            raise ValueError(
-                f"the index {folder} was made from other features than those of split {split.name} "
-                f"in {split.folder}; choose another index= folder, or delete it"
-            )
+        for what, same in (("features", _same_images), ("sentence vectors", _same_vectors)):
+            if not same(index, split):
+                raise ValueError(
+                    f"the index {folder} was made from other {what} than those of split "
+                    f"{split.name} in {split.folder}; choose another index= folder, or delete it"
+                )
         if kind is not None and set(index.kinds.values()) != {kind}:
             kinds = ", ".join(dict.fromkeys(index.kinds.values()))
             raise ValueError(
@@ -87,15 +96,39 @@ def index_of(
 
 
 def _same_images(index: Index, split: Split) -> bool:
-    """Encode a sample of the images and compare it with the index; devices differ a little."""
-    rows = np.unique(np.linspace(0, split.num_images - 1, ROWS).astype(np.int64))
-    found = shelve_images(index.matcher, split.images(rows), ROWS).vectors.cpu()
-    kept = index._shelves["images"].vectors[torch.from_numpy(rows)].cpu()
+    """Encode a sample of the images and compare it with the index."""
+    rows = _sample(split.num_images)
+    return _close(index, "images", rows, shelve_images(index.matcher, split.images(rows), ROWS))
+
+
+def _same_vectors(index: Index, split: Split) -> bool:
+    """Do the same for captions that are read as sentence vectors; words are compared as such."""
+    if not as_text_encoder(index.matcher.text).needs_vectors:
+        return True
+    rows = _sample(len(split.captions))
+    vectors = split.sentence_file()[rows]
+    return _close(index, "captions", rows, shelve_captions(index.matcher, vectors, ROWS))
+
+
+def _sample(count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, ROWS).astype(np.int64))
+
+
+def _close(index: Index, side: str, rows: np.ndarray, shelf: Shelf) -> bool:
+    """Compare encodings with those of the index; devices differ a little."""
+    found, kept = shelf.vectors.cpu(), index._shelves[side].vectors[torch.from_numpy(rows)].cpu()
     if found.shape != kept.shape:
         return False
     return bool(
         ((found - kept).norm(dim=1) <= CLOSE * (found.norm(dim=1) + kept.norm(dim=1))).all()
     )
+
+
+def _facts(matcher: Matcher) -> str:
+    """Return all that is saved besides tensors, without the version that wrote it."""
+    state = {key: value for key, value in pack_state(matcher).items() if key != "version"}
+    facts = {**state, "arguments": saved_arguments(matcher)}
+    return json.dumps(facts, sort_keys=True, default=str)
 
 
 def _same_tensors(a: Matcher, b: Matcher) -> bool:

@@ -140,15 +140,18 @@ def word_positions(
 ) -> tuple[int, int]:
     """Find the tokens [start, stop) of a phrase in its caption, or of all words without a phrase.
 
-    A tokeniser may split words, so the tokens before the phrase are counted.
+    A tokeniser may split words, so the tokens before the phrase are counted. Another word follows
+    them, because the tokenisers of sentences split off the last full stop: "Mr." would become two.
     """
     assert matcher.vocab is not None
-    markers = len(matcher.vocab.encode(""))  # one before, one after
+    encode = matcher.vocab.encode
+    markers = len(encode(""))  # one before, one after
     start, stop = (0, len(words)) if phrase is None or not phrase.caption else phrase.span
-    first = markers // 2
-    ends = [
-        len(matcher.vocab.encode(" ".join(words[:end]))) - markers + first for end in (start, stop)
-    ]
+    ends = []
+    for end in (start, stop):
+        last = end == len(words)
+        tokens = encode(" ".join(words if last else [*words[:end], "x"]))
+        ends.append(len(tokens) - len(encode("" if last else "x")) + markers // 2)
     return ends[0], max(ends[1], ends[0] + 1)
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from itm.data.boxes import Box, edges, in_pixels, overlaps
-from itm.data.layout import Split
+from itm.data.boxes import Box, edges, fractions_of, in_pixels, overlaps
+from itm.data.layout import Split, name_of
 
 
 class Phrase(NamedTuple):
@@ -92,6 +92,17 @@ class PhraseSplit(Split):
         found = self.overlaps(rows)
         wrong = np.where(found < self.negative_iou, -1.0, 0.0)
         return np.where(found >= self.positive_iou, 1.0, wrong).astype(np.float32)
+
+
+def region_fractions(split: PhraseSplit, image: int, size: tuple[int, int]) -> np.ndarray:
+    """Return the region boxes (R, 4) of an image as fractions of its picture of this size.
+
+    Raises:
+        ValueError: the boxes are not in the picture.
+    """
+    assert split.boxes is not None
+    boxes, pixels = split.region_boxes(np.array([image]))[0], in_pixels(split.boxes)
+    return fractions_of(boxes, size, pixels, f"boxes of image {name_of(split, image)}")
 
 
 def phrase_split(

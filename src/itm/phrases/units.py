@@ -43,6 +43,6 @@ def read_annotation(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; download it, or leave its image out")
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # editors on Windows begin with a mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: {error}") from error

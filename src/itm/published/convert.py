@@ -9,6 +9,7 @@ options, vocabulary and concepts.
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,20 +142,22 @@ def from_published(
     Raises:
         OSError: a file cannot be opened.
         ValueError: the family is unknown, tensors are missing, unexpected or of another shape,
-            options contradict the tensors, the vocabulary has another size than the embedding
-            table, or concepts are missing or belong to other weights.
+            options are misspelt or contradict the tensors, the vocabulary has another size than the
+            embedding table, or concepts are missing or belong to other weights.
     """
     if tokenizer is not None and vocab is None:
         raise ValueError(f"tokenizer={tokenizer} needs a vocabulary: give vocab= too")
     states, known = read_checkpoint(checkpoint)
     known = {**known, **(options or {})}
     source = str(checkpoint)
-    name, found, assumed = _find_family(states, known, family, source)
+    name, found, read = _find_family(states, known, family, source)
+    assumed = read.assumed
     for given, what, owner in ((concepts, "concepts", "cvse"), (captioner, "captioner", "vsrn")):
         if given is not None and name != owner:
             raise ValueError(f"{what}= is for {owner}, but {source} holds weights of {name}")
     if captioner is not None:
-        _, found, _ = _find_family([*states, read_captioner(captioner)], known, name, source)
+        _, found, read = _find_family([*states, read_captioner(captioner)], known, name, source)
+    _check_given(options or {}, read, name)
     arguments, tensors = found
     _check_options(arguments, known, source)
     if (arguments.get("text") or {}).get("name") == "bert":
@@ -199,11 +202,11 @@ def from_published(
 
 def _find_family(
     states: list[State], options: Options, family: str | None, source: str
-) -> tuple[str, tuple[Options, State], Options]:
+) -> tuple[str, tuple[Options, State], Known]:
     """Find the family with these tensor names.
 
     Returns:
-        Its name; its arguments and tensors; and the options that were assumed.
+        Its name; its arguments and tensors; and the options as they were read.
     """
     names = [family] if family is not None else list(FAMILIES)
     for name in names:
@@ -220,12 +223,26 @@ def _find_family(
                     "options that tell them apart are missing: give family='vsepp' or "
                     "family='scan', or the options themselves"
                 )
-            return name, found, known.assumed
+            return name, found, known
     some = sorted(key for state in states for key in state)[:6]
     raise ValueError(
         f"{source}: its tensors ({', '.join(some)}, ...) are not those of "
         f"{' or '.join(names)}; read checkpoints of itm with itm.load"
     )
+
+
+def _check_given(options: Options, read: Known, family: str) -> None:
+    """Refuse misspelt options, and name those that change nothing.
+
+    Raises:
+        ValueError: an option that is not read is spelt like one that was assumed.
+    """
+    idle = [x for x in options if x not in read.asked and x not in STATED and x not in TRAINING]
+    for name in idle:
+        if near := get_close_matches(name, read.assumed, n=1, cutoff=0.8):
+            raise ValueError(f"{family} has no option {name!r}; did you mean {near[0]!r}?")
+    if idle:
+        print(f"options without effect on {family} weights: {', '.join(idle)}")
 
 
 def _check_options(arguments: Options, options: Options, source: str) -> None:

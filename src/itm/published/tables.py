@@ -20,15 +20,30 @@ Table = Mapping[str, str | None]
 
 
 class Known(dict[str, Any]):
-    """The options of a checkpoint, which remember the values that were assumed for missing ones.
+    """The options of a checkpoint, which remember which were read, and what was assumed.
 
     Attributes:
-        assumed: option -> value.
+        assumed: missing option -> value.
+        asked: options that were looked up.
     """
 
     def __init__(self, options: Options):
         super().__init__(options)
         self.assumed: Options = {}
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        self.asked.add(str(name))
+        return super().__contains__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an option, or the default without it."""
+        self.asked.add(name)
+        return super().get(name, default)
 
     def assume(self, name: str, default: Any) -> Any:
         """Return an option; without it, assume the default of the original's command line.

@@ -34,9 +34,12 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
         found = read_pickle(path, PLAIN, classes=("Vocabulary",), encoding="utf-8")
     except ValueError as error:
         raise ValueError(f"{expected} 'word2idx' and nothing else ({error})") from error
-    return numbered_words(
-        found.fields.get("word2idx") if isinstance(found, Instance) else None, expected
-    )
+    fields = found.fields if isinstance(found, Instance) else {}
+    words = numbered_words(fields.get("word2idx"), expected)
+    back = fields.get("idx2word")
+    if isinstance(back, dict) and back != {i: word for word, i in fields["word2idx"].items()}:
+        raise ValueError(f"{path}: 'idx2word' contradicts 'word2idx'; one of them was changed")
+    return words
 
 
 def numbered_words(ids: Any, expected: str) -> Vocabulary:

@@ -33,7 +33,7 @@ from itm.relevance.ngrams import (
     whitespace_tokens,
 )
 from itm.relevance.products import length_factor, sparse_cosines
-from itm.utils.checks import check_choice
+from itm.utils.checks import check_choice, check_references
 
 
 def cider(
@@ -60,6 +60,7 @@ def cider(
         TypeError: captions are not strings.
         ValueError: `out` has another shape, or a table counts an n-gram in more images than it has.
     """
+    check_references(references)
     flat = [caption for group in references for caption in group]
     image = np.repeat(np.arange(len(references)), [len(group) for group in references])
     index = CiderIndex(

@@ -10,7 +10,12 @@ from numpy.typing import ArrayLike
 
 from itm.relevance.cider_d import cider
 from itm.relevance.ngrams import SplitWords, whitespace_tokens
-from itm.relevance.sentences import is_text_encoder, sentence_similarity
+from itm.relevance.sentences import (
+    is_text_encoder,
+    read_encoder_tokenizer,
+    sentence_similarity,
+)
+from itm.utils.checks import check_references
 
 BLOCK = 1024  # captions checked at once
 
@@ -79,10 +84,16 @@ def check_source(source: str | Path | np.ndarray) -> None:
     """Check a source of relevance early, before scores are computed.
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: the name is unknown, or the folder of a text encoder has no tokeniser.
         FileNotFoundError: the file does not exist.
+        SpiceError: there is no Java.
     """
-    if isinstance(source, np.ndarray) or source in ("cider", "spice") or is_text_encoder(source):
+    if isinstance(source, np.ndarray) or source == "cider":
+        return
+    if source == "spice":
+        return _check_java()
+    if is_text_encoder(source):
+        read_encoder_tokenizer(str(source))
         return
     if Path(source).suffix != ".npy":
         raise ValueError(
@@ -110,6 +121,18 @@ def group_captions(captions: Sequence[str], caption_image: ArrayLike) -> list[li
     return references
 
 
+class SpiceError(RuntimeError, OSError):
+    """SPICE cannot run: no Java, no parser, or its program failed; commands print one line."""
+
+
+def _check_java() -> None:
+    if shutil.which("java") is None:
+        raise SpiceError(
+            "SPICE needs Java, but there is no `java` on the PATH: install a Java 8 runtime, use "
+            "relevance=cider, or give a matrix of precomputed scores (.npy)"
+        )
+
+
 def spice(
     captions: Sequence[str], references: Sequence[Sequence[str]], block: int = 20000
 ) -> np.ndarray:
@@ -127,13 +150,10 @@ def spice(
         (M, N) float64; NaN from SPICE (no scene graph on either side) becomes 0.
 
     Raises:
-        RuntimeError: Java is missing or fails, or the parser cannot be downloaded.
+        SpiceError: Java is missing or fails, or the parser cannot be downloaded.
     """
-    if shutil.which("java") is None:
-        raise RuntimeError(
-            "SPICE needs Java, but there is no `java` on the PATH: install a Java 8 runtime, use "
-            "relevance=cider, or give a matrix of precomputed scores (.npy)"
-        )
+    check_references(references)
+    _check_java()
     from pycocoevalcap.spice.spice import Spice  # slow to import, and rarely used
 
     result = np.zeros((len(captions), len(references)))
@@ -146,12 +166,12 @@ def spice(
                 {p: [captions[c]] for p, (c, _) in enumerate(part)},
             )
         except OSError as error:  # URLError among them
-            raise RuntimeError(
+            raise SpiceError(
                 "SPICE could not download its parser (stanford-corenlp 3.6.0): put its two jar "
                 "files into pycocoevalcap/spice/lib, or connect to the internet"
             ) from error
         except subprocess.CalledProcessError as error:
-            raise RuntimeError(
+            raise SpiceError(
                 f"SPICE's Java program failed (exit code {error.returncode}): it needs Java 8 and "
                 "8 GB of memory"
             ) from error

@@ -44,28 +44,14 @@ class BertVocabulary:
             ValueError: there is no tokeniser, or one of another transformer.
             OSError: there is no such folder or name.
         """
-        from transformers import AutoConfig, AutoTokenizer  # late, for start-up time
-
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer, longest = read_tokenizer(path, max_length)
         backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None or len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        if backend is None:
             raise ValueError(
-                f"{path} has no tokeniser: it needs tokenizer.json, or the vocabulary that the "
-                "transformer was trained with (vocab.txt); save it with tokenizer.save_pretrained"
+                f"{path} has a tokeniser in Python only; it needs tokenizer.json: save that with "
+                "tokenizer.save_pretrained"
             )
-        config = AutoConfig.from_pretrained(path)
-        rows = getattr(config, "vocab_size", None)
-        if rows is not None and len(tokenizer) > rows:
-            raise ValueError(
-                f"{path}: the tokeniser has {len(tokenizer)} word pieces, but the transformer has "
-                f"vectors for {rows}; they do not belong together"
-            )
-        if rows is not None and len(tokenizer) < FEWEST * rows:
-            raise ValueError(
-                f"{path}: the tokeniser has {len(tokenizer)} word pieces, but the transformer has "
-                f"vectors for {rows}; they do not belong together"
-            )
-        return cls(backend.to_str(), min(max_length, _positions(config, max_length)))
+        return cls(backend.to_str(), longest)
 
     def __len__(self) -> int:
         return self._tokenizer.get_vocab_size()
@@ -131,6 +117,38 @@ class BertVocabulary:
     def state(self) -> dict[str, Any]:
         """Return the content as data for JSON, which `vocabulary_from` reads back."""
         return {"kind": "bert", "tokenizer": self.json, "max_length": self.max_length}
+
+
+def read_tokenizer(path: str, max_length: int) -> tuple[Any, int]:
+    """Read the tokeniser of a transformer, and check that they belong together.
+
+    Args:
+        path: local folder or name on the hub.
+        max_length: of a caption, in word pieces.
+
+    Returns:
+        The tokeniser, and `max_length` or, if they are fewer, the transformer's positions.
+
+    Raises:
+        ValueError: there is no tokeniser, or one of another transformer.
+        OSError: there is no such folder or name.
+    """
+    from transformers import AutoConfig, AutoTokenizer  # late, for start-up time
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):  # transformers makes an empty one
+        raise ValueError(
+            f"{path} has no tokeniser: it needs tokenizer.json, or the vocabulary that the "
+            "transformer was trained with (vocab.txt); save it with tokenizer.save_pretrained"
+        )
+    config = AutoConfig.from_pretrained(path)
+    rows = getattr(config, "vocab_size", None)
+    if rows is not None and not FEWEST * rows <= len(tokenizer) <= rows:
+        raise ValueError(
+            f"{path}: the tokeniser has {len(tokenizer)} word pieces, but the transformer has "
+            f"vectors for {rows}; they do not belong together"
+        )
+    return tokenizer, min(max_length, _positions(config, max_length))
 
 
 # Models whose positions begin after the id of the padding.

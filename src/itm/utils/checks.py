@@ -57,6 +57,35 @@ def check_least(values: Mapping[str, object], least: Mapping[str, float]) -> Non
                 raise ValueError(f"{name} must be at least {least[name]}, got {value}")
 
 
+def check_text(text: str, what: str) -> None:
+    """Check that a text can be written: half of a character outside of UTF-8 cannot.
+
+    Raises:
+        ValueError: it holds a lone surrogate, from cut JSON or from bytes that are not UTF-8.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{what} {ascii(text[:60])} is not valid text: character {error.start} is half of one, "
+            "as in a cut emoji, or a byte that is not UTF-8; write it in UTF-8"
+        ) from error
+
+
+def check_references(references: Sequence[Sequence[str]]) -> None:
+    """Check that each image has a list of captions; a string would be read letter by letter.
+
+    Raises:
+        TypeError: an image has a string.
+    """
+    for row, captions in enumerate(references):
+        if isinstance(captions, str):
+            raise TypeError(
+                f"the references of image {row} must be a list of captions, got the string "
+                f"{captions[:40]!r}"
+            )
+
+
 def check_paths(paths: Mapping[str, str | Path | None]) -> None:
     """Check that the files or folders of options exist; None passes.
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from itm.data.boxes import in_pixels
-from itm.data.layout import Split
+from itm.data.boxes import fractions_of, in_pixels
+from itm.data.layout import Split, name_of
 from itm.matcher.explanation import Explanation
 from itm.runs.escape import printable
 from itm.text.word_lists import STOP_WORDS, is_word
@@ -99,11 +99,16 @@ def draw_explanation(
 
 
 def region_boxes(split: Split, row: int, picture: Image | None) -> np.ndarray | None:
-    """Return the boxes (R, 4) of an image's regions as fractions of its picture, if both exist."""
+    """Return the boxes (R, 4) of an image's regions as fractions of its picture, if both exist.
+
+    Raises:
+        ValueError: the boxes are not in the picture.
+    """
     if split.boxes is None or picture is None:
         return None
     boxes = np.asarray(split.boxes[split.row[row]], np.float64)
-    return boxes / np.array([*picture.size, *picture.size]) if in_pixels(split.boxes) else boxes
+    where = f"boxes of image {name_of(split, row)}"
+    return fractions_of(boxes, picture.size, in_pixels(split.boxes), where)
 
 
 # Parts of the sheet -------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from itm.data.boxes import in_pixels
-from itm.phrases.split import PhraseSplit
+from itm.phrases.split import PhraseSplit, region_fractions
 from itm.runs.escape import for_figure
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def draw_image(picture: Image, split: PhraseSplit, scores: np.ndarray, image: in
         image: row of the image; the sentence with the most phrases is drawn.
 
     Raises:
-        ValueError: the image has no phrase.
+        ValueError: the image has no phrase, or its boxes are not in the picture.
     """
     own = np.flatnonzero(split.caption_image == image)
     if not len(own):
@@ -75,9 +75,7 @@ def draw_image(picture: Image, split: PhraseSplit, scores: np.ndarray, image: in
     sentence, _ = Counter(split.phrases[row].caption for row in own).most_common(1)[0]
     rows = [row for row in own if split.phrases[row].caption == sentence][: len(COLOURS)]
     assert split.boxes is not None
-    units = 1 if not in_pixels(split.boxes) else np.array([*picture.size, *picture.size])
-    found = split.region_boxes(np.array([image]))[0][scores[rows].argmax(1)]
+    found = region_fractions(split, image, picture.size)[scores[rows].argmax(1)]
     truth = np.array([split.phrases[row].box for row in rows])
-    return draw_phrases(
-        picture, [split.captions[row] for row in rows], found / units, truth / units
-    )
+    units = np.array([*picture.size, *picture.size]) if in_pixels(split.boxes) else 1
+    return draw_phrases(picture, [split.captions[row] for row in rows], found, truth / units)

@@ -1,6 +1,19 @@
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel, ResNetConfig, ResNetModel, SwinConfig, SwinModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    CLIPModel,
+    DetrConfig,
+    DetrModel,
+    ResNetConfig,
+    ResNetModel,
+    SwinConfig,
+    SwinModel,
+    YolosConfig,
+    YolosModel,
+)
 from vision import TINY, VISION, save, save_vit
 
 from itm.features.backbones import LITE, backbone
@@ -78,3 +91,22 @@ def test_an_unpinned_backbone_is_said_aloud(vit, monkeypatch, capsys):
 def test_no_network():
     with pytest.raises(ValueError, match=r"backbone=/nowhere cannot be loaded.*hub name"):
         backbone("/nowhere")
+
+
+def test_networks_without_a_feature_map_are_refused(tmp_path):
+    stages = {"embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 1]}
+    resnet = ResNetConfig(layer_type="basic", out_features=["stage2"], **stages)
+    sizes = {f"{side}_{name}": n for side in ("encoder", "decoder")
+             for name, n in (("layers", 1), ("ffn_dim", 16), ("attention_heads", 2))}  # fmt: skip
+    own = {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
+    detr = DetrConfig(backbone_config=resnet, d_model=16, num_queries=16, **own, **sizes)
+    yolos = YolosConfig(num_detection_tokens=9, **{**VISION, "image_size": [32, 32]})
+    bert = BertConfig(vocab_size=10, intermediate_size=16, **TINY)
+    models = {
+        "detr": (DetrModel(detr), "belongs to queries and not to places"),
+        "yolos": (YolosModel(yolos), "26 tokens for 16 patches"),
+        "bert": (BertModel(bert), "makes no feature map of a picture of 32 x 32 pixels"),
+    }
+    for name, (model, message) in models.items():
+        with pytest.raises(ValueError, match=f"backbone=.*{name} .*{message}"):
+            backbone(save(model, tmp_path / name))

@@ -276,6 +276,11 @@ def test_an_image_that_comes_twice(tmp_path):
     convert_features([one, one], {"train": ["a"]}, {"a": ["x"]}, tmp_path / "a")
     with pytest.raises(ValueError, match="image a twice, with different features"):
         convert_features([one, two], {"train": ["a"]}, {"a": ["x"]}, tmp_path / "b")
+    one, two = boxed("a", FRACTION), boxed("a", FRACTION / 2)
+    with pytest.raises(ValueError, match="image a twice, with different features or boxes"):
+        convert_features([one, two], {"train": ["a"]}, {"a": ["x"]}, tmp_path / "c")
+    with pytest.raises(ValueError, match="such as 'b', has features .* holds 'a'"):
+        convert_features([one], {"train": ["b"]}, {"b": ["x"]}, tmp_path / "d")
     with pytest.raises(ValueError, match="'x/a' and 'y/a' both seem to be 'a'"):
         both = [boxed("x/a", None), boxed("y/a", None)]
         convert_features(both, {"train": ["a"]}, {"a": ["x"]}, tmp_path / "c")
@@ -600,6 +605,12 @@ def test_broken_arrays(tmp_path):
         list(read_arrays(tmp_path))
     np.savez(tmp_path / "a.npz", other=np.ones(2))
     with pytest.raises(ValueError, match=r"a.npz.*expected one of features.*found other"):
+        list(read_arrays(tmp_path))
+    np.savez(tmp_path / "a.npz", **{f"image{i}": np.ones(2) for i in range(9)})
+    with pytest.raises(ValueError, match="found image0, .*, image4 and 4 others"):
+        list(read_arrays(tmp_path))
+    np.savez(tmp_path / "a.npz", features=np.float32(1), num_boxes=1)
+    with pytest.raises(ValueError, match="features is one number, expected a row for each region"):
         list(read_arrays(tmp_path))
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04")
     with pytest.raises(ValueError, match=r"a.npz"):

@@ -66,3 +66,17 @@ def test_names_of_many_bytes_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(hdf5_nodes, "LARGER", 0)
     with pytest.raises(ValueError, match=r"f\.h5: the strings in ids .* and \d+ bytes"):
         list(read_hdf5(path))
+
+
+def test_names_with_folders(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name in ("val2014/1.jpg", "val2014/2.jpg"):
+            file[name] = np.ones((2, 3), np.float32)
+        file["train2014/3.jpg/features"] = np.ones((2, 3), np.float32)
+    found = [record.name for record in read_hdf5(tmp_path / "a.h5")]
+    assert sorted(found) == ["train2014/3.jpg", "val2014/1.jpg", "val2014/2.jpg"]
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for row in range(9):
+            file[f"val2014/{row}"] = np.ones((2, 3), np.float32)
+    with pytest.raises(ValueError, match="val2014 holds 0, 1, 2, 3, 4 and 4 others; expected"):
+        list(read_hdf5(tmp_path / "a.h5"))

@@ -233,3 +233,16 @@ def test_captions_that_are_numbers_are_refused(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=f"{name}: its captions are names or numbers, such as"):
         read_sentences(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"file_name": "a.jpg", "caption": "a dog \ud83d"}, r"a caption of a.jpg 'a dog \\ud83d'"),
+        ({"file_name": "a\nb.jpg", "caption": "a dog"}, "of a picture holds a line break"),
+    ],
+)
+def test_text_that_cannot_be_written_is_refused_first(record, message, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([record]))
+    with pytest.raises(ValueError, match=f"a.json.*{message}"):
+        read_sentences(tmp_path / "a.json")

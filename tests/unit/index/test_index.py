@@ -10,9 +10,12 @@ import torch
 from toy import MeanMatcher
 
 import itm
+from itm.data.layout import read_split
 from itm.index.index import Hit
 from itm.index.nearest import Nearest, choose, largest
 from itm.index.stored import index_of
+from itm.models import TwoBranchEmbedding
+from itm.text.vocabulary import Vocabulary
 from itm.utils.errors import TakenError
 
 SMALL = [
@@ -130,8 +133,6 @@ def test_images_with_different_numbers_of_regions_and_captions_alone(cache, tmp_
 
 def test_sentence_vectors(cache):
     torch.manual_seed(0)
-    from itm.models import TwoBranchEmbedding
-
     matcher = TwoBranchEmbedding(
         img_dim=6, sentence_dim=5, hidden_dim=8, embed_dim=4, text={"name": "vectors"}
     )
@@ -453,3 +454,59 @@ def test_an_index_of_other_features_or_of_another_kind_is_refused(cache, tmp_pat
     other[-1] += 1
     with pytest.raises(ValueError, match="was made from other features than those of split test"):
         index_of(dataclasses.replace(split, features=other, file=None), *given)
+
+
+def test_an_index_of_the_same_weights_with_other_words_is_refused(cache, tmp_path):
+    """Converted again with the right vocabulary, a matcher reads other sentences."""
+    matcher, split = build("scan_t2i")
+    matcher.save_pretrained(tmp_path / "one")
+    index_of(split, str(tmp_path / "one"), tmp_path / "index")
+    index_of(split, str(tmp_path / "one"), tmp_path / "index")
+    words = matcher.vocab.words
+    matcher.vocab = Vocabulary([*words[:4], *reversed(words[4:])])
+    matcher.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="another matcher .*vocabulary or word lists differ"):
+        index_of(split, str(tmp_path / "other"), tmp_path / "index")
+    matcher, _ = build("scan_t2i", "model.temperature=1")
+    matcher.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="another matcher"):
+        index_of(split, str(tmp_path / "other"), tmp_path / "index")
+    with pytest.raises(ValueError, match="shortlist must be at least 1, got 0"):
+        index_of(split, str(tmp_path / "one"), tmp_path / "index", shortlist=0)
+
+
+def test_an_index_of_a_bert_is_its_own(cache, tmp_path):
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    folder, (_, split) = tmp_path / "bert", build("vsepp")
+    words = sorted({word for caption in split.captions for word in caption.split()})
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join([*["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], *words])
+    )
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=len(words) + 5, intermediate_size=16, **sizes)
+    BertModel(config).save_pretrained(folder)
+    BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(folder)
+    matcher, split = build("vsepp", "text=bert", f"model.text.path={folder}")
+    matcher.save_pretrained(tmp_path / "one")
+    index_of(split, str(tmp_path / "one"), tmp_path / "index")
+    index_of(split, str(tmp_path / "one"), tmp_path / "index")
+
+
+def test_an_index_of_other_sentence_vectors_is_refused(cache, tmp_path):
+    from corpus import write
+
+    torch.manual_seed(0)
+    write(tmp_path, "test", images=6)
+    vectors = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
+    np.save(tmp_path / "test_caps.npy", vectors)
+    split = read_split(tmp_path, "test")
+    matcher = TwoBranchEmbedding(
+        img_dim=split.width, sentence_dim=5, hidden_dim=8, embed_dim=4, text={"name": "vectors"}
+    )
+    given = str(matcher.save_pretrained(tmp_path / "matcher") or tmp_path / "matcher")
+    index_of(split, given, tmp_path / "index")
+    index_of(split, given, tmp_path / "index")
+    np.save(tmp_path / "test_caps.npy", vectors[::-1])
+    with pytest.raises(ValueError, match="made from other sentence vectors than those of split"):
+        index_of(read_split(tmp_path, "test"), given, tmp_path / "index")

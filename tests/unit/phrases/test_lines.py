@@ -127,7 +127,8 @@ def test_phrases_of_images_beyond_the_split_are_counted(tmp_path, capsys):
 def test_phrases_of_entities_without_a_box_are_counted(tmp_path, capsys):
     for name in ("Sentences", "Annotations"):
         (tmp_path / name).mkdir()
-    (tmp_path / "Sentences/7.txt").write_text("[/EN#1/people A man] in [/EN#2/scene a park] .\n")
+    text = "\ufeff[/EN#1/people A man] in [/EN#2/scene a park] .\n"  # of an editor on Windows
+    (tmp_path / "Sentences/7.txt").write_text(text, encoding="utf-8")
     (tmp_path / "Annotations/7.xml").write_text(
         "<annotation><size><width>64</width><height>48</height></size><object><name>1</name>"
         "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"

@@ -330,6 +330,10 @@ def test_words_are_found_behind_cut_ones():
     # <start> do n't stop the man . <end>
     assert word_positions(Cut, phrase.caption, phrase) == (4, 6)
     assert word_positions(Cut, ("the", "man")) == (1, 3)
+    smith = Phrase(0, "Smith", (0, 0, 1, 1), "", ("Mr.", "Smith", "runs", "."), (1, 2))
+    assert word_positions(Cut, smith.caption, smith) == (2, 3)  # <start> mr. smith runs . <end>
+    flag = ("the", "U.S.", "flag")
+    assert word_positions(Cut, flag, smith._replace(caption=flag, span=(0, 2))) == (1, 3)
     Cut.vocab = Vocabulary(["<pad>", "the", "man"], markers=False, tokenizer="whitespace")
     assert word_positions(Cut, ("the", "man")) == (0, 2)
 

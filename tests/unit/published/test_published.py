@@ -87,7 +87,7 @@ def test_batches_that_old_versions_did_not_count(tmp_path):
         assert torch.equal(value, expected), name
 
 
-def test_some_options_for_a_checkpoint_without_any(tmp_path):
+def test_some_options_for_a_checkpoint_without_any(tmp_path, capsys):
     states, _ = read_checkpoint(case("scan/i2t_lse") / "checkpoint.pth.tar")
     torch.save({"model": states}, tmp_path / "m.pth.tar")
     matcher = from_published(tmp_path / "m.pth.tar", options={"lambda_softmax": 4.0})
@@ -96,6 +96,11 @@ def test_some_options_for_a_checkpoint_without_any(tmp_path):
     options = {"cross_attn": "i2t", "no_imgnorm": True}
     matcher = from_published(tmp_path / "m.pth.tar", options=options)
     assert (matcher.hparams["direction"], matcher.hparams["normalize_images"]) == ("i2t", False)
+    assert "without effect" not in capsys.readouterr().out
+    from_published(tmp_path / "m.pth.tar", options={"use_restval": True, "margin": 0.1})
+    assert "without effect on scan weights: use_restval\n" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="'lambda_softmaxx'; did you mean 'lambda_softmax'"):
+        from_published(tmp_path / "m.pth.tar", options={"lambda_softmaxx": 4.0})
     with pytest.raises(ValueError, match="options say embed_size=1024, its tensors 24"):
         from_published(tmp_path / "m.pth.tar", options={"embed_size": 1024})
 

@@ -114,3 +114,13 @@ def test_wrong_files_are_named(tmp_path, monkeypatch):
         (tmp_path / "v.pkl").write_bytes(data)
         with pytest.raises(ValueError, match="not a vocabulary pickle"):
             read_vocabulary(tmp_path / "v.pkl")
+
+
+def test_a_pickle_whose_two_tables_differ_is_refused(tmp_path, monkeypatch):
+    back = {i: word for word, i in WORDS.items()}
+    (tmp_path / "v.pkl").write_bytes(pickled(monkeypatch, word2idx=WORDS, idx2word=back, idx=5))
+    assert read_vocabulary(tmp_path / "v.pkl").words == list(WORDS)
+    back[4] = "cat"
+    (tmp_path / "v.pkl").write_bytes(pickled(monkeypatch, word2idx=WORDS, idx2word=back, idx=5))
+    with pytest.raises(ValueError, match="'idx2word' contradicts 'word2idx'"):
+        read_vocabulary(tmp_path / "v.pkl")

@@ -231,7 +231,7 @@ def test_relevance_by_name(tmp_path):
 
 def test_spice_without_java(monkeypatch):
     monkeypatch.setattr(itm.relevance.sources.shutil, "which", lambda name: None)
-    with pytest.raises(RuntimeError, match="needs Java"):
+    with pytest.raises(OSError, match="needs Java"):  # which commands print in one line
         relevance("spice", ["a dog"], [["a cat"]])
 
 

@@ -10,6 +10,7 @@ import torch
 from itm.metrics.all_metrics import evaluate_all
 from itm.metrics.retrieval import evaluate
 from itm.relevance import relevance, sentence_similarity
+from itm.relevance.sources import check_source
 
 CAPTIONS = ["a red ball", "two dogs", "a dog on the grass", "a ball , a dog", "grass", "a red dog"]
 REFERENCES = [CAPTIONS[:2], CAPTIONS[2:5], CAPTIONS[5:]]
@@ -86,3 +87,36 @@ def test_evaluation_takes_cider_and_an_encoder(encoder, tmp_path):
         cwd=tmp_path, fails=True,
     )  # fmt: skip
     assert "at most one of cider, spice and a file" in text
+
+
+def test_a_folder_that_is_no_text_encoder_is_named_before_scoring(encoder, tmp_path):
+    from transformers import BertModel, BertTokenizer
+    from vision import save_vit
+
+    untold = tmp_path / "untold"  # transformers makes a tokeniser of special tokens
+    BertModel.from_pretrained(encoder).save_pretrained(untold)
+    with pytest.raises(ValueError, match="untold has no tokeniser"):
+        check_source(str(untold))
+    (tmp_path / "vocab.txt").write_text("\n".join(f"word{i}" for i in range(99)))
+    BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(untold)
+    with pytest.raises(ValueError, match="they do not belong together"):
+        sentence_similarity(CAPTIONS, REFERENCES, untold)
+    seeing = tmp_path / "seeing"
+    seeing.mkdir()
+    save_vit(seeing)
+    BertTokenizer.from_pretrained(encoder).save_pretrained(seeing)
+    with pytest.raises(ValueError, match="seeing is not a text encoder of transformers"):
+        sentence_similarity(CAPTIONS, REFERENCES, seeing)
+
+
+def test_a_long_sentence_is_cut_at_the_positions_of_the_encoder(encoder):
+    long = "a dog " * 400
+    found = sentence_similarity([long, "a dog " * 256], REFERENCES, encoder)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("source", ["cider", "encoder"])
+def test_references_are_lists(source, encoder):
+    source = str(encoder) if source == "encoder" else source
+    with pytest.raises(TypeError, match="references of image 0 must be a list .* string 'a dog'"):
+        relevance(source, ["a dog"], ["a dog", "a red ball"])

@@ -40,8 +40,11 @@ def test_ranks_of_matchers_are_drawn_to_the_last_one(tmp_path, monkeypatch):
 
 def test_boxes_in_pixels_become_fractions():
     boxes = np.array([[[0, 0, 32, 12]], [[16, 6, 64, 24]]])
-    split = SimpleNamespace(boxes=boxes, row=np.array([1, 0]))
+    split = SimpleNamespace(boxes=boxes, row=np.array([1, 0]), ids=["a", "b"])
     picture = Image.new("RGB", (64, 24))
+    thumbnail = Image.new("RGB", (32, 12))
+    with pytest.raises(ValueError, match="image a: .* reaches out of the picture of 32 x 12 .*lar"):
+        region_boxes(split, 0, thumbnail)
     np.testing.assert_allclose(region_boxes(split, 0, picture), [[0.25, 0.25, 1, 1]])
     split.boxes = boxes / np.array([64, 24, 64, 24])
     np.testing.assert_allclose(region_boxes(split, 1, picture), [[0, 0, 0.5, 0.5]])
