@@ -18,6 +18,7 @@ from itm.app.evaluation import (
     find_owner,
     find_relevance,
     plot,
+    scored_with,
 )
 from itm.app.run_data import check_result_folder, tell_run_data, use_run_data
 from itm.runs.escape import printable
@@ -77,8 +78,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         "members": ensembles(paths, cfg.pairs),
         **environment(next((x.device for x in matchers.values()), None)),
     }
-    if cfg.shortlist is not None:
-        facts["shortlist"] = cfg.shortlist
+    facts |= scored_with(cfg)
     if described:
         facts["captioning"] = {path: written.scores for path, written in described.items()}
     facts |= {"reranked": reranked, "reranked_with": describe_queries(bank)} if reranked else {}

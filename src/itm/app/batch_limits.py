@@ -11,9 +11,15 @@ if TYPE_CHECKING:
 
 
 def epoch_batches(trainer: Any, data: RegionDataModule) -> int:
-    """Count the batches that an epoch trains on."""
-    count, limit = len(data.train_sampler()), trainer.limit_train_batches
-    return min(count, limit) if isinstance(limit, int) else int(count * limit)
+    """Count the batches that an epoch trains on, in each process."""
+    return limited_batches(data, trainer.world_size, trainer.limit_train_batches)
+
+
+def limited_batches(data: RegionDataModule, processes: int, limit: int | float) -> int:
+    """Count the batches that are left of an epoch by a number or share of batches."""
+    sampler = data.train_sampler()
+    sampler.processes = max(sampler.processes, processes)  # they may start later
+    return min(len(sampler), limit) if isinstance(limit, int) else int(len(sampler) * limit)
 
 
 def check_limits(trainer: Any, data: RegionDataModule, test: bool) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from itm.app.batch_limits import limited_batches
 from itm.app.choices import group_files, rewrite_choices
 from itm.app.config import compose, instantiate, target
 from itm.app.optimisation import build_optimizer, build_schedule
@@ -212,12 +213,12 @@ def _warmup_batches(cfg: DictConfig, datamodule: RegionDataModule) -> int:
         )
     if cfg.warmup_epochs < 0:
         raise ValueError(f"warmup_epochs={cfg.warmup_epochs} must be at least 0")
-    sampler = datamodule.train_sampler()
-    devices = cfg.trainer.get("devices")  # the processes start after the loss is built
-    count = devices if isinstance(devices, int) else len(devices) if devices else 1
+    devices, processes = cfg.trainer.get("devices"), 1
     if not isinstance(devices, str):
-        sampler.processes = max(sampler.processes, count * (cfg.trainer.get("num_nodes") or 1))
-    return round(cfg.warmup_epochs * len(sampler))
+        count = devices if isinstance(devices, int) else len(devices) if devices else 1
+        processes = count * (cfg.trainer.get("num_nodes") or 1)
+    limit = cfg.trainer.get("overfit_batches") or cfg.trainer.get("limit_train_batches")
+    return round(cfg.warmup_epochs * limited_batches(datamodule, processes, limit or 1.0))
 
 
 def _fill(node: DictConfig, sizes: dict[str, Any], group: str) -> DictConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -207,8 +207,17 @@ def find_banks(
     paths, precision = listed(cfg.checkpoint), cfg.precision or "32-true"
     scored = score_banks(matchers, split, bank, cfg.batch_size, precision)
     known = [scored[path] for path in paths]
-    images, captions = (with_ensemble(paths, list(side)) for side in zip(*known, strict=True))
+    images, captions = (
+        with_ensemble(paths, list(side), cfg.pairs) for side in zip(*known, strict=True)
+    )
     return {name: Bank(images[name], captions[name]) for name in images}
+
+
+def scored_with(cfg: DictConfig) -> dict[str, Any]:
+    """Return the options that change scores, other than defaults; reports tell them apart."""
+    precision = None if cfg.precision == "32-true" else cfg.precision
+    facts = {"shortlist": cfg.shortlist, "precision": precision}
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def describe_queries(bank: Split | None) -> str:

@@ -210,6 +210,8 @@ def _is_fixed(name: str, values: tuple[Any, Any], schedule: str) -> bool:
     ):
         return True
     group, _, last = name.rpartition(".")
+    if last == "_target_" and any(str(x).endswith("WeightAveraging") for x in values):
+        return True  # the checkpoint's weights are an average, or not
     if group == "scheduler" and last not in APPLIED:
         return True
     return last == "step_size" and None in values  # with and without a schedule

@@ -40,7 +40,6 @@ class Reader:
         vectors: (M, F) sentence vectors, or None.
         features: read the features; False if they are looked up on the device.
         as_stored: leave float16 features as they are, for `itm.data.padding.widen`.
-        caption_image: (M,) image of each caption, where it differs from the split's.
         augmentation: augmentation of training batches, or None.
     """
 
@@ -53,7 +52,6 @@ class Reader:
         relevance: Any = None,
         vectors: np.ndarray | ArrayFile | None = None,
         features: bool = True,
-        caption_image: np.ndarray | None = None,
         augmentation: Augmentation | None = None,
         as_stored: bool = False,
     ):
@@ -61,7 +59,7 @@ class Reader:
         self.features = features
         self.tokens = tokens
         self.lengths = tokens.lengths
-        self.caption_image = split.caption_image if caption_image is None else caption_image
+        self.caption_image = split.caption_image
         self.labels = labels
         self.concepts = concepts
         self.relevance = relevance

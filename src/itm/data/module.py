@@ -3,7 +3,7 @@
 Features stay memory-mapped on disk; a batch reads only its own rows, in the loader's workers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,11 +93,25 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             split = split.head(self.limit)
             if stage == "val":
                 split = split.head(self.val_images)
+            if stage == "train":
+                split = self._with_noise(split)
             if self.phrases is not None:
                 split = self.phrases.split(split, train=stage == "train")
             check_width(split, self._splits.values())
             self._splits[stage] = split
         return self._splits[stage]
+
+    def _with_noise(self, split: Split) -> Split:
+        """Assign captions to wrong images; labels, concepts and relevance follow from these."""
+        if self.noise_ratio:
+            size = self._train_size(split)
+            image = shuffled_images(split, self.noise_ratio, self.seed, self.noise_by, size)
+        elif self.noise_file is not None:
+            image = read_noise(self.noise_file, split)
+            say(describe_noise(image, split))
+        else:
+            return split
+        return replace(split, caption_image=image)
 
     @property
     def val_split(self) -> Split:
@@ -181,7 +195,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             captions = split.captions[: self._train_size(split)] if train else split.captions
             most = self.max_unknown if train else 1.0
             check_known(self.vocabulary, captions, most, f"the captions of split {split.name}")
-        labels = concepts = relevance = image = None
+        labels = concepts = relevance = None
         if self.label_vocabulary is not None:
             labels = self.label_vocabulary.label_images(
                 words(self.label_vocabulary.tokenizer), split.caption_image, split.num_images
@@ -193,11 +207,6 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         if train and "relevance" in self.needs:
             tokenizer = list_tokenizer(self.vocabulary, self.tokenizer)
             relevance = relevance_index(split, self._train_size(split), tokenizer)
-        if train and self.noise_ratio:
-            image = shuffled_images(split, self.noise_ratio, self.seed, self.noise_by)
-        if train and self.noise_file is not None:
-            image = read_noise(self.noise_file, split)
-            say(describe_noise(image, split))
         return Reader(
             split,
             encode_captions(self.vocabulary, split.captions, words),
@@ -206,7 +215,6 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             relevance,
             split.sentence_file() if self.vectors else None,
             features=not self.resident,
-            caption_image=image,
             augmentation=self._augmentation() if train else None,
             as_stored=self._sends(),
         )

@@ -16,7 +16,9 @@ from itm.data.layout import Split
 UNITS = ("caption", "image")
 
 
-def shuffled_images(split: Split, ratio: float, seed: int, by: str = "caption") -> np.ndarray:
+def shuffled_images(
+    split: Split, ratio: float, seed: int, by: str = "caption", size: int | None = None
+) -> np.ndarray:
     """Shuffle the images of a share of the captions.
 
     Args:
@@ -25,15 +27,19 @@ def shuffled_images(split: Split, ratio: float, seed: int, by: str = "caption") 
         seed: seed of the shuffle.
         by: "caption" assigns each caption alone; "image" assigns all captions of an image to the
             same other image.
+        size: number of captions, from the first one, among whose images the shuffle stays; None =
+            all.
 
     Returns:
         (M,) image of each caption.
     """
     rng = np.random.default_rng((seed, 1))
-    image = np.arange(split.num_images) if by == "image" else split.caption_image.copy()
-    chosen = rng.permutation(len(image))[: int(len(image) * ratio)]
-    image[chosen] = image[rng.permutation(chosen)]
-    return image[split.caption_image] if by == "image" else image
+    image, used = split.caption_image.copy(), split.caption_image[:size]
+    units = np.unique(used) if by == "image" else used.copy()
+    chosen = rng.permutation(len(units))[: int(len(units) * ratio)]
+    units[chosen] = units[rng.permutation(chosen)]
+    image[:size] = units[np.unique(used, return_inverse=True)[1]] if by == "image" else units
+    return image
 
 
 def read_noise(path: str | Path, split: Split) -> np.ndarray:

@@ -40,7 +40,7 @@ def row_numbers(split: Split, rows: list[int], kept: list[np.ndarray] | None = N
 
 
 def look_up(batch: Batch, table: Tensor) -> Batch:
-    """Add the regions of its images to a batch, as float32.
+    """Add the regions of its images to a batch, in the type of its tensors.
 
     Args:
         batch: a batch on the table's device, with images of `row_numbers`.
@@ -48,10 +48,11 @@ def look_up(batch: Batch, table: Tensor) -> Batch:
     """
     if isinstance(batch, Pairs):
         return batch._replace(images=look_up(batch.images, table))
+    dtype = batch.regions.dtype  # the precision in which the trainer computes
     if batch.regions.shape[1]:  # numbers of the regions to take
-        regions = table[batch.index[:, None], batch.regions[..., 0].long()].float()
+        regions = table[batch.index[:, None], batch.regions[..., 0].long()].to(dtype)
         return batch._replace(regions=regions * batch.mask[..., None])
-    return batch._replace(regions=table.index_select(0, batch.index).float())
+    return batch._replace(regions=table.index_select(0, batch.index).to(dtype))
 
 
 def read_table(split: Split, device: torch.device, dtype: bool | str) -> Tensor:

@@ -48,6 +48,8 @@ class PairSampler(Sampler[list[int]]):
         processes: int = 1,
     ):
         self.caption_image = caption_image
+        self._by_image = np.argsort(caption_image, kind="stable")
+        self._images = caption_image[self._by_image]
         self.batch_size = batch_size
         self.seed = seed
         self.sentences = sentences
@@ -102,14 +104,11 @@ class PairSampler(Sampler[list[int]]):
         return rows
 
     def _siblings(self, caption: int) -> np.ndarray:
-        """Find the other captions of a caption's image (captions of an image are consecutive)."""
+        """Find the other captions of a caption's image; with noise they are not consecutive."""
         image = self.caption_image[caption]
-        first, last = caption, caption
-        while first > 0 and self.caption_image[first - 1] == image:
-            first -= 1
-        while last + 1 < len(self.caption_image) and self.caption_image[last + 1] == image:
-            last += 1
-        return np.array([i for i in range(first, last + 1) if i != caption], dtype=np.int64)
+        first, last = np.searchsorted(self._images, [image, image + 1])
+        own = self._by_image[first:last]
+        return own[own != caption]
 
 
 class FixedSampler(PairSampler):

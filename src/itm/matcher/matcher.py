@@ -287,6 +287,15 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
     configure_optimizers = optimisation.configure_optimizers
     configure_gradient_clipping = optimisation.configure_gradient_clipping
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step the optimiser, then the schedules that watch the loss of steps."""
+        super().optimizer_step(*args, **kwargs)
+        optimisation.step_plateaus(self, "step")
+
+    def on_train_epoch_end(self) -> None:
+        """Step the schedules that watch a metric of epochs."""
+        optimisation.step_plateaus(self, "epoch")
+
     # Validation and test ----------------------------------------------------------------------
 
     on_validation_epoch_start = on_test_epoch_start = validation.on_epoch_start

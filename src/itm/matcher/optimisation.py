@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
 from itm.losses.base import LossFunction, as_loss
 from itm.training.lightning_private import attached_trainer
-from itm.training.optim import Schedule
+from itm.training.optim import BY_MATCHER, Schedule
 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]  # parameter groups -> optimiser
 MakeScheduler = Callable[..., Any] | Schedule  # optimiser -> learning-rate scheduler
@@ -52,6 +53,20 @@ def configure_optimizers(matcher: Optimised) -> Any:
         return optimizer
     schedule = made if isinstance(made, Schedule) else Schedule(made)
     return [optimizer], [schedule.configure(optimizer, attached_trainer(matcher))]
+
+
+def step_plateaus(matcher: Any, interval: str) -> None:
+    """Step the plateau schedules of an interval, "step" or "epoch", before a checkpoint is written.
+
+    A plain schedule of torch, from your own `configure_optimizers`, is stepped by Lightning.
+    """
+    for config in matcher.trainer.lr_scheduler_configs:
+        if config.frequency == BY_MATCHER and config.interval == interval:
+            value = matcher.trainer.callback_metrics.get(config.monitor)
+            if value is None:  # an epoch without a validation
+                rank_zero_warn(f"no value of {config.monitor}: its schedule does not step")
+            else:
+                config.scheduler.step(value)
 
 
 def learning_rate(matcher: Optimised) -> float:

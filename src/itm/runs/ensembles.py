@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itm.runs.plain_files import run_of
-from itm.runs.run_files import GROUPS, read_results, read_settings
+from itm.runs.run_files import GROUPS, SCORED, is_aside, read_results, read_settings
 
 if TYPE_CHECKING:
     from itm.runs.history import Run
@@ -64,8 +64,9 @@ def members_of(report: dict[str, Any], row: str) -> list[Path]:
 def with_members(run: Run, checkpoints: Sequence[Path]) -> Run:
     """Add what the members of an ensemble share, and the choices in which they differ.
 
-    `settings` holds the number of members as "ensemble" and, for example, "sgr + saf" as "model".
-    Ensembles whose members have one seed each are grouped over seeds like training runs.
+    `settings` holds the number of members as "ensemble" and, for example, "sgr + saf" as "model",
+    "0.1 + 0.2" as "loss.margin". Ensembles whose members have one seed each are grouped over seeds
+    like training runs.
 
     Returns:
         The run with settings, costs and members; unchanged if a member is not the best checkpoint
@@ -93,6 +94,10 @@ def with_members(run: Run, checkpoints: Sequence[Path]) -> Run:
         shared[apart[0]] = " + ".join(str(settings.get(apart[0])) for settings in every)
     elif apart:
         shared["model"] = " + ".join(_choices(settings, {"model", *apart}) for settings in every)
+    names = dict.fromkeys(key for settings in every for key in settings)
+    for key in names:
+        if key not in shared and key not in GROUPS and not is_aside(key):
+            shared[key] = " + ".join(str(settings.get(key, "none")) for settings in every)
     costs = {
         key: sum(results[key] for *_, results in found)
         for key in ("parameters_m", "seconds")
@@ -110,11 +115,13 @@ def _choices(settings: Mapping[str, Any], keys: Container[str]) -> str:
 
 def with_validation(runs: Sequence[Run]) -> list[Run]:
     """Add to each ensemble its rsum on the validation split, if it was evaluated there as well."""
+
+    def key(run: Run) -> Any:
+        return run.members, *(run.settings.get(name) for name in SCORED)
+
     known = {
-        run.members: run.rsum
+        key(run): run.rsum
         for run in runs
         if run.members and run.test.startswith(f"{run.settings.get('data.val')} of ")
     }
-    return [
-        replace(run, validation=known[run.members]) if run.members in known else run for run in runs
-    ]
+    return [replace(run, validation=known[key(run)]) if key(run) in known else run for run in runs]

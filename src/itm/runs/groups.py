@@ -8,16 +8,10 @@ from typing import Any
 import numpy as np
 
 from itm.runs.history import Run
-from itm.runs.run_files import GROUPS
+from itm.runs.run_files import GROUPS, is_aside
 from itm.runs.tables import RECALLS
 
 NAMED = GROUPS[:4]  # choices that need no "model=" in front
-# Options that change neither training nor what is measured, such as where it is logged.
-ASIDE = ("seed", "resume", "overwrite", "test", "logger")
-ASIDE_OPTIONS = (
-    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.logger",
-    "data.cache_words", "data.workers", "data.pin_memory",  # the same order and numbers
-)  # fmt: skip
 
 Groups = Mapping[str, Sequence[Run]]  # name of a setting -> its runs, one per seed
 
@@ -37,11 +31,6 @@ def differing(runs: Sequence[Run]) -> list[str]:
     own = [key for key in names if key not in GROUPS and not is_aside(key)]
     own = [key for key in own if not _follows(known, key)]
     return choices + [key for key in own if any(_varies(kind, key) for kind in kinds.values())]
-
-
-def is_aside(key: str) -> bool:
-    """Tell whether an option changes neither training nor what is measured."""
-    return key.partition(".")[0] in ASIDE or key in ASIDE_OPTIONS
 
 
 def _follows(runs: Sequence[Run], key: str) -> bool:

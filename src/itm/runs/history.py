@@ -16,6 +16,7 @@ from itm.runs.outputs import check_files
 from itm.runs.plain_files import read_record, run_of
 from itm.runs.record import BESIDE, FAILURE
 from itm.runs.run_files import (
+    SCORED,
     SETTINGS,
     metrics_of,
     read_curves,
@@ -137,7 +138,8 @@ def merge(runs: Iterable[Run]) -> list[Run]:
     """
     found: dict[Any, Run] = {}
     for run in runs:
-        key = (run.source, run.test) if run.source else (run.folder.resolve(), run.name)
+        place = (run.source, run.test) if run.source else (run.folder.resolve(), run.name)
+        key = *place, *(run.settings.get(name) for name in SCORED)
         first = found.setdefault(key, run)
         if first is not run:
             ranks, curves = first.ranks or run.ranks, first.curves or run.curves
@@ -219,9 +221,13 @@ def read_evaluation(folder: Path, name: str) -> list[Run]:
         run = Run(folder, f"{name}: {row}", {}, test, metrics, ranks, {})
         checkpoint = Path(checkpoints[i]) if i < len(checkpoints) else None
         if checkpoint is not None:
-            rows.append(_with_training(run, checkpoint, report))
+            run = _with_training(run, checkpoint, report)
         else:
-            rows.append(with_members(run, members_of(report, row)))
+            run = with_members(run, members_of(report, row))
+        if run.settings:  # else the name alone tells rows apart
+            scored = {name: report[key] for name, key in SCORED.items() if report.get(key)}
+            run = replace(run, settings={**run.settings, **scored})
+        rows.append(run)
     return rows
 
 

@@ -19,8 +19,21 @@ from itm.utils.archive import read_npz
 
 # Config groups whose choice names a run; the first four are shown without the group's name.
 GROUPS = ("model", "loss", "data", "text", "trainer", "callbacks", "optimizer", "scheduler")
+# Options that change neither training nor what is measured, such as where it is logged.
+ASIDE = ("seed", "resume", "overwrite", "test", "logger")
+ASIDE_OPTIONS = (
+    "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.logger",
+    "data.cache_words", "data.workers", "data.pin_memory",  # the same order and numbers
+)  # fmt: skip
+# Options of itm.evaluate that change scores -> their names in report.json.
+SCORED = {"evaluate.shortlist": "shortlist", "evaluate.precision": "precision"}
 SETTINGS = "settings.yaml"  # of a record (`itm.runs.kept`): flat names and resolved values
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+
+
+def is_aside(key: str) -> bool:
+    """Tell whether an option changes neither training nor what is measured."""
+    return key.partition(".")[0] in ASIDE or key in ASIDE_OPTIONS
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:

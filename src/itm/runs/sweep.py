@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from itm.runs.escape import for_markdown
-from itm.runs.groups import count_runs, is_aside, spread
+from itm.runs.groups import count_runs, spread
 from itm.runs.plain_files import read_record, read_yaml
 from itm.runs.record import FAILURE
-from itm.runs.run_files import metrics_of, read_results
+from itm.runs.run_files import is_aside, metrics_of, read_results
 from itm.runs.tables import RECALLS, cell_text, csv_table, markdown_table
 from itm.utils.errors import first_line
 from itm.utils.files import write_text
@@ -117,7 +117,8 @@ def seed_table(jobs: Sequence[dict[str, Any]]) -> Table | None:
     seeds = {key: len({_values(job, ["seed"]) for job in group}) for key, group in groups.items()}
     if not any(count > 1 for count in seeds.values()):
         return None
-    means = lambda g: np.mean([job.get(names[0], -np.inf) for job in g])  # noqa: E731
+    order = "val/rsum" if "val/rsum" in names else names[-1]
+    means = lambda g: np.mean([job.get(order, -np.inf) for job in g])  # noqa: E731
     rows = [
         [
             *(group[0]["overrides"].get(key, "") for key in swept),

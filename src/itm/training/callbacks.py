@@ -42,6 +42,8 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the count of validations without improvement, but not the patience."""
         super().load_state_dict({**state_dict, "patience": self.patience})
+        if self.wait_count < self.patience:  # it had stopped with less patience, and goes on
+            self.stopped_epoch = 0
 
 
 class Health(Callback):

@@ -47,6 +47,23 @@ def validates_next(trainer: Trainer) -> bool:
     return trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
 
 
+def count_steps(trainer: Trainer) -> float:
+    """Return the number of optimiser steps of the whole training; infinite if no limit is known.
+
+    Lightning makes the training loader to count its batches. When a run is resumed, that is before
+    it reads the loader's state, which it would then never apply: a new loader must be made.
+    """
+    if getattr(trainer, "ckpt_path", None) is None:
+        return trainer.estimated_stepping_batches
+    loop = trainer.fit_loop
+    made = loop._combined_loader is not None
+    steps = trainer.estimated_stepping_batches
+    if not made and loop._data_fetcher is not None:
+        loop._data_fetcher.teardown()
+        loop._combined_loader = loop._data_fetcher = None
+    return steps
+
+
 def logs_this_step(trainer: Trainer) -> bool:
     """Whether Lightning writes the metrics of this step to the loggers; ask at a batch's end."""
     return trainer._logger_connector.should_update_logs

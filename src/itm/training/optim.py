@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from itm.training.lightning_private import count_steps
 from itm.training.optim_values import check_values
 from itm.utils.checks import check_choice
 
+BY_MATCHER = 2**62  # steps between those of Lightning, which would come after the checkpoint
 LENGTHS = ("total", "total_steps", "total_iters", "T_max")  # None = the whole training
 
 DIRECTIONS = {  # which change of a metric is an improvement
@@ -78,8 +80,7 @@ class Schedule:
                     "changes with a validation: set scheduler.interval=epoch, or "
                     "scheduler.monitor=train/loss"
                 )
-            # Not strict: an epoch without a validation has no new value.
-            config |= {"monitor": self.monitor, "strict": False}
+            config |= {"monitor": self.monitor, "frequency": BY_MATCHER}
         return config
 
     def _open(self, optimizer: Optimizer, interval: str, trainer: Any) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def _length(interval: str, trainer: Any, name: str) -> int:
     """
     length: float | None = None
     if trainer is not None and interval == "step":
-        length = trainer.estimated_stepping_batches
+        length = count_steps(trainer)
     elif trainer is not None and trainer.max_steps == -1:
         length = trainer.max_epochs
     if length is None or not 0 < length < math.inf:

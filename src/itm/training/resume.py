@@ -72,6 +72,7 @@ class LastCheckpoint(Checkpoint):
         self.minutes = minutes
         self._written = time.monotonic()
         self._signal = 0  # the signal that asked to stop
+        self._stop_asked = self._write_due = False  # in any process, when they exchanged it last
         self._saved = 0  # optimiser steps in last.ckpt
         self._validation_follows = False  # in the checkpoint being written
         self._can_leave = False  # last.ckpt holds everything
@@ -112,17 +113,18 @@ class LastCheckpoint(Checkpoint):
         step = trainer.global_step
         if accumulates(trainer):
             return  # no checkpoint holds gradients
+        if trainer.world_size == 1 or step % 10 == 5:
+            self._stop_asked = self._in_any(trainer, bool(self._signal))
+            self._write_due = self._in_any(trainer, self._is_late())
         if ends_epoch(trainer) or validates_next(trainer):
             return  # Lightning, resumed here, would leave out the validation that follows
         if step == trainer.max_steps:
             return self._save(trainer)  # the run ends here, within an epoch
         if logs_this_step(trainer) and trainer.log_every_n_steps > 1:  # type: ignore[attr-defined]
             return  # nor would it log this step; the next step will do
-        exchange = step % 10 == 5
-        stop = self._asked_to_stop(trainer, exchange)
-        if self._is_late(trainer, exchange) or stop or self._has_done_enough(step):
+        if self._write_due or self._stop_asked or self._has_done_enough(step):
             self._save(trainer)
-        if stop:
+        if self._stop_asked:
             self._stop(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -147,7 +149,7 @@ class LastCheckpoint(Checkpoint):
         # An epoch that `max_steps` cut was saved before; other ones Lightning would count twice.
         if trainer.max_steps in (-1, trainer.global_step) and ends_epoch(trainer):
             self._save(trainer)
-        if self._asked_to_stop(trainer):
+        if self._in_any(trainer, bool(self._signal)):
             self._stop(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -197,21 +199,16 @@ class LastCheckpoint(Checkpoint):
         training = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         return training and not accumulates(trainer)
 
-    def _asked_to_stop(self, trainer: Trainer, exchange: bool = True) -> bool:
-        """Whether any process was asked to stop.
-
-        All processes get the same answer; they exchange it at the steps where `exchange` is true.
-        """
+    @staticmethod
+    def _in_any(trainer: Trainer, flag: bool) -> bool:
+        """Whether a flag is set in any process; all get the same answer."""
         if trainer.world_size == 1:
-            return bool(self._signal)
-        return exchange and trainer.strategy.reduce_boolean_decision(bool(self._signal), all=False)
+            return flag
+        return trainer.strategy.reduce_boolean_decision(flag, all=False)
 
-    def _is_late(self, trainer: Trainer, exchange: bool) -> bool:
-        """Whether the last write is too long ago for any process; they exchange this, too."""
-        late = self.minutes is not None and time.monotonic() - self._written >= 60 * self.minutes
-        if trainer.world_size == 1 or self.minutes is None:
-            return late
-        return exchange and trainer.strategy.reduce_boolean_decision(late, all=False)
+    def _is_late(self) -> bool:
+        """Whether the last write is too long ago."""
+        return self.minutes is not None and time.monotonic() - self._written >= 60 * self.minutes
 
     def _has_done_enough(self, step: int) -> bool:
         return self.every_n_train_steps is not None and (
@@ -242,7 +239,7 @@ class LastCheckpoint(Checkpoint):
         for logger in trainer.loggers:
             logger.save()  # first, so that no metric of a step in the checkpoint can be missing
         trainer.save_checkpoint(self.path, weights_only=False)
-        self._saved, self._written = step, time.monotonic()
+        self._saved, self._written, self._write_due = step, time.monotonic(), False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the seconds of training so far."""

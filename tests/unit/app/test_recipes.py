@@ -105,6 +105,8 @@ def test_a_warm_up_in_epochs_is_one_in_batches():
         assert matcher.loss.warmup_steps == steps
     shorter = build("scan", overrides=[*small, *tiny, "warmup_epochs=1", "trainer.devices=2"])
     assert shorter.loss.warmup_steps == 4
+    limited = ["warmup_epochs=1", "trainer.limit_train_batches=3"]
+    assert build("scan", overrides=[*small, *tiny, *limited]).loss.warmup_steps == 3
     for wrong, message in (
         (["warmup_epochs=1", "warmup_steps=3"], "say the same in two ways"),
         (["warmup_epochs=-1"], "warmup_epochs=-1 must be at least 0"),

@@ -214,7 +214,7 @@ def test_another_process_of_the_same_run_is_not_asked(run, monkeypatch):
      "init=elsewhere", "optimizer._target_=torch.optim.SGD", "~scheduler", "scheduler=null",
      "optimizer=sgd", "scheduler=cosine", "loss=sam", "step_size=null",
      "+optimizer.betas=[0.5,0.9]",
-     "scheduler.interval=step", "+optimizer.amsgrad=true"],
+     "scheduler.interval=step", "+optimizer.amsgrad=true", "callbacks=ema"],
 )  # fmt: skip
 def test_what_a_resumed_run_cannot_change(option):
     with pytest.raises(ValueError, match=r"a resumed run cannot change .* -> .*init=RUN_FOLDER"):

@@ -55,7 +55,7 @@ def write(folder, split, images, seed):
 def test_a_bank_of_another_split(folder, monkeypatch, capsys):
     write(folder, "train", 9, 1)
     write(folder, "dev", 6, 2)
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         torch.manual_seed(seed)
         matcher = VSEPP(12, 8, 4, 8)
         words = ["image", "caption", "train", "test", "1", "2", "3", "4"]
@@ -63,23 +63,30 @@ def test_a_bank_of_another_split(folder, monkeypatch, capsys):
         matcher.save_pretrained(folder / f"m{seed}")
     monkeypatch.chdir(folder)
     options = ["data=flickr8k", "data.root=.", "plot=false", "hydra.run.dir=out"]
-    chosen = ["checkpoint=[m0,m1]", "rerank=[qb_norm,inverted_softmax]", "rerank_beta=5"]
+    chosen = [
+        "checkpoint=[m0,m1,m2]",
+        "pairs=true",
+        "rerank=[qb_norm,inverted_softmax]",
+        "rerank_beta=5",
+    ]
     bank = ["rerank_bank=train", "rerank_bank_images=7"]
     monkeypatch.setattr("sys.argv", ["itm.evaluate", *chosen, *bank, *options])
     evaluate._main()
     report = json.loads((folder / "out/report.json").read_text())
     test, train = read_split(folder, "test"), read_split(folder, "train").head(7)
-    matchers = {name: load(folder / name) for name in ("m0", "m1")}
+    matchers = {name: load(folder / name) for name in ("m0", "m1", "m2")}
     scores = {x: m.score(test.view(), test.captions) for x, m in matchers.items()}
     banks = {
         x: Bank(m.score(train.view(), test.captions), m.score(test.view(), train.captions))
         for x, m in matchers.items()
     }
-    scores["ensemble of 2"] = (scores["m0"] + scores["m1"]) / 2
-    banks["ensemble of 2"] = Bank(
-        *((x + y) / 2 for x, y in zip(banks["m0"], banks["m1"], strict=True))
-    )
-    assert len(report["reranked"]) == 6
+    for size in (2, 3):
+        for members in itertools.combinations(matchers, size):
+            name = " + ".join(members) if size == 2 else "ensemble of 3"
+            scores[name] = np.mean([scores[x] for x in members], 0)
+            sides = zip(*(banks[x] for x in members), strict=True)
+            banks[name] = Bank(*(np.mean(side, 0) for side in sides))
+    assert len(report["reranked"]) == 14
     for name, method in itertools.product(scores, ("qb_norm", "inverted_softmax")):
         expected = evaluate_reranked(
             scores[name], np.arange(100) // 5, "full", method, 5.0, banks[name]

@@ -7,6 +7,7 @@ from corpus import write
 from itm.data.layout import read_split
 from itm.data.module import RegionDataModule
 from itm.data.noise import describe_noise, read_noise, shuffled_images
+from itm.relevance import cider
 
 OWN = np.arange(100) // 5
 
@@ -94,3 +95,35 @@ def test_wrong_options(folder):
         RegionDataModule(folder, noise_ratio=0.2, noise_file="a.npy")
     with pytest.raises(ValueError, match="data.noise_by must be 'caption' or 'image', got 'block'"):
         RegionDataModule(folder, noise_by="block")
+
+
+@pytest.mark.parametrize("by", ["caption", "image"])
+def test_what_is_made_from_the_pairing_knows_only_the_noisy_one(folder, by):
+    """Else relevance, labels and concepts would tell a loss which pairs are wrong."""
+    needs = ["relevance", "labels", "concepts"]
+    given = {"min_count": 1, "noise_ratio": 0.8, "noise_by": by}
+    data = RegionDataModule(folder, **given, needs=needs)
+    data.setup()
+    reader, split = data.reader("train"), data.split("train")
+    image = reader.caption_image
+    assert (image != OWN).mean() > 0.5
+    expected = cider(split.captions, [[c for c, i in zip(split.captions, image, strict=True)
+                                       if i == own] for own in range(20)])  # fmt: skip
+    found = reader.relevance.matrix()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    for own in range(20):
+        told = {word for c, i in zip(split.captions, image, strict=True) if i == own
+                for word in c.split()}  # fmt: skip
+        labels = [word in told for word in data.label_vocabulary.words]
+        np.testing.assert_array_equal(reader.labels[own] > 0, labels)
+    for own in range(20):  # captions of an image share its concepts
+        assert len({row.tobytes() for row in reader.concepts[image == own]}) <= 1
+
+
+@pytest.mark.parametrize("by", ["caption", "image"])
+def test_noise_stays_within_the_fraction(folder, by):
+    data = RegionDataModule(folder, min_count=1, noise_ratio=0.9, noise_by=by, fraction=0.4)
+    data.setup()
+    image = data.reader("train").caption_image
+    assert sorted(image[:40]) == sorted(OWN[:40]) and (image[:40] != OWN[:40]).any()
+    np.testing.assert_array_equal(image[40:], OWN[40:])

@@ -67,6 +67,18 @@ def test_batches_are_those_of_the_loader(folder, stage, sentences):
         assert_equal(a, b)
 
 
+@pytest.mark.parametrize("drop", [0.0, 0.5])
+def test_the_regions_have_the_precision_of_the_trainer(folder, drop):
+    """Lightning has turned the tensors of a batch into float64."""
+    data = module(folder, resident=True, region_drop=drop)
+    data.trainer = SimpleNamespace(training=True, testing=False)
+    pairs = next(iter(data.train_dataloader()))
+    double = pairs._replace(images=pairs.images._replace(regions=pairs.images.regions.double()))
+    found, plain = (data.on_after_batch_transfer(x, 0).images.regions for x in (double, pairs))
+    assert found.dtype == torch.float64 and plain.dtype == torch.float32
+    torch.testing.assert_close(found.float(), plain)
+
+
 def test_loaders_bring_no_features(folder):
     data = module(folder, resident=True)
     pairs = next(iter(data.train_dataloader()))

@@ -84,3 +84,11 @@ def test_another_batch_size_or_number_of_processes_goes_on_at_the_same_caption()
         half.load_state_dict({"epoch": 0, "batch": 4, "size": 4})  # 16 captions = 2 x 8
     rest = [row for pair in zip(*halves, strict=True) for batch in pair for row in batch]
     assert rest == whole[16:]
+
+
+def test_the_other_captions_of_an_image_need_not_be_consecutive():
+    image = np.random.default_rng(0).permutation(np.arange(20) // 5)
+    sampler = PairSampler(image, 4, seed=3, sentences=5)
+    for batch in sampler:
+        for anchor in np.split(np.array(batch), range(5, len(batch), 5)):
+            assert sorted(anchor) == np.flatnonzero(image == image[anchor[0]]).tolist()

@@ -314,3 +314,18 @@ def test_damage_of_a_record_s_settings_is_noticed(tmp_path):
     path.write_text(path.read_text().replace("0.2", "0.3"))
     with pytest.raises(FileNotFoundError, match="settings.yaml is damaged"):
         find_runs([tmp_path / "kept"])
+
+
+def test_ensembles_whose_members_have_other_settings_are_no_seeds_of_each_other(tmp_path):
+    runs = tmp_path / "runs"
+    for seed, margins in enumerate([(0.1, 0.2), (0.3, 0.5)]):
+        pair = [str(runs / f"{seed}_{margin}") for margin in margins]
+        for path, margin in zip(pair, margins, strict=True):
+            make_run(Path(path), seed, **{"loss.margin": margin})
+        results = {**{path: {"rsum": 1.0} for path in pair}, "ensemble of 2": {"rsum": 2.0}}
+        facts = {**FACTS, "split": "test", "checkpoints": pair, "results": results}
+        (runs / f"pair_{seed}").mkdir()
+        (runs / f"pair_{seed}" / "report.json").write_text(json.dumps(facts))
+    found = [run for run in find_runs([runs])[0] if "ensemble" in run.settings]
+    assert [run.settings["loss.margin"] for run in found] == ["0.1 + 0.2", "0.3 + 0.5"]
+    assert [len(group) for group in group_seeds(found).values()] == [1, 1]

@@ -514,3 +514,23 @@ def test_results_name_the_device_that_computed_them(monkeypatch):
     assert environment(torch.device("cuda:1"))["device"] == "GPU 1"
     for device in (torch.device("cpu"), None):
         assert environment(device)["device"].startswith("cpu (")
+
+
+def test_scores_of_a_shortlist_or_in_low_precision_are_rows_of_their_own(tmp_path):
+    run = tmp_path / "runs" / "a"
+    metrics = make_run(run, 2.0, 0)
+    for name, facts in {
+        "short": {"shortlist": 5}, "low": {"precision": "bf16-mixed"}, "plain": {}
+    }.items():  # fmt: skip
+        (tmp_path / "runs" / name).mkdir()
+        rows = {str(run): {**metrics, "rsum": 100.0, "i2t_ncs_10": 50.0}}
+        report = {**FACTS, "checkpoints": [str(run)], "results": rows, **facts}
+        (tmp_path / "runs" / name / "report.json").write_text(json.dumps(report))
+    runs, _ = find_runs([tmp_path / "runs"])
+    found = {
+        tuple((k, v) for k, v in run.settings.items() if k.startswith("evaluate.")): run
+        for run in runs
+    }
+    assert len(found) == 3
+    assert found[()].rsum == metrics["rsum"] and found[()].metrics["i2t_ncs_10"] == 50.0
+    assert found[(("evaluate.shortlist", 5),)].rsum == 100.0

@@ -281,3 +281,12 @@ def test_jobs_that_end_in_other_ways_leave_the_table(tmp_path):
 
 def search_path(folder):
     return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+
+def test_without_a_test_the_best_validation_comes_first(tmp_path):
+    for job, (margin, seed, r1, rsum) in enumerate(
+        [(0.1, 0, 60.0, 300.0), (0.1, 1, 60.0, 302.0), (0.2, 0, 50.0, 400.0), (0.2, 1, 50.0, 404.0)]
+    ):
+        found = {"val/i2t_r1": r1, "val/rsum": rsum}
+        make_job(tmp_path, str(job), found, f"seed={seed}", f"loss.margin={margin}")
+    assert [row[0] for row in seed_table(collect_jobs(tmp_path)).rows] == ["0.2", "0.1"]

@@ -198,6 +198,9 @@ def test_the_patience_of_a_resumed_run_is_that_of_its_options():
     before.wait_count = 1
     now.load_state_dict(before.state_dict())
     assert (now.wait_count, now.patience) == (1, 9)
+    before.wait_count = before.stopped_epoch = 2
+    now.load_state_dict(before.state_dict())
+    assert now.wait_count == 2 and now.stopped_epoch == 0  # goes on, and has not stopped
     assert now.state_key == pl.callbacks.EarlyStopping("val/rsum").state_key
 
 

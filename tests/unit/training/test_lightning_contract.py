@@ -58,11 +58,12 @@ class Recorder(Callback):
 
     def __init__(self, ask=lambda trainer: None, edit=lambda checkpoint: None):
         self.ask, self.edit = ask, edit
-        self.answers, self.events, self.loaded = [], [], None
+        self.answers, self.events, self.seen, self.loaded = [], [], [], None
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         self.answers.append(self.ask(trainer))
         self.events.append(f"train {batch_idx}")
+        self.seen.append(batch[0, 0].item() * BATCHES / 2)
 
     def on_validation_start(self, trainer, module):
         self.events.append("validate")
@@ -72,7 +73,7 @@ class Recorder(Callback):
         self.loaded = checkpoint
 
 
-def fit(folder, *callbacks, resume=None, logger=False, **options):
+def fit(folder, *callbacks, resume=None, logger=False, module=None, **options):
     data = torch.arange(2.0 * BATCHES).reshape(BATCHES, 2) / BATCHES
     options = {"max_epochs": 1, "val_check_interval": 1.0, "log_every_n_steps": 100, **options}
     trainer = pl.Trainer(
@@ -81,7 +82,7 @@ def fit(folder, *callbacks, resume=None, logger=False, **options):
         enable_checkpointing=any(isinstance(x, ModelCheckpoint) for x in callbacks), **options,
     )  # fmt: skip
     loaders = PlacedLoader(data, batch_size=1), DataLoader(data, batch_size=2)
-    trainer.fit(Small(), *loaders, ckpt_path=resume)
+    trainer.fit(module or Small(), *loaders, ckpt_path=resume)
     return trainer
 
 
@@ -257,3 +258,19 @@ def test_use_writer(tmp_path):
     with open(tmp_path / "csv/metrics.csv", newline="") as file:
         assert list(csv.DictReader(file)) == [{"loss": "1.5", "step": "3"}]
     assert made[0].metrics == [] and sorted(made[0].metrics_keys) == ["loss", "step"]
+
+
+def test_a_resumed_loader_is_at_its_place_although_its_batches_were_counted(tmp_path):
+    path = tmp_path / "mid.ckpt"
+    fit(tmp_path, SaveAt(path, batch=1))
+    counted, recorder = [], Recorder()
+
+    class Counting(Small):
+        def configure_optimizers(self):
+            counted.append(private.count_steps(self.trainer))
+            return super().configure_optimizers()
+
+    fit(tmp_path, recorder, resume=path, module=Counting())
+    assert counted == [BATCHES]
+    assert [event for event in recorder.events if "train" in event] == ["train 2", "train 3"]
+    assert recorder.seen == [2.0, 3.0]

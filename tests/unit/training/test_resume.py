@@ -1,18 +1,21 @@
 """A run that was cut goes on where it stopped, with the same data."""
 
 import signal
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from toy import MeanMatcher
 
 from itm.data import RegionDataModule
 from itm.losses import Triplet
 from itm.training.callbacks import StepSeed
 from itm.training.checkpoint_files import CheckpointFiles
+from itm.training.optim import CosineLR, Schedule
 from itm.training.resume import Interrupted, LastCheckpoint, earlier_seconds
 
 STEPS = 5  # per epoch
@@ -34,16 +37,16 @@ def write(folder, change=()):
     return folder
 
 
-def fit(folder, run, resume=False, callbacks=(), **options):
+def fit(folder, run, resume=False, callbacks=(), schedule=None, every=None, **options):
     pl.seed_everything(0, verbose=False)
     last = run / "checkpoints"
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         num_sanity_val_steps=0, enable_checkpointing=True, plugins=[CheckpointFiles()],
-        callbacks=[LastCheckpoint(last), StepSeed(0), *callbacks],
+        callbacks=[LastCheckpoint(last, every), StepSeed(0), *callbacks],
         **{"max_epochs": 3, "default_root_dir": run, **options},
     )  # fmt: skip
-    matcher = MeanMatcher(embed_dim=8, loss=Triplet())
+    matcher = MeanMatcher(embed_dim=8, loss=Triplet(), scheduler=schedule)
     data = RegionDataModule(folder, batch_size=10, min_count=1)
     trainer.fit(matcher, data, ckpt_path=last / "last.ckpt" if resume else None)
     return trainer, matcher
@@ -66,6 +69,51 @@ def test_a_run_cut_by_max_steps_goes_on_where_it_stopped(options, cut, folder, t
     assert trainer.global_step == cut
     trainer, matcher = fit(folder, tmp_path / "run", resume=True, **options)
     assert trainer.global_step == whole.global_step and trainer.current_epoch == 3
+    for name, value in matcher.state_dict().items():
+        assert torch.equal(value, expected.state_dict()[name]), name
+
+
+SCHEDULES = {
+    "cosine in steps": Schedule(partial(CosineLR, total=None, warmup=0.2), interval="step"),
+    "one cycle": Schedule(partial(OneCycleLR, max_lr=1e-3, total_steps=None)),
+    "plateau": Schedule(
+        partial(ReduceLROnPlateau, mode="max", factor=0.5, patience=0, threshold=9)
+    ),
+    "plateau in steps": Schedule(
+        partial(ReduceLROnPlateau, factor=0.5, patience=1, threshold=9),
+        interval="step",
+        monitor="train/loss",
+    ),
+}
+
+
+class Fail(pl.Callback):
+    """A crash before a training step, or in the validation of an epoch."""
+
+    def __init__(self, step=None, epoch=None):
+        self.step, self.epoch = step, epoch
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            raise RuntimeError("crash")
+
+    def on_validation_epoch_start(self, trainer, module):
+        if trainer.current_epoch == self.epoch:
+            raise RuntimeError("crash")
+
+
+@pytest.mark.parametrize("crash", [{"step": 8}, {"step": 10}, {"epoch": 1}], ids=str)
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_goes_on_where_a_crashed_run_stopped(name, crash, folder, tmp_path):
+    """Rates and batches equal those of a run without a crash."""
+    options = {"schedule": SCHEDULES[name], "every": 1, "max_epochs": 4}
+    whole, expected = fit(folder, tmp_path / "whole", **options)
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(folder, tmp_path / "run", callbacks=[Fail(**crash)], **options)
+    trainer, matcher = fit(folder, tmp_path / "run", resume=True, **options)
+    rates = [run.optimizers[0].param_groups[0]["lr"] for run in (whole, trainer)]
+    assert rates[0] == rates[1] != 2e-4
+    assert trainer.global_step == whole.global_step == 4 * STEPS
     for name, value in matcher.state_dict().items():
         assert torch.equal(value, expected.state_dict()[name]), name
 
@@ -175,14 +223,32 @@ def test_the_last_checkpoint_is_written_after_minutes_or_steps(tmp_path, monkeyp
     now = [0.0]
     monkeypatch.setattr("itm.training.resume.time.monotonic", lambda: now[0])
     last = LastCheckpoint(tmp_path, every_n_train_steps=3, minutes=2)
-    alone = SimpleNamespace(world_size=1)
-    assert not last._is_late(alone, exchange=False)
+    assert not last._is_late()
     assert not last._has_done_enough(2) and last._has_done_enough(3)
     now[0] = 120.0
-    assert last._is_late(alone, exchange=False)
-    strategy = SimpleNamespace(reduce_boolean_decision=lambda late, all: late)
-    several = SimpleNamespace(world_size=2, strategy=strategy)
-    assert not last._is_late(several, exchange=False)  # until the processes exchange
-    assert last._is_late(several, exchange=True)
+    assert last._is_late()
     with pytest.raises(ValueError, match="minutes must be above 0"):
         LastCheckpoint(tmp_path, minutes=0)
+
+
+@pytest.mark.parametrize("every", [1, 5, 7])
+def test_processes_write_in_time_whatever_steps_are_logged(every, tmp_path, monkeypatch):
+    """They exchange at steps 5, 15, ..., which may be the very steps that are logged."""
+    written, now = [], [0.0]
+    monkeypatch.setattr("itm.training.resume.time.monotonic", lambda: now[0])
+    for name in ("accumulates", "ends_epoch", "validates_next"):
+        monkeypatch.setattr(f"itm.training.resume.{name}", lambda trainer: False)
+    monkeypatch.setattr(
+        "itm.training.resume.logs_this_step", lambda trainer: trainer.global_step % every == 0
+    )
+    last = LastCheckpoint(tmp_path, minutes=1)
+    trainer = SimpleNamespace(
+        world_size=2, max_steps=-1, log_every_n_steps=every, loggers=[],
+        lightning_module=torch.nn.Linear(1, 1),
+        strategy=SimpleNamespace(reduce_boolean_decision=lambda flag, all: flag),
+        save_checkpoint=lambda *args, **options: written.append(trainer.global_step),
+    )  # fmt: skip
+    for trainer.global_step in range(1, 41):
+        now[0] += 5
+        last.on_train_batch_end(trainer, None, None, None, 0)
+    assert written == {1: [15, 35], 5: [16, 36], 7: [15, 36]}[every]
