@@ -20,6 +20,7 @@ from itm.app.sweep_options import of_one_run
 from itm.runs.plain_files import CONFIGURATION
 from itm.utils.log_files import log_later
 from itm.utils.manifest import unsealed
+from itm.utils.nested import flatten
 
 # A resumed run may change these. All others affect weights, words or batches.
 FREE = (
@@ -219,22 +220,13 @@ def _is_fixed(name: str, values: tuple[Any, Any], schedule: str) -> bool:
 
 def _changes(old: DictConfig, new: DictConfig) -> dict[str, tuple[Any, Any]]:
     """Map options whose text and value differ to both values."""
-    before, now = _flat(OmegaConf.to_container(old)), _flat(OmegaConf.to_container(new))
+    before, now = flatten(OmegaConf.to_container(old)), flatten(OmegaConf.to_container(new))
     changes = {}
     for name in {**before, **now}:
         values = _resolved(old, before, name), _resolved(new, now, name)
         if before.get(name) != now.get(name) and values[0] != values[1]:
             changes[name] = values
     return changes
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix: node}
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def _resolved(cfg: DictConfig, flat: dict[str, Any], name: str) -> Any:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from itm.app.arguments import key_of, quote, value_of
 from itm.app.config import CONF
+from itm.utils.nested import flatten
 
 
 def of_one_run(options: Sequence[str], folders: Iterable[str | Path] = (CONF,)) -> list[str]:
@@ -51,14 +52,8 @@ def _settings(name: str, folders: Sequence[str | Path]) -> dict[str, Any] | None
             if not key.startswith("override "):
                 return None
             found[key.removeprefix("override ").lstrip("/")] = value
-    found |= dict(pair for key, value in node.items() for pair in _flat(key, value))
+    found |= flatten(node)
     return {k: v for k, v in found.items() if k.partition("/")[0].partition(".")[0] != "hydra"}
-
-
-def _flat(key: str, value: Any) -> list[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        return [(key, value)]
-    return [pair for name, x in value.items() for pair in _flat(f"{key}.{name}", x)]
 
 
 def _text(value: Any) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from itm.runs.plain_files import kept_configuration, read_record, read_yaml
 from itm.utils.archive import read_npz
+from itm.utils.nested import flatten
 
 # Config groups whose choice names a run; the first four are shown without the group's name.
 GROUPS = ("model", "loss", "data", "text", "trainer", "callbacks", "optimizer", "scheduler")
@@ -80,11 +80,11 @@ def read_settings(folder: Path) -> dict[str, Any]:
         kept = read_yaml(folder / SETTINGS)
         if not isinstance(kept, dict):
             raise ValueError(f"{SETTINGS} holds a {type(kept).__name__}, expected settings by name")
-        return dict(_flatten(kept))
+        return _flat(kept)
     kept = kept_configuration(folder)
     if not kept:
         return {}
-    flat = dict(_flatten(kept["config"]))
+    flat = _flat(kept["config"])
     flat = {key: _resolved(value, flat) for key, value in flat.items()}
     node = kept["runtime"].get("choices")
     chosen = node if isinstance(node, dict) else {}
@@ -101,12 +101,8 @@ def _resolved(value: Any, flat: dict[str, Any]) -> Any:
     return value
 
 
-def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, tuple(node) if isinstance(node, list) else node
+def _flat(node: Any) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in flatten(node).items()}
 
 
 def read_ranks(path: Path) -> dict[str, np.ndarray] | None:
