@@ -31,7 +31,7 @@ def command(cfg: DictConfig) -> float:
     from itm.app.checks import check_ranges
     from itm.app.training_run import begin_run, build_training, finish_run, tell_start
     from itm.runs.training_results import training_results
-    from itm.training.checkpoint_files import check_epochs
+    from itm.training.checkpoint_files import check_length
     from itm.training.resume import earlier_seconds
 
     quiet()  # again, because processes of sweep=joblib begin here
@@ -43,7 +43,7 @@ def command(cfg: DictConfig) -> float:
     training = build_training(cfg, out, typed)
     data, trainer, matcher, _ = training
     if checkpoint is not None:
-        check_epochs(checkpoint, trainer.max_epochs)
+        check_length(checkpoint, trainer.max_epochs, trainer.max_steps)
     record = begin_run(training, out, cfg.seed, typed)
     if trainer.is_global_zero:
         tell_start(training, out)

@@ -127,15 +127,20 @@ def options_of(
     return {k: OmegaConf.select(cfg, k) if k.endswith("._target_") else flat[k] for k in flat}
 
 
-def argument(target: str, name: str) -> Any:
-    """Return the annotation of an argument of a class or function; None if it has no such argument.
+def arguments_of(target: str) -> dict[str, Any]:
+    """Return the annotations of the arguments of a class or function; {} if it cannot be found.
 
     Fields of groups count as arguments, see `itm.utils.options`.
     """
     try:
-        return argument_types(get_object(target)).get(name)
+        return argument_types(get_object(target))
     except (ValueError, TypeError, HydraException, ImportError):
-        return None
+        return {}
+
+
+def argument(target: str, name: str) -> Any:
+    """Return the annotation of an argument of a class or function; None if it lacks it."""
+    return arguments_of(target).get(name)
 
 
 def _swept(option: Override) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from itm.app.choices import default_choices, group_files
 from itm.app.config import CONF
-from itm.app.option_types import argument, options_of, parse
+from itm.app.option_types import argument, arguments_of, options_of, parse
 from itm.utils.extras import install
 
 # Plugins of Hydra that a choice of sweep= needs.
@@ -98,8 +98,14 @@ def _unknown(default: dict[str, Any], key: str, command: str) -> str | None:
     if near:
         return f"there is no option {key}; did you mean {near[0]}?"
     listed = [name.removeprefix(prefix) for name in named if name.startswith(prefix)]
-    options = ", ".join(name for name in listed if "." not in name)
-    return f"there is no option {key}; {prefix[:-1] or 'options'}: {options}"
+    more = {} if target is None else arguments_of(target)  # of a class whose file lists none
+    if near := get_close_matches(last, more, n=1):
+        return (
+            f"there is no option {key}; did you mean +{group}.{near[0]}=..., which {target} takes?"
+        )
+    options = [name for name in listed if "." not in name]
+    options += [f"+{name}" for name in more if name not in options]
+    return f"there is no option {key}; {prefix[:-1] or 'options'}: {', '.join(options)}"
 
 
 def _owners(group: str, option: str) -> list[str]:

@@ -64,6 +64,12 @@ class Splits:
     """Train on phrases and the regions they mean instead of captions."""
 
     def __post_init__(self) -> None:
+        for name in ("train", "val", "test"):
+            if not isinstance(split := getattr(self, name), str) or not split:
+                raise ValueError(
+                    f"data.{name} must be the name of a split, such as dev, got {split!r}; "
+                    "trainer.limit_val_batches=0 trains without validation, test=false without test"
+                )
         if not 0 < self.fraction <= 1:
             raise ValueError(
                 f"data.fraction={self.fraction} must be above 0 and at most 1 (0.1 = 10 %)"

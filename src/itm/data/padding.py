@@ -23,12 +23,18 @@ def make_images(features: Arrays, index: Sequence[int], as_stored: bool = False)
         as_stored: leave float16 as it is, for `widen` to convert on a device.
 
     Raises:
-        ValueError: another number of dimensions, or arrays of different widths.
+        ValueError: values that are not floats, another number of dimensions, no region in any
+            image, or arrays of different widths.
     """
 
     def kept(x: Any) -> np.ndarray:  # float16 storage and memory maps are widened here
-        half = as_stored and getattr(x, "dtype", None) == np.float16
-        return np.asarray(x, np.float16 if half else np.float32)
+        found = np.asarray(x)
+        if found.dtype.kind != "f":
+            raise ValueError(
+                f"features must be floats, got {found.dtype} of shape {found.shape}; write them as "
+                "float32, x.astype(np.float32), if these are features"
+            )
+        return found if as_stored and found.dtype == np.float16 else np.asarray(x, np.float32)
 
     if isinstance(features, np.ndarray):
         array = kept(features)
@@ -53,6 +59,8 @@ def make_images(features: Arrays, index: Sequence[int], as_stored: bool = False)
         for i, x in enumerate(rows):
             regions[i, : len(x)] = torch.from_numpy(np.array(x))
             mask[i, : len(x)] = True
+    if len(mask) and not mask.shape[1]:
+        raise ValueError(f"the features {tuple(regions.shape)} hold no region of any image")
     return Images(regions, mask, torch.as_tensor(index, dtype=torch.long))
 
 

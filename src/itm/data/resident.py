@@ -31,7 +31,7 @@ def row_numbers(split: Split, rows: list[int], kept: list[np.ndarray] | None = N
             their numbers, (n, most, 1).
     """
     if kept is not None:
-        return make_images([np.flatnonzero(x)[:, None] for x in kept], rows)
+        return make_images([np.flatnonzero(x)[:, None].astype(np.float32) for x in kept], rows)
     return Images(
         torch.empty(len(rows), 0, split.width),
         torch.ones(len(rows), split.regions, dtype=torch.bool),

@@ -230,6 +230,11 @@ def _karpathy(content: Any) -> Sentences:
         if not image["sentences"]:
             found.bare.append(image["filename"])
         for sentence in image["sentences"]:
+            if not isinstance(sentence, dict) or not isinstance(sentence.get("raw"), str):
+                raise ValueError(
+                    f"{image['filename']}: expected sentences [{{'raw': 'a caption'}}], found "
+                    f"{str(sentence)[:80]!r}"
+                )
             found.add(image["filename"], sentence["raw"], image.get("split", ""))
     return found
 

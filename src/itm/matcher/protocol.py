@@ -31,6 +31,9 @@ class MatcherLike(Protocol):
 
     @property
     def device(self) -> torch.device: ...  # noqa: D102
+
+    @property
+    def dtype(self) -> torch.dtype | str: ...  # noqa: D102
     @property
     def hparams(self) -> MutableMapping[str, Any]: ...  # noqa: D102
     @property

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from itm.batch import Captions, Chunk, Images, Pairs, map_encoded
@@ -55,7 +56,7 @@ def pairs(
     """
     batch = make_pairs(matcher, features, captions, image, ids, labels, concepts, relevance)
     check_images(batch.images, matcher)
-    return matcher.transfer_batch_to_device(batch, matcher.device, 0)
+    return _sent(matcher, batch)
 
 
 def score(
@@ -193,7 +194,7 @@ def encode(
         for batch in batches:
             if isinstance(batch, Images):
                 check_images(batch, matcher)
-            batch = matcher.transfer_batch_to_device(batch, matcher.device, 0)
+            batch = _sent(matcher, batch)
             image = isinstance(batch, Images)
             encoded = matcher.encode_images(batch) if image else matcher.encode_captions(batch)
             chunks.append((map_encoded(encoded, lambda x: x.cpu()), batch.index.cpu()))
@@ -220,6 +221,11 @@ def score_encoded(
     Returns:
         (N, M) float32, row = image, column = caption.
     """
+    if matcher.dtype == torch.float64:  # encodings of an index are float32
+        images, captions = (
+            [(map_encoded(encoded, _double), rows) for encoded, rows in side]
+            for side in (images, captions)
+        )
     # Eval mode, since SAF's similarity has a batch norm.
     with evaluating(matcher), precision_context(matcher.device, precision):
         return similarity_matrix(
@@ -231,6 +237,18 @@ def score_encoded(
             matcher.memory_budget,
             out,
         )
+
+
+def _sent(matcher: MatcherLike, batch: Any) -> Any:
+    """Send a batch to the device of a matcher, as float64 if it was trained in that."""
+    batch = matcher.transfer_batch_to_device(batch, matcher.device, 0)
+    if matcher.dtype == torch.float64:
+        batch = apply_to_collection(batch, Tensor, _double)
+    return batch
+
+
+def _double(x: Tensor) -> Tensor:
+    return x.double() if x.is_floating_point() else x
 
 
 @contextmanager

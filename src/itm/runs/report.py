@@ -14,7 +14,7 @@ from itm.runs.tables import RECALLS
 NCS = ("i2t_ncs_10", "t2i_ncs_10")  # shown beside the recalls if runs have them
 NOTE = (
     "Sorted by the validation split. ± is the standard deviation over runs that differ only in the "
-    "seed. The interval is that of the test rsum on other test images of the same kind (95 %, "
+    "seed. The interval is that of rsum on other images of the same kind (95 %, "
     "bootstrap over images with all their captions)."
 )
 
@@ -48,7 +48,7 @@ def results(groups: Groups, test: str, samples: int) -> Section:
         validation = spread([run.validation for run in group])
         rsum = spread([run.metrics.get("rsum") for run in group])
         rows.append([name, count(group), rsum, validation, around, *numbers])
-    columns = ["runs equal up to the seed", "runs", "test rsum", "val rsum", "95 % interval"]
+    columns = ["runs equal up to the seed", "runs", "rsum", "val rsum", "95 % interval"]
     return Section(f"Results on {test}", NOTE, [*columns, *metrics], rows)
 
 

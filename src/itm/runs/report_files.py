@@ -49,7 +49,7 @@ def format_results(tests: Tests, kind: str) -> str:
 
 
 def _columns(metrics: Sequence[str]) -> list[str]:
-    return ["run", "runs", "val rsum", *metrics, "test rsum"]
+    return ["run", "runs", "val rsum", *metrics, "rsum"]
 
 
 def _readable(column: str) -> str:

@@ -13,27 +13,31 @@ from itm.utils.files import replacing
 from itm.utils.readers import reading
 
 
-def check_epochs(path: str | Path, max_epochs: int | None) -> None:
-    """Check that a run is not continued to an epoch that it has passed.
+def check_length(path: str | Path, max_epochs: int | None, max_steps: int = -1) -> None:
+    """Check that a run is not continued to an epoch or step that it has passed.
 
     Args:
         path: checkpoint that training continues from.
         max_epochs: last epoch; None or -1 for no limit.
+        max_steps: last step; -1 for no limit.
 
     Raises:
-        ValueError: the checkpoint has more epochs.
+        ValueError: the checkpoint has more epochs or steps.
     """
-    if max_epochs is None or max_epochs < 0:
-        return
     with reading(path, "could not be read safely"):
         found = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     progress = found.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {})
     reached = progress.get("current", {}).get("processed", 0)
-    if reached > max_epochs:
-        raise ValueError(
-            f"max_epochs={max_epochs}, but {path} has trained {reached} epochs already: give at "
-            f"least {reached}, or start another run"
-        )
+    steps = found.get("global_step", 0)
+    for name, limit, done, unit in (
+        ("max_epochs", max_epochs, reached, "epochs"),
+        ("trainer.max_steps", max_steps, steps, "steps"),
+    ):
+        if limit is not None and 0 <= limit < done:
+            raise ValueError(
+                f"{name}={limit}, but {path} has trained {done} {unit} already: give at least "
+                f"{done}, or start another run"
+            )
 
 
 class CheckpointFiles(TorchCheckpointIO):

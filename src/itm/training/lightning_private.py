@@ -64,6 +64,22 @@ def count_steps(trainer: Trainer) -> float:
     return steps
 
 
+def planned_step(trainer: Trainer) -> int:
+    """Return the step at which a run with these batches would be in this place of the training.
+
+    It differs from `global_step` in a run that is resumed with another number of batches an epoch.
+    Ask when training starts.
+    """
+    loop, unit = trainer.fit_loop, trainer.accumulate_grad_batches
+    whole = -(-int(loop.max_batches) // unit)
+    epochs: Any = loop.epoch_progress.current
+    batches = (
+        0 if epochs.ready == epochs.processed else loop.epoch_loop.batch_progress.current.ready
+    )
+    within = whole if batches == loop.max_batches else batches // unit  # the last batch steps
+    return epochs.processed * whole + within
+
+
 def logs_this_step(trainer: Trainer) -> bool:
     """Whether Lightning writes the metrics of this step to the loggers; ask at a batch's end."""
     return trainer._logger_connector.should_update_logs

@@ -7,6 +7,8 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 
+from itm.training.lightning_private import count_steps, planned_step
+from itm.training.optim import LENGTHS
 from itm.training.progress import say
 
 SCHEDULED = ("momentum", "betas")  # OneCycleLR and CyclicLR change them
@@ -40,6 +42,9 @@ def apply_options(trainer: Trainer, matcher: LightningModule) -> None:
             if isinstance(value, int | float) and key not in PLACES and old != value:
                 said[f"scheduler.{key} {old} -> {value}"] = None
                 setattr(scheduler, key, value)
+                if key in LENGTHS and config.interval == "step" and value == count_steps(trainer):
+                    # Steps of another size: the schedule goes on at the same share of it.
+                    scheduler.last_epoch = planned_step(trainer)
     if said and trainer.is_global_zero:
         say(f"resumed with {', '.join(said)}", trainer)
 

@@ -229,6 +229,8 @@ class LastCheckpoint(Checkpoint):
         os.write(2, f"\n{self._said}\n".encode())  # a handler of signals must not print()
 
     def _save(self, trainer: Trainer) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # which keeps nothing
+            return
         step = trainer.global_step
         if not all(bool(p.isfinite().all()) for p in trainer.lightning_module.parameters()):
             raise ValueError(
@@ -259,10 +261,10 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Adapt a checkpoint to a moved run folder and to another number of processes."""
+        here = self.path.parent.resolve()
+        if Path(str(trainer.ckpt_path)).parent.resolve() == here:  # else: another run's scores
+            move_best_files(checkpoint, here)
         if trainer.state.fn == TrainerFn.FITTING:
-            here = self.path.parent.resolve()
-            if Path(str(trainer.ckpt_path)).parent.resolve() == here:  # else: another run's scores
-                move_best_files(checkpoint, here)
             self._adapt_place(trainer, checkpoint)
 
     @staticmethod

@@ -76,6 +76,7 @@ def test_a_fast_run_has_no_row_of_a_validation_that_was_not_kept(tmp_path):
     text = run("train", *VSRN, "trainer.fast_dev_run=true", "hydra.run.dir=run", cwd=tmp_path)
     assert "│ val" not in text and "│ test (part) │" in text
     assert "no best checkpoint: fast_dev_run writes none" in text
+    assert not list(tmp_path.rglob("*.ckpt")) and "last step" not in text
     assert "val/rsum" not in json.loads((tmp_path / "run/results.json").read_text())
 
 
@@ -194,4 +195,13 @@ def test_an_epoch_that_a_run_has_passed_changes_nothing(trained, tmp_path):
     record = (tmp_path / "run/run.json").read_bytes()
     text = run("train", "resume=run", "max_epochs=1", cwd=tmp_path, fails=True)
     assert "max_epochs=1, but" in text and "has trained 2 epochs already: give at least 2" in text
+    text = run("train", "resume=run", "trainer.max_steps=1", cwd=tmp_path, fails=True)
+    assert "trainer.max_steps=1, but" in text and "steps already: give at least" in text
     assert (tmp_path / "run/run.json").read_bytes() == record
+
+
+def test_a_moved_run_names_its_own_best_checkpoint(trained, tmp_path):
+    shutil.copytree(trained[0] / "run", tmp_path / "moved")
+    text = run("train", "resume=moved", "max_epochs=3", cwd=tmp_path)
+    assert "restored the weights of the best val rsum" in " ".join(text.split())
+    assert f"best checkpoint: {tmp_path / 'moved/checkpoints/best.ckpt'}" in text

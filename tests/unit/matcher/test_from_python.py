@@ -557,3 +557,38 @@ def test_double_precision_reaches_the_model(tmp_path):
     matcher.encode_images = watched
     trainer_of(tmp_path, precision="64-true").fit(matcher, data)
     assert seen == {torch.float64}
+
+
+@pytest.mark.parametrize("model", ["scan", "saf", "vsrn"])
+def test_a_matcher_that_was_trained_in_float64_scores(model, folder, tmp_path):
+    """Lightning leaves its parameters in float64."""
+    matcher, data = MODELS[model](loss=Triplet()), data_of(folder)
+    trainer_of(tmp_path, precision="64-true", max_epochs=1).fit(matcher, data)
+    split = data.test_split
+    features, captions = split.images(np.arange(4)), split.captions[:6]
+    scores = matcher.score(features, captions)
+    assert scores.dtype == np.float32 and next(matcher.parameters()).dtype == torch.float64
+    index = itm.Index(matcher, features, captions=captions)
+    best = max(range(4), key=lambda i: scores[i, 2])
+    assert index.search(captions[2], top=1)[0].item == best
+    np.testing.assert_allclose(matcher.float().score(features, captions), scores, atol=1e-5)
+
+
+def test_features_and_captions_in_python_that_mean_nothing_are_refused(folder):
+    data = data_of(folder)
+    data.setup()
+    matcher = MODELS["scan"](len(data.vocabulary), img_dim=6)
+    matcher.vocab = data.vocabulary
+    features, captions = data.test_split.images(np.arange(2)), ["a red dog", "a cat"]
+    for wrong in (np.round(features).astype("i8"), features > 0, features.astype("c8"), "ab"):
+        with pytest.raises(ValueError, match="features must be floats"):
+            matcher.score(wrong, captions)
+    ragged = np.array([features[0], features[1][:3]], dtype=object)
+    with pytest.raises(ValueError, match="must be floats, got object"):
+        matcher.score(ragged, captions)
+    for empty in (features[:, :0], [features[0][:0]]):
+        with pytest.raises(ValueError, match="hold no region of any image"):
+            matcher.score(empty, captions)
+    assert np.isfinite(matcher.score([features[0], features[1][:0]], captions)).all()
+    with pytest.raises(ValueError, match="caption 1 is empty"):
+        matcher.score(features, ["a dog", "  "])

@@ -37,7 +37,7 @@ def write(folder, change=()):
     return folder
 
 
-def fit(folder, run, resume=False, callbacks=(), schedule=None, every=None, **options):
+def fit(folder, run, resume=False, callbacks=(), schedule=None, every=None, size=10, **options):
     pl.seed_everything(0, verbose=False)
     last = run / "checkpoints"
     trainer = pl.Trainer(
@@ -47,7 +47,7 @@ def fit(folder, run, resume=False, callbacks=(), schedule=None, every=None, **op
         **{"max_epochs": 3, "default_root_dir": run, **options},
     )  # fmt: skip
     matcher = MeanMatcher(embed_dim=8, loss=Triplet(), scheduler=schedule)
-    data = RegionDataModule(folder, batch_size=10, min_count=1)
+    data = RegionDataModule(folder, batch_size=size, min_count=1)
     trainer.fit(matcher, data, ckpt_path=last / "last.ckpt" if resume else None)
     return trainer, matcher
 
@@ -252,3 +252,31 @@ def test_processes_write_in_time_whatever_steps_are_logged(every, tmp_path, monk
         now[0] += 5
         last.on_train_batch_end(trainer, None, None, None, 0)
     assert written == {1: [15, 35], 5: [16, 36], 7: [15, 36]}[every]
+
+
+@pytest.mark.parametrize("cut", [8, 10])
+@pytest.mark.parametrize(("size", "unit"), [(25, 1), (5, 1), (10, 2)])
+def test_a_schedule_ends_with_the_training_after_steps_of_another_size(
+    cut, size, unit, folder, tmp_path
+):
+    """The rate goes on from where it was, and ends where it would have."""
+    rates = []
+
+    class Rates(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    schedule = Schedule(partial(CosineLR, total=None), interval="step")
+    options = {"schedule": schedule, "max_epochs": 4, "callbacks": [Rates()]}
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(folder, tmp_path, every=1, **{**options, "callbacks": [Rates(), Fail(step=cut)]})
+    before = rates[-1]
+    rates.clear()
+    trainer, _ = fit(
+        folder, tmp_path, resume=True, size=size, accumulate_grad_batches=unit, **options
+    )
+    steps = -(-50 // size // unit)
+    assert trainer.lr_scheduler_configs[0].scheduler.total == 4 * steps
+    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 4 * steps
+    assert rates == sorted(rates, reverse=True) and rates[0] == pytest.approx(before, rel=0.35)
+    assert trainer.optimizers[0].param_groups[0]["lr"] < 1e-9
