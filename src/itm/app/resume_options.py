@@ -179,11 +179,13 @@ def check_changes(before: Sequence[str], now: Sequence[str]) -> None:
     # Another class has other options, which would only hide it.
     classes = tuple(name.removesuffix("_target_") for name in wrong if name.endswith("._target_"))
     fixed = [shown[x] for x in wrong if x.endswith("._target_") or not x.startswith(classes)]
+    planned = kind == "OneCycleLR" and set(wrong) <= set(PLANNED)
     if fixed:
         raise ValueError(
             f"a resumed run cannot change {', '.join(fixed)}: weights, words, order of the "
             "batches, best score and state of loss, optimiser and schedule belong to the recorded "
             "options; start another run, from these weights with init=RUN_FOLDER"
+            + (". scheduler=onecycle planned all its steps at the beginning" if planned else "")
         )
     told = [text for name, text in shown.items() if name not in ("resume", "overwrite")]
     if told:

@@ -85,7 +85,8 @@ class Index:
             captions = texts = split.captions if captions is None else captions
             if as_text_encoder(matcher.text).needs_vectors:
                 captions = split.sentence_vectors()
-        if features is None and captions is None:
+        given: list[Any] = [side for side in (features, captions) if side is not None]
+        if not given or not all(map(len, given)):
             raise ValueError("give images (features=...), captions, or both: nothing to index")
         if shortlist < 1:
             raise ValueError(f"shortlist={shortlist} must be at least 1")
@@ -231,6 +232,9 @@ class Index:
     def _encode_sentence(self, sentence: str | np.ndarray) -> Chunk:
         if isinstance(sentence, np.ndarray):
             return self.matcher.encode(caption_batches(self.matcher, sentence[None], 1))[0]
+        if not isinstance(sentence, str):
+            kind = type(sentence).__name__
+            raise ValueError(f"a query must be one sentence, got a {kind}: search them one by one")
         if not sentence.strip():
             raise ValueError("the query is empty; give a sentence such as 'a red ball'")
         batch = next(caption_batches(self.matcher, [sentence], 1))

@@ -151,6 +151,7 @@ def evaluate_vectors(
 
 
 def _matrix_shape(scores: Matrix) -> tuple[int, int]:
-    if scores.ndim != 2:
-        raise ValueError(f"scores must be an images x captions matrix, got {tuple(scores.shape)}")
+    if getattr(scores, "ndim", None) != 2:
+        found = tuple(scores.shape) if hasattr(scores, "shape") else f"a {type(scores).__name__}"
+        raise ValueError(f"scores must be an images x captions matrix, got {found}")
     return scores.shape[0], scores.shape[1]

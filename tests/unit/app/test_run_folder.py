@@ -249,6 +249,9 @@ def test_what_a_schedule_keeps_in_its_state(schedule, option):
     with pytest.raises(ValueError, match=f"cannot change {option.partition('=')[0]} .* -> "):
         check_changes(before, [*before, option])
     check_changes(before, [*before, "loss.margin=0.1"])
+    if option == "max_epochs=9":
+        with pytest.raises(ValueError, match="onecycle planned all its steps at the beginning"):
+            check_changes(before, [*before, option])
 
 
 def test_a_new_choice_of_a_group_drops_its_recorded_options(run):

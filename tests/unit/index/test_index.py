@@ -344,6 +344,7 @@ def test_wrong_inputs(cache):
     matcher, split = build("vsrn")
     for arguments, message in (
         ({}, "nothing to index"),
+        ({"features": np.zeros((0, 3, 4), np.float32), "captions": []}, "nothing to index"),
         ({"features": split, "shortlist": 0}, "shortlist=0"),
         (
             {"features": split, "kind": "annoy"},
