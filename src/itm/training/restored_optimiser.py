@@ -42,7 +42,8 @@ def apply_options(trainer: Trainer, matcher: LightningModule) -> None:
             if isinstance(value, int | float) and key not in PLACES and old != value:
                 said[f"scheduler.{key} {old} -> {value}"] = None
                 setattr(scheduler, key, value)
-                if key in LENGTHS and config.interval == "step" and value == count_steps(trainer):
+                whole = key in LENGTHS and config.interval == "step" and trainer.max_steps == -1
+                if whole and value == count_steps(trainer):
                     # Steps of another size: the schedule goes on at the same share of it.
                     scheduler.last_epoch = planned_step(trainer)
     if said and trainer.is_global_zero:
