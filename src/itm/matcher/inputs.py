@@ -36,8 +36,7 @@ def tokenise(
 
     Raises:
         ValueError: the matcher has no vocabulary, or a larger one than it was built for; captions
-            are not a list of strings, or empty; or the text encoder reads words but got sentence
-            vectors.
+            are not a list of strings; or the text encoder reads words but got sentence vectors.
     """
     check_built(matcher)
     if isinstance(captions, np.ndarray) and captions.dtype.kind in "fiu":
@@ -67,8 +66,6 @@ def tokenise(
     for row, caption in enumerate(captions):
         if not isinstance(caption, str):
             raise ValueError(f"caption {row} must be a string, got {type(caption).__name__}")
-        if not caption.strip():
-            raise ValueError(f"caption {row} is empty; leave it out")
     tokens = [matcher.vocab.encode(caption) for caption in captions]
     if concepts is None and matcher.concepts is not None:
         concepts = matcher.concepts.label([matcher.vocab.as_read(caption) for caption in captions])

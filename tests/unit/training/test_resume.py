@@ -243,7 +243,7 @@ def test_processes_write_in_time_whatever_steps_are_logged(every, tmp_path, monk
     )
     last = LastCheckpoint(tmp_path, minutes=1)
     trainer = SimpleNamespace(
-        world_size=2, max_steps=-1, log_every_n_steps=every, loggers=[],
+        world_size=2, max_steps=-1, log_every_n_steps=every, loggers=[], fast_dev_run=False,
         lightning_module=torch.nn.Linear(1, 1),
         strategy=SimpleNamespace(reduce_boolean_decision=lambda flag, all: flag),
         save_checkpoint=lambda *args, **options: written.append(trainer.global_step),
