@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from itm.matcher.waiting import check_built
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.vocabulary import vocabulary_from
+from itm.training.lightning_private import attached_trainer
 
 if TYPE_CHECKING:
     from itm.matcher.matcher import Matcher
@@ -87,9 +89,22 @@ def on_load_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
         ValueError: this matcher already has other word lists, or training would continue on other
             data.
     """
+    keep_average(matcher, checkpoint)
     compare_data(matcher, checkpoint)
     unpack_state(matcher, checkpoint.get("itm", {}))
     adapt_loss_state(matcher, checkpoint.get("state_dict", {}))
+
+
+def keep_average(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
+    """Let a validation or test use the averaged weights, which `state_dict` of a checkpoint holds.
+
+    After a training with `EMAWeightAveraging`, Lightning's callback replaces them by the weights of
+    the last step, "current_model_state", which only a resumed training needs.
+    """
+    trainer = attached_trainer(matcher)
+    fits = trainer is None or trainer.state.fn == TrainerFn.FITTING
+    if not fits and "current_model_state" in checkpoint:
+        checkpoint["current_model_state"] = checkpoint["state_dict"]
 
 
 def adapt_loss_state(matcher: MatcherLike, tensors: dict[str, Tensor]) -> None:

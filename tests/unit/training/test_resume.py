@@ -280,3 +280,22 @@ def test_a_schedule_ends_with_the_training_after_steps_of_another_size(
     assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 4 * steps
     assert rates == sorted(rates, reverse=True) and rates[0] == pytest.approx(before, rel=0.35)
     assert trainer.optimizers[0].param_groups[0]["lr"] < 1e-9
+
+
+def test_averaged_weights_are_tested(folder, tmp_path):
+    """Lightning's callback would restore the weights of the last step."""
+    average = pl.callbacks.EMAWeightAveraging(decay=0.9)
+    best = pl.callbacks.ModelCheckpoint(tmp_path, "best", monitor="val/rsum", mode="max")
+    trainer, matcher = fit(folder, tmp_path, callbacks=[average, best])
+    data = trainer.datamodule
+    data.test = "dev"
+    trainer.validate(matcher, data, ckpt_path=best.best_model_path, verbose=False)
+    assert trainer.callback_metrics["val/rsum"] == best.best_model_score
+    trainer.test(matcher, data, ckpt_path=best.best_model_path, verbose=False)
+    assert trainer.callback_metrics["test/rsum"] == best.best_model_score
+    saved = torch.load(best.best_model_path, weights_only=False)
+    for name, value in matcher.state_dict().items():
+        assert torch.equal(value, saved["state_dict"][name]), name
+    moved = [n for n, x in saved["current_model_state"].items()
+             if not torch.equal(x, saved["state_dict"][n])]  # fmt: skip
+    assert moved
