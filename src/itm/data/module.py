@@ -3,7 +3,7 @@
 Features stay memory-mapped on disk; a batch reads only its own rows, in the loader's workers.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from itm.data.fingerprint import fingerprint
 from itm.data.layout import Split, read_captions, read_split
 from itm.data.loaders import evaluation_loaders, training_loader
 from itm.data.needs import adopt, find_user
-from itm.data.noise import describe_noise, read_noise, shuffled_images
+from itm.data.noise import with_noise
 from itm.data.options import Loading, Splits, WordLists
 from itm.data.padding import widen
 from itm.data.resident import look_up, read_table
@@ -38,7 +38,7 @@ from itm.text.made_from import hash_captions
 from itm.text.unknown import check_known
 from itm.text.vocabulary import Tokens, Vocabulary, with_mask
 from itm.text.words import CaptionWords
-from itm.utils.distributed import rank_and_size, say
+from itm.utils.distributed import rank_and_size
 
 if TYPE_CHECKING:
     from itm.text.concepts import Concepts
@@ -94,24 +94,13 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             if stage == "val":
                 split = split.head(self.val_images)
             if stage == "train":
-                split = self._with_noise(split)
+                size, given = self._train_size(split), (self.noise_ratio, self.noise_file)
+                split = with_noise(split, *given, self.seed, self.noise_by, size)
             if self.phrases is not None:
                 split = self.phrases.split(split, train=stage == "train")
             check_width(split, self._splits.values())
             self._splits[stage] = split
         return self._splits[stage]
-
-    def _with_noise(self, split: Split) -> Split:
-        """Assign captions to wrong images; labels, concepts and relevance follow from these."""
-        if self.noise_ratio:
-            size = self._train_size(split)
-            image = shuffled_images(split, self.noise_ratio, self.seed, self.noise_by, size)
-        elif self.noise_file is not None:
-            image = read_noise(self.noise_file, split)
-            say(describe_noise(image, split))
-        else:
-            return split
-        return replace(split, caption_image=image)
 
     @property
     def val_split(self) -> Split:

@@ -6,14 +6,38 @@ Qin et al., ACM MM 2022 (DECL) shuffle images with their whole block of captions
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from itm.data.array_file import load_array
 from itm.data.layout import Split
+from itm.utils.distributed import say
 
 UNITS = ("caption", "image")
+
+
+def with_noise(
+    split: Split, ratio: float, file: str | Path | None, seed: int, by: str, size: int
+) -> Split:
+    """Assign captions of a split to wrong images, which labels, concepts and relevance then follow.
+
+    Args:
+        split: N images, M captions.
+        ratio: see `shuffled_images`; 0 = none.
+        file: see `read_noise`; None = none.
+        seed: see `shuffled_images`.
+        by: see there.
+        size: see there.
+    """
+    if ratio:
+        return replace(split, caption_image=shuffled_images(split, ratio, seed, by, size))
+    if file is None:
+        return split
+    image = read_noise(file, split)
+    say(describe_noise(image, split))
+    return replace(split, caption_image=image)
 
 
 def shuffled_images(

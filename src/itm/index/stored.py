@@ -58,9 +58,7 @@ def index_of(
         index = Index.load(folder, device=find_device(device), model_class=model_class)
         if checkpoint is not None:
             matcher = load(checkpoint, model_class=model_class)
-            if not _same_tensors(matcher, index.matcher) or _facts(matcher) != _facts(
-                index.matcher
-            ):
+            if not _same_matcher(matcher, index.matcher):
                 raise ValueError(
                     f"the index {folder} was made by another matcher than {checkpoint} (its "
                     "weights, options, vocabulary or word lists differ); choose another index= "
@@ -131,9 +129,14 @@ def _facts(matcher: Matcher) -> str:
     return json.dumps(facts, sort_keys=True, default=str)
 
 
-def _same_tensors(a: Matcher, b: Matcher) -> bool:
-    """Whether two matchers have equal tensors, on whatever devices."""
+def _same_matcher(a: Matcher, b: Matcher) -> bool:
+    """Whether two matchers have equal options, words and tensors, on whatever devices."""
     mine, other = a.state_dict(), b.state_dict()
-    return mine.keys() == other.keys() and all(
-        mine[k].shape == other[k].shape and bool((mine[k] == other[k].cpu()).all()) for k in mine
+    return (
+        _facts(a) == _facts(b)
+        and mine.keys() == other.keys()
+        and all(
+            mine[k].shape == other[k].shape and bool((mine[k] == other[k].cpu()).all())
+            for k in mine
+        )
     )
