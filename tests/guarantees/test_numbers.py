@@ -153,9 +153,9 @@ def test_sentence_vectors_reach_the_encoder_that_reads_them(cls):
 @pytest.mark.parametrize(
     "captions, message",
     [
-        ("a dog", "list of sentences, got the string 'a dog'"),
+        ("a dog", "list of sentences.*got 'a dog'"),
         (["a dog", b"a cat"], "caption 1 must be a string, got bytes"),
-        (torch.ones(2, 6), "caption 0 must be a string, got Tensor"),
+        (torch.ones(2, 6), r"array \(2, 6\) of numbers.*reads words"),
         (["a dog", None], "caption 1 must be a string, got NoneType"),
     ],
 )

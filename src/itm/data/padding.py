@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from itm.batch import Captions, Images, Pairs
+from itm.utils.rows import to_array
 
 Arrays = np.ndarray | Sequence[np.ndarray]
 
@@ -28,15 +29,24 @@ def make_images(features: Arrays, index: Sequence[int], as_stored: bool = False)
     """
 
     def kept(x: Any) -> np.ndarray:  # float16 storage and memory maps are widened here
-        found = np.asarray(x)
+        found = to_array(x)
+        if found.dtype == object and found.ndim == 1:
+            raise ValueError(
+                f"features must be floats, got an array of {len(found)} objects: if each is an "
+                "image, pass list(x)"
+            )
         if found.dtype.kind != "f":
             raise ValueError(
                 f"features must be floats, got {found.dtype} of shape {found.shape}; write them as "
                 "float32, x.astype(np.float32), if these are features"
             )
-        return found if as_stored and found.dtype == np.float16 else np.asarray(x, np.float32)
+        return (
+            found
+            if as_stored and found.dtype == np.float16
+            else found.astype(np.float32, copy=False)
+        )
 
-    if isinstance(features, np.ndarray):
+    if isinstance(features, np.ndarray | Tensor):
         array = kept(features)
         array = array[:, None] if array.ndim == 2 else array
         if array.ndim != 3:

@@ -20,7 +20,13 @@ from torch import Tensor
 from itm.batch import Captions, Chunk, Encoded, Images, concatenate, map_encoded, parts_of, take
 from itm.data.padding import take_captions
 from itm.layers.functional import global_vector
-from itm.matcher.inputs import batch_starts, check_features, image_batches, tokenise
+from itm.matcher.inputs import (
+    batch_starts,
+    check_captions,
+    check_features,
+    image_batches,
+    tokenise,
+)
 from itm.matcher.matcher import Matcher
 from itm.utils.files import unfinished_beside
 from itm.utils.readers import reading
@@ -205,6 +211,7 @@ def _caption_batches(
     matcher: Matcher, captions: Sequence[str] | np.ndarray, size: int
 ) -> Iterator[Captions]:
     """Yield all captions in batches of equal length."""
+    check_captions(captions)
     every = tokenise(matcher, captions, range(len(captions)), [0] * len(captions))
     lengths = np.array(every.lengths)
     for length in np.unique(lengths):

@@ -26,9 +26,10 @@ from itm.index.files import Sides, mapped_files, read_index, write_index
 from itm.index.nearest import Nearest, largest
 from itm.layers.functional import global_vector
 from itm.layers.text import as_text_encoder
-from itm.matcher.inputs import caption_batches, check_features, image_batches
+from itm.matcher.inputs import caption_batches, check_captions, check_features, image_batches
 from itm.matcher.matcher import Matcher
 from itm.utils.changes import check_unchanged
+from itm.utils.rows import check_rows, to_array
 
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
@@ -85,6 +86,12 @@ class Index:
             captions = texts = split.captions if captions is None else captions
             if as_text_encoder(matcher.text).needs_vectors:
                 captions = split.sentence_vectors()
+        if features is not None:
+            check_features(features, matcher)  # type: ignore[arg-type]
+        if captions is not None:
+            check_captions(captions)
+        if ids is not None:
+            check_rows("ids", ids, "a list of different names or numbers, one per image")
         given: list[Any] = [side for side in (features, captions) if side is not None]
         if not given or not all(map(len, given)):
             raise ValueError("give images (features=...), captions, or both: nothing to index")
@@ -98,8 +105,9 @@ class Index:
                 raise ValueError(f"ids must be strings or whole numbers, got {wrong[0]!r}")
             sides["images"] = shelve_images(matcher, features, batch_size), names  # type: ignore
         if captions is not None:
-            items = range(len(captions)) if isinstance(texts, np.ndarray) else texts
-            sides["captions"] = shelve_captions(matcher, captions, batch_size), list(items or ())
+            assert texts is not None
+            items = [x if isinstance(x, str) else row for row, x in enumerate(texts)]
+            sides["captions"] = shelve_captions(matcher, captions, batch_size), items
         nearest = {name: Nearest(shelf.vectors, kind) for name, (shelf, _) in sides.items()}
         self._set(matcher, sides, nearest, shortlist)
 
@@ -243,7 +251,7 @@ class Index:
         return self.matcher.encode([batch])[0]
 
     def _encode_features(self, features: np.ndarray) -> Chunk:
-        features = np.asarray(features, np.float32)
+        features = to_array(features).astype(np.float32)
         if features.ndim == 1:
             check_features([features], self.matcher)
             features = features[None]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from itm.batch import Captions, Images, Pairs
@@ -22,6 +23,10 @@ from itm.data.padding import (
 from itm.layers.text import as_text_encoder
 from itm.matcher.protocol import MatcherLike
 from itm.matcher.waiting import check_built
+from itm.utils.rows import check_rows, to_array
+
+FEATURES = "an array (images, regions, width), a list of arrays (regions, width), or split.view()"
+CAPTIONS = "a list of sentences, such as split.captions, or an array (captions, width) of vectors"
 
 
 def tokenise(
@@ -39,9 +44,12 @@ def tokenise(
             are not a list of strings; or the text encoder reads words but got sentence vectors.
     """
     check_built(matcher)
+    check_captions(captions)
+    if isinstance(captions, Tensor):
+        captions = to_array(captions)
     if isinstance(captions, np.ndarray) and captions.dtype.kind in "fiu":
         _check_vectors(matcher, captions)
-        vectors = torch.from_numpy(np.array(captions, np.float32))
+        vectors = torch.from_numpy(to_array(captions).astype(np.float32))
         tokens: list[list[int]] = [[0] for _ in captions]
         return make_captions(
             tokens, index, image, optional_tensor(labels), optional_tensor(concepts), vectors
@@ -61,8 +69,6 @@ def tokenise(
             f"the vocabulary has {len(matcher.vocab)} words, but {type(matcher).__name__} has "
             f"vectors for only {size}: use the vocabulary that it was trained with"
         )
-    if isinstance(captions, str):
-        raise ValueError(f"captions must be a list of sentences, got the string {captions[:40]!r}")
     for row, caption in enumerate(captions):
         if not isinstance(caption, str):
             raise ValueError(f"caption {row} must be a string, got {type(caption).__name__}")
@@ -70,6 +76,15 @@ def tokenise(
     if concepts is None and matcher.concepts is not None:
         concepts = matcher.concepts.label([matcher.vocab.as_read(caption) for caption in captions])
     return make_captions(tokens, index, image, optional_tensor(labels), optional_tensor(concepts))
+
+
+def check_captions(captions: Any) -> None:
+    """Check that captions are a list or an array, before they are counted.
+
+    Raises:
+        ValueError: one string, a generator, a set, a dictionary or a table.
+    """
+    check_rows("captions", captions, CAPTIONS)
 
 
 def _check_vectors(matcher: MatcherLike, vectors: np.ndarray) -> None:
@@ -101,6 +116,7 @@ def make_pairs(
             are not finite.
     """
     check_features(features, matcher)
+    check_captions(captions)
     n, m = len(features), len(captions)
     if image is None and n != m:
         raise ValueError(
@@ -147,10 +163,12 @@ def check_features(features: Features, matcher: MatcherLike) -> None:
     A matcher that needs regions would read the regions of a single image, (R, F), as R images.
 
     Raises:
-        ValueError: the matcher needs regions, but there is one vector for each image, or another
-            feature width.
+        ValueError: the features are no list or array; or the matcher needs regions, but there is
+            one vector for each image, or another feature width.
     """
     check_built(matcher)
+    if not isinstance(features, ImageView):
+        check_rows("features", features, FEATURES)
     if not matcher.needs_regions:
         return
     if isinstance(features, ImageView):
@@ -235,6 +253,7 @@ def caption_batches(
     matcher: MatcherLike, captions: Sequence[str] | np.ndarray, size: int, concepts: Any = None
 ) -> Iterator[Captions]:
     """Iterate over all captions sorted by length, `size` at a time, to reduce padding."""
+    check_captions(captions)
     rows = range(len(captions))
     every = tokenise(matcher, captions, rows, [0] * len(captions), concepts=concepts)
     order = np.argsort(every.lengths, kind="stable")

@@ -18,6 +18,7 @@ from itm.layers.functional import global_vector
 from itm.matcher.blocks import similarity_matrix
 from itm.matcher.inputs import (
     caption_batches,
+    check_captions,
     check_features,
     check_images,
     image_batches,
@@ -87,6 +88,7 @@ def score(
             type, or the precision is unknown.
     """
     check_features(features, matcher)
+    check_captions(captions)
     shape = (len(features), len(captions))
     if out is None:
         out = np.empty(shape, np.float32)
