@@ -44,6 +44,26 @@ def test_training(arguments, said, capsys, monkeypatch, tmp_path):
     assert said in text
 
 
+OWN_LOSS = """
+class Softmax:
+    def __init__(self, sharpness=20.0):
+        self.sharpness = sharpness
+"""
+
+
+def test_options_of_a_class_whose_file_lists_none(capsys, monkeypatch, tmp_path):
+    (tmp_path / "ownlosses.py").write_text(OWN_LOSS)
+    (tmp_path / "conf" / "loss").mkdir(parents=True)
+    (tmp_path / "conf" / "loss" / "softmax.yaml").write_text("_target_: ownlosses.Softmax\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    given = {"capsys": capsys, "monkeypatch": monkeypatch, "cwd": tmp_path}
+    own = ["--config-dir", str(tmp_path / "conf"), "loss=softmax", SMALL]
+    text = line(train, *own, "loss.sharpnes=3", **given)
+    assert "no option loss.sharpnes; did you mean +loss.sharpness=..., which ownlosses.Soft" in text
+    text = line(train, *own, "loss.wibble=3", **given)
+    assert "there is no option loss.wibble; loss: +sharpness" in text
+
+
 def test_search(capsys, monkeypatch, tmp_path):
     given = {"capsys": capsys, "monkeypatch": monkeypatch, "cwd": tmp_path}
     assert "there is no option qery; did you mean query?" in line(search, "qery=dog", **given)

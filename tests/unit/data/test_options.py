@@ -49,6 +49,13 @@ def test_unknown_options_and_needs_are_named(tmp_path):
         RegionDataModule(tmp_path, needs=["labels", "words"])
 
 
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+def test_a_split_without_a_name_is_refused(tmp_path, name):
+    for value in (None, "", 3):
+        with pytest.raises(ValueError, match=rf"data.{name} must be the name of a split.*limit_va"):
+            RegionDataModule(tmp_path, **{name: value})
+
+
 def test_options_can_be_changed_before_use_and_modules_are_told_apart(tmp_path):
     write(tmp_path, "train")
     data, other = (RegionDataModule(str(tmp_path), min_count=1) for _ in range(2))

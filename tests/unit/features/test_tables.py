@@ -184,6 +184,13 @@ def test_an_annotation_that_comes_twice_is_refused(tmp_path):
         read(tmp_path, json.dumps(content), "json")
 
 
+def test_sentences_of_karpathys_format_that_hold_no_text_are_named(tmp_path):
+    for sentence in ("A dog", {"tokens": ["a", "dog"]}, {"raw": None}, 3):
+        content = {"images": [{"filename": "1.jpg", "split": "train", "sentences": [sentence]}]}
+        with pytest.raises(ValueError, match=r"1.jpg: expected sentences \[\{'raw': 'a caption'"):
+            read(tmp_path, json.dumps(content), "json")
+
+
 def test_pictures_without_captions_are_told(tmp_path, capsys):
     image = {"filename": "1.jpg", "split": "train", "sentences": [{"raw": "A"}]}
     karpathy = {"images": [image, {"filename": "2.jpg", "split": "train", "sentences": []}]}

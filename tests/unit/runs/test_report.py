@@ -218,8 +218,9 @@ def test_rows_are_sorted_by_validation_and_show_it_beside_the_test(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind, start", [("latex", "% test of"), ("csv", "run,runs,val rsum"), ("json", "["),
-                    ("markdown", "test of d"), ("text", "test of d")]
+    "kind, start",
+    [("latex", "% test of"), ("json", "["), ("markdown", "test of d"), ("text", "test of d"),
+     ("csv", "run,runs,val rsum,i2t_r1,i2t_r5,i2t_r10,t2i_r1,t2i_r5,t2i_r10,rsum,")],
 )  # fmt: skip
 def test_results_are_printed_in_a_format(tmp_path, capsys, kind, start):
     make_run(tmp_path / "a", 1, 0)
