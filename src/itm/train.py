@@ -11,11 +11,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from itm.app.config import CONF, output_folder
-from itm.app.entry import fail_alone, quiet, run
+from itm.app.entry import fail_alone, leave_several, quiet, run
 from itm.app.run_folder import claim, use_folder
 from itm.app.signals import Stopped, usual_signals
 from itm.app.sweep_summary import write_failure
 from itm.training.starting_point import find_checkpoint
+from itm.utils.errors import InUseError, TakenError
 from itm.utils.log_files import warnings_logged
 
 
@@ -64,11 +65,12 @@ def _main(cfg: DictConfig) -> float:
     except (Exception, SystemExit) as error:
         if _is_signal(error):
             raise  # which ends a sweep, too, and keeps the exit code of each process
-        fail_alone(error)
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
+        if HydraConfig.get().mode != RunMode.MULTIRUN or isinstance(error, TakenError | InUseError):
+            fail_alone(error)
             raise
-        write_failure(output_folder(), error)  # the other jobs of the sweep run
-        return 0.0
+        write_failure(output_folder(), error)
+        leave_several()
+        return 0.0  # the other jobs of the sweep run
 
 
 def _is_signal(error: BaseException) -> bool:

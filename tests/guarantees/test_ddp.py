@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 from functools import partial
 
@@ -156,3 +157,65 @@ def test_a_sweep_of_jobs_with_two_processes_each(tmp_path):
         results = json.loads((tmp_path / f"sweep/{job}/results.json").read_text())
         assert f"loss.margin={margin}" in results["command"] and "test/rsum" in results
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep"]
+
+
+RATE = """
+from pathlib import Path
+
+from pytorch_lightning import Callback
+
+
+class Rate(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        weights = sum(float(p.double().sum()) for p in pl_module.parameters())
+        with Path(f"rate_{trainer.global_rank}.txt").open("a") as file:
+            file.write(f"{rate} {weights!r}\\n")
+"""
+
+
+def add_path(folder):
+    sys.path.insert(0, folder)
+
+
+def test_a_schedule_that_watches_the_training_loss_is_the_same_in_all_processes(folder):
+    """Each process has its own loss: they step by the mean, or their weights would part."""
+    (folder / "rates.py").write_text(RATE)
+    rates = [
+        "scheduler=plateau", "scheduler.monitor=train/loss", "scheduler.mode=min",
+        "scheduler.patience=0", "scheduler.threshold=0.02", "trainer.max_epochs=6",
+        "data.batch_size=16", "loss.gather=false", "+callbacks.mine._target_=rates.Rate",
+        "optimizer.lr=0.05",
+    ]  # fmt: skip
+    add = partial(add_path, str(folder))
+    first, second = pair(folder, "plateau", *rates, then=(add, add))
+    first.done(), second.done()
+    ours, theirs = ((folder / f"rate_{rank}.txt").read_text() for rank in (0, 1))
+    assert ours == theirs and len({line.split()[0] for line in ours.splitlines()}) > 1
+
+
+FAIL = """
+from pytorch_lightning import Callback
+
+
+class Fail(Callback):
+    def on_train_batch_start(self, *arguments, **options):
+        raise ValueError("this batch is wrong")
+"""
+
+
+def test_the_reason_of_a_failed_job_of_two_processes_is_kept(tmp_path):
+    """The sweep ends there, because the processes wait for each other."""
+    (tmp_path / "fails.py").write_text(FAIL)
+    fine = "pytorch_lightning.callbacks.LearningRateMonitor"
+    text = run(
+        "train", "-m", "trainer=ddp", *ARGUMENTS, "data.root.images=[13,5,5]",
+        f"+callbacks.mine._target_={fine},fails.Fail,{fine}", "data.batch_size=16",
+        "hydra.sweep.dir=sweep", cwd=tmp_path, fails=True,
+        PYTHONPATH=os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])),
+    )  # fmt: skip
+    table = (tmp_path / "sweep/summary.md").read_text().splitlines()
+    assert [row[:5] for row in table[2:]] == ["| 0 |", "| 1 |"], text
+    assert "failed: this batch is wrong" in table[3]
+    assert text.count("jobs in sweep") == 1 and text.count("job 0 finished") == 1
+    assert not (tmp_path / "sweep/2").exists()

@@ -66,7 +66,7 @@ def _adjacent(
 
 def tell_repeated(arguments: Sequence[str]) -> None:
     """Print which options are given twice with different values: the last one counts."""
-    if any(os.environ.get(name, "0") != "0" for name in RANKS):
+    if not is_first_process():
         return
     last: dict[str, str] = {}
     for argument in arguments:
@@ -76,6 +76,11 @@ def tell_repeated(arguments: Sequence[str]) -> None:
         if key in last and last[key] != argument:
             print(f"{key} is given twice: {argument} replaces {last[key]}", file=sys.stderr)
         last[key] = argument
+
+
+def is_first_process() -> bool:
+    """Tell whether this is the first process, by variables of Lightning, torchrun and SLURM."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 def key_of(argument: str) -> str:

@@ -10,9 +10,13 @@ if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
 
 
-def epoch_batches(trainer: Any, data: RegionDataModule) -> int:
-    """Count the batches that an epoch trains on, in each process."""
-    return limited_batches(data, trainer.world_size, trainer.limit_train_batches)
+BATCH = "data.batch_size"
+
+
+def epoch_batches(trainer: Any, data: RegionDataModule, limit: float | None = None) -> int:
+    """Count an epoch's training batches in each process; `limit` replaces the trainer's."""
+    limit = trainer.limit_train_batches if limit is None else limit
+    return limited_batches(data, trainer.world_size, limit)
 
 
 def limited_batches(data: RegionDataModule, processes: int, limit: int | float) -> int:
@@ -23,7 +27,7 @@ def limited_batches(data: RegionDataModule, processes: int, limit: int | float) 
 
 
 def check_limits(trainer: Any, data: RegionDataModule, test: bool) -> None:
-    """Check that a share of the batches is at least one; print what does not run at all.
+    """Check that a share of each process's batches is at least one; print what does not run at all.
 
     Lightning checks it, too, but a validation at the first one, and the test after the training.
 
@@ -33,18 +37,18 @@ def check_limits(trainer: Any, data: RegionDataModule, test: bool) -> None:
         test: whether the run tests.
 
     Raises:
-        ValueError: a share leaves no batch.
+        ValueError: a share leaves no batch, or a split is too small for the processes.
     """
     from itm.utils.distributed import say  # late: loads torch
 
     overfits = trainer.overfit_batches > 0  # then Lightning limits both by it
     name = "overfit_batches" if overfits else "limit_train_batches"
-    check_share(name, trainer.limit_train_batches, len(data.train_sampler()), "data.batch_size")
+    check_share(name, trainer.limit_train_batches, epoch_batches(trainer, data, 1.0), BATCH)
     if trainer.limit_train_batches == 0:
         say("no training, since trainer.limit_train_batches=0: the weights stay as they are")
     name = "overfit_batches" if overfits else "limit_val_batches"
     if trainer.limit_val_batches:
-        batches = evaluation_batches(data.val_split, data.eval_batch_size)
+        batches = evaluation_batches(data.val_split, data.eval_batch_size, trainer.world_size)
         check_share(name, trainer.limit_val_batches, batches, "data.eval_batch_size")
     if test:
         check_test_limit(trainer, data)
@@ -56,12 +60,10 @@ def check_test_limit(trainer: Any, data: Any) -> None:
     """Check that a share of the test is at least one batch.
 
     Raises:
-        ValueError: no batch is left.
+        ValueError: no batch is left, or the split is too small for the processes.
     """
-    limit, batches = (
-        trainer.limit_test_batches,
-        evaluation_batches(data.test_split, data.eval_batch_size),
-    )
+    limit = trainer.limit_test_batches
+    batches = evaluation_batches(data.test_split, data.eval_batch_size, trainer.world_size)
     check_share("limit_test_batches", limit, batches, "data.eval_batch_size", ", or set test=false")
 
 
@@ -87,6 +89,16 @@ def check_share(
         )
 
 
-def evaluation_batches(split: Split, size: int) -> int:
-    """Count the batches of images, or of captions if these are fewer."""
-    return math.ceil(min(split.num_images, len(split.captions)) / size)
+def evaluation_batches(split: Split, size: int, processes: int = 1) -> int:
+    """Count each process's batches of images, or of captions if these are fewer.
+
+    Raises:
+        ValueError: there are fewer of them than processes.
+    """
+    items = min(split.num_images, len(split.captions))
+    if items < processes:
+        raise ValueError(
+            f"split {split.name} has {items} images or captions for {processes} processes, and "
+            "each needs one: use fewer processes (trainer.devices, trainer.num_nodes)"
+        )
+    return math.ceil(math.ceil(items / processes) / size)

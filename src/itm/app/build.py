@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, cast
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from itm.app.arguments import key_of
 from itm.app.batch_limits import limited_batches
 from itm.app.choices import group_files, rewrite_choices
 from itm.app.config import compose, instantiate, target
 from itm.app.optimisation import build_optimizer, build_schedule
 from itm.app.option_types import check_types
 from itm.app.unused import needs_of, unused_options
+from itm.checkpoints.initialise import start_from
 from itm.utils.hub import check_hub_name
 
 if TYPE_CHECKING:
@@ -26,6 +28,13 @@ if TYPE_CHECKING:
     from itm.losses.base import LossFunction
     from itm.matcher.matcher import Matcher
     from itm.text.vocabulary import Tokens
+
+
+# What only `itm.train` reads.
+OF_TRAINING = {
+    "callbacks", "deterministic", "gradient_clip_val", "logger", "overwrite", "resume", "sweep",
+    "test",
+}  # fmt: skip
 
 
 def list_models() -> list[str]:
@@ -45,16 +54,25 @@ def build(
         model: one of `list_models()`.
         loss: name of a file in `conf/loss/`, such as "triplet", "sam" or "infonce".
         data: "scenes", "coco", "f30k", "flickr8k" or "phrases"; it determines vocabulary and sizes.
-        overrides: further command-line overrides such as "model.embed_dim=256".
+        overrides: further command-line overrides such as "model.embed_dim=256". With `seed=N` the
+            initial weights are those of `itm.train seed=N`; else they come from torch's global
+            generator.
 
     Returns:
         The matcher; `matcher.data` is its data module, ready to fit.
 
     Raises:
-        ValueError: a name or an option does not exist, or a value has the wrong type.
+        ValueError: a name or an option does not exist, a value has the wrong type, or only
+            `itm.train` reads an option.
     """
     if isinstance(overrides, str):
         raise ValueError(f"overrides must be a list such as [{overrides!r}], got a string")
+    given = {key_of(option).split(".")[0] for option in overrides}
+    if unread := sorted(given & OF_TRAINING):
+        raise ValueError(
+            f"itm.build makes a matcher and its data and does not read {', '.join(unread)}: give "
+            "its meaning to pl.Trainer, or train with python -m itm.train"
+        )
     options = [f"model={model}", f"loss={loss}", f"data={data}", *overrides]
     check_types("train", options)
     try:
@@ -66,7 +84,14 @@ def build(
     for line in unused_options(cfg, options).values():
         print(line)
     datamodule = build_data(cfg)
-    return build_matcher(cfg, datamodule)
+    if "seed" not in given:
+        return build_matcher(cfg, datamodule)
+    import torch  # late: it takes seconds
+    from pytorch_lightning.utilities.seed import isolate_rng
+
+    with isolate_rng():
+        torch.manual_seed(cfg.seed)
+        return build_matcher(cfg, datamodule)
 
 
 def build_data(cfg: DictConfig) -> RegionDataModule:
@@ -113,8 +138,11 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
     """Build matcher and loss of a configuration; the data determine the sizes that are left open.
 
     Raises:
-        ValueError: an explicit size contradicts the data, or word vectors do not fit.
+        ValueError: an explicit size contradicts the data, or word vectors or the weights of `init=`
+            do not fit.
     """
+    if cfg.word_vectors is not None and cfg.init is not None:
+        raise ValueError(f"init={cfg.init} brings its own word vectors: leave word_vectors out")
     from itm.matcher.attachment import check_region_drop, data_sizes  # late: they load torch
     from itm.matcher.inputs import check_split
 
@@ -135,6 +163,11 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
         matcher.set_concepts(matcher.concepts)
     matcher.loss = build_loss(cfg, datamodule, matcher)
     matcher.data = datamodule
+    if cfg.init is not None:
+        start_from(matcher, cfg.init)
+    matcher.chunk_size = cfg.chunk_size
+    if cfg.compile:
+        matcher.compile()
     return matcher
 
 

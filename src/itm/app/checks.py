@@ -177,6 +177,10 @@ def check_ranges(cfg: DictConfig) -> None:
         ("data.workers", cfg.data.get("workers"), 0),
         ("gradient_clip_val", trainer.get("gradient_clip_val"), 0),
         ("trainer.accumulate_grad_batches", trainer.get("accumulate_grad_batches"), 1),
+        ("trainer.log_every_n_steps", trainer.get("log_every_n_steps"), 1),
+        ("trainer.check_val_every_n_epoch", trainer.get("check_val_every_n_epoch"), 1),
+        ("trainer.min_epochs", trainer.get("min_epochs"), 0),
+        ("trainer.min_steps", trainer.get("min_steps"), 0),
     ):
         if value is not None and not isinstance(value, int | float):
             hint = "; to change it during training, add the callback GradientAccumulationScheduler"
@@ -189,6 +193,7 @@ def check_ranges(cfg: DictConfig) -> None:
     if cfg.seed is not None and cfg.seed >= 2**32:
         raise ValueError(f"seed={cfg.seed} must be below 2**32")
     _check_epochs(trainer)
+    _check_interval(trainer.get("val_check_interval"))
     check_sizes(_numbers(cfg.model), "model.")
     check_sizes(_numbers(cfg.loss), "loss.")
 
@@ -202,6 +207,14 @@ def _check_epochs(trainer: DictConfig) -> None:
         raise ValueError(
             "max_epochs=null needs trainer.max_steps=N or trainer.max_time=DD:HH:MM:SS, because "
             "Lightning would stop after 1000 epochs: give max_epochs=N, or -1 for no limit"
+        )
+
+
+def _check_interval(interval: Any) -> None:
+    if isinstance(interval, int | float) and not interval > 0:
+        raise ValueError(
+            f"trainer.val_check_interval={interval} must be above 0: a number of batches, or a "
+            "share of the epoch"
         )
 
 

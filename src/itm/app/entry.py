@@ -172,18 +172,27 @@ def _is_expected(error: BaseException | None) -> bool:
 
 
 def fail_alone(error: BaseException) -> None:
-    """End this process if it is one of several; return if it is the only one.
+    """End this process with an error if it is one of several; return if it is the only one."""
+    from itm.utils.distributed import rank_and_size  # late, because it loads torch
+
+    if rank_and_size()[1] > 1:
+        tell(error)
+        leave_several()
+
+
+def leave_several() -> None:
+    """End this process if it is one of several.
 
     The other processes wait in the failed job, so this one must not continue with the next job of
     a sweep.
     """
-    from itm.utils.distributed import rank_and_size  # late, because it loads torch
+    from itm.utils.distributed import rank_and_size  # late, as above
 
     rank, processes = rank_and_size()
     if processes > 1:
         hint = "if it lost its connection or timed out, another one failed first"
         print(f"process {rank} of {processes} ends; {hint}", file=sys.stderr)
-        fail(error)
+        raise SystemExit(1)
 
 
 def quiet() -> None:

@@ -1,4 +1,4 @@
-"""Replace earlier runs (`overwrite=true`): move them aside, and delete them once a run begins."""
+"""Replace earlier runs (`overwrite=true`): move them aside, and delete them once a run trains."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from itm.utils.errors import TakenError
 
 ASIDE = ".replaced"  # in the run folder, so that moving is a rename
+DELETED = ".deleted"
 WRITTEN = (
     "run.json", "results.json", "ranks.npz", "failure.txt", "train.log", "csv", "checkpoints",
     ".hydra",
@@ -40,23 +41,26 @@ def put_aside(folders: Sequence[Path]) -> None:
         _waiting.append(folder.resolve())
 
 
-def settle() -> None:
-    """Delete the files moved aside if a new run began (wrote run.json), else restore them."""
-    began = any((folder / "run.json").is_file() for folder in _waiting)
+def settle(trains: bool = False) -> None:
+    """Delete the files moved aside if the new run trains, else restore them."""
     for folder in _waiting:
         if (folder / ASIDE).is_dir():
-            _delete(folder) if began else _restore(folder)
+            _delete(folder) if trains else _restore(folder)
     _waiting.clear()
 
 
 def recover(folder: Path) -> None:
     """Finish in a run folder what a killed process left undone."""
+    shutil.rmtree(folder / DELETED, ignore_errors=True)
     if (folder / ASIDE).is_dir() and folder.resolve() not in _waiting:
-        _delete(folder) if (folder / "run.json").is_file() else _restore(folder)
+        _restore(folder)
 
 
 def _delete(folder: Path) -> None:
-    shutil.rmtree(folder / ASIDE, ignore_errors=True)
+    """Delete the earlier run; if this is interrupted, nothing restores a part of it."""
+    shutil.rmtree(folder / DELETED, ignore_errors=True)
+    (folder / ASIDE).rename(folder / DELETED)
+    shutil.rmtree(folder / DELETED, ignore_errors=True)
 
 
 def _restore(folder: Path) -> None:

@@ -13,12 +13,13 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from itm.app.arguments import RANKS, config_dir, is_sweep, key_of, value_of
+from itm.app.arguments import config_dir, is_first_process, is_sweep, key_of, value_of
 from itm.app.config import CONF
 from itm.app.foreign import check_hydra, check_results, check_sweep
-from itm.app.replaced import put_aside, recover
+from itm.app.replaced import ASIDE, DELETED, put_aside, recover
 from itm.app.resume_options import (
     check_changes,
     compose_options,
@@ -56,7 +57,7 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
         return arguments
     resume, overwrite = _flag(arguments, "resume"), _flag(arguments, "overwrite") == "true"
     given = resume if resume not in (None, "null", "true", "false") else None
-    first = _is_first_process()
+    first = is_first_process()
     if given is not None and first:
         _check_checkpoint(given)
     is_run = given is not None and (not given.endswith(".ckpt") or Path(given).is_dir())
@@ -72,7 +73,7 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
     if folder is None:
         return changed
     _checked.add(folder.resolve())
-    if (folder / ".replaced").is_dir():
+    if (folder / ASIDE).is_dir() or (folder / DELETED).is_dir():
         _lock(folder)
         recover(folder)
     is_used = _holds_run(folder)
@@ -102,11 +103,16 @@ def claim(out: Path, resume: str | bool | None, typed: Sequence[str]) -> None:
         InUseError: another process writes to it.
         ValueError: a resumed job cannot change an option.
     """
-    if not _is_first_process():
+    if not is_first_process():
         return
     _lock(out)
     if out.resolve() in _checked or not _holds_run(out):
         return
+    if not resume and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise TakenError(
+            f"{out} holds a run already, maybe of another job of this sweep: give every job a "
+            "folder of its own, such as hydra.sweep.subdir=\\${hydra.job.num}"
+        )
     if not resume:
         _make_room([out], False, "hydra.run.dir")
     if resume is True and (out / "run.json").is_file():
@@ -151,8 +157,9 @@ def _use_sweep_folder(arguments: Sequence[str], overwrite: bool, resumes: bool) 
     if out is None or resumes:
         return
     check_sweep(out)
-    for aside in out.glob("*/.replaced"):
-        recover(aside.parent)
+    for name in (ASIDE, DELETED):
+        for place in out.glob(f"*/{name}"):
+            recover(place.parent)
     if jobs := sorted(path.parent for path in out.glob("*/run.json")):
         _make_room(jobs, overwrite, "hydra.sweep.dir")
 
@@ -193,9 +200,23 @@ def _differences(folder: Path, arguments: Sequence[str]) -> str:
     return f", with other options ({' '.join(changes)})" if changes else ""
 
 
-def _is_first_process() -> bool:
-    """Tell whether this is the first process, by variables of Lightning, torchrun and SLURM."""
-    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+def check_launcher(processes: int) -> None:
+    """Check that a launcher and the trainer agree on the number of processes.
+
+    Else every process would train alone, and all would write to one folder.
+
+    Raises:
+        ValueError: they do not.
+    """
+    launched = int(os.environ.get("WORLD_SIZE") or processes)
+    alone = processes == 1 and not is_first_process()
+    if launched != processes or alone:
+        count = f"one of {launched}" if launched > 1 else "not the first one"
+        raise ValueError(
+            f"a launcher (torchrun, srun) started this process as {count}, but the trainer works "
+            f"with {processes}: set trainer=ddp, trainer.devices= and trainer.num_nodes= for all "
+            "of them, or start one process"
+        )
 
 
 def _check_checkpoint(given: str) -> None:

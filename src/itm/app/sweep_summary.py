@@ -12,6 +12,7 @@ from hydra.core.utils import JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from itm.app.arguments import is_first_process
 from itm.app.entry import tell
 from itm.runs.escape import printable
 from itm.utils.extras import install
@@ -28,6 +29,8 @@ class Summary(Callback):
         """Record the jobs of an earlier sweep; an interrupted sweep leaves its table, too."""
         from itm.runs.sweep import job_times  # late, see below
 
+        if not is_first_process():
+            return
         folder = Path(config.hydra.sweep.dir)
         self._earlier = job_times(folder)
         self._at_exit = partial(self._summarise, folder)
@@ -38,6 +41,8 @@ class Summary(Callback):
         from itm.runs.record import FAILURE  # late: every run makes this callback before it starts
 
         hydra: Any = config.get("hydra") or {}
+        if not is_first_process():
+            return
         if str(hydra.get("mode")).endswith("MULTIRUN") and job_return.status == JobStatus.COMPLETED:
             folder = Path(hydra.sweep.dir) / str(hydra.sweep.subdir)
             number = hydra.job.num
@@ -54,6 +59,8 @@ class Summary(Callback):
         Raises:
             SystemExit: a job failed.
         """
+        if not is_first_process():
+            return
         atexit.unregister(self._at_exit)
         jobs = self._summarise(Path(config.hydra.sweep.dir))
         if failed := [job for job in jobs if "failure" in job]:
@@ -101,9 +108,11 @@ class Summary(Callback):
 
 
 def write_failure(folder: Path, error: BaseException) -> None:
-    """Print the error of a job, and write it to the job's folder for the table."""
+    """Print the error of a job; the first process writes it to its folder, for the table."""
     from itm.runs.record import FAILURE  # late, for start-up time
 
     ended = isinstance(error, SystemExit)  # Python prints no reason
     reason = RuntimeError(f"the job ended the process (exit {error})") if ended else error
-    write_text(folder / FAILURE, tell(reason))
+    line = tell(reason)
+    if is_first_process():
+        write_text(folder / FAILURE, line)

@@ -19,8 +19,8 @@ def build_trainer(cfg: DictConfig) -> Any:
     """Build the trainer with its callbacks and loggers; precision "auto" is bf16 on new GPUs.
 
     Raises:
-        ValueError: no GPU, a way of clipping that matchers do not implement, or loggers or
-            callbacks where they have no effect.
+        ValueError: no GPU, a way of clipping that matchers do not implement, loggers or callbacks
+            where they have no effect, or a strategy whose processes end with the training.
     """
     import torch  # late, since reading options need not wait for it
 
@@ -34,6 +34,12 @@ def build_trainer(cfg: DictConfig) -> Any:
             "trainer.gradient_clip_algorithm must be 'norm', got "
             f"{cfg.trainer.gradient_clip_algorithm!r}: each set of parameters is clipped by its "
             "total L2 norm"
+        )
+    strategy = str(cfg.trainer.get("strategy"))
+    if re.match("ddp_(spawn|fork|notebook)", strategy):
+        raise ValueError(
+            f"trainer.strategy={strategy} trains in processes that end with the training, so its "
+            "results would be lost: use trainer=ddp, which starts the command in every process"
         )
     for name in ("logger", "callbacks"):
         if name in cfg.trainer:

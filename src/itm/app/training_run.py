@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -25,10 +26,10 @@ from itm.app.config import run_name
 from itm.app.loading import apply_loading
 from itm.app.optimisation import check_optimisation, check_used
 from itm.app.replaced import settle
+from itm.app.run_folder import check_launcher
 from itm.app.sweep_options import of_one_run
 from itm.app.trainer import build_trainer
 from itm.app.unused import check_applied
-from itm.checkpoints.initialise import start_from
 from itm.runs.plain_files import CONFIGURATION, read_hydra
 from itm.runs.record import (
     FAILURE,
@@ -45,8 +46,6 @@ from itm.training.progress import say
 from itm.utils.log_files import log
 
 if TYPE_CHECKING:
-    import pytorch_lightning as pl
-
     from itm.data.module import RegionDataModule
     from itm.matcher.matcher import Matcher
 
@@ -81,20 +80,14 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
     check_used(cfg, typed)
     check_applied(cfg, typed)
     tell_unused(cfg, typed)
-    if cfg.word_vectors is not None and cfg.init is not None:
-        raise ValueError(f"init={cfg.init} brings its own word vectors: leave word_vectors out")
     data = build_data(cfg)
     trainer: Any = build_trainer(cfg)
+    check_launcher(trainer.world_size)
     loading = apply_loading(data, trainer, typed)  # before anything reads the data
     matcher = build_matcher(cfg, data)
     batches = epoch_batches(trainer, data)
     # Each epoch has at least one row of curves.
     trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, batches))
-    if cfg.init is not None:
-        start_from(matcher, cfg.init)
-    matcher.chunk_size = cfg.chunk_size
-    if cfg.compile:
-        matcher.compile()
     check_monitors(trainer, matcher)
     check_callbacks(trainer, matcher)
     check_checkpoints(trainer, out)
@@ -124,8 +117,17 @@ def tell_start(training: Training, out: Path) -> None:
         say(training.loading)
 
 
+class Settle(pl.Callback):
+    """Delete what a run replaces once it trains: Lightning refuses some options only then."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Delete the earlier run."""
+        if trainer.is_global_zero:
+            settle(trains=True)
+
+
 def begin_run(training: Training, out: Path, seed: int, typed: Sequence[str]) -> dict[str, Any]:
-    """Write run.json, and delete what the run replaces.
+    """Write run.json, and delete what the run replaces as soon as it trains.
 
     Returns:
         The command, the seed and the environment, to be recorded with the results, too.
@@ -144,7 +146,7 @@ def begin_run(training: Training, out: Path, seed: int, typed: Sequence[str]) ->
         facts |= {"config_dir": own[0]} if own else {}
         facts |= {CONFIGURATION: read_hydra(out)}
         write_json(out / "run.json", {**record, **facts})
-        settle()  # the run begins: what it replaces is deleted
+    training.trainer.callbacks.append(Settle())  # type: ignore[attr-defined]
     return record
 
 
@@ -163,6 +165,8 @@ def finish_run(
     Returns:
         The results, with those of the test.
     """
+    if training.trainer.is_global_zero:
+        settle(trains=True)  # a run may have no training
     data, trainer, matcher, _ = training
     split, keeper = data.val_split, cast(Any, trainer.checkpoint_callback)
     images, part = ranked_part(matcher.ranks, split)

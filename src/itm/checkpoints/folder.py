@@ -16,10 +16,12 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 import itm.models
 from itm.checkpoints.kinds import check_kinds
 from itm.checkpoints.strict import check_fit, load_strictly
-from itm.matcher.saved import read, save
-from itm.matcher.state import unpack_state
+from itm.losses.base import as_loss
+from itm.matcher.saved import WEIGHTS, find_weights, read, save
+from itm.matcher.state import LOSS, adapt_loss_state, unpack_state
 from itm.utils.devices import find_device
 from itm.utils.readers import reader
+from itm.utils.torch_files import read_torch
 
 if TYPE_CHECKING:
     from itm.matcher.matcher import LossFunction, Matcher
@@ -38,7 +40,8 @@ def load(
     Args:
         path: folder written by `save_pretrained`, a `.ckpt` file, or a run folder with
             checkpoints/best.ckpt.
-        loss: a loss object, for further training.
+        loss: a loss object, for further training; a checkpoint restores the state of such a loss,
+            or a warning says that it cannot.
         model_class: your own class or its dotted name, if the class is not one of `itm.models`.
         device: to put it on; "auto" = the GPU if there is one.
 
@@ -46,7 +49,10 @@ def load(
         FileNotFoundError: nothing to load there; the message lists the files that were looked for.
         ValueError: weights and configuration do not fit, a file cannot be read safely, or there is
             no such device.
+        TypeError: the loss is not a loss.
     """
+    if loss is not None:
+        as_loss(loss)  # a wrong one is no fault of the files
     place = find_device(device)
     return _load(path, loss, model_class).to(place).eval()
 
@@ -67,12 +73,24 @@ def _load(
     except (AttributeError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path}: not the arguments of a matcher ({error!r})") from error
     load_strictly(matcher, tensors, str(path))
+    _restore_loss(matcher, path)
     try:
         unpack_state(matcher, config)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: damaged word lists ({error!r})") from error
     matcher.record = record
     return matcher
+
+
+def _restore_loss(matcher: Matcher, path: Path) -> None:
+    """Give the loss its state in a checkpoint, such as a learnt temperature; folders hold none."""
+    found = find_weights(path)
+    has_state = any(name.startswith(LOSS) for name in matcher.state_dict())
+    if found is None or found.name == WEIGHTS or not has_state:
+        return
+    tensors = {k: v for k, v in read_torch(found)["state_dict"].items() if k.startswith(LOSS)}
+    adapt_loss_state(matcher, tensors)
+    matcher.load_state_dict(tensors, strict=False)
 
 
 def matcher_class(name: str, trusted: str | type[Matcher] | None = None) -> type[Matcher]:

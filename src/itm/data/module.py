@@ -19,7 +19,7 @@ from itm.data.collate import Reader, caption_concepts, encode_captions, relevanc
 from itm.data.fingerprint import fingerprint
 from itm.data.layout import Split, read_captions, read_split
 from itm.data.loaders import evaluation_loaders, training_loader
-from itm.data.needs import adopt, find_user
+from itm.data.needs import DataNeeds, adopt, find_user
 from itm.data.noise import with_noise
 from itm.data.options import Loading, Splits, WordLists
 from itm.data.padding import widen
@@ -76,6 +76,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         self.vocabulary: Tokens | None = None
         self.label_vocabulary: Labels | None = None
         self.concept_vocabulary: Concepts | None = None
+        self.adopted = DataNeeds()  # what the last matcher brought
         self._splits: dict[str, Split] = {}
         self._words: dict[tuple[str, str], CaptionWords] = {}
         self._readers: dict[str, Reader] = {}
@@ -116,7 +117,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         """Make the vocabulary, and the word lists that the trainer's matcher or `needs` name."""
         user = find_user(self.trainer)
         if user is not None:
-            adopt(self, user.data_needs(stage))
+            adopt(self, user.data_needs(stage), stage)
         if self.vocabulary is None:
             self._check_sources()
             self.vocabulary = find_vocabulary(

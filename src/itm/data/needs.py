@@ -55,24 +55,49 @@ def find_user(trainer: Any) -> DataUser | None:
     return module if isinstance(module, DataUser) else None
 
 
-def adopt(data: RegionDataModule, needs: DataNeeds) -> None:
-    """Add the needs of a matcher to the options of a data module.
+def adopt(data: RegionDataModule, needs: DataNeeds, stage: str | None) -> None:
+    """Add the needs of a matcher to the options of a data module, in place of an earlier matcher's.
 
     Word lists that the matcher already has are kept, because its weights only make sense with
-    them. If the data module was given a file for such a list, the two are compared later.
+    them. If the data module was given a file for such a list, the two are compared later. What a
+    training needs stays for the validation and test after it, so that readers are made once.
     """
     before = set(data.needs), data.vectors, _lists(data)
-    data.needs = sorted({*data.needs, *needs.names})
-    data.sentences = needs.sentences if data.sentences == 1 else data.sentences
-    data.vectors = data.vectors or needs.vectors
+    own = _own(data)
+    if stage not in (None, "fit"):
+        needs = needs._replace(names=needs.names | data.adopted.names)
+    data.needs = sorted(own.names | needs.names)
+    data.sentences = needs.sentences if own.sentences == 1 else own.sentences
+    data.vectors = own.vectors or needs.vectors
     if data.vocab is None:
-        data.vocabulary = _preferred(needs.vocab, data.vocabulary)
+        data.vocabulary = _preferred(needs.vocab, own.vocab)
     if data.labels is None:
-        data.label_vocabulary = _preferred(needs.labels, data.label_vocabulary)
+        data.label_vocabulary = _preferred(needs.labels, own.labels)
     if data.concepts is None:
-        data.concept_vocabulary = _preferred(needs.concepts, data.concept_vocabulary)
+        data.concept_vocabulary = _preferred(needs.concepts, own.concepts)
+    data.adopted = needs._replace(
+        names=needs.names - own.names,
+        sentences=needs.sentences if own.sentences == 1 else 1,
+        vectors=needs.vectors and not own.vectors,
+        vocab=None if data.vocabulary is own.vocab else needs.vocab,
+        labels=None if data.label_vocabulary is own.labels else needs.labels,
+        concepts=None if data.concept_vocabulary is own.concepts else needs.concepts,
+    )
     if before != (set(data.needs), data.vectors, _lists(data)):
         data.forget_readers()
+
+
+def _own(data: RegionDataModule) -> DataNeeds:
+    """Return the options and word lists of a data module without those that a matcher brought."""
+    last = data.adopted
+    return DataNeeds(
+        frozenset(data.needs) - last.names,
+        1 if data.sentences == last.sentences else data.sentences,
+        data.vectors and not last.vectors,
+        None if data.vocabulary is last.vocab else data.vocabulary,
+        None if data.label_vocabulary is last.labels else data.label_vocabulary,
+        None if data.concept_vocabulary is last.concepts else data.concept_vocabulary,
+    )
 
 
 def _lists(data: RegionDataModule) -> list[int]:

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from itm.data.layout import Split
+from itm.metrics.protocols import find_protocol
 from itm.text.tokenizers import TOKENIZERS
 from itm.text.vocabulary import Tokens
 from itm.utils.checks import check_choice, check_least
@@ -17,8 +20,21 @@ NEEDS = ("labels", "concepts", "relevance")
 
 
 def _check_numbers(options: object, **least: int) -> None:
-    """Check that options are not too small: name -> smallest value; None passes."""
+    """Check that options are whole numbers and not too small; None passes where it is the default.
+
+    Args:
+        options: a group of options.
+        least: name -> smallest value.
+
+    Raises:
+        ValueError: an option is no whole number, or too small.
+    """
     values = {f"data.{name}": getattr(options, name) for name in least}
+    for name, value in values.items():
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        default = getattr(type(options), name.removeprefix("data."))
+        if not whole and (value is not None or default is not None):
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
     check_least(values, {f"data.{name}": x for name, x in least.items()})
 
 
@@ -70,6 +86,7 @@ class Splits:
                     f"data.{name} must be the name of a split, such as dev, got {split!r}; "
                     "trainer.limit_val_batches=0 trains without validation, test=false without test"
                 )
+        find_protocol(self.protocol)
         if not 0 < self.fraction <= 1:
             raise ValueError(
                 f"data.fraction={self.fraction} must be above 0 and at most 1 (0.1 = 10 %)"
@@ -169,7 +186,7 @@ class Loading:
     """Seed of the training order, of neighbours and of noise."""
 
     def __post_init__(self) -> None:
-        _check_numbers(self, batch_size=1, eval_batch_size=1, sentences=1, workers=0)
+        _check_numbers(self, batch_size=1, eval_batch_size=1, sentences=1, workers=0, seed=0)
         for name, rate in (("region_drop", self.region_drop), ("word_drop", self.word_drop)):
             if not 0 <= rate < 1:
                 raise ValueError(f"data.{name}={rate} must be at least 0 and below 1 (0.2 = 20 %)")

@@ -86,21 +86,27 @@ class PairSampler(Sampler[list[int]]):
         start, self.start = self.start, 0
         for batch in range(start, len(self)):
             anchors = np.array_split(order[batch * size : (batch + 1) * size], self.processes)
-            rows = Rows(self._with_neighbours(anchors[self.rank], batch))
+            rows = Rows(self._with_neighbours(anchors, batch))
             before = batch * size + sum(map(len, anchors[: self.rank]))
             rows.epoch, rows.start = self.epoch, before * self.sentences
             yield rows
 
-    def _with_neighbours(self, anchors: np.ndarray, batch: int) -> list[int]:
-        """Return `sentences` captions per anchor, sorted, anchor by anchor."""
+    def _with_neighbours(self, anchors: list[np.ndarray], batch: int) -> list[int]:
+        """Return `sentences` captions per anchor of this process, sorted, anchor by anchor.
+
+        The neighbours are drawn as by one process, so those of the processes before come first.
+        """
         if self.sentences == 1:
-            return anchors.tolist()
-        rng = np.random.default_rng((self.seed, self.epoch, batch, self.rank))
+            return anchors[self.rank].tolist()
+        rng = np.random.default_rng((self.seed, self.epoch, batch, 0))
         rows: list[int] = []
-        for anchor in anchors:
-            others = self._siblings(anchor)
-            wanted = min(self.sentences - 1, len(others))
-            rows += sorted([int(anchor), *rng.choice(others, wanted, replace=False).tolist()])
+        for rank, own in enumerate(anchors[: self.rank + 1]):
+            for anchor in own:
+                others = self._siblings(anchor)
+                wanted = min(self.sentences - 1, len(others))
+                drawn = rng.choice(others, wanted, replace=False)
+                if rank == self.rank:
+                    rows += sorted([int(anchor), *drawn.tolist()])
         return rows
 
     def _siblings(self, caption: int) -> np.ndarray:

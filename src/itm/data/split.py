@@ -70,13 +70,14 @@ class Split:
         """Read features of some images: (n, R, F) float32.
 
         Args:
-            rows: the images.
+            rows: the images, or a mask of all of them.
             as_stored: leave float16 as it is.
 
         Raises:
             ValueError: a value is NaN or infinite (the message names file and row), or the file was
                 changed since the split was read.
         """
+        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else rows
         source = self.features if self.file is None else self.file
         block = np.asarray(source[self.row[rows]])
         block = block if as_stored and block.dtype == np.float16 else np.asarray(block, np.float32)
@@ -159,6 +160,8 @@ class Split:
         """Return the first `images` images with their captions."""
         if images is None or images >= self.num_images:
             return self
+        if images < 0:
+            raise ValueError(f"the first {images} images of a split: expected 0 or more")
         keep = self.caption_image < images
         return replace(
             self,
@@ -228,6 +231,10 @@ class ImageView:
         return self.split.num_images
 
     def __getitem__(self, rows: slice) -> np.ndarray:
+        if not isinstance(rows, slice):
+            raise ValueError(
+                f"a view is read by slices: [{rows}:{rows} + 1], or split.images(rows)"
+            )
         return self.split.images(np.arange(len(self))[rows])
 
 

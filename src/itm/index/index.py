@@ -83,9 +83,10 @@ class Index:
         texts = captions
         if isinstance(split, Split):
             features, ids = split.view(), split.ids if ids is None else ids
-            captions = texts = split.captions if captions is None else captions
-            if as_text_encoder(matcher.text).needs_vectors:
-                captions = split.sentence_vectors()
+            if captions is None:
+                vectors = as_text_encoder(matcher.text).needs_vectors
+                captions, texts = split.captions, split.captions
+                captions = split.sentence_vectors() if vectors else captions
         if features is not None:
             check_features(features, matcher)  # type: ignore[arg-type]
         if captions is not None:
@@ -166,12 +167,14 @@ class Index:
             k: the old name of `top`.
 
         Returns:
-            The best first; of equal scores, the first row first.
+            The best first; of equal scores, the first row first. The scores of copies may differ in
+            their last digit.
 
         Raises:
             KeyError: no image has this id.
-            ValueError: not exactly one query, `top` below 1, a sentence without a known word, or
-                images or captions that are not indexed.
+            ValueError: not exactly one query, `top` below 1, a sentence of which no token is left
+                (unknown words are tokens in most vocabularies), or images or captions that are not
+                indexed.
         """
         top = _renamed("search", top, k)
         given = [x is not None for x in (sentence, image, features)]
@@ -228,7 +231,7 @@ class Index:
             raise ValueError(f"a query's encoding is NaN or infinite: broken weights{where}?")
         count = top if self.matcher.ranks_by_vectors else max(top, self.shortlist)
         every = not self.matcher.ranks_by_vectors and (exact or len(shelf) <= count)
-        rows = None if every else nearest.find(vector, count, exact)
+        rows = None if every else nearest.find(vector, count, exact).sort().values
         items = list(shelf.take(rows))
         sides = (items, [query]) if side == "images" else ([query], items)
         scores = torch.from_numpy(self.matcher.score_encoded(*sides)).flatten()

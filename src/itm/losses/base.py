@@ -149,7 +149,8 @@ def as_loss(loss: Any) -> Loss:
         loss: a `Loss`, returned unchanged, or a callable `loss(scores, pairs, encoded)`.
 
     Raises:
-        TypeError: `loss` is not callable, or does not take three arguments.
+        TypeError: `loss` is not callable, does not take three arguments, or is a function of
+            `itm.losses`.
     """
     if isinstance(loss, Loss):
         return loss
@@ -157,6 +158,12 @@ def as_loss(loss: Any) -> Loss:
         raise TypeError(f"loss must be an object, got the class {loss.__name__}: {loss.__name__}()")
     if not callable(loss):
         raise TypeError(f"loss must be a callable loss(scores, pairs, encoded), got {loss!r}")
+    function = loss.func if isinstance(loss, functools.partial) else loss
+    if inspect.isfunction(function) and str(function.__module__).startswith("itm.losses."):
+        raise TypeError(
+            f"itm.losses.{function.__name__} computes the equation of a loss from its own "
+            "arguments; a matcher takes a loss object, such as itm.losses.Triplet()"
+        )
     if isinstance(loss, nn.Module | functools.partial) or inspect.isroutine(loss):
         _check_arguments(loss)
     return PlainLoss(loss)

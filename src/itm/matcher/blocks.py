@@ -38,7 +38,7 @@ def similarity_matrix(
         (N, M) float32, row = image, column = caption.
     """
     if out is None:
-        shape = (_extent(images), _extent(captions))
+        shape = (_extent("images", images), _extent("captions", captions))
         out = np.empty(shape, np.float32)
     device = torch.device(device)
     memory_budget = block_bytes(device) if memory_budget is None else memory_budget
@@ -149,6 +149,13 @@ def _fits(chunks: Sequence[Chunk], device: torch.device, otherwise: int) -> bool
     return size <= (otherwise if free is None else free // 2)
 
 
-def _extent(chunks: Sequence[Chunk]) -> int:
-    """Return the largest row + 1."""
-    return max((int(rows.max()) for _, rows in chunks if len(rows)), default=-1) + 1
+def _extent(side: str, chunks: Sequence[Chunk]) -> int:
+    """Count the rows of one side, of which there must be all from 0 on."""
+    rows = torch.cat([rows for _, rows in chunks]) if chunks else torch.zeros(0, dtype=torch.long)
+    if not torch.equal(rows.sort().values, torch.arange(len(rows))):
+        raise ValueError(
+            f"the rows of the encoded {side} are not 0 to N-1, each once, but {rows[:5].tolist()}"
+            f"{', ...' if len(rows) > 5 else ''}: give all chunks that encode() returned, or out= "
+            "of the whole split"
+        )
+    return len(rows)

@@ -97,6 +97,9 @@ def _check_vectors(matcher: MatcherLike, vectors: np.ndarray) -> None:
         )
     if vectors.ndim != 2:
         raise ValueError(f"sentence vectors must be (C, F), got {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        row = int(np.isfinite(vectors).all(1).argmin())
+        raise ValueError(f"the sentence vector {row} holds NaN or infinite values")
 
 
 def make_pairs(
@@ -112,8 +115,9 @@ def make_pairs(
     """Build the batch of `Matcher.pairs` on the host.
 
     Raises:
-        ValueError: the counts differ and `image` is missing or does not match them, or features
-            are not finite.
+        ValueError: the counts differ and `image` is missing or does not match them, `image` or
+            `ids` hold no whole numbers, labels, concepts or relevance have another number of rows,
+            or features are not finite.
     """
     check_features(features, matcher)
     check_captions(captions)
@@ -122,16 +126,45 @@ def make_pairs(
         raise ValueError(
             f"got {n} images and {m} captions: pass image=[row of each caption's image, ...]"
         )
-    image = list(range(m)) if image is None else list(image)
-    if len(image) != m or not all(0 <= row < n for row in image):
+    rows = list(range(m)) if image is None else _whole_numbers("image", image)
+    if len(rows) != m or not all(0 <= row < n for row in rows):
         raise ValueError(f"image must hold {m} rows from 0 to {n - 1}, one per caption")
-    images = make_images(features, list(range(n)) if ids is None else list(ids))
+    index = list(range(n)) if ids is None else _whole_numbers("ids", ids)
+    if len(index) != n:
+        raise ValueError(f"ids must hold {n} numbers, one per image; got {len(index)}")
+    sizes = {
+        "labels": (labels, (m,)),
+        "concepts": (concepts, (m,)),
+        "relevance": (relevance, (n, m)),
+    }
+    for name, (given, shape) in sizes.items():
+        if given is not None and np.shape(given)[: len(shape)] != shape:
+            raise ValueError(
+                f"{name} of {n} images and {m} captions must begin with {shape}, got the shape "
+                f"{np.shape(given)}"
+            )
+    images = make_images(features, index)
     check_regions(images)
     return Pairs(
         images,
-        tokenise(matcher, captions, list(range(m)), image, labels, concepts),
+        tokenise(matcher, captions, list(range(m)), rows, labels, concepts),
         optional_tensor(relevance),
     )
+
+
+def _whole_numbers(name: str, values: Any) -> list[int]:
+    """Return a list of ints.
+
+    Raises:
+        ValueError: the values are no list, or no whole numbers.
+    """
+    check_rows(name, values, "a list of whole numbers")
+    found = to_array(values)
+    if found.size and (found.ndim != 1 or found.dtype.kind not in "iu"):
+        raise ValueError(
+            f"{name} must be a list of whole numbers, got {found.dtype} of shape {found.shape}"
+        )
+    return [int(x) for x in found]
 
 
 def batch_starts(count: int, size: int) -> range:

@@ -19,6 +19,7 @@ from itm.matcher import attachment, hub, loss_terms, optimisation, scoring, stat
 from itm.matcher.compilation import CompiledMethods
 from itm.matcher.explanation import Details, attention_details
 from itm.matcher.optimisation import MakeOptimizer, MakeScheduler
+from itm.matcher.waiting import OBJECTS as OBJECTS
 from itm.matcher.waiting import Pending, may_wait
 from itm.metrics.ranking import Ranks
 from itm.text.concepts import Concepts
@@ -27,10 +28,6 @@ from itm.text.vocabulary import Tokens
 
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
-
-# Constructor arguments that are objects. They are never saved as hyper-parameters, because a
-# checkpoint with pickled objects can be neither loaded safely nor resumed.
-OBJECTS = ["loss", "optimizer", "scheduler"]
 
 
 class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes any option
@@ -104,10 +101,15 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
         self.encoded_captions: list[Chunk] = []
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Let the constructor of a backbone wait for its sizes, see `itm.matcher.waiting`."""
+        """Let the constructor of a backbone wait for its sizes, see `itm.matcher.waiting`.
+
+        What a backbone says about its `similarity` does not hold for one that a subclass defines.
+        """
         super().__init_subclass__(**options)
         if "__init__" in vars(cls):
             cls.__init__ = may_wait(cls.__init__)  # type: ignore[method-assign]
+        if "similarity" in vars(cls) and "ranks_by_vectors" not in vars(cls):
+            cls.ranks_by_vectors = property(lambda _: False)  # type: ignore[assignment]
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; a loss may be a module or any other callable at any time."""
@@ -199,10 +201,10 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
     def ranks_by_vectors(self) -> bool:
         """Tell whether the dot products of the global vectors rank all pairs as `similarity` does.
 
-        If so, `itm.index.Index` searches by these vectors alone. A backbone that defines its own
-        `similarity` with the same ranking overrides this.
+        If so, `itm.index.Index` searches by these vectors alone. It is False for a backbone that
+        defines its own `similarity`, unless the same class overrides this.
         """
-        return type(self).similarity is Matcher.similarity
+        return True
 
     @classmethod
     def lacks_sizes(cls, arguments: Mapping[str, Any]) -> bool:
@@ -217,7 +219,16 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
 
     @property
     def label_dim(self) -> int | None:
-        """Return the width of the vectors for a label head; None if the backbone has its own."""
+        """Return the width of the vectors for a label head; None if the backbone has its own.
+
+        Raises:
+            ValueError: the backbone has no option `embed_dim` and does not override this.
+        """
+        if "embed_dim" not in self.hparams:
+            raise ValueError(
+                f"this loss predicts labels from the global vectors, but {type(self).__name__} "
+                "does not say how wide they are: define the property label_dim"
+            )
         return self.hparams["embed_dim"]
 
     # Plain data -------------------------------------------------------------------------------

@@ -58,15 +58,18 @@ def configure_optimizers(matcher: Optimised) -> Any:
 def step_plateaus(matcher: Any, interval: str) -> None:
     """Step the plateau schedules of an interval, "step" or "epoch", before a checkpoint is written.
 
-    A plain schedule of torch, from your own `configure_optimizers`, is stepped by Lightning.
+    The losses of training differ between processes, so all of them step by the mean. A plain
+    schedule of torch, from your own `configure_optimizers`, is stepped by Lightning.
     """
-    for config in matcher.trainer.lr_scheduler_configs:
+    trainer = matcher.trainer
+    for config in trainer.lr_scheduler_configs:
         if config.frequency == BY_MATCHER and config.interval == interval:
-            value = matcher.trainer.callback_metrics.get(config.monitor)
+            value = trainer.callback_metrics.get(config.monitor)
             if value is None:  # an epoch without a validation
                 rank_zero_warn(f"no value of {config.monitor}: its schedule does not step")
             else:
-                config.scheduler.step(value)
+                value = value.to(matcher.device)  # the backend of a GPU reduces no host tensors
+                config.scheduler.step(trainer.strategy.reduce(value, reduce_op="mean"))
 
 
 def learning_rate(matcher: Optimised) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, Literal, overload
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor
+from torch import Tensor, nn
 
 from itm.batch import Captions, Chunk, Images, Pairs, map_encoded
 from itm.data.layout import Features
@@ -222,6 +224,9 @@ def score_encoded(
 
     Returns:
         (N, M) float32, row = image, column = caption.
+
+    Raises:
+        ValueError: without `out`, some rows are missing or come twice.
     """
     if matcher.dtype == torch.float64:  # encodings of an index are float32
         images, captions = (
@@ -242,7 +247,17 @@ def score_encoded(
 
 
 def _sent(matcher: MatcherLike, batch: Any) -> Any:
-    """Send a batch to the device of a matcher, as float64 if it was trained in that."""
+    """Send a batch to the device of a matcher, as float64 if it was trained in that.
+
+    Raises:
+        ValueError: the matcher's weights are in half precision.
+    """
+    if matcher.dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"the weights of this matcher are {str(matcher.dtype).removeprefix('torch.')}, but its "
+            "norms and softmax need float32: convert it with .float(), and give "
+            "precision='bf16-mixed' or '16-mixed' for products in half precision"
+        )
     batch = matcher.transfer_batch_to_device(batch, matcher.device, 0)
     if matcher.dtype == torch.float64:
         batch = apply_to_collection(batch, Tensor, _double)
@@ -253,13 +268,32 @@ def _double(x: Tensor) -> Tensor:
     return x.double() if x.is_floating_point() else x
 
 
+_LOCK = Lock()
+# Per matcher: how many threads and nested calls score with it, and the modes to restore.
+_INSIDE: WeakKeyDictionary[MatcherLike, tuple[int, list[tuple[nn.Module, bool]]]] = (
+    WeakKeyDictionary()
+)
+
+
 @contextmanager
 def evaluating(matcher: MatcherLike) -> Iterator[None]:
-    """Switch to eval mode, and restore the previous mode of every module afterwards."""
-    modes = [(module, module.training) for _, module in matcher.named_modules()]
-    matcher.eval()
+    """Switch to eval mode, and restore the previous mode of every module afterwards.
+
+    If several threads score with one matcher, the first one switches and the last one restores.
+    """
+    with _LOCK:
+        count, modes = _INSIDE.get(matcher, (0, []))
+        if not count:  # some modules may be in eval mode already, to stay frozen
+            modes = [(module, module.training) for _, module in matcher.named_modules()]
+            matcher.eval()
+        _INSIDE[matcher] = count + 1, modes
     try:
         yield
     finally:
-        for module, training in modes:  # some may have been in eval mode, to stay frozen
-            module.training = training
+        with _LOCK:
+            count, modes = _INSIDE.pop(matcher)
+            if count > 1:
+                _INSIDE[matcher] = count - 1, modes
+            else:
+                for module, training in modes:
+                    module.training = training

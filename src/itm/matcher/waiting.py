@@ -17,6 +17,9 @@ from itm.utils.checks import check_sizes
 
 # A size that equals the constructor's default counts as not given: LightningCLI passes them all.
 SIZES = ("img_dim", "num_regions", "num_labels", "num_concepts", "sentence_dim")
+# Constructor arguments that are objects. They are never saved as hyper-parameters, because a
+# checkpoint with pickled objects can be neither loaded safely nor resumed.
+OBJECTS = ["loss", "optimizer", "scheduler"]
 # Sizes for trying out a constructor.
 TRIAL = {"vocab_size": 8, "img_dim": 8, "sentence_dim": 8}
 
@@ -54,8 +57,21 @@ def may_wait(init: Callable[..., None]) -> Callable[..., None]:
             self.wait(given)
         else:
             init(self, *args, **arguments)
+            plain = {n: x for n, x in given.items() if n not in OBJECTS}
+            # A backbone that does not call `save_hyperparameters` could be saved, but not loaded.
+            if type(self).__init__ is accept and not self.hparams and is_plain(plain):
+                self.save_hyperparameters(plain)
 
     return accept
+
+
+def is_plain(value: Any) -> bool:
+    """Tell whether a checkpoint can hold a value as plain data."""
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and is_plain(x) for k, x in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _try_out(cls: type, arguments: Mapping[str, Any]) -> None:

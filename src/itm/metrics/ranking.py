@@ -25,6 +25,18 @@ def to_numpy(scores: Matrix) -> np.ndarray:
     return (scores if scores.dtype == torch.float64 else scores.float()).detach().cpu().numpy()
 
 
+def as_floats(scores: np.ndarray) -> np.ndarray:
+    """Return scores that can be sorted by their negative: unsigned integers would wrap around.
+
+    Raises:
+        ValueError: scores contain NaN.
+    """
+    scores = scores if scores.dtype.kind == "f" else scores.astype(np.float64)
+    if np.isnan(scores).any():
+        raise ValueError("cannot rank scores that contain NaN")
+    return scores
+
+
 def caption_rows(
     caption_image: ArrayLike | Tensor | None, images: int, captions: int
 ) -> np.ndarray:
@@ -221,8 +233,7 @@ def topk(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def _topk(scores: np.ndarray, k: int) -> np.ndarray:
-    if np.isnan(scores).any():
-        raise ValueError("cannot rank scores that contain NaN")
+    scores = as_floats(scores)
     gallery = scores.shape[1]
     items = np.argpartition(scores, gallery - k, axis=1)[:, gallery - k :]
     items.sort(axis=1)

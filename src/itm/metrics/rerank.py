@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from itm.metrics.protocols import Protocol, Rows, average_folds
-from itm.metrics.ranking import ranks
+from itm.metrics.ranking import as_floats, ranks
 from itm.metrics.retrieval import summary
 from itm.utils.checks import check_choice
 
@@ -150,7 +150,7 @@ def mutual_rank(scores: np.ndarray, k: int = 15) -> np.ndarray:
     reverse = places(scores.T).T  # (Q, G) rank of the query among the queries of an item
     found = np.empty(scores.shape)
     for rows in _blocks(scores):
-        order = np.argsort(-scores[rows], 1, kind="stable")
+        order = np.argsort(-as_floats(scores[rows]), 1, kind="stable")
         first = order[:, :k]
         again = np.argsort(np.take_along_axis(reverse[rows], first, 1), 1, kind="stable")
         order[:, :k] = np.take_along_axis(first, again, 1)
@@ -163,7 +163,7 @@ def places(scores: np.ndarray) -> np.ndarray:
     """Rank the items of each query, (Q, G) -> (Q, G) int32 from 0; ties by index."""
     found = np.empty(scores.shape, np.int32)
     for rows in _blocks(scores):
-        order = np.argsort(-scores[rows], 1, kind="stable")
+        order = np.argsort(-as_floats(scores[rows]), 1, kind="stable")
         place = np.broadcast_to(np.arange(scores.shape[1], dtype=np.int32), order.shape)
         np.put_along_axis(found[rows], order, place, 1)
     return found

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from itm.metrics.protocols import PROTOCOLS, Protocol, Rows, average_folds
 from itm.metrics.ranking import Matrix, Ranks, caption_rows, ranks, streamed_ranks, to_numpy, topk
-from itm.metrics.semantic import semantic
+from itm.metrics.semantic import as_relevance, semantic
 
 __all__ = [
     "PROTOCOLS",
@@ -72,7 +72,7 @@ def evaluate(
     scores: Matrix,
     caption_image: ArrayLike | Tensor | None = None,
     protocol: str | Protocol = "full",
-    relevance: np.ndarray | None = None,
+    relevance: ArrayLike | Tensor | None = None,
 ) -> dict[str, float]:
     """Compute the metrics of a similarity matrix under a protocol.
 
@@ -81,8 +81,8 @@ def evaluate(
         caption_image: (M,) row of each caption's image; None means five captions per image.
         protocol: `full` (any size), `f30k_1k`, `coco_1k` (the mean over five consecutive folds of
             1000 images), `coco_5k`, or your own `Protocol`.
-        relevance: (M, N) semantic relevance such as `itm.relevance.cider`, or None. Each fold uses
-            its own block.
+        relevance: (M, N) semantic relevance >= 0, such as `itm.relevance.cider`, or None. Each fold
+            uses its own block.
 
     Returns:
         The keys of `summary`. With a relevance also, for both directions and k = 1, 5, 10 in
@@ -92,7 +92,7 @@ def evaluate(
 
     Raises:
         ValueError: the protocol is unknown or defined on other sizes, the scores contain NaN, or
-            the relevance has another shape.
+            the relevance has another shape or holds negative values.
     """
     return evaluate_queries(scores, caption_image, protocol, relevance)[0]
 
@@ -101,17 +101,12 @@ def evaluate_queries(
     scores: Matrix,
     caption_image: ArrayLike | Tensor | None = None,
     protocol: str | Protocol = "full",
-    relevance: np.ndarray | None = None,
+    relevance: ArrayLike | Tensor | None = None,
 ) -> tuple[dict[str, float], Ranks]:
     """Compute `evaluate` and the 0-based ranks (N,) and (M,) of all queries within their fold."""
     n, m = _matrix_shape(scores)
     own = caption_rows(caption_image, n, m)
-    if relevance is not None and relevance.shape != (m, n):
-        raise ValueError(
-            f"relevance must be captions x images, {(m, n)}, got {relevance.shape}"
-            + (": transpose it" if relevance.shape == (n, m) else "")
-        )
-
+    relevance = None if relevance is None else as_relevance(relevance, m, n)
     i2t, t2i = np.empty(n, np.int64), np.empty(m, np.int64)
 
     def fold(i: slice, c: Rows, own: np.ndarray) -> dict[str, float]:

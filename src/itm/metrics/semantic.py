@@ -14,10 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import coo_array
+from torch import Tensor
 
 from itm.metrics.protocols import Rows
-from itm.metrics.ranking import KS, caption_rows, expand, topk
+from itm.metrics.ranking import KS, Matrix, caption_rows, expand, to_numpy, topk
 from itm.utils.checks import check_choice
+
+BLOCK = 1024  # captions checked at once
 
 
 class _Lists(NamedTuple):
@@ -47,13 +50,44 @@ class _Lists(NamedTuple):
         return np.take_along_axis(items, order, 1), ~np.take_along_axis(own, order, 1)
 
 
+def as_relevance(values: ArrayLike | Tensor, captions: int, images: int) -> np.ndarray:
+    """Check a matrix of relevance; integers become float64, because negated bytes wrap around.
+
+    Args:
+        values: (M, N) relevance of caption m for image n, finite and >= 0.
+        captions: M.
+        images: N.
+
+    Raises:
+        ValueError: the matrix has another shape, holds no numbers, or holds negative, infinite or
+            NaN values.
+    """
+    matrix = to_numpy(values) if isinstance(values, Tensor) else np.asarray(values)
+    shape = (captions, images)
+    if matrix.shape != shape:
+        hint = ": transpose it" if matrix.shape == shape[::-1] else ""
+        raise ValueError(f"relevance must be captions x images, {shape}, got {matrix.shape}{hint}")
+    if matrix.dtype.kind not in "fiub":
+        raise ValueError(f"relevance must hold numbers, got {matrix.dtype}")
+    matrix = matrix if matrix.dtype.kind == "f" else matrix.astype(np.float64)
+    for start in range(0, captions, BLOCK):
+        block = matrix[start : start + BLOCK]
+        right = (block >= 0).all(1) & (block < np.inf).all(1)
+        if not right.all():
+            row = int(right.argmin())
+            kind = "negative" if np.isfinite(block[row]).all() else "NaN or infinite"
+            advice = ": graded metrics add relevance up; 0 is not related" * (kind == "negative")
+            raise ValueError(f"relevance of caption {start + row} holds {kind} values{advice}")
+    return matrix
+
+
 def _lists(
-    scores: np.ndarray, relevance: np.ndarray, caption_image: ArrayLike | None, k: int
+    scores: Matrix, relevance: ArrayLike | Tensor, caption_image: ArrayLike | None, k: int
 ) -> tuple[_Lists, _Lists]:
     """Rank deep enough to keep k items after the own items are removed."""
+    scores = to_numpy(scores)
     n, m = scores.shape
-    if relevance.shape != (m, n):
-        raise ValueError(f"relevance must be captions x images, {(m, n)}, got {relevance.shape}")
+    relevance = as_relevance(relevance, m, n)
     own = caption_rows(caption_image, n, m)
     per_image = np.bincount(own, minlength=n)
     queries: Rows = slice(None) if per_image.all() else np.flatnonzero(per_image)
@@ -74,7 +108,7 @@ def _lists(
 
 
 def semantic(
-    scores: np.ndarray, relevance: np.ndarray, caption_image: ArrayLike | None = None
+    scores: Matrix, relevance: ArrayLike | Tensor, caption_image: ArrayLike | None = None
 ) -> dict[str, float]:
     """Compute the graded metrics that `itm.metrics.evaluate` reports.
 
@@ -87,6 +121,7 @@ def semantic(
         For both directions and k = 1, 5, 10: `ncs` and `ncs_out` (own items kept or removed),
         `sr_out` (semantic recall of the most related other image), `ndcg` (linear gain).
     """
+    relevance = as_relevance(relevance, *np.shape(scores)[::-1])
     lists = _lists(scores, relevance, caption_image, max(KS))
     others = related_images(relevance, caption_image, include_own=False)
     return {
@@ -98,8 +133,8 @@ def semantic(
 
 
 def ncs(
-    scores: np.ndarray,
-    relevance: np.ndarray,
+    scores: Matrix,
+    relevance: ArrayLike | Tensor,
     caption_image: ArrayLike | None = None,
     ks: Sequence[int] = KS,
     include_own: bool = True,
@@ -142,7 +177,7 @@ def _ncs(
 
 
 def related_images(
-    relevance: np.ndarray,
+    relevance: ArrayLike | Tensor,
     caption_image: ArrayLike | None = None,
     related: int = 1,
     depth: int = 30,
@@ -163,7 +198,8 @@ def related_images(
     Returns:
         (N, related) image rows, best first, padded with -1.
     """
-    m, n = relevance.shape
+    m, n = np.shape(relevance)
+    relevance = as_relevance(relevance, m, n)
     own = caption_rows(caption_image, n, m)
     items = topk(relevance, depth)
     voter, image = np.repeat(own, items.shape[1]), items.ravel()
@@ -182,8 +218,8 @@ def related_images(
 
 
 def semantic_recall(
-    scores: np.ndarray,
-    relevance: np.ndarray,
+    scores: Matrix,
+    relevance: ArrayLike | Tensor,
     caption_image: ArrayLike | None = None,
     ks: Sequence[int] = KS,
     related: int = 1,
@@ -246,8 +282,8 @@ def _semantic_recall(
 
 
 def ndcg(
-    scores: np.ndarray,
-    relevance: np.ndarray,
+    scores: Matrix,
+    relevance: ArrayLike | Tensor,
     caption_image: ArrayLike | None = None,
     ks: Sequence[int] = KS,
     gain: str = "linear",

@@ -44,9 +44,11 @@ def compare(
         at zero or beyond it, with one sample added as usual.
 
     Raises:
-        ValueError: the runs answered different queries.
+        ValueError: a side is empty, or the runs answered different queries.
     """
     every = [*first, *second]
+    if not first or not second:
+        raise ValueError("compare two sides with the ranks of at least one run each")
     if not all(same_queries(every[0], ranks) for ranks in every):
         raise ValueError(
             "these runs answered different queries and cannot be compared: use runs on the same "

@@ -81,6 +81,8 @@ def region_scores(
     """
     import torch  # late: the other functions of this module work without it
 
+    from itm.matcher.scoring import evaluating
+
     check_choice("context", context, CONTEXTS)
     grounding = matcher if isinstance(matcher, Grounding) else None
     if grounding is not None and context != CONTEXTS[0]:
@@ -95,25 +97,20 @@ def region_scores(
     out = np.empty((len(split.phrases), split.regions), np.float32)
     starts = np.searchsorted(split.caption_image, np.arange(split.num_images + 1))
     step = 1 if grounding is None else batch_size
-    training = matcher.training
-    matcher.eval()
-    try:
-        with torch.no_grad():
-            for first in range(0, split.num_images, step):
-                images = np.arange(first, min(first + step, split.num_images))
-                rows = slice(starts[images[0]], starts[images[-1] + 1])
-                if rows.start == rows.stop:  # images without phrases
-                    continue
-                if grounding is None:
-                    out[rows] = _attended(matcher, split, first, rows, context)
-                    continue
-                captions = split.captions[rows] if vectors is None else vectors[rows]
-                own = (split.caption_image[rows] - first).tolist()
-                pairs = matcher.pairs(split.images(images), captions, own)
-                scores = grounding.ground(pairs.images, pairs.captions, pairs.captions.image)
-                out[rows] = scores.float().cpu().numpy()
-    finally:
-        matcher.train(training)
+    with evaluating(matcher), torch.no_grad():
+        for first in range(0, split.num_images, step):
+            images = np.arange(first, min(first + step, split.num_images))
+            rows = slice(starts[images[0]], starts[images[-1] + 1])
+            if rows.start == rows.stop:  # images without phrases
+                continue
+            if grounding is None:
+                out[rows] = _attended(matcher, split, first, rows, context)
+                continue
+            captions = split.captions[rows] if vectors is None else vectors[rows]
+            own = (split.caption_image[rows] - first).tolist()
+            pairs = matcher.pairs(split.images(images), captions, own)
+            scores = grounding.ground(pairs.images, pairs.captions, pairs.captions.image)
+            out[rows] = scores.float().cpu().numpy()
     return out
 
 

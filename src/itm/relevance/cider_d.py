@@ -34,6 +34,9 @@ from itm.relevance.ngrams import (
 )
 from itm.relevance.products import length_factor, sparse_cosines
 from itm.utils.checks import check_choice, check_references
+from itm.utils.rows import check_rows
+
+CAPTIONS = "a list of sentences"
 
 
 def cider(
@@ -57,9 +60,11 @@ def cider(
         (M, N) float64 in 0..10, or `out`.
 
     Raises:
-        TypeError: captions are not strings.
-        ValueError: `out` has another shape, or a table counts an n-gram in more images than it has.
+        TypeError: captions are not strings, or references are strings instead of lists.
+        ValueError: captions are no list, `out` has another shape, or a table counts an n-gram in
+            more images than it has.
     """
+    check_rows("captions", captions, CAPTIONS)
     check_references(references)
     flat = [caption for group in references for caption in group]
     image = np.repeat(np.arange(len(references)), [len(group) for group in references])
@@ -93,8 +98,9 @@ class CiderIndex:
         shape: (C, I).
 
     Raises:
-        TypeError: captions are not strings.
-        ValueError: `caption_image` has the wrong shape or range, or `df` does not match.
+        TypeError: captions are not strings, or the groups of `df` are strings instead of lists.
+        ValueError: captions are no list, `caption_image` has the wrong shape or range, or `df`
+            does not match.
     """
 
     def __init__(
@@ -117,6 +123,8 @@ class CiderIndex:
             raise ValueError(f"caption_image must lie in -1..{self.shape[1] - 1}")
 
         corpus = [] if df is None or isinstance(df, DocumentFrequencies) else df
+        check_rows("captions", captions, CAPTIONS)
+        check_references(corpus)
         ngrams = count_ngrams([*captions, *(c for group in corpus for c in group)], tokens)
         self._source = source_of(captions, image, tokens, df is not None)
         if isinstance(df, DocumentFrequencies):

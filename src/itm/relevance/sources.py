@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from itm.metrics.semantic import as_relevance
 from itm.relevance.cider_d import cider
 from itm.relevance.ngrams import SplitWords, whitespace_tokens
 from itm.relevance.sentences import (
@@ -16,8 +17,6 @@ from itm.relevance.sentences import (
     sentence_similarity,
 )
 from itm.utils.checks import check_references
-
-BLOCK = 1024  # captions checked at once
 
 
 def relevance(
@@ -39,8 +38,8 @@ def relevance(
         (M, N) relevance of each caption for each image.
 
     Raises:
-        ValueError: the name is unknown; the matrix has the wrong shape or holds NaN or infinite
-            values; or the file is damaged.
+        ValueError: the name is unknown; the matrix has the wrong shape or holds negative, infinite
+            or NaN values; or the file is damaged.
         FileNotFoundError: the file does not exist.
     """
     check_source(source)
@@ -51,19 +50,7 @@ def relevance(
     if is_text_encoder(source):
         return sentence_similarity(captions, references, str(source))
     matrix = source if isinstance(source, np.ndarray) else _read_matrix(Path(source))
-    shape = (len(captions), len(references))
-    if matrix.shape != shape:
-        hint = ": transpose it" if matrix.shape == shape[::-1] else ""
-        raise ValueError(f"relevance must be captions x images, {shape}, got {matrix.shape}{hint}")
-    if matrix.dtype.kind not in "fiu":
-        raise ValueError(f"relevance must hold numbers, got {matrix.dtype}")
-    for start in range(0, len(matrix), BLOCK):
-        wrong = ~np.isfinite(matrix[start : start + BLOCK]).all(1)
-        if wrong.any():
-            raise ValueError(
-                f"relevance of caption {start + int(wrong.argmax())} holds NaN or infinite values"
-            )
-    return matrix
+    return as_relevance(matrix, len(captions), len(references))
 
 
 def _read_matrix(path: Path) -> np.ndarray:
@@ -113,8 +100,13 @@ def group_captions(captions: Sequence[str], caption_image: ArrayLike) -> list[li
 
     Returns:
         max(caption_image) + 1 lists.
+
+    Raises:
+        ValueError: the counts differ, or a row is negative.
     """
     rows = np.asarray(caption_image)
+    if rows.min(initial=0) < 0:
+        raise ValueError(f"caption_image must hold rows from 0 on, got {rows.min()}")
     references: list[list[str]] = [[] for _ in range(int(rows.max(initial=-1)) + 1)]
     for caption, row in zip(captions, rows.tolist(), strict=True):
         references[row].append(caption)

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer
@@ -30,6 +31,7 @@ from itm.app.checks import (
 )
 from itm.app.config import compose
 from itm.app.trainer import build_trainer
+from itm.data.sampler import PairSampler
 from itm.models import SCAN
 from itm.training.optim import Schedule
 from itm.training.resume import LastCheckpoint
@@ -234,23 +236,25 @@ def test_a_fraction_of_the_test_that_leaves_no_batch():
     split = SimpleNamespace(num_images=60, captions=["a dog"] * 300)
     data = SimpleNamespace(test_split=split, eval_batch_size=256)
     with pytest.raises(ValueError, match=r"limit_test_batches=0\.5 of 1 batches leaves none"):
-        check_test_limit(SimpleNamespace(limit_test_batches=0.5), data)
+        check_test_limit(SimpleNamespace(limit_test_batches=0.5, world_size=1), data)
     for limit in (0, 1.0, 3):
-        check_test_limit(SimpleNamespace(limit_test_batches=limit), data)
+        check_test_limit(SimpleNamespace(limit_test_batches=limit, world_size=1), data)
 
 
 def limited(**limits):
     """A trainer with limits, and data of two training batches and one of validation and test."""
-    split = SimpleNamespace(num_images=60, captions=["a dog"] * 300)
+    split = SimpleNamespace(name="dev", num_images=60, captions=["a dog"] * 300)
     data = SimpleNamespace(
-        val_split=split, test_split=split, eval_batch_size=60, train_sampler=lambda: range(2)
-    )
+        val_split=split, test_split=split, eval_batch_size=60,
+        train_sampler=lambda: PairSampler(np.zeros(60, int), 30),
+    )  # fmt: skip
     if "overfit_batches" in limits:
         limits |= dict.fromkeys(
             ("limit_train_batches", "limit_val_batches"), limits["overfit_batches"]
         )
     usual = {f"limit_{stage}_batches": 1.0 for stage in ("train", "val", "test")}
-    return SimpleNamespace(**{"overfit_batches": 0.0, **usual, **limits}), data
+    options = {"overfit_batches": 0.0, "world_size": 1, **usual, **limits}
+    return SimpleNamespace(**options), data
 
 
 @pytest.mark.parametrize(
@@ -270,6 +274,42 @@ def test_a_share_that_leaves_no_batch(name, batches, size):
         check_limits(*limited(**{name: 0.4}), test=True)
     check_limits(*limited(**{name: 1}), test=True)
     check_limits(*limited(limit_test_batches=0.4), test=False)
+
+
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+def test_a_share_of_each_process(name):
+    """Half of two batches of one process are one, half of one batch of each of two are none."""
+    trainer, data = limited(**{f"limit_{name}_batches": 0.5})
+    data.eval_batch_size = 30
+    check_limits(trainer, data, test=True)
+    trainer.world_size = 2
+    with pytest.raises(ValueError, match=rf"limit_{name}_batches=0.5 of 1 batches leaves none"):
+        check_limits(trainer, data, test=True)
+
+
+def test_a_split_smaller_than_the_processes():
+    trainer, data = limited(world_size=64)
+    with pytest.raises(ValueError, match="split dev has 60 images or captions for 64 processes"):
+        check_limits(trainer, data, test=False)
+
+
+@pytest.mark.parametrize(
+    "option", ["val_check_interval=0", "val_check_interval=-0.5", "check_val_every_n_epoch=0",
+               "log_every_n_steps=0", "min_epochs=-1"],
+)  # fmt: skip
+def test_intervals_are_positive(option):
+    with pytest.raises(ValueError, match=rf"trainer.{option} must be (at least|above)"):
+        check_ranges(compose([f"trainer.{option}"]))
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
+def test_a_strategy_whose_processes_end_with_the_training(strategy):
+    with pytest.raises(ValueError, match=f"strategy={strategy} trains in processes that end"):
+        build_trainer(
+            compose(
+                [f"trainer.strategy={strategy}", "trainer.devices=2", "trainer.accelerator=cpu"]
+            )
+        )
 
 
 def test_what_does_not_run_is_told(capsys):

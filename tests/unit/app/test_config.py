@@ -6,6 +6,7 @@ from pathlib import Path
 import hydra
 import numpy as np
 import pytest
+import torch
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
@@ -225,3 +226,26 @@ def test_a_wrong_name_in_python_is_explained_as_on_the_command_line():
 def test_region_drop_with_a_batch_norm_over_regions_is_refused_at_once():
     with pytest.raises(ValueError, match="data.region_drop=0.2 leaves out regions, but SGRAF"):
         build("sgr", overrides=["data.root.images=[20,4,4]", "data.region_drop=0.2"])
+
+
+def test_build_has_the_weights_of_a_seed_and_leaves_the_generator_alone():
+    small = ["model.embed_dim=8", "model.word_dim=4", "data.root.images=[8,4,4]"]
+    state = torch.random.get_rng_state()
+    one, again, other = (
+        build("scan", overrides=[*small, f"seed={seed}"]).state_dict() for seed in (3, 3, 4)
+    )
+    assert torch.equal(state, torch.random.get_rng_state())
+    torch.testing.assert_close(one, again, rtol=0, atol=0)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_build_starts_from_other_weights_and_refuses_what_it_does_not_read(tmp_path):
+    small = ["model.embed_dim=8", "model.word_dim=4", "data.root.images=[8,4,4]"]
+    first = build("scan", overrides=small)
+    first.save_pretrained(tmp_path / "first")
+    second = build("scan", overrides=[*small, f"init={tmp_path / 'first'}"])
+    torch.testing.assert_close(second.state_dict(), first.state_dict(), rtol=0, atol=0)
+    with pytest.raises(FileNotFoundError, match="nothing to load at nowhere"):
+        build("scan", overrides=[*small, "init=nowhere"])
+    with pytest.raises(ValueError, match=r"does not read callbacks, resume: give its meaning"):
+        build("scan", overrides=[*small, "resume=x", "callbacks=ema"])

@@ -6,13 +6,14 @@ import sys
 
 import pytest
 import torch
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from itm.app.config import compose
-from itm.app.replaced import settle
+from itm.app.replaced import recover, settle
 from itm.app.resume_options import check_changes, read_recorded
 from itm.app.run_data import check_result_folder
-from itm.app.run_folder import claim, use_folder
+from itm.app.run_folder import check_launcher, claim, use_folder
 from itm.utils.errors import TakenError
 
 SMALL = ["model=scan", "data.root.images=[8,4,4]", "loss.margin=0.5"]
@@ -84,16 +85,19 @@ def test_a_used_folder_is_refused_resumed_or_replaced(run):
     use_folder([*given, "overwrite=true"])
     assert {str(p) for p in files(run) if p.parts[0] != ".replaced"} == {"notes.txt"}
     (run / "run.json").write_text("{}")  # the new run begins
-    settle()
+    settle(trains=True)
     assert [str(p) for p in files(run)] == ["notes.txt", "run.json"]
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_a_new_run_that_does_not_begin_deletes_nothing(run, killed, monkeypatch):
-    before = files(run)
+@pytest.mark.parametrize("recorded", [False, True])  # in run.json: the Trainer refuses an option
+def test_a_new_run_that_does_not_train_deletes_nothing(run, killed, recorded, monkeypatch):
+    before, record = files(run), (run / "run.json").read_text()
     use_folder([f"hydra.run.dir={run}", "overwrite=true", "loss.margn=0.1"])
     (run / ".hydra").mkdir()  # written by Hydra before the data turn out to be wrong
     (run / "train.log").write_text("")
+    if recorded:
+        (run / "run.json").write_text("{}")
     if killed:
         monkeypatch.setattr("itm.app.replaced._waiting", [])
         with pytest.raises(ValueError, match="holds a run already"):
@@ -102,6 +106,18 @@ def test_a_new_run_that_does_not_begin_deletes_nothing(run, killed, monkeypatch)
         settle()
     added = {path for path in files(run)} - set(before)
     assert set(before) <= set(files(run)) and {str(p) for p in added} == {".hydra", "train.log"}
+    assert (run / "run.json").read_text() == record
+
+
+def test_an_earlier_run_that_is_half_deleted_is_not_restored(run, monkeypatch):
+    use_folder([f"hydra.run.dir={run}", "overwrite=true"])
+    (run / "run.json").write_text("{}")
+    monkeypatch.setattr("itm.app.replaced.shutil.rmtree", lambda *_, **__: None)  # killed there
+    settle(trains=True)
+    monkeypatch.undo()
+    assert (run / ".deleted").is_dir()
+    recover(run)
+    assert [str(p) for p in files(run)] == ["run.json"]
 
 
 def test_a_sweep_with_fewer_jobs_leaves_no_earlier_one(run):
@@ -110,7 +126,7 @@ def test_a_sweep_with_fewer_jobs_leaves_no_earlier_one(run):
         (run.parent / number / "run.json").write_text("{}")
     use_folder(["-m", "seed=0", f"hydra.sweep.dir={run.parent}", "overwrite=true"])
     (run.parent / "0/run.json").write_text("{}")
-    settle()
+    settle(trains=True)
     assert files(run.parent / "0") != [] and files(run.parent / "1") == []
 
 
@@ -157,10 +173,11 @@ def test_true_may_be_written_as_in_python(true, run):
     settle()
 
 
-def test_the_folder_of_a_job_is_claimed_when_hydra_has_made_it(run, monkeypatch):
+@pytest.mark.parametrize("mode", [RunMode.RUN, RunMode.MULTIRUN])
+def test_the_folder_of_a_job_is_claimed_when_hydra_has_made_it(mode, run, monkeypatch):
     monkeypatch.setattr(
         "itm.app.run_folder.HydraConfig.get",
-        lambda: OmegaConf.create({"runtime": {"config_sources": []}}),
+        lambda: OmegaConf.create({"runtime": {"config_sources": []}, "mode": mode}),
     )
     claim(run.parent / "new", None, SMALL)
     with pytest.raises(TakenError, match="run holds a run already"):
@@ -200,6 +217,29 @@ def test_a_folder_in_use_is_refused(run):
         with pytest.raises(ValueError, match="run is in use: another process"):
             use_folder([*SMALL, "hydra.run.dir=run", "resume=true"])
         other.communicate("")
+
+
+@pytest.mark.parametrize(
+    ("environment", "processes", "said"),
+    [
+        ({}, 1, None),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, 2, None),
+        ({"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}, 2, None),
+        ({"LOCAL_RANK": "1"}, 2, None),  # launched by Lightning
+        ({"WORLD_SIZE": "2", "RANK": "0"}, 1, "one of 2, but the trainer works with 1"),
+        ({"WORLD_SIZE": "4", "RANK": "3"}, 2, "one of 4, but the trainer works with 2"),
+        ({"SLURM_PROCID": "1"}, 1, "not the first one, but the trainer works with 1"),
+    ],
+)
+def test_processes_that_would_train_alone_are_refused(environment, processes, said, monkeypatch):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if said is None:
+        return check_launcher(processes)
+    with pytest.raises(ValueError, match=said):
+        check_launcher(processes)
 
 
 def test_another_process_of_the_same_run_is_not_asked(run, monkeypatch):

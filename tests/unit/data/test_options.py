@@ -4,6 +4,7 @@ import inspect
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 from corpus import write
 from omegaconf import OmegaConf
@@ -82,3 +83,21 @@ def test_a_missing_folder_is_named_at_once(name, what, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileNotFoundError, match=rf"data.root=.*{name}: {what}; .* train_ims.npy"):
         RegionDataModule(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch_size": 2.5}, "data.batch_size must be a whole number, got 2.5"),
+        ({"batch_size": None}, "data.batch_size must be a whole number, got None"),
+        ({"seed": None}, "data.seed must be a whole number, got None"),
+        ({"min_count": "4"}, "data.min_count must be a whole number, got '4'"),
+        ({"workers": True}, "data.workers must be a whole number, got True"),
+        ({"seed": -1}, "data.seed must be at least 0"),
+        ({"protocol": "f30k1k"}, "protocol must be 'full', 'f30k_1k'"),
+    ],
+)
+def test_values_without_a_meaning_are_refused_at_once(tmp_path, options, said):
+    with pytest.raises(ValueError, match=said):
+        RegionDataModule(tmp_path, **options)
+    RegionDataModule(tmp_path, batch_size=np.int64(3), limit=None, val_images=None)

@@ -92,3 +92,16 @@ def test_the_other_captions_of_an_image_need_not_be_consecutive():
     for batch in sampler:
         for anchor in np.split(np.array(batch), range(5, len(batch), 5)):
             assert sorted(anchor) == np.flatnonzero(image == image[anchor[0]]).tolist()
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_neighbours_of_several_processes_are_those_of_one(processes):
+    """Global batches of 12 anchors with two neighbours each; the last one is uneven."""
+    image = np.arange(50) // 5
+    whole = list(PairSampler(image, 12, seed=3, sentences=3))
+    parts = [
+        list(PairSampler(image, 12 // processes, 3, 3, rank=rank, processes=processes))
+        for rank in range(processes)
+    ]
+    for batch, rows in enumerate(whole[: len(parts[0])]):
+        assert [row for part in parts for row in part[batch]] == rows

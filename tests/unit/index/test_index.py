@@ -14,7 +14,7 @@ from itm.data.layout import read_split
 from itm.index.index import Hit
 from itm.index.nearest import Nearest, choose, largest
 from itm.index.stored import index_of
-from itm.models import TwoBranchEmbedding
+from itm.models import VSEPP, TwoBranchEmbedding
 from itm.text.vocabulary import Vocabulary
 from itm.utils.errors import TakenError
 
@@ -511,3 +511,53 @@ def test_an_index_of_other_sentence_vectors_is_refused(cache, tmp_path):
     np.save(tmp_path / "test_caps.npy", vectors[::-1])
     with pytest.raises(ValueError, match="made from other sentence vectors than those of split"):
         index_of(read_split(tmp_path, "test"), given, tmp_path / "index")
+
+
+class OwnSimilarity(VSEPP):
+    """A subclass with a similarity of its own: its ranking is not that of the dot products."""
+
+    def similarity(self, images, captions):
+        return captions.vector[:, 0] * 3 - (images.vector[:, None] - captions.vector).abs().sum(-1)
+
+
+@pytest.mark.parametrize("shortlist", [2000, 5])
+def test_a_similarity_of_a_subclass_ranks(shortlist):
+    torch.manual_seed(0)
+    matcher = OwnSimilarity(7, img_dim=6, word_dim=4, embed_dim=8)
+    captions = ["a b c", "c b", "a"]
+    matcher.vocab = Vocabulary.build(captions, 1)
+    features = np.random.default_rng(0).normal(size=(20, 3, 6)).astype(np.float32)
+    index = itm.Index(matcher, features, captions=captions, shortlist=shortlist)
+    assert not matcher.ranks_by_vectors and VSEPP(7, img_dim=6).ranks_by_vectors
+    scores = matcher.score(features, captions)
+    for column, caption in enumerate(captions):
+        expected = np.argsort(-scores[:, column])[:4]
+        assert [hit.item for hit in index.search(caption, 4, exact=True)] == expected.tolist()
+    assert (index.recall(captions, top=4) == 1) == (shortlist == 2000)
+
+
+def test_equal_images_come_in_the_order_of_their_rows():
+    matcher = VSEPP(7, img_dim=6, word_dim=4, embed_dim=8)
+    matcher.vocab = Vocabulary.build(["a b c"], 1)
+    index = itm.Index(matcher, np.ones((37, 3, 6), np.float32))
+    hits = index.search("a b", top=37)
+    rounded = [(-round(hit.score, 5), hit.item) for hit in hits]
+    assert rounded == sorted(rounded)
+
+
+def test_given_sentence_vectors_are_indexed(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, values in (("ims", rng.normal(size=(4, 3, 6))), ("caps", rng.normal(size=(8, 5)))):
+        np.save(tmp_path / f"test_{name}.npy", values.astype(np.float32))
+    (tmp_path / "test_caps.txt").write_text("a dog\n" * 8)
+    split = read_split(tmp_path, "test")
+    matcher = TwoBranchEmbedding(
+        img_dim=6, sentence_dim=5, text={"name": "vectors"}, hidden_dim=8, embed_dim=8
+    ).eval()
+    mine = rng.normal(size=(3, 5)).astype(np.float32)
+    index = itm.Index(matcher, split, captions=mine)
+    assert index.captions == [0, 1, 2]
+    scores = matcher.score(split.view(), mine)
+    best = index.search(image=index.ids[1], top=1)[0]
+    assert best.item == scores[1].argmax() and best.score == pytest.approx(scores[1].max())
+    assert itm.Index(matcher, split).captions == split.captions

@@ -19,8 +19,10 @@ from pytorch_lightning.tuner import Tuner
 import itm
 import itm.losses
 import itm.models
+from itm.batch import Encoded
 from itm.data import RegionDataModule
-from itm.losses import SAM, Logistic, MultiLabel, Neighborhood, Triplet
+from itm.losses import SAM, InfoNCE, Logistic, MultiLabel, Neighborhood, Sigmoid, Triplet
+from itm.matcher.matcher import Matcher
 from itm.matcher.saved import save
 from itm.models import CASC, CVSE, SCAN, SGRAF, VSRN, TwoBranchEmbedding, TwoBranchSimilarity
 from itm.text.vocabulary import SPECIALS, Vocabulary
@@ -590,3 +592,65 @@ def test_features_in_python_that_mean_nothing_are_refused(folder):
         with pytest.raises(ValueError, match="hold no region of any image"):
             matcher.score(empty, captions)
     assert np.isfinite(matcher.score([features[0], features[1][:0]], captions)).all()
+
+
+def test_a_data_module_serves_one_matcher_after_another(folder, tmp_path):
+    """What the first one brought, such as neighbours and words, does not stay."""
+    data, fresh = data_of(folder), data_of(folder)
+    trainer_of(tmp_path).fit(MODELS["vsrn"](loss=Neighborhood()), data)
+    assert data.sentences == 2
+    fresh.setup()
+    other = MODELS["scan"](loss=MultiLabel(), vocab_size=len(fresh.vocabulary), img_dim=6)
+    other.vocab = Vocabulary([*SPECIALS, *sorted(fresh.vocabulary.words[4:])])
+    trainer_of(tmp_path).fit(other, data)
+    assert data.sentences == 1 and data.vocabulary is other.vocab and "labels" in data.needs
+    second = MODELS["scan"](loss=Triplet())
+    trainer_of(tmp_path).fit(second, data)
+    assert data.needs == [] and second.vocab.words == fresh.vocabulary.words
+    chosen = data_of(folder, sentences=3, needs=["labels"])
+    trainer_of(tmp_path).fit(MODELS["vsrn"](loss=Neighborhood()), chosen)
+    assert chosen.sentences == 3 and chosen.needs == ["labels"]
+
+
+class Forgetful(Matcher):
+    """A backbone of one's own that does not call `save_hyperparameters`."""
+
+    def __init__(self, vocab_size=None, img_dim=6, embed_dim=8, loss=None):
+        super().__init__(loss)
+        self.text = torch.nn.Embedding(vocab_size, embed_dim)
+        self.image = torch.nn.Linear(img_dim, embed_dim)
+
+    def encode_images(self, images):
+        return Encoded(self.image(images.regions.mean(1)))
+
+    def encode_captions(self, captions):
+        return Encoded(self.text(captions.tokens).mean(1))
+
+
+def test_a_backbone_that_saves_no_hyperparameters_can_be_loaded(folder, tmp_path):
+    matcher, trainer = Forgetful(loss=Triplet()), trainer_of(tmp_path)
+    trainer.fit(matcher, data_of(folder))
+    file = trainer.checkpoint_callback.best_model_path
+    for loaded in (itm.load(file, model_class=Forgetful), Forgetful.load_from_checkpoint(file)):
+        assert loaded.hparams["vocab_size"] == len(matcher.vocab)
+        assert torch.equal(loaded.image.weight, matcher.image.weight)
+
+
+def test_loading_restores_the_state_of_the_loss(folder, tmp_path):
+    matcher, trainer = MODELS["scan"](loss=InfoNCE(temperature=0.2)), trainer_of(tmp_path)
+    trainer.fit(matcher, data_of(folder))
+    file = trainer.checkpoint_callback.best_model_path
+    again = itm.load(file, loss=InfoNCE(temperature=0.5))
+    torch.testing.assert_close(again.loss.state_dict(), matcher.loss.state_dict())
+    with pytest.warns(UserWarning, match="another loss, so Sigmoid starts from its initial"):
+        itm.load(file, loss=Sigmoid())
+    save(matcher, tmp_path / "saved")
+    itm.load(tmp_path / "saved", loss=InfoNCE())  # a folder holds no loss
+    with pytest.raises(TypeError, match="loss must be a callable"):
+        itm.load(tmp_path / "saved", loss="triplet")
+
+
+def test_the_equation_of_a_loss_is_no_loss():
+    for given in (itm.losses.triplet, partial(itm.losses.infonce, temperature=0.1)):
+        with pytest.raises(TypeError, match=r"a matcher takes a loss object, such as .*Triplet"):
+            MODELS["scan"](loss=given)

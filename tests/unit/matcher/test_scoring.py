@@ -1,5 +1,7 @@
 """Score and embed plain data; the matcher's mode is restored."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from itm.index import Index
 from itm.losses import Triplet
 from itm.matcher import OBJECTS, Matcher, explain
 from itm.matcher.inputs import caption_batches, image_batches
-from itm.models import SCAN, VSEPP, TwoBranchEmbedding, VSEInfinity
+from itm.models import SCAN, SGRAF, VSEPP, TwoBranchEmbedding, VSEInfinity
 from itm.scenes import write_scenes
 from itm.text.vocabulary import SPECIALS, Vocabulary
 
@@ -188,3 +190,70 @@ def test_scores_go_into_an_array_of_their_own_shape_and_type(shape, kind):
 def test_a_batch_has_a_row(size):
     with pytest.raises(ValueError, match=f"batch_size={size} must be at least 1"):
         build().score(FEATURES, LINES, batch_size=size)
+
+
+@pytest.mark.parametrize("kind", [SCAN, SGRAF])
+def test_threads_share_a_matcher_that_trains(kind):
+    options = {"num_regions": 2, "sim_dim": 4, "module": "SAF"} if kind is SGRAF else {}
+    matcher = build(kind, **options).train()
+    matcher.text.eval()  # frozen by the user
+    modes = {name: module.training for name, module in matcher.named_modules()}
+    state = {name: x.clone() for name, x in matcher.state_dict().items()}
+    expected = matcher.score(FEATURES, LINES)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: matcher.score(FEATURES, LINES), range(40)))
+    assert all(np.array_equal(scores, expected) for scores in found)
+    assert {name: module.training for name, module in matcher.named_modules()} == modes
+    torch.testing.assert_close(matcher.state_dict(), state, rtol=0, atol=0)
+
+
+def test_a_part_of_the_rows_needs_a_place_to_write_to():
+    matcher = build()
+    images = matcher.encode(image_batches(FEATURES, 1))
+    captions = matcher.encode(caption_batches(matcher, LINES, 2))
+    for part in (images[1:], [*images, images[0]]):
+        with pytest.raises(ValueError, match="rows of the encoded images are not 0 to N-1"):
+            matcher.score_encoded(part, captions)
+    with pytest.raises(ValueError, match="rows of the encoded captions"):
+        matcher.score_encoded(images, captions[:1])
+    out = np.full((3, 4), np.nan, np.float32)
+    matcher.score_encoded(images[1:], captions, out)
+    assert np.isnan(out[0]).all() and np.isfinite(out[1:]).all()
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_are_refused(kind):
+    matcher = build().to(kind)
+    for use in (
+        lambda: matcher.score(FEATURES, LINES),
+        lambda: matcher.embed(captions=LINES),
+        lambda: Index(matcher, FEATURES),
+    ):
+        with pytest.raises(ValueError, match=r"weights of this matcher are b?float16.*\.float\(\)"):
+            use()
+
+
+def test_the_rows_of_a_batch_are_checked():
+    matcher, two = build(), FEATURES[:2]
+    for wrong, said in (
+        ({"image": [0.9, 1.0]}, "image must be a list of whole numbers, got float64"),
+        ({"image": [True, False]}, "image must be a list of whole numbers, got bool"),
+        ({"image": {0, 1}}, "image must be a list of whole numbers; got a set"),
+        ({"ids": [36979.6, 36979.2]}, "ids must be a list of whole numbers, got float64"),
+        ({"ids": ["a", "b"]}, "ids must be a list of whole numbers"),
+        ({"ids": [5]}, "ids must hold 2 numbers, one per image; got 1"),
+        ({"labels": np.ones((3, 4))}, r"labels of 2 images and 2 captions must begin with \(2,\)"),
+        ({"relevance": np.ones((2, 3))}, r"relevance .* must begin with \(2, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            matcher.pairs(two, LINES[:2], **wrong)
+    same = matcher.pairs(two, LINES[:2], np.array([1, 0]), ids=torch.tensor([7, 7]))
+    assert same.captions.image.tolist() == [1, 0] and same.images.index.tolist() == [7, 7]
+
+
+def test_sentence_vectors_without_numbers_are_refused():
+    matcher = TwoBranchEmbedding(img_dim=6, sentence_dim=5, text={"name": "vectors"}, hidden_dim=8)
+    vectors = np.ones((4, 5), np.float32)
+    vectors[2, 1] = np.nan
+    with pytest.raises(ValueError, match="sentence vector 2 holds NaN"):
+        matcher.score(FEATURES, vectors)

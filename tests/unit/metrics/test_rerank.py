@@ -178,3 +178,15 @@ def test_large_scores_do_not_overflow():
 def test_wrong_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_type_of_scores_changes_no_order_and_nan_is_refused():
+    scores = np.random.default_rng(0).integers(0, 200, (6, 7))
+    for method in METHODS:
+        for kind in ("u1", "i4", "f4"):
+            expected = reranked(scores.astype(float), method)
+            found = reranked(scores.astype(kind), method)
+            np.testing.assert_allclose(found.i2t, expected.i2t)
+            np.testing.assert_allclose(found.t2i, expected.t2i)
+    with pytest.raises(ValueError, match="NaN"):
+        reranked(np.where(np.eye(6, 7), np.nan, scores), "mutual_rank")

@@ -332,3 +332,33 @@ def test_eccv_sizes():
         evaluate_eccv(np.zeros((1000, 5000)))
     with pytest.raises(ValueError, match="not in COCO 5K test, first 1"):
         load_tables(caption_ids=[770337, 1])
+
+
+SCORES = np.array([[0.9, 0.1, 0.2], [0.3, 0.8, 0.1], [0.2, 0.1, 0.7]])
+OWN = [0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2", "i8", "f4", "f2", ">f8", list, torch.tensor])
+def test_the_type_of_relevance_changes_nothing(kind):
+    relevance = np.array([[3, 0, 1], [0, 3, 0], [1, 0, 3]])
+    given = relevance.astype(kind) if isinstance(kind, str) else kind(relevance.tolist())
+    expected = evaluate(SCORES, OWN, relevance=relevance.astype(float))
+    assert evaluate(SCORES, OWN, relevance=given) == pytest.approx(expected)
+    for measure in (ncs, ndcg, semantic_recall):
+        found = measure(torch.from_numpy(SCORES), given, OWN, ks=(1, 2))
+        assert found == pytest.approx(measure(SCORES, relevance.astype(float), OWN, ks=(1, 2)))
+    related = related_images(given, OWN, include_own=False)
+    np.testing.assert_array_equal(related, related_images(relevance, OWN, include_own=False))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(-0.1, "negative values: graded"), (np.nan, "NaN"), (np.inf, "infinite")]
+)
+def test_relevance_that_has_no_meaning_is_refused(value, said):
+    relevance = np.eye(3)
+    relevance[1, 2] = value
+    for measure in (evaluate, ncs, ndcg, semantic_recall):
+        with pytest.raises(ValueError, match=f"relevance of caption 1 holds .*{said}"):
+            measure(SCORES, relevance=relevance, caption_image=OWN)
+    with pytest.raises(ValueError, match=f"relevance of caption 1 holds .*{said}"):
+        related_images(relevance, OWN)

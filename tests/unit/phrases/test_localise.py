@@ -480,3 +480,10 @@ def test_vectors_of_captions_are_not_those_of_phrases(scenes):
 def test_a_split_of_refer_needs_refer(scenes):
     with pytest.raises(ValueError, match="refer_split=testA chooses a split of REFER, but .*jsonl"):
         read_phrases(None, scenes, "testA")
+
+
+def test_frozen_modules_stay_frozen(scenes):
+    matcher = small(SCAN, scenes).train()
+    matcher.text.eval()
+    region_scores(matcher, scenes)
+    assert matcher.training and not any(module.training for module in matcher.text.modules())

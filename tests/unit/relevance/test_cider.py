@@ -261,3 +261,12 @@ def test_spice_fills_the_matrix(monkeypatch):
     monkeypatch.setattr(Spice, "__init__", offline)
     with pytest.raises(RuntimeError, match="download its parser"):
         spice(lines, references)
+
+
+def test_a_string_is_no_list_of_captions():
+    references = [["a dog"], ["a man"]]
+    for wrong in ("dog", {"a dog"}, iter(["a dog"])):
+        with pytest.raises(ValueError, match="captions must be a list of sentences; got"):
+            cider(wrong, references)
+    with pytest.raises(TypeError, match="references of image 0 must be a list of captions"):
+        cider(["a dog"], references, df=["a man", "a dog"])
