@@ -51,8 +51,9 @@ ALLOWED = {  # (module, function): why it writes by itself
     ("scenes/corpus.py", "_write_lines"): "into that folder",
     ("scenes/picture.py", "render"): "a picture at a path that the caller gives",
     ("features/store.py", "_open"): "filled row by row in the unfinished folder of `building`",
-    ("app/replaced.py", "put_aside"): "moves a whole earlier run aside until the new one begins",
+    ("app/replaced.py", "put_aside"): "moves a whole earlier run aside until the new one trains",
     ("app/replaced.py", "_restore"): "moves it back",
+    ("app/replaced.py", "_delete"): "moves it away, so that no part of it is restored",
 }
 
 

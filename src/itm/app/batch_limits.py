@@ -44,8 +44,9 @@ def check_limits(trainer: Any, data: RegionDataModule, test: bool) -> None:
     overfits = trainer.overfit_batches > 0  # then Lightning limits both by it
     name = "overfit_batches" if overfits else "limit_train_batches"
     check_share(name, trainer.limit_train_batches, epoch_batches(trainer, data, 1.0), BATCH)
-    if trainer.limit_train_batches == 0:
-        say("no training, since trainer.limit_train_batches=0: the weights stay as they are")
+    for option in ("limit_train_batches", "max_steps", "max_epochs"):
+        if getattr(trainer, option) == 0:
+            say(f"no training, since trainer.{option}=0: the weights stay as they are")
     name = "overfit_batches" if overfits else "limit_val_batches"
     if trainer.limit_val_batches:
         batches = evaluation_batches(data.val_split, data.eval_batch_size, trainer.world_size)

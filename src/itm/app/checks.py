@@ -202,7 +202,10 @@ def _check_epochs(trainer: DictConfig) -> None:
     epochs = trainer.get("max_epochs")
     if epochs is not None and epochs < -1:
         raise ValueError(f"max_epochs={epochs} must be at least 0, or -1 for no limit")
-    steps, time, fast = (trainer.get(key) for key in ("max_steps", "max_time", "fast_dev_run"))
+    time = trainer.get("max_time")
+    if isinstance(time, int | float):
+        raise ValueError(f"trainer.max_time={time} must be a time, DD:HH:MM:SS")
+    steps, fast = (trainer.get(key) for key in ("max_steps", "fast_dev_run"))
     if epochs is None and steps in (None, -1) and time is None and not fast:
         raise ValueError(
             "max_epochs=null needs trainer.max_steps=N or trainer.max_time=DD:HH:MM:SS, because "

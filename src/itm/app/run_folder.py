@@ -111,7 +111,7 @@ def claim(out: Path, resume: str | bool | None, typed: Sequence[str]) -> None:
     if not resume and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise TakenError(
             f"{out} holds a run already, maybe of another job of this sweep: give every job a "
-            "folder of its own, such as hydra.sweep.subdir=\\${hydra.job.num}"
+            "folder of its own, such as 'hydra.sweep.subdir=${hydra.job.num}'"
         )
     if not resume:
         _make_room([out], False, "hydra.run.dir")

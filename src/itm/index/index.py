@@ -85,8 +85,8 @@ class Index:
             features, ids = split.view(), split.ids if ids is None else ids
             if captions is None:
                 vectors = as_text_encoder(matcher.text).needs_vectors
-                captions, texts = split.captions, split.captions
-                captions = split.sentence_vectors() if vectors else captions
+                texts = split.captions
+                captions = split.sentence_vectors() if vectors else texts
         if features is not None:
             check_features(features, matcher)  # type: ignore[arg-type]
         if captions is not None:

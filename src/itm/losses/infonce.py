@@ -42,8 +42,10 @@ def infonce(
         Scalar, at least float32.
 
     Raises:
-        ValueError: shapes do not match.
+        ValueError: shapes do not match, or the temperature is a number that is not above 0.
     """
+    if not isinstance(temperature, Tensor) and not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
     scores = full(scores)
     matching = positive_mask(scores, positive)
     logits = torch.where(matching, scores, scores + margin) / temperature

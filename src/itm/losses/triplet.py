@@ -10,7 +10,7 @@ from itm.layers.functional import full, full_precision
 from itm.losses.base import Hinge, Loss, Sides
 from itm.losses.distance_weighted import draw_negatives
 from itm.losses.shared import REDUCTIONS, anchors, reduced
-from itm.utils.checks import check_choice
+from itm.utils.checks import check_choice, check_least
 
 PLAIN = ("hardest", "all", "top")  # choices of negatives for any scores
 NEGATIVES = (*PLAIN, "distance")  # the last for cosines
@@ -50,10 +50,12 @@ def triplet(
         Scalar, at least float32.
 
     Raises:
-        ValueError: shapes do not match, an option is unknown, or `dim` is missing.
+        ValueError: shapes do not match, an option is unknown, `top_k` is below 1, or `dim` is
+            missing.
     """
     check_choice("negatives", negatives, NEGATIVES)
     check_choice("reduction", reduction, REDUCTIONS)
+    check_least({"top_k": top_k}, {"top_k": 1})
     scores = full(scores)
     image, caption, matching = anchors(scores, positive)
     excluded = matching if ignore is None else matching | ignore

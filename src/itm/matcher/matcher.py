@@ -293,6 +293,8 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
 
     @lr.setter
     def lr(self, value: float) -> None:
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"a learning rate must be at least 0 and finite, got {value}")
         self.found_lr = float(value)
 
     configure_optimizers = optimisation.configure_optimizers

@@ -68,8 +68,9 @@ def step_plateaus(matcher: Any, interval: str) -> None:
             if value is None:  # an epoch without a validation
                 rank_zero_warn(f"no value of {config.monitor}: its schedule does not step")
             else:
-                value = value.to(matcher.device)  # the backend of a GPU reduces no host tensors
-                config.scheduler.step(trainer.strategy.reduce(value, reduce_op="mean"))
+                if trainer.world_size > 1:  # GPUs reduce no tensors of the host
+                    value = trainer.strategy.reduce(value.to(matcher.device), reduce_op="mean")
+                config.scheduler.step(value)
 
 
 def learning_rate(matcher: Optimised) -> float:

@@ -59,18 +59,18 @@ def may_wait(init: Callable[..., None]) -> Callable[..., None]:
             init(self, *args, **arguments)
             plain = {n: x for n, x in given.items() if n not in OBJECTS}
             # A backbone that does not call `save_hyperparameters` could be saved, but not loaded.
-            if type(self).__init__ is accept and not self.hparams and is_plain(plain):
+            if type(self).__init__ is accept and not self.hparams and _is_plain(plain):
                 self.save_hyperparameters(plain)
 
     return accept
 
 
-def is_plain(value: Any) -> bool:
+def _is_plain(value: Any) -> bool:
     """Tell whether a checkpoint can hold a value as plain data."""
     if isinstance(value, Mapping):
-        return all(isinstance(k, str) and is_plain(x) for k, x in value.items())
+        return all(isinstance(k, str) and _is_plain(x) for k, x in value.items())
     if isinstance(value, list | tuple):
-        return all(map(is_plain, value))
+        return all(map(_is_plain, value))
     return value is None or isinstance(value, bool | int | float | str)
 
 

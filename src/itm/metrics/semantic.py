@@ -21,6 +21,7 @@ from itm.metrics.ranking import KS, Matrix, caption_rows, expand, to_numpy, topk
 from itm.utils.checks import check_choice
 
 BLOCK = 1024  # captions checked at once
+DEPTH = 30  # images that a caption votes for, as in the published evaluation
 
 
 class _Lists(NamedTuple):
@@ -121,9 +122,8 @@ def semantic(
         For both directions and k = 1, 5, 10: `ncs` and `ncs_out` (own items kept or removed),
         `sr_out` (semantic recall of the most related other image), `ndcg` (linear gain).
     """
-    relevance = as_relevance(relevance, *np.shape(scores)[::-1])
     lists = _lists(scores, relevance, caption_image, max(KS))
-    others = related_images(relevance, caption_image, include_own=False)
+    others = _related_images(lists[1].relevance, caption_image, 1, DEPTH, include_own=False)
     return {
         **_ncs(lists, KS, True, False),
         **_ncs(lists, KS, False, False),
@@ -180,7 +180,7 @@ def related_images(
     relevance: ArrayLike | Tensor,
     caption_image: ArrayLike | None = None,
     related: int = 1,
-    depth: int = 30,
+    depth: int = DEPTH,
     include_own: bool = True,
 ) -> np.ndarray:
     """Find the images most related to each image, by the relevance of its captions.
@@ -198,8 +198,18 @@ def related_images(
     Returns:
         (N, related) image rows, best first, padded with -1.
     """
-    m, n = np.shape(relevance)
-    relevance = as_relevance(relevance, m, n)
+    matrix = as_relevance(relevance, *np.shape(relevance))
+    return _related_images(matrix, caption_image, related, depth, include_own)
+
+
+def _related_images(
+    relevance: np.ndarray,
+    caption_image: ArrayLike | None,
+    related: int,
+    depth: int,
+    include_own: bool,
+) -> np.ndarray:
+    m, n = relevance.shape
     own = caption_rows(caption_image, n, m)
     items = topk(relevance, depth)
     voter, image = np.repeat(own, items.shape[1]), items.ravel()
@@ -225,7 +235,7 @@ def semantic_recall(
     related: int = 1,
     include_own: bool = True,
     kind: str = "recall",
-    depth: int = 30,
+    depth: int = DEPTH,
 ) -> dict[str, float]:
     """Compute semantic recall: the share of the most related images' items that is retrieved.
 
@@ -254,7 +264,7 @@ def semantic_recall(
     """
     check_choice("kind", kind, ("recall", "any", "soft"))
     lists = _lists(scores, relevance, caption_image, max(ks))
-    targets = related_images(relevance, caption_image, related, depth, include_own)
+    targets = _related_images(lists[1].relevance, caption_image, related, depth, include_own)
     return _semantic_recall(lists, targets, ks, include_own, kind)
 
 

@@ -24,6 +24,7 @@ ACCENT, QUIET = "#f26b1d", "#8a9099"
 WIDTH = 9  # inches
 ACROSS = 4  # pictures in a row
 TOP = 5  # boxes drawn for a ranking
+ROUNDING = 0.01  # of boxes at the edge of a picture
 PLAIN: dict[str, Any] = {"parse_math": False}  # show dollar signs in captions literally
 SLANTED: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
 
@@ -67,12 +68,21 @@ def draw_explanation(
 
     Returns:
         A matplotlib figure; `itm.visual.save` writes it.
+
+    Raises:
+        ValueError: the boxes are no fractions.
     """
     explanation = explanation._replace(caption=printable(explanation.caption))
     details, tokens = explanation.details, [printable(token) for token in explanation.tokens]
     seen = None
     if picture is not None and boxes is not None:
-        seen = Seen(np.asarray(picture.convert("RGB")) / 255, np.asarray(boxes, float).clip(0, 1))
+        places = np.asarray(boxes, float)
+        if places.size and not -ROUNDING <= places.min() <= places.max() <= 1 + ROUNDING:
+            raise ValueError(
+                "boxes must be fractions of width and height, from 0 to 1, got "
+                f"{places.min():g} to {places.max():g}: divide pixels by the size of the picture"
+            )
+        seen = Seen(np.asarray(picture.convert("RGB")) / 255, places.clip(0, 1))
     parts: list[Part] = []
     for title, weights in details.attention.items():
         parts.append(words(weights, tokens, seen, title) if seen else grid(weights, tokens, title))

@@ -253,7 +253,8 @@ def limited(**limits):
             ("limit_train_batches", "limit_val_batches"), limits["overfit_batches"]
         )
     usual = {f"limit_{stage}_batches": 1.0 for stage in ("train", "val", "test")}
-    options = {"overfit_batches": 0.0, "world_size": 1, **usual, **limits}
+    options = {"overfit_batches": 0.0, "world_size": 1, "max_steps": -1, "max_epochs": 1}
+    options |= {**usual, **limits}
     return SimpleNamespace(**options), data
 
 
@@ -295,10 +296,10 @@ def test_a_split_smaller_than_the_processes():
 
 @pytest.mark.parametrize(
     "option", ["val_check_interval=0", "val_check_interval=-0.5", "check_val_every_n_epoch=0",
-               "log_every_n_steps=0", "min_epochs=-1"],
+               "log_every_n_steps=0", "min_epochs=-1", "max_time=5"],
 )  # fmt: skip
 def test_intervals_are_positive(option):
-    with pytest.raises(ValueError, match=rf"trainer.{option} must be (at least|above)"):
+    with pytest.raises(ValueError, match=rf"trainer.{option} must be (at least|above|a time)"):
         check_ranges(compose([f"trainer.{option}"]))
 
 
@@ -320,6 +321,8 @@ def test_what_does_not_run_is_told(capsys):
     ]
     check_limits(*limited(limit_test_batches=0, limit_val_batches=0), test=False)
     assert not capsys.readouterr().out
+    check_limits(*limited(max_steps=0), test=False)
+    assert capsys.readouterr().out.startswith("no training, since trainer.max_steps=0: the weight")
 
 
 @pytest.mark.parametrize("precision", ["17", "fp16", "half"])

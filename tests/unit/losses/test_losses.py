@@ -16,7 +16,7 @@ from torch import nn
 
 from itm.app.config import compose
 from itm.batch import Captions, Encoded, Images, Pairs
-from itm.losses import SAM, MultiLabel, Triplet, released_sam, sam, triplet
+from itm.losses import SAM, MultiLabel, Triplet, infonce, released_sam, sam, triplet
 from itm.losses.base import as_loss
 from itm.losses.sam import SAMPLING
 from itm.matcher.matcher import Matcher
@@ -696,3 +696,15 @@ class CheckingLoss:
 def test_only_the_triplet_loss_draws_negatives_by_distance(make):
     with pytest.raises(ValueError, match="negatives must be .*hardest.*got 'distance'"):
         make(negatives="distance")
+
+
+def test_values_without_a_meaning_are_refused():
+    scores = torch.eye(3)
+    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
+        triplet(scores, negatives="top", top_k=0)
+    for temperature in (0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match=f"temperature must be above 0, got {temperature}"):
+            infonce(scores, temperature=temperature)
+    for rate in (-1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="a learning rate must be at least 0 and finite"):
+            Matcher(Triplet()).lr = rate

@@ -200,6 +200,8 @@ def test_every_kind_is_drawn(split, model, tmp_path):
         pixels = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB"))
         assert pixels.std() > 10 and pixels.shape[1] == 990
     assert caption in figure.get_suptitle()
+    with pytest.raises(ValueError, match="boxes must be fractions .* got .* to 480: divide pixels"):
+        draw_explanation(found, picture, np.array([[0, 0, 480, 300]] * len(split.boxes[2])))
 
 
 # The command --------------------------------------------------------------------------------------
