@@ -92,6 +92,9 @@ def _loss_options(groups: Groups, by: Sequence[str]) -> list[str]:
     return [key for key in names if len(known[key]) > 1 and key not in by]
 
 
+LEFT_OUT = ("seed=", "sweep=", "hydra.", "resume=", "overwrite=")
+
+
 def _shared_options(groups: Groups) -> list[str]:
     """List the options that the commands of all trainings share, if there are at least two."""
     kinds = [_words(g[0]) for g in groups.values() if not g[0].settings.get("ensemble")]
@@ -101,9 +104,12 @@ def _shared_options(groups: Groups) -> list[str]:
 
 
 def _words(run: Run) -> list[str]:
-    """Split the command of a run, from the name of its module, without seed and folders."""
+    """Split the command of a run, from the name of its module, without seed and folders.
+
+    How often a run was interrupted does not matter for one that repeats it.
+    """
     words = shlex.split(shown_path(run.record.get("command", "")))[2:]
-    return [word for word in words if not word.startswith(("seed=", "sweep=", "hydra."))]
+    return [word for word in words if not word.startswith(LEFT_OUT)]
 
 
 def command(group: Sequence[Run], shared: Sequence[str] = ()) -> str:
