@@ -42,6 +42,7 @@ from itm.runs.record import (
 )
 from itm.runs.tables import result_table
 from itm.runs.training_results import ranked_part
+from itm.training.callbacks import WarmupInEpochs
 from itm.training.progress import say
 from itm.utils.log_files import log
 
@@ -85,6 +86,8 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
     check_launcher(trainer.world_size)
     loading = apply_loading(data, trainer, typed)  # before anything reads the data
     matcher = build_matcher(cfg, data)
+    if cfg.warmup_epochs:
+        trainer.callbacks.append(WarmupInEpochs())
     batches = epoch_batches(trainer, data)
     # Each epoch has at least one row of curves.
     trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, batches))

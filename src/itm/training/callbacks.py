@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -10,6 +10,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
+
+from itm.training.lightning_private import loader_state
+from itm.utils.distributed import say
 
 
 class StepSeed(Callback):
@@ -31,6 +34,27 @@ class StepSeed(Callback):
         """Seed torch on all devices, the only source of random numbers in training."""
         key = (self.seed, trainer.global_rank, trainer.fit_loop.total_batch_idx)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+
+
+class WarmupInEpochs(Callback):
+    """Keep the place of a warm-up in epochs when a resumed run has batches of another size.
+
+    The loss counts batches (`steps`, up to `warmup_steps`), and its count is in the checkpoint.
+    """
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Convert the count that Lightning has restored."""
+        state, data = loader_state(checkpoint), cast(Any, trainer).datamodule
+        size = data.train_sampler().global_batch
+        if state is None or state["size"] == size:
+            return
+        for part in cast(Any, pl_module).objective.modules():
+            if getattr(part, "warmup_steps", 0):
+                old = int(part.steps)
+                part.steps.fill_(round(old * state["size"] / size))
+                say(f"resumed at batch {int(part.steps)} of the warm-up, was {old}")
 
 
 class EarlyStopping(pl.callbacks.EarlyStopping):

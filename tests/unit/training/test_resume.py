@@ -13,7 +13,7 @@ from toy import MeanMatcher
 
 from itm.data import RegionDataModule
 from itm.losses import Triplet
-from itm.training.callbacks import StepSeed
+from itm.training.callbacks import StepSeed, WarmupInEpochs
 from itm.training.checkpoint_files import CheckpointFiles
 from itm.training.optim import CosineLR, Schedule
 from itm.training.resume import Interrupted, LastCheckpoint, earlier_seconds
@@ -37,7 +37,10 @@ def write(folder, change=()):
     return folder
 
 
-def fit(folder, run, resume=False, callbacks=(), schedule=None, every=None, size=10, **options):
+def fit(
+    folder, run, resume=False, callbacks=(), schedule=None, every=None, size=10, loss=None,
+    **options,
+):  # fmt: skip
     pl.seed_everything(0, verbose=False)
     last = run / "checkpoints"
     trainer = pl.Trainer(
@@ -46,7 +49,7 @@ def fit(folder, run, resume=False, callbacks=(), schedule=None, every=None, size
         callbacks=[LastCheckpoint(last, every), StepSeed(0), *callbacks],
         **{"max_epochs": 3, "default_root_dir": run, **options},
     )  # fmt: skip
-    matcher = MeanMatcher(embed_dim=8, loss=Triplet(), scheduler=schedule)
+    matcher = MeanMatcher(embed_dim=8, loss=loss or Triplet(), scheduler=schedule)
     data = RegionDataModule(folder, batch_size=size, min_count=1)
     trainer.fit(matcher, data, ckpt_path=last / "last.ckpt" if resume else None)
     return trainer, matcher
@@ -280,6 +283,23 @@ def test_a_schedule_ends_with_the_training_after_steps_of_another_size(
     assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 4 * steps
     assert rates == sorted(rates, reverse=True) and rates[0] == pytest.approx(before, rel=0.35)
     assert trainer.optimizers[0].param_groups[0]["lr"] < 1e-9
+
+
+@pytest.mark.parametrize(("size", "steps"), [(10, 7), (25, 3), (5, 14)])
+def test_a_warm_up_in_epochs_keeps_its_place(size, steps, folder, tmp_path):
+    """Seven of ten batches of 10 are 2.8 of 4 batches of 25: the same share of two epochs."""
+    with pytest.raises(RuntimeError, match="crash"):
+        loss = Triplet(warmup_steps=10)
+        fit(folder, tmp_path, every=1, loss=loss, callbacks=[Fail(step=7)])
+    begun = []
+
+    class Begun(pl.Callback):
+        def on_train_start(self, trainer, module):
+            begun.append(int(module.loss.steps))
+
+    loss = Triplet(warmup_steps=100 // size)
+    fit(folder, tmp_path, True, size=size, loss=loss, callbacks=[WarmupInEpochs(), Begun()])
+    assert begun == [steps]
 
 
 def test_averaged_weights_are_tested(folder, tmp_path):
