@@ -10,13 +10,9 @@ if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
 
 
-BATCH = "data.batch_size"
-
-
-def epoch_batches(trainer: Any, data: RegionDataModule, limit: float | None = None) -> int:
-    """Count an epoch's training batches in each process; `limit` replaces the trainer's."""
-    limit = trainer.limit_train_batches if limit is None else limit
-    return limited_batches(data, trainer.world_size, limit)
+def epoch_batches(trainer: Any, data: RegionDataModule) -> int:
+    """Count the batches that an epoch trains on, in each process."""
+    return limited_batches(data, trainer.world_size, trainer.limit_train_batches)
 
 
 def limited_batches(data: RegionDataModule, processes: int, limit: int | float) -> int:
@@ -43,7 +39,8 @@ def check_limits(trainer: Any, data: RegionDataModule, test: bool) -> None:
 
     overfits = trainer.overfit_batches > 0  # then Lightning limits both by it
     name = "overfit_batches" if overfits else "limit_train_batches"
-    check_share(name, trainer.limit_train_batches, epoch_batches(trainer, data, 1.0), BATCH)
+    batches = limited_batches(data, trainer.world_size, 1.0)
+    check_share(name, trainer.limit_train_batches, batches, "data.batch_size")
     for option in ("limit_train_batches", "max_steps", "max_epochs"):
         if getattr(trainer, option) == 0:
             say(f"no training, since trainer.{option}=0: the weights stay as they are")

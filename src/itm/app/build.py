@@ -141,11 +141,11 @@ def build_matcher(cfg: DictConfig, datamodule: RegionDataModule) -> Matcher:
         ValueError: an explicit size contradicts the data, or word vectors or the weights of `init=`
             do not fit.
     """
-    if cfg.word_vectors is not None and cfg.init is not None:
-        raise ValueError(f"init={cfg.init} brings its own word vectors: leave word_vectors out")
     from itm.matcher.attachment import check_region_drop, data_sizes  # late: they load torch
     from itm.matcher.inputs import check_split
 
+    if cfg.word_vectors is not None and cfg.init is not None:
+        raise ValueError(f"init={cfg.init} brings its own word vectors: leave word_vectors out")
     sizes = data_sizes(datamodule, "train")
     optimizer, scheduler = build_optimizer(cfg), build_schedule(cfg)
     model = _fill(cfg.model, sizes, "model")

@@ -86,6 +86,7 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
     check_launcher(trainer.world_size)
     loading = apply_loading(data, trainer, typed)  # before anything reads the data
     matcher = build_matcher(cfg, data)
+    trainer.callbacks.append(Settle())
     if cfg.warmup_epochs:
         trainer.callbacks.append(WarmupInEpochs())
     batches = epoch_batches(trainer, data)
@@ -130,7 +131,7 @@ class Settle(pl.Callback):
 
 
 def begin_run(training: Training, out: Path, seed: int, typed: Sequence[str]) -> dict[str, Any]:
-    """Write run.json, and delete what the run replaces as soon as it trains.
+    """Write run.json; what the run replaces is deleted as soon as it trains (`Settle`).
 
     Returns:
         The command, the seed and the environment, to be recorded with the results, too.
@@ -149,7 +150,6 @@ def begin_run(training: Training, out: Path, seed: int, typed: Sequence[str]) ->
         facts |= {"config_dir": own[0]} if own else {}
         facts |= {CONFIGURATION: read_hydra(out)}
         write_json(out / "run.json", {**record, **facts})
-    training.trainer.callbacks.append(Settle())  # type: ignore[attr-defined]
     return record
 
 

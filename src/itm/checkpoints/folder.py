@@ -52,7 +52,7 @@ def load(
         TypeError: the loss is not a loss.
     """
     if loss is not None:
-        as_loss(loss)  # a wrong one is no fault of the files
+        as_loss(loss)  # before the files, which an error would blame
     place = find_device(device)
     return _load(path, loss, model_class).to(place).eval()
 

@@ -88,7 +88,7 @@ def adopt(data: RegionDataModule, needs: DataNeeds, stage: str | None) -> None:
 
 
 def _own(data: RegionDataModule) -> DataNeeds:
-    """Return the options and word lists of a data module without those that a matcher brought."""
+    """Return the options and word lists of a data module, except those from the last matcher."""
     last = data.adopted
     return DataNeeds(
         frozenset(data.needs) - last.names,

@@ -27,7 +27,7 @@ def _check_numbers(options: object, **least: int) -> None:
         least: name -> smallest value.
 
     Raises:
-        ValueError: an option is no whole number, or too small.
+        ValueError: an option is not a whole number, or is too small.
     """
     values = {f"data.{name}": getattr(options, name) for name in least}
     for name, value in values.items():

@@ -156,7 +156,7 @@ def _whole_numbers(name: str, values: Any) -> list[int]:
     """Return a list of ints.
 
     Raises:
-        ValueError: the values are no list, or no whole numbers.
+        ValueError: the values are not a list of whole numbers.
     """
     check_rows(name, values, "a list of whole numbers")
     found = to_array(values)
@@ -196,8 +196,8 @@ def check_features(features: Features, matcher: MatcherLike) -> None:
     A matcher that needs regions would read the regions of a single image, (R, F), as R images.
 
     Raises:
-        ValueError: the features are no list or array; or the matcher needs regions, but there is
-            one vector for each image, or another feature width.
+        ValueError: the features are not a list or an array. Or the matcher needs regions, and got
+            one vector for each image or another feature width.
     """
     check_built(matcher)
     if not isinstance(features, ImageView):

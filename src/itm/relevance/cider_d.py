@@ -61,8 +61,8 @@ def cider(
 
     Raises:
         TypeError: captions are not strings, or references are strings instead of lists.
-        ValueError: captions are no list, `out` has another shape, or a table counts an n-gram in
-            more images than it has.
+        ValueError: captions are not a list, `out` has another shape, or a table counts an n-gram
+            in more images than it has.
     """
     check_rows("captions", captions, CAPTIONS)
     check_references(references)
@@ -99,8 +99,8 @@ class CiderIndex:
 
     Raises:
         TypeError: captions are not strings, or the groups of `df` are strings instead of lists.
-        ValueError: captions are no list, `caption_image` has the wrong shape or range, or `df`
-            does not match.
+        ValueError: captions are not a list, `caption_image` has the wrong shape or range, or
+            `df` does not match.
     """
 
     def __init__(

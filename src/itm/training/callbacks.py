@@ -45,7 +45,7 @@ class WarmupInEpochs(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Convert the count that Lightning has restored."""
+        """Convert the count of batches, which Lightning restored before."""
         state, data = loader_state(checkpoint), cast(Any, trainer).datamodule
         size = data.train_sampler().global_batch
         if state is None or state["size"] == size:

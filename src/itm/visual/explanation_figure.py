@@ -70,7 +70,7 @@ def draw_explanation(
         A matplotlib figure; `itm.visual.save` writes it.
 
     Raises:
-        ValueError: the boxes are no fractions.
+        ValueError: the boxes are not fractions.
     """
     explanation = explanation._replace(caption=printable(explanation.caption))
     details, tokens = explanation.details, [printable(token) for token in explanation.tokens]

@@ -91,7 +91,6 @@ def test_a_job_records_the_command_of_its_run(tmp_path, monkeypatch):
         "itm.app.training_run.HydraConfig.get", lambda: SimpleNamespace(runtime=runtime)
     )
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    trainer = SimpleNamespace(is_global_zero=False, strategy=strategy, callbacks=[])
-    training = SimpleNamespace(trainer=trainer)
+    training = SimpleNamespace(trainer=SimpleNamespace(is_global_zero=False, strategy=strategy))
     record = begin_run(training, tmp_path, 3, ["seed=3", "sweep=seeds", "model=cvse"])
     assert record["command"] == "python -m itm.train seed=3 model=cvse"

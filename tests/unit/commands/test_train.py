@@ -205,3 +205,14 @@ def test_a_moved_run_names_its_own_best_checkpoint(trained, tmp_path):
     text = run("train", "resume=moved", "max_epochs=3", cwd=tmp_path)
     assert "restored the weights of the best val rsum" in " ".join(text.split())
     assert f"best checkpoint: {tmp_path / 'moved/checkpoints/best.ckpt'}" in text
+
+
+def test_build_has_the_initial_weights_of_a_run_with_its_seed(tmp_path):
+    """With a rate of 0 a run ends with the weights that it began with."""
+    options = ["model.embed_dim=8", "model.word_dim=4", "data.root.images=[8,4,4]", "seed=3"]
+    options += ["data.batch_size=20", "lr=0"]
+    fixed = ["trainer=cpu", "max_epochs=1", "test=false", "hydra.run.dir=run"]
+    run("train", "model=scan", *options, *fixed, cwd=tmp_path)
+    saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=False)["state_dict"]
+    for name, value in itm.build("scan", overrides=options).named_parameters():
+        assert torch.equal(value, saved[name]), name
