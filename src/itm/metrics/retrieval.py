@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from itm.metrics.graded_lists import as_relevance
 from itm.metrics.protocols import PROTOCOLS, Protocol, Rows, average_folds
 from itm.metrics.ranking import Matrix, Ranks, caption_rows, ranks, streamed_ranks, to_numpy, topk
-from itm.metrics.semantic import as_relevance, semantic
+from itm.metrics.semantic import semantic
 
 __all__ = [
     "PROTOCOLS",

@@ -9,103 +9,17 @@ Messina et al., "Transformer reasoning network for image-text matching" (ICPR 20
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import coo_array
 from torch import Tensor
 
-from itm.metrics.protocols import Rows
-from itm.metrics.ranking import KS, Matrix, caption_rows, expand, to_numpy, topk
+from itm.metrics.graded_lists import GradedLists, as_relevance, graded_lists
+from itm.metrics.ranking import KS, Matrix, caption_rows, expand, topk
 from itm.utils.checks import check_choice
 
-BLOCK = 1024  # captions checked at once
 DEPTH = 30  # images that a caption votes for, as in the published evaluation
-
-
-class _Lists(NamedTuple):
-    """Ranked lists of one direction, best first: Q queries, T places."""
-
-    direction: str
-    relevance: np.ndarray  # (Q, G) view of the given matrix
-    query_image: np.ndarray  # (Q,) image of each query
-    item_image: np.ndarray  # (G,) image of each gallery item
-    items: np.ndarray  # (Q, T) gallery items in the order of the scores
-    ideal: np.ndarray  # (Q, T) gallery items in the order of their relevance
-
-    def gain(self, items: np.ndarray) -> np.ndarray:
-        gain: np.ndarray = self.relevance[np.arange(len(items))[:, None], items]
-        return gain
-
-    def own(self, items: np.ndarray) -> np.ndarray:
-        own: np.ndarray = self.item_image[items] == self.query_image[:, None]
-        return own
-
-    def cut(self, items: np.ndarray, k: int, include_own: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Take the first k items (Q, k), own items included or not, and mark the valid ones."""
-        own = self.own(items)
-        if include_own:
-            return items[:, :k], np.ones_like(own[:, :k])
-        order = np.argsort(own, axis=1, kind="stable")[:, :k]  # other items first
-        return np.take_along_axis(items, order, 1), ~np.take_along_axis(own, order, 1)
-
-
-def as_relevance(values: ArrayLike | Tensor, captions: int, images: int) -> np.ndarray:
-    """Check a matrix of relevance; integers become float64, because negated bytes wrap around.
-
-    Args:
-        values: (M, N) relevance of caption m for image n, finite and >= 0.
-        captions: M.
-        images: N.
-
-    Raises:
-        ValueError: the matrix has another shape, holds no numbers, or holds negative, infinite or
-            NaN values.
-    """
-    matrix = to_numpy(values) if isinstance(values, Tensor) else np.asarray(values)
-    shape = (captions, images)
-    if matrix.shape != shape:
-        hint = ": transpose it" if matrix.shape == shape[::-1] else ""
-        raise ValueError(f"relevance must be captions x images, {shape}, got {matrix.shape}{hint}")
-    if matrix.dtype.kind not in "fiub":
-        raise ValueError(f"relevance must hold numbers, got {matrix.dtype}")
-    matrix = matrix if matrix.dtype.kind == "f" else matrix.astype(np.float64)
-    for start in range(0, captions, BLOCK):
-        block = matrix[start : start + BLOCK]
-        right = (block >= 0).all(1) & (block < np.inf).all(1)
-        if not right.all():
-            row = int(right.argmin())
-            kind = "negative" if np.isfinite(block[row]).all() else "NaN or infinite"
-            advice = ": graded metrics add relevance up; 0 is not related" * (kind == "negative")
-            raise ValueError(f"relevance of caption {start + row} holds {kind} values{advice}")
-    return matrix
-
-
-def _lists(
-    scores: Matrix, relevance: ArrayLike | Tensor, caption_image: ArrayLike | None, k: int
-) -> tuple[_Lists, _Lists]:
-    """Rank deep enough to keep k items after the own items are removed."""
-    scores = to_numpy(scores)
-    n, m = scores.shape
-    relevance = as_relevance(relevance, m, n)
-    own = caption_rows(caption_image, n, m)
-    per_image = np.bincount(own, minlength=n)
-    queries: Rows = slice(None) if per_image.all() else np.flatnonzero(per_image)
-    images = np.arange(n)
-
-    i2t, i2t_relevance, depth = scores[queries], relevance.T[queries], k + int(per_image.max())
-    return (
-        _Lists(
-            "i2t",
-            i2t_relevance,
-            images[queries],
-            own,
-            topk(i2t, depth),
-            topk(i2t_relevance, depth),
-        ),
-        _Lists("t2i", relevance, own, images, topk(scores.T, k + 1), topk(relevance, k + 1)),
-    )
 
 
 def semantic(
@@ -122,7 +36,7 @@ def semantic(
         For both directions and k = 1, 5, 10: `ncs` and `ncs_out` (own items kept or removed),
         `sr_out` (semantic recall of the most related other image), `ndcg` (linear gain).
     """
-    lists = _lists(scores, relevance, caption_image, max(KS))
+    lists = graded_lists(scores, relevance, caption_image, max(KS))
     others = _related_images(lists[1].relevance, caption_image, 1, DEPTH, include_own=False)
     return {
         **_ncs(lists, KS, True, False),
@@ -156,11 +70,11 @@ def ncs(
     Returns:
         `i2t_ncs_<k>` and `t2i_ncs_<k>`; without own items `ncs_out` instead of `ncs`.
     """
-    return _ncs(_lists(scores, relevance, caption_image, max(ks)), ks, include_own, weighted)
+    return _ncs(graded_lists(scores, relevance, caption_image, max(ks)), ks, include_own, weighted)
 
 
 def _ncs(
-    lists: Sequence[_Lists], ks: Sequence[int], include_own: bool, weighted: bool
+    lists: Sequence[GradedLists], ks: Sequence[int], include_own: bool, weighted: bool
 ) -> dict[str, float]:
     result, name = {}, "ncs" if include_own else "ncs_out"
     for d in lists:
@@ -263,13 +177,17 @@ def semantic_recall(
         ValueError: the kind is unknown.
     """
     check_choice("kind", kind, ("recall", "any", "soft"))
-    lists = _lists(scores, relevance, caption_image, max(ks))
+    lists = graded_lists(scores, relevance, caption_image, max(ks))
     targets = _related_images(lists[1].relevance, caption_image, related, depth, include_own)
     return _semantic_recall(lists, targets, ks, include_own, kind)
 
 
 def _semantic_recall(
-    lists: Sequence[_Lists], related: np.ndarray, ks: Sequence[int], include_own: bool, kind: str
+    lists: Sequence[GradedLists],
+    related: np.ndarray,
+    ks: Sequence[int],
+    include_own: bool,
+    kind: str,
 ) -> dict[str, float]:
     result, name = {}, "sr" if include_own else "sr_out"
     for d in lists:
@@ -318,10 +236,10 @@ def ndcg(
         ValueError: the gain is unknown.
     """
     check_choice("gain", gain, ("linear", "exponential"))
-    return _ndcg(_lists(scores, relevance, caption_image, max(ks)), ks, gain)
+    return _ndcg(graded_lists(scores, relevance, caption_image, max(ks)), ks, gain)
 
 
-def _ndcg(lists: Sequence[_Lists], ks: Sequence[int], gain: str) -> dict[str, float]:
+def _ndcg(lists: Sequence[GradedLists], ks: Sequence[int], gain: str) -> dict[str, float]:
     result = {}
     for d in lists:
         for k in ks:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from itm.metrics.semantic import as_relevance
+from itm.metrics.graded_lists import as_relevance
 from itm.relevance.cider_d import cider
 from itm.relevance.ngrams import SplitWords, whitespace_tokens
 from itm.relevance.sentences import (
