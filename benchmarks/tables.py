@@ -14,7 +14,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from itm.runs.tables import RECALLS, markdown_table
+from itm.metrics.ranking import RECALLS
+from itm.runs.tables import markdown_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/models.md", "docs/low_data.md", "docs/results.md")

@@ -170,8 +170,3 @@ def _join(tensors: Sequence[Tensor]) -> Tensor:
 def parts_of(encoded: Encoded) -> int:
     """Count the parts (regions or words) per row, padding included; 1 for a global vector."""
     return 1 if encoded.parts is None else encoded.parts.shape[1]
-
-
-def rows_of(encoded: Encoded) -> int:
-    """Count the images or captions in an `Encoded`."""
-    return next(len(x) for x in (encoded.vector, encoded.parts) if x is not None)

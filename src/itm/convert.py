@@ -5,11 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from itm.app.config import CONF
 from itm.app.entry import run
 
 
@@ -45,14 +43,9 @@ def command(cfg: DictConfig) -> None:
         print("without vocab=... the folder cannot read sentences, only sentence vectors or ids")
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="convert")
-def _main(cfg: DictConfig) -> None:
-    command(cfg)
-
-
 def main() -> None:
     """Console entry point."""
-    run(_main)
+    run("convert", command)
 
 
 if __name__ == "__main__":

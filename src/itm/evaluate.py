@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
-from itm.app.config import CONF, listed, output_folder
+from itm.app.config import listed, output_folder
 from itm.app.entry import run
 from itm.app.evaluation import (
     check_options,
@@ -110,14 +109,9 @@ def prepare(arguments: list[str]) -> list[str]:
     return use_run_data(arguments)
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")
-def _main(cfg: DictConfig) -> None:
-    command(cfg)
-
-
 def main() -> None:
     """Console entry point."""
-    run(_main, prepare)
+    run("evaluate", command, prepare)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import hydra
 import numpy as np
 from omegaconf import DictConfig
 
-from itm.app.config import CONF, check_one_checkpoint
+from itm.app.config import check_one_checkpoint
 from itm.app.entry import run
 from itm.app.run_data import tell_run_data, use_run_data
 from itm.app.splits import find_split
@@ -67,14 +66,9 @@ def command(cfg: DictConfig) -> Path:
     return out
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="explain")
-def _main(cfg: DictConfig) -> None:
-    command(cfg)
-
-
 def main() -> None:
     """Console entry point."""
-    run(_main, use_run_data)
+    run("explain", command, use_run_data)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from itm.app.config import CONF
 from itm.app.data_options import changed
 from itm.app.entry import run
 from itm.utils.checks import check_choice, check_least, check_paths
@@ -108,14 +106,9 @@ def _check_options(cfg: DictConfig) -> None:
     check_paths({"captions": cfg.captions, "boxes": cfg.boxes, **given})
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="extract")
-def _main(cfg: DictConfig) -> None:
-    command(cfg)
-
-
 def main() -> None:
     """Console entry point."""
-    run(_main)
+    run("extract", command)
 
 
 if __name__ == "__main__":

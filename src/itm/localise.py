@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-from itm.app.config import CONF, check_one_checkpoint, output_folder
+from itm.app.config import check_one_checkpoint, output_folder
 from itm.app.entry import run
 from itm.app.run_data import check_result_folder, tell_run_data, use_run_data
 from itm.app.splits import find_split
@@ -96,14 +95,9 @@ def prepare(arguments: list[str]) -> list[str]:
     return use_run_data(arguments)
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="localise")
-def _main(cfg: DictConfig) -> None:
-    command(cfg)
-
-
 def main() -> None:
     """Console entry point."""
-    run(_main, prepare)
+    run("localise", command, prepare)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-from itm.app.config import CONF
 from itm.app.data_options import changed
 from itm.app.entry import run
 from itm.app.splits import find_root
@@ -72,25 +70,20 @@ def convert(cfg: DictConfig) -> Path:
         cfg.source,
         cfg.captions,
         cfg.out,
-        cfg.splits,
-        cfg.fractions,
-        cfg.seed,
-        cfg.partial,
-        cfg.regions,
-        cfg.dtype,
-        cfg.overwrite,
-        cfg.box_order,
+        lists=cfg.splits,
+        fractions=cfg.fractions,
+        seed=cfg.seed,
+        partial=cfg.partial,
+        regions=cfg.regions,
+        dtype=cfg.dtype,
+        overwrite=cfg.overwrite,
+        box_order=cfg.box_order,
     )
-
-
-@hydra.main(version_base="1.3", config_path=CONF, config_name="prepare")
-def _main(cfg: DictConfig) -> None:
-    command(cfg)
 
 
 def main() -> None:
     """Console entry point."""
-    run(_main)
+    run("prepare", command)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
-from itm.app.config import CONF, listed, output_folder
+from itm.app.config import listed, output_folder
 from itm.app.entry import run
 from itm.app.run_data import check_result_folder
 from itm.runs.escape import printable
@@ -101,14 +100,9 @@ def prepare(arguments: list[str]) -> list[str]:
     return arguments
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="report")
-def _main(cfg: DictConfig) -> None:
-    command(cfg)
-
-
 def main() -> None:
     """Console entry point."""
-    run(_main, prepare)
+    run("report", command, prepare)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
 from omegaconf import DictConfig
 
-from itm.app.config import CONF, check_one_checkpoint
+from itm.app.config import check_one_checkpoint
 from itm.app.entry import run
 from itm.app.run_data import tell_run_data, use_run_data
 from itm.app.splits import find_split
@@ -103,14 +102,9 @@ def _index(cfg: DictConfig, split: Split) -> Index:
     return index
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="search")
-def _main(cfg: DictConfig) -> None:
-    command(cfg)
-
-
 def main() -> None:
     """Console entry point."""
-    run(_main, use_run_data)
+    run("search", command, use_run_data)
 
 
 if __name__ == "__main__":

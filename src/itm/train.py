@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import time
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from itm.app.config import CONF, output_folder
+from itm.app.config import output_folder
 from itm.app.entry import fail_alone, leave_several, quiet, run
 from itm.app.run_folder import claim, use_folder
 from itm.app.signals import Stopped, usual_signals
@@ -57,8 +56,8 @@ def command(cfg: DictConfig) -> float:
     return results.get("val/rsum", math.nan)  # a run may have no validation
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="train")
-def _main(cfg: DictConfig) -> float:
+def run_job(cfg: DictConfig) -> float:
+    """Run the command; record the failure of a job in a sweep, so that the other jobs run."""
     try:
         with warnings_logged():
             return command(cfg)
@@ -86,7 +85,7 @@ def _is_signal(error: BaseException) -> bool:
 
 def main() -> None:
     """Console entry point."""
-    run(_main, use_folder)
+    run("train", run_job, use_folder)
 
 
 if __name__ == "__main__":

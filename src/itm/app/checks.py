@@ -152,7 +152,7 @@ def check_checkpoints(trainer: Any, out: Path) -> None:
 
 
 def tell_unused(cfg: DictConfig, typed: Sequence[str]) -> None:
-    """Print that a protocol has no effect, because another option cuts the test split."""
+    """Report that data.protocol has no effect if data.limit cuts the test split."""
     from itm.utils.distributed import say  # late: loads torch
 
     names = {option.lstrip("+").partition("=")[0] for option in typed}

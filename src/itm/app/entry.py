@@ -1,7 +1,6 @@
 """Run a command: print readable errors instead of tracebacks, and silence useless notices."""
 
 import functools
-import inspect
 import logging
 import os
 import re
@@ -9,11 +8,11 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from itm.app.arguments import read_arguments, tell_repeated
@@ -28,24 +27,28 @@ EXPECTED = (ValueError, OSError, ImportError, HydraException, OmegaConfBaseExcep
 ARGUMENT = r"[a-z]\w*(=\S*:?)? (must|needs) "  # a message of a class about its argument
 
 
-def run(main: Callable[[], Any], prepare: Callable[[list[str]], list[str]] | None = None) -> None:
-    """Call a Hydra main; print one clear line for an expected error instead of a traceback.
+Task = Callable[[DictConfig], Any]
+Prepare = Callable[[list[str]], list[str]]
+
+
+def run(command: str, task: Task, prepare: Prepare | None = None) -> None:
+    """Run a command of the library; report an expected error in one line, without a traceback.
 
     Expected are `ValueError`, `OSError` (a missing file, a full disk), `ImportError` (a missing
     extra) and the errors that Hydra raises about the configuration. If the reader of the output
     closes it (`| head`), the command ends quietly.
 
     Args:
-        main: main function of the command; its file is named like its configuration.
+        command: name of the command and of its configuration.
+        task: what it does with the configuration.
         prepare: changes the command line before Hydra reads it and writes anything.
     """
     quiet()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints and exits by itself
-    command = Path(inspect.getfile(inspect.unwrap(main))).stem
     with quiet_if_closed():
         if not _answer(command, sys.argv[1:]):
             with stopped_by_signals():
-                _run(main, command, prepare)
+                _run(command, task, prepare)
 
 
 def _answer(command: str, arguments: list[str]) -> bool:
@@ -68,9 +71,7 @@ def _answer(command: str, arguments: list[str]) -> bool:
     return False
 
 
-def _run(
-    main: Callable[[], Any], command: str, prepare: Callable[[list[str]], list[str]] | None
-) -> None:
+def _run(command: str, task: Task, prepare: Prepare | None) -> None:
     try:
         tell_repeated(sys.argv[1:])
         sys.argv[1:] = read_arguments(sys.argv[1:], command)
@@ -81,35 +82,34 @@ def _run(
     except EXPECTED as error:
         fail(error)
     try:
-        _without_note(main, command)()
+        call(command, task)
     except BrokenPipeError:
         raise
     except Exception as error:
         fail(_explained(error, command, sys.argv[1:]))
 
 
-def _without_note(main: Callable[[], Any], command: str) -> Callable[[], Any]:
-    """Keep an error of the command from Hydra, which would print all options before it."""
-    task: Callable[[Any], Any] = inspect.unwrap(main)
+def call(command: str, task: Task) -> None:
+    """Compose the configuration of a command from `sys.argv` and call a task with it.
+
+    An error of the task is raised as it is: Hydra would print all options before it.
+    """
     errors: list[Exception] = []
 
     @functools.wraps(task)
-    def guarded(cfg: Any) -> Any:
+    def guarded(cfg: DictConfig) -> Any:
         try:
             return task(cfg)
         except Exception as error:
             errors.append(error)
             raise SystemExit(1) from error
 
-    def call() -> Any:
-        try:
-            return hydra.main(version_base="1.3", config_path=CONF, config_name=command)(guarded)()
-        except SystemExit:
-            if errors:
-                raise errors[0] from errors[0].__cause__
-            raise
-
-    return call
+    try:
+        hydra.main(version_base="1.3", config_path=CONF, config_name=command)(guarded)()
+    except SystemExit:
+        if errors:
+            raise errors[0] from errors[0].__cause__
+        raise
 
 
 def _explained(error: Exception, command: str, arguments: list[str]) -> Exception:

@@ -26,7 +26,7 @@ Also:
   --cfg job            print the configuration instead of running
   --hydra-help         options of Hydra itself
   --version            print the version
-  +GROUP.NAME=VALUE    give an argument of the class that is not listed here
+  +GROUP.NAME=VALUE    pass another argument of the constructor
   ITM_TRACEBACK=1      environment variable: print the whole traceback of an error"""
 
 

@@ -88,7 +88,7 @@ def score_splits(
 
 
 def _describe(chosen: np.ndarray, shortlist: int, owner: np.ndarray | None) -> None:
-    """Say how many pairs a shortlist leaves, and how many matching ones."""
+    """Report the share of all pairs, and of the matching pairs, that a shortlist keeps."""
     text = f"shortlist={shortlist}: {chosen.mean():.1%} of the pairs are scored"
     if owner is not None:
         matching = chosen[owner, np.arange(len(owner))].mean()

@@ -15,8 +15,6 @@ from itm.data.array_file import load_array
 from itm.data.layout import Split
 from itm.utils.distributed import say
 
-UNITS = ("caption", "image")
-
 
 def with_noise(
     split: Split, ratio: float, file: str | Path | None, seed: int, by: str, size: int

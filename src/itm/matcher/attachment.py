@@ -70,7 +70,7 @@ def take_data(matcher: Matcher, data: RegionDataModule, stage: str | None) -> No
         if mine is not None and given is not None and not same_words(mine, given):
             raise ValueError(
                 f"data.{name} holds {len(given)} words, but the matcher has {len(mine)} of its "
-                f"own, with which its weights were made: leave data.{name} out"
+                f"own, which its weights were trained with: leave data.{name} out"
             )
     split = SPLITS.get(stage or "fit", "train")
     sizes = data_sizes(data, split)

@@ -103,7 +103,8 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
     def __init_subclass__(cls, **options: Any) -> None:
         """Let the constructor of a backbone wait for its sizes, see `itm.matcher.waiting`.
 
-        What a backbone says about its `similarity` does not hold for one that a subclass defines.
+        A subclass that defines `similarity` but not `ranks_by_vectors` gets False for the latter:
+        its scores need not be products of vectors.
         """
         super().__init_subclass__(**options)
         if "__init__" in vars(cls):

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from itm.matcher.protocol import MatcherLike
+from itm.metrics.ranking import RECALLS
 
 CARD = Path(__file__).with_name("model_card.md")  # a Jinja template
-
-
-RECALLS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
 
 
 def make_card(matcher: MatcherLike, record: dict[str, Any]) -> str:

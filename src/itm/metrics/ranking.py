@@ -15,6 +15,7 @@ Matrix = np.ndarray | Tensor
 Ranks = tuple[np.ndarray, np.ndarray]
 
 KS = (1, 5, 10)  # the K of the recalls and other metrics at K that the field reports
+RECALLS = tuple(f"{way}_r{k}" for way in ("i2t", "t2i") for k in KS)  # whose sum is rsum
 TILE = 1024  # rows and columns compared at once: 4 MB of float32 stay in the processor's cache
 
 

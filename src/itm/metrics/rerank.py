@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import logsumexp
 
 from itm.metrics.protocols import Protocol, Rows, average_folds
 from itm.metrics.ranking import as_floats, ranks
@@ -68,7 +69,7 @@ def inverted_softmax(
         ValueError: the bank has another gallery.
     """
     scores = np.asarray(scores, np.float64)
-    found: np.ndarray = beta * scores - _log_sum(beta * _bank(scores, bank), 0)
+    found: np.ndarray = beta * scores - logsumexp(beta * _bank(scores, bank), 0, keepdims=True)
     return found
 
 
@@ -121,8 +122,8 @@ def sinkhorn(scores: np.ndarray, beta: float = BETA, steps: int = 10) -> np.ndar
     plan = beta * np.asarray(scores, np.float64)
     queries, items = plan.shape
     for _ in range(steps):
-        plan -= _log_sum(plan, 1) + np.log(queries)
-        plan -= _log_sum(plan, 0) + np.log(items)
+        plan -= logsumexp(plan, 1, keepdims=True) + np.log(queries)
+        plan -= logsumexp(plan, 0, keepdims=True) + np.log(items)
     return plan
 
 
@@ -281,13 +282,6 @@ def _bank(scores: np.ndarray, bank: np.ndarray | None) -> np.ndarray:
             f"gallery, got {bank.shape}"
         )
     return bank
-
-
-def _log_sum(x: np.ndarray, axis: int) -> np.ndarray:
-    """Compute log sum exp along an axis, which stays with length 1."""
-    top = x.max(axis, keepdims=True)
-    total: np.ndarray = top + np.log(np.exp(x - top).sum(axis, keepdims=True))
-    return total
 
 
 def _blocks(scores: np.ndarray) -> list[slice]:

@@ -1,9 +1,4 @@
-"""Retrieval metrics of a similarity matrix: ranks, recalls, named protocols.
-
-Recall@K follows the field's convention: the share of queries with at least one right item among
-the first K. For an image with five captions one of them suffices, so it is a hit rate rather than
-a true recall.
-"""
+"""Retrieval metrics of a similarity matrix: ranks, recalls, named protocols."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,7 +6,17 @@ from torch import Tensor
 
 from itm.metrics.graded_lists import as_relevance
 from itm.metrics.protocols import PROTOCOLS, Protocol, Rows, average_folds
-from itm.metrics.ranking import Matrix, Ranks, caption_rows, ranks, streamed_ranks, to_numpy, topk
+from itm.metrics.ranking import (
+    KS,
+    RECALLS,
+    Matrix,
+    Ranks,
+    caption_rows,
+    ranks,
+    streamed_ranks,
+    to_numpy,
+    topk,
+)
 from itm.metrics.semantic import semantic
 
 __all__ = [
@@ -54,10 +59,10 @@ def summary(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, float]:
     """
     result: dict[str, float] = {}
     for name, values in (("i2t", i2t), ("t2i", t2i)):
-        result |= {f"{name}_r{k}": recall(values, k) for k in (1, 5, 10)}
+        result |= {f"{name}_r{k}": recall(values, k) for k in KS}
         result[f"{name}_medr"] = float(np.floor(np.median(_queries(values))) + 1)
         result[f"{name}_meanr"] = float(np.mean(_queries(values)) + 1)
-    result["rsum"] = sum(result[f"{d}_r{k}"] for d in ("i2t", "t2i") for k in (1, 5, 10))
+    result["rsum"] = sum(result[name] for name in RECALLS)
     return result
 
 

@@ -1,4 +1,4 @@
-"""The backbones, from images and captions to scores and losses."""
+"""Models of image-text matching, each a `Matcher`."""
 
 import lazy_loader
 

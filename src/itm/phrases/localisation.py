@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from itm.metrics.ranking import KS
 from itm.phrases.split import Phrase, PhraseSplit
 from itm.utils.checks import check_choice
 
@@ -203,7 +204,7 @@ def localisation_accuracy(
     return {
         name: {
             "phrases": len(rows),
-            **{f"r{k}": _percent((place[rows] >= 0) & (place[rows] < k)) for k in (1, 5, 10)},
+            **{f"r{k}": _percent((place[rows] >= 0) & (place[rows] < k)) for k in KS},
             "bound": _percent(place[rows] >= 0),
             "chance": _percent(chance[rows]),
         }

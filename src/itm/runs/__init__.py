@@ -1,1 +1,1 @@
-"""What runs leave behind: records, score matrices, tables, history, sweeps."""
+"""Read, compare and keep the results of runs."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from itm.metrics.ranking import RECALLS
 from itm.runs.history import Run
 from itm.runs.run_files import GROUPS, is_aside
-from itm.runs.tables import RECALLS
 
 NAMED = GROUPS[:4]  # choices that need no "model=" in front
 
@@ -108,6 +108,11 @@ def tell_repeats(runs: Sequence[Run]) -> str:
         return ""
     shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
     return f"same options, seed and results, so counted once: {shown}"
+
+
+def count(group: Sequence[Run]) -> int | str:
+    """Count the runs of a group, see `count_runs`."""
+    return count_runs(len(group), len({repr(run.seed) for run in group}))
 
 
 def count_runs(runs: int, seeds: int) -> int | str:

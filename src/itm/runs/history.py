@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from itm.metrics.ranking import RECALLS
 from itm.runs.ensembles import members_of, with_members, with_validation
 from itm.runs.outputs import check_files
 from itm.runs.plain_files import read_record, run_of
@@ -24,7 +25,6 @@ from itm.runs.run_files import (
     read_results,
     read_settings,
 )
-from itm.runs.tables import RECALLS
 from itm.utils.errors import first_line
 from itm.utils.manifest import KEY
 from itm.utils.manifest import check_files as check_checksums

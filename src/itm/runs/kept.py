@@ -1,8 +1,8 @@
 """Keep small records of runs: results, settings and ranks, without checkpoints and logs.
 
 A record is a folder that `itm.runs.history.find_runs` reads like the run itself: results.json,
-settings.yaml (the resolved configuration) and ranks.npz, 10 KB together for 5,000 captions. Folders
-of the machine are left out: the path in data.root becomes DIR.
+settings.yaml (the resolved configuration) and ranks.npz, about 13 KB together for 5,000 captions.
+Folders of the machine are left out: the path in data.root becomes DIR.
 """
 
 from __future__ import annotations

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from itm.metrics.significance import compare, enough_samples, holm, same_queries
+from itm.metrics.ranking import RECALLS
+from itm.runs.comparisons import compare_pairs
 from itm.runs.escape import for_markdown, printable
-from itm.runs.groups import Groups, average, deviation_of, spread, word
+from itm.runs.groups import Groups, average, count, deviation_of, spread, word
 from itm.runs.history import COSTS, Run
 from itm.runs.kept import shown_path
-from itm.runs.report import cost, count, verdict
-from itm.runs.tables import RECALLS, markdown_table
+from itm.runs.report import cost
+from itm.runs.tables import markdown_table
 
 
 def best_of(groups: Mapping[str, list[Run]], by: Sequence[str]) -> dict[str, list[Run]]:
@@ -161,25 +162,15 @@ def difference_table(
         if all(run.ranks for run in group):
             key = tuple(group[0].settings.get(setting) for setting in within)
             parts.setdefault(key, []).append(name)
-    ranks = {name: [run.ranks for run in g if run.ranks] for name, g in groups.items()}
     pairs = []
     for names in parts.values():
         best = max(names, key=lambda name: _validation(groups[name]))
         pairs += [(best, x) for x in names if x != best]
-    pairs = [(a, b) for a, b in pairs if same_queries(ranks[a][0], ranks[b][0])]
-    if not pairs:
-        return None
-    samples = enough_samples(samples, len(pairs))
-    found = [compare(ranks[a], ranks[b], samples) for a, b in pairs]
     short = _without_usual([*groups])
     named = {x: f"{for_markdown(short[x])} ({count(groups[x])})" for x in groups}
-    rows = [
-        [named[a], named[b], f"{d.value:+.1f}", f"{d.low:+.1f} to {d.high:+.1f}", f"{p:.3f}", level]
-        for (a, b), d, p in zip(pairs, found, holm([d.p for d in found]), strict=True)
-        for level in [verdict(p)]
-    ]
+    rows, _ = compare_pairs(groups, pairs, samples, named.__getitem__)
     columns = ["best (runs)", "other (runs)", "rsum", "95 % interval", "p (Holm)", "5 % level"]
-    return markdown_table(columns, rows)
+    return markdown_table(columns, rows) if rows else None
 
 
 def _without_usual(names: Sequence[str]) -> dict[str, str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from itm.metrics.significance import compare, enough_samples, holm, interval, same_queries
-from itm.runs.groups import Groups, count_runs, spread, tell_repeats
-from itm.runs.history import Run, Unfinished
-from itm.runs.tables import RECALLS
+from itm.metrics.ranking import RECALLS
+from itm.metrics.significance import interval, same_queries
+from itm.runs.comparisons import compare_pairs
+from itm.runs.groups import Groups, count, spread, tell_repeats
+from itm.runs.history import COSTS, Run, Unfinished
 
 NCS = ("i2t_ncs_10", "t2i_ncs_10")  # shown beside the recalls if runs have them
 NOTE = (
@@ -58,22 +60,16 @@ def shown_metrics(groups: Groups) -> list[str]:
     return [name for name in (*RECALLS, *NCS) if any(name in run.metrics for run in every)]
 
 
-def count(group: Sequence[Run]) -> int | str:
-    """Count the runs of a group, see `count_runs`."""
-    return count_runs(len(group), len({repr(run.seed) for run in group}))
-
-
 def costs(groups: Groups) -> Section:
     """Tabulate parameters, epochs, seconds, hardware and the exact command of each setting."""
     rows = []
     for name, group in groups.items():
-        get = lambda key: [run.costs.get(key) for run in group]  # noqa: B023, E731
+        sizes, epochs, seconds = ([run.costs.get(key) for run in group] for key in COSTS)
         devices = dict.fromkeys(run.record["device"] for run in group if "device" in run.record)
         commands = [run.record["command"] for run in group if "command" in run.record]
         more = f" (and {len(commands) - 1} more)" if len(commands) > 1 else ""
-        sizes = get("parameters_m")
         small = any(size is not None and size < 0.1 for size in sizes)
-        numbers = [cost(sizes, 4 if small else 2), cost(get("epochs")), cost(get("seconds"))]
+        numbers = [cost(sizes, 4 if small else 2), cost(epochs), cost(seconds)]
         rows.append([name, *numbers, ", ".join(devices), (commands or [""])[0] + more])
     columns = ["runs", "parameters, M", "epochs", "seconds", "hardware", "command"]
     text = "Means over the runs of a row. The command is that of the first run."
@@ -93,23 +89,10 @@ def differences(groups: Groups, samples: int) -> Section | None:
     Returns:
         The section; None if fewer than two settings kept the ranks of all their runs.
     """
-    ranks = {
-        name: [run.ranks for run in group if run.ranks]
-        for name, group in groups.items()
-        if all(run.ranks for run in group)
-    }
-    names = list(ranks)
-    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    pairs = [(a, b) for a, b in pairs if same_queries(ranks[a][0], ranks[b][0])]
-    if not pairs:
+    pairs = list(combinations(groups, 2))
+    rows, samples = compare_pairs(groups, pairs, samples)
+    if not rows:
         return None
-    samples = enough_samples(samples, len(pairs))
-    found = [compare(ranks[a], ranks[b], samples) for a, b in pairs]
-    corrected = holm([difference.p for difference in found])
-    rows = [
-        [a, b, f"{d.value:+.1f}", f"{d.low:+.1f} to {d.high:+.1f}", f"{p:.3f}", verdict(p)]
-        for (a, b), d, p in zip(pairs, found, corrected, strict=True)
-    ]
     text = (
         "rsum of the first minus rsum of the second on the same resampled test images "
         f"({samples} samples). p is corrected for the number of pairs (Holm). The seeds of one "
@@ -117,11 +100,6 @@ def differences(groups: Groups, samples: int) -> Section | None:
     )
     columns = ["first", "second", "rsum", "95 % interval", "p", "5 % level"]
     return Section("Differences", text, columns, rows)
-
-
-def verdict(p: float) -> str:
-    """Say whether a difference is significant at the 5 % level."""
-    return "different" if p < 0.05 else "not significant"
 
 
 def every_run(runs: Sequence[Run]) -> Section:

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from itm.metrics.ranking import RECALLS
 from itm.runs.escape import for_markdown
 from itm.runs.groups import count_runs, spread
 from itm.runs.plain_files import read_record, read_yaml
 from itm.runs.record import FAILURE
 from itm.runs.run_files import is_aside, metrics_of, read_results
-from itm.runs.tables import RECALLS, cell_text, csv_table, markdown_table
+from itm.runs.tables import cell_text, csv_table, markdown_table
 from itm.utils.errors import first_line
 from itm.utils.files import write_text
 
@@ -118,14 +119,14 @@ def seed_table(jobs: Sequence[dict[str, Any]]) -> Table | None:
     if not any(count > 1 for count in seeds.values()):
         return None
     order = "val/rsum" if "val/rsum" in names else names[-1]
-    means = lambda g: np.mean([job.get(order, -np.inf) for job in g])  # noqa: E731
+    means = {v: np.mean([job.get(order, -np.inf) for job in group]) for v, group in groups.items()}
     rows = [
         [
             *(group[0]["overrides"].get(key, "") for key in swept),
             count_runs(len(group), seeds[values]),
             *(spread([job.get(name) for job in group]) for name in names),
         ]
-        for values, group in sorted(groups.items(), key=lambda item: -means(item[1]))
+        for values, group in sorted(groups.items(), key=lambda item: -means[item[0]])
     ]
     return Table([*swept, "runs", *names], rows)
 

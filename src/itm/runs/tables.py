@@ -5,18 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from itm.metrics.ranking import RECALLS
 from itm.runs.escape import for_csv, for_latex, printable
 
-RECALLS = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
 # On the terminal; the six columns stand side by side.
 HEADS = dict(zip(RECALLS, ("i2t R@1", "R@5", "R@10", "t2i R@1", "R@5", "R@10"), strict=True))
+RANKS = tuple(f"{way}_{kind}" for way in ("i2t", "t2i") for kind in ("medr", "meanr"))
 NUMBER = r"(failed|-?[\d.,]+( [±/] [\d.,]+)?)?"  # or nothing
 WIDEST = 100  # characters of a column on the terminal; files hold the whole text
 
@@ -83,17 +84,18 @@ def result_table(results: dict[str, Any], title: str, partial: Sequence[str] = (
     columns = [*HEADS.values(), "rsum", "medr", "meanr"]
     rows = []
     for stage in ("val", "test"):
-        if f"{stage}/rsum" in results:
-            get = lambda name: results.get(f"{stage}/{name}", "")  # noqa: B023, E731
-            ranks = [
-                " / ".join(f"{get(f'{way}_{kind}'):.{digits}f}" for way in ("i2t", "t2i"))
-                if get(f"i2t_{kind}") != ""
-                else ""
-                for kind, digits in (("medr", 0), ("meanr", 1))
-            ]
+        found = {key: results.get(f"{stage}/{key}", "") for key in (*RECALLS, "rsum", *RANKS)}
+        if found["rsum"] != "":
+            ranks = [_both(found, "medr", 0), _both(found, "meanr", 1)]
             name = f"{stage} (part)" if stage in partial else stage
-            rows.append([name, *map(get, RECALLS), get("rsum"), *ranks])
+            rows.append([name, *(found[key] for key in RECALLS), found["rsum"], *ranks])
     return rows_table(title, ["split", *columns], rows) if rows else ""
+
+
+def _both(found: Mapping[str, Any], kind: str, digits: int) -> str:
+    """Format a statistic of the ranks in both directions, such as "3 / 5"; "" if it is unknown."""
+    values = [found[f"{way}_{kind}"] for way in ("i2t", "t2i")]
+    return "" if values[0] == "" else " / ".join(f"{value:.{digits}f}" for value in values)
 
 
 def markdown_table(columns: Sequence[str], rows: Rows) -> str:

@@ -72,7 +72,7 @@ def test_a_sweep_with_a_wrong_value_runs_no_job(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train", "-m", "loss.margin=0.1,wide"])
     with pytest.raises(SystemExit):
-        entry.run(train._main)
+        entry.run("train", train.run_job)
     assert "error: loss.margin=wide: expected a number" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -99,6 +99,6 @@ def test_ranges(option, said, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train", option, "data.root.images=[4,4,4]"])
     with pytest.raises(SystemExit):
-        entry.run(train._main)
+        entry.run("train", train.run_job)
     text = capsys.readouterr().err
     assert said in text and "Traceback" not in text

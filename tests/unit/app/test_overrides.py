@@ -15,7 +15,8 @@ def line(module, *arguments, capsys, monkeypatch, cwd):
     monkeypatch.setattr("sys.argv", [module.__name__, *arguments])
     monkeypatch.delenv("ITM_TRACEBACK", raising=False)
     with pytest.raises(SystemExit):
-        cli.run(module._main)
+        name = module.__name__.rpartition(".")[2]
+        cli.run(name, getattr(module, "run_job", module.command))
     text = capsys.readouterr().err
     assert "Traceback" not in text
     return text

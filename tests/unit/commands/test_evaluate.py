@@ -12,6 +12,7 @@ import torch
 
 import itm.checkpoints.folder as folder
 from itm import evaluate
+from itm.app import entry
 from itm.matcher.saved import save
 from itm.models import VSRN
 from itm.runs.run_files import read_ranks
@@ -37,7 +38,7 @@ def evaluate_here(monkeypatch, *options):
     common = ["data=flickr8k", "data.root=.", "plot=false", "hydra.run.dir=out"]
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as the entry point does
     monkeypatch.setattr("sys.argv", ["itm.evaluate", *common, *options])
-    evaluate._main()
+    entry.call("evaluate", evaluate.command)
 
 
 def test_a_checkpoint_is_loaded_once(tmp_path, monkeypatch, capsys):
@@ -175,7 +176,7 @@ def test_another_part_of_the_data_is_scored_as_a_whole(tmp_path, monkeypatch, ca
     for i, option in enumerate(["data.split=dev", "data.limit=2"]):
         common = ["data=f30k", "data.root=.", "plot=false", f"hydra.run.dir=out{i}"]
         monkeypatch.setattr("sys.argv", ["itm.evaluate", *common, "checkpoint=saved", option])
-        evaluate._main()
+        entry.call("evaluate", evaluate.command)
         report = json.loads((tmp_path / f"out{i}/report.json").read_text())
         assert report["protocol"] == "full"
         assert "scored by protocol full, because data.protocol=f30k_1k" in capsys.readouterr().out

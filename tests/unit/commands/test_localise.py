@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from itm import explain, localise, search
+from itm.app import entry
 from itm.matcher.saved import save
 from itm.models import VSEPP
 from itm.text.vocabulary import Vocabulary
@@ -38,15 +39,15 @@ def test_a_matcher_without_regions_is_named_before_missing_phrases(
     common = ["checkpoint=vsepp", "data=f30k", "data.root=.", "hydra.run.dir=out"]
     monkeypatch.setattr("sys.argv", ["itm.localise", *common, *options])
     with pytest.raises(ValueError, match=message):
-        localise._main()
+        entry.call("localise", localise.command)
 
 
 @pytest.mark.parametrize("command", [localise, explain, search])
 def test_one_matcher_is_not_a_list(command, folder, monkeypatch):
-    name = command.__name__
+    name = command.__name__.rpartition(".")[2]
     options = ["checkpoint=[vsepp,vsepp]", "data=f30k", "data.root=."]
     monkeypatch.setattr("sys.argv", [name, *options])
     with pytest.raises(
         ValueError, match=r"checkpoint=\[vsepp,vsepp\] must be one path: only itm.ev"
     ):
-        command._main()
+        entry.call(name, command.command)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from itm import evaluate, load
+from itm.app import entry
 from itm.app.config import compose
 from itm.app.evaluation import check_options
 from itm.app.splits import find_bank
@@ -33,7 +34,7 @@ def test_the_rows_stand_beside_the_plain_ones(folder, monkeypatch, capsys):
     options = ["data=flickr8k", "data.root=.", "plot=false", "hydra.run.dir=out"]
     chosen = ["rerank=[sinkhorn,mutual_rank]", "rerank_beta=5", "similarity=scores.npy"]
     monkeypatch.setattr("sys.argv", ["itm.evaluate", *chosen, *options])
-    evaluate._main()
+    entry.call("evaluate", evaluate.command)
     report = json.loads((folder / "out/report.json").read_text())
     scores, owner = np.load("scores.npy"), np.arange(100) // 5
     assert list(report["results"]) == ["scores.npy"]
@@ -71,7 +72,7 @@ def test_a_bank_of_another_split(folder, monkeypatch, capsys):
     ]
     bank = ["rerank_bank=train", "rerank_bank_images=7"]
     monkeypatch.setattr("sys.argv", ["itm.evaluate", *chosen, *bank, *options])
-    evaluate._main()
+    entry.call("evaluate", evaluate.command)
     report = json.loads((folder / "out/report.json").read_text())
     test, train = read_split(folder, "test"), read_split(folder, "train").head(7)
     matchers = {name: load(folder / name) for name in ("m0", "m1", "m2")}

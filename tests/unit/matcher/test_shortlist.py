@@ -8,6 +8,7 @@ import torch
 from small_models import MODELS, WORDS
 
 from itm import evaluate
+from itm.app import entry
 from itm.app.config import compose
 from itm.app.evaluation import check_options
 from itm.matcher.inputs import caption_batches, image_batches
@@ -103,7 +104,7 @@ def test_itm_evaluate_says_what_the_shortlist_leaves_out(tmp_path, monkeypatch, 
     for folder, options in {"all": [], "some": ["shortlist=2"], "most": ["shortlist=99"]}.items():
         given = ["checkpoint=saved", "data=flickr8k", "data.root=.", "plot=false", *options]
         monkeypatch.setattr("sys.argv", ["itm.evaluate", *given, f"hydra.run.dir={folder}"])
-        evaluate._main()
+        entry.call("evaluate", evaluate.command)
         found[folder] = json.loads((tmp_path / folder / "report.json").read_text())
     assert found["most"]["results"] == found["all"]["results"]
     assert found["some"]["shortlist"] == 2 and "shortlist" not in found["all"]

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from itm.app.config import compose
 from itm.metrics.protocols import Protocol
+from itm.metrics.ranking import RECALLS
 from itm.metrics.retrieval import evaluate, evaluate_queries, ranks
 from itm.metrics.significance import compare, hits, holm, interval, query_counts, resample
 from itm.report import command, places
@@ -17,7 +18,6 @@ from itm.runs.history import find_runs, short_tests
 from itm.runs.record import describe_size, environment, write_ranks
 from itm.runs.report import differences, every_run
 from itm.runs.report_files import markdown
-from itm.runs.tables import RECALLS
 from itm.visual.report_page import report_page
 
 IMAGES = 40

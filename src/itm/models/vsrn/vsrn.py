@@ -197,7 +197,7 @@ class VSRN(Matcher):
     def details(self, pairs: Pairs, images: Encoded, captions: Encoded) -> Details:
         """Show how much each region contributes to the image vector."""
         scores = array(self.region_scores(pairs.images)[0])
-        return Details(regions={"what the image's vector follows": scores})
+        return Details(regions={"contribution to the image vector": scores})
 
     @torch.no_grad()
     def greedy(self, images: Images, start: int = START) -> tuple[Tensor, Tensor]:
