@@ -28,7 +28,7 @@ def command(cfg: DictConfig) -> float:
     # Late, because they load Lightning, and reading options should not wait for it.
     import pytorch_lightning as pl
 
-    from itm.app.checks import check_ranges
+    from itm.app.ranges import check_ranges
     from itm.app.training_run import begin_run, build_training, finish_run, tell_start
     from itm.runs.training_results import training_results
     from itm.training.checkpoint_files import check_length

@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra._internal.utils import get_args_parser
 
 from itm.app.choices import rewrite_choices
-from itm.app.quoting import quote, unquote
+from itm.app.quoting import quote, quote_path, unquote
 
 RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID")  # 0 in the first process of a training
 
@@ -105,3 +105,9 @@ def config_dir(arguments: Sequence[str]) -> Path | None:
         if name in ("--config-dir", "-cd") and (equals or i + 1 < len(arguments)):
             return Path(value if equals else arguments[i + 1]).resolve()
     return None
+
+
+def search_path(arguments: Sequence[str]) -> list[str]:
+    """Return the option with which `compose` reads the folder of `--config-dir`, if it is given."""
+    own = config_dir(arguments)
+    return [] if own is None else [f"hydra.searchpath=[{quote_path(f'file://{own}')}]"]

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from itm.app.arguments import key_of
 from itm.app.config import CONF
+from itm.app.quoting import as_typed
 
 SPLIT = ("root", "split", "test", "captions_per_image", "protocol", "limit")
 READ = {
@@ -48,5 +49,5 @@ def changed(cfg: DictConfig, command: str, names: Sequence[str]) -> list[str]:
     """List the options of a command that differ from its file in `conf/`, as they are typed."""
     default = OmegaConf.load(Path(CONF, f"{command}.yaml"))
     values = {name: OmegaConf.select(cfg, name) for name in names}
-    shown = {name: str(x).lower() if isinstance(x, bool) else x for name, x in values.items()}
-    return [f"{n}={shown[n]}" for n, x in values.items() if x != OmegaConf.select(default, n)]
+    given = {n: x for n, x in values.items() if x != OmegaConf.select(default, n)}
+    return [f"{name}={as_typed(value)}" for name, value in given.items()]

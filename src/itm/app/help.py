@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from itm.app.arguments import config_dir, key_of
+from itm.app.arguments import key_of, search_path
 from itm.app.choices import default_choices, group_files
-from itm.app.config import CONF
-from itm.app.quoting import quote
+from itm.app.config import CONF, compose
+from itm.app.quoting import as_typed
 
 LINE = re.compile(r"( *)(\w+):(?: +(?:[^#\s].*?)?)?(?: +# *(.*))?")
 HELP = ("-h", "--help")
@@ -68,15 +67,9 @@ def help_page(command: str, arguments: Sequence[str]) -> str:
 
 def _compose(command: str, arguments: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
     """Compose a configuration; also return the file that each group uses."""
-    import hydra  # late, as in itm.app.config.compose
-
     options = [a for a in arguments if "=" in a and not a.startswith("-")]
     options = [a for a in options if not key_of(a).startswith("hydra.")]
-    if (own := config_dir(arguments)) is not None:
-        options.append(f"hydra.searchpath=[{quote(f'init=file://{own}')[5:]}]")
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        cfg = hydra.compose(command, options, return_hydra_config=True)
+    cfg = compose([*options, *search_path(arguments)], command, with_hydra=True)
     choices = dict(cfg.hydra.runtime.choices)
     node: Any = OmegaConf.to_container(cfg)
     del node["hydra"]
@@ -138,10 +131,8 @@ def _value(cfg: DictConfig, name: str) -> str:
         for key in name.split("."):
             raw = raw[key]
         value = "(required)" if raw == "???" else raw
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)
     if isinstance(value, list):  # objects by their class
         value = [x["_target_"] if isinstance(x, dict) and "_target_" in x else x for x in value]
-    return str(value)
+    return as_typed(value)

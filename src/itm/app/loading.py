@@ -6,6 +6,9 @@ import os
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from itm.app.arguments import key_of
+from itm.app.quoting import as_typed
+
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
 
@@ -64,7 +67,7 @@ def apply_loading(data: RegionDataModule, trainer: Any, overrides: Sequence[str]
     free = free_memory(trainer.strategy.root_device)
     if free is None:
         return None
-    given = [x for x in OPTIONS if any(_names(option) == f"data.{x}" for option in overrides)]
+    given = [x for x in OPTIONS if any(key_of(option) == f"data.{x}" for option in overrides)]
     if "resident" in given and data.resident and "workers" not in given:
         given.append("workers")  # nothing is left to read
     splits = [data.split(stage) for stage in ("train", "val", "test")]
@@ -77,10 +80,5 @@ def apply_loading(data: RegionDataModule, trainer: Any, overrides: Sequence[str]
     if not chosen:
         return None
     gigabytes = f"{values * stored / 1e9:.1f} GB of features, {free / 1e9:.1f} GB free on the GPU"
-    options = " ".join(f"data.{name}={str(value).lower()}" for name, value in chosen.items())
+    options = " ".join(f"data.{name}={as_typed(value)}" for name, value in chosen.items())
     return f"chosen for the GPU: {options} ({gigabytes})"
-
-
-def _names(option: str) -> str:
-    """Return the name that an option of the command line sets."""
-    return option.lstrip("+").partition("=")[0]

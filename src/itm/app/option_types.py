@@ -19,10 +19,10 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from itm.app.arguments import config_dir
+from itm.app.arguments import search_path
 from itm.app.choices import default_choices
 from itm.app.config import compose
-from itm.app.quoting import PATHS, TEXT, quote
+from itm.app.quoting import PATHS, TEXT
 from itm.utils.options import argument_types
 
 NULLABLE = ("step_size", "scheduler.step_size")  # although StepLR does not take None
@@ -119,9 +119,7 @@ def options_of(
             chosen += [] if first is None else [f"{option.key_or_group}={first}"]
         else:
             chosen.append(str(option.input_line))
-    if (own := config_dir(arguments)) is not None:
-        chosen.append(f"hydra.searchpath=[{quote(f'init=file://{own}')[5:]}]")
-    cfg = compose(chosen, command)
+    cfg = compose([*chosen, *search_path(arguments)], command)
     flat = _flat(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
     # A class may be a reference, such as ${optimizer_class}.
     return {k: OmegaConf.select(cfg, k) if k.endswith("._target_") else flat[k] for k in flat}

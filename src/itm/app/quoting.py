@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 # Options that hold free text: every character counts, quotes included.
 TEXT = ("query", "caption", "image")
@@ -56,10 +57,23 @@ def quote(argument: str, sweeps: bool = False) -> str:
         return argument
     if not _exists(value):
         if name in LISTS and value[:1] + value[-1:] == "[]":
-            return f"{key}=[{','.join(map(_path, _parts(value[1:-1])))}]"
+            return f"{key}=[{','.join(map(quote_path, _parts(value[1:-1])))}]"
         if sweeps and "," in value and not name.startswith("hydra."):
-            return f"{key}={','.join(map(_path, _parts(value)))}"
-    return f"{key}={_path(value)}"
+            return f"{key}={','.join(map(quote_path, _parts(value)))}"
+    return f"{key}={quote_path(value)}"
+
+
+def as_typed(value: Any) -> str:
+    """Write a value as it is given on the command line.
+
+    >>> as_typed(None), as_typed(True), as_typed([1, "a"])
+    ('null', 'true', '[1,a]')
+    """
+    if isinstance(value, list):
+        return f"[{','.join(map(as_typed, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
 
 
 def unquote(value: str) -> str:
@@ -70,7 +84,8 @@ def unquote(value: str) -> str:
     return re.sub(r"\\([\\()\[\]{}:=, ])", r"\1", value)
 
 
-def _path(value: str) -> str:
+def quote_path(value: str) -> str:
+    """Quote one path, see `quote`."""
     if value.startswith("~"):
         value = os.path.expanduser(value)
     if value.lower() in KEYWORDS or _is_plain(value):

@@ -12,10 +12,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from itm.app.arguments import config_dir, key_of, quote, value_of
+from itm.app.arguments import config_dir, key_of, search_path, value_of
 from itm.app.choices import SHARED, default_choices, rewrite_choices
 from itm.app.config import CONF, compose
-from itm.app.quoting import unquote
+from itm.app.quoting import quote, unquote
 from itm.app.sweep_options import of_one_run
 from itm.runs.plain_files import CONFIGURATION
 from itm.utils.log_files import log_later
@@ -252,9 +252,7 @@ def compose_options(
     kept = [a for a in arguments if "=" in a or a.startswith("~")]  # not the value of --config-dir
     kept = [a for a in kept if not a.startswith("-") and key_of(a) not in ("sweep", "resume")]
     kept = [a for a in kept if with_hydra or not key_of(a).startswith("hydra.")]
-    own = config_dir(now)
-    search = [] if own is None else [f"hydra.searchpath=[{quote(f'init=file://{own}')[5:]}]"]
     try:
-        return compose([*rewrite_choices(kept), *search], with_hydra=with_hydra)
+        return compose([*rewrite_choices(kept), *search_path(now)], with_hydra=with_hydra)
     except (HydraException, OmegaConfBaseException):
         return None

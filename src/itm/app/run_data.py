@@ -15,16 +15,15 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from itm.app.arguments import quote
 from itm.app.config import CONF
 from itm.app.foreign import check_hydra
+from itm.app.quoting import TEXT, quote
 from itm.runs.escape import printable
 from itm.runs.outputs import check_folder
 from itm.runs.plain_files import kept_configuration, read_record, read_yaml, run_of
 
 SCENES = ("images", "regions", "width", "noise", "seed")  # numbers
 WRITE_SCENES = "itm.scenes.write_scenes"
-TEXT = ("query", "caption", "image")  # options that hold free text
 NOTES: list[str] = []  # of `use_run_data`, for `tell_run_data`
 NAME = re.compile(r"[\w.\-]+", re.ASCII)
 QUESTIONS = ("-h", "--help", "-c", "--cfg", "-i", "--info", "--hydra-help", "--version")

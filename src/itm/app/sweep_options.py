@@ -8,8 +8,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from itm.app.arguments import key_of, quote, value_of
+from itm.app.arguments import key_of, value_of
 from itm.app.config import CONF
+from itm.app.quoting import as_typed, quote
 from itm.utils.nested import flatten
 
 
@@ -29,7 +30,7 @@ def of_one_run(options: Sequence[str], folders: Iterable[str | Path] = (CONF,)) 
     if found is None:
         return list(options)
     given = {key_of(option) for option in options}
-    shared = [quote(f"{key}={_text(x)}") for key, x in found.items() if key not in given]
+    shared = [quote(f"{key}={as_typed(x)}") for key, x in found.items() if key not in given]
     return [*shared, *(option for option in options if key_of(option) != "sweep")]
 
 
@@ -54,12 +55,3 @@ def _settings(name: str, folders: Sequence[str | Path]) -> dict[str, Any] | None
             found[key.removeprefix("override ").lstrip("/")] = value
     found |= flatten(node)
     return {k: v for k, v in found.items() if k.partition("/")[0].partition(".")[0] != "hydra"}
-
-
-def _text(value: Any) -> str:
-    """Write a value as Hydra reads it."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_text, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)

@@ -8,8 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from itm.app.checks import check_device
 from itm.app.config import instantiate, output_folder
+from itm.app.trainer_checks import check_device
 from itm.utils.checks import check_choice
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")

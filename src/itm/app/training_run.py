@@ -14,14 +14,7 @@ from omegaconf import DictConfig
 
 from itm.app.batch_limits import check_limits, epoch_batches
 from itm.app.build import build_data, build_matcher
-from itm.app.checks import (
-    check_callbacks,
-    check_checkpoints,
-    check_disk,
-    check_monitors,
-    check_protocol,
-    tell_unused,
-)
+from itm.app.checks import check_disk, check_protocol
 from itm.app.config import run_name
 from itm.app.loading import apply_loading
 from itm.app.optimisation import check_optimisation, check_used
@@ -29,7 +22,8 @@ from itm.app.replaced import settle
 from itm.app.run_folder import check_launcher
 from itm.app.sweep_options import of_one_run
 from itm.app.trainer import build_trainer
-from itm.app.unused import check_applied
+from itm.app.trainer_checks import check_callbacks, check_checkpoints, check_monitors
+from itm.app.unused import check_applied, tell_unused_protocol
 from itm.runs.plain_files import CONFIGURATION, read_hydra
 from itm.runs.record import (
     FAILURE,
@@ -80,7 +74,7 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
     """
     check_used(cfg, typed)
     check_applied(cfg, typed)
-    tell_unused(cfg, typed)
+    tell_unused_protocol(cfg, typed)
     data = build_data(cfg)
     trainer: Any = build_trainer(cfg)
     check_launcher(trainer.world_size)

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from itm.app.arguments import key_of
 from itm.app.choices import SHARED, default_choices, rewrite_choices
 from itm.app.config import compose, target
+from itm.app.quoting import as_typed
 from itm.utils.checks import alternatives
 
 
@@ -118,7 +119,7 @@ def unused_options(cfg: DictConfig, typed: Sequence[str]) -> dict[str, str]:
             continue
         default = _same_choices(typed) if default is None else default
         if OmegaConf.select(default, name) != value:
-            lines[name] = f"{name}={_shown(value)} has no effect{found[full]}"
+            lines[name] = f"{name}={as_typed(value)} has no effect{found[full]}"
     return lines
 
 
@@ -218,7 +219,7 @@ def _unmet(node: DictConfig, group: str, rules: Sequence[Used]) -> Iterator[tupl
         given = {key: OmegaConf.select(node, key) for key in deciders.split()}
         if any(value in values if values else value for value in given.values()):
             continue
-        states = [f"{group}.{key}={_shown(value)}" for key, value in given.items()]
+        states = [f"{group}.{key}={as_typed(value)}" for key, value in given.items()]
         why = f" with {', '.join(states)}".replace("model.text.name=", "text=")
         if values and isinstance(values[0], str):
             why += f": it needs {alternatives(values)}"
@@ -242,5 +243,14 @@ def _is_ours(made: Any) -> bool:
     return f"{getattr(made, '__module__', '')}.".startswith("itm.")
 
 
-def _shown(value: Any) -> str:
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+def tell_unused_protocol(cfg: DictConfig, typed: Sequence[str]) -> None:
+    """Report that data.protocol has no effect if data.limit cuts the test split."""
+    from itm.utils.distributed import say  # late: loads torch
+
+    names = {key_of(option) for option in typed}
+    limit, protocol = cfg.data.get("limit"), cfg.data.get("protocol")
+    if "data.protocol" in names and limit is not None and protocol != "full":
+        say(
+            f"data.protocol={protocol} has no effect: data.limit={limit} cuts the test split, "
+            "which is scored by protocol full"
+        )

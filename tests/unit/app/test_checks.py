@@ -17,20 +17,19 @@ from pytorch_lightning.callbacks import (
 )
 
 from itm.app.batch_limits import check_limits, check_test_limit
-from itm.app.checks import (
+from itm.app.checks import check_disk, check_protocol
+from itm.app.config import compose
+from itm.app.ranges import check_ranges
+from itm.app.trainer import build_trainer
+from itm.app.trainer_checks import (
     USUAL,
     check_callbacks,
     check_checkpoints,
     check_device,
-    check_disk,
     check_monitors,
-    check_protocol,
-    check_ranges,
     known_metrics,
-    tell_unused,
 )
-from itm.app.config import compose
-from itm.app.trainer import build_trainer
+from itm.app.unused import tell_unused_protocol
 from itm.data.sampler import PairSampler
 from itm.models import SCAN
 from itm.training.optim import Schedule
@@ -228,7 +227,7 @@ def test_profilers_fit_the_terminal(tmp_path, capsys):
 
 def test_a_protocol_that_a_limit_replaces_is_told(capsys):
     typed = ["data=coco", "data.protocol=coco_5k", "data.limit=9"]
-    tell_unused(compose(typed), typed)
+    tell_unused_protocol(compose(typed), typed)
     assert "data.protocol=coco_5k has no effect: data.limit=9 cuts" in capsys.readouterr().out
 
 

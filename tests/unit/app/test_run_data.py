@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from itm.app.arguments import quote
+from itm.app.quoting import quote
 from itm.app.run_data import NOTES, check_result_folder, tell_run_data, use_run_data
 from itm.runs.outputs import result_folder
 from itm.runs.plain_files import run_of
