@@ -41,8 +41,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
             raised before anything is scored.
     """
     # Late, because they load torch, and `--help` should not wait for it.
+    from itm.app.model_outputs import write_sentences
     from itm.app.splits import find_bank, find_split, split_codes, split_tables
-    from itm.checkpoints.evaluation import write_sentences
     from itm.checkpoints.folder import load
     from itm.data.pictures import Pictures
     from itm.metrics.rerank import rerank_rows

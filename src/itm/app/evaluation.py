@@ -116,7 +116,8 @@ def find_matrices(
     Raises:
         ValueError: `transductive=` is given without a CVSE, or a saved matrix cannot be used.
     """
-    from itm.checkpoints.evaluation import score_completed, score_matchers
+    from itm.app.model_outputs import score_completed
+    from itm.matcher.split_scores import score_matchers
     from itm.runs.ensembles import with_ensemble
     from itm.runs.matrices import read_matrices
 
@@ -200,7 +201,7 @@ def find_banks(
     Returns:
         Name of the matrix, as in `find_matrices` -> bank.
     """
-    from itm.checkpoints.evaluation import score_banks
+    from itm.matcher.split_scores import score_banks
     from itm.metrics.rerank import Bank
     from itm.runs.ensembles import with_ensemble
 

@@ -1,4 +1,4 @@
-"""Read saved folders and checkpoints, start from other weights, evaluate saved matchers."""
+"""Read saved folders and checkpoints, and start from the weights of another matcher."""
 
 from typing import TYPE_CHECKING
 

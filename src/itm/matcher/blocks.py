@@ -1,6 +1,6 @@
 """Compute the similarity matrix of a whole split from encodings, block by block."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from itm.utils.devices import block_bytes, free_memory
 
 def similarity_matrix(
     similarity: Callable[[Encoded, Encoded], Tensor],
-    images: Sequence[Chunk],
+    images: Iterable[Chunk],
     captions: Sequence[Chunk],
     pair_floats: Callable[[int, int], int],
     device: torch.device | str = "cpu",
@@ -24,7 +24,7 @@ def similarity_matrix(
 
     Args:
         similarity: (encoded images, encoded captions) -> scores (I, C).
-        images: chunks of encoded images with their rows.
+        images: chunks of encoded images with their rows; read once.
         captions: chunks of encoded captions with their rows; sort by length to reduce padding.
         pair_floats: (regions, words) -> float32 values that one image-caption pair needs.
         device: where blocks are computed. All captions are sent there at once if they fit in half
@@ -38,6 +38,7 @@ def similarity_matrix(
         (N, M) float32, row = image, column = caption.
     """
     if out is None:
+        images = list(images)
         shape = (_extent("images", images), _extent("captions", captions))
         out = np.empty(shape, np.float32)
     device = torch.device(device)

@@ -208,7 +208,7 @@ def encode(
 @torch.no_grad()
 def score_encoded(
     matcher: MatcherLike,
-    images: Sequence[Chunk],
+    images: Iterable[Chunk],
     captions: Sequence[Chunk],
     out: np.ndarray | None = None,
     precision: str | None = None,
@@ -217,7 +217,7 @@ def score_encoded(
 
     Args:
         matcher: in any mode, which is restored afterwards.
-        images: chunks that `encode` returned for images.
+        images: chunks that `encode` returned for images; read once.
         captions: chunks that `encode` returned for captions.
         out: (N, M) float32 array or memory map to fill; None = a new array up to the largest rows.
         precision: as in `score`.

@@ -11,12 +11,12 @@ from toy import MeanMatcher
 
 import itm
 from itm.batch import Encoded
-from itm.checkpoints.evaluation import score_split
 from itm.data import RegionDataModule, read_split
 from itm.index import Index
 from itm.losses import Triplet
 from itm.matcher import OBJECTS, Matcher, explain
 from itm.matcher.inputs import caption_batches, image_batches
+from itm.matcher.split_scores import score_split
 from itm.models import SCAN, SGRAF, VSEPP, TwoBranchEmbedding, VSEInfinity
 from itm.scenes import write_scenes
 from itm.text.vocabulary import SPECIALS, Vocabulary

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from itm.checkpoints.evaluation import score_completed, score_split, write_sentences
+from itm.app.model_outputs import score_completed, write_sentences
 from itm.data.layout import read_split
+from itm.matcher.split_scores import score_split
 from itm.models import SCAN, VSRN
 from itm.text.vocabulary import Vocabulary
 

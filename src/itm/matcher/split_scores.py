@@ -1,10 +1,10 @@
-"""Apply matchers to a split: scores, scores with completed labels, generated sentences."""
+"""Score the images of a split with the captions of the same or of another split."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -15,11 +15,7 @@ from itm.layers.text import as_text_encoder
 from itm.matcher.inputs import caption_batches, check_features, image_batches
 from itm.matcher.scoring import encode, score_encoded
 from itm.matcher.shortlist import score_shortlist
-from itm.metrics.captioning import caption_scores
 from itm.metrics.rerank import Bank
-from itm.models.cvse.cvse import CVSE
-from itm.models.cvse.transductive import PUBLISHED, score_transductive
-from itm.models.vsrn.vsrn import VSRN
 from itm.utils.distributed import say
 
 if TYPE_CHECKING:
@@ -83,8 +79,7 @@ def score_splits(
         )  # fmt: skip
         _describe(chosen, shortlist, texts.caption_image if texts is pictures else None)
         return out
-    blocks: Any = watch(images, "scores", len(images))  # read once, block by block
-    return score_encoded(matcher, blocks, captions, out, precision)
+    return score_encoded(matcher, watch(images, "scores", len(images)), captions, out, precision)
 
 
 def _describe(chosen: np.ndarray, shortlist: int, owner: np.ndarray | None) -> None:
@@ -163,69 +158,3 @@ def _watch(items: Iterable[T], what: str, total: float) -> Iterable[T]:
 
 def _silent(items: Iterable[T], what: str, total: float) -> Iterable[T]:
     return items
-
-
-def score_completed(
-    matchers: Mapping[str, Matcher], split: Split, rule: str, batch_size: int = 128
-) -> dict[str, np.ndarray]:
-    """Score a split by each CVSE, with concept labels completed from the captions of the split.
-
-    Args:
-        matchers: name -> matcher; matchers of other classes are left out.
-        split: N images, M captions.
-        rule: "f30k" or "coco", see `itm.models.cvse.transductive.PUBLISHED`.
-        batch_size: number of images or captions encoded at once.
-
-    Returns:
-        Name with "(transductive)" -> (N, M) float32.
-
-    Raises:
-        ValueError: none of the matchers is a CVSE.
-    """
-    found = {
-        f"{name} (transductive)": score_transductive(
-            matcher, split.view(), split.captions, *PUBLISHED[rule], batch_size
-        )
-        for name, matcher in matchers.items()
-        if isinstance(matcher, CVSE)
-    }
-    if not found:
-        raise ValueError("transductive= completes the concept labels of CVSE; give its checkpoint=")
-    return found
-
-
-class Written(NamedTuple):
-    """The sentences that one matcher generated.
-
-    Attributes:
-        sentences: N sentences, one per image.
-        scores: from `itm.metrics.captioning.caption_scores`.
-    """
-
-    sentences: list[str]
-    scores: dict[str, float]
-
-
-def write_sentences(
-    matchers: Mapping[str, Matcher], split: Split, batch_size: int = 128
-) -> dict[str, Written]:
-    """Generate a sentence per image with each matcher that has a captioner, and score it.
-
-    Args:
-        matchers: name -> matcher; matchers without a captioner are left out.
-        split: N images, whose captions are the references.
-        batch_size: number of images at once.
-
-    Raises:
-        ValueError: none of the matchers has a captioner.
-    """
-    found = {}
-    for name, matcher in matchers.items():
-        if isinstance(matcher, VSRN) and matcher.captioner is not None:
-            sentences = matcher.describe(split.view(), batch_size)
-            found[name] = Written(sentences, caption_scores(sentences, split.references()))
-    if not found:
-        raise ValueError(
-            "describe=true needs a matcher that writes sentences: VSRN with model.caption_weight>0"
-        )
-    return found
