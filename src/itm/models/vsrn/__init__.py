@@ -1,15 +1,5 @@
 """VSRN (Li et al., ICCV 2019)."""
 
-from typing import TYPE_CHECKING
+from itm.models.vsrn.vsrn import VSRN
 
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "vsrn": ["VSRN"],
-    },
-)
-
-if TYPE_CHECKING:
-    from itm.models.vsrn.vsrn import VSRN as VSRN
+__all__ = ["VSRN"]
