@@ -34,7 +34,7 @@ from itm.runs.record import (
     write_ranks,
     write_results,
 )
-from itm.runs.tables import result_table
+from itm.runs.tables import run_table
 from itm.runs.training_results import ranked_part
 from itm.training.callbacks import WarmupInEpochs
 from itm.training.progress import say
@@ -188,6 +188,6 @@ def finish_run(
             )
             last = out / "checkpoints" / "last.ckpt"
             kept += f"; the weights of the last step: {last}" if last.is_file() else ""
-        table = result_table(results, run_name(), parts)
+        table = run_table(results, run_name(), parts)
         say(f"{table}\n{kept}" if table else kept)
     return results

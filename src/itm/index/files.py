@@ -15,7 +15,7 @@ from itm.utils.changes import State, state_of
 from itm.utils.errors import TakenError
 from itm.utils.files import write_json
 from itm.utils.folders import check_own, read_whole, replacing_folder
-from itm.utils.manifest import check_files, read_manifest, write_manifest
+from itm.utils.manifest import check_checksums, read_manifest, write_manifest
 from itm.utils.readers import read_json, reader
 
 FORMAT = 1
@@ -115,7 +115,7 @@ def _read(
         raise ValueError(f"{folder / INDEX} is not an index of this version; build it again")
     if type(shortlist) is not int or shortlist < 1:
         raise ValueError(f"{folder / INDEX}: shortlist must be at least 1, got {shortlist!r}")
-    check_files(folder, files)  # before FAISS, which checks little, reads its files
+    check_checksums(folder, files)  # before FAISS, which checks little, reads its files
     matcher = load(folder / "matcher", model_class=model_class, device=device)
     sides: Sides = {}
     nearest = {}

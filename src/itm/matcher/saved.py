@@ -19,7 +19,7 @@ from itm.matcher.state import pack_state, saved_arguments
 from itm.utils.errors import TakenError
 from itm.utils.files import unfinished_beside, write_json, write_text
 from itm.utils.folders import read_whole, replacing_folder
-from itm.utils.manifest import check_files, read_manifest, unsealed, write_manifest
+from itm.utils.manifest import check_checksums, read_manifest, unsealed, write_manifest
 from itm.utils.readers import read_json, reader, reading
 from itm.utils.torch_files import read_torch
 
@@ -165,14 +165,14 @@ def _read_folder(path: Path) -> Saved:
         tensors = load_file(path / WEIGHTS)
     if (path / VOCAB).is_file():
         config["vocab"] = read_json(path / VOCAB)
-    check_files(path, {k: v for k, v in files.items() if k != RECORD})
+    check_checksums(path, {k: v for k, v in files.items() if k != RECORD})
     record = _read_record(path / RECORD, {k: v for k, v in files.items() if k == RECORD})
     return config, tensors, record
 
 
 def _read_record(path: Path, files: dict[str, str] | None = None) -> dict[str, Any]:
     try:
-        check_files(path.parent, files)
+        check_checksums(path.parent, files)
         return unsealed(path, read_json(path)) if path.is_file() else {}
     except (OSError, ValueError) as error:
         warnings.warn(f"the matcher is loaded without its results: {error}", stacklevel=2)

@@ -19,7 +19,7 @@ import numpy as np
 from itm.data.boxes import Box, around, check_boxes
 from itm.data.layout import Split
 from itm.data.names import stem
-from itm.phrases.lines import check_text, read_lines
+from itm.phrases.lines import check_phrase, read_lines
 from itm.phrases.refer import read_refer
 from itm.phrases.split import Phrase
 from itm.phrases.units import ids_of, in_units, read_annotation
@@ -85,7 +85,7 @@ def _entities(folder: Path, split: Split) -> Iterator[Phrase]:
                 if chain not in boxes:
                     bare.append(" ".join(words[start:stop]))
                     continue
-                text = check_text(where, " ".join(words[start:stop]))
+                text = check_phrase(where, " ".join(words[start:stop]))
                 box, kept = in_units(around(boxes[chain]), size, split), kept + 1
                 yield Phrase(image, text, box, types, words, (start, stop))
     if bare:

@@ -54,7 +54,7 @@ def read_lines(path: Path, split: Split) -> Iterator[Phrase]:
 
 
 def _phrase(where: str, entry: dict[str, Any], image: int, split: Split, pixels: bool) -> Phrase:
-    text = check_text(where, entry["phrase"])
+    text = check_phrase(where, entry["phrase"])
     kind = entry.get("type", "")
     if not isinstance(kind, str):
         raise ValueError(f"{where}: type={kind!r} must be a string, such as 'people'")
@@ -67,7 +67,7 @@ def _phrase(where: str, entry: dict[str, Any], image: int, split: Split, pixels:
     return Phrase(image, text, _box(where, entry["boxes"], pixels), kind, words, span)
 
 
-def check_text(where: str, text: Any) -> str:
+def check_phrase(where: str, text: Any) -> str:
     """Return the phrase if it has a visible character.
 
     Raises:

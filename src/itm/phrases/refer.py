@@ -13,7 +13,7 @@ import numpy as np
 from itm.data.boxes import check_boxes
 from itm.data.layout import Split
 from itm.data.names import Names
-from itm.phrases.lines import check_text
+from itm.phrases.lines import check_phrase
 from itm.phrases.split import Phrase
 from itm.phrases.units import ids_of, in_units, read_annotation
 from itm.utils.safe_pickle import read_arrays
@@ -72,7 +72,7 @@ def read_refer(path: Path, split: Split, refer_split: str | None = None) -> Iter
                 raise ValueError(f"{where}: bbox {(x, y, w, h)} must have a width and a height")
             box = in_units((x, y, x + w, y + h), size, split)
             for sentence in ref["sentences"]:
-                yield Phrase(rows[found], check_text(where, sentence["sent"]), box)
+                yield Phrase(rows[found], check_phrase(where, sentence["sent"]), box)
         names.report()
         if not wanted and len(read) > 1:
             print(

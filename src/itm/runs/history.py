@@ -26,8 +26,7 @@ from itm.runs.run_files import (
     read_settings,
 )
 from itm.utils.errors import first_line
-from itm.utils.manifest import KEY
-from itm.utils.manifest import check_files as check_checksums
+from itm.utils.manifest import KEY, check_checksums
 
 COSTS = ("parameters_m", "epochs", "seconds")
 

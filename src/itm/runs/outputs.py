@@ -15,8 +15,7 @@ from typing import Any
 
 from itm.utils.errors import TakenError
 from itm.utils.folders import replacing_folder
-from itm.utils.manifest import check_files as check_checksums
-from itm.utils.manifest import read_manifest, write_manifest
+from itm.utils.manifest import check_checksums, read_manifest, write_manifest
 
 MANIFEST = "made.json"
 

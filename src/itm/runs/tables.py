@@ -69,7 +69,7 @@ def metric_table(report: dict[str, dict[str, float]], title: str) -> str:
     return f"{text}\n{rows_table('', ['metric', *report], more)}" if more else text
 
 
-def result_table(results: dict[str, Any], title: str, partial: Sequence[str] = ()) -> str:
+def run_table(results: dict[str, Any], title: str, partial: Sequence[str] = ()) -> str:
     """Format one run: recalls, rsum and ranks of its validation and test splits.
 
     Args:

@@ -83,11 +83,11 @@ def read_text(path: Path) -> str:
     if path.is_dir():
         raise ValueError(f"{path} is a folder, expected a file of text")
     data = path.read_bytes()
-    check_text(data, path)
+    check_utf8(data, path)
     return data.removeprefix(BOM_UTF8).decode("utf-8")
 
 
-def check_text(data: bytes, path: Path) -> None:
+def check_utf8(data: bytes, path: Path) -> None:
     """Check that the bytes of a file are text in UTF-8.
 
     Raises:

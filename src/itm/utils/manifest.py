@@ -38,7 +38,7 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, str] | None]:
     """Read what `write_manifest` wrote; compare its own checksum.
 
     Returns:
-        The facts, and the checksums for `check_files`: None for manifests of versions that did not
+        The facts, and the checksums for `check_checksums`: None for manifests of versions that did not
         write any.
 
     Raises:
@@ -60,7 +60,7 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, str] | None]:
     return facts, files
 
 
-def check_files(folder: Path, files: Mapping[str, str] | None) -> None:
+def check_checksums(folder: Path, files: Mapping[str, str] | None) -> None:
     """Compare files with the checksums of a manifest.
 
     Args:

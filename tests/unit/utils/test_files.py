@@ -14,7 +14,7 @@ import pytest
 from itm.utils import folders
 from itm.utils.files import replacing, unfinished_beside, unfinished_name, write_text
 from itm.utils.folders import read_whole, replacing_folder
-from itm.utils.manifest import check_files, read_manifest, write_manifest
+from itm.utils.manifest import check_checksums, read_manifest, write_manifest
 
 CALLS = ("open", "replace", "rename", "fsync", "mkdir", "rmdir", "unlink", "chmod")
 
@@ -45,7 +45,7 @@ def get(folder):
     def read():
         facts, files = read_manifest(folder / "last.json")
         found = {name: (folder / name).read_text() for name in files}
-        check_files(folder, files)
+        check_checksums(folder, files)
         assert set(found.values()) <= {facts["text"]}
         return facts["text"]
 
@@ -266,9 +266,9 @@ def test_a_manifest_notices_damage_of_files_and_of_itself(tmp_path):
         get(tmp_path / "x")
     (tmp_path / "x/a").unlink()
     with pytest.raises(ValueError, match="x/a is missing"):
-        check_files(tmp_path / "x", read_manifest(manifest)[1])
+        check_checksums(tmp_path / "x", read_manifest(manifest)[1])
     with pytest.raises(ValueError, match="outside"):
-        check_files(tmp_path, {"../y": "0"})
+        check_checksums(tmp_path, {"../y": "0"})
 
 
 def test_two_writers_of_a_file_do_not_mix(tmp_path):
