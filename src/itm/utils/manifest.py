@@ -38,8 +38,8 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, str] | None]:
     """Read what `write_manifest` wrote; compare its own checksum.
 
     Returns:
-        The facts, and the checksums for `check_checksums`: None for manifests of versions that did not
-        write any.
+        The facts, and the checksums for `check_checksums`: None for manifests of versions that did
+        not write any.
 
     Raises:
         OSError: the file cannot be opened.
