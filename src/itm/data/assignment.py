@@ -38,18 +38,34 @@ def assign(
     if rows == lines and per_image != 1 and not lines % (per_image or 1):
         starts = _first_rows(features, per_image, ids, ims)
         return starts, np.searchsorted(starts, np.arange(lines), side="right") - 1
-    found = lines // rows
     begins = _changes(ids) if ids is not None and len(ids) == lines else []
-    if len(begins) == rows and per_image is not None:
-        counts = np.diff([*begins, lines])
-        if (counts == per_image).all():
-            return np.arange(rows), np.arange(lines) // per_image
+    if len(begins) == rows:
+        _check_ids(np.diff([*begins, lines]), per_image, caps)
+        return np.arange(rows), np.searchsorted(begins, np.arange(lines), side="right") - 1
+    _check_lines(rows, lines, per_image, ims, caps)
+    return np.arange(rows), np.arange(lines) // (lines // rows)
+
+
+def _check_ids(counts: np.ndarray, per_image: int | None, caps: Path) -> None:
+    """Check that ids give each image as many captions as the option says.
+
+    Raises:
+        ValueError: they give another number.
+    """
+    if per_image is not None and not (counts == per_image).all():
         raise ValueError(
             f"data.captions_per_image={per_image}, but the ids of {caps} give the images "
             f"{counts.min()} to {counts.max()} captions: leave the option out"
         )
-    if len(begins) == rows and per_image is None:
-        return np.arange(rows), np.searchsorted(begins, np.arange(lines), side="right") - 1
+
+
+def _check_lines(rows: int, lines: int, per_image: int | None, ims: Path, caps: Path) -> None:
+    """Check that each image can have the same number of captions.
+
+    Raises:
+        ValueError: a line is missing or too many, or the files belong to different splits.
+    """
+    found = lines // rows
     if per_image is None and found > MOST:
         raise ValueError(
             f"{caps} has {lines} captions but {ims} has {rows} images, {found} captions for each: "
@@ -63,7 +79,6 @@ def assign(
             f"is {rows * (per_image or 5)} lines (or one feature row per caption, {lines} rows); "
             "a line is missing or too many"
         )
-    return np.arange(rows), np.arange(lines) // found
 
 
 def _first_rows(

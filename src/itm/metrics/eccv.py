@@ -67,30 +67,14 @@ def load_tables(folder: str | Path | None = None, caption_ids: ArrayLike | None 
         FileNotFoundError: the tables are missing.
         ValueError: a caption id outside COCO 5K.
     """
-    if folder is None:
-        package = find_spec("eccv_caption")
-        if package is None or package.origin is None:
-            raise FileNotFoundError(
-                "the ECCV Caption tables are in the package eccv-caption, which is not installed: "
-                "`pip install eccv-caption`, or give the folder with its JSON files"
-            )
-        folder = Path(package.origin).parent / "data"
-    folder = Path(folder).expanduser()
+    folder = _packaged() if folder is None else Path(folder).expanduser()
     if found := sorted([*folder.glob("s*ts_*.csv"), *folder.glob("data/s*ts_*.csv")]):
         raise ValueError(
             f"{folder} holds {found[0].name} of Crisscrossed Captions as released; its judgements "
             "of images with captions are among the tables of the package eccv-caption: use those"
         )
-
-    def read(name: str) -> dict[int, list[int]]:
-        path = folder / f"{name}.json"
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is missing: give the data folder of eccv-caption")
-        table = read_json(path)
-        with reading(path, "must hold lists of ids by id"):
-            return {int(key): [int(value) for value in values] for key, values in table.items()}
-
-    own = {caption: images[0] for caption, images in read("original_caption_to_image").items()}
+    originals = _read_table(folder / "original_caption_to_image.json")
+    own = {caption: images[0] for caption, images in originals.items()}
     ids = _read_ids(folder / "coco_test_ids.npy") if caption_ids is None else caption_ids
     ids = np.asarray(ids)
     if ids.ndim != 1 or ids.dtype.kind not in "iu" or len(np.unique(ids)) != len(ids):
@@ -100,42 +84,65 @@ def load_tables(folder: str | Path | None = None, caption_ids: ArrayLike | None 
     unknown = [caption for caption in ids.tolist() if caption not in own]
     if unknown:
         raise ValueError(f"{len(unknown)} caption ids are not in COCO 5K test, first {unknown[0]}")
-    image_row: dict[int, int] = {}
+    images: dict[int, int] = {}  # id -> row
     for caption in ids.tolist():
-        image_row.setdefault(own[caption], len(image_row))
-    caption_row = {caption: row for row, caption in enumerate(ids.tolist())}
-    rows = {"image": image_row, "caption": caption_row}
-
-    def judgements(name: str, query: str, item: str) -> Judgements:
-        table = {q: set(items) for q, items in read(f"{name}_{query}_to_{item}").items()}
-        table = {q: items for q, items in table.items() if q in rows[query]}
-        if empty := [q for q, items in table.items() if not items]:
-            raise ValueError(
-                f"{folder / name}_{query}_to_{item}.json lists no right item for {query} {empty[0]}"
-            )
-        positives = [
-            (place, rows[item][i])
-            for place, items in enumerate(table.values())
-            for i in items
-            if i in rows[item]
-        ]
-        return Judgements(
-            np.array([rows[query][q] for q in table], np.int64),
-            np.array(positives, np.int64).reshape(-1, 2),
-            np.array([len(items) for items in table.values()], np.int64),
-        )
-
+        images.setdefault(own[caption], len(images))
+    captions = {caption: row for row, caption in enumerate(ids.tolist())}
     return Tables(
-        np.array(list(image_row), np.int64),
+        np.array(list(images), np.int64),
         ids.astype(np.int64),
-        np.array([image_row[own[caption]] for caption in ids.tolist()], np.int64),
+        np.array([images[own[caption]] for caption in ids.tolist()], np.int64),
         {
             name: {
-                "i2t": judgements(name, "image", "caption"),
-                "t2i": judgements(name, "caption", "image"),
+                "i2t": _judgements(folder / f"{name}_image_to_caption.json", images, captions),
+                "t2i": _judgements(folder / f"{name}_caption_to_image.json", captions, images),
             }
             for name in ("cxc", "eccv")
         },
+    )
+
+
+def _packaged() -> Path:
+    """Find the tables of the installed package."""
+    package = find_spec("eccv_caption")
+    if package is None or package.origin is None:
+        raise FileNotFoundError(
+            "the ECCV Caption tables are in the package eccv-caption, which is not installed: "
+            "`pip install eccv-caption`, or give the folder with its JSON files"
+        )
+    return Path(package.origin).parent / "data"
+
+
+def _read_table(path: Path) -> dict[int, list[int]]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: give the data folder of eccv-caption")
+    table = read_json(path)
+    with reading(path, "must hold lists of ids by id"):
+        return {int(key): [int(value) for value in values] for key, values in table.items()}
+
+
+def _judgements(path: Path, queries: dict[int, int], items: dict[int, int]) -> Judgements:
+    """Read the right items of each query.
+
+    Args:
+        path: table, id of a query -> ids of its right items.
+        queries: id -> row; queries that are not there are left out.
+        items: id -> row; items that are not there count, but cannot be found.
+    """
+    table = {q: set(right) for q, right in _read_table(path).items() if q in queries}
+    if empty := [query for query, right in table.items() if not right]:
+        kind = path.stem.split("_")[1]
+        raise ValueError(f"{path} lists no right item for {kind} {empty[0]}")
+    positives = [
+        (place, items[item])
+        for place, right in enumerate(table.values())
+        for item in right
+        if item in items
+    ]
+    return Judgements(
+        np.array([queries[query] for query in table], np.int64),
+        np.array(positives, np.int64).reshape(-1, 2),
+        np.array([len(right) for right in table.values()], np.int64),
     )
 
 
