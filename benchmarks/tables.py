@@ -18,10 +18,9 @@ from itm.metrics.ranking import RECALLS
 from itm.runs.tables import markdown_table
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/models.md", "docs/low_data.md", "docs/results.md")
+PAGES = ("README.md", "docs/models.md", "docs/results.md")
 PUBLISHED = ROOT / "conf" / "recipe" / "published.csv"
 MEASURED = ROOT / "benchmarks" / "results"
-LOW_DATA = ROOT / "notebooks" / "low_data.csv"
 PROTOCOLS = {"f30k_1k": "Flickr30K 1K", "coco_1k": "COCO 1K", "coco_5k": "COCO 5K"}
 TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- /table -->)", re.S)
 
@@ -79,18 +78,6 @@ def measured(name: str) -> str:
     return f"{table}\nEvery command also has `{' '.join(shared)}`.\n" if shared else table
 
 
-def low_data() -> str:
-    """Make the table of the one-seed sweep over fractions, losses and margins."""
-    columns = ["captions", "loss", "margin", "i2t R@1 5 10", "t2i R@1 5 10", "rsum"]
-    rows = []
-    for row in read(LOW_DATA):
-        one = {k: f"{float(v):.1f}" for k, v in row.items() if k not in ("loss", "margin")}
-        ncs = f"{one['i2t_ncs_10']}, {one['t2i_ncs_10']}"
-        first = [f"{row['captions_percent']} %", f"`{row['loss']}`", row["margin"]]
-        rows.append([*first, *both(one), one["rsum"], ncs])
-    return markdown_table([*columns, "NCS@10 i2t, t2i"], rows)
-
-
 def named(model: str) -> str:
     return " + ".join(f"`{name}`" for name in model.split("+"))
 
@@ -108,7 +95,6 @@ def both(row: Row) -> tuple[str, str]:
 TABLES: dict[str, Callable[[], str]] = {
     "published-first-recalls": first_recalls,
     "published": published,
-    "low-data-one-seed": low_data,
     "measured-scenes": lambda: measured("scenes"),
     "measured-flickr8k": lambda: measured("flickr8k"),
 }
