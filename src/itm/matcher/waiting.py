@@ -95,7 +95,8 @@ def check_built(matcher: Any) -> None:
 def build(matcher: Any, sizes: Mapping[str, Any]) -> None:
     """Build a waiting matcher with the sizes of the data.
 
-    Attributes that were set while it waited, such as `chunk_size`, stay.
+    Attributes that were set while it waited, such as `chunk_size`, stay, and so do a type and a
+    device that it was moved to, as by `matcher.double()`.
 
     Args:
         matcher: a matcher that waits.
@@ -109,6 +110,8 @@ def build(matcher: Any, sizes: Mapping[str, Any]) -> None:
     now.clear()
     now.update(vars(fresh) | set_since)
     matcher.pending, matcher.loss = None, loss
+    if {"_dtype", "_device"} & set_since.keys():
+        matcher.to(device=matcher.device, dtype=matcher.dtype)
 
 
 def _missing(cls: type, arguments: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:

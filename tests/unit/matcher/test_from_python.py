@@ -181,6 +181,16 @@ def test_what_is_set_while_it_waits_stays(folder, tmp_path):
     assert matcher.loss is plain and matcher.chunk_size == 7 and matcher.lr == 0.5
 
 
+def test_a_type_that_is_set_while_it_waits_stays(folder):
+    matcher, data = SCAN(**SMALL).double(), data_of(folder)
+    data.setup()
+    matcher.take_data(data, "test")
+    assert {x.dtype for x in matcher.parameters()} == {matcher.dtype} == {torch.float64}
+    split = data.split("test")
+    scores = matcher.score(split.view(), split.captions)
+    np.testing.assert_allclose(scores, matcher.float().score(split.view(), split.captions), 1e-4)
+
+
 def test_a_loaded_matcher_trains_in_training_mode(folder, tmp_path):
     matcher = MODELS["cvse"](loss=Triplet())
     trainer_of(tmp_path).fit(matcher, data_of(folder))
