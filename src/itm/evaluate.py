@@ -48,8 +48,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.metrics.rerank import rerank_rows
     from itm.runs.ensembles import ensembles
     from itm.runs.evaluation_files import evaluate_rows, write_evaluation
-    from itm.runs.history import data_name
     from itm.runs.matrices import matrix_facts
+    from itm.runs.plain_files import data_name
     from itm.runs.record import environment
     from itm.runs.tables import metric_table
 

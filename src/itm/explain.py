@@ -12,6 +12,7 @@ from itm.app.entry import run
 from itm.app.run_data import tell_run_data, use_run_data
 from itm.app.splits import find_split
 from itm.data.layout import find_row, name_of
+from itm.index.answers import tell_unknown
 from itm.matcher.explanation import Details, Explanation, explain
 from itm.runs.escape import printable
 from itm.runs.outputs import check_file
@@ -61,6 +62,7 @@ def command(cfg: DictConfig) -> Path:
         save(figure, out, command=COMMAND)
     tell_run_data()
     numbers = "".join(f", {title} {x:.4g}" for title, x in found.details.numbers.items())
+    tell_unknown(matcher, [caption])
     print(f"image {printable(name)}: {caption!r} scores {found.score:.4f}{numbers}")
     print(f"written to {out}")
     return out

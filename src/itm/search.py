@@ -17,11 +17,9 @@ from itm.index.answers import (
     answer,
     answer_table,
     captions_by_id,
-    knows_no_word,
-    unknown_words,
+    tell_unknown,
     write_answers,
 )
-from itm.runs.escape import printable
 from itm.runs.outputs import check_file
 from itm.utils.checks import check_text
 
@@ -59,12 +57,7 @@ def command(cfg: DictConfig) -> list[Answer]:
     if cfg.out is not None:
         write_answers(cfg.out, answers, split, captions, cfg.checkpoint, cfg.index, cfg.images)
     sentences = [query for to, query in asked if to == "images"]
-    unknown = dict.fromkeys(word for s in sentences for word in unknown_words(index.matcher, s))
-    if unknown:
-        print(f"words the matcher does not know: {printable(' '.join(unknown))}")
-    for sentence in sentences:
-        if knows_no_word(index.matcher, sentence):
-            print(printable(f"no word of {sentence!r} is known: its ranking has no meaning"))
+    tell_unknown(index.matcher, sentences)
     for found in answers:
         print(answer_table(found, captions))
     if cfg.out is not None:

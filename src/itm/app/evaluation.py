@@ -119,7 +119,7 @@ def find_matrices(
     from itm.app.model_outputs import score_completed
     from itm.matcher.split_scores import score_matchers
     from itm.runs.ensembles import with_ensemble
-    from itm.runs.matrices import read_matrices
+    from itm.runs.matrices import check_origin, read_matrices
 
     completed: dict[str, np.ndarray] = {}
     if cfg.transductive is not None:  # first, since it fails if no matcher has labels
@@ -127,6 +127,8 @@ def find_matrices(
     if cfg.similarity is not None:
         paths = listed(cfg.similarity)
         matrices = read_matrices(paths)
+        for path in paths:
+            check_origin(path, split)
         _tell_equal(paths, matrices)
         return with_ensemble(paths, matrices, cfg.pairs) | completed
     precision = cfg.precision or "32-true"
@@ -215,9 +217,14 @@ def find_banks(
 
 
 def scored_with(cfg: DictConfig) -> dict[str, Any]:
-    """Return the options that change scores, other than defaults; reports tell them apart."""
+    """Return what changes scores or graded metrics, other than defaults; reports tell it apart."""
+    from itm.relevance.sentences import is_text_encoder
+    from itm.relevance.sources import source_name
+
     precision = None if cfg.precision == "32-true" else cfg.precision
-    facts = {"shortlist": cfg.shortlist, "precision": precision}
+    sources = listed(cfg.relevance)
+    kinds = {"text" if is_text_encoder(x) else "graded": source_name(x) for x in sources}
+    facts = {"shortlist": cfg.shortlist, "precision": precision, "relevance": kinds or None}
     return {name: value for name, value in facts.items() if value is not None}
 
 

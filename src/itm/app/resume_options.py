@@ -36,7 +36,8 @@ FIXED = (
     "loss.temperature", "loss.learn", "loss.scale", "loss.bias", "loss.init_negative_scale",
     "loss.init_shift", "loss.pos_weight", "loss.num_labels", "optimizer.betas",
     "optimizer.momentum", "optimizer.amsgrad", "optimizer.centered",
-    "loss._target_", "optimizer._target_", "scheduler._target_",
+    "loss._target_", "optimizer._target_", "scheduler._target_", "callbacks.checkpoint.monitor",
+    "callbacks.checkpoint.mode",
 )  # fmt: skip
 # Options of schedules that are applied to a restored one; all others are part of its state.
 APPLIED = (

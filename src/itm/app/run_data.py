@@ -20,7 +20,13 @@ from itm.app.foreign import check_hydra
 from itm.app.quoting import TEXT, quote
 from itm.runs.escape import printable
 from itm.runs.outputs import check_folder
-from itm.runs.plain_files import kept_configuration, read_record, read_yaml, run_of
+from itm.runs.plain_files import (
+    data_name,
+    kept_configuration,
+    read_record,
+    read_yaml,
+    run_of,
+)
 
 SCENES = ("images", "regions", "width", "noise", "seed")  # numbers
 WRITE_SCENES = "itm.scenes.write_scenes"
@@ -55,14 +61,25 @@ def use_run_data(arguments: Sequence[str]) -> list[str]:
         )
     found = {path: _options(Path(path), given) for path in files}
     options = [x for x in found.values() if x]
+    options = [x for x in options if not any(_names(x, y) for y in options)]
+    for path, own in found.items():
+        folder = own.get("data.root") if own in options else None
+        if folder is not None and not Path(folder).is_dir():
+            raise ValueError(
+                f"{path} was tested on data.root={folder}, which is not here: give data.root=DIR"
+            )
     if not options:
         return arguments
     if any(x != options[0] for x in options):
         told = "; ".join(f"{path}: {_shown(x)}" for path, x in found.items())
+        apart = {k for x in options for k in x if any(y.get(k) != x[k] for y in options)}
+        is_other = any(key == "data" or key.startswith("data.root") for key in apart)
+        names = ["data", "data.root"] if is_other else sorted(apart)
         raise ValueError(
-            f"these checkpoints were tested on different data, {told}: give data= and data.root="
+            f"these checkpoints were tested on different data, {told}: give {'= and '.join(names)}="
         )
-    NOTES.append(f"data of the run: {_shown(options[0])}")
+    about = "data of the run" if "data" in options[0] else "data folder of the recorded name here"
+    NOTES.append(f"{about}: {_shown(options[0])}")
     arguments[at:at] = _typed(options[0])  # adjacent: argparse options may surround them
     return arguments
 
@@ -151,23 +168,33 @@ def _options(checkpoint: Path, given: dict[str, Any]) -> dict[str, str]:
     own = {k: v for k, v in own.items() if not (root and k.startswith("data.root"))}
     if "data.split" in given:
         own.pop("data.test", None)
-    folder = own.get("data.root")
-    if folder is not None and not Path(folder).is_dir():
-        raise ValueError(
-            f"{checkpoint} was tested on data.root={folder}, which is not here: give data.root=DIR"
-        )
     return own
 
 
 def _saved(folder: Path) -> dict[str, str]:
-    """Read the options of a saved folder from its results.json, if its data is on this machine."""
+    """Read the options of a saved folder from its results.json, which has the folder's name only.
+
+    Nothing is known of generated scenes but their name.
+    """
     try:
         record = read_record(folder / "results.json")
     except (OSError, ValueError):
         return {}
-    root, split = record.get("root"), record.get("split")
-    found = isinstance(root, str) and Path(root).is_dir() and _is_name(split)
-    return {"data.root": str(root), "data.test": str(split)} if found else {}
+    root, split, protocol = (record.get(key) for key in ("root", "split", "protocol"))
+    if not isinstance(root, str) or not _is_name(split) or data_name(root) != Path(root).name:
+        return {}
+    options = {"data.root": root, "data.test": str(split)}
+    return options | ({"data.protocol": str(protocol)} if _is_name(protocol) else {})
+
+
+def _names(saved: dict[str, str], run: dict[str, str]) -> bool:
+    """Tell whether the options of a saved folder name the data of a run."""
+    return (
+        "data" in run
+        and "data" not in saved
+        and Path(run.get("data.root", "")).name == saved["data.root"]
+        and saved.get("data.test") == run.get("data.test")
+    )
 
 
 def _recorded(run: Path) -> dict[str, str]:

@@ -120,7 +120,10 @@ def claim(out: Path, resume: str | bool | None, typed: Sequence[str]) -> None:
         own = [Path(x.path) for x in sources if x.provider == "command-line"]  # --config-dir
         now = of_one_run(typed, [*own, CONF])
         now += [f"--config-dir={folder}" for folder in own]
-        check_changes(read_recorded(out, own[0] if own else None), now)
+        try:
+            check_changes(read_recorded(out, own[0] if own else None), now)
+        except ValueError as error:  # ends the sweep, and the finished jobs stay as they are
+            raise TakenError(str(error)) from error
 
 
 def _flag(arguments: Sequence[str], key: str) -> str | None:

@@ -63,9 +63,9 @@ def build_trainer(cfg: DictConfig) -> Any:
         profiler=profiler(cfg.trainer.get("profiler"), output_folder()),
         enable_progress_bar=shows,
         callbacks=[
-            *instantiate(cfg.callbacks).values(),
+            *filter(None, instantiate(cfg.callbacks).values()),  # null leaves one out
             SameConfiguration(OmegaConf.to_yaml(cfg)),
             *([Bar()] if shows else []),
         ],
-        logger=list(instantiate(cfg.logger).values()),
+        logger=[*filter(None, instantiate(cfg.logger).values())],
     )

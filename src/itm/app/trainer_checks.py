@@ -8,6 +8,7 @@ from typing import Any
 
 # Modules whose objects log only metrics that `known_metrics` lists.
 OURS = ("itm.", "pytorch_lightning.")
+LOSS = "train/loss"
 USUAL = "val/rsum, val/i2t_r1, val/t2i_r1 and train/loss"  # of `known_metrics`
 
 
@@ -61,7 +62,11 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
         ValueError: a callback takes a worse value for a better one, waits for a validation that
             never comes, or is one of `REFUSED`.
     """
-    from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+    from pytorch_lightning.callbacks import (
+        EarlyStopping,
+        GradientAccumulationScheduler,
+        ModelCheckpoint,
+    )
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
     from itm.training.optim import check_mode
@@ -74,7 +79,15 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
                 raise ValueError(f"{name} {REFUSED[kind.__name__]}")
         if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor is not None:
             check_mode(f"{name}: mode", callback.mode, callback.monitor)
+    _check_one_batch(trainer)
     made = getattr(matcher.scheduler, "make", None)
+    if getattr(matcher.scheduler, "counts_steps", False):
+        for callback in trainer.callbacks:
+            if isinstance(callback, GradientAccumulationScheduler):
+                raise ValueError(
+                    "GradientAccumulationScheduler changes the number of steps, so the length of "
+                    "the schedule is unknown: set it (such as scheduler.total=STEPS)"
+                )
     waiting = [
         (type(c).__name__, c.monitor) for c in trainer.callbacks if isinstance(c, EarlyStopping)
     ]
@@ -94,6 +107,25 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
         f"no validation, since {why}: there will be no best checkpoint; last.ckpt keeps the "
         "weights of the last step, which a test uses"
     )
+
+
+def _check_one_batch(trainer: Any) -> None:
+    """Check that nothing chooses an epoch by the loss of a single batch.
+
+    `train/loss` is the mean over the epoch at its end, and the loss of one batch before.
+    """
+    from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+
+    whole = trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
+    if whole or trainer.limit_val_batches == 0:
+        return
+    for callback in trainer.callbacks:
+        if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor == LOSS:
+            raise ValueError(
+                f"{type(callback).__name__} would read {LOSS} at each validation, where it is the "
+                "loss of one batch: leave trainer.val_check_interval and "
+                "trainer.check_val_every_n_epoch at 1, or monitor a metric of the validation"
+            )
 
 
 def check_checkpoints(trainer: Any, out: Path) -> None:

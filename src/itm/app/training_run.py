@@ -116,16 +116,18 @@ def tell_start(training: Training, out: Path) -> None:
 
 
 class Settle(pl.Callback):
-    """Delete what a run replaces once it trains: Lightning refuses some options only then."""
+    """Delete what a run replaces after its first step: some options are refused only there."""
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Delete the earlier run."""
-        if trainer.is_global_zero:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        """Delete the earlier run; later calls have nothing to do."""
+        if trainer.is_global_zero and trainer.global_step > 0:
             settle(trains=True)
 
 
 def begin_run(training: Training, out: Path, seed: int, typed: Sequence[str]) -> dict[str, Any]:
-    """Write run.json; what the run replaces is deleted as soon as it trains (`Settle`).
+    """Write run.json; what the run replaces is deleted after its first step (`Settle`).
 
     Returns:
         The command, the seed and the environment, to be recorded with the results, too.

@@ -19,6 +19,7 @@ from itm.checkpoints.strict import check_fit, load_strictly
 from itm.losses.base import as_loss
 from itm.matcher.saved import WEIGHTS, find_weights, read, save
 from itm.matcher.state import LOSS, adapt_loss_state, unpack_state
+from itm.matcher.weight_sample import weight_sample
 from itm.utils.devices import find_device
 from itm.utils.readers import reader
 from itm.utils.torch_files import read_torch
@@ -78,7 +79,7 @@ def _load(
         unpack_state(matcher, config)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: damaged word lists ({error!r})") from error
-    matcher.record = record
+    matcher.record, matcher.recorded = record, weight_sample(matcher)
     return matcher
 
 

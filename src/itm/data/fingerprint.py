@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,9 @@ from itm.data.layout import Split
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
 
-ROWS = 64  # images whose features are read; all of COCO would take minutes
+ROWS = 64  # images of "features", which runs of earlier versions have as well
+SAMPLE = 2**27  # bytes of features that are read at most; all of COCO would take minutes
+ADDED = ("feature rows",)  # ends of parts that runs of earlier versions lack
 LISTS = ("vocabulary", "label_vocabulary", "concept_vocabulary")
 
 
@@ -22,7 +24,7 @@ def fingerprint(data: RegionDataModule, trained: int) -> dict[str, str]:
     """Describe training and validation data, each part with a hash of its content.
 
     Captions, the images that training assigns to them (with noise, if any) and the word lists are
-    read whole, and of the features `ROWS` images from the first to the last.
+    read whole, and of the features a sample, see `feature_digest`.
 
     Args:
         data: a data module that is set up.
@@ -36,6 +38,7 @@ def fingerprint(data: RegionDataModule, trained: int) -> dict[str, str]:
         split = data.split(stage)
         owners = np.ascontiguousarray(data.reader(stage).caption_image, dtype=np.int64)
         found[f"{stage} features"] = _features(split)
+        found[f"{stage} feature rows"] = feature_digest(split)
         total = len(split.captions)
         used = trained if stage == "train" else total
         count = str(total) if used == total else f"{used} of {total}"
@@ -51,7 +54,8 @@ def fingerprint(data: RegionDataModule, trained: int) -> dict[str, str]:
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Say which parts of two fingerprints differ, "part: before -> now"; no part = "none"."""
-    parts = [*before, *(part for part in now if part not in before)]
+    new = (part for part in now if part not in before and not part.endswith(ADDED))
+    parts = [*before, *new]
     return [
         f"{part}: {before.get(part, 'none')} -> {now.get(part, 'none')}"
         for part in parts
@@ -59,12 +63,30 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     ]
 
 
+def feature_digest(split: Split) -> str:
+    """Hash the features of a split, or of as many images, evenly spaced, as `SAMPLE` bytes hold."""
+    one = max(1, split.regions * split.width * split.features.dtype.itemsize)
+    rows = _spaced(split.num_images, max(ROWS, SAMPLE // one))
+    return f"{len(rows)} of {split.num_images}, {_hash(_stored(split, rows))}"
+
+
 def _features(split: Split) -> str:
-    rows = np.unique(np.linspace(0, split.num_images - 1, ROWS).astype(np.int64))
-    source = split.features if split.file is None else split.file
-    parts = (np.ascontiguousarray(row).tobytes() for row in source[split.row[rows]])
     shape = " x ".join(map(str, (split.num_images, split.regions, split.width)))
-    return f"{shape} {split.features.dtype}, {_hash(parts)}"
+    found = _hash(_stored(split, _spaced(split.num_images, ROWS)))
+    return f"{shape} {split.features.dtype}, {found}"
+
+
+def _spaced(images: int, most: int) -> np.ndarray:
+    """Choose at most that many images, from the first to the last."""
+    return np.unique(np.linspace(0, images - 1, min(images, most)).astype(np.int64))
+
+
+def _stored(split: Split, rows: np.ndarray) -> Iterator[bytes]:
+    """Read the stored features of some images, a few at a time."""
+    source = split.features if split.file is None else split.file
+    for start in range(0, len(rows), ROWS):
+        for row in source[split.row[rows[start : start + ROWS]]]:
+            yield np.ascontiguousarray(row).tobytes()
 
 
 def _hash(parts: Iterable[str | bytes]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from itm.data.layout import Split, name_of
 from itm.data.pictures import Pictures
+from itm.runs.escape import printable
 from itm.runs.outputs import maker
 from itm.runs.tables import rows_table
 from itm.text.tokenizers import TOKENIZERS
@@ -82,6 +83,16 @@ def knows_no_word(matcher: Matcher, sentence: str) -> bool:
     if not isinstance(vocab, Vocabulary):
         return False
     return not any(word in vocab.ids for word in TOKENIZERS[vocab.tokenizer](sentence))
+
+
+def tell_unknown(matcher: Matcher, sentences: Sequence[str]) -> None:
+    """Print the words that a matcher does not know, and the sentences of which it knows none."""
+    unknown = dict.fromkeys(word for s in sentences for word in unknown_words(matcher, s))
+    if unknown:
+        print(f"words the matcher does not know: {printable(' '.join(unknown))}")
+    for sentence in sentences:
+        if knows_no_word(matcher, sentence):
+            print(printable(f"no word of {sentence!r} is known: its scores have no meaning"))
 
 
 def answer_table(answer: Answer, captions: OwnCaptions) -> str:

@@ -28,10 +28,17 @@ NAMES = [
 ]
 
 Sides = dict[str, tuple[Shelf, list[Any]]]  # "images", "captions" -> encodings and their items
+# Matcher, sides, nearest neighbours of each side, shortlist, digest of the features.
+Parts = tuple[Matcher, Sides, dict[str, Nearest], int, str | None]
 
 
 def write_index(
-    folder: Path, matcher: Matcher, sides: Sides, nearest: dict[str, Nearest], shortlist: int
+    folder: Path,
+    matcher: Matcher,
+    sides: Sides,
+    nearest: dict[str, Nearest],
+    shortlist: int,
+    digest: str | None,
 ) -> Path:
     """Write all parts and their checksums; if that fails, an earlier index stays.
 
@@ -60,7 +67,7 @@ def write_index(
             shelf.save(place / f"{name}.safetensors")
             nearest[name].save(place / f"{name}.faiss")
             write_json(place / f"{name}.json", items)
-        facts = {"format": FORMAT, "sides": list(sides), "shortlist": shortlist}
+        facts = {"format": FORMAT, "sides": list(sides), "shortlist": shortlist, "features": digest}
         write_manifest(place / INDEX, facts, NAMES)
     return folder
 
@@ -91,9 +98,7 @@ def mapped_files(folder: Path | None) -> dict[Path, State | None]:
 
 
 @reader(path="folder")
-def read_index(
-    folder: Path, device: str, model_class: str | None
-) -> tuple[Matcher, Sides, dict[str, Nearest], int]:
+def read_index(folder: Path, device: str, model_class: str | None) -> Parts:
     """Read what `write_index` was given.
 
     Raises:
@@ -105,9 +110,7 @@ def read_index(
     return read_whole(folder / INDEX, partial(_read, folder, device, model_class))
 
 
-def _read(
-    folder: Path, device: str, model_class: str | None
-) -> tuple[Matcher, Sides, dict[str, Nearest], int]:
+def _read(folder: Path, device: str, model_class: str | None) -> Parts:
     facts, files = read_manifest(folder / INDEX)
     names, shortlist = facts.get("sides"), facts.get("shortlist")
     known = (["images"], ["captions"], ["images", "captions"])
@@ -127,4 +130,5 @@ def _read(
             raise ValueError(f"{folder / name}.json names two images alike")
         sides[name] = Shelf.load(folder / f"{name}.safetensors", len(items)), items
         nearest[name] = Nearest.load(folder / f"{name}.faiss", sides[name][0].vectors)
-    return matcher, sides, nearest, shortlist
+    digest = facts.get("features")  # earlier versions wrote none
+    return matcher, sides, nearest, shortlist, digest if isinstance(digest, str) else None

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from itm.batch import Chunk
+from itm.data.fingerprint import feature_digest
 from itm.data.layout import Features, Split
 from itm.index.encodings import shelve_captions, shelve_images
 from itm.index.files import Sides, mapped_files, read_index, write_index
@@ -28,6 +29,7 @@ from itm.layers.functional import global_vector
 from itm.layers.text import as_text_encoder
 from itm.matcher.inputs import caption_batches, check_captions, check_features, image_batches
 from itm.matcher.matcher import Matcher
+from itm.matcher.weight_sample import same_weights, weight_sample
 from itm.utils.changes import check_unchanged
 from itm.utils.rows import check_rows, to_array
 
@@ -110,12 +112,20 @@ class Index:
             items = [x if isinstance(x, str) else row for row, x in enumerate(texts)]
             sides["captions"] = shelve_captions(matcher, captions, batch_size), items
         nearest = {name: Nearest(shelf.vectors, kind) for name, (shelf, _) in sides.items()}
-        self._set(matcher, sides, nearest, shortlist)
+        digest = feature_digest(split) if isinstance(split, Split) else None
+        self._set(matcher, sides, nearest, shortlist, digest)
 
     def _set(
-        self, matcher: Matcher, sides: Sides, nearest: dict[str, Nearest], shortlist: int
+        self,
+        matcher: Matcher,
+        sides: Sides,
+        nearest: dict[str, Nearest],
+        shortlist: int,
+        digest: str | None,
     ) -> None:
         self.matcher = matcher
+        self.digest = digest  # of the features of a split, to notice other ones
+        self._weights = weight_sample(matcher)
         self.shortlist = shortlist
         self._shelves = {name: shelf for name, (shelf, _) in sides.items()}
         self._items = {name: items for name, (_, items) in sides.items()}
@@ -173,10 +183,12 @@ class Index:
         Raises:
             KeyError: no image has this id.
             ValueError: not exactly one query, `top` below 1, a sentence of which no token is left
-                (unknown words are tokens in most vocabularies), or images or captions that are not
-                indexed.
+                (unknown words are tokens in most vocabularies), images or captions that are not
+                indexed, or other weights than those that encoded the items.
         """
         top = _renamed("search", top, k)
+        if isinstance(top, bool) or not isinstance(top, int | np.integer):
+            raise ValueError(f"top must be a whole number, got {top!r}")
         given = [x is not None for x in (sentence, image, features)]
         if sum(given) != 1 or top < 1:
             raise ValueError("give one of sentence, image=ID and features=..., and top=1 or more")
@@ -229,6 +241,7 @@ class Index:
         if not torch.isfinite(vector).all():
             where = f" in {min(self._files).parent}" if self._files else ""
             raise ValueError(f"a query's encoding is NaN or infinite: broken weights{where}?")
+        self._check_weights()
         count = top if self.matcher.ranks_by_vectors else max(top, self.shortlist)
         every = not self.matcher.ranks_by_vectors and (exact or len(shelf) <= count)
         rows = None if every else nearest.find(vector, count, exact).sort().values
@@ -239,6 +252,14 @@ class Index:
             Hit(self._items[side][int(i if rows is None else rows[i])], float(scores[i]))
             for i in largest(scores, top)
         ]
+
+    def _check_weights(self) -> None:
+        """Raise ValueError if queries would be encoded with other weights than the items."""
+        if not same_weights(self.matcher, self._weights):
+            raise ValueError(
+                "the weights of the matcher have changed since it encoded the items of this index: "
+                "build the index again"
+            )
 
     def _encode_sentence(self, sentence: str | np.ndarray) -> Chunk:
         if isinstance(sentence, np.ndarray):
@@ -283,9 +304,13 @@ class Index:
         Raises:
             TakenError: the folder and its subfolder hold such files.
             OSError: the folder cannot be written.
+            ValueError: the weights of the matcher have changed since it encoded the items.
         """
+        self._check_weights()
         sides = {name: (shelf, self._items[name]) for name, shelf in self._shelves.items()}
-        return write_index(Path(folder), self.matcher, sides, self._nearest, self.shortlist)
+        return write_index(
+            Path(folder), self.matcher, sides, self._nearest, self.shortlist, self.digest
+        )
 
     @classmethod
     def load(

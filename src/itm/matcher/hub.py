@@ -16,6 +16,8 @@ import itm
 from itm.matcher.model_card import make_card
 from itm.matcher.protocol import MatcherLike
 from itm.matcher.saved import read, save
+from itm.matcher.weight_sample import same_weights
+from itm.utils.distributed import say
 
 FILES = [
     "config.json",
@@ -33,7 +35,8 @@ def save_pretrained(
     """Write model.safetensors, config.json, vocab.json, results.json and README.md.
 
     Args:
-        matcher: any matcher; its `record` is written to results.json, unless it is empty.
+        matcher: any matcher; its `record` is written to results.json, unless it is empty or the
+            weights have changed since the matcher was loaded.
         folder: created if missing. A matcher that was saved there before is replaced as a whole.
         card: text of README.md; by default it describes the matcher and its results.
         overwrite: replace a saved matcher.
@@ -47,6 +50,12 @@ def save_pretrained(
         OSError: the folder cannot be written.
     """
     record = public(matcher.record)
+    if record and matcher.recorded is not None and not same_weights(matcher, matcher.recorded):
+        say(
+            f"{folder}: the results of the loaded matcher are left out, because its weights have "
+            "changed since"
+        )
+        record = {}
     return save(matcher, folder, card or make_card(matcher, record), record, overwrite)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from itm.batch import Encoded, Pairs
 from itm.layers.functional import full, weighted
 from itm.losses.base import Loss
+from itm.matcher.epoch_loss import EpochLoss
 from itm.matcher.gather import gather_batch
 from itm.matcher.gradient_cache import encode_in_chunks
 from itm.matcher.inputs import check_images
@@ -22,6 +23,7 @@ from itm.utils.distributed import rank_and_size
 class Trained(MatcherLike, Protocol):
     """What training needs from a matcher."""
 
+    epoch_loss: EpochLoss
     chunk_size: int | None
 
     @property
@@ -33,6 +35,7 @@ class Trained(MatcherLike, Protocol):
     def extra_losses(  # noqa: D102
         self, pairs: Pairs, images: Encoded, captions: Encoded
     ) -> dict[str, Tensor]: ...
+
     @property
     def log(self) -> Callable[..., None]: ...  # noqa: D102
 
@@ -93,6 +96,7 @@ def training_step(matcher: Trained, batch: Pairs, batch_idx: int) -> dict[str, A
         key = "loss" if name == "total" else name
         matcher.log(f"train/{key}", value / pairs, batch_size=size, prog_bar=name == "total")
     per_pair = values["total"] / pairs
+    matcher.epoch_loss.add(per_pair, size)
     return {"loss": terms["total"], "terms": values, "pairs": pairs, "per_pair": per_pair}
 
 

@@ -9,6 +9,7 @@ functions that become methods of `Matcher`.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from itm.batch import Captions, Chunk, Encoded, Images, Pairs
@@ -17,6 +18,7 @@ from itm.layers.text import as_text_encoder
 from itm.losses.base import Loss, LossFunction, as_loss
 from itm.matcher import attachment, hub, loss_terms, optimisation, scoring, state, validation
 from itm.matcher.compilation import CompiledMethods
+from itm.matcher.epoch_loss import EpochLoss
 from itm.matcher.explanation import Details, attention_details
 from itm.matcher.optimisation import MakeOptimizer, MakeScheduler
 from itm.matcher.waiting import OBJECTS as OBJECTS
@@ -61,6 +63,7 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
             memory.
         memory_budget: bytes that one block of scores may need; None = chosen for the device.
         record: results, command and versions of the run that trained the matcher, {} if unknown.
+        recorded: sample of the weights that `record` describes (`weight_sample`), None = any.
             `itm.load` reads it from the results.json of a run or of a saved folder.
         ranks: ranks of the queries of the last validation or test, see
             `itm.metrics.evaluate_queries`.
@@ -95,7 +98,9 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
         self.labels: Labels | None = None
         self.chunk_size: int | None = None
         self.memory_budget: int | None = None
+        self.epoch_loss = EpochLoss()
         self.record: dict[str, Any] = {}
+        self.recorded: Tensor | None = None
         self.ranks: Ranks | None = None
         self.encoded_images: list[Chunk] = []
         self.encoded_captions: list[Chunk] = []
@@ -249,6 +254,10 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
     take_data = attachment.take_data
     setup = attachment.setup
 
+    def bfloat16(self) -> "Matcher":
+        """Convert the weights; `dtype`, which Lightning keeps, would miss torch's own method."""
+        return self.to(torch.bfloat16)
+
     def wait(self, arguments: dict[str, Any]) -> None:
         """Keep the constructor's arguments until `take_data` brings the missing sizes."""
         Matcher.__init__(self, *(arguments.get(name) for name in OBJECTS))
@@ -306,15 +315,26 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
         super().optimizer_step(*args, **kwargs)
         optimisation.step_plateaus(self, "step")
 
+    def on_train_epoch_start(self) -> None:
+        """Begin the mean of the loss; an epoch that is resumed continues it."""
+        self.epoch_loss.reset()
+
     def on_train_epoch_end(self) -> None:
-        """Step the schedules that watch a metric of epochs."""
+        """Set `train/loss` to its mean, for what watches it, and step such schedules."""
+        if self.epoch_loss.mean is not None:
+            self.log("train/loss", self.epoch_loss.mean, logger=False, sync_dist=True)
         optimisation.step_plateaus(self, "epoch")
 
     # Validation and test ----------------------------------------------------------------------
 
     on_validation_epoch_start = on_test_epoch_start = validation.on_epoch_start
     validation_step = test_step = validation.step
-    on_validation_epoch_end = validation.on_validation_epoch_end
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the whole split, log `val/rsum` and the recalls, and step what watches them."""
+        validation.on_validation_epoch_end(self)
+        optimisation.step_plateaus(self, "validation")
+
     on_test_epoch_end = validation.on_test_epoch_end
 
     # Checkpoints ------------------------------------------------------------------------------

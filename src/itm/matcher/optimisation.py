@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
@@ -55,22 +56,31 @@ def configure_optimizers(matcher: Optimised) -> Any:
     return [optimizer], [schedule.configure(optimizer, attached_trainer(matcher))]
 
 
-def step_plateaus(matcher: Any, interval: str) -> None:
-    """Step the plateau schedules of an interval, "step" or "epoch", before a checkpoint is written.
+def step_plateaus(matcher: Any, moment: str) -> None:
+    """Step the plateau schedules before a checkpoint is written.
 
-    The losses of training differ between processes, so all of them step by the mean. A plain
-    schedule of torch, from your own `configure_optimizers`, is stepped by Lightning.
+    A schedule of epochs that watches a metric of the validation steps at every validation, as early
+    stopping counts. The losses of training differ between processes, so all of them step by the
+    mean. A plain schedule of torch, from your own `configure_optimizers`, is stepped by Lightning.
     """
     trainer = matcher.trainer
+    if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+        return
     for config in trainer.lr_scheduler_configs:
-        if config.frequency == BY_MATCHER and config.interval == interval:
+        if config.frequency == BY_MATCHER and moment == _moment(config):
             value = trainer.callback_metrics.get(config.monitor)
-            if value is None:  # an epoch without a validation
+            if value is None:  # nothing logs it
                 rank_zero_warn(f"no value of {config.monitor}: its schedule does not step")
             else:
                 if trainer.world_size > 1:  # GPUs reduce no tensors of the host
                     value = trainer.strategy.reduce(value.to(matcher.device), reduce_op="mean")
                 config.scheduler.step(value)
+
+
+def _moment(config: Any) -> str:
+    """Return when a schedule steps: "step", "epoch" or "validation"."""
+    validated = config.interval == "epoch" and str(config.monitor).startswith("val/")
+    return "validation" if validated else str(config.interval)
 
 
 def learning_rate(matcher: Optimised) -> float:

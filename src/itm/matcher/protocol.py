@@ -28,6 +28,7 @@ class MatcherLike(Protocol):
     text: Any
     memory_budget: int | None
     record: dict[str, Any]
+    recorded: Tensor | None
 
     @property
     def device(self) -> torch.device: ...  # noqa: D102
@@ -52,6 +53,7 @@ class MatcherLike(Protocol):
     def train(self, mode: bool = True) -> Any: ...  # noqa: D102
     def state_dict(self) -> dict[str, Tensor]: ...  # noqa: D102
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...  # noqa: D102
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...  # noqa: D102
     def transfer_batch_to_device(  # noqa: D102
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any: ...

@@ -79,6 +79,7 @@ def on_save_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
     """Add class name, word lists and the fingerprint of the training data to a checkpoint."""
     checkpoint["itm"] = pack_state(matcher)
     checkpoint["hyper_parameters"] = saved_arguments(matcher)
+    checkpoint["epoch_loss"] = matcher.epoch_loss.state_dict()
     record_data(matcher, checkpoint)
 
 
@@ -93,6 +94,8 @@ def on_load_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
     compare_data(matcher, checkpoint)
     unpack_state(matcher, checkpoint.get("itm", {}))
     adapt_loss_state(matcher, checkpoint.get("state_dict", {}))
+    if "epoch_loss" in checkpoint:  # earlier versions wrote none
+        matcher.epoch_loss.load_state_dict(checkpoint["epoch_loss"])
 
 
 def keep_average(matcher: Matcher, checkpoint: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ def step(
 
 
 def on_validation_epoch_end(matcher: Validated) -> None:
-    """Score the whole split and log `val/rsum` and the recalls."""
+    """Score the validation split and log `val/...`."""
     _log_retrieval(matcher, "val", _data(matcher).val_split)
 
 

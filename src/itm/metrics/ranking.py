@@ -20,9 +20,12 @@ TILE = 1024  # rows and columns compared at once: 4 MB of float32 stay in the pr
 
 
 def to_numpy(scores: Matrix) -> np.ndarray:
-    """Return the scores as an array; half precision becomes float32, as numpy lacks bfloat16."""
+    """Return the scores as an array of the machine's byte order.
+
+    Half precision becomes float32, as numpy lacks bfloat16.
+    """
     if isinstance(scores, np.ndarray):
-        return scores
+        return scores if scores.dtype.isnative else scores.astype(scores.dtype.newbyteorder("="))
     return (scores if scores.dtype == torch.float64 else scores.float()).detach().cpu().numpy()
 
 

@@ -77,6 +77,9 @@ class RetrievalMetrics(Metric):
         Raises:
             ValueError: shapes or indices do not match the split.
         """
+        image_index = torch.as_tensor(image_index)
+        if image_index.is_floating_point() or image_index.dtype == torch.bool:
+            raise ValueError(f"image_index must hold whole numbers, got {image_index.dtype}")
         expected = (len(image_index), len(self.caption_image))
         if tuple(rows.shape) != expected:
             raise ValueError(f"rows must be images x captions, {expected}, got {tuple(rows.shape)}")
@@ -84,6 +87,11 @@ class RetrievalMetrics(Metric):
             raise ValueError(f"image_index must lie in 0..{self.num_images - 1}, got {image_index}")
         self.rows.append(rows.detach().to(self.device))
         self.index.append(image_index.to(self.device))
+
+    def reset(self) -> None:
+        """Forget all rows and ranks."""
+        super().reset()
+        self.ranks = None
 
     def compute(self) -> dict[str, float]:
         """Compute `evaluate` of the collected matrix.

@@ -17,6 +17,7 @@ from itm.relevance.sentences import (
     sentence_similarity,
 )
 from itm.utils.checks import check_references
+from itm.utils.manifest import checksum
 
 
 def relevance(
@@ -51,6 +52,12 @@ def relevance(
         return sentence_similarity(captions, references, str(source))
     matrix = source if isinstance(source, np.ndarray) else _read_matrix(Path(source))
     return as_relevance(matrix, len(captions), len(references))
+
+
+def source_name(source: str) -> str:
+    """Name a source of relevance, a file together with its checksum."""
+    path = Path(source)
+    return f"{path.name} {checksum(path)}" if path.is_file() else path.name
 
 
 def _read_matrix(path: Path) -> np.ndarray:

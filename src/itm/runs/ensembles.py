@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itm.runs.plain_files import run_of
-from itm.runs.run_files import GROUPS, SCORED, is_aside, read_results, read_settings
+from itm.runs.run_files import (
+    GROUPS,
+    SCORED,
+    is_aside,
+    is_older,
+    read_results,
+    read_settings,
+    with_precision,
+)
 
 if TYPE_CHECKING:
     from itm.runs.history import Run
@@ -45,7 +53,8 @@ def with_ensemble(
     """Name the (N, M) score matrices of the members; add the mean scores of their `ensembles`."""
     named = dict(zip(member_names(names), matrices, strict=True))
     for name, members in ensembles(names, pairs).items():
-        total = np.array(matrices[members[0]], np.float32)
+        kind = np.result_type(np.float32, *(matrices[i].dtype for i in members))
+        total = np.array(matrices[members[0]], kind)
         for i in members[1:]:
             total += matrices[i]
         named[name] = total / len(members)
@@ -61,16 +70,21 @@ def members_of(report: dict[str, Any], row: str) -> list[Path]:
     return [checkpoints[i] for i in places or ()] if checkpoints else []  # or saved matrices
 
 
-def with_members(run: Run, checkpoints: Sequence[Path]) -> Run:
+def with_members(run: Run, checkpoints: Sequence[Path], report: dict[str, Any]) -> Run:
     """Add what the members of an ensemble share, and the choices in which they differ.
 
     `settings` holds the number of members as "ensemble" and, for example, "sgr + saf" as "model",
     "0.1 + 0.2" as "loss.margin". Ensembles whose members have one seed each are grouped over seeds
     like training runs.
 
+    Args:
+        run: the row of the ensemble.
+        checkpoints: of its members.
+        report: the evaluation that the row belongs to.
+
     Returns:
         The run with settings, costs and members; unchanged if a member is not the best checkpoint
-        of a training run that still exists.
+        of a training run that still exists, or was trained again since.
     """
     sources = [run_of(checkpoint) for checkpoint in checkpoints]
     found = []
@@ -78,9 +92,12 @@ def with_members(run: Run, checkpoints: Sequence[Path]) -> Run:
         if source is None or checkpoint not in (source, source / "checkpoints" / "best.ckpt"):
             return run
         try:
-            found.append((source, read_settings(source), read_results(source) or {}))
+            settings, results = read_settings(source), read_results(source) or {}
         except (ValueError, OSError):  # the damaged run is listed itself
             return run
+        if is_older(report, results):
+            return run
+        found.append((source, with_precision(settings, results), results))
     every = [settings for _, settings, _ in found]
     if not every or not all(every):
         return run
@@ -113,12 +130,28 @@ def _choices(settings: Mapping[str, Any], keys: Container[str]) -> str:
     return " ".join(str(x) if key in GROUPS[:4] else f"{key}={x}" for key, x in found)
 
 
+def _in_one_order(runs: Sequence[Run]) -> list[Run]:
+    """Let ensembles of the same members name them as the first one does: a mean has no order."""
+    first: dict[frozenset[Path], Run] = {}
+    ordered = []
+    for run in runs:
+        known = first.setdefault(frozenset(run.members), run) if run.members else run
+        if run.members != known.members:
+            shared = {k: known.settings[k] for k in run.settings.keys() & known.settings.keys()}
+            own = {k: v for k, v in run.settings.items() if k in SCORED}
+            run = replace(run, members=known.members, settings={**run.settings, **shared, **own})
+        ordered.append(run)
+    return ordered
+
+
 def with_validation(runs: Sequence[Run]) -> list[Run]:
     """Add to each ensemble its rsum on the validation split, if it was evaluated there as well."""
 
     def key(run: Run) -> Any:
-        return run.members, *(run.settings.get(name) for name in SCORED)
+        root = run.test.partition(" of ")[2].rpartition(", ")[0].rpartition(", ")[0]
+        return run.members, root, *(run.settings.get(name) for name in SCORED)
 
+    runs = _in_one_order(runs)
     known = {
         key(run): run.rsum
         for run in runs

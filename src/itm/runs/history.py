@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,21 +13,24 @@ import numpy as np
 from itm.metrics.ranking import RECALLS
 from itm.runs.ensembles import members_of, with_members, with_validation
 from itm.runs.outputs import check_files
-from itm.runs.plain_files import read_record, run_of
+from itm.runs.plain_files import data_name, read_record, run_of
 from itm.runs.record import BESIDE, FAILURE
 from itm.runs.run_files import (
     SCORED,
     SETTINGS,
+    is_older,
     metrics_of,
     read_curves,
     read_ranks,
     read_results,
     read_settings,
+    with_precision,
 )
 from itm.utils.errors import first_line
 from itm.utils.manifest import KEY, check_checksums
 
 COSTS = ("parameters_m", "epochs", "seconds")
+SAME = 1.0  # points of rsum by which devices and precisions change a result
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Run:
         costs: "parameters_m", "epochs" and "seconds" of the training, where recorded.
         record: "command" and "device" of the training, where recorded.
         members: folders of the training runs of an ensemble.
+        relevance: what graded metrics were measured with, where recorded: "graded" and "text" ->
+            name of the source.
     """
 
     folder: Path
@@ -64,6 +68,7 @@ class Run:
     costs: dict[str, float] = field(default_factory=dict)
     record: dict[str, str] = field(default_factory=dict)
     members: tuple[Path, ...] = ()
+    relevance: dict[str, str] = field(default_factory=dict)
 
     @property
     def seed(self) -> Any:
@@ -133,18 +138,39 @@ def _reason(folder: Path) -> str:
 def merge(runs: Iterable[Run]) -> list[Run]:
     """Join runs that were found twice, and each run with its evaluations on the same test split.
 
-    A joined run has the name of the first.
+    A joined run has the name of the first. Evaluations with different relevances are not joined,
+    because their graded metrics have the same names.
     """
-    found: dict[Any, Run] = {}
+    found: dict[Any, list[Run]] = {}
     for run in runs:
         place = (run.source, run.test) if run.source else (run.folder.resolve(), run.name)
         key = *place, *(run.settings.get(name) for name in SCORED)
-        first = found.setdefault(key, run)
-        if first is not run:
-            ranks, curves = first.ranks or run.ranks, first.curves or run.curves
-            metrics = run.metrics | first.metrics
-            found[key] = replace(first, metrics=metrics, ranks=ranks, curves=curves)
-    return list(found.values())
+        joined = found.setdefault(key, [])
+        for i, first in enumerate(joined):
+            if all(run.relevance.get(k, x) == x for k, x in first.relevance.items()):
+                joined[i] = _join(first, run)
+                break
+        else:
+            joined.append(run)
+    return _with_relevance([run for joined in found.values() for run in joined])
+
+
+def _join(first: Run, run: Run) -> Run:
+    ranks, curves = first.ranks or run.ranks, first.curves or run.curves
+    metrics, relevance = run.metrics | first.metrics, run.relevance | first.relevance
+    return replace(first, metrics=metrics, ranks=ranks, curves=curves, relevance=relevance)
+
+
+def _with_relevance(runs: Sequence[Run]) -> list[Run]:
+    """Make the relevance a setting where it differs, so that no table mixes graded metrics."""
+    kinds = {kind for run in runs for kind in run.relevance}
+    apart = [kind for kind in kinds if len({r.relevance.get(kind) for r in runs} - {None}) > 1]
+    return [
+        replace(run, settings={**run.settings, **{f"relevance.{k}": run.relevance[k] for k in own}})
+        if run.settings and (own := [kind for kind in apart if kind in run.relevance])
+        else run
+        for run in runs
+    ]
 
 
 def read_training(folder: Path, name: str) -> Run | None:
@@ -169,8 +195,9 @@ def read_training(folder: Path, name: str) -> Run | None:
             if key not in metrics and best < len(values):
                 metrics[key] = float(values[best])
     ranks = read_ranks(folder / "ranks.npz") if stage == "test" else None
-    settings = _with_precision(read_settings(folder), results)
+    settings = with_precision(read_settings(folder), results)
     own = Run(folder, name, settings, _test(results), metrics, ranks, curves)
+    own = replace(own, relevance=_relevance(results))  # of a record
     return replace(own, source=folder.resolve(), **_training(results))
 
 
@@ -180,14 +207,6 @@ def _check_beside(folder: Path, files: Any) -> None:
         return  # an earlier version recorded none
     present = {name for name in BESIDE if (folder / name).is_file()}
     check_checksums(folder, {name: x for name, x in files.items() if name in present})
-
-
-def _with_precision(settings: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
-    """Say on which hardware a precision was chosen automatically: GPUs use bfloat16."""
-    if settings.get("trainer.precision") != "auto" or "device" not in results:
-        return settings
-    device = str(results["device"]).partition(" (")[0]  # without the number of threads
-    return {**settings, "trainer.precision": f"auto on {device}"}
 
 
 def _training(results: dict[str, Any]) -> dict[str, Any]:
@@ -218,11 +237,12 @@ def read_evaluation(folder: Path, name: str) -> list[Run]:
             raise ValueError(f"report.json holds no rsum of {row}")
         ranks, test = read_ranks(folder / f"ranks_{i}.npz"), _test(report)
         run = Run(folder, f"{name}: {row}", {}, test, metrics, ranks, {})
+        run = replace(run, relevance=_relevance(report))
         checkpoint = Path(checkpoints[i]) if i < len(checkpoints) else None
         if checkpoint is not None:
             run = _with_training(run, checkpoint, report)
         else:
-            run = with_members(run, members_of(report, row))
+            run = with_members(run, members_of(report, row), report)
         if run.settings:  # else the name alone tells rows apart
             scored = {name: report[key] for name, key in SCORED.items() if report.get(key)}
             run = replace(run, settings={**run.settings, **scored})
@@ -239,21 +259,27 @@ def _with_training(run: Run, checkpoint: Path, report: dict[str, Any]) -> Run:
         settings, results = read_settings(source), read_results(source) or {}
     except (ValueError, OSError):  # the damaged run is listed itself
         return run
-    if _is_older(report, results):
+    if is_older(report, results):
         return run  # the training has replaced this checkpoint since
-    settings = _with_precision(settings, results)
+    if _contradicts(run, results) and not any(report.get(key) for key in SCORED.values()):
+        return replace(run, name=f"{run.name} (not as its run: other data or weights)")
+    settings = with_precision(settings, results)
     if checkpoint not in (source, source / "checkpoints" / "best.ckpt"):
         return replace(run, settings={**settings, "checkpoint": checkpoint.name})
     return replace(run, settings=settings, source=source, **_training(results))
 
 
-def _is_older(report: dict[str, Any], results: dict[str, Any]) -> bool:
-    """Tell whether an evaluation began before the training had ended, as far as is recorded."""
-    try:
-        ended = datetime.fromisoformat(results["started"]) + timedelta(seconds=results["seconds"])
-        return datetime.fromisoformat(report["started"]) < ended
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return False  # an earlier version recorded no times
+def _contradicts(run: Run, results: dict[str, Any]) -> bool:
+    """Tell whether a training reports another rsum on the split of an evaluation."""
+    rsum = results.get("test/rsum")
+    known = isinstance(rsum, int | float) and _test(results) == run.test
+    return known and abs(rsum - run.rsum) > SAME  # type: ignore[operator]
+
+
+def _relevance(facts: dict[str, Any]) -> dict[str, str]:
+    """Read what graded metrics were measured with; {} if an earlier version wrote the file."""
+    found = facts.get("relevance")
+    return {k: str(v) for k, v in found.items()} if isinstance(found, dict) else {}
 
 
 def _test(facts: dict[str, Any]) -> str:
@@ -261,11 +287,6 @@ def _test(facts: dict[str, Any]) -> str:
     if "split" not in facts:
         return "unknown split"
     return "{split} of {root}, {images} images, {protocol}".format_map(facts)
-
-
-def data_name(folder: str | Path) -> str:
-    """Name a data folder in titles: its last part, without the digest of drawn scenes."""
-    return re.sub(r"^(scenes)-[0-9a-f]{12}$", r"\1", Path(folder).name)
 
 
 def short_tests(tests: Iterable[str]) -> dict[str, str]:

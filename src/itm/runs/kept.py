@@ -62,6 +62,7 @@ def _record(run: Run, folder: Path) -> dict[str, Any]:
     record = _facts(run)
     stage = "test" if run.members or "test/rsum" in record else "val"
     record |= {f"{stage}/{name}": value for name, value in run.metrics.items()}
+    record |= {"relevance": run.relevance} if run.relevance else {}
     path = folder / RESULTS
     if not path.is_file():
         return record
@@ -72,7 +73,15 @@ def _record(run: Run, folder: Path) -> dict[str, Any]:
                 f"{folder} holds the record of another run ({key} {earlier.get(key)}, not "
                 f"{record.get(key)}): give another keep=, or remove it"
             )
-    return earlier | record
+    before = earlier.get("relevance", {})
+    for kind in before.keys() & run.relevance.keys():
+        if before[kind] != run.relevance[kind]:
+            raise TakenError(
+                f"{folder} holds graded metrics measured with {before[kind]}, not with "
+                f"{run.relevance[kind]}: give another keep=, or remove it"
+            )
+    merged = earlier | record
+    return merged | {"relevance": before | run.relevance} if before or run.relevance else merged
 
 
 def keep_records(records: Mapping[Path, Run]) -> None:

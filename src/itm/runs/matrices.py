@@ -11,7 +11,9 @@ import numpy as np
 
 from itm.data.array_file import load_array
 from itm.data.layout import Split
+from itm.metrics.ranking import to_numpy
 from itm.runs.outputs import check_files
+from itm.runs.plain_files import data_name, read_record
 from itm.runs.record import split_facts
 from itm.utils.files import write_array
 
@@ -32,8 +34,29 @@ def read_matrices(paths: Iterable[str | Path]) -> list[np.ndarray]:
             raise ValueError(f"{path} is {matrix.shape}, expected (images, captions) {wanted}")
         if matrix.dtype.kind not in "fiu":
             raise ValueError(f"{path} holds {matrix.dtype}, expected numbers")
-        matrices.append(matrix)
+        matrices.append(to_numpy(matrix))
     return matrices
+
+
+def check_origin(path: str | Path, split: Split) -> None:
+    """Check that scores which `itm.evaluate` saved are those of a split, not of another one.
+
+    Raises:
+        ValueError: the report.json beside the matrix names another split or other data.
+    """
+    report = Path(path).parent / "report.json"
+    facts = read_record(report) if report.is_file() else {}
+    made, now = facts.get("split"), split.name
+    if not isinstance(made, str) or not isinstance(facts.get("root"), str) or "unknown" in made:
+        return
+    there, here = data_name(facts["root"]), data_name(split.folder.resolve())
+    if (made, there) != (now, here):
+        raise ValueError(
+            f"{path} holds scores of split {made} of {there}, says {report.name} beside it, but "
+            f"the captions are those of split {now} of {here}: give data.root= and "
+            "data.split= of the matrix (if only the folder has another name, copy the matrix "
+            "elsewhere)"
+        )
 
 
 def write_matrices(folder: Path, matrices: Iterable[np.ndarray]) -> None:

@@ -19,13 +19,15 @@ from __future__ import annotations
 import re
 import shlex
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import PurePath
 from typing import NamedTuple
 
 from itm.runs.groups import Groups, group_seeds
 from itm.runs.history import Run
 from itm.runs.page_tables import best_of, difference_table, result_table
+from itm.runs.run_files import is_aside
 
 OPENING = re.compile(r"<!-- (?:table|figure): \S+ \S[^\n]*? -->\n")
 MARKS = re.compile(r"(<!-- (table|figure): (\S+) (\S[^\n]*?) -->\n).*?(<!-- /\2 -->)", re.S)
@@ -120,7 +122,30 @@ def _groups(mark: Mark, runs: Sequence[Run]) -> dict[str, list[Run]]:
     tests = dict.fromkeys(run.test for run in shown)
     if len(tests) > 1:
         raise ValueError(f"{' '.join(mark.patterns)}: measured on {' and on '.join(tests)}")
+    settings = {key for run in shown for key in run.settings}
+    asked = [*mark.names("by"), *mark.names("within")]
+    _check_known("a setting", asked, settings, shown)
+    _check_known("a metric", mark.names("metrics"), {k for r in shown for k in r.metrics}, shown)
+    if aside := [name for name in asked if is_aside(name)]:
+        raise ValueError(
+            f"{aside[0]} in a mark: runs that differ only in it are averaged, so no row has one"
+        )
     return group_seeds(shown)
+
+
+def _check_known(
+    what: str, asked: Sequence[str], known: Collection[str], shown: Sequence[Run]
+) -> None:
+    """Check that at least one of the runs has what a mark names.
+
+    Raises:
+        ValueError: none has.
+    """
+    for name in asked if shown else ():
+        if name not in known:
+            near = get_close_matches(name, known, n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise ValueError(f"{name} in a mark is not {what} of the runs that it shows{hint}")
 
 
 def _drawing(mark: Mark, groups: Mapping[str, list[Run]]) -> Drawing | None:

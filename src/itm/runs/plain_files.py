@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,8 @@ def run_of(checkpoint: Path) -> Path | None:
     """Find the run folder that a checkpoint belongs to: the folder itself, or one above a file."""
     places = [checkpoint, *checkpoint.absolute().parents][:3]
     return next((place for place in places if (place / "run.json").is_file()), None)
+
+
+def data_name(folder: str | Path) -> str:
+    """Name a data folder in titles: its last part, without the digest of drawn scenes."""
+    return re.sub(r"^(scenes)-[0-9a-f]{12}$", r"\1", Path(folder).name)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from itm.data.layout import Split, name_of
-from itm.metrics.ranking import Ranks, topk
+from itm.metrics.ranking import Ranks, as_floats, topk
 from itm.runs.tables import csv_table
 
 COLUMNS = ("direction", "query", "rank", "right", "first", "score", "caption")
@@ -75,7 +75,7 @@ def queries(
         for row in map(int, rows[side]):
             if ranks[side][row] < 0:
                 continue
-            line = np.asarray(matrix[row], np.float32)
+            line = as_floats(matrix[row])
             own = np.flatnonzero(owner == row) if side == 0 else owner[row : row + 1]
             right = int(own[np.argmax(line[own])])
             best = topk(line[None], min(top, len(line)))[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,23 @@ def read_settings(folder: Path) -> dict[str, Any]:
     chosen = node if isinstance(node, dict) else {}
     choices = {key: chosen.get(key) for key in GROUPS}
     return {k: v for k, v in choices.items() if v is not None} | flat
+
+
+def with_precision(settings: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """Say on which hardware a precision was chosen automatically: GPUs use bfloat16."""
+    if settings.get("trainer.precision") != "auto" or "device" not in results:
+        return settings
+    device = str(results["device"]).partition(" (")[0]  # without the number of threads
+    return {**settings, "trainer.precision": f"auto on {device}"}
+
+
+def is_older(report: dict[str, Any], results: dict[str, Any]) -> bool:
+    """Tell whether an evaluation began before the training had ended, as far as is recorded."""
+    try:
+        ended = datetime.fromisoformat(results["started"]) + timedelta(seconds=results["seconds"])
+        return datetime.fromisoformat(report["started"]) < ended
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return False  # an earlier version recorded no times
 
 
 def _resolved(value: Any, flat: dict[str, Any]) -> Any:

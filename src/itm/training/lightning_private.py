@@ -85,6 +85,11 @@ def logs_this_step(trainer: Trainer) -> bool:
     return trainer._logger_connector.should_update_logs
 
 
+def log_step(trainer: Trainer) -> None:
+    """Write the metrics of this step now: a run that stops here would not come to it."""
+    trainer._logger_connector.update_train_step_metrics()
+
+
 def report_once(trainer: Trainer) -> None:
     """Report the metrics of a validation or test once, not for each of its loaders.
 

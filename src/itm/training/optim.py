@@ -1,6 +1,5 @@
 """Define learning-rate schedules, when they step, and TensorFlow's Adam."""
 
-import functools
 import inspect
 import math
 import re
@@ -30,7 +29,8 @@ class Schedule:
     Args:
         make: optimiser -> scheduler, such as `functools.partial(StepLR, step_size=15)`. In a
             partial, None for an argument in `LENGTHS` stands for the whole training, and
-            `max_lr=None` for the rate of each parameter group.
+            `max_lr=None` for the rate of each parameter group. A number for `max_lr` or `base_lr`
+            is multiplied by the "lr_scale" of the group.
         interval: "epoch" or "step"; None = "step" for OneCycleLR and CyclicLR, else "epoch".
         monitor: metric that `ReduceLROnPlateau` reads.
 
@@ -67,9 +67,7 @@ class Schedule:
             ValueError: a plateau schedule waits for a metric to become worse, or reads one of the
                 validation after every step; or the length of the training is unknown.
         """
-        made = self.make.func if isinstance(self.make, functools.partial) else self.make
-        by_step = inspect.isclass(made) and issubclass(made, OneCycleLR | CyclicLR)
-        interval = self.interval or ("step" if by_step else "epoch")
+        interval = self._interval(getattr(self.make, "func", self.make))
         scheduler = self.make(optimizer, **self._open(optimizer, interval, trainer))
         config: dict[str, Any] = {"scheduler": scheduler, "interval": interval}
         if isinstance(scheduler, ReduceLROnPlateau):
@@ -83,6 +81,18 @@ class Schedule:
             config |= {"monitor": self.monitor, "frequency": BY_MATCHER}
         return config
 
+    @property
+    def counts_steps(self) -> bool:
+        """Whether the schedule spans the whole training, counted in steps."""
+        given = getattr(self.make, "keywords", {})
+        made = getattr(self.make, "func", self.make)
+        is_open = any(name in given and given[name] is None for name in LENGTHS)
+        return self._interval(made) == "step" and is_open
+
+    def _interval(self, made: Any) -> str:
+        by_step = inspect.isclass(made) and issubclass(made, OneCycleLR | CyclicLR)
+        return self.interval or ("step" if by_step else "epoch")
+
     def _open(self, optimizer: Optimizer, interval: str, trainer: Any) -> dict[str, Any]:
         """Find the values of the arguments that the options leave open."""
         given = getattr(self.make, "keywords", {})
@@ -92,6 +102,10 @@ class Schedule:
                 values[name] = _length(interval, trainer, name)
         if "max_lr" in given and given["max_lr"] is None:
             values["max_lr"] = [group["lr"] for group in optimizer.param_groups]
+        scales = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
+        for name in ("max_lr", "base_lr"):  # of OneCycleLR and CyclicLR: the rate of the main group
+            if isinstance(given.get(name), int | float) and len({*scales}) > 1:
+                values[name] = [given[name] * scale for scale in scales]
         return values
 
 

@@ -163,7 +163,8 @@ class EpochLine(Callback):
         if not trainer.is_global_zero:
             return
         for stopping in trainer.early_stopping_callbacks:
-            if stopping.stopped_epoch and stopping.stopped_epoch + 1 != trainer.max_epochs:
+            stopped = stopping.stopped_epoch or stopping.wait_count >= stopping.patience
+            if stopped and stopping.stopped_epoch + 1 != trainer.max_epochs:
                 say(
                     f"stopped early after epoch {stopping.stopped_epoch + 1}: {stopping.monitor} "
                     f"has not improved on {float(stopping.best_score):.1f} in "

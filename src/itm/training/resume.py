@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, GradientAccumulationScheduler
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -22,6 +22,7 @@ from itm.training.lightning_private import (
     is_epoch_complete,
     listen_with,
     loader_state,
+    log_step,
     logs_this_step,
     move_best_files,
     move_to_batch,
@@ -93,6 +94,11 @@ class LastCheckpoint(Checkpoint):
         """Apply the options of a resumed run, and remove what a killed write left."""
         if trainer.ckpt_path is not None:
             apply_options(trainer, pl_module)
+            for changing in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(changing, GradientAccumulationScheduler):  # at an epoch's start only
+                    trainer.accumulate_grad_batches = changing.get_accumulate_grad_batches(
+                        trainer.current_epoch
+                    )
         for stopping in trainer.early_stopping_callbacks:
             trainer.should_stop |= (
                 stopping.wait_count >= stopping.patience
@@ -122,6 +128,8 @@ class LastCheckpoint(Checkpoint):
             return self._save(trainer)  # the run ends here, within an epoch
         if logs_this_step(trainer) and trainer.log_every_n_steps > 1:  # type: ignore[attr-defined]
             return  # nor would it log this step; the next step will do
+        if self._stop_asked:
+            log_step(trainer)
         if self._write_due or self._stop_asked or self._has_done_enough(step):
             self._save(trainer)
         if self._stop_asked:

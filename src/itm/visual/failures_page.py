@@ -11,7 +11,7 @@ import numpy as np
 from itm.data.layout import Split
 from itm.data.pictures import Pictures
 from itm.runs.evaluation_files import Evaluated, whole_ranks
-from itm.runs.history import data_name
+from itm.runs.plain_files import data_name
 from itm.runs.queries import Query, image_names, worst_queries
 from itm.utils.files import write_text
 from itm.visual.html import Table, render

@@ -146,8 +146,25 @@ def test_saved_folders_know_their_data_if_it_is_here(tmp_path):
     assert used(f"checkpoint={saved}") == [f"checkpoint={saved}"]
     (saved / "results.json").write_text(json.dumps({"root": str(tmp_path), "split": "testall"}))
     assert used(f"checkpoint={saved}")[:2] == [f"data.root={tmp_path}", "data.test=testall"]
-    (saved / "results.json").write_text(json.dumps({"root": "/nowhere", "split": "test"}))
-    assert used(f"checkpoint={saved}") == [f"checkpoint={saved}"]
+    facts = {"root": str(tmp_path), "split": "testall", "protocol": "coco_1k"}
+    (saved / "results.json").write_text(json.dumps(facts))
+    assert "data.protocol=coco_1k" in used(f"checkpoint={saved}")
+    (saved / "results.json").write_text(json.dumps({"root": "nowhere", "split": "test"}))
+    with pytest.raises(ValueError, match="data.root=nowhere, which is not here: give data.root="):
+        used(f"checkpoint={saved}")
+    assert "data.root=here" in used(f"checkpoint={saved}", "data.root=here")
+    (saved / "results.json").write_text(
+        json.dumps({"root": "scenes-0123456789ab", "split": "test"})
+    )
+    assert used(f"checkpoint={saved}") == [f"checkpoint={saved}"]  # of generated scenes
+
+
+def test_a_run_and_a_saved_folder_of_its_data_are_an_ensemble(run, tmp_path):
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    (saved / "results.json").write_text(json.dumps({"root": "data", "split": "test"}))
+    found = used(f"checkpoint=[{run},{saved}]")
+    assert f"data.root={tmp_path / 'data'}" in found and "data.root=data" not in found
 
 
 def test_questions_are_left_alone(run):

@@ -524,7 +524,8 @@ def test_scores_of_a_shortlist_or_in_low_precision_are_rows_of_their_own(tmp_pat
         "short": {"shortlist": 5}, "low": {"precision": "bf16-mixed"}, "plain": {}
     }.items():  # fmt: skip
         (tmp_path / "runs" / name).mkdir()
-        rows = {str(run): {**metrics, "rsum": 100.0, "i2t_ncs_10": 50.0}}
+        rsum = 100.0 if facts else metrics["rsum"]
+        rows = {str(run): {**metrics, "rsum": rsum, "i2t_ncs_10": 50.0}}
         report = {**FACTS, "checkpoints": [str(run)], "results": rows, **facts}
         (tmp_path / "runs" / name / "report.json").write_text(json.dumps(report))
     runs, _ = find_runs([tmp_path / "runs"])
@@ -535,3 +536,52 @@ def test_scores_of_a_shortlist_or_in_low_precision_are_rows_of_their_own(tmp_pat
     assert len(found) == 3
     assert found[()].rsum == metrics["rsum"] and found[()].metrics["i2t_ncs_10"] == 50.0
     assert found[(("evaluate.shortlist", 5),)].rsum == 100.0
+
+
+def write_report(folder, run, metrics, **facts):
+    """Write the evaluation of a run, with i2t_ncs_10 from a relevance."""
+    folder.mkdir(parents=True)
+    report = {**FACTS, "checkpoints": [str(run)], "results": {str(run): metrics}, **facts}
+    (folder / "report.json").write_text(json.dumps(report))
+
+
+def test_an_evaluation_of_other_weights_or_data_is_a_row_of_its_own(tmp_path):
+    """The data, or the run in this folder, have changed between training and evaluation."""
+    metrics = make_run(tmp_path / "runs/a", 2.0, 0)
+    other = {**metrics, "rsum": metrics["rsum"] - 20, "i2t_ncs_10": 5.5}
+    write_report(tmp_path / "runs/ev", tmp_path / "runs/a", other)
+    own, evaluation = find_runs([tmp_path / "runs"])[0]
+    assert own.rsum == metrics["rsum"] and "i2t_ncs_10" not in own.metrics
+    assert evaluation.rsum == other["rsum"] and not evaluation.settings
+    assert "other data or weights" in evaluation.name
+
+
+def test_graded_metrics_of_two_relevances_are_never_mixed(tmp_path):
+    sources = {"cider": {"graded": "cider"}, "file": {"graded": "rel.npy 1234"}}
+    for seed in (0, 1):
+        run = tmp_path / f"runs/{seed}"
+        metrics = make_run(run, 2.0, seed)
+        for i, name in enumerate(sources if seed else ["file"]):
+            rows = {**metrics, "i2t_ncs_10": 10.0 * i + seed}
+            write_report(tmp_path / f"ev/{name}_{seed}", run, rows, relevance=sources[name])
+    runs, _ = find_runs([tmp_path / "runs", tmp_path / "ev"])
+    found = {
+        name: [run.metrics["i2t_ncs_10"] for run in g] for name, g in group_seeds(runs).items()
+    }
+    assert sorted(found.values(), key=len) == [[1.0], [0.0, 11.0]]
+    assert sum("rel.npy" in name for name in found) == 1 and len(found) == 2
+
+
+def test_members_do_not_depend_on_their_order_and_are_those_of_the_evaluation(tmp_path):
+    for name, margin, seed in (("a", 0.1, 0), ("b", 0.2, 1)):
+        make_run(tmp_path / f"runs/{name}", 2.0, seed, **{"loss.margin": margin})
+    paths = [str(tmp_path / "runs" / name) for name in "ab"]
+    rows = {"ensemble of 2": {"rsum": 300.0}}
+    for name, split, checkpoints in (("dev", "dev", paths), ("test", "test", paths[::-1])):
+        (tmp_path / "runs" / name).mkdir()
+        report = {**FACTS, "split": split, "checkpoints": checkpoints, "results": {
+            **{path: {"rsum": 1.0} for path in checkpoints}, **rows}}  # fmt: skip
+        (tmp_path / "runs" / name / "report.json").write_text(json.dumps(report))
+    runs = [run for run in find_runs([tmp_path / "runs"])[0] if run.members]
+    assert len(runs) == 2 and runs[0].settings == runs[1].settings
+    assert runs[0].members == runs[1].members

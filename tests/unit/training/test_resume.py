@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from toy import MeanMatcher
 
@@ -117,6 +118,77 @@ def test_a_schedule_goes_on_where_a_crashed_run_stopped(name, crash, folder, tmp
     rates = [run.optimizers[0].param_groups[0]["lr"] for run in (whole, trainer)]
     assert rates[0] == rates[1] != 2e-4
     assert trainer.global_step == whole.global_step == 4 * STEPS
+    for name, value in matcher.state_dict().items():
+        assert torch.equal(value, expected.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    "options, validations",
+    [({}, 4), ({"val_check_interval": 2}, 8), ({"check_val_every_n_epoch": 2}, 2)],
+    ids=str,
+)
+@pytest.mark.parametrize("crash", [7, 8, 12])
+def test_a_plateau_steps_at_each_validation_once(options, validations, crash, folder, tmp_path):
+    """As early stopping counts; neither an epoch without a validation nor a crash adds a step."""
+    options = {"schedule": SCHEDULES["plateau"], "every": 1, "max_epochs": 4, **options}
+    whole, expected = fit(folder, tmp_path / "whole", **options)
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(folder, tmp_path / "run", callbacks=[Fail(crash)], **options)
+    trainer, matcher = fit(folder, tmp_path / "run", resume=True, **options)
+    steps = [x.lr_scheduler_configs[0].scheduler.last_epoch for x in (whole, trainer)]
+    assert steps == [validations, validations]
+    rates = [x.optimizers[0].param_groups[0]["lr"] for x in (whole, trainer)]
+    assert rates[0] == rates[1] == 2e-4 * 0.5 ** (validations - 1)
+    for name, value in matcher.state_dict().items():
+        assert torch.equal(value, expected.state_dict()[name]), name
+
+
+def test_what_watches_the_training_loss_gets_the_mean_of_the_epoch(folder, tmp_path):
+    """Not that of the last batch; a resumed epoch continues the mean."""
+
+    class Losses(pl.Callback):
+        found = ()
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            size = len(batch.captions.lengths)
+            self.found = (*self.found, (float(outputs["per_pair"]), size))
+
+    def keeper(name):
+        return ModelCheckpoint(
+            tmp_path / name, "{epoch}", monitor="train/loss", mode="min", save_top_k=-1
+        )
+
+    losses, first, second = Losses(), keeper("a"), keeper("run/checkpoints")
+    options = {"every": 1, "size": 8}
+    fit(folder, tmp_path / "whole", callbacks=[losses, first], **options)
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(folder, tmp_path / "run", callbacks=[second, Fail(9)], **options)
+    fit(
+        folder,
+        tmp_path / "run",
+        resume=True,
+        callbacks=[second := keeper("run/checkpoints")],
+        **options,
+    )
+    epochs = np.array(losses.found).reshape(3, -1, 2)
+    assert len({*epochs[0, :, 1]}) > 1  # the last batch is shorter
+    means = [np.average(epoch[:, 0], weights=epoch[:, 1]) for epoch in epochs]
+    for kept in (first, second):
+        assert [float(x) for x in kept.best_k_models.values()] == pytest.approx(means)
+
+
+@pytest.mark.filterwarnings("ignore:When using `Trainer.accumulate_grad_batches")
+def test_a_changing_accumulation_goes_on_where_a_crashed_run_stopped(folder, tmp_path):
+    def options():
+        return {"callbacks": [GradientAccumulationScheduler({0: 1, 1: 2})], "every": 1}
+
+    whole, expected = fit(folder, tmp_path / "whole", **options())
+    crashing = options()
+    crashing["callbacks"].append(Fail(7))
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(folder, tmp_path / "run", **crashing)
+    trainer, matcher = fit(folder, tmp_path / "run", resume=True, **options())
+    assert trainer.global_step == whole.global_step < 3 * STEPS
     for name, value in matcher.state_dict().items():
         assert torch.equal(value, expected.state_dict()[name]), name
 
