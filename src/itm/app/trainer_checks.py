@@ -116,11 +116,11 @@ def _check_one_batch(trainer: Any) -> None:
     """
     from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
-    whole = trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
-    if whole or trainer.limit_val_batches == 0:
-        return
     for callback in trainer.callbacks:
-        if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor == LOSS:
+        watches = isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor == LOSS
+        if not watches or trainer.limit_val_batches == 0:
+            continue
+        if trainer.val_check_interval != 1.0 or trainer.check_val_every_n_epoch != 1:
             raise ValueError(
                 f"{type(callback).__name__} would read {LOSS} at each validation, where it is the "
                 "loss of one batch: leave trainer.val_check_interval and "

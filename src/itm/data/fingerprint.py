@@ -14,9 +14,8 @@ from itm.data.layout import Split
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
 
-ROWS = 64  # images of "features", which runs of earlier versions have as well
+ROWS = 64  # images that the fingerprints of earlier versions have read
 SAMPLE = 2**27  # bytes of features that are read at most; all of COCO would take minutes
-ADDED = ("feature rows",)  # ends of parts that runs of earlier versions lack
 LISTS = ("vocabulary", "label_vocabulary", "concept_vocabulary")
 
 
@@ -37,8 +36,7 @@ def fingerprint(data: RegionDataModule, trained: int) -> dict[str, str]:
     for stage in ("train", "val"):
         split = data.split(stage)
         owners = np.ascontiguousarray(data.reader(stage).caption_image, dtype=np.int64)
-        found[f"{stage} features"] = _features(split)
-        found[f"{stage} feature rows"] = feature_digest(split)
+        found[f"{stage} features"] = f"{_features(split)}; {feature_digest(split)}"
         total = len(split.captions)
         used = trained if stage == "train" else total
         count = str(total) if used == total else f"{used} of {total}"
@@ -54,13 +52,18 @@ def fingerprint(data: RegionDataModule, trained: int) -> dict[str, str]:
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Say which parts of two fingerprints differ, "part: before -> now"; no part = "none"."""
-    new = (part for part in now if part not in before and not part.endswith(ADDED))
-    parts = [*before, *new]
+    parts = [*before, *(part for part in now if part not in before)]
     return [
         f"{part}: {before.get(part, 'none')} -> {now.get(part, 'none')}"
         for part in parts
-        if before.get(part) != now.get(part)
+        if not _agree(before.get(part), now.get(part))
     ]
+
+
+def _agree(before: str | None, now: str | None) -> bool:
+    """Compare one part; an earlier version described features by fewer images."""
+    known = before is not None and now is not None
+    return before == now or (known and str(now).startswith(f"{before}; "))
 
 
 def feature_digest(split: Split) -> str:

@@ -1,15 +1,18 @@
 """What can be known before training is checked before it."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import (
     BatchSizeFinder,
     Callback,
     EarlyStopping,
+    GradientAccumulationScheduler,
     LearningRateFinder,
     LearningRateMonitor,
     ModelCheckpoint,
@@ -32,7 +35,7 @@ from itm.app.trainer_checks import (
 from itm.app.unused import tell_unused_protocol
 from itm.data.sampler import PairSampler
 from itm.models import SCAN
-from itm.training.optim import Schedule
+from itm.training.optim import CosineLR, Schedule
 from itm.training.resume import LastCheckpoint
 
 
@@ -126,6 +129,7 @@ def test_usual_options_of_the_trainer_need_no_plus(option):
 
 def run_of(*callbacks, **options):
     known = {"check_val_every_n_epoch": 1, "limit_val_batches": 1.0, "max_epochs": 2}
+    known["val_check_interval"] = 1.0
     return SimpleNamespace(callbacks=list(callbacks), **{**known, **options})
 
 
@@ -146,6 +150,10 @@ def run_of(*callbacks, **options):
         (run_of(ModelCheckpoint(monitor="val/i2t_r1")), "ModelCheckpoint: mode=min waits for val"),
         (run_of(EarlyStopping("train/loss", mode="max")), "waits for train/loss to rise, but less"),
         (
+            run_of(EarlyStopping("train/loss"), val_check_interval=0.5),
+            "EarlyStopping would read train/loss at each validation.* loss of one batch",
+        ),
+        (
             run_of(EarlyStopping("val/rsum", mode="max"), limit_val_batches=0),
             "EarlyStopping waits for val/rsum, but trainer.limit_val_batches=0",
         ),
@@ -158,6 +166,29 @@ def run_of(*callbacks, **options):
 def test_callbacks_that_cannot_do_their_work(run, message):
     with pytest.raises(ValueError, match=message):
         check_callbacks(run, matcher())
+
+
+def test_a_schedule_of_unknown_length_is_refused():
+    """A changing accumulation changes the number of steps."""
+    planned = SCAN(9, scheduler=Schedule(partial(CosineLR, total=None), interval="step"))
+    run = run_of(GradientAccumulationScheduler({0: 1, 2: 5}))
+    with pytest.raises(ValueError, match="changes the number of steps.* scheduler.total=STEPS"):
+        check_callbacks(run, planned)
+    for known in (
+        Schedule(partial(CosineLR, total=9), "step"),
+        Schedule(partial(CosineLR, total=9)),
+    ):
+        check_callbacks(run, SCAN(9, scheduler=known))
+
+
+def test_null_leaves_a_callback_or_logger_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("itm.app.trainer.output_folder", lambda: tmp_path)
+    cfg = compose(["trainer=cpu", "callbacks.health=null", "logger.csv=null"])
+    OmegaConf.update(cfg, "callbacks.checkpoint.dirpath", str(tmp_path))
+    OmegaConf.update(cfg, "callbacks.last.dirpath", str(tmp_path))
+    made = build_trainer(cfg)
+    assert "Health" not in {type(callback).__name__ for callback in made.callbacks}
+    assert made.loggers == []
 
 
 def test_a_plateau_schedule_without_validation_is_refused():

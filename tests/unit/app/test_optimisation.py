@@ -24,6 +24,7 @@ def made(*options, trainer=TRAINER):
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in range(2)]
     optimizer = build_optimizer(cfg)(groups)
     optimizer.param_groups[1]["lr"] *= 0.1
+    optimizer.param_groups[1]["lr_scale"] = 0.1
     schedule = build_schedule(cfg)
     return optimizer, None if schedule is None else schedule.configure(optimizer, trainer)
 
@@ -117,6 +118,14 @@ def test_one_cycle_keeps_the_rates_of_the_groups_apart():
         config["scheduler"].step()
     assert max(first) == pytest.approx(1, rel=0.01) and first[0] == pytest.approx(1 / 25)
     assert second == pytest.approx([rate / 10 for rate in first])
+
+
+@pytest.mark.parametrize("option", ["scheduler.max_lr=1", "lr=1"])
+def test_one_rate_of_a_cycle_is_scaled_for_each_group(option):
+    """As a rate of the optimiser is, so that a text encoder keeps its share of it."""
+    optimizer, _ = made(option, "scheduler=onecycle")
+    main, scaled = (group["max_lr"] for group in optimizer.param_groups)
+    assert (main, scaled) == pytest.approx((1, 0.1))
 
 
 def test_plateau():

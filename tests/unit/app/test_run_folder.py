@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from itm.app.replaced import recover, settle
 from itm.app.resume_options import check_changes, read_recorded
 from itm.app.run_data import check_result_folder
 from itm.app.run_folder import check_launcher, claim, use_folder
+from itm.app.training_run import Settle
 from itm.utils.errors import TakenError
 
 SMALL = ["model=scan", "data.root.images=[8,4,4]", "loss.margin=0.5"]
@@ -107,6 +109,17 @@ def test_a_new_run_that_does_not_train_deletes_nothing(run, killed, recorded, mo
     added = {path for path in files(run)} - set(before)
     assert set(before) <= set(files(run)) and {str(p) for p in added} == {".hydra", "train.log"}
     assert (run / "run.json").read_text() == record
+
+
+def test_an_earlier_run_is_deleted_after_a_step_of_the_new_one(run):
+    """The first batch may still be refused."""
+    use_folder([f"hydra.run.dir={run}", "overwrite=true"])
+    settle_once, trainer = Settle(), SimpleNamespace(is_global_zero=True, global_step=0)
+    settle_once.on_train_batch_end(trainer, None, None, None, 0)  # accumulates
+    assert (run / ".replaced").is_dir()
+    trainer.global_step = 1
+    settle_once.on_train_batch_end(trainer, None, None, None, 1)
+    assert not (run / ".replaced").exists()
 
 
 def test_an_earlier_run_that_is_half_deleted_is_not_restored(run, monkeypatch):

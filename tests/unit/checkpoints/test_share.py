@@ -205,3 +205,19 @@ def test_a_file_lost_from_a_saved_folder_is_noticed(tmp_path):
     (folder / "vocab.json").unlink()
     with pytest.raises(ValueError, match="vocab.json is missing"):
         itm.load(folder)
+
+
+def test_results_of_other_weights_are_left_out(tmp_path, capsys):
+    """After further training, or other weights, the loaded results and command are not true."""
+    small().save_pretrained(tmp_path / "a")
+    loaded = itm.load(tmp_path / "a")
+    loaded.double().save_pretrained(tmp_path / "same")
+    assert json.loads((tmp_path / "same/results.json").read_text())["test/rsum"] == 301.5
+    loaded = itm.load(tmp_path / "a")
+    with torch.no_grad():
+        for parameter in loaded.parameters():
+            parameter.mul_(1.001)
+    loaded.save_pretrained(tmp_path / "other")
+    assert "results of the loaded matcher are left out" in capsys.readouterr().out
+    assert not (tmp_path / "other/results.json").exists()
+    assert "301.5" not in (tmp_path / "other/README.md").read_text()

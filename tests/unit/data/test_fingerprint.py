@@ -51,3 +51,24 @@ def test_the_captions_that_are_trained_on_and_their_images_are_part_of_the_data(
 
 def test_a_missing_part_is_named():
     assert differences({"labels": "3"}, {}) == ["labels: 3 -> none"]
+
+
+def test_one_image_of_many_is_noticed_and_earlier_versions_read_fewer(tmp_path):
+    captions = [f"dog {i}" for i in range(500)]
+    for name, image in (("a", None), ("b", 3)):
+        (tmp_path / name).mkdir()
+        for split in ("train", "dev"):
+            features = np.zeros((500, 2, 3), np.float32)
+            if image is not None:
+                features[image] = 1  # none of the 64 that earlier versions read
+            np.save(tmp_path / name / f"{split}_ims.npy", features)
+            (tmp_path / name / f"{split}_caps.txt").write_text("\n".join(captions) + "\n")
+    first, other = (
+        RegionDataModule(tmp_path / name, batch_size=2, min_count=1, captions_per_image=1)
+        for name in "ab"
+    )
+    first.setup(), other.setup()
+    before, now = first.fingerprint(), other.fingerprint()
+    assert len(differences(before, now)) == 2
+    old = {part: text.partition("; ")[0] for part, text in before.items()}
+    assert differences(old, now) == []

@@ -451,10 +451,12 @@ def test_an_index_of_other_features_or_of_another_kind_is_refused(cache, tmp_pat
     index_of(split, *given)
     with pytest.raises(ValueError, match="kind=hnsw, but the index .* is flat"):
         index_of(split, *given, kind="hnsw")
-    other = np.array(split.features)
-    other[-1] += 1
-    with pytest.raises(ValueError, match="was made from other features than those of split test"):
-        index_of(dataclasses.replace(split, features=other, file=None), *given)
+    for row in (-1, 7):  # any image
+        other = np.array(split.features)
+        other[row] += 1
+        changed = dataclasses.replace(split, features=other, file=None)
+        with pytest.raises(ValueError, match="made from other features than those of split test"):
+            index_of(changed, *given)
 
 
 def test_an_index_of_the_same_weights_with_other_words_is_refused(cache, tmp_path):
@@ -561,3 +563,27 @@ def test_given_sentence_vectors_are_indexed(tmp_path):
     best = index.search(image=index.ids[1], top=1)[0]
     assert best.item == scores[1].argmax() and best.score == pytest.approx(scores[1].max())
     assert itm.Index(matcher, split).captions == split.captions
+
+
+def test_an_index_does_not_outlive_the_weights_that_made_it(cache, tmp_path):
+    matcher, split = build("vsrn")
+    index = itm.Index(matcher, split)
+    first = index.search("a red ball")[0]
+    matcher.double()
+    assert index.search("a red ball")[0].item == first.item  # other numbers of the same weights
+    matcher.float()
+    optimizer = torch.optim.Adam(matcher.parameters(), lr=1e-4, fused=True)
+    pairs = matcher.pairs(split.view()[:4], split.captions[:4])
+    matcher(pairs.images, pairs.captions).sum().backward()
+    optimizer.step()
+    for use in (lambda: index.search("a red ball"), lambda: index.save(tmp_path / "index")):
+        with pytest.raises(ValueError, match="weights of the matcher have changed.*build the ind"):
+            use()
+    assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize("top", ["3", 1.5, True])
+def test_a_number_of_results_is_whole(cache, top):
+    matcher, split = build("vsepp")
+    with pytest.raises(ValueError, match="top must be a whole number"):
+        itm.Index(matcher, split).search("a red ball", top)

@@ -329,3 +329,19 @@ def test_ensembles_whose_members_have_other_settings_are_no_seeds_of_each_other(
     found = [run for run in find_runs([runs])[0] if "ensemble" in run.settings]
     assert [run.settings["loss.margin"] for run in found] == ["0.1 + 0.2", "0.3 + 0.5"]
     assert [len(group) for group in group_seeds(found).values()] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("mark", "message"),
+    [
+        ("runs by=modle", "modle in a mark is not a setting .*did you mean model"),
+        ("differences within=modle", "modle in a mark is not a setting"),
+        ("runs metrics=rsun", "rsun in a mark is not a metric .*did you mean rsum"),
+        ("runs by=seed", "seed in a mark: runs that differ only in it are averaged"),
+    ],
+)
+def test_settings_and_metrics_of_a_mark_exist(mark, message, tmp_path):
+    make_sweep(tmp_path / "runs")
+    runs, _ = find_runs([tmp_path / "runs"])
+    with pytest.raises(ValueError, match=message):
+        fill(f"<!-- table: {mark} runs/* -->\n<!-- /table -->\n", runs)

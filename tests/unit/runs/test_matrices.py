@@ -1,5 +1,6 @@
 """Score matrices that are kept, averaged, and matched to a split."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from itm.data.layout import Split
 from itm.runs.ensembles import with_ensemble
-from itm.runs.matrices import caption_owner, read_matrices, write_matrices
+from itm.runs.matrices import caption_owner, check_origin, read_matrices, write_matrices
 
 
 def split(images, owner):
@@ -61,3 +62,25 @@ def test_captions_belong_to_the_split_or_to_every_fifth_image():
     assert caption_owner(np.zeros((3, 15)), own).tolist() == np.repeat([0, 1, 2], 5).tolist()
     with pytest.raises(ValueError, match=r"the matrix is \(2, 4\), but folder test has 2 images"):
         caption_owner(np.zeros((2, 4)), own)
+
+
+def test_scores_of_another_split_are_refused(tmp_path):
+    """Dev and test of Flickr30K have the same size."""
+    facts = {"split": "test", "root": "/data/folder", "protocol": "full", "images": 2}
+    path = tmp_path / "similarity_0.npy"
+    check_origin(path, split(2, [0, 1]))  # nothing is known
+    (tmp_path / "report.json").write_text(json.dumps(facts))
+    check_origin(path, split(2, [0, 1]))
+    for other in ({"split": "dev"}, {"root": "/data/f30k"}):
+        (tmp_path / "report.json").write_text(json.dumps({**facts, **other}))
+        with pytest.raises(ValueError, match="holds scores of split .* give data.root="):
+            check_origin(path, split(2, [0, 1]))
+
+
+def test_numbers_keep_their_precision_and_any_byte_order_is_read(tmp_path):
+    near = np.array([[0.5, 0.5 + 1e-12]])
+    np.save(tmp_path / "big.npy", near.astype(">f8"))
+    (read,) = read_matrices([tmp_path / "big.npy"])
+    assert read.dtype.isnative and read[0, 1] > read[0, 0]
+    mean = with_ensemble(["a", "b"], [near, near])["ensemble of 2"]
+    assert mean[0, 1] > mean[0, 0]

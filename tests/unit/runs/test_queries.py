@@ -68,3 +68,9 @@ def test_a_page_of_failures_shows_pictures_and_escapes(tmp_path):
     assert "<script>" not in page and "<b>y" not in page and "&lt;b&gt;y" in page
     assert "its best caption has rank 3 of 6" in page and page.count("<img") == 2
     assert 'content="made by itm.evaluate"' in page
+
+
+def test_the_lists_have_the_precision_of_the_ranks():
+    scores = SCORES.astype(np.float64) * 1e-9 + 0.5  # equal in float32
+    rows = list(csv.DictReader(io.StringIO(query_table(scores, split(), ranks(scores, OWNER)))))
+    assert all((row["rank"] == "1") == (row["right"] == row["first"]) for row in rows)

@@ -127,3 +127,12 @@ def test_a_short_last_batch_is_no_cliff(tmp_path):
         assert logged[0][0] == 10 and logged[-1][0] < 10
         for size, minimised, shown in logged:
             assert shown == pytest.approx(minimised / size if reduction == "sum" else minimised)
+
+
+def test_an_end_within_the_first_epoch_is_said_too(tmp_path):
+    text = run(
+        "train", "trainer=cpu", "model=vsepp", "data.root.images=[40,20,20]", "lr=1e-9",
+        "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "model.embed_dim=8",
+        "trainer.val_check_interval=2", "data.batch_size=20", "hydra.run.dir=run", cwd=tmp_path,
+    )  # fmt: skip
+    assert "stopped early after epoch 1" in text
