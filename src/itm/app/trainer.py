@@ -63,9 +63,14 @@ def build_trainer(cfg: DictConfig) -> Any:
         profiler=profiler(cfg.trainer.get("profiler"), output_folder()),
         enable_progress_bar=shows,
         callbacks=[
-            *filter(None, instantiate(cfg.callbacks).values()),  # null leaves one out
+            *_given(cfg.callbacks),
             SameConfiguration(OmegaConf.to_yaml(cfg)),
             *([Bar()] if shows else []),
         ],
-        logger=[*filter(None, instantiate(cfg.logger).values())],
+        logger=_given(cfg.logger),
     )
+
+
+def _given(group: DictConfig) -> list[Any]:
+    """Build the objects of a group; null leaves one out, as in callbacks.health=null."""
+    return [made for made in instantiate(group).values() if made is not None]

@@ -163,7 +163,7 @@ def _join(first: Run, run: Run) -> Run:
 
 def _with_relevance(runs: Sequence[Run]) -> list[Run]:
     """Make the relevance a setting where it differs, so that no table mixes graded metrics."""
-    kinds = {kind for run in runs for kind in run.relevance}
+    kinds = sorted({kind for run in runs for kind in run.relevance})
     apart = [kind for kind in kinds if len({r.relevance.get(kind) for r in runs} - {None}) > 1]
     return [
         replace(run, settings={**run.settings, **{f"relevance.{k}": run.relevance[k] for k in own}})

@@ -65,28 +65,24 @@ class EpochLine(Callback):
     """Print a line after each epoch, at early stopping, and when the best weights are restored.
 
     An example: `epoch  3/30  loss 2.17   val rsum 287.0 (best)  lr 2e-4  1:12`. The loss is the
-    mean over the pairs of the epoch, in a resumed epoch over those since it was resumed; several
-    processes report the loss of the first. It stays on the device until the epoch ends, so that
-    training does not wait for it.
+    mean over the pairs of the epoch (`itm.matcher.epoch_loss`); several processes report that of
+    the first.
     """
 
     def __init__(self) -> None:
-        self._total: Tensor | float = 0.0  # sum over the batches, on the device
-        self._pairs = 0
         self._rate: float | Tensor = math.nan
         self._validated = False
         self._before: float | None = None  # the best score when the epoch began
         self._began = 0.0
-        self._since = 0  # the step at which the run was resumed within this epoch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; the epoch in which a run is resumed has no `on_train_epoch_start`."""
         self._before = _best_score(trainer)
-        self._began, self._since = time.monotonic(), trainer.global_step
+        self._began = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset the counts."""
-        self._total, self._pairs, self._validated, self._since = 0.0, 0, False, 0
+        """Start the clock of an epoch."""
+        self._validated = False
         self._before = _best_score(trainer)
         self._began = time.monotonic()
 
@@ -96,16 +92,6 @@ class EpochLine(Callback):
         """Record the learning rate before a scheduler changes it."""
         if trainer.optimizers:
             self._rate = trainer.optimizers[0].param_groups[0]["lr"]
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Add the loss of a batch."""
-        if not isinstance(outputs, dict) or "per_pair" not in outputs:
-            return
-        size = len(batch.captions.lengths)
-        self._total = self._total + outputs["per_pair"] * size
-        self._pairs += size
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record that this epoch has a score."""
@@ -118,10 +104,9 @@ class EpochLine(Callback):
         last = trainer.max_epochs
         of, width = (f"/{last}", len(str(last))) if last is not None and last > 0 else ("", 1)
         parts = [f"epoch {trainer.current_epoch + 1:{width}}{of}"]
-        if self._pairs:
-            parts.append(f"loss {float(self._total) / self._pairs:<5.3g}")
-            if self._since:
-                parts.append(f"(since step {self._since})")
+        loss = getattr(getattr(pl_module, "epoch_loss", None), "mean", None)
+        if loss is not None:
+            parts.append(f"loss {float(loss):<5.3g}")
         rsum = trainer.callback_metrics.get("val/rsum")
         if self._validated and rsum is not None:
             best = self._best_mark(trainer) if self._is_best(trainer) else ""
