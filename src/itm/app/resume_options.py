@@ -29,7 +29,7 @@ FREE = (
     "test", "compile", "chunk_size", "deterministic", "trainer", "callbacks", "logger", "loss",
     "optimizer", "scheduler", "decay", "data.batch_size", "data.eval_batch_size", "data.workers",
     "data.pin_memory", "data.cache_words", "data.resident", "data.root", "data.test",
-    "data.protocol", "resume", "overwrite",
+    "data.protocol", "resume", "overwrite", "model.text.path",
 )  # fmt: skip
 # These are, too: the first three rows set values that the checkpoint holds and restores.
 FIXED = (

@@ -10,6 +10,7 @@ import numpy as np
 
 from itm.runs.record import BESIDE, parameters_m
 from itm.runs.run_files import read_curves
+from itm.training.checkpoint_files import saved_step
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,20 +50,28 @@ def _best_validation(keeper: Any, curves: Curves) -> dict[str, float]:
         return {}
     score, monitor = float(keeper.best_model_score), str(keeper.monitor)
     alone = {monitor: score} if monitor.startswith("val/") else {}
-    if not {monitor, "val/rsum"} <= curves.keys():
+    if "val/rsum" not in curves:
         return alone  # the run wrote no curves
-    steps, values = curves[monitor]
-    nearest = int(np.argmin(np.abs(values - score)))
-    validations = curves["val/rsum"][0]
-    later = validations[validations >= steps[nearest]]  # train/loss is logged before a validation
-    if not np.isclose(values[nearest], score) or not len(later):
-        return alone
+    if monitor in curves and alone:
+        steps, values = curves[monitor]
+        nearest = int(np.argmin(np.abs(values - score)))
+        step = int(steps[nearest]) if np.isclose(values[nearest], score) else -1
+    else:  # the mean of train/loss is in no curve
+        step = _last_validation(keeper.best_model_path, curves["val/rsum"][0])
     found = dict(alone)
     for name, (when, metric) in curves.items():
-        at = np.flatnonzero(when == later[0])
+        at = np.flatnonzero(when == step)
         if name.startswith("val/") and len(at):
             found[name] = float(metric[at[-1]])
     return found
+
+
+def _last_validation(checkpoint: str, validations: np.ndarray) -> int:
+    """Find the step of the last validation before a checkpoint was written, or -1."""
+    if not Path(checkpoint).is_file():
+        return -1
+    before = validations[validations <= saved_step(checkpoint)]
+    return int(before[-1]) if len(before) else -1
 
 
 def ranked_part(ranks: Ranks | None, split: Split) -> tuple[int, bool]:

@@ -142,7 +142,7 @@ class Health(Callback):
             loss = self._loss(matcher)
             hinge = None if loss is None else loss.ranked.hinge()
             warms_up = hinge is not None and hinge.warmup_steps is not None
-            first = "start with all negatives (warmup_epochs=1, or loss.negatives=all), or "
+            first = "start with all negatives (loss.warmup_steps=400, or loss.negatives=all), or "
             text = (
                 f"training seems to have collapsed to equal scores: {sign}; "
                 f"{first if warms_up else ''}lower optimizer.lr"

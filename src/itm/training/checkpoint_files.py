@@ -24,8 +24,7 @@ def check_length(path: str | Path, max_epochs: int | None, max_steps: int = -1) 
     Raises:
         ValueError: the checkpoint has more epochs or steps.
     """
-    with reading(path, "could not be read safely"):
-        found = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    found = _mapped(path)
     progress = found.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {})
     reached = progress.get("current", {}).get("processed", 0)
     steps = found.get("global_step", 0)
@@ -38,6 +37,18 @@ def check_length(path: str | Path, max_epochs: int | None, max_steps: int = -1) 
                 f"{name}={limit}, but {path} has trained {done} {unit} already: give at least "
                 f"{done}, or start another run"
             )
+
+
+def saved_step(path: str | Path) -> int:
+    """Read after how many optimiser steps a checkpoint was written."""
+    return int(_mapped(path)["global_step"])
+
+
+def _mapped(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint without its tensors, which stay in the file."""
+    with reading(path, "could not be read safely"):
+        found: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    return found
 
 
 class CheckpointFiles(TorchCheckpointIO):
