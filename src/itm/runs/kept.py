@@ -73,7 +73,8 @@ def _record(run: Run, folder: Path) -> dict[str, Any]:
                 f"{folder} holds the record of another run ({key} {earlier.get(key)}, not "
                 f"{record.get(key)}): give another keep=, or remove it"
             )
-    before = earlier.get("relevance", {})
+    known = earlier.get("relevance")
+    before: dict[str, Any] = known if isinstance(known, dict) else {}
     for kind in before.keys() & run.relevance.keys():
         if before[kind] != run.relevance[kind]:
             raise TakenError(
