@@ -61,7 +61,7 @@ def use_run_data(arguments: Sequence[str]) -> list[str]:
         )
     found = {path: _options(Path(path), given) for path in files}
     options = [x for x in found.values() if x]
-    options = [x for x in options if not any(_names(x, y) for y in options)]
+    options = [x for x in options if not any(_is_data_of(x, y) for y in options)]
     for path, own in found.items():
         folder = own.get("data.root") if own in options else None
         if folder is not None and not Path(folder).is_dir():
@@ -187,8 +187,8 @@ def _saved(folder: Path) -> dict[str, str]:
     return options | ({"data.protocol": str(protocol)} if _is_name(protocol) else {})
 
 
-def _names(saved: dict[str, str], run: dict[str, str]) -> bool:
-    """Tell whether the options of a saved folder name the data of a run."""
+def _is_data_of(saved: dict[str, str], run: dict[str, str]) -> bool:
+    """Tell whether the options of a saved folder, which has a name only, mean the data of a run."""
     return (
         "data" in run
         and "data" not in saved

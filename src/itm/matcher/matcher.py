@@ -63,8 +63,8 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
             memory.
         memory_budget: bytes that one block of scores may need; None = chosen for the device.
         record: results, command and versions of the run that trained the matcher, {} if unknown.
-        recorded: sample of the weights that `record` describes (`weight_sample`), None = any.
             `itm.load` reads it from the results.json of a run or of a saved folder.
+        recorded: sample of the weights that `record` describes (`weight_sample`), None = any.
         ranks: ranks of the queries of the last validation or test, see
             `itm.metrics.evaluate_queries`.
         data: the data module that `itm.build` made for this matcher; neither saved nor copied.
@@ -329,13 +329,12 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
 
     on_validation_epoch_start = on_test_epoch_start = validation.on_epoch_start
     validation_step = test_step = validation.step
+    on_test_epoch_end = validation.on_test_epoch_end
 
     def on_validation_epoch_end(self) -> None:
         """Score the whole split, log `val/rsum` and the recalls, and step what watches them."""
         validation.on_validation_epoch_end(self)
         optimisation.step_plateaus(self, "validation")
-
-    on_test_epoch_end = validation.on_test_epoch_end
 
     # Checkpoints ------------------------------------------------------------------------------
 

@@ -22,16 +22,14 @@ def weight_sample(matcher: MatcherLike) -> Tensor:
         for name, parameter in matcher.named_parameters()
         if not name.startswith(LOSS)
     ]
-    return torch.cat([part.double() for part in parts]).cpu() if parts else torch.empty(0)
+    return torch.cat(parts).cpu() if parts else torch.empty(0)
 
 
 def same_weights(matcher: MatcherLike, before: Tensor) -> bool:
     """Tell whether a matcher still has the weights of a sample, in whatever type of numbers."""
     now = weight_sample(matcher)
-    coarse = [
-        torch.finfo(x.dtype).eps for _, x in matcher.named_parameters() if x.is_floating_point()
-    ]
-    rounding = max([0.0, *(eps for eps in coarse if eps > torch.finfo(torch.float32).eps)])
+    kinds = {now.dtype, before.dtype}
+    rounding = max(torch.finfo(kind).eps for kind in kinds) if len(kinds) > 1 else 0.0
     return now.shape == before.shape and torch.allclose(
-        now, before, rtol=rounding, atol=0.0, equal_nan=True
+        now.double(), before.double(), rtol=rounding, atol=rounding**2, equal_nan=True
     )

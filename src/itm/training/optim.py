@@ -67,7 +67,7 @@ class Schedule:
             ValueError: a plateau schedule waits for a metric to become worse, or reads one of the
                 validation after every step; or the length of the training is unknown.
         """
-        interval = self._interval(getattr(self.make, "func", self.make))
+        interval = self._unit
         scheduler = self.make(optimizer, **self._open(optimizer, interval, trainer))
         config: dict[str, Any] = {"scheduler": scheduler, "interval": interval}
         if isinstance(scheduler, ReduceLROnPlateau):
@@ -85,11 +85,14 @@ class Schedule:
     def counts_steps(self) -> bool:
         """Whether the schedule spans the whole training, counted in steps."""
         given = getattr(self.make, "keywords", {})
-        made = getattr(self.make, "func", self.make)
-        is_open = any(name in given and given[name] is None for name in LENGTHS)
-        return self._interval(made) == "step" and is_open
+        return self._unit == "step" and any(
+            name in given and given[name] is None for name in LENGTHS
+        )
 
-    def _interval(self, made: Any) -> str:
+    @property
+    def _unit(self) -> str:
+        """Return "epoch" or "step"."""
+        made = getattr(self.make, "func", self.make)
         by_step = inspect.isclass(made) and issubclass(made, OneCycleLR | CyclicLR)
         return self.interval or ("step" if by_step else "epoch")
 

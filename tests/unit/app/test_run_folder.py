@@ -267,7 +267,8 @@ def test_another_process_of_the_same_run_is_not_asked(run, monkeypatch):
      "init=elsewhere", "optimizer._target_=torch.optim.SGD", "~scheduler", "scheduler=null",
      "optimizer=sgd", "scheduler=cosine", "loss=sam", "step_size=null",
      "+optimizer.betas=[0.5,0.9]",
-     "scheduler.interval=step", "+optimizer.amsgrad=true", "callbacks=ema"],
+     "scheduler.interval=step", "+optimizer.amsgrad=true", "callbacks=ema",
+     "callbacks.checkpoint.monitor=val/i2t_r1"],
 )  # fmt: skip
 def test_what_a_resumed_run_cannot_change(option):
     with pytest.raises(ValueError, match=r"a resumed run cannot change .* -> .*init=RUN_FOLDER"):
@@ -342,6 +343,12 @@ def test_what_a_resumed_run_can_change_is_said(option, said, capsys):
     assert text.startswith("warning: resuming with other options than before: ") and said in text
     check_changes(before, before)
     assert capsys.readouterr().out == ""
+
+
+def test_a_transformer_may_have_moved():
+    """Its weights and words are in the checkpoint."""
+    before = ["model=vsepp", "text=bert", "model.text.path=there"]
+    check_changes(before, [*before[:2], "model.text.path=here"])
 
 
 @pytest.mark.parametrize("name", ["results.json", "csv/metrics.csv", "ranks.npz", "made.json"])

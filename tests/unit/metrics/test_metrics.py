@@ -239,7 +239,9 @@ def test_metric_collects_by_index():
         metric.update(scores[part], part)
     metric.update(scores[order[:3]], order[:3])  # padding of a distributed sampler
     assert metric.compute() == evaluate(scores, image_of)
+    assert metric.ranks is not None
     metric.reset()
+    assert metric.ranks is None
     metric.update(scores[:11], torch.arange(11))
     with pytest.raises(ValueError, match="1 of 12 images are missing .rows 11."):
         metric.compute()
@@ -264,6 +266,8 @@ def test_metric_refuses_what_does_not_fit():
         metric.update(torch.zeros(1, 3), torch.tensor([0]))
     with pytest.raises(ValueError, match="0..1"):
         metric.update(torch.zeros(1, 2), torch.tensor([2]))
+    with pytest.raises(ValueError, match="image_index must hold whole numbers, got torch.float32"):
+        metric.update(torch.zeros(1, 2), torch.tensor([0.5]))
     with pytest.raises(ValueError, match="2 of 2 images"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchmetrics: compute before update
         metric.compute()

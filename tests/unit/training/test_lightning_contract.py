@@ -147,6 +147,24 @@ def test_logs_this_step(tmp_path):
     assert written == [1, 3]
 
 
+def test_log_step(tmp_path):
+    """A run that is stopped by a callback does not come to the logging of its step."""
+    written = []
+
+    class Logger(DummyLogger):
+        def log_metrics(self, metrics, step):
+            written.append(step)
+
+    def stop(trainer):
+        if trainer.global_step == 2:
+            private.log_step(trainer)
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fit(tmp_path, Recorder(stop), logger=Logger(), log_every_n_steps=1, limit_val_batches=0)
+    assert written == [0, 1]
+
+
 @pytest.mark.parametrize("once", [True, False])
 def test_report_once(once, tmp_path):
     class Tested(Small):
