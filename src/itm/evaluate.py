@@ -45,6 +45,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.app.splits import find_bank, find_split, split_codes, split_tables
     from itm.checkpoints.folder import load
     from itm.data.pictures import Pictures
+    from itm.matcher.weight_identity import weight_digest
     from itm.metrics.rerank import rerank_rows
     from itm.runs.ensembles import ensembles
     from itm.runs.evaluation_files import evaluate_rows, write_evaluation
@@ -73,6 +74,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     facts: dict[str, Any] = {
         **matrix_facts(next(iter(matrices.values())), split, protocol),
         "checkpoints": [str(Path(path).resolve()) for path in paths],
+        "weights": [weight_digest(matchers[path]) for path in paths],
         "similarity": [str(Path(path).resolve()) for path in listed(cfg.similarity)],
         "members": ensembles(paths, cfg.pairs),
         **environment(next((x.device for x in matchers.values()), None)),

@@ -127,8 +127,8 @@ def find_matrices(
     if cfg.similarity is not None:
         paths = listed(cfg.similarity)
         matrices = read_matrices(paths)
-        for path in paths:
-            check_origin(path, split)
+        for path, matrix in zip(paths, matrices, strict=True):
+            check_origin(path, matrix, split)
         _tell_equal(paths, matrices)
         return with_ensemble(paths, matrices, cfg.pairs) | completed
     precision = cfg.precision or "32-true"

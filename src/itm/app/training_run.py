@@ -24,6 +24,7 @@ from itm.app.sweep_options import of_one_run
 from itm.app.trainer import build_trainer
 from itm.app.trainer_checks import check_callbacks, check_checkpoints, check_monitors
 from itm.app.unused import check_applied, tell_unused_protocol
+from itm.matcher.weight_identity import weight_digest
 from itm.runs.plain_files import CONFIGURATION, read_hydra
 from itm.runs.record import (
     FAILURE,
@@ -170,16 +171,18 @@ def finish_run(
     split, keeper = data.val_split, cast(Any, trainer.checkpoint_callback)
     images, part = ranked_part(matcher.ranks, split)
     parts = ["val"] if part else []
+    facts: dict[str, Any] = {}
     if test and trainer.limit_test_batches and not trainer.interrupted:
         split, best = data.test_split, keeper.best_model_path or None  # None = the last weights
         tested: Any = trainer.test(matcher, data, ckpt_path=best, verbose=False)
         results = {**results, **tested[0]}
+        facts["weights"] = weight_digest(matcher)
         images, part = ranked_part(matcher.ranks, split)
         parts += ["test"] if part else []
         if trainer.is_global_zero and matcher.ranks is not None and not part:
             write_ranks(out / "ranks.npz", *matcher.ranks, split.caption_image)
     if trainer.is_global_zero:
-        facts = {**split_facts(split, split.protocol), "images": images}
+        facts |= {**split_facts(split, split.protocol), "images": images}
         facts |= {"partial": parts} if parts else {}
         write_results(out, {**results, **record, **facts})
         kept = f"best checkpoint: {keeper.best_model_path}"

@@ -19,7 +19,7 @@ from itm.checkpoints.strict import check_fit, load_strictly
 from itm.losses.base import as_loss
 from itm.matcher.saved import WEIGHTS, find_weights, read, save
 from itm.matcher.state import LOSS, adapt_loss_state, unpack_state
-from itm.matcher.weight_sample import weight_sample
+from itm.matcher.weight_identity import weight_sample
 from itm.utils.devices import find_device
 from itm.utils.readers import reader
 from itm.utils.torch_files import read_torch

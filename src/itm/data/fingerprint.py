@@ -1,4 +1,4 @@
-"""Identify the training data of a run by content, so that resuming notices other data."""
+"""Identify the data of a run by content, so that resuming and reports notice other data."""
 
 from __future__ import annotations
 
@@ -71,6 +71,12 @@ def feature_digest(split: Split) -> str:
     one = max(1, split.regions * split.width * split.features.dtype.itemsize)
     rows = _spaced(split.num_images, max(ROWS, SAMPLE // one))
     return f"{len(rows)} of {split.num_images}, {_hash(_stored(split, rows))}"
+
+
+def split_digest(split: Split) -> str:
+    """Hash what a split measures: features (see `feature_digest`), captions, and their images."""
+    owners = np.ascontiguousarray(split.caption_image, dtype=np.int64).tobytes()
+    return _hash([feature_digest(split), *split.captions, owners])
 
 
 def _features(split: Split) -> str:

@@ -29,7 +29,7 @@ from itm.layers.functional import global_vector
 from itm.layers.text import as_text_encoder
 from itm.matcher.inputs import caption_batches, check_captions, check_features, image_batches
 from itm.matcher.matcher import Matcher
-from itm.matcher.weight_sample import same_weights, weight_sample
+from itm.matcher.weight_identity import same_weights, weight_sample
 from itm.utils.changes import check_unchanged
 from itm.utils.rows import check_rows, to_array
 

@@ -16,7 +16,7 @@ import itm
 from itm.matcher.model_card import make_card
 from itm.matcher.protocol import MatcherLike
 from itm.matcher.saved import read, save
-from itm.matcher.weight_sample import same_weights
+from itm.matcher.weight_identity import same_weights
 from itm.utils.distributed import say
 
 FILES = [

@@ -15,7 +15,7 @@ from itm.runs.run_files import (
     GROUPS,
     SCORED,
     is_aside,
-    is_older,
+    is_of_run,
     read_results,
     read_settings,
     with_precision,
@@ -61,16 +61,16 @@ def with_ensemble(
     return named
 
 
-def members_of(report: dict[str, Any], row: str) -> list[Path]:
-    """List the checkpoints whose scores a row of report.json averages; [] for a single matcher."""
-    checkpoints = [Path(path) for path in report.get("checkpoints", [])]
+def members_of(report: dict[str, Any], row: str) -> list[int]:
+    """List which checkpoints a row of report.json averages, by position; [] for one matcher."""
+    number = len(report.get("checkpoints", []))  # 0 if saved matrices were read
     places = report.get("members", {}).get(row)
-    if places is None and row == f"ensemble of {len(checkpoints)}":  # also of earlier versions
-        places = range(len(checkpoints))
-    return [checkpoints[i] for i in places or ()] if checkpoints else []  # or saved matrices
+    if places is None and row == f"ensemble of {number}":  # also of earlier versions
+        places = range(number)
+    return list(places or ()) if number else []
 
 
-def with_members(run: Run, checkpoints: Sequence[Path], report: dict[str, Any]) -> Run:
+def with_members(run: Run, members: Sequence[int], report: dict[str, Any]) -> Run:
     """Add what the members of an ensemble share, and the choices in which they differ.
 
     `settings` holds the number of members as "ensemble" and, for example, "sgr + saf" as "model",
@@ -79,23 +79,24 @@ def with_members(run: Run, checkpoints: Sequence[Path], report: dict[str, Any]) 
 
     Args:
         run: the row of the ensemble.
-        checkpoints: of its members.
+        members: positions of the checkpoints in the report.
         report: the evaluation that the row belongs to.
 
     Returns:
         The run with settings, costs and members; unchanged if a member is not the best checkpoint
         of a training run that still exists, or was trained again since.
     """
-    sources = [run_of(checkpoint) for checkpoint in checkpoints]
     found = []
-    for checkpoint, source in zip(checkpoints, sources, strict=True):
+    for place in members:
+        checkpoint = Path(report["checkpoints"][place])
+        source = run_of(checkpoint)
         if source is None or checkpoint not in (source, source / "checkpoints" / "best.ckpt"):
             return run
         try:
             settings, results = read_settings(source), read_results(source) or {}
         except (ValueError, OSError):  # the damaged run is listed itself
             return run
-        if is_older(report, results):
+        if not is_of_run(report, place, results):
             return run
         found.append((source, with_precision(settings, results), results))
     every = [settings for _, settings, _ in found]

@@ -18,6 +18,7 @@ from itm.runs.record import BESIDE, FAILURE
 from itm.runs.run_files import (
     SCORED,
     SETTINGS,
+    is_of_run,
     is_older,
     metrics_of,
     read_curves,
@@ -52,6 +53,8 @@ class Run:
         costs: "parameters_m", "epochs" and "seconds" of the training, where recorded.
         record: "command" and "device" of the training, where recorded.
         members: folders of the training runs of an ensemble.
+        content: identifies the captions and features that were measured; "" if an earlier version
+            measured them.
         relevance: what graded metrics were measured with, where recorded: "graded" and "text" ->
             name of the source.
     """
@@ -68,6 +71,7 @@ class Run:
     costs: dict[str, float] = field(default_factory=dict)
     record: dict[str, str] = field(default_factory=dict)
     members: tuple[Path, ...] = ()
+    content: str = ""
     relevance: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -114,7 +118,7 @@ def find_runs(places: Iterable[str | Path]) -> tuple[list[Run], list[Unfinished]
                     unfinished.append(Unfinished(folder, _reason(folder)))
             except Exception as error:  # files from anywhere; the other runs are shown
                 unfinished.append(Unfinished(folder, f"damaged: {first_line(error)}"))
-    unique = with_validation(merge([*runs, *evaluations]))
+    unique = _with_content(with_validation(merge([*runs, *evaluations])))
     if not unique:
         looked = ", ".join(map(str, searched))
         detail = "".join(f"\n{folder}: {reason}" for folder, reason in unfinished[:10])
@@ -173,6 +177,19 @@ def _with_relevance(runs: Sequence[Run]) -> list[Run]:
     ]
 
 
+def _with_content(runs: Sequence[Run]) -> list[Run]:
+    """Tell apart tests of one folder whose captions or features have changed in the meantime."""
+    contents: dict[str, set[str]] = {}
+    for run in runs:
+        contents.setdefault(run.test, set()).add(run.content)
+    return [
+        replace(run, test=f"{run.test}, content {run.content}")
+        if run.content and len(contents[run.test] - {""}) > 1
+        else run
+        for run in runs
+    ]
+
+
 def read_training(folder: Path, name: str) -> Run | None:
     """Read a run of itm.train; None if it has no results.
 
@@ -197,7 +214,7 @@ def read_training(folder: Path, name: str) -> Run | None:
     ranks = read_ranks(folder / "ranks.npz") if stage == "test" else None
     settings = with_precision(read_settings(folder), results)
     own = Run(folder, name, settings, _test(results), metrics, ranks, curves)
-    own = replace(own, relevance=_relevance(results))  # of a record
+    own = replace(own, relevance=_relevance(results), content=_content(results))
     return replace(own, source=folder.resolve(), **_training(results))
 
 
@@ -237,10 +254,9 @@ def read_evaluation(folder: Path, name: str) -> list[Run]:
             raise ValueError(f"report.json holds no rsum of {row}")
         ranks, test = read_ranks(folder / f"ranks_{i}.npz"), _test(report)
         run = Run(folder, f"{name}: {row}", {}, test, metrics, ranks, {})
-        run = replace(run, relevance=_relevance(report))
-        checkpoint = Path(checkpoints[i]) if i < len(checkpoints) else None
-        if checkpoint is not None:
-            run = _with_training(run, checkpoint, report)
+        run = replace(run, relevance=_relevance(report), content=_content(report))
+        if i < len(checkpoints):
+            run = _with_training(run, i, report)
         else:
             run = with_members(run, members_of(report, row), report)
         if run.settings:  # else the name alone tells rows apart
@@ -250,8 +266,9 @@ def read_evaluation(folder: Path, name: str) -> list[Run]:
     return rows
 
 
-def _with_training(run: Run, checkpoint: Path, report: dict[str, Any]) -> Run:
-    """Add what is known of the training run that a checkpoint comes from."""
+def _with_training(run: Run, place: int, report: dict[str, Any]) -> Run:
+    """Add what is known of the training run that a checkpoint of a report comes from."""
+    checkpoint = Path(report["checkpoints"][place])
     source = run_of(checkpoint)
     if source is None:
         return run
@@ -259,21 +276,37 @@ def _with_training(run: Run, checkpoint: Path, report: dict[str, Any]) -> Run:
         settings, results = read_settings(source), read_results(source) or {}
     except (ValueError, OSError):  # the damaged run is listed itself
         return run
-    if is_older(report, results):
+    best = checkpoint in (source, source / "checkpoints" / "best.ckpt")
+    if is_older(report, results) and not (best and "weights" in report):
         return run  # the training has replaced this checkpoint since
-    if _contradicts(run, results) and not any(report.get(key) for key in SCORED.values()):
-        return replace(run, name=f"{run.name} (not as its run: other data or weights)")
-    settings = with_precision(settings, results)
-    if checkpoint not in (source, source / "checkpoints" / "best.ckpt"):
+    if not best:
+        settings = with_precision(settings, results)
         return replace(run, settings={**settings, "checkpoint": checkpoint.name})
+    if other := _difference(run, place, report, results):
+        return replace(run, name=f"{run.name} (not as its run: {other})")
+    settings = with_precision(settings, results)
     return replace(run, settings=settings, source=source, **_training(results))
 
 
-def _contradicts(run: Run, results: dict[str, Any]) -> bool:
-    """Tell whether a training reports another rsum on the split of an evaluation."""
+def _difference(run: Run, place: int, report: dict[str, Any], results: dict[str, Any]) -> str:
+    """Say in what an evaluation of a best checkpoint is not that of its run; "" if in nothing."""
+    if not is_of_run(report, place, results):
+        return "other weights"
+    if _test(results) != run.test:
+        return ""
+    content = _content(results)
+    if content and run.content and content != run.content:
+        return "other data"
     rsum = results.get("test/rsum")
-    known = isinstance(rsum, int | float) and _test(results) == run.test
-    return known and abs(rsum - run.rsum) > SAME  # type: ignore[operator]
+    known = isinstance(rsum, int | float) and not any(report.get(key) for key in SCORED.values())
+    apart = known and abs(rsum - run.rsum) > SAME  # type: ignore[operator]
+    return "other data or weights" if apart else ""
+
+
+def _content(facts: dict[str, Any]) -> str:
+    """Read what identifies the measured data; "" if an earlier version wrote the file."""
+    found = facts.get("content")
+    return found if isinstance(found, str) else ""
 
 
 def _relevance(facts: dict[str, Any]) -> dict[str, str]:

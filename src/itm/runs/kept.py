@@ -29,7 +29,8 @@ from itm.utils.manifest import KEY
 RANKS, RESULTS = "ranks.npz", "results.json"
 ABSOLUTE = re.compile(r"(?<![\w.:$}])/[^\s'\",\[\]{}]+")  # the path of a file or folder
 KINDS = (np.int8, np.int16, np.int32, np.int64)
-OF_ALL_ROWS = ("results", "checkpoints", "members", "reranked", "captioning")  # of report.json
+# In report.json, what is not of one row.
+OF_ALL_ROWS = ("results", "checkpoints", "members", "reranked", "captioning", "weights")
 
 
 def keep_record(run: Run, folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from itm.data.array_file import load_array
+from itm.data.fingerprint import split_digest
 from itm.data.layout import Split
 from itm.metrics.ranking import to_numpy
 from itm.runs.outputs import check_files
@@ -38,24 +39,29 @@ def read_matrices(paths: Iterable[str | Path]) -> list[np.ndarray]:
     return matrices
 
 
-def check_origin(path: str | Path, split: Split) -> None:
+def check_origin(path: str | Path, matrix: np.ndarray, split: Split) -> None:
     """Check that scores which `itm.evaluate` saved are those of a split, not of another one.
 
     Raises:
-        ValueError: the report.json beside the matrix names another split or other data.
+        ValueError: the report.json beside the matrix tells of another split or other data.
     """
     report = Path(path).parent / "report.json"
     facts = read_record(report) if report.is_file() else {}
-    made, now = facts.get("split"), split.name
+    made, now, content = facts.get("split"), split.name, facts.get("content")
     if not isinstance(made, str) or not isinstance(facts.get("root"), str) or "unknown" in made:
         return
     there, here = data_name(facts["root"]), data_name(split.folder.resolve())
-    if (made, there) != (now, here):
+    named_alike = (made, there) == (now, here)
+    if content is None or not fits_split(matrix, split):  # an earlier version recorded names only
+        alike = named_alike
+    else:
+        alike = content == split_digest(split)
+    if not alike:
+        changed = ", whose captions or features have changed since" if named_alike else ""
         raise ValueError(
             f"{path} holds scores of split {made} of {there}, says {report.name} beside it, but "
-            f"the captions are those of split {now} of {here}: give data.root= and "
-            "data.split= of the matrix (if only the folder has another name, copy the matrix "
-            "elsewhere)"
+            f"the captions are those of split {now} of {here}{changed}: give data.root= and "
+            "data.split= of the matrix (if it is right all the same, copy the matrix elsewhere)"
         )
 
 

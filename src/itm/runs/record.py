@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from itm.data.fingerprint import split_digest
 from itm.utils.files import replacing, write_text
 from itm.utils.manifest import KEY, checksums, sealed
 
@@ -47,12 +48,16 @@ def environment(device: torch.device | None) -> dict[str, Any]:
 
 
 def split_facts(split: Split, protocol: str) -> dict[str, Any]:
-    """Return what results were measured on; only results with equal facts can be compared."""
+    """Return what results were measured on; only results with equal facts can be compared.
+
+    "content" identifies captions and features, whatever the folder is called.
+    """
     return {
         "split": split.name,
         "root": str(split.folder.resolve()),
         "protocol": protocol,
         "images": split.num_images,
+        "content": split_digest(split),
     }
 
 

@@ -110,6 +110,23 @@ def is_older(report: dict[str, Any], results: dict[str, Any]) -> bool:
         return False  # an earlier version recorded no times
 
 
+def is_of_run(report: dict[str, Any], place: int, results: dict[str, Any]) -> bool:
+    """Tell whether an evaluation measured the weights that their run has tested.
+
+    Records of earlier versions have no weights; their times tell at least whether the run was
+    trained again afterwards.
+
+    Args:
+        report: content of report.json.
+        place: position of the best checkpoint of the run among the checkpoints of the report.
+        results: content of results.json of the run.
+    """
+    measured, tested = report.get("weights"), results.get("weights")
+    if isinstance(measured, list) and place < len(measured) and isinstance(tested, str):
+        return bool(measured[place] == tested)
+    return not is_older(report, results)
+
+
 def _resolved(value: Any, flat: dict[str, Any]) -> Any:
     for _ in range(10):  # a reference may name another one; a circle ends here
         found = REFERENCE.fullmatch(value) if isinstance(value, str) else None

@@ -129,8 +129,11 @@ def test_evaluate_one_and_an_ensemble(trained, tmp_path):
     folder, _ = trained
     run("evaluate", f"checkpoint={folder}/run", "data.limit=64", "save_similarity=true",
         "hydra.run.dir=one", cwd=tmp_path)  # fmt: skip
-    one = json.loads((tmp_path / "one/report.json").read_text())["results"]
+    report = json.loads((tmp_path / "one/report.json").read_text())
+    one = report["results"]
     trained_results = json.loads((folder / "run/results.json").read_text())
+    assert report["weights"] == [trained_results["weights"]]
+    assert report["content"] == trained_results["content"]
     assert one[f"{folder}/run"]["rsum"] == pytest.approx(trained_results["test/rsum"])
     shutil.copy(folder / "run/checkpoints/best.ckpt", tmp_path / "copy.ckpt")
     run("evaluate", f"checkpoint=[{folder}/run,copy.ckpt]", "data.limit=64",

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from itm.data.fingerprint import split_digest
 from itm.data.layout import Split
 from itm.runs.ensembles import with_ensemble
 from itm.runs.matrices import caption_owner, check_origin, read_matrices, write_matrices
@@ -68,13 +69,21 @@ def test_scores_of_another_split_are_refused(tmp_path):
     """Dev and test of Flickr30K have the same size."""
     facts = {"split": "test", "root": "/data/folder", "protocol": "full", "images": 2}
     path = tmp_path / "similarity_0.npy"
-    check_origin(path, split(2, [0, 1]))  # nothing is known
-    (tmp_path / "report.json").write_text(json.dumps(facts))
-    check_origin(path, split(2, [0, 1]))
+    matrix, own = np.zeros((2, 2)), split(2, [0, 1])
+    check_origin(path, matrix, own)  # nothing is known
+
+    def check(**known):
+        (tmp_path / "report.json").write_text(json.dumps({**facts, **known}))
+        check_origin(path, matrix, own)
+
+    check()
+    check(content=split_digest(own))
+    check(content=split_digest(own), split="dev", root="/data/f30k")  # the same under other names
     for other in ({"split": "dev"}, {"root": "/data/f30k"}):
-        (tmp_path / "report.json").write_text(json.dumps({**facts, **other}))
         with pytest.raises(ValueError, match="holds scores of split .* give data.root="):
-            check_origin(path, split(2, [0, 1]))
+            check(**other)
+    with pytest.raises(ValueError, match="captions or features have changed since"):
+        check(content=split_digest(split(2, [1, 0])))
 
 
 def test_numbers_keep_their_precision_and_any_byte_order_is_read(tmp_path):

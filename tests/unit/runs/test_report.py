@@ -556,6 +556,49 @@ def test_an_evaluation_of_other_weights_or_data_is_a_row_of_its_own(tmp_path):
     assert "other data or weights" in evaluation.name
 
 
+@pytest.mark.parametrize("other", ["weights", "data"])
+def test_recorded_weights_and_data_are_compared_exactly(other, tmp_path):
+    """An equal rsum does not make an evaluation that of its run; another time does not matter."""
+    metrics = {**make_run(tmp_path / "runs/a", 2.0, 0), "i2t_ncs_10": 5.5}
+    record = {"weights": "w1", "content": "c1", "started": "2026-01-01T00:00:00", "seconds": 60}
+    results = json.loads((tmp_path / "runs/a/results.json").read_text())
+    (tmp_path / "runs/a/results.json").write_text(json.dumps({**results, **record}))
+    facts = {"weights": ["w1"], "content": "c1", "started": "2026-01-01T00:00:59"}
+    write_report(tmp_path / "runs/same", tmp_path / "runs/a", metrics, **facts)
+    (joined,) = find_runs([tmp_path / "runs"])[0]
+    assert joined.metrics["i2t_ncs_10"] == 5.5 and joined.test == "test of /d, 40 images, full"
+    facts |= {"weights": ["w2"]} if other == "weights" else {"content": "c2"}
+    write_report(tmp_path / "runs/other", tmp_path / "runs/a", metrics, **facts)
+    own, evaluation = find_runs([tmp_path / "runs"])[0]
+    assert own.metrics["i2t_ncs_10"] == 5.5
+    assert evaluation.name.endswith(f"(not as its run: other {other})") and not evaluation.settings
+    assert (own.test == evaluation.test) == (other == "weights")
+
+
+def test_a_last_checkpoint_may_reach_another_result_than_the_best_one(tmp_path):
+    metrics = make_run(tmp_path / "runs/a", 2.0, 0)
+    last = tmp_path / "runs/a/checkpoints/last.ckpt"
+    write_report(tmp_path / "runs/ev", last, {**metrics, "rsum": metrics["rsum"] - 20})
+    _, evaluation = find_runs([tmp_path / "runs"])[0]
+    assert evaluation.settings["checkpoint"] == "last.ckpt" and "not as" not in evaluation.name
+
+
+def test_an_ensemble_of_members_that_were_trained_again_is_not_described_by_them(tmp_path):
+    paths = [tmp_path / f"runs/{name}" for name in "ab"]
+    for seed, path in enumerate(paths):
+        make_run(path, 2.0, seed)
+        results = json.loads((path / "results.json").read_text())
+        (path / "results.json").write_text(json.dumps({**results, "weights": path.name}))
+    for name, weights in (("same", ["a", "b"]), ("other", ["a", "c"])):
+        report = {**FACTS, "checkpoints": list(map(str, paths)), "weights": weights}
+        rows = {str(path): {"rsum": 1.0} for path in paths}
+        report["results"] = {**rows, "ensemble of 2": {"rsum": 3.0}}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps(report))
+        row = next(run for run in find_runs([tmp_path / name])[0] if run.rsum == 3.0)
+        assert bool(row.members) == (name == "same")
+
+
 def test_graded_metrics_of_two_relevances_are_never_mixed(tmp_path):
     sources = {"cider": {"graded": "cider"}, "file": {"graded": "rel.npy 1234"}}
     for seed in (0, 1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor
 
@@ -33,3 +35,19 @@ def same_weights(matcher: MatcherLike, before: Tensor) -> bool:
     return now.shape == before.shape and torch.allclose(
         now.double(), before.double(), rtol=rounding, atol=rounding**2, equal_nan=True
     )
+
+
+def weight_digest(matcher: MatcherLike) -> str:
+    """Hash all weights and buffers outside the loss, as float32.
+
+    Files keep other precisions of a training, and loading turns them into float32; so the digest of
+    a matcher that was trained, and of the same one when it was loaded, are equal.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(matcher.state_dict().items()):
+        if name.startswith(LOSS):
+            continue
+        values = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+        digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
+        digest.update(values.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
