@@ -107,6 +107,15 @@ class Encoded(NamedTuple):
     aux: dict[str, Tensor] | None = None
 
 
+def check_encoded(encoded: object, method: str) -> None:
+    """Raise TypeError if an encoder of one's own does not return `Encoded`."""
+    if not isinstance(encoded, Encoded):
+        raise TypeError(
+            f"{method} must return itm.batch.Encoded, such as Encoded(vector=x), got a "
+            f"{type(encoded).__name__}"
+        )
+
+
 def positives(pairs: Pairs) -> Tensor:
     """Mark the pairs whose caption was written for the image of that row, (I, C) bool."""
     rows = torch.arange(pairs.images.index.shape[0], device=pairs.captions.image.device)

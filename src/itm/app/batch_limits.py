@@ -40,14 +40,15 @@ def check_limits(trainer: Any, data: RegionDataModule, test: bool) -> None:
     overfits = trainer.overfit_batches > 0  # then Lightning limits both by it
     name = "overfit_batches" if overfits else "limit_train_batches"
     batches = limited_batches(data, trainer.world_size, 1.0)
-    check_share(name, trainer.limit_train_batches, batches, "data.batch_size")
+    check_share(name, trainer.limit_train_batches, batches, "data.batch_size", "training batches")
     for option in ("limit_train_batches", "max_steps", "max_epochs"):
         if getattr(trainer, option) == 0:
             say(f"no training, since trainer.{option}=0: the weights stay as they are")
     name = "overfit_batches" if overfits else "limit_val_batches"
     if trainer.limit_val_batches:
         batches = evaluation_batches(data.val_split, data.eval_batch_size, trainer.world_size)
-        check_share(name, trainer.limit_val_batches, batches, "data.eval_batch_size")
+        size = "data.eval_batch_size"
+        check_share(name, trainer.limit_val_batches, batches, size, "validation batches")
     if test:
         check_test_limit(trainer, data)
         if trainer.limit_test_batches == 0:
@@ -62,11 +63,12 @@ def check_test_limit(trainer: Any, data: Any) -> None:
     """
     limit = trainer.limit_test_batches
     batches = evaluation_batches(data.test_split, data.eval_batch_size, trainer.world_size)
-    check_share("limit_test_batches", limit, batches, "data.eval_batch_size", ", or set test=false")
+    size, test = "data.eval_batch_size", "test batches"
+    check_share("limit_test_batches", limit, batches, size, test, ", or set test=false")
 
 
 def check_share(
-    name: str, limit: int | float, batches: int, size: str, otherwise: str = ""
+    name: str, limit: int | float, batches: int, size: str, what: str, otherwise: str = ""
 ) -> None:
     """Check that a limit is at least one batch if it is a share.
 
@@ -75,6 +77,7 @@ def check_share(
         limit: number or share of the batches.
         batches: number of batches without a limit.
         size: option that makes more batches when it is lowered.
+        what: name of the batches.
         otherwise: what else helps.
 
     Raises:
@@ -83,7 +86,8 @@ def check_share(
     if isinstance(limit, float) and 0 < limit < 1 and int(batches * limit) == 0:
         raise ValueError(
             f"trainer.{name}={limit} of {batches} batches leaves none: give a number of batches "
-            f"(trainer.{name}=1), a larger share, or a lower {size}{otherwise}"
+            f"(trainer.{name}=1), a larger share, or a lower {size}{otherwise} "
+            f"(it is about the {what})"
         )
 
 

@@ -7,18 +7,20 @@ a constructor does not take raises an error that names the class.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from itm.app.arguments import key_of
 from itm.app.batch_limits import limited_batches
-from itm.app.choices import group_files, rewrite_choices
+from itm.app.choices import check_recipe, group_files, rewrite_choices
 from itm.app.config import compose, instantiate, target
-from itm.app.optimisation import build_optimizer, build_schedule
+from itm.app.optimisation import build_optimizer, build_schedule, values_in_vain
 from itm.app.option_types import check_types
+from itm.app.plain_errors import without_call
+from itm.app.ranges import check_ranges
 from itm.app.unused import needs_of, unused_options
 from itm.checkpoints.initialise import start_from
 from itm.utils.hub import check_hub_name
@@ -62,11 +64,17 @@ def build(
         The matcher; `matcher.data` is its data module, ready to fit.
 
     Raises:
-        ValueError: a name or an option does not exist, a value has the wrong type, or only
-            `itm.train` reads an option.
+        ValueError: a name or an option does not exist, a value has the wrong type or is out of
+            range, files do not fit, or only `itm.train` reads an option.
+        FileNotFoundError: a file or folder does not exist.
     """
     if isinstance(overrides, str):
         raise ValueError(f"overrides must be a list such as [{overrides!r}], got a string")
+    is_list = isinstance(overrides, list | tuple)
+    if not is_list or not all(isinstance(option, str) for option in overrides):
+        raise ValueError(
+            f"overrides must be a list of texts such as ['data.limit=50'], got {overrides!r}"
+        )
     given = {key_of(option).split(".")[0] for option in overrides}
     if unread := sorted(given & OF_TRAINING):
         raise ValueError(
@@ -76,15 +84,31 @@ def build(
     options = [f"model={model}", f"loss={loss}", f"data={data}", *overrides]
     check_types("train", options)
     try:
-        cfg = compose(rewrite_choices(options))
+        cfg = compose(rewrite_choices(options), with_hydra=True)
     except HydraException as error:
         from itm.app.wrong_options import diagnose  # late: what it imports takes a moment
 
         raise ValueError(diagnose(error, "train", options) or str(error)) from error
-    for line in unused_options(cfg, options).values():
+    runtime = cfg.hydra.runtime
+    check_recipe(options, [x.path for x in runtime.config_sources if x.schema == "file"])
+    with open_dict(cfg):
+        del cfg["hydra"]
+    check_ranges(cfg)
+    for line in (
+        *unused_options(cfg, options).values(),
+        *values_in_vain(cfg, overrides, runtime.choices),
+        *_for_the_trainer(cfg, given),
+    ):
         print(line)
+    try:
+        return _build(cfg, "seed" in given)
+    except InstantiationException as error:
+        raise without_call(error) from error
+
+
+def _build(cfg: DictConfig, seeded: bool) -> Matcher:
     datamodule = build_data(cfg)
-    if "seed" not in given:
+    if not seeded:
         return build_matcher(cfg, datamodule)
     import torch  # late: it takes seconds
     from pytorch_lightning.utilities.seed import isolate_rng
@@ -92,6 +116,14 @@ def build(
     with isolate_rng():
         torch.manual_seed(cfg.seed)
         return build_matcher(cfg, datamodule)
+
+
+def _for_the_trainer(cfg: DictConfig, given: Collection[str]) -> Iterator[str]:
+    """Say which options of the Trainer are not read; a warm-up in epochs needs its devices."""
+    trainer = () if cfg.warmup_epochs else ("trainer",)
+    unread = [name for name in ("max_epochs", "hydra", *trainer) if name in given]
+    if unread:
+        yield f"{', '.join(unread)}: itm.build makes no Trainer, so give it to yours"
 
 
 def build_data(cfg: DictConfig) -> RegionDataModule:

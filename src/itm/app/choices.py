@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ SHARED = {
 def rewrite_choices(arguments: Sequence[str], command: str = "train") -> list[str]:
     """Rewrite the choices of a command line.
 
+    Raises:
+        ValueError: null for a group that needs a choice.
+
     >>> rewrite_choices(["scheduler=null", "scheduler._target_=X", "scheduler.T_max=9"])
     ['~scheduler', '+scheduler._target_=X', '+scheduler.T_max=9']
     """
@@ -42,6 +46,31 @@ def rewrite_choices(arguments: Sequence[str], command: str = "train") -> list[st
     for node in ("scheduler", "optimizer"):
         out = _replace_node(out, node)
     return [new for a in out if (new := _without_null(a, command)) is not None]
+
+
+def check_recipe(arguments: Sequence[str], folders: Iterable[str]) -> None:
+    """Check that a recipe that is given exists: Hydra passes over an optional one that does not.
+
+    Args:
+        arguments: a command line.
+        folders: of configurations.
+
+    Raises:
+        ValueError: no folder has the recipe.
+    """
+    given = [a.partition("=")[2].strip("'\"") for a in arguments if re.match(r"\+*recipe=", a)]
+    if not given or given[-1] in ("", "null"):
+        return
+    places = [Path(folder, "recipe") for folder in folders]
+    known = sorted(
+        path.relative_to(place).with_suffix("").as_posix()
+        for place in places
+        for path in place.rglob("*.yaml")
+    )
+    if given[-1].removesuffix(".yaml") not in known:
+        near = get_close_matches(given[-1], known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; choose from {', '.join(known)}"
+        raise ValueError(f"there is no recipe={given[-1]}{hint}")
 
 
 @cache
@@ -63,6 +92,9 @@ def group_files(group: str) -> list[str]:
 
 def _without_null(argument: str, command: str) -> str | None:
     group, _, value = argument.partition("=")
+    if group[:1] == "~" and group[1:] in set(default_choices(command)) - {*NULL, "optimizer"}:
+        files = group_files(group[1:])
+        raise ValueError(f"{group[1:]} must be {alternatives(files)}, and cannot be left out")
     values = [x.strip() for x in value.split(",")]
     if "null" not in values or group not in default_choices(command):
         return argument

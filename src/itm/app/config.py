@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import hydra
@@ -14,6 +15,8 @@ from omegaconf import DictConfig, ListConfig
 
 _PACKAGED = Path(__file__).parents[1] / "conf"
 
+
+_COMPOSING = RLock()  # Hydra has one state per process
 
 CONF = str(_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "conf")
 
@@ -58,9 +61,14 @@ def compose(
     """
     from hydra.core.global_hydra import GlobalHydra  # late: the commands need it rarely
 
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        return hydra.compose(name, list(overrides), return_hydra_config=with_hydra)
+    with _COMPOSING:
+        of_caller = GlobalHydra.instance().hydra
+        GlobalHydra.instance().clear()
+        try:
+            with hydra.initialize_config_dir(CONF, version_base="1.3"):
+                return hydra.compose(name, list(overrides), return_hydra_config=with_hydra)
+        finally:
+            GlobalHydra.instance().hydra = of_caller
 
 
 def listed(value: Any) -> list[str]:
@@ -84,6 +92,12 @@ def check_one_checkpoint(value: Any) -> None:
 def output_folder() -> Path:
     """Find the folder that Hydra made for this run."""
     return Path(HydraConfig.get().runtime.output_dir)
+
+
+def config_folders() -> list[str]:
+    """List the folders that this run reads configurations from."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [source.path for source in sources if source.schema == "file"]
 
 
 def run_name() -> str:

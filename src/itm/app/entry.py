@@ -3,7 +3,6 @@
 import functools
 import logging
 import os
-import re
 import sys
 import traceback
 import warnings
@@ -11,21 +10,17 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import hydra
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from itm.app.arguments import read_arguments, tell_repeated
 from itm.app.config import CONF
 from itm.app.data_options import check_data_options
 from itm.app.option_types import check_types
+from itm.app.plain_errors import EXPECTED, is_expected, without_call
 from itm.app.signals import stopped_by_signals
 from itm.utils.closed_output import quiet_if_closed
 from itm.utils.log_files import log
-
-EXPECTED = (ValueError, OSError, ImportError, HydraException, OmegaConfBaseException)
-ARGUMENT = r"[a-z]\w*(=\S*:?)? (must|needs) "  # a message of a class about its argument
-
 
 Task = Callable[[DictConfig], Any]
 Prepare = Callable[[list[str]], list[str]]
@@ -132,16 +127,14 @@ def tell(error: BaseException) -> str:
     Returns:
         The error in one line.
     """
-    if isinstance(error, InstantiationException) and _is_expected(error.__cause__):
-        error = _named(error, error.__cause__)  # enough without the name of the call
-    if not _is_expected(error) or os.environ.get("ITM_TRACEBACK"):
+    if isinstance(error, InstantiationException):
+        error = without_call(error)
+    if not is_expected(error) or os.environ.get("ITM_TRACEBACK"):
         traceback.print_exception(error)
         log("".join(traceback.format_exception(error)))
         return f"{type(error).__name__}: {error}".splitlines()[0]
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     text = str(error) if str(cause) in str(error) else f"{error}: {cause}"
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        text = _of_a_class(error, error.__cause__)
     if isinstance(error, ImportError):
         from itm.utils.extras import missing_package
 
@@ -149,26 +142,6 @@ def tell(error: BaseException) -> str:
     log(f"error: {text}")
     print(f"error: {text}\n(set ITM_TRACEBACK=1 for the traceback)", file=sys.stderr)
     return " ".join(text.split())
-
-
-def _of_a_class(error: InstantiationException, cause: BaseException) -> str:
-    """Say in one line which class refused its arguments, and why."""
-    found = re.search(r"target '([\w.]+)'", str(error))
-    name = found[1].rpartition(".")[2] if found else "an object of the configuration"
-    return f"{name} cannot be built with these options: {cause}"
-
-
-def _named(error: InstantiationException, cause: BaseException | None) -> BaseException:
-    """Put the name of the group before that of an argument, as in loss.margin."""
-    group = re.search(r"full_key: (\w+)\s*$", str(error))
-    if type(cause) is not ValueError or not group or not re.match(ARGUMENT, str(cause)):
-        return cause or error
-    return ValueError(f"{group[1]}.{cause}").with_traceback(cause.__traceback__)
-
-
-def _is_expected(error: BaseException | None) -> bool:
-    # Lightning's error about options of the trainer; by name, since importing it takes seconds.
-    return isinstance(error, EXPECTED) or type(error).__name__ == "MisconfigurationException"
 
 
 def fail_alone(error: BaseException) -> None:
@@ -200,6 +173,7 @@ def quiet() -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     for name in ("matplotlib", "faiss", "pytorch_lightning.trainer.connectors.signal_connector"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # the error follows in one line
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # Lightning on recent torch
         ".*does not have many workers.*",  # data.workers is the user's choice
@@ -208,6 +182,7 @@ def quiet() -> None:
         "It is recommended to use .*sync_dist=True",  # metrics are of the whole split already
         "Found .* in eval mode at the start of training",  # a frozen transformer is meant to be
         ".*could not find the monitored key",  # checked before, so no validation ran
+        "Be aware that when using `ckpt_path`, callbacks",  # what may change on resume is checked
         "The dirpath has changed from",  # resume=X.ckpt starts a folder and a best score of its own
     ):
         warnings.filterwarnings("ignore", message)

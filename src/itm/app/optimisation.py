@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +83,11 @@ def check_optimisation(matcher: Any, trainer: Any, batches: int | None = None) -
         estimated_stepping_batches=float("inf") if endless else 1000,  # known with the data only
     )
     try:
-        optimizer = matcher.optimizer([{"params": [torch.nn.Parameter(torch.zeros(1))]}])
-    except WRONG as error:
+        parameter = torch.nn.Parameter(torch.zeros(1))
+        optimizer = matcher.optimizer([{"params": [parameter]}])
+        parameter.grad = torch.zeros(1)
+        optimizer.step(lambda: torch.zeros(()))  # SparseAdam refuses the gradient only here
+    except (*WRONG, RuntimeError) as error:
         raise ValueError(f"optimizer: {error}") from error
     if matcher.scheduler is not None:
         try:
@@ -120,6 +123,14 @@ def check_used(cfg: DictConfig, overrides: Sequence[str]) -> None:
     Raises:
         ValueError: a value has none, as in `step_size=5 scheduler=cosine`.
     """
+    for line in values_in_vain(cfg, overrides, HydraConfig.get().runtime.choices):
+        raise ValueError(line)
+
+
+def values_in_vain(
+    cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, Any]
+) -> Iterator[str]:
+    """Say of each top-level value without effect why it has none."""
     text = OmegaConf.to_yaml(cfg)
     for option in overrides:
         name, _, value = option.lstrip("+").partition("=")
@@ -128,12 +139,12 @@ def check_used(cfg: DictConfig, overrides: Sequence[str]) -> None:
         full = SHARED[name]
         if OmegaConf.select(cfg, full) is None:
             group = full.partition(".")[0]
-            choice = HydraConfig.get().runtime.choices.get(group)
-            raise ValueError(f"{option} has no effect: {group}={choice} has no {name}")
-        raise ValueError(
-            f"{option} has no effect, because {full}={OmegaConf.select(cfg, full)} is set on its "
-            f"own: set {full}={value}"
-        )
+            yield f"{option} has no effect: {group}={choices.get(group)} has no {name}"
+        else:
+            yield (
+                f"{option} has no effect, because {full}={OmegaConf.select(cfg, full)} is set on "
+                f"its own: set {full}={value}"
+            )
 
 
 def _plain(node: Any, name: str) -> DictConfig:

@@ -113,8 +113,11 @@ def split_tables(split: Split, folder: str | Path | None = None) -> Tables:
 def split_codes(instances: str | Path, split: Split) -> np.ndarray:
     """Read the object categories (N, K) of a COCO split by the image numbers in its ids (`pmrp=`).
 
+    Images without categories, which are few in COCO, are counted on the terminal.
+
     Raises:
-        ValueError: the split has no ids, or an id has no number.
+        ValueError: the split has no ids, an id has no number, two have the same one, all seem to be
+            numbers of rows, or no image has categories.
     """
     from itm.metrics.pmrp import category_codes
 
@@ -124,4 +127,30 @@ def split_codes(instances: str | Path, split: Split) -> np.ndarray:
             f"PMRP needs the COCO number of every image: {split.name}_ids.txt in {split.folder} "
             "with one per line, such as 391895 or COCO_val2014_000000391895.jpg"
         )
-    return category_codes(instances, [int(number) for (number,) in numbers])
+    ids, found = split.ids or [], [int(number) for (number,) in numbers]
+    first: dict[int, str] = {}
+    for name, number in zip(ids, found, strict=True):
+        if number in first:
+            raise ValueError(
+                f"pmrp={instances}: {first[number]!r} and {name!r} of {split.name}_ids.txt both "
+                f"end in {number}, expected COCO's number of each image"
+            )
+        first[number] = name
+    if all(name.isdecimal() for name in ids) and max(found) < len(split.captions):
+        raise ValueError(
+            f"pmrp={instances}: {split.name}_ids.txt in {split.folder} seems to hold numbers of "
+            f"rows ({ids[0]} to {ids[-1]}), expected COCO's number of each image, such as 391895"
+        )
+    codes = category_codes(instances, found)
+    known = int(codes.any(1).sum())
+    if not known:
+        raise ValueError(
+            f"pmrp={instances} has no categories of the images of split {split.name} "
+            f"({ids[0]}, ...): give the instances of COCO that these images are from"
+        )
+    if known < len(codes):
+        print(
+            f"pmrp: {known} of {len(codes)} images of {split.name} have categories in "
+            f"{Path(instances).name}; the others are left out"
+        )
+    return codes

@@ -19,7 +19,7 @@ def build_trainer(cfg: DictConfig) -> Any:
     """Build the trainer with its callbacks and loggers; precision "auto" is bf16 on new GPUs.
 
     Raises:
-        ValueError: no GPU, a way of clipping that matchers do not implement, loggers or callbacks
+        ValueError: no GPU, an unknown way of clipping, loggers or callbacks
             where they have no effect, or a strategy whose processes end with the training.
     """
     import torch  # late, since reading options need not wait for it
@@ -29,12 +29,8 @@ def build_trainer(cfg: DictConfig) -> Any:
     from itm.training.progress import Bar
 
     check_device(str(cfg.trainer.accelerator))
-    if cfg.trainer.get("gradient_clip_algorithm") not in (None, "norm"):
-        raise ValueError(
-            "trainer.gradient_clip_algorithm must be 'norm', got "
-            f"{cfg.trainer.gradient_clip_algorithm!r}: each set of parameters is clipped by its "
-            "total L2 norm"
-        )
+    clipping = cfg.trainer.get("gradient_clip_algorithm")
+    check_choice("trainer.gradient_clip_algorithm", clipping or "norm", ("norm", "value"))
     strategy = str(cfg.trainer.get("strategy"))
     if re.match("ddp_(spawn|fork|notebook)", strategy):
         raise ValueError(

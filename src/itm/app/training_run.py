@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from itm.app.batch_limits import check_limits, epoch_batches
 from itm.app.build import build_data, build_matcher
 from itm.app.checks import check_disk, check_protocol
-from itm.app.config import run_name
+from itm.app.choices import check_recipe
+from itm.app.config import config_folders, run_name
 from itm.app.loading import apply_loading
 from itm.app.optimisation import check_optimisation, check_used
 from itm.app.replaced import settle
@@ -73,6 +74,7 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
     Raises:
         ValueError: options contradict each other, or the data lacks what they need.
     """
+    check_recipe(typed, config_folders())
     check_used(cfg, typed)
     check_applied(cfg, typed)
     tell_unused_protocol(cfg, typed)
@@ -133,9 +135,7 @@ def begin_run(training: Training, out: Path, seed: int, typed: Sequence[str]) ->
     Returns:
         The command, the seed and the environment, to be recorded with the results, too.
     """
-    sources = HydraConfig.get().runtime.config_sources
-    folders = [x.path for x in sources if x.schema == "file"]
-    options = of_one_run(typed, folders)
+    options = of_one_run(typed, config_folders())
     command = shlex.join(["python", "-m", "itm.train", *options])
     device = training.trainer.strategy.root_device
     record = {"command": command, "seed": seed, **environment(device)}
@@ -143,6 +143,7 @@ def begin_run(training: Training, out: Path, seed: int, typed: Sequence[str]) ->
         (out / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
         # For resume=: every attempt rewrites Hydra's own record, and not atomically.
         facts = {"overrides": options, "data": training.data.fingerprint()}
+        sources = HydraConfig.get().runtime.config_sources
         own = [x.path for x in sources if x.provider == "command-line"]  # --config-dir
         facts |= {"config_dir": own[0]} if own else {}
         facts |= {CONFIGURATION: read_hydra(out)}

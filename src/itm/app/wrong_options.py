@@ -103,6 +103,8 @@ def _unknown(default: dict[str, Any], key: str, command: str) -> str | None:
         return (
             f"there is no option {key}; did you mean +{group}.{near[0]}=..., which {target} takes?"
         )
+    if prefix and not inside and not more:
+        return f"{group} lists no options of its own: write +{key}=..."
     options = [name for name in listed if "." not in name]
     options += [f"+{name}" for name in more if name not in options]
     return f"there is no option {key}; {prefix[:-1] or 'options'}: {', '.join(options)}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -49,18 +50,18 @@ def load(
     Raises:
         FileNotFoundError: nothing to load there; the message lists the files that were looked for.
         ValueError: weights and configuration do not fit, a file cannot be read safely, or there is
-            no such device.
+            no such device or class.
         TypeError: the loss is not a loss.
     """
     if loss is not None:
         as_loss(loss)  # before the files, which an error would blame
-    place = find_device(device)
-    return _load(path, loss, model_class).to(place).eval()
+    place, own = find_device(device), _own_class(model_class)
+    return _load(path, loss, own).to(place).eval()
 
 
 @reader()
 def _load(
-    path: str | Path, loss: LossFunction | None, model_class: str | type[Matcher] | None
+    path: str | Path, loss: LossFunction | None, model_class: type[Matcher] | None
 ) -> Matcher:
     path = Path(path)
     config, tensors, record = read(path)
@@ -94,25 +95,47 @@ def _restore_loss(matcher: Matcher, path: Path) -> None:
     matcher.load_state_dict(tensors, strict=False)
 
 
-def matcher_class(name: str, trusted: str | type[Matcher] | None = None) -> type[Matcher]:
+def _own_class(given: str | type[Matcher] | None) -> type[Matcher] | None:
+    """Import the class that a caller names.
+
+    Raises:
+        ValueError: there is no such class, or it is no matcher.
+    """
+    kind: Any = given
+    if isinstance(given, str):
+        module, _, attribute = given.rpartition(".")
+        try:
+            kind = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"model_class={given!r} cannot be imported ({error}): give the dotted name of a "
+                "class, such as 'your.module.YourMatcher', whose module Python finds"
+            ) from error
+    if kind is None:
+        return None
+    if not (isinstance(kind, type) and issubclass(kind, LightningModule)):
+        raise ValueError(f"model_class={given!r} is not a class of matchers")
+    own: Any = kind
+    return own
+
+
+def matcher_class(name: str, trusted: type[Matcher] | None = None) -> type[Matcher]:
     """Find the class of a saved matcher.
 
     Args:
         name: class name in the file; it is looked up among `itm.models` only, never imported.
-        trusted: class to use instead, or its dotted name, given by the caller.
+        trusted: class to use instead, given by the caller.
 
     Raises:
         ValueError: the name is not in `itm.models`.
     """
-    if isinstance(trusted, type):
-        return trusted
     if trusted is not None:
-        module, _, attribute = trusted.rpartition(".")
-        return getattr(importlib.import_module(module), attribute)
+        return trusted
     if name not in itm.models.__all__:
         raise ValueError(
             f"{name!r} is not a model of this library ({', '.join(itm.models.__all__)}); to load "
-            "your own class, pass model_class='your.module.YourMatcher'"
+            "your own class, pass model_class='your.module.YourMatcher' (in Python also "
+            "YourMatcher.from_pretrained(FOLDER))"
         )
     return getattr(itm.models, name)
 

@@ -38,6 +38,7 @@ from itm.text.made_from import hash_captions
 from itm.text.unknown import check_known
 from itm.text.vocabulary import Tokens, Vocabulary, with_mask
 from itm.text.words import CaptionWords
+from itm.training.lightning_private import keep_samplers
 from itm.utils.distributed import rank_and_size
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Make the vocabulary, and the word lists that the trainer's matcher or `needs` name."""
+        if self.trainer is not None:
+            keep_samplers(self.trainer)
         user = find_user(self.trainer)
         if user is not None:
             adopt(self, user.data_needs(stage), stage)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from itm.batch import Chunk
 from itm.data.fingerprint import feature_digest
@@ -216,9 +217,13 @@ class Index:
             k: the old name of `top`.
 
         Raises:
+            TypeError: sentences or images are one string, not a list.
             ValueError: there are no queries, or as in `search`.
         """
         top = _renamed("recall", top, k)
+        for name, given in (("sentences", sentences), ("images", images)):
+            if isinstance(given, str):
+                raise TypeError(f"{name} must be a list of queries, got the string {given!r}")
         queries = [{"sentence": x} for x in sentences] + [{"image": x} for x in images]
         if not queries:
             raise ValueError("recall needs queries: sentences or ids of images")
@@ -261,8 +266,9 @@ class Index:
                 "build the index again"
             )
 
-    def _encode_sentence(self, sentence: str | np.ndarray) -> Chunk:
-        if isinstance(sentence, np.ndarray):
+    def _encode_sentence(self, sentence: str | np.ndarray | Tensor) -> Chunk:
+        if isinstance(sentence, np.ndarray | Tensor):
+            sentence = to_array(sentence)
             return self.matcher.encode(caption_batches(self.matcher, sentence[None], 1))[0]
         if not isinstance(sentence, str):
             kind = type(sentence).__name__

@@ -14,8 +14,9 @@ from itm.batch import Pairs, same_image
 from itm.layers.functional import at_most, full, full_precision
 from itm.losses.base import Loss, Sides
 from itm.losses.shared import positive_mask, without_decay
+from itm.utils.checks import check_least
 
-LARGEST = math.log(100.0)  # CLIP's limit of log 1 / temperature
+LARGEST = 100.0  # CLIP's limit of 1 / temperature
 
 
 @full_precision
@@ -70,7 +71,8 @@ class InfoNCE(Loss):
         gather: score against the batches of all processes.
 
     Raises:
-        ValueError: the temperature is not above 0, or the margin is negative.
+        ValueError: the temperature is not above 0, or below the least that is learnt, or the
+            margin is negative.
 
     Example:
         >>> import torch
@@ -91,10 +93,14 @@ class InfoNCE(Loss):
         gather: bool = False,
     ):
         super().__init__()
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
-        if margin < 0:
-            raise ValueError(f"margin must be at least 0, got {margin}")
+        if learn and temperature * LARGEST < 1:
+            raise ValueError(
+                f"temperature must be at least {1 / LARGEST:g} if it is learnt, got {temperature}: "
+                "give learn=False (loss.learn=false) to keep a smaller one"
+            )
+        check_least({"margin": margin}, {"margin": 0})
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=learn)
         self.margin = margin
         self.same_image = same_image
@@ -118,7 +124,7 @@ class InfoNCE(Loss):
 
 def bounded_scale(log_scale: Tensor) -> Tensor:
     """Return exp(log_scale), at most 100 if it is learnt."""
-    return (at_most(log_scale, LARGEST) if log_scale.requires_grad else log_scale).exp()
+    return (at_most(log_scale, math.log(LARGEST)) if log_scale.requires_grad else log_scale).exp()
 
 
 def matches(pairs: Pairs | None, copies: bool) -> Tensor | None:

@@ -12,6 +12,7 @@ from itm.batch import Pairs, same_image
 from itm.layers.functional import distances, full, full_precision, global_vector
 from itm.losses.base import Loss, Sides, as_loss
 from itm.losses.shared import anchors
+from itm.utils.checks import check_least
 
 
 @full_precision
@@ -173,6 +174,9 @@ class Neighborhood(Loss):
             published code.
         gather: score against the batches of all processes.
 
+    Raises:
+        ValueError: `margin`, `top_k` or `sentences` is too small.
+
     Example:
         >>> from itm.losses import Neighborhood
         >>> loss = Neighborhood(margin=0.05, top_k=5)
@@ -193,8 +197,10 @@ class Neighborhood(Loss):
         gather: bool = False,
     ):
         super().__init__()
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        check_least(
+            {"top_k": top_k, "margin": margin, "sentences": sentences},
+            {"top_k": 1, "margin": 0, "sentences": 1},
+        )
         self.margin = margin
         self.top_k = top_k
         self.image_weight = image_weight

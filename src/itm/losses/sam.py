@@ -166,7 +166,7 @@ class SAM(Loss):
                 "reference_topk=True or indexing='released'"
             )
         check_choice("negatives", negatives, PLAIN)
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
         self.temperature = temperature
         self.weight = weight

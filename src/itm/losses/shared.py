@@ -47,6 +47,10 @@ def positive_mask(scores: Tensor, positive: Tensor | None = None) -> Tensor:
     Raises:
         ValueError: shapes do not match.
     """
+    if scores.ndim != 2:
+        raise ValueError(
+            f"scores must be a matrix (images, captions), got shape {tuple(scores.shape)}"
+        )
     rows, columns = scores.shape
     if positive is None:
         if rows != columns:

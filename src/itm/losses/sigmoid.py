@@ -14,7 +14,7 @@ from torch.nn.functional import logsigmoid
 from itm.batch import Pairs
 from itm.layers.functional import full, full_precision
 from itm.losses.base import Loss, Sides
-from itm.losses.infonce import bounded_scale, matches
+from itm.losses.infonce import LARGEST, bounded_scale, matches
 from itm.losses.shared import positive_mask, without_decay
 
 
@@ -60,7 +60,7 @@ class Sigmoid(Loss):
         gather: score against the batches of all processes.
 
     Raises:
-        ValueError: the scale is not above 0.
+        ValueError: the scale is not above 0, or above 100, the largest that is learnt.
 
     Example:
         >>> import torch
@@ -81,8 +81,10 @@ class Sigmoid(Loss):
         gather: bool = False,
     ):
         super().__init__()
-        if scale <= 0:
+        if not scale > 0:
             raise ValueError(f"scale must be above 0, got {scale}")
+        if scale > LARGEST:
+            raise ValueError(f"scale must be at most {LARGEST:g}, the largest learnt, got {scale}")
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.bias = nn.Parameter(torch.tensor(float(bias)))
         self.same_image = same_image

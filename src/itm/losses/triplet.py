@@ -156,10 +156,7 @@ class Triplet(Loss):
         super().__init__()
         check_choice("negatives", negatives, NEGATIVES)
         check_choice("reduction", reduction, REDUCTIONS)
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}")
-        if margin < 0:
-            raise ValueError(f"margin must be at least 0, got {margin}")
+        check_least({"top_k": top_k, "margin": margin}, {"top_k": 1, "margin": 0})
         if negatives == "distance":
             _width(dim)
         self.dim = dim

@@ -110,6 +110,7 @@ def _fill(
 
     Raises:
         torch.OutOfMemoryError: a single pair does not fit.
+        ValueError: the scores have another shape than (images, captions).
     """
     (image_block, image_rows), (caption_block, caption_rows) = images, captions
     size = len(image_rows) * len(caption_rows)
@@ -117,8 +118,9 @@ def _fill(
         return pairs
     if size <= pairs:
         try:
-            scores = similarity(image_block, caption_block).float()
-            sink.write(scores, image_rows, caption_rows)
+            scores = similarity(image_block, caption_block)
+            _check_scores(scores, (len(image_rows), len(caption_rows)))
+            sink.write(scores.float(), image_rows, caption_rows)
             return pairs
         except torch.cuda.OutOfMemoryError:  # of any device; torch.OutOfMemoryError since 2.5
             if size == 1:
@@ -132,6 +134,16 @@ def _fill(
     for block in blocks:
         pairs = _fill(sink, similarity, *block, pairs)
     return pairs
+
+
+def _check_scores(scores: object, expected: tuple[int, int]) -> None:
+    """Check what a matcher's own `similarity` returns; other shapes would be broadcast."""
+    shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    if shape != expected:
+        raise ValueError(
+            f"similarity(images, captions) must return a tensor (images, captions), here "
+            f"{expected}, got {shape}"
+        )
 
 
 def _halves(chunk: Chunk) -> list[Chunk]:

@@ -120,9 +120,10 @@ class Pretrained:
             name = _class_name(checkpoint_path)
             if name is None or name == cls.__name__:
                 raise
+            known = ", or itm.load, which finds the class" if name in itm.models.__all__ else ""
             raise ValueError(
                 f"{checkpoint_path} holds a {name}, not a {cls.__name__}: use "
-                f"{name}.load_from_checkpoint, or itm.load, which finds the class"
+                f"{name}.load_from_checkpoint{known}"
             ) from error
 
     @classmethod

@@ -244,7 +244,7 @@ def check_images(images: Images, matcher: MatcherLike) -> None:
     """
     check_built(matcher)
     _check_width(images.regions.shape[-1], matcher)
-    if matcher.num_regions is None:
+    if matcher.num_regions is None or not len(images.mask):
         return
     most = images.mask.shape[1]
     # Reading a mask on a device would wait; such batches have been checked on the host.

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from itm.batch import Encoded, Pairs
+from itm.batch import Encoded, Pairs, check_encoded
 from itm.layers.functional import full, weighted
 from itm.losses.base import Loss
 from itm.matcher.epoch_loss import EpochLoss
@@ -17,6 +17,7 @@ from itm.matcher.gather import gather_batch
 from itm.matcher.gradient_cache import encode_in_chunks
 from itm.matcher.inputs import check_images
 from itm.matcher.protocol import MatcherLike
+from itm.training.lightning_private import attached_trainer
 from itm.utils.distributed import rank_and_size
 
 
@@ -24,6 +25,8 @@ class Trained(MatcherLike, Protocol):
     """What training needs from a matcher."""
 
     epoch_loss: EpochLoss
+    last_batch: tuple[int, int, int] | None
+    evaluates_again: bool
     chunk_size: int | None
 
     @property
@@ -54,7 +57,7 @@ def losses(matcher: Trained, pairs: Pairs) -> dict[str, Tensor]:
         pairs, images, captions = gather_batch(pairs, images, captions)
     levels = matcher.training_scores(images, captions)
     ranking, encoded = loss.ranked, (images, captions)
-    loss.start_batch()
+    begin_batch(matcher)
     for name, (weight, scores) in levels.items():
         key = "ranking" if len(levels) == 1 else f"ranking_{name}"
         terms[key] = weighted(weight, ranking(scores, pairs, encoded))
@@ -63,11 +66,20 @@ def losses(matcher: Trained, pairs: Pairs) -> dict[str, Tensor]:
     return terms | {"total": torch.stack([full(term) for term in terms.values()]).sum()}
 
 
+def begin_batch(matcher: Trained) -> None:
+    """Let the loss count a batch, unless an optimiser such as LBFGS evaluates it once more."""
+    if not matcher.evaluates_again:
+        matcher.objective.start_batch()
+
+
 def encode_pairs(matcher: Trained, pairs: Pairs) -> tuple[Encoded, Encoded]:
     """Encode both sides of a batch for training, in chunks if `chunk_size` is set."""
     if matcher.chunk_size is None:
         encode_images, encode_captions = matcher.training_encoders()
-        return encode_images(pairs.images), encode_captions(pairs.captions)
+        images, captions = encode_images(pairs.images), encode_captions(pairs.captions)
+        check_encoded(images, "encode_images")
+        check_encoded(captions, "encode_captions")
+        return images, captions
     return encode_in_chunks(matcher, pairs, matcher.chunk_size)
 
 
@@ -84,6 +96,9 @@ def training_step(matcher: Trained, batch: Pairs, batch_idx: int) -> dict[str, A
     Raises:
         ValueError: the loss depends on no parameter.
     """
+    trainer = attached_trainer(matcher)
+    place = (0 if trainer is None else trainer.current_epoch, batch_idx, id(batch))
+    matcher.evaluates_again, matcher.last_batch = place == matcher.last_batch, place
     terms = matcher.losses(batch)
     if torch.is_grad_enabled() and not terms["total"].requires_grad:
         raise ValueError(
@@ -96,7 +111,9 @@ def training_step(matcher: Trained, batch: Pairs, batch_idx: int) -> dict[str, A
         key = "loss" if name == "total" else name
         matcher.log(f"train/{key}", value / pairs, batch_size=size, prog_bar=name == "total")
     per_pair = values["total"] / pairs
-    matcher.epoch_loss.add(per_pair, size)
+    if not matcher.evaluates_again:
+        matcher.epoch_loss.add(per_pair, size)
+    matcher.evaluates_again = False
     return {"loss": terms["total"], "terms": values, "pairs": pairs, "per_pair": per_pair}
 
 

@@ -68,6 +68,8 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
         ranks: ranks of the queries of the last validation or test, see
             `itm.metrics.evaluate_queries`.
         data: the data module that `itm.build` made for this matcher; neither saved nor copied.
+        last_batch: epoch, number and identity of the batch that was trained on last.
+        evaluates_again: whether the optimiser evaluates a batch once more in the same step.
         encoded_images, encoded_captions: encodings of the running validation or test so far.
     """
 
@@ -99,6 +101,8 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
         self.chunk_size: int | None = None
         self.memory_budget: int | None = None
         self.epoch_loss = EpochLoss()
+        self.last_batch: tuple[int, int, int] | None = None
+        self.evaluates_again = False
         self.record: dict[str, Any] = {}
         self.recorded: Tensor | None = None
         self.ranks: Ranks | None = None
@@ -318,6 +322,7 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
     def on_train_epoch_start(self) -> None:
         """Begin the mean of the loss; an epoch that is resumed continues it."""
         self.epoch_loss.reset()
+        self.last_batch = None
 
     def on_train_epoch_end(self) -> None:
         """Set `train/loss` to its mean, for what watches it, and step such schedules."""

@@ -114,8 +114,12 @@ def configure_gradient_clipping(
     gradient_clip_val: float | None = None,
     gradient_clip_algorithm: str | None = None,
 ) -> None:
-    """Clip the groups that share a "clip" name by their total L2 norm."""
+    """Clip the groups that share a "clip" name by their total L2 norm, or every value."""
     if not gradient_clip_val:
+        return
+    if gradient_clip_algorithm == "value":
+        every = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_value_(every, gradient_clip_val)
         return
     sets: dict[str, list[nn.Parameter]] = {}
     for group in optimizer.param_groups:

@@ -13,7 +13,7 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from itm.batch import Captions, Chunk, Images, Pairs, map_encoded
+from itm.batch import Captions, Chunk, Images, Pairs, check_encoded, map_encoded
 from itm.data.layout import Features
 from itm.data.padding import Arrays
 from itm.layers.functional import global_vector
@@ -191,6 +191,7 @@ def encode(
         The encodings of each batch and their rows, `batch.index`; on the host.
 
     Raises:
+        TypeError: an encoder returns something else than `Encoded`.
         ValueError: images have another width or number of regions than the matcher expects.
     """
     chunks = []
@@ -201,6 +202,7 @@ def encode(
             batch = _sent(matcher, batch)
             image = isinstance(batch, Images)
             encoded = matcher.encode_images(batch) if image else matcher.encode_captions(batch)
+            check_encoded(encoded, "encode_images" if image else "encode_captions")
             chunks.append((map_encoded(encoded, lambda x: x.cpu()), batch.index.cpu()))
     return chunks
 

@@ -47,27 +47,35 @@ def step(
     if isinstance(batch, Images):
         check_images(batch, matcher)
         matcher.encoded_images.append((matcher.encode_images(batch), batch.index.cpu()))
+    elif not isinstance(batch, Captions):
+        kind = type(batch).__name__
+        raise TypeError(
+            f"validation and test read batches of Images and of Captions, got {kind}: use the "
+            "loaders of RegionDataModule, which give each image and caption once"
+        )
     else:
         matcher.encoded_captions.append((matcher.encode_captions(batch), batch.index.cpu()))
 
 
 def on_validation_epoch_end(matcher: Validated) -> None:
     """Score the validation split and log `val/...`."""
-    _log_retrieval(matcher, "val", _data(matcher).val_split)
+    _log_retrieval(matcher, "val", _split(matcher, "val_split"))
 
 
 def on_test_epoch_end(matcher: Validated) -> None:
     """Score the test split by its protocol and log `test/...`."""
-    _log_retrieval(matcher, "test", _data(matcher).test_split)
+    _log_retrieval(matcher, "test", _split(matcher, "test_split"))
 
 
-def _data(matcher: Validated) -> Any:
-    if matcher.trainer.datamodule is None:
-        raise ValueError(
-            "validation and test need the data module, which knows which captions belong to an "
-            "image: pass datamodule=RegionDataModule(FOLDER) to the trainer, not its loaders"
-        )
-    return matcher.trainer.datamodule
+def _split(matcher: Validated, name: str) -> Split:
+    data = matcher.trainer.datamodule
+    if isinstance(split := getattr(data, name, None), Split):
+        return split
+    given = "" if data is None else f" (a {type(data).__name__} without {name} was given)"
+    raise ValueError(
+        "validation and test need the data module, which knows which captions belong to an "
+        f"image: pass datamodule=RegionDataModule(FOLDER) to the trainer, not its loaders{given}"
+    )
 
 
 def _log_retrieval(matcher: Validated, stage: str, split: Split) -> None:

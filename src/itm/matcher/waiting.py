@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 
 from itm.utils.checks import check_sizes
 
@@ -50,6 +51,8 @@ def may_wait(init: Callable[..., None]) -> Callable[..., None]:
     def accept(self: Any, *args: Any, **arguments: Any) -> None:
         given = dict(zip(names, args, strict=False)) | arguments
         check_sizes(given)
+        if isinstance(given.get("text"), str):
+            raise TypeError(f"text must be a dict such as {{'name': {given['text']!r}}}")
         own = type(self).__init__ is accept and len(args) <= len(names)
         if own and self.lacks_sizes(given):
             given = {n: x for n, x in given.items() if n not in SIZES or x != defaults.get(n)}
@@ -59,10 +62,23 @@ def may_wait(init: Callable[..., None]) -> Callable[..., None]:
             init(self, *args, **arguments)
             plain = {n: x for n, x in given.items() if n not in OBJECTS}
             # A backbone that does not call `save_hyperparameters` could be saved, but not loaded.
-            if type(self).__init__ is accept and not self.hparams and _is_plain(plain):
-                self.save_hyperparameters(plain)
+            if type(self).__init__ is accept and not self.hparams:
+                if _is_plain(plain):
+                    self.save_hyperparameters(plain)
+                else:
+                    _warn_of_objects(self, plain)
 
     return accept
+
+
+def _warn_of_objects(matcher: Any, arguments: Mapping[str, Any]) -> None:
+    """Say before a training that its checkpoints cannot be loaded."""
+    objects = ", ".join(name for name, value in arguments.items() if not _is_plain(value))
+    rank_zero_warn(
+        f"{type(matcher).__name__} can be trained, but not loaded from its files, because of "
+        f"{objects}: arguments must be plain data (numbers, texts, lists, dicts), from which the "
+        "constructor makes its objects"
+    )
 
 
 def _is_plain(value: Any) -> bool:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from itm.utils.checks import check_choice
+from itm.utils.checks import check_choice, check_least
 
 
 class Protocol(NamedTuple):
@@ -43,9 +43,10 @@ def find_protocol(protocol: str | Protocol) -> Protocol:
     """Look up a protocol by name; return a `Protocol` unchanged.
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: the name is unknown, or there are no folds.
     """
     if isinstance(protocol, Protocol):
+        check_least({"folds": protocol.folds}, {"folds": 1})
         return protocol
     check_choice("protocol", protocol, PROTOCOLS)
     return PROTOCOLS[protocol]

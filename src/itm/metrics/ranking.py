@@ -20,11 +20,13 @@ TILE = 1024  # rows and columns compared at once: 4 MB of float32 stay in the pr
 
 
 def to_numpy(scores: Matrix) -> np.ndarray:
-    """Return the scores as an array of the machine's byte order.
+    """Return the scores as an array of the machine's byte order and at most 64 bits.
 
-    Half precision becomes float32, as numpy lacks bfloat16.
+    Half precision of a tensor becomes float32, as numpy lacks bfloat16.
     """
     if isinstance(scores, np.ndarray):
+        if scores.dtype.kind == "f" and scores.dtype.itemsize > 8:  # torch has no longer floats
+            return scores.astype(np.float64)
         return scores if scores.dtype.isnative else scores.astype(scores.dtype.newbyteorder("="))
     return (scores if scores.dtype == torch.float64 else scores.float()).detach().cpu().numpy()
 
@@ -104,7 +106,7 @@ def ranks(scores: Matrix, caption_image: ArrayLike | Tensor | None = None) -> Ra
     def tile(i: slice, c: slice) -> Tensor:
         if isinstance(scores, Tensor):
             return scores[i, c].clone()
-        return torch.from_numpy(np.array(scores[i, c]))
+        return torch.from_numpy(to_numpy(np.array(scores[i, c])))
 
     return _count_better(tile, scores.shape[0], torch.from_numpy(own).to(device), TILE)
 
@@ -198,7 +200,7 @@ def _count_better(tile: Callable[[slice, slice], Tensor], n: int, own: Tensor, b
 
 def _to_tensor(values: Matrix) -> Tensor:
     if isinstance(values, np.ndarray):  # torch needs writable memory: copy a read-only map
-        return torch.from_numpy(np.require(values, requirements=["C", "W"]))
+        return torch.from_numpy(np.require(to_numpy(values), requirements=["C", "W"]))
     return values
 
 

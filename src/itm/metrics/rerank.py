@@ -66,7 +66,7 @@ def inverted_softmax(
         (Q, G) float64.
 
     Raises:
-        ValueError: the bank has another gallery.
+        ValueError: the bank has another gallery or contains NaN.
     """
     scores = np.asarray(scores, np.float64)
     found: np.ndarray = beta * scores - logsumexp(beta * _bank(scores, bank), 0, keepdims=True)
@@ -92,7 +92,7 @@ def qb_norm(
         (Q, G) float64; rows of the two kinds of queries have different scales.
 
     Raises:
-        ValueError: the bank has another gallery, or k is below 1.
+        ValueError: the bank has another gallery or contains NaN, or k is below 1.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
@@ -281,6 +281,8 @@ def _bank(scores: np.ndarray, bank: np.ndarray | None) -> np.ndarray:
             f"bank must be (queries, {scores.shape[1]}), the scores of other queries with the same "
             f"gallery, got {bank.shape}"
         )
+    if np.isnan(bank).any():
+        raise ValueError("the bank contains NaN: its queries would mark wrong items as hubs")
     return bank
 
 

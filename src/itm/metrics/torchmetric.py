@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from itm.metrics.protocols import Protocol, find_protocol
+from itm.metrics.protocols import Protocol, check_size, find_protocol
 from itm.metrics.ranking import Ranks, caption_rows
 from itm.metrics.retrieval import evaluate_queries
 
@@ -28,6 +28,9 @@ class RetrievalMetrics(Metric):
         protocol: as in `evaluate`.
         num_images: N; None = the largest row in `caption_image` + 1.
         relevance: (M, N) semantic relevance, or None, as in `evaluate`.
+
+    Raises:
+        ValueError: caption_image, the protocol or the relevance do not fit each other.
 
     Attributes:
         ranks: ranks of all queries, as from `evaluate_queries`; None before `compute`.
@@ -55,12 +58,18 @@ class RetrievalMetrics(Metric):
         relevance: np.ndarray | None = None,
     ):
         super().__init__()
-        find_protocol(protocol)  # a misspelt name fails here, not after an epoch
+        find_protocol(protocol)  # a misspelt name fails here, not after an epoch, as does the rest
         own = np.asarray(
             caption_image.cpu() if isinstance(caption_image, Tensor) else caption_image
         )
         self.num_images = int(own.max(initial=-1)) + 1 if num_images is None else num_images
         self.caption_image = caption_rows(own, self.num_images, len(own))
+        check_size(protocol, self.num_images, len(own))
+        if relevance is not None and relevance.shape != (len(own), self.num_images):
+            raise ValueError(
+                f"relevance must be captions x images, {(len(own), self.num_images)}, got "
+                f"{relevance.shape}"
+            )
         self.protocol = protocol
         self.relevance = relevance
         self.ranks: Ranks | None = None
@@ -77,7 +86,7 @@ class RetrievalMetrics(Metric):
         Raises:
             ValueError: shapes or indices do not match the split.
         """
-        image_index = torch.as_tensor(image_index)
+        rows, image_index = torch.as_tensor(rows), torch.as_tensor(image_index)
         if image_index.is_floating_point() or image_index.dtype == torch.bool:
             raise ValueError(f"image_index must hold whole numbers, got {image_index.dtype}")
         expected = (len(image_index), len(self.caption_image))
@@ -86,7 +95,11 @@ class RetrievalMetrics(Metric):
         if len(image_index) and not 0 <= image_index.min() <= image_index.max() < self.num_images:
             raise ValueError(f"image_index must lie in 0..{self.num_images - 1}, got {image_index}")
         self.rows.append(rows.detach().to(self.device))
-        self.index.append(image_index.to(self.device))
+        self.index.append(image_index.to(self.device).long())
+
+    def forward(self, rows: Tensor, image_index: Tensor) -> None:
+        """Add the scores of I images, as `update` does; a part of the split has no value yet."""
+        self.update(rows, image_index)
 
     def reset(self) -> None:
         """Forget all rows and ranks."""

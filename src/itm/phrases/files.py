@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from itm.data.boxes import Box, around, check_boxes
+from itm.data.boxes import Box, around, check_boxes, edges
 from itm.data.layout import Split
 from itm.data.names import stem
 from itm.phrases.lines import check_phrase, read_lines
@@ -86,7 +86,8 @@ def _entities(folder: Path, split: Split) -> Iterator[Phrase]:
                     bare.append(" ".join(words[start:stop]))
                     continue
                 text = check_phrase(where, " ".join(words[start:stop]))
-                box, kept = in_units(around(boxes[chain]), size, split), kept + 1
+                x1, y1, x2, y2 = edges(np.array(around(boxes[chain])))  # of inclusive pixels
+                box, kept = in_units((x1, y1, x2, y2), size, split), kept + 1
                 yield Phrase(image, text, box, types, words, (start, stop))
     if bare:
         print(

@@ -70,7 +70,7 @@ def read_refer(path: Path, split: Split, refer_split: str | None = None) -> Iter
             check_boxes(np.array([x, y, x + w, y + h]), size, where, True)
             if min(w, h) <= 0:
                 raise ValueError(f"{where}: bbox {(x, y, w, h)} must have a width and a height")
-            box = in_units((x, y, x + w, y + h), size, split)
+            box = in_units((x, y, x + w, y + h), size, split)  # COCO's boxes reach to the edges
             for sentence in ref["sentences"]:
                 yield Phrase(rows[found], check_phrase(where, sentence["sent"]), box)
         names.report()

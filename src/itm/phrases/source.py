@@ -53,8 +53,9 @@ class PhraseSource:
         whole = phrase_split(split, phrases, self.positive_iou, self.negative_iou)
         if not train:
             return whole
-        best = whole.overlaps(range(len(phrases))).max(1, initial=0)
-        kept = [p for p, found in zip(phrases, best, strict=True) if found >= self.positive_iou]
+        best = whole.overlaps(range(len(whole.phrases))).max(1, initial=0)
+        matched = best >= self.positive_iou
+        kept = [phrase for phrase, keep in zip(whole.phrases, matched, strict=True) if keep]
         if not kept:
             raise ValueError(
                 f"no region of {split.folder} {split.name} overlaps its phrase's box by "

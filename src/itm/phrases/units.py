@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from itm.data.boxes import Box, edges, in_pixels
+from itm.data.boxes import Box, in_pixels
 from itm.data.layout import Split
 
 
@@ -25,8 +25,8 @@ def ids_of(split: Split) -> list[str]:
 
 
 def in_units(box: Box, size: tuple[int, int], split: Split) -> Box:
-    """Convert an inclusive pixel box to its edges, and to fractions if the region boxes are."""
-    found = edges(np.array(box))
+    """Convert a box up to its edges from pixels to fractions if the region boxes are fractions."""
+    found = np.array(box, np.float64)
     if split.boxes is not None and not in_pixels(split.boxes):
         found = (found / np.array([*size, *size])).clip(0, 1)
     x1, y1, x2, y2 = (float(value) for value in found)

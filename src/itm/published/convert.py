@@ -215,7 +215,10 @@ def _find_family(
         try:
             found = FAMILIES[name].read(states, known)
         except KeyError as error:  # the family is clear, but a size is missing
-            raise ValueError(f"{source}: {name} weights without their {error}") from error
+            option, hint = error.args[0], ""
+            if option in known.asked:
+                hint = f": give options={{'{option}': ...}} (in a command +options.{option}=...)"
+            raise ValueError(f"{source}: {name} weights without their {error}{hint}") from error
         if found is not None:
             if family is None and name == "vsepp" and "measure" not in options:
                 raise ValueError(

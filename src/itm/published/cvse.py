@@ -58,6 +58,9 @@ TABLES: list[Table] = [
     {},
 ]
 
+# The original chooses the weight of the consensus at test time by the name of the data set.
+TEST_WEIGHTS = {0.85: "f30k_precomp", 0.9: "coco_precomp"}
+
 SIZES = {  # original option -> our argument; the tensors also tell these
     "vocab_size": "vocab_size",
     "img_dim": "img_dim",
@@ -153,6 +156,11 @@ def write(matcher: Any) -> tuple[list[State], Options]:
             "the original CVSE has a GRU for text and consensus_weight=0.05; this one has "
             f"{type(matcher.text).__name__}, {h['consensus_weight']}"
         )
+    if h["eval_alpha"] not in TEST_WEIGHTS:
+        raise ValueError(
+            f"the original CVSE has eval_alpha={' or '.join(map(str, TEST_WEIGHTS))}, which it "
+            f"takes from the name of the data set; this one has {h['eval_alpha']}"
+        )
     own = matcher.state_dict()
     states = [write_state(own, table) | _unused(table, h) for table in TABLES]
     for state in states:
@@ -163,9 +171,7 @@ def write(matcher: Any) -> tuple[list[State], Options]:
     options = {theirs: h[ours] for theirs, ours in SIZES.items()}
     options |= {theirs: h[ours] for theirs, (ours, _) in OPTIONS.items()}
     options["eval_alpha"] = h["eval_alpha"]
-    # The original chooses the weight of the consensus at test time by this name.
-    name = "coco_precomp" if h["eval_alpha"] == 0.9 else "f30k_precomp"
-    return states, {**REST, **options, **FIXED, "data_name": name}
+    return states, {**REST, **options, **FIXED, "data_name": TEST_WEIGHTS[h["eval_alpha"]]}
 
 
 def _unused(table: Table, arguments: Options) -> State:

@@ -44,6 +44,8 @@ def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str
         raise ValueError(
             f"{path} is one file of a TensorFlow checkpoint: give its prefix, {prefix}"
         )
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the checkpoint file in it")
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     if path.suffix == ".npz":

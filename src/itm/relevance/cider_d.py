@@ -112,12 +112,13 @@ class CiderIndex:
         tokens: SplitWords = whitespace_tokens,
         dtype: DTypeLike = np.float32,
     ):
-        image = np.asarray(caption_image, np.int64)
-        if image.shape != (len(captions),):
+        image = np.asarray(caption_image)
+        if image.shape != (len(captions),) or (len(image) and image.dtype.kind not in "iu"):
             raise ValueError(
                 f"caption_image must hold one image for each of {len(captions)} captions, "
-                f"got shape {image.shape}"
+                f"integers, got shape {image.shape} of {image.dtype}"
             )
+        image = image.astype(np.int64)
         self.shape = (len(captions), int(image.max(initial=-1)) + 1 if images is None else images)
         if len(image) and not -1 <= image.min() <= image.max() < self.shape[1]:
             raise ValueError(f"caption_image must lie in -1..{self.shape[1] - 1}")

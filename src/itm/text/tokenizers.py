@@ -6,10 +6,20 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from itm.utils.checks import check_text
+
 
 def lower(caption: str) -> str:
-    """Strip a caption and lower-case its ASCII characters, as the published pipelines did."""
-    return caption.encode("utf-8").strip().lower().decode("utf-8")
+    """Strip a caption and lower-case its ASCII characters, as the published pipelines did.
+
+    Raises:
+        ValueError: the caption cannot be written in UTF-8.
+    """
+    try:
+        return caption.encode("utf-8").strip().lower().decode("utf-8")
+    except UnicodeEncodeError:
+        check_text(caption, "the caption")
+        raise
 
 
 @lru_cache(maxsize=1)

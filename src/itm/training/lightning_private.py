@@ -23,6 +23,14 @@ def attached_trainer(module: object) -> Trainer | None:
     return getattr(module, "_trainer", None)
 
 
+def keep_samplers(trainer: Trainer) -> None:
+    """Keep the samplers of the loaders, as `use_distributed_sampler=False` does.
+
+    Lightning would split data among processes that the loaders have split already.
+    """
+    trainer._accelerator_connector.use_distributed_sampler = False
+
+
 def accumulates(trainer: Trainer) -> bool:
     """Whether the gradients of this batch wait for further batches before the optimiser steps.
 

@@ -74,6 +74,23 @@ class EpochLine(Callback):
         self._validated = False
         self._before: float | None = None  # the best score when the epoch began
         self._began = 0.0
+        self._trains = False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record that no batch has been trained on."""
+        self._trains = False
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that nothing was trained, because a resumed run had used up its limit."""
+        limited = 0 in (trainer.limit_train_batches, trainer.max_steps, trainer.max_epochs)
+        if self._trains or limited or not trainer.is_global_zero:
+            return
+        why = "the limits of the trainer leave no step"
+        if _time_is_over(trainer):
+            why = "max_time is over"
+        elif trainer.global_step == trainer.max_steps:
+            why = f"step {trainer.global_step} is max_steps"
+        say(f"no training, because {why}: the weights stay as they are", trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; the epoch in which a run is resumed has no `on_train_epoch_start`."""
@@ -89,7 +106,8 @@ class EpochLine(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Record the learning rate before a scheduler changes it."""
+        """Record that there is a training, and the rate before a scheduler changes it."""
+        self._trains = True
         if trainer.optimizers:
             self._rate = trainer.optimizers[0].param_groups[0]["lr"]
 
@@ -156,12 +174,19 @@ class EpochLine(Callback):
                     f"{stopping.patience} validations",
                     trainer,
                 )
-        timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
-        if any((timer.time_remaining() or 1) <= 0 for timer in timers):
+        if not self._trains:
+            return  # see `on_fit_end`
+        if _time_is_over(trainer):
             say(f"stopped after step {trainer.global_step}, because max_time is over", trainer)
         fast = trainer.fast_dev_run  # type: ignore[attr-defined]
         if trainer.global_step == trainer.max_steps and not fast:
             say(f"stopped after step {trainer.global_step}, which is max_steps", trainer)
+
+
+def _time_is_over(trainer: Trainer) -> bool:
+    timers = [c for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
+    left = [timer.time_remaining() for timer in timers]
+    return any(seconds is not None and seconds <= 0 for seconds in left)
 
 
 def _best_score(trainer: Trainer) -> float | None:

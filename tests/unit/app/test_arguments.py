@@ -292,3 +292,10 @@ def test_null_among_several_values():
         rewrite_choices(["recipe=null,base"])
     with pytest.raises(ValueError, match="model must be .*, got null"):
         rewrite_choices(["model=vsrn,null"])
+
+
+@pytest.mark.parametrize("group", ["model", "loss", "data", "trainer", "callbacks", "logger"])
+def test_a_needed_group_cannot_be_left_out(group):
+    with pytest.raises(ValueError, match=f"^{group} must be '.*', and cannot be left out"):
+        rewrite_choices([f"~{group}"])
+    assert rewrite_choices(["~recipe", "~scheduler"]) == ["~recipe", "~scheduler"]

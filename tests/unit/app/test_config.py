@@ -1,6 +1,7 @@
 import copy
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hydra
@@ -249,3 +250,54 @@ def test_build_starts_from_other_weights_and_refuses_what_it_does_not_read(tmp_p
         build("scan", overrides=[*small, "init=nowhere"])
     with pytest.raises(ValueError, match=r"does not read callbacks, resume: give its meaning"):
         build("scan", overrides=[*small, "resume=x", "callbacks=ema"])
+
+
+SMALL = ["model.embed_dim=8", "model.word_dim=4", "data.root.images=[8,4,4]"]
+
+
+def test_the_callers_hydra_stays(tmp_path):
+    (tmp_path / "mine.yaml").write_text("a: 1")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        build("scan", overrides=SMALL)
+        assert hydra.compose("mine").a == 1
+
+
+def test_threads_compose_one_after_the_other():
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda seed: compose([f"seed={seed}"]).seed, range(24)))
+    assert found == list(range(24))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["margin=0.3"], "margin=0.3 has no effect, because loss.margin=0.0 is set on its own"),
+        (["scheduler=cosine", "step_size=5"], "step_size=5 has no effect"),
+        (["max_epochs=3", "trainer.precision=bf16-mixed"], "max_epochs, trainer: itm.build makes"),
+    ],
+)
+def test_build_says_which_options_it_does_not_use(options, message, capsys):
+    build("scan", "infonce", overrides=[*SMALL, *options])
+    assert message in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["model.embed_dim=-1"], "model.embed_dim must be at least 1, got -1"),
+        (["loss.margin=-1"], "loss.margin must be at least 0, got -1"),
+        (["data.batch_size=0"], "batch_size"),
+        (["chunk_size=-3"], "chunk_size=-3 must be at least 1"),
+        (None, "overrides must be a list of texts"),
+        ([3], "overrides must be a list of texts"),
+        ({"seed": 1}, "overrides must be a list of texts"),
+    ],
+)
+def test_values_out_of_range_are_errors_of_values(options, message):
+    with pytest.raises(ValueError, match=message):
+        build("scan", overrides=[*SMALL, *options] if isinstance(options, list) else options)
+
+
+def test_a_missing_folder_is_an_error_of_files():
+    with pytest.raises(FileNotFoundError, match="/nowhere"):
+        build("scan", data="flickr8k", overrides=["data.root=/nowhere"])

@@ -316,3 +316,12 @@ def test_arguments_of_other_classes_are_left_to_them():
     Schedule(partial(Own, gamma=-0.5))
     with pytest.raises(ValueError, match=r"scheduler\.gamma must be above 0"):
         Schedule(partial(torch.optim.lr_scheduler.ExponentialLR, gamma=-0.5))
+
+
+def test_an_optimiser_that_refuses_the_gradient_ends_before_training():
+    matcher = SimpleNamespace(optimizer=torch.optim.SparseAdam, scheduler=None)
+    trainer = SimpleNamespace(max_epochs=1, max_steps=-1)
+    with pytest.raises(ValueError, match="optimizer: SparseAdam does not support dense gradients"):
+        check_optimisation(matcher, trainer)
+    matcher.optimizer = torch.optim.LBFGS
+    check_optimisation(matcher, trainer)

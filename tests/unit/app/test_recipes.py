@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from itm.app.build import build
+from itm.app.choices import check_recipe
 from itm.app.config import CONF, compose
 
 RECIPES = {path.stem: OmegaConf.load(path) for path in Path(CONF, "recipe").glob("*.yaml")}
@@ -140,3 +141,18 @@ def test_recipes_set_rates_and_steps_at_the_top_level():
     """Values in the groups would stay when the user chooses another optimiser or scheduler."""
     for name, body in RECIPES.items():
         assert not {"optimizer", "scheduler"} & set(body), name
+
+
+def test_a_recipe_that_does_not_exist_is_refused(tmp_path):
+    """Hydra passes over a missing optional file, and the published values would be lost."""
+    known = ["scan_f30k", "bert/chan", "mine"]
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe/mine.yaml").write_text("lr: 1")
+    for name in known:
+        check_recipe([f"recipe={name}"], [CONF, str(tmp_path)])
+    check_recipe(["recipe=null", "model=scan"], [CONF])
+    with pytest.raises(ValueError, match="there is no recipe=scan_f30; did you mean scan_f30k"):
+        check_recipe(["recipe=scan_f30"], [CONF])
+    small = ["data.root.images=[8,4,4]", "model.embed_dim=8", "recipe=scan_f30"]
+    with pytest.raises(ValueError, match="there is no recipe=scan_f30"):
+        build("scan", overrides=small)

@@ -587,3 +587,11 @@ def test_a_number_of_results_is_whole(cache, top):
     matcher, split = build("vsepp")
     with pytest.raises(ValueError, match="top must be a whole number"):
         itm.Index(matcher, split).search("a red ball", top)
+
+
+def test_recall_takes_lists_and_search_takes_tensors(cache):
+    matcher, split = build("scan_t2i")
+    index = itm.Index(matcher, split)
+    for queries in ({"sentences": "dog"}, {"images": "ab"}):
+        with pytest.raises(TypeError, match="must be a list of queries, got the string"):
+            index.recall(**queries)

@@ -10,7 +10,7 @@ import torch
 from goldens_path import case, read_npz
 
 from itm.batch import Captions, Images, Pairs
-from itm.losses import InfoNCE, Sigmoid, Triplet, infonce, sigmoid, triplet
+from itm.losses import SAM, InfoNCE, Neighborhood, Sigmoid, Triplet, infonce, sigmoid, triplet
 from itm.losses.distance_weighted import draw_negatives, log_weights
 from itm.models import VSEPP
 
@@ -215,3 +215,24 @@ def test_an_anchor_without_negatives_adds_nothing():
     assert loss(torch.full((1, 1), 0.3)).item() == 0
     loss = Triplet(negatives="distance", dim=8, warmup_steps=1)
     assert torch.isfinite(loss(torch.eye(3)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: InfoNCE(float("nan")), "temperature must be above 0"),
+        (lambda: InfoNCE(0.005), "at least 0.01 if it is learnt, got 0.005: give learn=False"),
+        (lambda: InfoNCE(margin=float("nan")), "margin must be at least 0, got nan"),
+        (lambda: Sigmoid(200), "scale must be at most 100, the largest learnt, got 200"),
+        (lambda: Sigmoid(float("nan")), "scale must be above 0, got nan"),
+        (lambda: Triplet(margin=float("nan")), "margin must be at least 0, got nan"),
+        (lambda: Neighborhood(margin=-1), "margin must be at least 0, got -1"),
+        (lambda: Neighborhood(sentences=0), "sentences must be at least 1, got 0"),
+        (lambda: SAM(temperature=float("nan")), "temperature must be above 0"),
+        (lambda: InfoNCE()(torch.zeros(3)), r"scores must be a matrix \(images, captions\)"),
+    ],
+)
+def test_values_that_would_become_others_or_nan_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+    assert float(InfoNCE(0.005, learn=False).temperature) == pytest.approx(0.005)

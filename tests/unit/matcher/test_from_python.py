@@ -664,3 +664,84 @@ def test_the_equation_of_a_loss_is_no_loss():
     for given in (itm.losses.triplet, partial(itm.losses.infonce, temperature=0.1)):
         with pytest.raises(TypeError, match=r"a matcher takes a loss object, such as .*Triplet"):
             MODELS["scan"](loss=given)
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped_as_the_trainer_says(algorithm, folder, tmp_path):
+    seen, matcher = {}, SCAN(**SMALL, loss=Triplet())
+
+    class Watch(pl.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            seen["raw"] = [p.grad.clone() for p in pl_module.parameters()]
+
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            seen["clipped"] = [p.grad.clone() for p in pl_module.parameters()]
+
+    trainer = trainer_of(
+        tmp_path, gradient_clip_val=0.05, gradient_clip_algorithm=algorithm, callbacks=[Watch()],
+        max_steps=1,
+    )  # fmt: skip
+    trainer.fit(matcher, data_of(folder))
+    norm = torch.stack([x.norm() for x in seen["raw"]]).norm()
+    assert norm > 0.05 and max(x.abs().max() for x in seen["raw"]) > 0.05
+    for raw, clipped in zip(seen["raw"], seen["clipped"], strict=True):
+        right = raw.clamp(-0.05, 0.05) if algorithm == "value" else raw * 0.05 / norm
+        torch.testing.assert_close(clipped, right, rtol=1e-4, atol=1e-8)
+
+
+def test_a_batch_that_lbfgs_evaluates_again_counts_once(folder, tmp_path):
+    """The warm-up and the mean of the loss are in batches; LBFGS calls its closure many times."""
+    counts = []
+    for make in (partial(torch.optim.LBFGS, max_iter=3), partial(torch.optim.SGD, lr=1e-3)):
+        matcher = SCAN(**SMALL, loss=Triplet(warmup_steps=100), optimizer=make)
+        trainer_of(tmp_path, max_epochs=2).fit(matcher, data_of(folder))
+        counts.append((int(matcher.loss.steps), matcher.epoch_loss._pairs))
+    assert counts[0] == counts[1] and counts[0][0] == 6
+
+
+class WithObject(Forgetful):
+    def __init__(self, vocab_size=None, img_dim=6, embed_dim=8, act=None, loss=None):
+        super().__init__(vocab_size, img_dim, embed_dim, loss=loss)
+        self.act = act
+
+
+def test_objects_as_arguments_are_told_before_the_training():
+    with pytest.warns(UserWarning, match="not loaded from its files, because of act: arguments"):
+        WithObject(9, act=torch.nn.Tanh())
+    with pytest.raises(TypeError, match=r"text must be a dict such as \{'name': 'gru'\}"):
+        SCAN(9, 6, text="gru")
+
+
+@pytest.mark.filterwarnings("ignore:.*many workers")
+def test_foreign_batches_and_data_modules_are_named(folder, tmp_path):
+    data = data_of(folder)
+    data.setup()
+
+    class Own(pl.LightningDataModule):
+        def __init__(self, val):
+            super().__init__()
+            self.train_dataloader, self.val_dataloader = data.train_dataloader, val
+
+    words = data.vocabulary
+    for val, message in (
+        (data.train_dataloader, "read batches of Images and of Captions, got Pairs"),
+        (data.val_dataloader, "need the data module, .*a Own without val_split"),
+    ):
+        matcher = SCAN(len(words), 6, **SMALL, loss=Triplet())
+        matcher.vocab = words
+        with pytest.raises((TypeError, ValueError), match=message):
+            trainer_of(tmp_path).fit(matcher, Own(val))
+
+
+def test_the_name_of_a_class_that_is_none_is_named(tmp_path):
+    matcher = SCAN(5, 6, **SMALL)
+    matcher.vocab = Vocabulary([*SPECIALS, "a"])
+    save(matcher, tmp_path)
+    for given, message in (
+        ("Mean", "model_class='Mean' cannot be imported"),
+        ("nowhere.Mean", "model_class='nowhere.Mean' cannot be imported .*No module named"),
+        ("itm.models.Mean", "model_class='itm.models.Mean' cannot be imported"),
+        (dict, "is not a class of matchers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            itm.load(tmp_path, model_class=given)

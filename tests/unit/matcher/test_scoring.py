@@ -257,3 +257,44 @@ def test_sentence_vectors_without_numbers_are_refused():
     vectors[2, 1] = np.nan
     with pytest.raises(ValueError, match="sentence vector 2 holds NaN"):
         matcher.score(FEATURES, vectors)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda s: s.T, lambda s: s[:, :1], lambda s: s.sum(), lambda s: s.tolist()]
+)
+def test_scores_of_another_shape_are_refused(change):
+    """numpy would broadcast them."""
+
+    class Own(MeanMatcher):
+        def similarity(self, images, captions):
+            return change(super().similarity(images, captions))
+
+    matcher = Own(len(VOCAB), 6)
+    matcher.vocab = VOCAB
+    with pytest.raises(ValueError, match=r"similarity\(images, captions\) must return a tensor"):
+        matcher.score(FEATURES, LINES)
+
+
+def test_an_encoder_must_return_encodings():
+    class Bare(MeanMatcher):
+        def encode_captions(self, captions):
+            return super().encode_captions(captions).vector
+
+    matcher = Bare(len(VOCAB), 6, loss=Triplet())
+    matcher.vocab = VOCAB
+    with pytest.raises(TypeError, match="encode_captions must return itm.batch.Encoded.*a Tensor"):
+        matcher.score(FEATURES, LINES)
+    with pytest.raises(TypeError, match="encode_captions must return itm.batch.Encoded.*a Tensor"):
+        matcher.losses(matcher.pairs(FEATURES, LINES[:3]))
+
+
+@pytest.mark.parametrize("kind", [SCAN, SGRAF])
+def test_no_images_and_no_captions_are_an_empty_batch(kind):
+    sizes = {"num_regions": 2, "sim_dim": 4} if kind is SGRAF else {}
+    pairs = build(kind, **sizes).pairs(FEATURES[:0], [])
+    assert pairs.images.regions.shape == (0, 2, 6)
+
+
+def test_half_a_character_is_named():
+    with pytest.raises(ValueError, match=r"the caption 'a \\ud800 dog' is not valid text"):
+        build().score(FEATURES, ["a dog", "a \ud800 dog"])

@@ -292,3 +292,30 @@ def test_two_processes_equal_one(tmp_path):
     assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)] == [
         expected
     ] * 2
+
+
+@pytest.mark.parametrize("kind", [">f4", ">f8", np.longdouble])
+def test_scores_of_any_float_are_ranked(kind):
+    scores = np.random.default_rng(0).normal(size=(4, 20)).astype(np.float32)
+    right, found = ranks(scores), ranks(scores.astype(kind))
+    for a, b in zip(right, found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_indices_of_any_whole_number_collect_rows(kind):
+    scores = torch.randn(3, 15, generator=torch.Generator().manual_seed(0))
+    metrics = RetrievalMetrics(np.arange(15) // 5)
+    for rows in (torch.tensor([2, 0]), torch.tensor([1])):
+        assert metrics(scores[rows].numpy(), rows.to(kind)) is None  # as torchmetrics are called
+    assert metrics.compute() == evaluate(scores.numpy())
+
+
+def test_what_does_not_fit_a_split_fails_before_the_epoch():
+    own = np.arange(15) // 5
+    with pytest.raises(ValueError, match="protocol coco_1k is defined on 5000 images"):
+        RetrievalMetrics(own, protocol="coco_1k")
+    with pytest.raises(ValueError, match=r"relevance must be captions x images, \(15, 3\), got"):
+        RetrievalMetrics(own, relevance=np.zeros((3, 15)))
+    with pytest.raises(ValueError, match="folds must be at least 1, got 0"):
+        RetrievalMetrics(own, protocol=Protocol(folds=0))

@@ -190,3 +190,11 @@ def test_the_type_of_scores_changes_no_order_and_nan_is_refused():
             np.testing.assert_allclose(found.t2i, expected.t2i)
     with pytest.raises(ValueError, match="NaN"):
         reranked(np.where(np.eye(6, 7), np.nan, scores), "mutual_rank")
+
+
+@pytest.mark.parametrize("method", ["qb_norm", "inverted_softmax"])
+def test_a_bank_with_nan_is_refused(method):
+    scores = np.random.default_rng(0).normal(size=(4, 20))
+    bank = Bank(np.full((3, 20), np.nan), np.ones((4, 7)))
+    with pytest.raises(ValueError, match="the bank contains NaN"):
+        evaluate_reranked(scores, np.arange(20) // 5, "full", method, bank=bank)

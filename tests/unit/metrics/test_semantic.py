@@ -5,6 +5,8 @@ import pytest
 import torch
 from goldens_path import case, read_npz
 
+from itm.app.splits import split_codes
+from itm.data.split import Split
 from itm.metrics.eccv import Judgements, evaluate_eccv, judge, load_tables
 from itm.metrics.pmrp import category_codes, pmrp
 from itm.metrics.ranking import topk
@@ -362,3 +364,26 @@ def test_relevance_that_has_no_meaning_is_refused(value, said):
             measure(SCORES, relevance=relevance, caption_image=OWN)
     with pytest.raises(ValueError, match=f"relevance of caption 1 holds .*{said}"):
         related_images(relevance, OWN)
+
+
+def test_pmrp_counts_images_and_refuses_numbers_that_are_not_cocos(tmp_path, capsys):
+    def split(*ids):
+        images = len(ids)
+        rows, captions = np.arange(5 * images) // 5, ["a"] * (5 * images)
+        features = np.zeros((images, 1, 2), np.float32)
+        return Split("test", tmp_path, features, np.arange(images), captions, rows, list(ids))
+
+    file = tmp_path / "instances.json"
+    found = [{"image_id": n, "category_id": 1 + n % 3} for n in (391895, 7, 0, 1)]
+    file.write_text(json.dumps({"annotations": found}))
+    assert split_codes(file, split("391895", "COCO_val2014_000000000007.jpg")).any(1).all()
+    assert capsys.readouterr().out == ""
+    assert split_codes(file, split("391895", "9000")).any(1).tolist() == [True, False]
+    assert "pmrp: 1 of 2 images of test have categories in instances" in capsys.readouterr().out
+    for ids, message in (
+        (("a_391895.jpg", "b_391895.jpg"), "'a_391895.jpg' and 'b_391895.jpg' .* end in 391895"),
+        (("0", "1"), r"seems to hold numbers of rows \(0 to 1\), expected COCO's number"),
+        (("5000", "6000"), "has no categories of the images of split test"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            split_codes(file, split(*ids))

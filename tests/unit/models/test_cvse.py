@@ -786,3 +786,9 @@ def test_the_divergence_is_a_mean_beside_a_mean_of_rankings():
         kl[loss] = matcher.extra_losses(pairs, *with_levels(matcher, pairs))["kl"].item()
     total, summed, mean, contrast, alone = kl.values()
     assert total == summed == alone and mean == contrast == pytest.approx(total / 3)
+
+
+def test_a_weight_that_the_original_cannot_have_is_not_written(tmp_path):
+    """It takes the weight of the consensus from the name of the data set, 0.85 or 0.9."""
+    with pytest.raises(ValueError, match="the original CVSE has eval_alpha=0.85 or 0.9.* has 0.5"):
+        save_published(toy(eval_alpha=0.5), tmp_path / "model.pth.tar")

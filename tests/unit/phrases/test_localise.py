@@ -186,6 +186,10 @@ def test_refer_by_hand(tmp_path, protocol):
     assert [(p.image, p.text) for p in phrases] == [(0, "man left"), (0, "him"), (1, "car")]
     assert phrases[0].box == (10, 20, 50, 80) and phrases[2].box == (0, 0, 30, 20)
     assert phrase_split(split, phrases).overlaps([0, 2])[:, 0].tolist() == [1, 1]
+    split = split_of(["101", "9"], FRACTIONS)
+    assert phrase_split(split, read_phrases(tmp_path, split)).overlaps([0, 2])[
+        :, 0
+    ] == pytest.approx(1)
     by_number = split_of(["101", "9"], PIXELS)  # ids may also be the data set's numbers
     assert [p.image for p in read_phrases(tmp_path / "refs(unc).p", by_number)] == [0, 0, 1]
 

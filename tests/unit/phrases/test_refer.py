@@ -8,6 +8,8 @@ import pytest
 
 from itm.data.layout import Split
 from itm.phrases.files import read_phrases
+from itm.phrases.source import PhraseSource
+from itm.phrases.split import phrase_split
 
 IDS = ["COCO_train2014_000000000009.jpg", "COCO_train2014_000000000025.jpg"]
 BOXES = np.tile([[0.1, 0.1, 0.5, 0.5]], (2, 1, 1))
@@ -83,3 +85,36 @@ def test_two_images_of_one_annotation_are_refused(tmp_path):
                   ["x/1.jpg", "y/1.jpg"], BOXES)  # fmt: skip
     with pytest.raises(ValueError, match=r"'x/1.jpg' and 'y/1.jpg' .* both mean 1.txt"):
         read_phrases(tmp_path, split)
+
+
+def test_boxes_reach_to_their_edges(tmp_path):
+    """COCO's x, y, w, h covers x to x + w: a region on it overlaps by 1, however small it is."""
+    refer(tmp_path, "test")
+    boxes = np.tile([[0.1, 0.125, 0.3, 0.375]], (2, 1, 1))
+    pixels = np.tile([[10.0, 10.0, 29.0, 29.0]], (2, 1, 1))  # inclusive
+    for own in (boxes, pixels):
+        split = Split("test", tmp_path, np.zeros((2, 1, 3), np.float32), np.arange(2), ["a"] * 2,
+                      np.arange(2), IDS, own)  # fmt: skip
+        found = phrase_split(split, read_phrases(tmp_path, split)).overlaps([0])
+        np.testing.assert_allclose(found, 1)
+
+
+def test_training_keeps_the_phrases_that_match_in_whatever_order(tmp_path):
+    """REFER lists its expressions by object, not by image."""
+    folder = refer(tmp_path, "train", "train")
+    content = json.loads((folder / "instances.json").read_text())
+    content["annotations"] = [
+        {"id": 0, "image_id": 25, "bbox": [60, 60, 20, 20]},  # no region is there
+        {"id": 1, "image_id": 9, "bbox": [10, 8, 40, 32]},  # exactly the region
+    ]
+    (folder / "instances.json").write_text(json.dumps(content))
+    refs = [
+        {"ref_id": i, "ann_id": i, "image_id": image, "sentences": [{"sent": text}],
+         "split": "train"}
+        for i, (image, text) in enumerate([(25, "beside"), (9, "on it")])
+    ]  # fmt: skip
+    (folder / "refs(unc).p").write_bytes(pickle.dumps(refs, 2))
+    split = Split("train", folder, np.zeros((2, 1, 3), np.float32), np.arange(2), ["a"] * 2,
+                  np.arange(2), IDS, BOXES)  # fmt: skip
+    kept = PhraseSource(folder).split(split, train=True)
+    assert kept.captions == ["on it"] and kept.overlaps([0]).max() == pytest.approx(1)

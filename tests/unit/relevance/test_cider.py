@@ -270,3 +270,8 @@ def test_a_string_is_no_list_of_captions():
             cider(wrong, references)
     with pytest.raises(TypeError, match="references of image 0 must be a list of captions"):
         cider(["a dog"], references, df=["a man", "a dog"])
+
+
+def test_images_are_given_by_whole_numbers():
+    with pytest.raises(ValueError, match="integers, got shape .* of float64"):
+        CiderIndex(["a dog", "a cat"], [0.9, 1.2])

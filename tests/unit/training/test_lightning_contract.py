@@ -292,3 +292,12 @@ def test_a_resumed_loader_is_at_its_place_although_its_batches_were_counted(tmp_
     assert counted == [BATCHES]
     assert [event for event in recorder.events if "train" in event] == ["train 2", "train 3"]
     assert recorder.seen == [2.0, 3.0]
+
+
+def test_keep_samplers():
+    """Lightning would replace the sampler of a loader in a training of several processes."""
+    trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False)
+    loader, needed = DataLoader(range(4)), trainer._data_connector._requires_distributed_sampler
+    assert needed(loader)
+    private.keep_samplers(trainer)
+    assert not needed(loader)

@@ -136,3 +136,13 @@ def test_an_end_within_the_first_epoch_is_said_too(tmp_path):
         "trainer.val_check_interval=2", "data.batch_size=20", "hydra.run.dir=run", cwd=tmp_path,
     )  # fmt: skip
     assert "stopped early after epoch 1" in text
+
+
+def test_a_run_that_had_used_up_its_limit_says_so(tmp_path):
+    common = (*FAST, "model=two_branch_embedding", "test=false", "hydra.run.dir=run")
+    run("train", *common, "trainer.max_steps=2", cwd=tmp_path)
+    text = run("train", "resume=run", cwd=tmp_path)
+    assert "no training, because step 2 is max_steps: the weights stay" in text
+    assert "stopped after" not in text
+    text = run("train", *common, "trainer.max_time=00:00:00:00", "overwrite=true", cwd=tmp_path)
+    assert "no training, because max_time is over: the weights stay" in text

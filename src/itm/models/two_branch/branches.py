@@ -13,6 +13,7 @@ from itm.layers.dropout import Dropout
 from itm.layers.functional import full, l2norm, masked_mean, xavier_
 from itm.layers.sentence import SentenceEncoder
 from itm.matcher.explanation import Details, array
+from itm.matcher.loss_terms import begin_batch
 from itm.matcher.matcher import Matcher
 
 LEVELS = ("image", "region")
@@ -238,9 +239,8 @@ class TwoBranch(Matcher):
         pairs = pairs._replace(target=pairs.target.masked_fill(~mask, 0))
         terms = self.extra_losses(pairs, images, captions)
         scores = scores.masked_fill(~mask, float("-inf"))
-        loss = self.objective
-        loss.start_batch()
-        terms |= loss.ground(scores, pairs, (images, captions))
+        begin_batch(self)
+        terms |= self.objective.ground(scores, pairs, (images, captions))
         return terms | {"total": torch.stack([full(term) for term in terms.values()]).sum()}
 
     def _check_region_options(self) -> None:
