@@ -8,6 +8,7 @@ options, vocabulary and concepts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -250,6 +251,11 @@ def _check_given(options: Options, read: Known, family: str) -> None:
 
 def _check_options(arguments: Options, options: Options, source: str) -> None:
     """Compare options with tensors: only options reveal a missing layer or direction."""
+    for name, value in arguments.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(
+                f"{source}: its option for {name} is {value}, expected a finite number"
+            )
     for theirs, ours in STATED.items():
         if theirs == "sgr_step" and arguments.get("module") != "SGR":
             continue

@@ -103,6 +103,10 @@ def test_some_options_for_a_checkpoint_without_any(tmp_path, capsys):
         from_published(tmp_path / "m.pth.tar", options={"lambda_softmaxx": 4.0})
     with pytest.raises(ValueError, match="options say embed_size=1024, its tensors 24"):
         from_published(tmp_path / "m.pth.tar", options={"embed_size": 1024})
+    with pytest.raises(ValueError, match="option for temperature is nan, expected a finite number"):
+        from_published(tmp_path / "m.pth.tar", options={"lambda_softmax": float("nan")})
+    with pytest.raises(IsADirectoryError, match="is a folder: give the checkpoint file in it"):
+        from_published(tmp_path)
 
 
 class Hostile:
