@@ -59,18 +59,18 @@ def check_recipe(arguments: Sequence[str], folders: Iterable[str]) -> None:
         ValueError: no folder has the recipe.
     """
     given = [a.partition("=")[2].strip("'\"") for a in arguments if re.match(r"\+*recipe=", a)]
-    if not given or given[-1] in ("", "null"):
-        return
+    names = re.split(r"[\s,]+", given[-1].strip("[] ")) if given else []
     places = [Path(folder, "recipe") for folder in folders]
     known = sorted(
         path.relative_to(place).with_suffix("").as_posix()
         for place in places
         for path in place.rglob("*.yaml")
     )
-    if given[-1].removesuffix(".yaml") not in known:
-        near = get_close_matches(given[-1], known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; choose from {', '.join(known)}"
-        raise ValueError(f"there is no recipe={given[-1]}{hint}")
+    for name in names:
+        if name not in ("", "null") and name.removesuffix(".yaml") not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; choose from {', '.join(known)}"
+            raise ValueError(f"there is no recipe={name}{hint}")
 
 
 @cache

@@ -63,7 +63,7 @@ def build_schedule(cfg: DictConfig) -> Schedule | None:
 
 
 def check_optimisation(matcher: Any, trainer: Any, batches: int | None = None) -> None:
-    """Make optimiser and schedule for a dummy parameter, so that wrong values fail before training.
+    """Step optimiser and schedule of a dummy parameter, so that wrong values fail before training.
 
     Args:
         matcher: with its optimiser and schedule.
@@ -83,9 +83,10 @@ def check_optimisation(matcher: Any, trainer: Any, batches: int | None = None) -
         estimated_stepping_batches=float("inf") if endless else 1000,  # known with the data only
     )
     try:
-        parameter = torch.nn.Parameter(torch.zeros(1))
+        device = getattr(getattr(trainer, "strategy", None), "root_device", None)
+        parameter = torch.nn.Parameter(torch.zeros(1, device=device))
         optimizer = matcher.optimizer([{"params": [parameter]}])
-        parameter.grad = torch.zeros(1)
+        parameter.grad = torch.zeros_like(parameter)
         optimizer.step(lambda: torch.zeros(()))  # SparseAdam refuses the gradient only here
     except (*WRONG, RuntimeError) as error:
         raise ValueError(f"optimizer: {error}") from error

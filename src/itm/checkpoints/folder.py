@@ -119,18 +119,18 @@ def _own_class(given: str | type[Matcher] | None) -> type[Matcher] | None:
     return own
 
 
-def matcher_class(name: str, trusted: type[Matcher] | None = None) -> type[Matcher]:
+def matcher_class(name: str, trusted: str | type[Matcher] | None = None) -> type[Matcher]:
     """Find the class of a saved matcher.
 
     Args:
         name: class name in the file; it is looked up among `itm.models` only, never imported.
-        trusted: class to use instead, given by the caller.
+        trusted: class to use instead, or its dotted name, given by the caller.
 
     Raises:
-        ValueError: the name is not in `itm.models`.
+        ValueError: the name is not in `itm.models`, or there is no such class.
     """
-    if trusted is not None:
-        return trusted
+    if (own := _own_class(trusted)) is not None:
+        return own
     if name not in itm.models.__all__:
         raise ValueError(
             f"{name!r} is not a model of this library ({', '.join(itm.models.__all__)}); to load "

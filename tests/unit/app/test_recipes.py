@@ -151,6 +151,7 @@ def test_a_recipe_that_does_not_exist_is_refused(tmp_path):
     for name in known:
         check_recipe([f"recipe={name}"], [CONF, str(tmp_path)])
     check_recipe(["recipe=null", "model=scan"], [CONF])
+    check_recipe(["recipe=[scan_f30k, mine]"], [CONF, str(tmp_path)])
     with pytest.raises(ValueError, match="there is no recipe=scan_f30; did you mean scan_f30k"):
         check_recipe(["recipe=scan_f30"], [CONF])
     small = ["data.root.images=[8,4,4]", "model.embed_dim=8", "recipe=scan_f30"]
