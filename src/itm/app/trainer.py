@@ -19,8 +19,8 @@ def build_trainer(cfg: DictConfig) -> Any:
     """Build the trainer with its callbacks and loggers; precision "auto" is bf16 on new GPUs.
 
     Raises:
-        ValueError: no GPU, an unknown way of clipping, loggers or callbacks
-            where they have no effect, or a strategy whose processes end with the training.
+        ValueError: no GPU, an unknown way of clipping, loggers or callbacks where they have no
+            effect, or a strategy whose processes end with the training.
     """
     import torch  # late, since reading options need not wait for it
 

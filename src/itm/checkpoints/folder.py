@@ -99,7 +99,7 @@ def _own_class(given: str | type[Matcher] | None) -> type[Matcher] | None:
     """Import the class that a caller names.
 
     Raises:
-        ValueError: there is no such class, or it is no matcher.
+        ValueError: the class does not exist or is not a matcher.
     """
     kind: Any = given
     if isinstance(given, str):
@@ -127,7 +127,7 @@ def matcher_class(name: str, trusted: str | type[Matcher] | None = None) -> type
         trusted: class to use instead, or its dotted name, given by the caller.
 
     Raises:
-        ValueError: the name is not in `itm.models`, or there is no such class.
+        ValueError: the name is not in `itm.models`, or the given class does not exist.
     """
     if (own := _own_class(trusted)) is not None:
         return own

@@ -37,6 +37,8 @@ from itm.utils.rows import check_rows, to_array
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
 
+TOP = 10  # results of a query, unless told otherwise
+
 
 class Hit(NamedTuple):
     """One result.
@@ -160,7 +162,7 @@ class Index:
     def search(
         self,
         sentence: str | np.ndarray | None = None,
-        top: int = 10,
+        top: int = TOP,
         *,
         image: Any = None,
         features: np.ndarray | None = None,
@@ -202,7 +204,7 @@ class Index:
         self,
         sentences: Sequence[str] = (),
         images: Sequence[Any] = (),
-        top: int = 10,
+        top: int = TOP,
         *,
         k: int | None = None,
     ) -> float:
@@ -341,9 +343,15 @@ class Index:
 
 
 def _renamed(method: str, top: int, k: int | None) -> int:
-    """Accept `k`, the former name of `top` in Python."""
+    """Accept `k`, the former name of `top` in Python.
+
+    Raises:
+        TypeError: both are given.
+    """
     if k is None:
         return top
+    if top != TOP:
+        raise TypeError(f"Index.{method} got top={top} and k={k}, its former name: give top alone")
     note = f"Index.{method}(k={k}) is now called Index.{method}(top={k}), as on the command line"
     warnings.warn(note, FutureWarning, stacklevel=3)
     return k

@@ -47,14 +47,14 @@ def step(
     if isinstance(batch, Images):
         check_images(batch, matcher)
         matcher.encoded_images.append((matcher.encode_images(batch), batch.index.cpu()))
-    elif not isinstance(batch, Captions):
+    elif isinstance(batch, Captions):
+        matcher.encoded_captions.append((matcher.encode_captions(batch), batch.index.cpu()))
+    else:
         kind = type(batch).__name__
         raise TypeError(
             f"validation and test read batches of Images and of Captions, got {kind}: use the "
             "loaders of RegionDataModule, which give each image and caption once"
         )
-    else:
-        matcher.encoded_captions.append((matcher.encode_captions(batch), batch.index.cpu()))
 
 
 def on_validation_epoch_end(matcher: Validated) -> None:

@@ -43,7 +43,7 @@ def find_protocol(protocol: str | Protocol) -> Protocol:
     """Look up a protocol by name; return a `Protocol` unchanged.
 
     Raises:
-        ValueError: the name is unknown, or there are no folds.
+        ValueError: the name is unknown, or the protocol has no folds.
     """
     if isinstance(protocol, Protocol):
         check_least({"folds": protocol.folds}, {"folds": 1})

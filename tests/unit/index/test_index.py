@@ -140,7 +140,8 @@ def test_sentence_vectors(cache):
     features, sentences = rng.normal(size=(9, 6)), rng.normal(size=(12, 5)).astype(np.float32)
     index = itm.Index(matcher, features, captions=sentences)
     scores = matcher.score(features, sentences)
-    check(index.search(sentences[2], top=3), range(9), scores[:, 2], 3)
+    for query in (sentences[2], torch.from_numpy(sentences[2])):
+        check(index.search(query, top=3), range(9), scores[:, 2], 3)
     check(index.search(image=8, top=3), range(12), scores[8], 3)
 
 
@@ -167,6 +168,8 @@ def test_the_old_name_of_top_is_taken_with_a_note(cache):
         found = index.search("two dogs", k=3)
     assert found == index.search("two dogs", 3) == index.search("two dogs", top=3)
     assert seen[0].filename == __file__
+    with pytest.raises(TypeError, match="got top=3 and k=4, its former name: give top alone"):
+        index.search("two dogs", top=3, k=4)
     with pytest.warns(FutureWarning, match="recall"):
         assert index.recall(split.captions[:2], k=3) == 1
 
@@ -589,7 +592,7 @@ def test_a_number_of_results_is_whole(cache, top):
         itm.Index(matcher, split).search("a red ball", top)
 
 
-def test_recall_takes_lists_and_search_takes_tensors(cache):
+def test_recall_refuses_one_string_as_queries(cache):
     matcher, split = build("scan_t2i")
     index = itm.Index(matcher, split)
     for queries in ({"sentences": "dog"}, {"images": "ab"}):
