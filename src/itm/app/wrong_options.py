@@ -6,6 +6,7 @@ into one without effect.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +16,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from itm.app.arguments import value_of
 from itm.app.choices import default_choices, group_files
 from itm.app.config import CONF
 from itm.app.option_types import argument, arguments_of, options_of, parse
@@ -60,6 +62,10 @@ def diagnose(error: Exception, command: str, arguments: Sequence[str]) -> str | 
         key = option.get_key_element()
         if not key.startswith("hydra") and (found := _unknown(default, key, command)):
             return found
+    sweep = value_of(arguments, "sweep")
+    for key in re.findall(r"Could not override '([^']+)'", str(error)) if sweep else []:
+        if found := _unknown(default, key, command):
+            return f"sweep={sweep} varies {key}, but {found}"
     return None
 
 

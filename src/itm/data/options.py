@@ -200,6 +200,8 @@ class Loading:
                 f"data.region_drop={self.region_drop} leaves out regions, but phrases are matched "
                 "with labelled regions: set data.region_drop=0"
             )
+        if isinstance(self.needs, str):
+            raise ValueError(f"needs={self.needs!r} must be a list of names: [{self.needs!r}]")
         unknown = sorted(set(self.needs) - set(NEEDS))
         if unknown:
             raise ValueError(f"needs={unknown}: expected some of {', '.join(NEEDS)}")

@@ -35,13 +35,15 @@ def pcmepp(logits: Tensor, labels: Tensor, smoothness_alpha: float = 0.1) -> Ten
         Scalar, at least float32.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or there are no pairs.
     """
     if labels.shape != logits.shape:
         raise ValueError(
             f"labels must have the shape of the logits {tuple(logits.shape)}, got "
             f"{tuple(labels.shape)}"
         )
+    if not logits.numel():
+        raise ValueError(f"the loss of no pairs is undefined, got logits {tuple(logits.shape)}")
     logits = full(logits)
     labels = labels.to(logits.dtype)
     loss = 2 * cross_entropy(logits, labels)

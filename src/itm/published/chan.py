@@ -38,6 +38,9 @@ POOLINGS = {
     "SoftmaxPooling": "Softmax",
 }
 
+# What only the options tell.
+OPTIONS = ("coding_type", "pooling_type", "alpha", "belta", "no_imgnorm", "no_txtnorm")
+
 # Further options of the original's command line that its model or evaluation reads.
 SETTINGS = {
     "criterion": "ContrastiveLoss",
@@ -63,7 +66,7 @@ def read(states: list[State], options: Known) -> tuple[Options, State] | None:
     Coding, pooling and norms cannot be told from the weights: they are read from the options.
 
     Raises:
-        KeyError: the options lack one of them, or a temperature.
+        KeyError: options are missing, see `OPTIONS`.
         ValueError: the form of the image encoder or an option is not supported.
     """
     matched = len(states) == 4 and not states[2] and not states[3]
@@ -77,6 +80,7 @@ def read(states: list[State], options: Known) -> tuple[Options, State] | None:
             "weights of CHAN with precomp_enc_type=transformer, whose images attend to each other, "
             "are not supported; expected basic or selfattention"
         )
+    options.require(*OPTIONS)
     embed_dim, img_dim = image["fc.weight"].shape
     bert = any(name.startswith("bert.") for name in text)
     arguments = {
@@ -87,10 +91,10 @@ def read(states: list[State], options: Known) -> tuple[Options, State] | None:
         "attend_padding": options.get("attend_padding", False),  # our addition to the format
         "coding": _known("coding_type", options, CODINGS),
         "pooling": _known("pooling_type", options, POOLINGS),
-        "alpha": options["alpha"],
-        "beta": options["belta"],
-        "normalize_images": not options["no_imgnorm"],
-        "normalize_words": not options["no_txtnorm"],
+        "alpha": options.need("alpha", 0.1),
+        "beta": options.need("belta", 0.1),
+        "normalize_images": not options.need("no_imgnorm"),
+        "normalize_words": not options.need("no_txtnorm"),
     }
     form = "selfattention" if arguments["self_attention"] else "basic"
     check_stated(options, "precomp_enc_type", form)

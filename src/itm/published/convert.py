@@ -216,10 +216,13 @@ def _find_family(
         try:
             found = FAMILIES[name].read(states, known)
         except KeyError as error:  # the family is clear, but a size is missing
-            option, hint = error.args[0], ""
-            if option in known.asked:
-                hint = f": give options={{'{option}': ...}} (in a command +options.{option}=...)"
-            raise ValueError(f"{source}: {name} weights without their {error}{hint}") from error
+            missing, hint = error.args, ""
+            if known.asked.issuperset(missing):  # options, not tensors
+                given = ", ".join(f"{x!r}: ..." for x in missing)
+                command = " ".join(f"+options.{x}=..." for x in missing)
+                hint = f": give options={{{given}}} (in a command {command})"
+            lacks = ", ".join(map(repr, missing))
+            raise ValueError(f"{source}: {name} weights without their {lacks}{hint}") from error
         if found is not None:
             if family is None and name == "vsepp" and "measure" not in options:
                 raise ValueError(

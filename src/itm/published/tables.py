@@ -56,6 +56,15 @@ class Known(dict[str, Any]):
             return default
         return self.need(name, default)
 
+    def require(self, *names: str) -> None:
+        """Check that options are known which neither tensors nor defaults tell.
+
+        Raises:
+            KeyError: some are missing; its arguments are their names.
+        """
+        if missing := [name for name in names if name not in self]:
+            raise KeyError(*missing)
+
     def need(self, name: str, like: Any = False) -> Any:
         """Return an option of the type of `like`.
 

@@ -71,6 +71,7 @@ def read(states: list[State], options: Known) -> tuple[Options, State] | None:
     if not any(name.startswith("gpool.") for name in image):
         return None
     check_stated(options, "precomp_enc_type", "basic")
+    options.require("no_imgnorm", "no_txtnorm")
     bert = any(name.startswith("bert.") for name in text)
     embed_dim, img_dim = image["fc.weight"].shape
     arguments = {

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from itm import train
+from itm.app import entry
 from itm.app.config import CONF, compose
 from itm.app.resume_options import check_changes, with_recorded
 from itm.app.sweep_options import of_one_run
@@ -80,6 +82,15 @@ def test_changes_are_compared_with_a_folder_of_configurations_too(own):
     before, flag = ["lr=0.5", "seed=1"], ["--config-dir", str(own / "conf")]
     with pytest.raises(ValueError, match="cannot change seed 1 -> 2"):
         check_changes(before, [*flag, "lr=0.5", "seed=2"])
+
+
+def test_an_option_that_a_sweep_varies_and_the_loss_lacks_is_named(capsys, monkeypatch, tmp_path):
+    typed = ["sweep=temperatures", "loss=triplet", f"hydra.sweep.dir={tmp_path}"]
+    monkeypatch.setattr("sys.argv", ["train", *typed])
+    with pytest.raises(SystemExit):
+        entry.run("train", train.run_job)
+    said = capsys.readouterr().err
+    assert "error: sweep=temperatures varies loss.temperature, but loss.temperature is" in said
 
 
 def test_a_job_records_the_command_of_its_run(tmp_path, monkeypatch):

@@ -48,6 +48,8 @@ def test_unknown_options_and_needs_are_named(tmp_path):
         RegionDataModule(tmp_path, batchsize=3)
     with pytest.raises(ValueError, match=r"needs=\['words'\]: expected some of labels, concepts"):
         RegionDataModule(tmp_path, needs=["labels", "words"])
+    with pytest.raises(ValueError, match=r"needs='labels' must be a list of names: \['labels'\]"):
+        RegionDataModule(tmp_path, needs="labels")
 
 
 @pytest.mark.parametrize("name", ["train", "val", "test"])

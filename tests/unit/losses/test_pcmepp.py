@@ -274,3 +274,5 @@ def test_wrong_options_are_named():
         PCMEPP(label_smoothing=0.7)
     with pytest.raises(ValueError, match=r"labels must have .* \(2, 3\), got \(3, 2\)"):
         pcmepp(torch.zeros(2, 3), torch.zeros(3, 2))
+    with pytest.raises(ValueError, match=r"no pairs is undefined, got logits \(0, 3\)"):
+        pcmepp(torch.zeros(0, 3), torch.zeros(0, 3))

@@ -506,6 +506,11 @@ def rewritten(golden, path, **options):
         ({"coding_type": None}, "chan weights without their 'coding_type'"),
         ({"belta": None}, "chan weights without their 'belta'"),
         ({"no_txtnorm": None}, "chan weights without their 'no_txtnorm'"),
+        (
+            {"belta": None, "alpha": None},
+            r"'alpha', 'belta': give options=\{'alpha': \.\.\., 'belta': \.\.\.\}",
+        ),
+        ({"alpha": "0.1"}, "the option alpha must be of type float"),
         ({"pooling_type": "TopK"}, "pooling_type.*'LSEPooling'"),
         (
             {"precomp_enc_type": "selfattention"},

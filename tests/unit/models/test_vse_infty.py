@@ -107,7 +107,7 @@ def test_what_the_tensors_do_not_tell_is_asked_for(tmp_path):
         from_published(gru / "checkpoint.pth.tar", text=tmp_path)
     states, options = read_checkpoint(gru / "checkpoint.pth.tar")
     torch.save({"model": states}, tmp_path / "bare.pth")
-    with pytest.raises(ValueError, match="vse_infty weights without their 'no_imgnorm': give"):
+    with pytest.raises(ValueError, match="without their 'no_imgnorm', 'no_txtnorm': give"):
         from_published(tmp_path / "bare.pth")
     given = {"no_imgnorm": False, "no_txtnorm": True}
     assert from_published(tmp_path / "bare.pth", options=given).no_txtnorm
