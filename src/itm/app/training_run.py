@@ -177,7 +177,8 @@ def finish_run(
         split, best = data.test_split, keeper.best_model_path or None  # None = the last weights
         tested: Any = trainer.test(matcher, data, ckpt_path=best, verbose=False)
         results = {**results, **tested[0]}
-        facts["weights"] = weight_digest(matcher)
+        if trainer.is_global_zero:
+            facts["weights"] = weight_digest(matcher)
         images, part = ranked_part(matcher.ranks, split)
         parts += ["test"] if part else []
         if trainer.is_global_zero and matcher.ranks is not None and not part:

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from itm.batch import Captions, Encoded, Images, Pairs, concatenate
+from itm.batch import Captions, Encoded, Images, Pairs, check_encoded, concatenate
 from itm.matcher.protocol import MatcherLike
 
 
@@ -32,15 +32,15 @@ def encode_in_chunks(matcher: MatcherLike, pairs: Pairs, size: int) -> tuple[Enc
         raise ValueError(f"chunk_size must be at least 1, or null for whole batches, got {size}")
     _check_rows_alone(matcher)
     encode_images, encode_captions = matcher.training_encoders()
-    sides: list[tuple[Callable[[Any], Encoded], Iterator[Any]]] = [
-        (encode_images, image_chunks(pairs.images, size)),
-        (encode_captions, caption_chunks(pairs.captions, size)),
-    ]
-    images, captions = (
-        concatenate([checkpoint(encode, chunk, use_reentrant=False) for chunk in chunks])
-        for encode, chunks in sides
-    )
+    images = _encode(encode_images, image_chunks(pairs.images, size), "encode_images")
+    captions = _encode(encode_captions, caption_chunks(pairs.captions, size), "encode_captions")
     return images, captions
+
+
+def _encode(encode: Callable[[Any], Encoded], chunks: Iterator[Any], method: str) -> Encoded:
+    encoded = [checkpoint(encode, chunk, use_reentrant=False) for chunk in chunks]
+    check_encoded(encoded[0], method)
+    return concatenate(encoded)
 
 
 def _check_rows_alone(matcher: MatcherLike) -> None:

@@ -284,8 +284,11 @@ def test_an_encoder_must_return_encodings():
     matcher.vocab = VOCAB
     with pytest.raises(TypeError, match="encode_captions must return itm.batch.Encoded.*a Tensor"):
         matcher.score(FEATURES, LINES)
-    with pytest.raises(TypeError, match="encode_captions must return itm.batch.Encoded.*a Tensor"):
-        matcher.losses(matcher.pairs(FEATURES, LINES[:3]))
+    for matcher.chunk_size in (None, 2):
+        with pytest.raises(
+            TypeError, match="encode_captions must return itm.batch.Encoded.*a Tens"
+        ):
+            matcher.losses(matcher.pairs(FEATURES, LINES[:3]))
 
 
 @pytest.mark.parametrize("kind", [SCAN, SGRAF])
