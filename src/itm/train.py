@@ -29,9 +29,16 @@ def command(cfg: DictConfig) -> float:
     import pytorch_lightning as pl
 
     from itm.app.ranges import check_ranges
-    from itm.app.training_run import begin_run, build_training, finish_run, tell_start
+    from itm.app.training_run import (
+        begin_run,
+        build_training,
+        check_trained,
+        find_changes,
+        finish_run,
+        tell_start,
+    )
     from itm.runs.training_results import training_results
-    from itm.training.checkpoint_files import check_length
+    from itm.training.checkpoint_files import check_length, saved_step
     from itm.training.resume import earlier_seconds
 
     quiet()  # again, because processes of sweep=joblib begin here
@@ -42,14 +49,18 @@ def command(cfg: DictConfig) -> float:
     checkpoint = find_checkpoint(cfg.resume, out)
     training = build_training(cfg, out, typed)
     data, trainer, matcher, _ = training
+    start, changes = 0, []
     if checkpoint is not None:
         check_length(checkpoint, trainer.max_epochs, trainer.max_steps)
-    record = begin_run(training, out, cfg.seed, typed)
+        start = saved_step(checkpoint)
+        changes = find_changes(checkpoint, start, typed)
+    record = begin_run(training, out, cfg, typed, changes)
     if trainer.is_global_zero:
         tell_start(training, out)
     with usual_signals():  # for `itm.training.resume`, which saves before it stops
         began = time.time()
         trainer.fit(matcher, datamodule=data, ckpt_path=checkpoint)
+        check_trained(trainer.global_step - start, changes)
         seconds = time.time() - began + earlier_seconds(trainer)
         results = training_results(trainer, matcher, seconds, out)
         results = finish_run(training, record, results, out, cfg.test)

@@ -82,9 +82,10 @@ def build(
             "its meaning to pl.Trainer, or train with python -m itm.train"
         )
     options = [f"model={model}", f"loss={loss}", f"data={data}", *overrides]
-    check_types("train", options)
+    rewritten = rewrite_choices(options)
+    check_types("train", rewritten)
     try:
-        cfg = compose(rewrite_choices(options), with_hydra=True)
+        cfg = compose(rewritten, with_hydra=True)
     except HydraException as error:
         from itm.app.wrong_options import diagnose  # late: what it imports takes a moment
 

@@ -1,4 +1,4 @@
-"""Combine the recorded options of a resumed run with new ones, and check which may differ."""
+"""Combine the recorded options of a resumed run with new ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from itm.app.arguments import config_dir, key_of, search_path, value_of
@@ -18,43 +18,14 @@ from itm.app.config import CONF, compose
 from itm.app.quoting import quote, unquote
 from itm.app.sweep_options import of_one_run
 from itm.runs.plain_files import CONFIGURATION
-from itm.utils.log_files import log_later
 from itm.utils.manifest import unsealed
 from itm.utils.nested import flatten
 
-# A resumed run may change these. All others affect weights, words or batches.
-FREE = (
-    "max_epochs", "gradient_clip_val", "margin", "warmup_steps", "warmup_epochs", "lr",
-    "weight_decay", "step_size", "gamma",
-    "test", "compile", "chunk_size", "deterministic", "trainer", "callbacks", "logger", "loss",
-    "optimizer", "scheduler", "decay", "data.batch_size", "data.eval_batch_size", "data.workers",
-    "data.pin_memory", "data.cache_words", "data.resident", "data.root", "data.test",
-    "data.protocol", "resume", "overwrite", "model.text.path",
-)  # fmt: skip
-# These are, too: the first three rows set values that the checkpoint holds and restores.
-FIXED = (
-    "loss.temperature", "loss.learn", "loss.scale", "loss.bias", "loss.init_negative_scale",
-    "loss.init_shift", "loss.pos_weight", "loss.num_labels", "optimizer.betas",
-    "optimizer.momentum", "optimizer.amsgrad", "optimizer.centered",
-    "loss._target_", "optimizer._target_", "scheduler._target_", "callbacks.checkpoint.monitor",
-    "callbacks.checkpoint.mode",
-)  # fmt: skip
-# Options of schedules that are applied to a restored one; all others are part of its state.
-APPLIED = (
-    "step_size", "gamma", "total", "warmup", "end", "factor", "patience", "cooldown", "threshold",
-    "monitor", "T_max", "eta_min", "start_factor", "end_factor", "total_iters", "power",
-)  # fmt: skip
-RATES = ("lr", "optimizer.lr")  # a plateau schedule keeps only the current rate
 # Options that name a file or folder, relative to where the run was started.
 FILES = (
     "data.root", "data.vocab", "data.labels", "data.concepts", "data.phrases.path",
     "data.noise_file", "word_vectors", "model.text.path", "model.concept_vectors",
     "model.pos_weight", "loss.pos_weight", "init",
-)  # fmt: skip
-# OneCycleLR plans all steps at the beginning.
-PLANNED = (
-    *RATES, "max_epochs", "trainer.max_epochs", "trainer.max_steps", "data.batch_size",
-    "trainer.accumulate_grad_batches", "trainer.limit_train_batches",
 )  # fmt: skip
 
 
@@ -132,6 +103,17 @@ def read_recorded(folder: Path, config_dir: Path | None = None) -> list[str]:
     return of_one_run(overrides, [CONF] if config_dir is None else [config_dir, CONF])
 
 
+def recorded_values(folder: Path) -> dict[str, Any]:
+    """Read the values of all options when the run began, "optimizer.lr" -> "${lr}"; {} without.
+
+    Raises:
+        FileNotFoundError: run.json does not exist.
+        ValueError: run.json is damaged.
+    """
+    config = (_read_run(folder).get(CONFIGURATION) or {}).get("config")
+    return flatten(config) if isinstance(config, dict) else {}
+
+
 def _from_there(option: str, run: dict[str, Any]) -> str:
     """Write a relative path of a run as absolute, unless the run was started in this folder."""
     key, value = key_of(option), unquote(option.partition("=")[2])
@@ -162,82 +144,6 @@ def _read_run(folder: Path) -> dict[str, Any]:
             f"and all options: resume={folder}/checkpoints/last.ckpt ..."
         ) from error
     return found
-
-
-def check_changes(before: Sequence[str], now: Sequence[str]) -> None:
-    """Compare a run's options with those that it is resumed with; print what changes.
-
-    Raises:
-        ValueError: an option differs that a resumed run cannot change.
-    """
-    old, new = compose_options(before, now), compose_options(now, now)
-    if old is None or new is None:
-        return  # a wrong option; Hydra reports it next
-    changes = _changes(old, new)
-    kind = str((new.get("scheduler") or {}).get("_target_")).rpartition(".")[2]
-    shown = {name: f"{name} {a} -> {b}" for name, (a, b) in changes.items()}
-    wrong = [name for name in shown if _is_fixed(name, changes[name], kind)]
-    # Another class has other options, which would only hide it.
-    classes = tuple(name.removesuffix("_target_") for name in wrong if name.endswith("._target_"))
-    fixed = [shown[x] for x in wrong if x.endswith("._target_") or not x.startswith(classes)]
-    planned = kind == "OneCycleLR" and set(wrong) <= set(PLANNED)
-    if fixed:
-        raise ValueError(
-            f"a resumed run cannot change {', '.join(fixed)}: weights, words, order of the "
-            "batches, best score and state of loss, optimiser and schedule belong to the recorded "
-            "options; start another run, from these weights with init=RUN_FOLDER"
-            + (". scheduler=onecycle planned all its steps at the beginning" if planned else "")
-        )
-    told = [text for name, text in shown.items() if name not in ("resume", "overwrite")]
-    if told:
-        changed = ", ".join(told)
-        warning = f"warning: resuming with other options than before: {changed}"
-        print(warning)
-        log_later(warning)  # Hydra has not opened train.log yet
-
-
-def _is_fixed(name: str, values: tuple[Any, Any], schedule: str) -> bool:
-    """Tell whether a resumed run cannot change an option.
-
-    Args:
-        name: name of the option.
-        values: the recorded and the new value.
-        schedule: name of the schedule's class.
-    """
-    if name in FIXED or not any(f"{name}.".startswith(f"{free}.") for free in FREE):
-        return True
-    if (
-        schedule == "OneCycleLR"
-        and name in PLANNED
-        or schedule.endswith("Plateau")
-        and name in RATES
-    ):
-        return True
-    group, _, last = name.rpartition(".")
-    if last == "_target_" and any(str(x).endswith("WeightAveraging") for x in values):
-        return True  # the checkpoint's weights are an average, or not
-    if group == "scheduler" and last not in APPLIED:
-        return True
-    return last == "step_size" and None in values  # with and without a schedule
-
-
-def _changes(old: DictConfig, new: DictConfig) -> dict[str, tuple[Any, Any]]:
-    """Map options whose text and value differ to both values."""
-    before, now = flatten(OmegaConf.to_container(old)), flatten(OmegaConf.to_container(new))
-    changes = {}
-    for name in {**before, **now}:
-        values = _resolved(old, before, name), _resolved(new, now, name)
-        if before.get(name) != now.get(name) and values[0] != values[1]:
-            changes[name] = values
-    return changes
-
-
-def _resolved(cfg: DictConfig, flat: dict[str, Any], name: str) -> Any:
-    """Get a value; a reference such as ${lr} is looked up, except for those to Hydra."""
-    try:
-        return OmegaConf.select(cfg, name) if "${" in str(flat.get(name)) else flat.get(name)
-    except OmegaConfBaseException:
-        return flat[name]
 
 
 def compose_options(

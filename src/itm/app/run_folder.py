@@ -19,11 +19,13 @@ from omegaconf import OmegaConf
 from itm.app.arguments import config_dir, is_first_process, is_sweep, key_of, value_of
 from itm.app.config import CONF
 from itm.app.foreign import check_hydra, check_results, check_sweep
+from itm.app.option_types import parse
 from itm.app.replaced import ASIDE, DELETED, put_aside, recover
+from itm.app.resume_changes import check_changes
 from itm.app.resume_options import (
-    check_changes,
     compose_options,
     read_recorded,
+    recorded_values,
     with_recorded,
 )
 from itm.app.sweep_options import of_one_run
@@ -86,7 +88,8 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
         check_results(folder)
     _lock(folder)
     if (folder / "run.json").is_file() and (is_run or resume == "true"):
-        check_changes(read_recorded(folder, config_dir(changed)), changed)
+        before, kept = read_recorded(folder, config_dir(changed)), recorded_values(folder)
+        check_changes(before, changed, kept)
     return changed
 
 
@@ -120,10 +123,21 @@ def claim(out: Path, resume: str | bool | None, typed: Sequence[str]) -> None:
         own = [Path(x.path) for x in sources if x.provider == "command-line"]  # --config-dir
         now = of_one_run(typed, [*own, CONF])
         now += [f"--config-dir={folder}" for folder in own]
+        varied = _varied_options() if HydraConfig.get().mode == RunMode.MULTIRUN else ()
         try:
-            check_changes(read_recorded(out, own[0] if own else None), now)
+            before, kept = read_recorded(out, own[0] if own else None), recorded_values(out)
+            check_changes(before, now, kept, varied)
         except ValueError as error:  # ends the sweep, and the finished jobs stay as they are
             raise TakenError(str(error)) from error
+
+
+def _varied_options() -> set[str]:
+    """Return the options that the sweep of this job varies."""
+    cfg = HydraConfig.get()
+    path = Path(cfg.sweep.dir) / "multirun.yaml"  # Hydra writes the options of a sweep there
+    typed = OmegaConf.select(OmegaConf.load(path), "hydra.overrides.task") if path.is_file() else []
+    varied = {x.get_key_element() for x in parse(list(typed or [])) if x.is_sweep_override()}
+    return varied | set((cfg.sweeper.get("params") or {}).keys())
 
 
 def _flag(arguments: Sequence[str], key: str) -> str | None:
@@ -157,9 +171,13 @@ def _holds_run(folder: Path) -> bool:
 def _use_sweep_folder(arguments: Sequence[str], overwrite: bool, resumes: bool) -> None:
     """Check that `hydra.sweep.dir` holds no jobs of an earlier sweep."""
     out = _named_folder(arguments, "hydra.sweep.dir")
-    if out is None or resumes:
+    if out is None:
         return
-    check_sweep(out)
+    if not resumes:
+        check_sweep(out)
+    _lock(out, "hydra.sweep.dir")  # Hydra writes there before the jobs lock their own folders
+    if resumes:
+        return
     for name in (ASIDE, DELETED):
         for place in out.glob(f"*/{name}"):
             recover(place.parent)
@@ -227,8 +245,12 @@ def _check_checkpoint(given: str) -> None:
         find_checkpoint(given, Path(given))
 
 
-def _lock(folder: Path) -> None:
+def _lock(folder: Path, option: str = "hydra.run.dir") -> None:
     """Lock a folder until this process ends.
+
+    Args:
+        folder: it is made if it does not exist.
+        option: option that names it.
 
     Raises:
         InUseError: another process has locked it.
@@ -245,7 +267,7 @@ def _lock(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise OSError(f"nothing can be written to hydra.run.dir={folder}: {error}") from error
+        raise OSError(f"nothing can be written to {option}={folder}: {error}") from error
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -23,7 +23,7 @@ class Summary(Callback):
     """Print a line per finished job and a table of all; write it as CSV, Markdown and a plot."""
 
     def __init__(self) -> None:
-        self._earlier: dict[Path, int] = {}  # jobs of an earlier sweep in the same folder
+        self._earlier: dict[Path, int] = {}  # jobs in the same folder that are not of this sweep
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Record the jobs of an earlier sweep; an interrupted sweep leaves its table, too."""
@@ -32,7 +32,7 @@ class Summary(Callback):
         if not is_first_process():
             return
         folder = Path(config.hydra.sweep.dir)
-        self._earlier = job_times(folder)
+        self._earlier = {} if config.get("resume") else job_times(folder)
         self._at_exit = partial(self._summarise, folder)
         atexit.register(self._at_exit)
 

@@ -141,6 +141,7 @@ def check_checkpoints(trainer: Any, out: Path) -> None:
     """
     from pytorch_lightning.callbacks import ModelCheckpoint
 
+    from itm.training.lightning_private import saves_between_validations
     from itm.training.resume import LastCheckpoint
 
     folder = (out / "checkpoints").resolve()
@@ -160,6 +161,12 @@ def check_checkpoints(trainer: Any, out: Path) -> None:
         raise ValueError(
             f"callbacks.checkpoint.save_top_k={keeper.save_top_k} would write several epochs to "
             f"best.ckpt, so that the last one stays: it must be 1, or 0 for none{more}"
+        )
+    if saves_between_validations(keeper):
+        raise ValueError(
+            "callbacks.checkpoint.every_n_train_steps and train_time_interval would write weights "
+            "that were not validated to best.ckpt, with the score of an earlier validation: leave "
+            "them out (trainer.val_check_interval validates more often)"
         )
     if keeper.filename != "best" or Path(keeper.dirpath or "").resolve() != folder:
         raise ValueError(

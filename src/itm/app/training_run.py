@@ -10,23 +10,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from itm.app.batch_limits import check_limits, epoch_batches
 from itm.app.build import build_data, build_matcher
 from itm.app.checks import check_disk, check_protocol
 from itm.app.choices import check_recipe
-from itm.app.config import config_folders, run_name
+from itm.app.config import CONF, config_folders, run_name
 from itm.app.loading import apply_loading
 from itm.app.optimisation import check_optimisation, check_used
 from itm.app.replaced import settle
+from itm.app.resume_changes import changes_of_training
 from itm.app.run_folder import check_launcher
 from itm.app.sweep_options import of_one_run
 from itm.app.trainer import build_trainer
 from itm.app.trainer_checks import check_callbacks, check_checkpoints, check_monitors
 from itm.app.unused import check_applied, tell_unused_protocol
 from itm.matcher.weight_identity import weight_digest
-from itm.runs.plain_files import CONFIGURATION, read_hydra
+from itm.runs.plain_files import CONFIGURATION, read_record, run_of
 from itm.runs.record import (
     FAILURE,
     describe_size,
@@ -40,6 +41,7 @@ from itm.runs.tables import run_table
 from itm.runs.training_results import ranked_part
 from itm.training.callbacks import WarmupInEpochs
 from itm.training.progress import say
+from itm.utils.errors import TakenError
 from itm.utils.log_files import log
 
 if TYPE_CHECKING:
@@ -83,9 +85,9 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
     check_launcher(trainer.world_size)
     loading = apply_loading(data, trainer, typed)  # before anything reads the data
     matcher = build_matcher(cfg, data)
-    trainer.callbacks.append(Settle())
+    trainer.callbacks.append(Settle(out))
     if cfg.warmup_epochs:
-        trainer.callbacks.append(WarmupInEpochs())
+        trainer.callbacks.insert(0, WarmupInEpochs())  # before `LastCheckpoint` adapts the place
     batches = epoch_batches(trainer, data)
     # Each epoch has at least one row of curves.
     trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, batches))
@@ -119,36 +121,102 @@ def tell_start(training: Training, out: Path) -> None:
 
 
 class Settle(pl.Callback):
-    """Delete what a run replaces after its first step: some options are refused only there."""
+    """Replace earlier files after the first step of a run: some options are refused only there.
+
+    Attributes:
+        record: run.json of a resumed run, or None.
+    """
+
+    def __init__(self, out: Path):
+        self.out = out
+        self.record: dict[str, Any] | None = None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        """Delete the earlier run; later calls have nothing to do."""
+        """Replace them once a step was made."""
         if trainer.is_global_zero and trainer.global_step > 0:
-            settle(trains=True)
+            self.settle()
+
+    def settle(self) -> None:
+        """Delete the earlier run, and write the record; later calls have nothing to do."""
+        settle(trains=True)
+        if self.record is not None:
+            write_json(self.out / "run.json", self.record)
+            self.record = None
 
 
-def begin_run(training: Training, out: Path, seed: int, typed: Sequence[str]) -> dict[str, Any]:
-    """Write run.json; what the run replaces is deleted after its first step (`Settle`).
+def begin_run(
+    training: Training, out: Path, cfg: DictConfig, typed: Sequence[str], changes: Sequence[str]
+) -> dict[str, Any]:
+    """Write run.json, for a resumed run after its first step (`Settle`).
+
+    Args:
+        training: what will be trained.
+        out: folder of the run.
+        cfg: its configuration.
+        typed: options of the command line.
+        changes: how the training differs from what a resumed run has done so far.
 
     Returns:
-        The command, the seed and the environment, to be recorded with the results, too.
+        The command, the seed, the environment and the changes of all attempts, to be recorded with
+        the results, too.
     """
     options = of_one_run(typed, config_folders())
     command = shlex.join(["python", "-m", "itm.train", *options])
     device = training.trainer.strategy.root_device
-    record = {"command": command, "seed": seed, **environment(device)}
-    if training.trainer.is_global_zero:
-        (out / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
-        # For resume=: every attempt rewrites Hydra's own record, and not atomically.
-        facts = {"overrides": options, "data": training.data.fingerprint()}
-        sources = HydraConfig.get().runtime.config_sources
-        own = [x.path for x in sources if x.provider == "command-line"]  # --config-dir
-        facts |= {"config_dir": own[0]} if own else {}
-        facts |= {CONFIGURATION: read_hydra(out)}
-        write_json(out / "run.json", {**record, **facts})
+    record = {"command": command, "seed": cfg.seed, **environment(device)}
+    if not training.trainer.is_global_zero:
+        return record
+    path = out / "run.json"
+    earlier = read_record(path) if cfg.resume and path.is_file() else {}
+    record |= {"changes": done} if (done := [*earlier.get("changes", []), *changes]) else {}
+    # For resume=: every attempt rewrites Hydra's own record, and not atomically.
+    facts = {"overrides": options, "data": training.data.fingerprint()}
+    hydra = HydraConfig.get().runtime
+    own = [x.path for x in hydra.config_sources if x.provider == "command-line"]  # --config-dir
+    facts |= {"config_dir": own[0]} if own else {}
+    runtime = {"choices": dict(hydra.choices), "cwd": hydra.cwd}
+    facts |= {CONFIGURATION: {"config": OmegaConf.to_container(cfg), "runtime": runtime}}
+    (out / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
+    if earlier:
+        _settler(training.trainer).record = {**record, **facts}
+    else:
+        write_json(path, {**record, **facts})
     return record
+
+
+def _settler(trainer: Any) -> Settle:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, Settle))
+
+
+def find_changes(checkpoint: str, step: int, typed: Sequence[str]) -> list[str]:
+    """List how a training will differ from what the run of a checkpoint has done, and since when.
+
+    Args:
+        checkpoint: that the run continues from.
+        step: optimiser steps in it.
+        typed: options of the command line.
+    """
+    folder = run_of(Path(checkpoint))
+    if folder is None:
+        return []
+    now = of_one_run(typed, config_folders())
+    now += [f"--config-dir={x}" for x in config_folders() if x != CONF]
+    return [f"{change} at step {step}" for change in changes_of_training(folder, now)]
+
+
+def check_trained(steps: int, changes: Sequence[str]) -> None:
+    """Check that options which were changed for a resumed run have trained it for some steps.
+
+    Raises:
+        TakenError: no step was left; the results of the run stay as they are.
+    """
+    if changes and not steps:
+        raise TakenError(
+            f"no step was left to train, so the results are not of {'; '.join(changes)}: give more "
+            "epochs (max_epochs=), or start another run"
+        )
 
 
 def finish_run(
@@ -167,7 +235,7 @@ def finish_run(
         The results, with those of the test.
     """
     if training.trainer.is_global_zero:
-        settle(trains=True)  # a run may have no training
+        _settler(training.trainer).settle()  # a run may have no training
     data, trainer, matcher, _ = training
     split, keeper = data.val_split, cast(Any, trainer.checkpoint_callback)
     images, part = ranked_part(matcher.ranks, split)

@@ -167,6 +167,8 @@ def _number(text: Any) -> Any:
 def _columns(jobs: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """Find the options that vary between jobs, and the metrics that are known; rsum comes last."""
     keys = dict.fromkeys(key for job in jobs for key in job["overrides"])
+    for key in ("resume", "overwrite"):  # of some jobs only, if the sweep was interrupted
+        keys.pop(key, None)
     swept = [k for k in keys if len({job["overrides"].get(k) for job in jobs}) > 1]
     stage = "test" if any("test/rsum" in job for job in jobs) else "val"
     names = [f"{stage}/{name}" for name in (*RECALLS, "rsum")]

@@ -52,12 +52,12 @@ def _best_validation(keeper: Any, curves: Curves) -> dict[str, float]:
     alone = {monitor: score} if monitor.startswith("val/") else {}
     if "val/rsum" not in curves:
         return alone  # the run wrote no curves
-    if monitor in curves and alone:
+    step = _last_validation(keeper.best_model_path, curves["val/rsum"][0])
+    if monitor in curves and alone:  # the mean of train/loss is in no curve
         steps, values = curves[monitor]
-        nearest = int(np.argmin(np.abs(values - score)))
-        step = int(steps[nearest]) if np.isclose(values[nearest], score) else -1
-    else:  # the mean of train/loss is in no curve
-        step = _last_validation(keeper.best_model_path, curves["val/rsum"][0])
+        if not np.isclose(values[steps == step], score).any():  # best.ckpt is not there
+            nearest = int(np.argmin(np.abs(values - score)))
+            step = int(steps[nearest]) if np.isclose(values[nearest], score) else -1
     found = dict(alone)
     for name, (when, metric) in curves.items():
         at = np.flatnonzero(when == step)

@@ -72,8 +72,13 @@ class _Continued(KeepingWriter):
 
     @staticmethod
     def _is_before(row: dict[str, str], step: float, again: list[set[str]]) -> bool:
-        """Tell whether an earlier row precedes everything that is logged again from `step` on."""
+        """Tell whether an earlier row precedes everything that is logged again from `step` on.
+
+        A test ends a run, so its row is not part of a run that goes on.
+        """
         columns = {name for name, value in row.items() if value}
+        if any(name.startswith("test/") for name in columns):
+            return False
         return int(row["step"]) < step or (int(row["step"]) == step and columns not in again)
 
     def _write(self, rows: list[dict[str, str]]) -> None:

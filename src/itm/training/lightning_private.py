@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
@@ -29,6 +30,11 @@ def keep_samplers(trainer: Trainer) -> None:
     Lightning would split data among processes that the loaders have split already.
     """
     trainer._accelerator_connector.use_distributed_sampler = False
+
+
+def saves_between_validations(keeper: ModelCheckpoint) -> bool:
+    """Tell whether a callback writes its file after steps or minutes, with an older score."""
+    return bool(keeper._every_n_train_steps or keeper._train_time_interval)
 
 
 def accumulates(trainer: Trainer) -> bool:

@@ -1,5 +1,6 @@
 """What can be known before training is checked before it."""
 
+from datetime import timedelta
 from functools import partial
 from types import SimpleNamespace
 
@@ -376,6 +377,9 @@ def keeping(*callbacks):
         ({"save_top_k": -1}, "save_top_k=-1 would write"),
         ({"monitor": None}, "names no metric"),
         ({"filename": "{epoch}"}, "other commands read .*best.ckpt"),
+        ({"every_n_train_steps": 3}, "weights that were not validated"),
+        ({"train_time_interval": timedelta(minutes=1)}, "weights that were not validated"),
+        ({"every_n_epochs": 2}, None),
         ({"dirpath": "elsewhere"}, "leave filename and dirpath"),
         ({}, None),
         ({"save_top_k": 0}, None),

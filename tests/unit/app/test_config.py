@@ -301,3 +301,9 @@ def test_values_out_of_range_are_errors_of_values(options, message):
 def test_a_missing_folder_is_an_error_of_files():
     with pytest.raises(FileNotFoundError, match="/nowhere"):
         build("scan", data="flickr8k", overrides=["data.root=/nowhere"])
+
+
+@pytest.mark.parametrize("option", ["loss.mask_same_image=true", "model.measure=order"])
+def test_without_a_recipe_options_are_checked_as_with_one(option):
+    small = ["data.limit=20", "model.embed_dim=16", "model.word_dim=8"]
+    assert build("vsepp", "triplet", overrides=[*small, "recipe=null", option]).loss is not None

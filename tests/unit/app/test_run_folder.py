@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from itm.app.config import compose
 from itm.app.replaced import recover, settle
-from itm.app.resume_options import check_changes, read_recorded
+from itm.app.resume_changes import check_changes
+from itm.app.resume_options import read_recorded
 from itm.app.run_data import check_result_folder
 from itm.app.run_folder import check_launcher, claim, use_folder
 from itm.app.training_run import Settle
@@ -114,7 +115,7 @@ def test_a_new_run_that_does_not_train_deletes_nothing(run, killed, recorded, mo
 def test_an_earlier_run_is_deleted_after_a_step_of_the_new_one(run):
     """The first batch may still be refused."""
     use_folder([f"hydra.run.dir={run}", "overwrite=true"])
-    settle_once, trainer = Settle(), SimpleNamespace(is_global_zero=True, global_step=0)
+    settle_once, trainer = Settle(run), SimpleNamespace(is_global_zero=True, global_step=0)
     settle_once.on_train_batch_end(trainer, None, None, None, 0)  # accumulates
     assert (run / ".replaced").is_dir()
     trainer.global_step = 1
@@ -190,7 +191,14 @@ def test_true_may_be_written_as_in_python(true, run):
 def test_the_folder_of_a_job_is_claimed_when_hydra_has_made_it(mode, run, monkeypatch):
     monkeypatch.setattr(
         "itm.app.run_folder.HydraConfig.get",
-        lambda: OmegaConf.create({"runtime": {"config_sources": []}, "mode": mode}),
+        lambda: OmegaConf.create(
+            {
+                "runtime": {"config_sources": []},
+                "mode": mode,
+                "sweep": {"dir": str(run.parent)},
+                "sweeper": {},
+            }
+        ),
     )
     claim(run.parent / "new", None, SMALL)
     with pytest.raises(TakenError, match="run holds a run already"):

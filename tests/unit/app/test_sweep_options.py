@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from itm import train
 from itm.app import entry
 from itm.app.config import CONF, compose
-from itm.app.resume_options import check_changes, with_recorded
+from itm.app.resume_changes import check_changes
+from itm.app.resume_options import with_recorded
 from itm.app.sweep_options import of_one_run
 from itm.app.training_run import begin_run
 
@@ -103,5 +105,6 @@ def test_a_job_records_the_command_of_its_run(tmp_path, monkeypatch):
     )
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     training = SimpleNamespace(trainer=SimpleNamespace(is_global_zero=False, strategy=strategy))
-    record = begin_run(training, tmp_path, 3, ["seed=3", "sweep=seeds", "model=cvse"])
+    typed = ["seed=3", "sweep=seeds", "model=cvse"]
+    record = begin_run(training, tmp_path, OmegaConf.create({"seed": 3}), typed, [])
     assert record["command"] == "python -m itm.train seed=3 model=cvse"

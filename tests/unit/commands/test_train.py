@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from cli import run
 from fast import FAST
 
 import itm
+from itm.runs.training_results import _best_validation
 
 VSRN = (*FAST, "model=vsrn", "model.caption_dim=16", "model.caption_word_dim=16")
 
@@ -59,6 +61,22 @@ def test_the_best_validation_is_that_of_the_monitor(monitor, mode, tmp_path):
     saved = torch.load(tmp_path / "run/checkpoints/best.ckpt", weights_only=True)
     (row,) = [row for row in rows if int(row["epoch"]) == saved["epoch"]]
     assert all(results[name] == float(row[name]) for name in row if name.startswith("val/"))
+
+
+def test_of_equal_scores_the_saved_one_counts(tmp_path):
+    """best.ckpt is written every second epoch, and the monitor is the same in all of them."""
+    torch.save({"global_step": 8}, tmp_path / "best.ckpt")
+    keeper = SimpleNamespace(
+        best_model_score=2.0, monitor="val/t2i_r1", best_model_path=str(tmp_path / "best.ckpt")
+    )
+    steps = np.array([3, 7, 11])
+    curves = {
+        "val/t2i_r1": (steps, np.array([2.0, 2.0, 2.0])),
+        "val/rsum": (steps, np.array([42.4, 44.4, 46.4])),
+    }
+    assert _best_validation(keeper, curves) == {"val/t2i_r1": 2.0, "val/rsum": 44.4}
+    keeper.best_model_path = str(tmp_path / "gone.ckpt")
+    assert _best_validation(keeper, curves)["val/rsum"] == 42.4
 
 
 def test_a_split_that_was_scored_in_part_is_marked_and_reported_apart(tmp_path):

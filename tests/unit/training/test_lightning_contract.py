@@ -2,6 +2,7 @@
 
 import csv
 import signal
+from datetime import timedelta
 
 import pytest
 import pytorch_lightning as pl
@@ -84,6 +85,17 @@ def fit(folder, *callbacks, resume=None, logger=False, module=None, **options):
     loaders = PlacedLoader(data, batch_size=1), DataLoader(data, batch_size=2)
     trainer.fit(module or Small(), *loaders, ckpt_path=resume)
     return trainer
+
+
+@pytest.mark.parametrize(
+    ("options", "between"),
+    [({}, False), ({"every_n_epochs": 2}, False), ({"every_n_train_steps": 3}, True),
+     ({"train_time_interval": timedelta(minutes=1)}, True)],
+)  # fmt: skip
+def test_callbacks_that_save_between_validations_are_known(options, between, tmp_path):
+    """Lightning writes after steps, too, although the score is that of an earlier validation."""
+    keeper = ModelCheckpoint(tmp_path, monitor="score", mode="max", save_top_k=-1, **options)
+    assert private.saves_between_validations(keeper) == between
 
 
 class SaveAt(Callback):
