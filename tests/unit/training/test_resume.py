@@ -357,6 +357,29 @@ def test_a_schedule_ends_with_the_training_after_steps_of_another_size(
     assert trainer.optimizers[0].param_groups[0]["lr"] < 1e-9
 
 
+class Rates(pl.Callback):
+    """Epoch, step and rates of all groups, before each batch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+        self.seen.append((trainer.current_epoch, trainer.global_step, *rates))
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_a_training_made_longer_has_the_rates_of_one_planned_for_it(interval, folder, tmp_path):
+    """The checkpoint at the end of an epoch holds a rate that followed from the shorter one: 0."""
+    schedule = Schedule(partial(CosineLR, total=None), interval=interval)
+    whole, longer = Rates(), Rates()
+    fit(folder, tmp_path / "whole", schedule=schedule, max_epochs=4, callbacks=[whole])
+    fit(folder, tmp_path / "run", schedule=schedule, max_epochs=2)
+    fit(folder, tmp_path / "run", True, [longer], schedule, max_epochs=4)
+    assert longer.seen == whole.seen[2 * STEPS :]
+    assert longer.seen[0][2] == pytest.approx(1e-4)  # half of the first rate
+
+
 @pytest.mark.parametrize(("size", "steps"), [(10, 7), (25, 3), (5, 14)])
 def test_a_warm_up_in_epochs_keeps_its_place(size, steps, folder, tmp_path):
     """Seven of ten batches of 10 are 2.8 of 4 batches of 25: the same share of two epochs."""
