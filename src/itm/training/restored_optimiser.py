@@ -22,6 +22,7 @@ from itm.training.progress import say
 SCHEDULED = ("momentum", "betas")  # OneCycleLR and CyclicLR change them
 PLACES = ("last_epoch", "total_steps")  # progress of a scheduler, which stays
 CYCLE = ("max_lr", "min_lr")  # OneCycleLR keeps them in the groups
+OWN = ("step_size", "gamma")  # of a group, see StepLR
 BY_PLACE = (CosineLR, StepLR, LambdaLR, CyclicLR, OneCycleLR)  # get_lr depends on no earlier rate
 
 
@@ -51,6 +52,7 @@ def apply_options(trainer: Trainer, matcher: LightningModule) -> None:
                     group[key] = wanted[key]
     for config, wanted in zip(trainer.lr_scheduler_configs, schedules, strict=False):
         changes = _set_values(trainer, config, wanted["scheduler"])
+        changes |= _set_own_values(trainer, config, wanted["scheduler"])
         follows = not (changes or scaled) or _set_planned_rates(config.scheduler)
         late = "" if follows else f" (after the next {config.interval})"
         said |= {f"{text}{late}": None for text in changes}
@@ -104,6 +106,24 @@ def _set_values(trainer: Trainer, config: Any, other: Any) -> dict[str, None]:
             if whole and value == count_steps(trainer):
                 # Steps of another size: the schedule goes on at the same share of it.
                 scheduler.last_epoch = planned_step(trainer)
+    return said
+
+
+def _set_own_values(trainer: Trainer, config: Any, other: Any) -> dict[str, None]:
+    """Set the step sizes and factors that groups bring themselves; return what to say."""
+    said: dict[str, None] = {}
+    if not isinstance(other, StepLR):
+        return said
+    groups = zip(config.scheduler.optimizer.param_groups, other.optimizer.param_groups, strict=True)
+    for group, wanted in groups:
+        for key in OWN:
+            if key in wanted and group.get(key) != wanted[key]:
+                name = f"scheduler.{key} of {wanted.get('name')}"
+                said[f"{name} {group.get(key)} -> {wanted[key]}"] = None
+                group[key] = wanted[key]
+                if key == "step_size" and config.interval == "step":
+                    # An epoch has another number of steps: the group goes on at its share of one.
+                    group["ahead"] = planned_step(trainer) - config.scheduler.last_epoch
     return said
 
 
