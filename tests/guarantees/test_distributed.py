@@ -16,7 +16,7 @@ from itm.data.padding import make_captions
 from itm.layers.functional import masked_mean
 from itm.losses import PCMEPP, SAM, InfoNCE, MultiLabel, Sigmoid, Triplet
 from itm.matcher.blocks import similarity_matrix
-from itm.matcher.gather import gather_batch, gather_chunks
+from itm.matcher.gather import gather_batch, gather_chunks, mean_of_all
 from itm.matcher.matcher import Matcher
 from itm.relevance.cider_d import CiderIndex
 from itm.utils.distributed import gather_rows, rank_and_size
@@ -158,14 +158,18 @@ def step(loss, pairs, wrap=lambda module: module):
     }
 
 
-# Backbones that train without batch norm, whose statistics are those of one process.
+# Batch norms keep their running statistics: those of a batch are those of one process.
+CONSENSUS = {"use_batchnorm": False, "dropout": 0.0}
 BACKBONES = {
-    name: partial(MODELS[name], **options)
+    name: partial(MODELS[name.partition(",")[0]], **options)
     for name, options in {
         "scan_t2i": {}, "scan_i2t": {}, "vsepp": {}, "casc": {},
         "vse_infty": {"mlp": False}, "pcmepp": {"mlp": False},
         "chan": {},
-        "cvse": {"use_batchnorm": False, "dropout": 0.0},
+        "cvse": CONSENSUS, "cvse, mean": CONSENSUS,
+        "vsrn": {"caption_dropout": 0.0},
+        "two_branch_similarity": {"num_experts": 2, "concept_l1": 1.0, "dropout": 0.0,
+                                  "weight_penalty": [0.1, 0.1, 0.1]},
     }.items()
 }  # fmt: skip
 
@@ -173,7 +177,12 @@ BACKBONES = {
 def backbone_step(name, rows, gather, wrap=lambda module: module):
     """Loss terms of a backbone, and gradients of all parameters that it trains."""
     torch.manual_seed(0)
-    matcher = BACKBONES[name](loss=Triplet(5.0, "all", gather=gather)).train()
+    reduction = "mean" if name.endswith("mean") else "sum"
+    loss = Triplet(5.0, "all", reduction=reduction, gather=gather)
+    matcher = BACKBONES[name](loss=loss).train()
+    for module in matcher.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
     matcher.vocab = WORDS
     features = np.random.default_rng(0).normal(size=(4, 3, 6)).astype(np.float32)[rows]
     captions = np.array(["a dog runs", "red cat", "a", "a red dog runs"])[rows]
@@ -208,8 +217,12 @@ def worker(rank, folder):
         encoded = toy.encode_images(pairs.images), toy.encode_captions(pairs.captions)
         out[split, "batch"] = gather_batch(pairs, *encoded)[0]
     for name in BACKBONES:
-        rows = [[0, 1], [2, 3]][rank]  # of one size: DDP averages means, such as CASC's label loss
+        # As in the last batch of an epoch; DDP gives each process the same weight.
+        rows = [[0, 1, 2], [3]][rank]
         out[name] = backbone_step(name, rows, True, DistributedDataParallel)
+    mean, pairs = torch.tensor(2.0), batch(SPLITS["pairs"][rank], False)
+    every = (None, Triplet(), Triplet(gather=True))
+    out["means"] = [float(mean_of_all(Toy(loss), mean, pairs)) for loss in every]
     out["rows"] = rows_of(rank)
     with torch.no_grad():
         out["chunks"] = gather_chunks(chunks([[5, 0, 2, 4, 3], [1]][rank]))
@@ -295,6 +308,12 @@ def test_gathered_batch_is_the_whole_batch(results, split):
         assert pairs.captions.lengths == whole.captions.lengths
         for field in ("index", "image", "labels"):
             assert torch.equal(getattr(pairs.captions, field), getattr(whole.captions, field))
+
+
+def test_a_mean_counts_for_its_captions_only_if_the_loss_gathers(results):
+    for rank, result in enumerate(results):
+        own = [4, 3][rank]
+        assert result["means"] == pytest.approx([2, 2, 2 * own * 2 / 7])
 
 
 def test_rows_are_gathered_with_gradients(results):

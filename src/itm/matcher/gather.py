@@ -6,8 +6,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from itm.batch import Captions, Chunk, Encoded, Images, Pairs, map_encoded, to_device
+from itm.losses.base import as_loss
+from itm.matcher.protocol import MatcherLike
 from itm.utils.distributed import gather_rows, rank_and_size
 
 
@@ -67,6 +70,34 @@ def gather_batch(
         map_encoded(images, gather_rows),
         _gather_captions(captions, lengths),
     )
+
+
+def count_captions(pairs: Pairs) -> int | Tensor:
+    """Count the captions of all processes; on their device, so that training does not wait."""
+    own = len(pairs.captions.lengths)
+    if rank_and_size()[1] == 1:
+        return own
+    total = torch.full((), own, device=pairs.captions.image.device)
+    dist.all_reduce(total)
+    return total
+
+
+def mean_of_all(matcher: MatcherLike, mean: Tensor, pairs: Pairs) -> Tensor:
+    """Weight a mean over the captions of this process as a part of the mean over all captions.
+
+    DDP averages the gradients of P processes. With a gathering loss they must add up to that of the
+    global batch, so the mean counts P x own captions / all captions. It is 1 for batches of one
+    size; without a gathering loss each process has a batch of its own, and nothing changes.
+
+    Args:
+        matcher: has the loss.
+        mean: mean over captions, scalar.
+        pairs: the batch of this process.
+    """
+    processes = rank_and_size()[1]
+    if processes == 1 or matcher.loss is None or not as_loss(matcher.loss).gather:
+        return mean
+    return mean * (len(pairs.captions.lengths) * processes / count_captions(pairs))
 
 
 def _gather_captions(captions: Encoded, lengths: list[int]) -> Encoded:

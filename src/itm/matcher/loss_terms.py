@@ -6,19 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from itm.batch import Encoded, Pairs, check_encoded
 from itm.layers.functional import full, weighted
 from itm.losses.base import Loss
 from itm.matcher.epoch_loss import EpochLoss
-from itm.matcher.gather import gather_batch
+from itm.matcher.gather import count_captions, gather_batch
 from itm.matcher.gradient_cache import encode_in_chunks
 from itm.matcher.inputs import check_images
 from itm.matcher.protocol import MatcherLike
 from itm.training.lightning_private import attached_trainer
-from itm.utils.distributed import rank_and_size
 
 
 class Trained(MatcherLike, Protocol):
@@ -119,11 +117,6 @@ def training_step(matcher: Trained, batch: Pairs, batch_idx: int) -> dict[str, A
 
 def _summed_pairs(loss: Loss, batch: Pairs) -> int | Tensor:
     """Count the pairs that a loss sums over: of all processes if it gathers, 1 for a mean."""
-    size = len(batch.captions.lengths)
     if not loss.is_summed:
         return 1
-    if not loss.gather or rank_and_size()[1] == 1:
-        return size
-    total = torch.full((), size, device=batch.captions.image.device)
-    dist.all_reduce(total)
-    return total
+    return count_captions(batch) if loss.gather else len(batch.captions.lengths)

@@ -151,7 +151,11 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
         return {"main": (1.0, self.similarity(images, captions))}
 
     def extra_losses(self, pairs: Pairs, images: Encoded, captions: Encoded) -> dict[str, Tensor]:
-        """Compute the backbone's own losses besides ranking: name -> weighted scalar."""
+        """Compute the backbone's own losses besides ranking: name -> weighted scalar.
+
+        For a gathering loss, pass a mean over captions through `itm.matcher.gather.mean_of_all`,
+        and multiply a sum by the number of processes: DDP averages the gradients of processes.
+        """
         return {}
 
     def attention(self, images: Encoded, captions: Encoded) -> Tensor:
@@ -195,8 +199,8 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
 
         A group has "name" and "params", and optionally "lr_scale", "clip", "step_size", "gamma".
         `lr_scale` multiplies the optimiser's learning rate; groups with the same `clip` name are
-        clipped by their common norm; `step_size` and `gamma` override those of
-        `itm.training.optim.StepLR`.
+        clipped by their common norm; `step_size`, in epochs, and `gamma`
+        override those of `itm.training.optim.StepLR`.
         """
         own = as_text_encoder(self.text).parameter_groups()
         known = {id(p) for group in own for p in group["params"]}

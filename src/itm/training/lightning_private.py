@@ -7,12 +7,13 @@ that a release which changes one of these parts fails there first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
@@ -64,18 +65,42 @@ def validates_next(trainer: Trainer) -> bool:
 def count_steps(trainer: Trainer) -> float:
     """Return the number of optimiser steps of the whole training; infinite if no limit is known.
 
-    Lightning makes the training loader to count its batches. When a run is resumed, that is before
-    it reads the loader's state, which it would then never apply: a new loader must be made.
+    Lightning makes the training loader to count its batches.
+    """
+    return _count(trainer, lambda: trainer.estimated_stepping_batches)
+
+
+def steps_per_epoch(trainer: Trainer) -> float:
+    """Return the number of optimiser steps of an epoch; infinite if unknown, or if it changes."""
+
+    def count() -> float:
+        if trainer.train_dataloader is None:
+            trainer.fit_loop.setup_data()
+        return trainer.num_training_batches
+
+    unit = trainer.accumulate_grad_batches
+    for changing in trainer.callbacks:  # type: ignore[attr-defined]
+        changes = isinstance(changing, GradientAccumulationScheduler)
+        if changes and {*changing.scheduling.values()} != {unit}:
+            return math.inf
+    return -(-_count(trainer, count) // unit)
+
+
+def _count(trainer: Trainer, count: Callable[[], float]) -> float:
+    """Count something of the training loader, which Lightning may make for this.
+
+    When a run is resumed, that is before it reads the loader's state, which it would then never
+    apply: a new loader must be made.
     """
     if getattr(trainer, "ckpt_path", None) is None:
-        return trainer.estimated_stepping_batches
+        return count()
     loop = trainer.fit_loop
     made = loop._combined_loader is not None
-    steps = trainer.estimated_stepping_batches
+    found = count()
     if not made and loop._data_fetcher is not None:
         loop._data_fetcher.teardown()
         loop._combined_loader = loop._data_fetcher = None
-    return steps
+    return found
 
 
 def planned_step(trainer: Trainer) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from itm.training.lightning_private import count_steps
+from itm.training.lightning_private import count_steps, steps_per_epoch
 from itm.training.optim_values import check_values
 from itm.utils.checks import check_choice
 
@@ -65,11 +65,14 @@ class Schedule:
 
         Raises:
             ValueError: a plateau schedule waits for a metric to become worse, or reads one of the
-                validation after every step; or the length of the training is unknown.
+                validation after every step; or the length of the training or of an epoch is
+                unknown.
         """
         interval = self._unit
         scheduler = self.make(optimizer, **self._open(optimizer, interval, trainer))
         config: dict[str, Any] = {"scheduler": scheduler, "interval": interval}
+        if isinstance(scheduler, StepLR) and interval == "step":
+            _count_own_steps(optimizer, trainer)
         if isinstance(scheduler, ReduceLROnPlateau):
             check_mode("scheduler.mode", scheduler.mode, self.monitor)
             if interval == "step" and self.monitor.startswith("val/"):
@@ -132,6 +135,25 @@ def _length(interval: str, trainer: Any, name: str) -> int:
             + ("" if interval == "step" else " or scheduler.interval=step")
         )
     return int(length)
+
+
+def _count_own_steps(optimizer: Optimizer, trainer: Any) -> None:
+    """Turn the step sizes that parameter groups bring, in epochs, into optimiser steps.
+
+    Raises:
+        ValueError: there is no trainer, or the number of steps in an epoch is unknown.
+    """
+    own = [group for group in optimizer.param_groups if "step_size" in group]
+    steps = steps_per_epoch(trainer) if own and trainer is not None else math.inf
+    for group in own:
+        if not 0 < steps < math.inf:
+            raise ValueError(
+                f"scheduler.interval=step: the parameter group {group.get('name')} brings "
+                f"step_size={group['step_size']} in epochs, but the number of steps in an epoch is "
+                f"unknown{' without a trainer' if trainer is None else ''}: set "
+                "scheduler.interval=epoch"
+            )
+        group["step_size"] *= int(steps)
 
 
 def check_mode(option: str, mode: str, monitor: str) -> None:
@@ -203,6 +225,8 @@ class CosineLR(LRScheduler):
 class StepLR(LRScheduler):
     """lr = base * gamma ^ (epoch // step_size), as `torch.optim.lr_scheduler.StepLR`, except that a
     parameter group may bring its own "step_size" and "gamma" (CASC's label head, CVSE's graph).
+    Such a step size is in epochs; with interval "step", `Schedule` turns it into steps. "ahead" is
+    how far a resumed run is ahead of the schedule, in steps of another size than before.
 
     Raises:
         ValueError: a step size is below 1, or a gamma is not above 0.
@@ -226,7 +250,7 @@ class StepLR(LRScheduler):
         return [
             base
             * group.get("gamma", self.gamma)
-            ** (self.last_epoch // group.get("step_size", self.step_size))
+            ** ((self.last_epoch + group.get("ahead", 0)) // group.get("step_size", self.step_size))
             for base, group in zip(self.base_lrs, self.optimizer.param_groups, strict=True)
         ]
 

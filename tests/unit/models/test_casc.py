@@ -2,7 +2,9 @@
 
 import itertools
 import json
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import attention_oracle as oracle
 import numpy as np
@@ -19,7 +21,7 @@ from itm.models import CASC
 from itm.models.casc.label_head import LabelHead
 from itm.published.convert import from_published, read_checkpoint, save_published
 from itm.text.labels import Labels, positive_weights
-from itm.training.optim import StepLR
+from itm.training.optim import Schedule, StepLR
 
 CASES = [
     "all_bigru_maxviol",
@@ -432,6 +434,23 @@ def test_the_label_head_is_a_group_of_its_own():
         scheduler["scheduler"].step()
     expected = [(2e-4 * 0.1 ** (k // 15), 0.01 * 0.8 ** (k // 3)) for k in range(17)]
     np.testing.assert_allclose(rates, expected)
+
+
+def test_the_schedule_of_the_label_head_is_never_read_in_steps():
+    matcher, *_ = small()
+    matcher.scheduler = Schedule(partial(StepLR, step_size=1000), interval="step")
+    with pytest.raises(ValueError, match="group labels brings step_size=3 in epochs, but"):
+        matcher.configure_optimizers()
+    trainer = SimpleNamespace(callbacks=[], train_dataloader=[], num_training_batches=9,
+                              accumulate_grad_batches=2)  # fmt: skip
+    matcher._trainer = trainer
+    (optimizer,), (config,) = matcher.configure_optimizers()
+    rates = []
+    for _ in range(45):  # 5 steps in an epoch
+        rates.append(optimizer.param_groups[1]["lr"])
+        optimizer.step()
+        config["scheduler"].step()
+    np.testing.assert_allclose(rates, [0.01 * 0.8 ** (k // 5 // 3) for k in range(45)])
 
 
 def test_both_groups_are_clipped_by_their_own_norm():

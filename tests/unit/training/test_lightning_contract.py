@@ -297,11 +297,12 @@ def test_a_resumed_loader_is_at_its_place_although_its_batches_were_counted(tmp_
 
     class Counting(Small):
         def configure_optimizers(self):
+            counted.append(private.steps_per_epoch(self.trainer))
             counted.append(private.count_steps(self.trainer))
             return super().configure_optimizers()
 
     fit(tmp_path, recorder, resume=path, module=Counting())
-    assert counted == [BATCHES]
+    assert counted == [BATCHES, BATCHES]
     assert [event for event in recorder.events if "train" in event] == ["train 2", "train 3"]
     assert recorder.seen == [2.0, 3.0]
 

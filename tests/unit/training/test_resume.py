@@ -16,7 +16,7 @@ from itm.data import RegionDataModule
 from itm.losses import Triplet
 from itm.training.callbacks import StepSeed, WarmupInEpochs
 from itm.training.checkpoint_files import CheckpointFiles
-from itm.training.optim import CosineLR, Schedule
+from itm.training.optim import CosineLR, Schedule, StepLR
 from itm.training.resume import Interrupted, LastCheckpoint, earlier_seconds
 
 STEPS = 5  # per epoch
@@ -40,7 +40,7 @@ def write(folder, change=()):
 
 def fit(
     folder, run, resume=False, callbacks=(), schedule=None, every=None, size=10, loss=None,
-    **options,
+    make=MeanMatcher, **options,
 ):  # fmt: skip
     pl.seed_everything(0, verbose=False)
     last = run / "checkpoints"
@@ -50,7 +50,7 @@ def fit(
         callbacks=[LastCheckpoint(last, every), StepSeed(0), *callbacks],
         **{"max_epochs": 3, "default_root_dir": run, **options},
     )  # fmt: skip
-    matcher = MeanMatcher(embed_dim=8, loss=loss or Triplet(), scheduler=schedule)
+    matcher = make(embed_dim=8, loss=loss or Triplet(), scheduler=schedule)
     data = RegionDataModule(folder, batch_size=size, min_count=1)
     trainer.fit(matcher, data, ckpt_path=last / "last.ckpt" if resume else None)
     return trainer, matcher
@@ -355,6 +355,81 @@ def test_a_schedule_ends_with_the_training_after_steps_of_another_size(
     assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 4 * steps
     assert rates == sorted(rates, reverse=True) and rates[0] == pytest.approx(before, rel=0.35)
     assert trainer.optimizers[0].param_groups[0]["lr"] < 1e-9
+
+
+class Rates(pl.Callback):
+    """Epoch, step and rates of all groups, before each batch."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+        self.seen.append((trainer.current_epoch, trainer.global_step, *rates))
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_a_training_made_longer_has_the_rates_of_one_planned_for_it(interval, folder, tmp_path):
+    """The checkpoint at the end of an epoch holds a rate that followed from the shorter one: 0."""
+    schedule = Schedule(partial(CosineLR, total=None), interval=interval)
+    whole, longer = Rates(), Rates()
+    fit(folder, tmp_path / "whole", schedule=schedule, max_epochs=4, callbacks=[whole])
+    fit(folder, tmp_path / "run", schedule=schedule, max_epochs=2)
+    fit(folder, tmp_path / "run", True, [longer], schedule, max_epochs=4)
+    assert longer.seen == whole.seen[2 * STEPS :]
+    assert longer.seen[0][2] == pytest.approx(1e-4)  # half of the first rate
+
+
+class WithOwnSteps(MeanMatcher):
+    def parameter_groups(self):
+        main, *others = super().parameter_groups()
+        image = list(self.image.parameters())
+        main["params"] = [p for p in main["params"] if all(p is not q for q in image)]
+        own = {"name": "image", "params": image, "lr_scale": 3.0, "step_size": 2, "gamma": 0.5}
+        return [main, *others, own]
+
+
+OWN_STEPS = {
+    "schedule": Schedule(partial(StepLR, step_size=4), interval="step"), "make": WithOwnSteps,
+}  # fmt: skip
+
+
+def check_rates(seen):
+    """Those of the main parameters fall by steps, those of the other group by epochs."""
+    for epoch, step, main, own in seen:
+        assert main == pytest.approx(2e-4 * 0.1 ** (step // 4))
+        assert own == pytest.approx(6e-4 * 0.5 ** (epoch // 2))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_epochs": 5}, {"max_epochs": 5, "accumulate_grad_batches": 2},
+     {"max_epochs": -1, "max_steps": 22}],
+    ids=str,
+)  # fmt: skip
+def test_a_step_size_of_a_group_is_in_epochs_under_a_schedule_in_steps(options, folder, tmp_path):
+    rates = Rates()
+    fit(folder, tmp_path, callbacks=[rates], **OWN_STEPS, **options)
+    assert rates.seen[-1][0] == 4
+    check_rates(rates.seen)
+
+
+@pytest.mark.parametrize("size", [10, 25, 5])
+def test_a_step_size_of_a_group_stays_in_epochs_after_steps_of_another_size(size, folder, tmp_path):
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(folder, tmp_path, every=1, callbacks=[Fail(step=8)], **OWN_STEPS)
+    rates = Rates()
+    fit(folder, tmp_path, True, [rates], size=size, max_epochs=5, **OWN_STEPS)
+    assert rates.seen[-1][0] == 4
+    check_rates(rates.seen)
+
+
+def test_a_step_size_of_a_group_needs_epochs_of_one_length(folder, tmp_path):
+    changing = GradientAccumulationScheduler({0: 1, 1: 2})
+    with pytest.raises(ValueError, match="group image brings step_size=2 in epochs.*=epoch"):
+        fit(folder, tmp_path, callbacks=[changing], **OWN_STEPS)
+    with pytest.raises(ValueError, match="unknown without a trainer: set scheduler.interval=epoch"):
+        WithOwnSteps(9, 6, scheduler=OWN_STEPS["schedule"]).configure_optimizers()
 
 
 @pytest.mark.parametrize(("size", "steps"), [(10, 7), (25, 3), (5, 14)])

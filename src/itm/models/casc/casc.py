@@ -16,6 +16,7 @@ from itm.layers.cross_attention import CrossAttention
 from itm.layers.projection import Norms, region_projection
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import WAYS, Details, array, strongest
+from itm.matcher.gather import mean_of_all
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.casc.attention import TwoWayAttention
 from itm.models.casc.label_head import LabelHead, LabelOptions
@@ -178,7 +179,8 @@ class CASC(Matcher):
         for side in self._sides:
             vectors = side.matched_means(images, captions, pairs.captions.image)  # (C, D)
             terms.append(self.head.loss(vectors, labels))
-        return {"labels": self.label_weight * torch.stack(terms).sum()}
+        mean = mean_of_all(self, torch.stack(terms).sum(), pairs)
+        return {"labels": self.label_weight * mean}
 
     def attention(self, images: Encoded, captions: Encoded) -> Tensor:
         """Compute weights (I, C, R, L) of words to regions, or with "i2t" of regions to words."""

@@ -19,6 +19,7 @@ from itm.layers.functional import full, full_precision, l2norm, masked_mean, xav
 from itm.layers.text import text_encoder
 from itm.layers.weights import linear_maps
 from itm.matcher.explanation import Details, array, strongest
+from itm.matcher.gather import mean_of_all
 from itm.matcher.inputs import check_batch, check_images
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.cvse.consensus import (
@@ -282,7 +283,7 @@ class CVSE(Matcher):
         image = images.aux["log_concepts"][pairs.captions.image]  # (C, K)
         divergence = (text.exp() * (text - image)).sum()
         if self.loss is not None and not self.objective.is_summed:
-            divergence = divergence / len(text)
+            divergence = mean_of_all(self, divergence / len(text), pairs)
         elif self.loss is not None and self.objective.gather:
             divergence = divergence * rank_and_size()[1]
         return {"kl": self.levels.kl_weight * divergence}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.functional import full, l2norm
 from itm.layers.sentence import sentence_encoder
+from itm.matcher.gather import mean_of_all
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler
 from itm.models.two_branch.branches import EPS, LEVELS, Branch, Dense, TwoBranch, real_rows
 from itm.utils.checks import check_choice
@@ -192,8 +193,8 @@ class TwoBranchSimilarity(TwoBranch):
         """Compute the penalties of concept logits and weights, if they are in use."""
         terms = super().extra_losses(pairs, images, captions)
         if captions.aux is not None:
-            concepts = captions.aux["concepts"]
-            terms["concepts"] = self.concept_l1 * concepts.abs().sum(1).mean()
+            sizes = captions.aux["concepts"].abs().sum(1)  # (C,)
+            terms["concepts"] = self.concept_l1 * mean_of_all(self, sizes.mean(), pairs)
         if self.weight_penalty is not None:
             branches = [b for b in (self.image, self.sentence, self.concept) if b is not None]
             layers = (

@@ -14,6 +14,7 @@ from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.functional import full, l2norm, order_scores, weighted
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array
+from itm.matcher.gather import mean_of_all
 from itm.matcher.inputs import Features, check_features, image_batches
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.matcher.scoring import evaluating
@@ -184,7 +185,7 @@ class VSRN(Matcher):
             return {}
         regions = self.image(pairs.images)[1] if images.parts is None else images.parts
         loss = self.captioner(regions, pairs.images.mask, pairs.captions)
-        return {"caption": weighted(self.caption_weight, loss)}
+        return {"caption": weighted(self.caption_weight, mean_of_all(self, loss, pairs))}
 
     def region_scores(self, images: Images) -> Tensor:
         """Compute how much each region contributes to the image vector, <x_i, v>, (I, R).
