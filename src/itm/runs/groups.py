@@ -79,13 +79,19 @@ def group_seeds(runs: Sequence[Run]) -> dict[str, list[Run]]:
         if id(run) not in repeats:
             groups.setdefault(_identity(run), []).append(whole[id(run)])
     ordered = sorted(groups.values(), key=_order)
-    named: dict[str, list[Run]] = {}
-    for group, base in zip(ordered, _labels([group[0] for group in ordered], keys), strict=True):
+    labels = _labels([group[0] for group in ordered], keys)
+    return dict(zip(unique(labels), ordered, strict=True))
+
+
+def unique(labels: Sequence[str]) -> list[str]:
+    """Number labels that are equal: "vsrn", "vsrn #2"."""
+    found: dict[str, None] = {}
+    for base in labels:
         label, number = base, 2
-        while label in named:
+        while label in found:
             label, number = f"{base} #{number}", number + 1
-        named[label] = group
-    return named
+        found[label] = None
+    return [*found]
 
 
 def _identity(run: Run) -> Any:

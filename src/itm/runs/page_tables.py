@@ -21,6 +21,7 @@ from itm.runs.groups import (
     key_of,
     labels_of,
     some_of,
+    unique,
     validation_in_words,
     values_in_words,
 )
@@ -45,7 +46,7 @@ def best_of(groups: Mapping[str, list[Run]], by: Sequence[str]) -> dict[str, lis
     """
     chosen = [_chosen(names, groups, by) for names in _candidates(groups, by).values()]
     chosen.sort(key=lambda name: [_sortable(groups[name][0].settings.get(key)) for key in by])
-    labels = labels_of([groups[name][0] for name in chosen], by)
+    labels = unique(labels_of([groups[name][0] for name in chosen], by))
     return {label: groups[name] for label, name in zip(labels, chosen, strict=True)}
 
 

@@ -163,3 +163,11 @@ def test_a_row_shows_what_changed_on_the_way():
     (row,) = rows_of(result_table(groups))
     assert row[0] == r"`itm.train model=scan seed=0` (lr 0.1 -\> 0.2 at step 4)"
     assert rows_of(result_table(groups, ["model"]))[0][:2] == ["scan", r"lr 0.1 -\> 0.2 at step 4"]
+
+
+def test_equal_labels_of_different_rows_are_numbered():
+    """Choices are named without their group: "bert" may be the text encoder or the data."""
+    runs = [made_run("r/0", text="bert"), made_run("r/1", data="bert")]
+    runs[0].settings["data"] = runs[1].settings["text"] = None
+    rows = best_of(group_seeds(runs), ["text", "data"])
+    assert [*rows] == ["bert", "bert #2"] and len({group[0].folder for group in rows.values()}) == 2
