@@ -20,9 +20,10 @@ from itm.runs.outputs import result_folder
 from itm.runs.report_files import FORMATS, format_results, title_of
 from itm.utils.checks import check_choice
 from itm.utils.extras import install
-from itm.visual.report_page import Draw, check_page, write_page, write_report
+from itm.visual.report_page import Draw, check_pages, write_page, write_report
 
 COMMAND = "itm.report"
+MANY = 50  # folders that take more than a few seconds to read on a busy machine
 FILES = ("report.md", "report.html", "results.*", "recall*.svg", "against*.svg", "training*.svg")
 
 
@@ -39,7 +40,7 @@ def command(cfg: DictConfig) -> Path:
     """
     check_choice("format", cfg.format, FORMATS)
     out = Path(cfg.out or output_folder())
-    pages = [Path(page) for page in listed(cfg.pages)]
+    pages = [*{Path(page).resolve(): Path(page) for page in listed(cfg.pages)}.values()]
     for page in pages:
         if not page.is_file():
             raise FileNotFoundError(f"pages={page}: no such file; give Markdown pages with marks")
@@ -50,10 +51,9 @@ def command(cfg: DictConfig) -> Path:
 
         draw = report_figures
     with result_folder(out, COMMAND, FILES, cfg.overwrite) as folder:
-        runs, unfinished = find_runs(searched)
+        runs, unfinished = find_runs(searched, _tell_many)
         records = {} if cfg.keep is None else plan_records(runs, Path(cfg.keep))
-        for page in pages:
-            check_page(page, runs)
+        check_pages(pages, runs)
         title = title_of(searched, runs)
         tests = write_report(
             folder, title, runs, unfinished, cfg.against, cfg.most, cfg.samples, draw
@@ -64,7 +64,11 @@ def command(cfg: DictConfig) -> Path:
             printable(f"{len(records)} of {len(runs)} results kept in {cfg.keep}"), file=sys.stderr
         )
     for page in pages:
-        write_page(page, runs, cfg.samples)
+        filled = write_page(page, runs, cfg.samples)
+        marks = f"{filled} mark{'s'[: filled != 1]} filled"
+        print(printable(f"{page}: {marks}"), file=sys.stderr)
+    for folder, reason in unfinished if pages else ():  # a row of a page may lack this run
+        print(printable(f"not on the page: {folder}: {reason}"), file=sys.stderr)
     print(format_results(tests, cfg.format))
     failed = f", {len(unfinished)} without results" if unfinished else ""
     aside = None if cfg.format == "text" else sys.stderr
@@ -75,6 +79,12 @@ def command(cfg: DictConfig) -> Path:
     if draw is None:
         print(f"no plots: {install('plot')}", file=aside)
     return out
+
+
+def _tell_many(folders: int) -> None:
+    """Say that reading many folders takes a while."""
+    if folders >= MANY:
+        print(f"reading {folders} folders ...", file=sys.stderr)
 
 
 def places(given: Any) -> list[str]:

@@ -14,6 +14,7 @@ from itm.runs.plain_files import run_of
 from itm.runs.run_files import (
     GROUPS,
     SCORED,
+    comparable,
     is_aside,
     is_of_run,
     read_results,
@@ -23,8 +24,6 @@ from itm.runs.run_files import (
 
 if TYPE_CHECKING:
     from itm.runs.history import Run
-
-MISSING = object()
 
 
 def member_names(names: Sequence[str]) -> list[str]:
@@ -105,7 +104,7 @@ def with_members(run: Run, members: Sequence[int], report: dict[str, Any]) -> Ru
     shared = {
         key: value
         for key, value in every[0].items()
-        if all(settings.get(key, MISSING) == value for settings in every)
+        if all(key in x and comparable(key, x[key]) == comparable(key, value) for x in every)
     }
     apart = [key for key in GROUPS if key not in shared and any(key in x for x in every)]
     if len(apart) == 1 and all(settings.get(apart[0]) for settings in every):

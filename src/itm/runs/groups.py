@@ -9,7 +9,8 @@ import numpy as np
 
 from itm.metrics.ranking import RECALLS
 from itm.runs.history import Run
-from itm.runs.run_files import GROUPS, is_aside
+from itm.runs.merging import join
+from itm.runs.run_files import CHANGES, GROUPS, comparable, is_aside
 
 NAMED = GROUPS[:4]  # choices that need no "model=" in front
 
@@ -20,38 +21,48 @@ def differing(runs: Sequence[Run]) -> list[str]:
     """List the settings that vary between runs, except those in `ASIDE`.
 
     Settings that follow from a choice such as the model or the trainer, for example a published
-    learning rate, are left out: naming the choice is enough.
+    learning rate, are left out: naming the choice is enough. Options that changed when a run was
+    resumed follow from nothing and are always listed, last.
     """
     known = [run for run in runs if run.settings]
     kinds: dict[Any, list[Run]] = {}
     for run in known:
-        kinds.setdefault(tuple(run.settings.get(key) for key in GROUPS), []).append(run)
+        kinds.setdefault(key_of(run, GROUPS), []).append(run)
     choices = [key for key in GROUPS if _varies(known, key)]
     names = dict.fromkeys(key for run in known for key in run.settings)
     own = [key for key in names if key not in GROUPS and not is_aside(key)]
-    own = [key for key in own if not _follows(known, key)]
-    return choices + [key for key in own if any(_varies(kind, key) for kind in kinds.values())]
+    own = [key for key in own if key != CHANGES and not _follows(known, key)]
+    own = [key for key in own if any(_varies(kind, key) for kind in kinds.values())]
+    return [*choices, *own, *([CHANGES] if CHANGES in names else [])]
+
+
+def key_of(run: Run, keys: Sequence[str]) -> tuple[str, ...]:
+    """Make a key of some settings that is equal for equal values only, also for lists."""
+    return tuple(comparable(key, run.settings.get(key)) for key in keys)
 
 
 def _follows(runs: Sequence[Run], key: str) -> bool:
     """Tell whether an option such as trainer.max_epochs repeats max_epochs in every run."""
     short = key.rpartition(".")[2]
     return short != key and all(
-        short in run.settings and run.settings.get(key, run.settings[short]) == run.settings[short]
+        short in run.settings
+        and comparable(key, run.settings.get(key, run.settings[short]))
+        == comparable(key, run.settings[short])
         for run in runs
     )
 
 
 def _varies(runs: Sequence[Run], key: str) -> bool:
-    return len({_comparable(run.settings.get(key)) for run in runs}) > 1
+    return len({key_of(run, [key]) for run in runs}) > 1
 
 
 def group_seeds(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Group runs whose whole configuration is equal except for the seed.
 
     Trainer, callbacks, optimiser, precision and data count; `ASIDE` lists what does not. Of runs
-    that repeat each other (`find_repeats`) the first one counts. The group with the best mean
-    validation comes first, groups without a validation last, by their test.
+    that repeat each other (`find_repeats`) the first one counts, with the metrics of all. The group
+    with the best mean validation comes first, groups without a whole validation last, by their
+    test.
 
     Returns:
         The varying settings in words, such as "vsrn loss.margin=0.1" -> runs. If nothing varies,
@@ -61,17 +72,26 @@ def group_seeds(runs: Sequence[Run]) -> dict[str, list[Run]]:
     keys = differing(runs)
     groups: dict[Any, list[Run]] = {}
     repeats = find_repeats(runs)
+    whole = {id(run): run for run in runs}
+    for again, first in repeats.values():
+        whole[id(first)] = join(whole[id(first)], again)
     for run in runs:
         if id(run) not in repeats:
-            groups.setdefault(_identity(run), []).append(run)
-    named: dict[str, list[Run]] = {}
-    for group in sorted(groups.values(), key=_order):
-        label = base = _label(group[0], keys)
-        number = 2
-        while label in named:
+            groups.setdefault(_identity(run), []).append(whole[id(run)])
+    ordered = sorted(groups.values(), key=_order)
+    labels = _labels([group[0] for group in ordered], keys)
+    return dict(zip(unique(labels), ordered, strict=True))
+
+
+def unique(labels: Sequence[str]) -> list[str]:
+    """Number labels that are equal: "vsrn", "vsrn #2"."""
+    found: dict[str, None] = {}
+    for base in labels:
+        label, number = base, 2
+        while label in found:
             label, number = f"{base} #{number}", number + 1
-        named[label] = group
-    return named
+        found[label] = None
+    return [*found]
 
 
 def _identity(run: Run) -> Any:
@@ -79,7 +99,7 @@ def _identity(run: Run) -> Any:
     if not run.settings:
         return run.folder, run.name
     items = ((k, v) for k, v in run.settings.items() if v is not None and not is_aside(k))
-    return tuple(sorted((key, _comparable(value)) for key, value in items))
+    return tuple(sorted((key, comparable(key, value)) for key, value in items))
 
 
 def find_repeats(runs: Sequence[Run]) -> dict[int, tuple[Run, Run]]:
@@ -120,34 +140,57 @@ def count_runs(runs: int, seeds: int) -> int | str:
     return runs if seeds == runs else f"{runs} ({seeds} seed{'s'[: seeds != 1]})"
 
 
-def _comparable(value: Any) -> str:
-    """Write a value so that equal numbers are equal, and numbers differ from words."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return repr(float(value) if number else value)
-
-
 def _order(group: Sequence[Run]) -> tuple[bool, float, float]:
-    value, test = average(group, lambda run: run.validation), mean(group, "rsum")
+    value, test = average(group, lambda run: run.choice), mean(group, "rsum")
     return bool(np.isnan(value)), 0.0 if np.isnan(value) else -value, -test
 
 
-def _label(run: Run, keys: Sequence[str]) -> str:
-    if not run.settings:
-        return run.name
-    given = {key: run.settings.get(key) for key in keys}
-    words = [word(key, value) for key, value in given.items() if value is not None]
-    if not keys:
-        words = [str(run.settings[key]) for key in NAMED[:3] if key in run.settings]
-    return " ".join(words) or ("default" if keys else run.name)
+def _labels(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """Name runs by settings; by the choices of model, loss and data if nothing else varies."""
+    varies = bool({*keys} - {CHANGES})
+    labels = labels_of(runs, keys if varies else [*NAMED[:3], *keys])
+    default = "default" if varies else ""
+    return [
+        (label or default or run.name) if run.settings else run.name
+        for run, label in zip(runs, labels, strict=True)
+    ]
 
 
-def word(key: str, value: Any) -> str:
-    """Name a setting; a class goes by its own name, without its module."""
-    if key in NAMED:
-        return str(value)
-    if key.endswith("._target_"):
-        return f"{key.removesuffix('._target_')}={str(value).rpartition('.')[2]}"
-    return f"{key}={value}"
+def labels_of(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """Name runs by some settings; those that are missing are left out."""
+    columns = [values_in_words(key, [run.settings.get(key) for run in runs]) for key in keys]
+    labels = []
+    for cells in zip(*columns, strict=True) if keys else [()] * len(runs):
+        named = [_named(key, text) for key, text in zip(keys, cells, strict=True) if text]
+        labels.append(" ".join(named))
+    return labels
+
+
+def _named(key: str, text: str) -> str:
+    return text if key in NAMED else f"{key.removesuffix('._target_')}={text}"
+
+
+def values_in_words(key: str, values: Sequence[Any]) -> list[str]:
+    """Write the values of a setting so that different ones differ; "" for None.
+
+    A class goes by its own name, without its module, unless two classes share it.
+    """
+    target = key.endswith("._target_")
+    kinds: dict[str, set[str]] = {}
+
+    def short(value: Any) -> str:
+        return str(value).rpartition(".")[2] if target else str(value)
+
+    def shown(value: Any) -> str:
+        if value is None:
+            return ""
+        if short(value) and len(kinds[short(value)]) == 1:
+            return short(value)
+        return str(value) if target else repr(value)
+
+    for value in values:
+        kinds.setdefault(short(value), set()).add(comparable(key, value))
+    return [shown(value) for value in values]
 
 
 def average(group: Sequence[Run], value: Callable[[Run], float | None]) -> float:
@@ -179,3 +222,24 @@ def spread(values: Sequence[float | None], digits: int = 1) -> str:
     around = deviation_of(found)
     value = f"{np.mean(found):.{digits}f}"
     return value if np.isnan(around) else f"{value} ± {around:.{digits}f}"
+
+
+def averaged(values: Sequence[float | None], digits: int = 1) -> str:
+    """Format the `spread` of a number over runs; if some lack it, say how many have it.
+
+    >>> averaged([410.2, None, None])
+    '410.2 (1 of 3)'
+    """
+    known = sum(value is not None for value in values)
+    return spread(values, digits) + (some_of(known, len(values)) if known else "")
+
+
+def some_of(known: int, number: int) -> str:
+    """Say of how many runs something is known, if not of all."""
+    return f" ({known} of {number})" if known < number else ""
+
+
+def validation_in_words(group: Sequence[Run]) -> str:
+    """Format the validation of a group; one that scored a part of the split says so."""
+    part = any("val" in run.partial and run.validation is not None for run in group)
+    return averaged([run.validation for run in group]) + (" (part)" if part else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +12,19 @@ import numpy as np
 
 from itm.metrics.ranking import RECALLS
 from itm.runs.ensembles import members_of, with_members, with_validation
+from itm.runs.folders import (
+    REPORT,
+    RESULTS,
+    RUN,
+    name_below,
+    run_folders,
+    why_nameless,
+    why_unfinished,
+)
+from itm.runs.merging import merge, with_content
 from itm.runs.outputs import check_files
 from itm.runs.plain_files import data_name, read_record, run_of
-from itm.runs.record import BESIDE, FAILURE
+from itm.runs.record import BESIDE
 from itm.runs.run_files import (
     SCORED,
     SETTINGS,
@@ -57,6 +67,8 @@ class Run:
             measured them.
         relevance: what graded metrics were measured with, where recorded: "graded" and "text" ->
             name of the source.
+        partial: "val", "test": splits of which only a part was scored.
+        row: the matcher's name in an evaluation.
     """
 
     folder: Path
@@ -73,6 +85,8 @@ class Run:
     members: tuple[Path, ...] = ()
     content: str = ""
     relevance: dict[str, str] = field(default_factory=dict)
+    partial: tuple[str, ...] = ()
+    row: str = ""
 
     @property
     def seed(self) -> Any:
@@ -84,6 +98,11 @@ class Run:
         """Return the sum of the six recalls."""
         return self.metrics["rsum"]
 
+    @property
+    def choice(self) -> float | None:
+        """Return the validation by which settings are sorted and chosen: one of the whole split."""
+        return None if "val" in self.partial else self.validation
+
 
 class Unfinished(NamedTuple):
     """A run without results that can be shown: its folder, and the reason in one line."""
@@ -92,33 +111,45 @@ class Unfinished(NamedTuple):
     reason: str
 
 
-def find_runs(places: Iterable[str | Path]) -> tuple[list[Run], list[Unfinished]]:
+def find_runs(
+    places: Iterable[str | Path], tell: Callable[[int], None] = lambda folders: None
+) -> tuple[list[Run], list[Unfinished]]:
     """Find all runs below some folders, and those that failed, are unfinished or damaged.
+
+    Args:
+        places: folders to search; links to folders below them are followed.
+        tell: called with the number of folders before they are read.
 
     Raises:
         FileNotFoundError: a folder does not exist, or no folder holds a run.
     """
     searched = [Path(place) for place in places]
-    runs: list[Run] = []
-    evaluations: list[Run] = []
-    unfinished = []
     for place in searched:
         if not place.is_dir():
             raise FileNotFoundError(f"runs={place}: no such folder; give run or sweep folders")
-        names = ("run.json", "report.json", SETTINGS)  # the last one: of a record
-        files = [file for name in names for file in place.rglob(name)]
-        for file in sorted(files, key=_natural):
-            folder, name = file.parent, _name(file.parent, place)
-            try:
-                if file.name == "report.json":
-                    evaluations += read_evaluation(folder, name)
-                elif run := read_training(folder, name):
-                    runs.append(run)
-                else:
-                    unfinished.append(Unfinished(folder, _reason(folder)))
-            except Exception as error:  # files from anywhere; the other runs are shown
-                unfinished.append(Unfinished(folder, f"damaged: {first_line(error)}"))
-    unique = _with_content(with_validation(merge([*runs, *evaluations])))
+    folders = [(folder, place) for place in searched for folder in run_folders(place)]
+    tell(len(folders))
+    runs: list[Run] = []
+    evaluations: list[Run] = []
+    unfinished: list[Unfinished] = []
+    for folder, place in folders:
+        name = name_below(folder, place)
+        try:
+            if (folder / REPORT).is_file():
+                evaluations += read_evaluation(folder, name)
+        except Exception as error:  # files from anywhere; the other runs are shown
+            unfinished.append(Unfinished(folder, f"damaged: {first_line(error)}"))
+        try:
+            if (folder / RUN).is_file() or (folder / SETTINGS).is_file():
+                run = read_training(folder, name)
+                runs += [run] if run else []
+                unfinished += [] if run else [Unfinished(folder, why_unfinished(folder))]
+            elif (folder / RESULTS).is_file() and (reason := why_nameless(folder)):
+                unfinished.append(Unfinished(folder, reason))
+        except Exception as error:
+            unfinished.append(Unfinished(folder, f"damaged: {first_line(error)}"))
+    unfinished = [*dict.fromkeys(unfinished)]
+    unique = with_content(with_validation(merge([*runs, *evaluations])))
     if not unique:
         looked = ", ".join(map(str, searched))
         detail = "".join(f"\n{folder}: {reason}" for folder, reason in unfinished[:10])
@@ -127,67 +158,6 @@ def find_runs(places: Iterable[str | Path]) -> tuple[list[Run], list[Unfinished]
             f"and for report.json (itm.evaluate); {len(unfinished)} runs without results{detail}"
         )
     return unique, unfinished
-
-
-def _reason(folder: Path) -> str:
-    """Say why a run has no results."""
-    failure = folder / FAILURE
-    if failure.is_file():
-        return f"failed: {failure.read_text(encoding='utf-8', errors='replace').strip()[:500]}"
-    if (folder / "results.json").is_file():
-        return "resumed and not finished since; results of the earlier attempt are not shown"
-    return "not finished"
-
-
-def merge(runs: Iterable[Run]) -> list[Run]:
-    """Join runs that were found twice, and each run with its evaluations on the same test split.
-
-    A joined run has the name of the first. Evaluations with different relevances are not joined,
-    because their graded metrics have the same names.
-    """
-    found: dict[Any, list[Run]] = {}
-    for run in runs:
-        place = (run.source, run.test) if run.source else (run.folder.resolve(), run.name)
-        key = *place, *(run.settings.get(name) for name in SCORED)
-        joined = found.setdefault(key, [])
-        for i, first in enumerate(joined):
-            if all(run.relevance.get(k, x) == x for k, x in first.relevance.items()):
-                joined[i] = _join(first, run)
-                break
-        else:
-            joined.append(run)
-    return _with_relevance([run for joined in found.values() for run in joined])
-
-
-def _join(first: Run, run: Run) -> Run:
-    ranks, curves = first.ranks or run.ranks, first.curves or run.curves
-    metrics, relevance = run.metrics | first.metrics, run.relevance | first.relevance
-    return replace(first, metrics=metrics, ranks=ranks, curves=curves, relevance=relevance)
-
-
-def _with_relevance(runs: Sequence[Run]) -> list[Run]:
-    """Make the relevance a setting where it differs, so that no table mixes graded metrics."""
-    kinds = sorted({kind for run in runs for kind in run.relevance})
-    apart = [kind for kind in kinds if len({r.relevance.get(kind) for r in runs} - {None}) > 1]
-    return [
-        replace(run, settings={**run.settings, **{f"relevance.{k}": run.relevance[k] for k in own}})
-        if run.settings and (own := [kind for kind in apart if kind in run.relevance])
-        else run
-        for run in runs
-    ]
-
-
-def _with_content(runs: Sequence[Run]) -> list[Run]:
-    """Tell apart tests of one folder whose captions or features have changed in the meantime."""
-    contents: dict[str, set[str]] = {}
-    for run in runs:
-        contents.setdefault(run.test, set()).add(run.content)
-    return [
-        replace(run, test=f"{run.test}, content {run.content}")
-        if run.content and len(contents[run.test] - {""}) > 1
-        else run
-        for run in runs
-    ]
 
 
 def read_training(folder: Path, name: str) -> Run | None:
@@ -233,7 +203,14 @@ def _training(results: dict[str, Any]) -> dict[str, Any]:
     texts = {key: str(results[key]) for key in ("command", "device") if key in results}
     known = isinstance(rsum, int | float) and np.isfinite(rsum) and rsum > 0
     validation = float(rsum) if known else None  # type: ignore[arg-type]
-    return {"validation": validation, "costs": numbers, "record": texts}
+    partial = _partial(results)
+    return {"validation": validation, "costs": numbers, "record": texts, "partial": partial}
+
+
+def _partial(results: dict[str, Any]) -> tuple[str, ...]:
+    """Read of which splits only a part was scored."""
+    found = results.get("partial")
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def read_evaluation(folder: Path, name: str) -> list[Run]:
@@ -253,7 +230,7 @@ def read_evaluation(folder: Path, name: str) -> list[Run]:
         if "rsum" not in metrics:
             raise ValueError(f"report.json holds no rsum of {row}")
         ranks, test = read_ranks(folder / f"ranks_{i}.npz"), _test(report)
-        run = Run(folder, f"{name}: {row}", {}, test, metrics, ranks, {})
+        run = Run(folder, f"{name}: {row}", {}, test, metrics, ranks, {}, row=row)
         run = replace(run, relevance=_relevance(report), content=_content(report))
         if i < len(checkpoints):
             run = _with_training(run, i, report)
@@ -319,25 +296,17 @@ def _test(facts: dict[str, Any]) -> str:
     """Put `itm.runs.record.split_facts` into words."""
     if "split" not in facts:
         return "unknown split"
-    return "{split} of {root}, {images} images, {protocol}".format_map(facts)
+    stage = "test" if "test/rsum" in facts else "val"
+    part = " (part)" if stage in _partial(facts) else ""
+    return "{split} of {root}, {images} images, {protocol}".format_map(facts) + part
 
 
 def short_tests(tests: Iterable[str]) -> dict[str, str]:
     """Shorten the folders in `Run.test`, unless two tests would then have the same title."""
-    form = r"(?P<split>.*? of )(?P<root>.*)(?P<rest>, \d+ images, \w+)"
+    form = r"(?P<split>.*? of )(?P<root>.*)(?P<rest>, \d+ images, \w+( \(part\))?)"
     found = {test: re.fullmatch(form, test) for test in tests}
     short = {
         test: f"{match['split']}{data_name(match['root'])}{match['rest']}" if match else test
         for test, match in found.items()
     }
     return short if len({*short.values()}) == len(short) else {test: test for test in found}
-
-
-def _name(folder: Path, place: Path) -> str:
-    relative = folder.relative_to(place).as_posix()
-    return place.resolve().name if relative == "." else f"{place.resolve().name}/{relative}"
-
-
-def _natural(path: Path) -> list[Any]:
-    """Sort job 10 after job 9."""
-    return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in path.parts]

@@ -20,7 +20,7 @@ import yaml
 from itm.runs.history import Run
 from itm.runs.plain_files import CONFIGURATION, read_record
 from itm.runs.record import write_results
-from itm.runs.run_files import SETTINGS, read_ranks
+from itm.runs.run_files import CHANGES, SETTINGS, read_ranks
 from itm.utils.errors import TakenError
 from itm.utils.files import replacing, write_text
 from itm.utils.folders import replacing_folder
@@ -46,6 +46,8 @@ def keep_record(run: Run, folder: Path) -> None:
     record = _record(run, folder)
     ranks = read_ranks(folder / RANKS) if run.ranks is None else run.ranks
     settings = {key: _plain(value) for key, value in run.settings.items()}
+    if CHANGES in settings:
+        settings[CHANGES] = shown_path(settings[CHANGES])
     text = yaml.safe_dump(settings, sort_keys=True, allow_unicode=True, width=1000)
     with replacing_folder(folder, RESULTS, (SETTINGS, RANKS), lambda _: True) as place:
         write_text(place / SETTINGS, text)
@@ -165,6 +167,8 @@ def _facts(run: Run) -> dict[str, Any]:
             run.folder / "results.json"
         )
         facts["overrides"] = [shown_path(x) for x in facts.get("overrides", [])]
+        if facts.get(CHANGES):
+            facts[CHANGES] = [shown_path(str(x)) for x in facts[CHANGES]]
     for key in (KEY, CONFIGURATION):  # checksums of the run's files; settings.yaml has the rest
         facts.pop(key, None)
     facts["command"] = shown_path(str(facts.get("command", "")))

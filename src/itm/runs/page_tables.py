@@ -11,10 +11,24 @@ import numpy as np
 from itm.metrics.ranking import RECALLS
 from itm.runs.comparisons import compare_pairs
 from itm.runs.escape import for_markdown, printable
-from itm.runs.groups import Groups, average, count, deviation_of, spread, word
+from itm.runs.groups import (
+    Groups,
+    average,
+    averaged,
+    count,
+    deviation_of,
+    differing,
+    key_of,
+    labels_of,
+    some_of,
+    unique,
+    validation_in_words,
+    values_in_words,
+)
 from itm.runs.history import COSTS, Run
 from itm.runs.kept import shown_path
 from itm.runs.report import cost
+from itm.runs.run_files import CHANGES
 from itm.runs.tables import markdown_table
 
 
@@ -26,24 +40,52 @@ def best_of(groups: Mapping[str, list[Run]], by: Sequence[str]) -> dict[str, lis
 
     Returns:
         The settings `by` in words -> runs, sorted by these settings.
+
+    Raises:
+        ValueError: several groups agree in the settings `by`, and none has a validation.
     """
-    kinds: dict[tuple[Any, ...], dict[str, list[Run]]] = {}
+    chosen = [_chosen(names, groups, by) for names in _candidates(groups, by).values()]
+    chosen.sort(key=lambda name: [_sortable(groups[name][0].settings.get(key)) for key in by])
+    labels = unique(labels_of([groups[name][0] for name in chosen], by))
+    return {label: groups[name] for label, name in zip(labels, chosen, strict=True)}
+
+
+def _candidates(groups: Groups, by: Sequence[str]) -> dict[tuple[str, ...], list[str]]:
+    """List the names of the groups that agree in the settings `by`."""
+    kinds: dict[tuple[str, ...], list[str]] = {}
     for name, group in groups.items():
-        key = tuple(group[0].settings.get(setting) for setting in by)
-        kinds.setdefault(key, {})[name] = group
-    best = {}
-    for key in sorted(kinds, key=lambda key: [(isinstance(x, str), x or 0) for x in key]):
-        candidates = kinds[key]
-        common = set.intersection(*({run.seed for run in g} for g in candidates.values()))
+        kinds.setdefault(key_of(group[0], by), []).append(name)
+    return kinds
 
-        def validation(name: str, common: set[Any] = common, of: Any = candidates) -> float:
-            found = [run.validation for run in of[name] if not common or run.seed in common]
-            known = [x for x in found if x is not None]
-            return float(np.mean(known)) if known else -np.inf
 
-        label = " ".join(word(k, x) for k, x in zip(by, key, strict=True) if x is not None)
-        best[label] = candidates[max(candidates, key=validation)]
-    return best
+def _chosen(names: Sequence[str], groups: Groups, by: Sequence[str]) -> str:
+    """Choose the group with the best validation; one group needs none."""
+    if len(names) == 1:
+        return names[0]
+    seeds = [{run.seed for run in groups[name] if run.choice is not None} for name in names]
+    common = set.intersection(*(known for known in seeds if known)) if any(seeds) else set()
+
+    def validation(name: str) -> float:
+        found = [run.choice for run in groups[name] if not common or run.seed in common]
+        known = [x for x in found if x is not None]
+        return float(np.mean(known)) if known else -np.inf
+
+    if not any(seeds):
+        raise ValueError(
+            f"by={','.join(by)}: nothing chooses between {' and '.join(names[:3])}: none of their "
+            "runs has a validation of the whole split, and the test must not choose; name in by= "
+            "what they differ in"
+        )
+    return max(names, key=validation)
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+    """Sort numbers, then words, then the rest; a missing value is sorted as 0."""
+    if isinstance(value, str):
+        return 1, 0.0, value
+    if value is None or isinstance(value, int | float):
+        return 0, value or 0.0, ""
+    return 2, 0.0, f"{type(value).__name__} {value!r}"
 
 
 def result_table(
@@ -57,25 +99,26 @@ def result_table(
             row per setting, named by its command; what all trainings share stands below.
         metrics: names of the columns; empty = the recalls.
     """
-    chosen = _loss_options(groups, by) if by else []
+    chosen = _chosen_options(groups, by) if by else []
     groups = best_of(groups, by) if by else groups
     head = [*map(_short, (*by, *chosen))] if by else ["`python -m` ..."]
     columns = [*head, "runs", "parameters", "epochs", "seconds"]
     columns += metrics or ["i2t R@1 5 10", "t2i R@1 5 10"]
     shared = [] if by else _shared_options(groups)
+    heads = (
+        _setting_cells([group[0] for group in groups.values()], [*by, *chosen])
+        if by
+        else [[_command_cell(group, shared)] for group in groups.values()]
+    )
     rows = []
-    for group in groups.values():
-        settings = group[0].settings
-        first = (
-            [_cell(k, settings.get(k)) for k in (*by, *chosen)] if by else [command(group, shared)]
-        )
+    for first, group in zip(heads, groups.values(), strict=True):
         size, *costs = ([run.costs.get(name) for run in group] for name in COSTS)
         numbers = ["" if size[0] is None else _size(size[0]), *map(cost, costs)]
         if metrics:
-            values = [spread([run.metrics.get(name) for run in group]) for name in metrics]
+            values = [averaged([run.metrics.get(name) for run in group]) for name in metrics]
         else:
             values = [_recalls(group, RECALLS[:3]), _recalls(group, RECALLS[3:])]
-        rsums = [spread([r.validation for r in group]), spread([r.rsum for r in group])]
+        rsums = [validation_in_words(group), averaged([run.rsum for run in group])]
         rows.append([*first, str(count(group)), *numbers, *values, *rsums])
     table = markdown_table([*columns, "val rsum", "rsum"], rows)
     return f"{table}\nEvery `itm.train` also has {_code(shared)}.\n" if shared else table
@@ -85,12 +128,21 @@ def _size(millions: float) -> str:
     return f"{millions:.1f} M" if millions >= 0.1 else f"{1000 * millions:.3g} K"
 
 
-def _loss_options(groups: Groups, by: Sequence[str]) -> list[str]:
-    """List the options of a loss among which the validation chose, such as loss.temperature."""
+def _chosen_options(groups: Groups, by: Sequence[str]) -> list[str]:
+    """List the options among which the validation chose, and changes on the way.
+
+    They are the options of the losses in which any rows differ, such as loss.temperature, and all
+    others in which the candidates for a row do.
+    """
     every = [group[0].settings for group in groups.values()]
     names = dict.fromkeys(key for settings in every for key in settings if key[:5] == "loss.")
     known = {key: {repr(x[key]) for x in every if x.get(key) is not None} for key in names}
-    return [key for key in names if len(known[key]) > 1 and key not in by]
+    found = dict.fromkeys(key for key in names if len(known[key]) > 1)
+    for candidates in _candidates(groups, by).values():
+        if len(candidates) > 1:
+            found |= dict.fromkeys(differing([groups[name][0] for name in candidates]))
+    found |= {CHANGES: None} if any(CHANGES in settings for settings in every) else {}
+    return [key for key in found if key not in by]
 
 
 LEFT_OUT = ("seed=", "sweep=", "hydra.", "resume=", "overwrite=")
@@ -130,6 +182,12 @@ def command(group: Sequence[Run], shared: Sequence[str] = ()) -> str:
     return _code(words)
 
 
+def _command_cell(group: Sequence[Run], shared: Sequence[str]) -> str:
+    """Name a row by its command, and say what changed on the way: the command does not tell."""
+    changes = group[0].settings.get(CHANGES)
+    return command(group, shared) + (f" ({for_markdown(changes)})" if changes else "")
+
+
 def _code(words: Sequence[str]) -> str:
     return f"`{printable(shlex.join(words)).replace('|', chr(92) + '|')}`"
 
@@ -141,13 +199,14 @@ def _recalls(group: Sequence[Run], names: Sequence[str]) -> str:
         found = [run.metrics[name] for run in group if name in run.metrics]
         around = f"±{deviation_of(found):.1f}" if len(found) > 1 else ""
         cells.append(f"{np.mean(found):.1f}{around}" if found else "-")
-    return " ".join(cells)
+    known = sum(all(name in run.metrics for name in names) for run in group)
+    return " ".join(cells) + (some_of(known, len(group)) if {*cells} != {"-"} else "")
 
 
 def difference_table(
     groups: Mapping[str, list[Run]], within: Sequence[str] = (), samples: int = 2000
 ) -> str | None:
-    """Compare the setting with the best validation with every other one that kept its ranks.
+    """Compare the setting with the best validation with every other one, where ranks were kept.
 
     Args:
         groups: name of a setting -> its runs.
@@ -156,15 +215,13 @@ def difference_table(
 
     Returns:
         The table, with p values corrected for the number of its rows; None without any row.
+
+    Raises:
+        ValueError: no setting can be called the best, or the best one has not kept its ranks.
     """
-    parts: dict[tuple[Any, ...], list[str]] = {}
-    for name, group in groups.items():
-        if all(run.ranks for run in group):
-            key = tuple(group[0].settings.get(setting) for setting in within)
-            parts.setdefault(key, []).append(name)
     pairs = []
-    for names in parts.values():
-        best = max(names, key=lambda name: _validation(groups[name]))
+    for names in _candidates(groups, within).values():
+        best = _best(names, groups) if len(names) > 1 else names[0]
         pairs += [(best, x) for x in names if x != best]
     short = _without_usual([*groups])
     named = {x: f"{for_markdown(short[x])} ({count(groups[x])})" for x in groups}
@@ -183,17 +240,32 @@ def _without_usual(names: Sequence[str]) -> dict[str, str]:
     return dict(zip(names, short if kept else names, strict=True))
 
 
-def _validation(group: Sequence[Run]) -> float:
-    value = average(group, lambda run: run.validation)
-    return -np.inf if np.isnan(value) else value
+def _best(names: Sequence[str], groups: Groups) -> str:
+    """Choose the setting with the best validation, for a comparison with the others."""
+    values = {name: average(groups[name], lambda run: run.choice) for name in names}
+    known = [name for name in names if not np.isnan(values[name])]
+    listed = " and ".join(names[:3])
+    if not known:
+        raise ValueError(
+            f"none of {listed} has a validation of the whole split, so none of them can be called "
+            "the best: the test must not choose"
+        )
+    best = max(known, key=values.__getitem__)
+    if not all(run.ranks for run in groups[best]) and any(
+        all(run.ranks for run in groups[name]) for name in names
+    ):
+        raise ValueError(
+            f"{best} is the best of {listed} on validation, but a run of it has no ranks.npz, so "
+            "nothing can be compared with it: leave its folders out of the patterns"
+        )
+    return best
 
 
 def _short(setting: str) -> str:
     return f"`{setting.removeprefix('data.').removesuffix('._target_')}`"
 
 
-def _cell(setting: str, value: Any) -> str:
-    """Format a setting; a class goes by its own name."""
-    if setting.endswith("._target_"):
-        value = str(value).rpartition(".")[2]
-    return "" if value is None else for_markdown(value)
+def _setting_cells(runs: Sequence[Run], keys: Sequence[str]) -> list[list[str]]:
+    """Make the first cells of each row: its settings."""
+    columns = [values_in_words(key, [run.settings.get(key) for run in runs]) for key in keys]
+    return [[for_markdown(text) for text in row] for row in zip(*columns, strict=True)]

@@ -3,8 +3,9 @@
     <!-- table: runs flickr8k/*_triplet_* -->
     <!-- /table -->
 
-The marks stay, what is between them is replaced. Words without "=" are patterns of run folders
-(pathlib's `match`); a run that matches one of them is shown. Kinds of marks:
+The marks stay, what is between them is replaced; marks in code blocks are examples. Words without
+"=" are patterns of run folders (pathlib's `match`); a run that matches one of them is shown, and
+each pattern must match one, unless there are no runs at all. Kinds of marks:
 
 - `table: runs PATTERN`: a row per setting, best validation first. With `by=model,data.fraction`
   a row per combination of these settings; the validation chooses among the others. `metrics=a,b`
@@ -16,8 +17,6 @@ The marks stay, what is between them is replaced. Words without "=" are patterns
 
 from __future__ import annotations
 
-import re
-import shlex
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -26,32 +25,12 @@ from typing import NamedTuple
 
 from itm.runs.groups import Groups, group_seeds
 from itm.runs.history import Run
+from itm.runs.marks import Mark, find_marks
 from itm.runs.page_tables import best_of, difference_table, result_table
-from itm.runs.run_files import is_aside
+from itm.runs.run_files import comparable, is_aside
 
-OPENING = re.compile(r"<!-- (?:table|figure): \S+ \S[^\n]*? -->\n")
-MARKS = re.compile(r"(<!-- (table|figure): (\S+) (\S[^\n]*?) -->\n).*?(<!-- /\2 -->)", re.S)
-OPTIONS = ("by", "within", "metrics", "out")
 NONE = "No runs yet.\n"
 ALONE = "Fewer than two settings have runs to compare.\n"
-
-
-class Mark(NamedTuple):
-    """What a page asks for.
-
-    Attributes:
-        kind: "runs" or "differences", or the setting on the horizontal axis of a figure.
-        options: by, within, metrics, out -> comma-separated value.
-        patterns: of run folders.
-    """
-
-    kind: str
-    options: dict[str, str]
-    patterns: list[str]
-
-    def names(self, option: str) -> list[str]:
-        """Split the value of an option; [] if it is not given."""
-        return [name for name in self.options.get(option, "").split(",") if name]
 
 
 class Drawing(NamedTuple):
@@ -73,52 +52,43 @@ def fill(page: str, runs: Sequence[Run], samples: int = 2000) -> str:
         samples: number of bootstrap samples for differences.
 
     Raises:
-        ValueError: an unknown kind of table or option, runs on different test splits in one table,
-            or a mark that is not closed.
+        ValueError: a wrong mark, or runs on different test splits in one table.
     """
-    if len(OPENING.findall(page)) != len(MARKS.findall(page)):
-        raise ValueError("every mark of a table or figure needs its <!-- /table --> or /figure")
+    parts, end = [], 0
+    for mark in find_marks(page):
+        parts += [page[end : mark.place[0]], _content(mark, _groups(mark, runs), samples)]
+        end = mark.place[1]
+    return "".join([*parts, page[end:]])
 
-    def rewrite(found: re.Match[str]) -> str:
-        mark = _parse(found[3], found[4])
-        groups = _groups(mark, runs)
-        if found[2] == "figure":
-            drawing = _drawing(mark, groups)
-            fewer = f"Fewer than two values of {mark.kind} have runs.\n" if groups else NONE
-            text = _picture(drawing) if drawing else fewer
-        elif mark.kind == "runs":
-            table = result_table(groups, mark.names("by"), mark.names("metrics"))
-            text = table if groups else NONE
-        elif mark.kind == "differences":
-            shown = best_of(groups, mark.names("by")) if mark.names("by") else groups
-            text = difference_table(shown, mark.names("within"), samples) or ALONE
-        else:
-            raise ValueError(f"table: {mark.kind}: expected 'runs' or 'differences'")
-        return f"{found[1]}{text}{found[5]}"
 
-    return MARKS.sub(rewrite, page)
+def _content(mark: Mark, groups: dict[str, list[Run]], samples: int) -> str:
+    """Write what stands between the marks."""
+    if mark.what == "figure":
+        drawing = _drawing(mark, groups)
+        fewer = f"Fewer than two values of {mark.kind} have runs.\n" if groups else NONE
+        return _picture(drawing) if drawing else fewer
+    if mark.kind == "runs":
+        return result_table(groups, mark.names("by"), mark.names("metrics")) if groups else NONE
+    shown = best_of(groups, mark.names("by")) if mark.names("by") else groups
+    return difference_table(shown, mark.names("within"), samples) or ALONE
 
 
 def drawings(page: str, runs: Sequence[Run]) -> Iterator[Drawing]:
     """Yield the figures that a page asks for, if there are runs for them."""
-    for found in MARKS.finditer(page):
-        if found[2] == "figure":
-            mark = _parse(found[3], found[4])
-            if drawing := _drawing(mark, _groups(mark, runs)):
-                yield drawing
-
-
-def _parse(kind: str, text: str) -> Mark:
-    words = shlex.split(text)
-    options = dict(word.split("=", 1) for word in words if "=" in word)
-    if unknown := [name for name in options if name not in OPTIONS]:
-        raise ValueError(f"{unknown[0]}= in a mark: expected {', '.join(OPTIONS)}")
-    return Mark(kind, options, [word for word in words if "=" not in word])
+    for mark in find_marks(page):
+        if mark.what == "figure" and (drawing := _drawing(mark, _groups(mark, runs))):
+            yield drawing
 
 
 def _groups(mark: Mark, runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Group the runs that a mark shows."""
     shown = [r for r in runs if any(PurePath(r.folder).match(p) for p in mark.patterns)]
+    for pattern in mark.patterns if shown else ():
+        if not any(PurePath(run.folder).match(pattern) for run in shown):
+            raise ValueError(
+                f"{mark.what}: {mark.kind}: no run folder matches {pattern}; correct the pattern, "
+                "or take it out until it has runs (options have no blanks: by=model,loss)"
+            )
     tests = dict.fromkeys(run.test for run in shown)
     if len(tests) > 1:
         raise ValueError(f"{' '.join(mark.patterns)}: measured on {' and on '.join(tests)}")
@@ -153,9 +123,21 @@ def _drawing(mark: Mark, groups: Mapping[str, list[Run]]) -> Drawing | None:
     if "out" not in mark.options:
         raise ValueError(f"figure: {mark.kind}: give the file to draw, such as out=margins.png")
     groups = best_of(groups, mark.names("by")) if mark.names("by") else groups
-    if len({group[0].settings.get(mark.kind) for group in groups.values()} - {None}) < 2:
-        return None
     metrics = mark.names("metrics") or ["rsum", "i2t_r1", "t2i_r1"]
+    values = {
+        comparable(mark.kind, value): value
+        for group in groups.values()
+        if (value := group[0].settings.get(mark.kind)) is not None
+        and any(metric in run.metrics for run in group for metric in metrics)
+    }
+    for value in values.values():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(
+                f"figure: {mark.kind}: its axis needs numbers, and a run has {value!r}; show a "
+                f"table instead: table: runs by={mark.kind}"
+            )
+    if len(values) < 2:
+        return None
     points = [
         [name, run.settings.get(mark.kind), *(f"{run.metrics.get(m, -1):.4f}" for m in metrics)]
         for name, group in groups.items()

@@ -15,13 +15,8 @@ CONFIGURATION = "configuration"  # in run.json: what `read_hydra` returned when 
 TEXT_LIMIT = 2**26  # bytes; larger files of this kind were not written by a run
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Refuse references inside a file, which can expand a few lines to gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("references (*) are not read")
-        return super().compose_node(parent, index)
+DEEPEST = 100  # levels of nesting; a configuration has a handful
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, if PyYAML was built with it
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -47,9 +42,27 @@ def read_yaml(path: Path) -> Any:
         ValueError: the file is damaged.
     """
     try:
-        return yaml.load(_text(path), _PlainLoader)
+        text = _text(path)
+        _check_plain(text)
+        return yaml.load(text, LOADER)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(f"{path.name} is damaged ({error})") from error
+
+
+def _check_plain(text: str) -> None:
+    """Refuse references inside a file, which can expand a few lines to gigabytes, and deep nesting.
+
+    Raises:
+        yaml.YAMLError: the text has one of them, or is no YAML.
+    """
+    depth = 0
+    for event in yaml.parse(text, LOADER):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError("references (*) are not read")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.YAMLError(f"nested more than {DEEPEST} levels deep")
 
 
 def _text(path: Path) -> str:

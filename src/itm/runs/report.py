@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 from itm.metrics.ranking import RECALLS
 from itm.metrics.significance import interval, same_queries
 from itm.runs.comparisons import compare_pairs
-from itm.runs.groups import Groups, count, spread, tell_repeats
+from itm.runs.groups import Groups, averaged, count, tell_repeats, validation_in_words
 from itm.runs.history import COSTS, Run, Unfinished
 
 NCS = ("i2t_ncs_10", "t2i_ncs_10")  # shown beside the recalls if runs have them
 NOTE = (
-    "Sorted by the validation split. ± is the standard deviation over runs that differ only in the "
-    "seed. The interval is that of rsum on other images of the same kind (95 %, "
-    "bootstrap over images with all their captions)."
+    "Sorted by the validation split; rows without a validation of the whole split come last, by "
+    "the test. ± is the standard deviation over runs that differ only in the seed; a number that "
+    "is known for some of the runs says for how many. The interval is that of rsum on other images "
+    "of the same kind (95 %, bootstrap over images with all their captions)."
 )
 
 
@@ -44,11 +45,11 @@ def results(groups: Groups, test: str, samples: int) -> Section:
     for name, group in groups.items():
         kept = [run.ranks for run in group if run.ranks]
         around = ""
-        if kept and all(same_queries(kept[0], ranks) for ranks in kept):
+        if len(kept) == len(group) and all(same_queries(kept[0], ranks) for ranks in kept):
             around = "{:.1f} to {:.1f}".format(*interval(kept, samples))
-        numbers = [spread([run.metrics.get(metric) for run in group]) for metric in metrics]
-        validation = spread([run.validation for run in group])
-        rsum = spread([run.metrics.get("rsum") for run in group])
+        numbers = [averaged([run.metrics.get(metric) for run in group]) for metric in metrics]
+        validation = validation_in_words(group)
+        rsum = averaged([run.metrics.get("rsum") for run in group])
         rows.append([name, count(group), rsum, validation, around, *numbers])
     columns = ["runs equal up to the seed", "runs", "rsum", "val rsum", "95 % interval"]
     return Section(f"Results on {test}", NOTE, [*columns, *metrics], rows)
@@ -78,7 +79,7 @@ def costs(groups: Groups) -> Section:
 
 def cost(values: Sequence[float | None], digits: int = 0) -> str:
     """Format a number that is usually the same in all runs."""
-    return spread(values[:1] if len(set(values)) == 1 else values, digits)
+    return averaged(values[:1] if len(set(values)) == 1 else values, digits)
 
 
 def differences(groups: Groups, samples: int) -> Section | None:
@@ -109,12 +110,12 @@ def every_run(runs: Sequence[Run]) -> Section:
             run.name,
             "" if run.seed is None else str(run.seed),
             f"{run.rsum:.1f}",
-            "" if run.validation is None else f"{run.validation:.1f}",
+            validation_in_words([run]),
             run.test,
             run.record.get("command", ""),
             str(run.folder),
         ]
-        for run in sorted(runs, key=lambda run: (-(run.validation or 0), -run.rsum))
+        for run in sorted(runs, key=lambda run: (-(run.choice or 0), -run.rsum))
     ]
     columns = ["run", "seed", "rsum", "val rsum", "measured on", "command", "folder"]
     text = tell_repeats(runs)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from itm.runs.escape import for_markdown, printable
-from itm.runs.groups import Groups, average, deviation_of, mean, spread
+from itm.runs.groups import Groups, averaged, deviation_of, validation_in_words
 from itm.runs.history import COSTS, Run
 from itm.runs.report import Section, count, shown_metrics
 from itm.runs.tables import csv_table, latex_table, markdown_table, rows_table
@@ -62,8 +62,8 @@ def _rows(groups: Groups, metrics: Sequence[str]) -> list[list[Any]]:
         [
             name,
             count(group),
-            spread([run.validation for run in group]),
-            *(spread([run.metrics.get(key) for run in group]) for key in (*metrics, "rsum")),
+            validation_in_words(group),
+            *(averaged([run.metrics.get(key) for run in group]) for key in (*metrics, "rsum")),
         ]
         for name, group in groups.items()
     ]
@@ -72,19 +72,28 @@ def _rows(groups: Groups, metrics: Sequence[str]) -> list[list[Any]]:
 def _best(groups: Groups, metrics: Sequence[str]) -> set[tuple[int, int]]:
     """Find the cells with the best displayed mean of each column; several if they tie.
 
-    A single row is not compared with anything, so it has none.
+    A single row is not compared with anything, so it has none. Means over some of the runs and
+    validations of a part of the split are not compared, either.
     """
     if len(groups) < 2:
         return set()
-    columns = {2: [average(group, lambda run: run.validation) for group in groups.values()]}
+    columns = {2: [_whole_mean([run.choice for run in group]) for group in groups.values()]}
     for column, metric in enumerate((*metrics, "rsum"), 3):
-        columns[column] = [mean(group, metric) for group in groups.values()]
+        columns[column] = [
+            _whole_mean([run.metrics.get(metric) for run in group]) for group in groups.values()
+        ]
     best = set()
     for column, values in columns.items():
         shown = [round(value, 1) for value in values]
         known = [value for value in shown if value == value]
         best |= {(i, column) for i, value in enumerate(shown) if known and value == max(known)}
     return best
+
+
+def _whole_mean(values: Sequence[float | None]) -> float:
+    """Average numbers; NaN if one is unknown."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else float("nan")
 
 
 def results_data(tests: Tests) -> list[dict[str, Any]]:
@@ -96,6 +105,7 @@ def results_data(tests: Tests) -> list[dict[str, Any]]:
             "runs": len(group),
             "seeds": [run.seed for run in group],
             "val_rsum": _numbers([run.validation for run in group]),
+            **({"val_rsum_of_a_part": True} if "(part)" in validation_in_words(group) else {}),
             "test": {
                 key: _numbers([run.metrics.get(key) for run in group])
                 for key in dict.fromkeys(key for run in group for key in run.metrics)
@@ -114,7 +124,8 @@ def _numbers(values: Sequence[float | None]) -> dict[str, float] | None:
     if not found:
         return None
     numbers = {"mean": round(sum(found) / len(found), 2)}
-    return numbers | ({"deviation": round(deviation_of(found), 2)} if len(found) > 1 else {})
+    numbers |= {"deviation": round(deviation_of(found), 2)} if len(found) > 1 else {}
+    return numbers | ({"known": len(found)} if len(found) < len(values) else {})
 
 
 def markdown(title: str, sections: Sequence[Section]) -> str:

@@ -29,12 +29,25 @@ ASIDE_OPTIONS = (
 # Options of itm.evaluate that change scores -> their names in report.json.
 SCORED = {"evaluate.shortlist": "shortlist", "evaluate.precision": "precision"}
 SETTINGS = "settings.yaml"  # of a record (`itm.runs.kept`): flat names and resolved values
+CHANGES = "changes"  # in run.json and results.json: options that a run was resumed with
+# Options in which 1 is a number of batches, and 1.0 all of them.
+BATCHES = re.compile(r"(trainer\.)?(limit_\w+_batches|val_check_interval|overfit_batches)")
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 def is_aside(key: str) -> bool:
     """Tell whether an option changes neither training nor what is measured."""
     return key.partition(".")[0] in ASIDE or key in ASIDE_OPTIONS
+
+
+def comparable(key: str, value: Any) -> str:
+    """Write the value of an option so that equal values have equal texts, and others do not.
+
+    Equal numbers are equal, such as 1 and 1.0, except where one counts batches and the other is a
+    fraction. Numbers differ from words, and from true and false.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return repr(float(value) if number and not BATCHES.fullmatch(key) else value)
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:
@@ -72,7 +85,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """Read the configuration of a run as flat names; config groups by the name of the choice.
 
     A value such as ${margin} is replaced by the value of that option. ${seed} and references to
-    anything else stay, so that runs with different seeds have equal settings.
+    anything else stay, so that runs with different seeds have equal settings. Options that changed
+    when the run was resumed are a setting, too (`read_changes`).
 
     Raises:
         ValueError: a damaged configuration.
@@ -81,7 +95,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         kept = read_yaml(folder / SETTINGS)
         if not isinstance(kept, dict):
             raise ValueError(f"{SETTINGS} holds a {type(kept).__name__}, expected settings by name")
-        return _flat(kept)
+        return _flat(kept) | read_changes(folder)
     kept = kept_configuration(folder)
     if not kept:
         return {}
@@ -90,7 +104,23 @@ def read_settings(folder: Path) -> dict[str, Any]:
     node = kept["runtime"].get("choices")
     chosen = node if isinstance(node, dict) else {}
     choices = {key: chosen.get(key) for key in GROUPS}
-    return {k: v for k, v in choices.items() if v is not None} | flat
+    return {k: v for k, v in choices.items() if v is not None} | flat | read_changes(folder)
+
+
+def read_changes(folder: Path) -> dict[str, str]:
+    """Read with which other options a run was resumed; {} if it has one setting throughout.
+
+    Such a run is a setting of its own: it was trained neither with the first options nor with the
+    last ones.
+
+    Raises:
+        ValueError: a damaged record.
+    """
+    for name in ("run.json", "results.json"):  # a record has the second one only
+        if (folder / name).is_file():
+            found = read_record(folder / name).get(CHANGES)
+            return {CHANGES: "; ".join(map(str, found))} if found and type(found) is list else {}
+    return {}
 
 
 def with_precision(settings: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:

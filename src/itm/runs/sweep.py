@@ -10,10 +10,11 @@ import numpy as np
 
 from itm.metrics.ranking import RECALLS
 from itm.runs.escape import for_markdown
-from itm.runs.groups import count_runs, spread
+from itm.runs.folders import SKIPPED
+from itm.runs.groups import averaged, count_runs
 from itm.runs.plain_files import read_record, read_yaml
 from itm.runs.record import FAILURE
-from itm.runs.run_files import is_aside, metrics_of, read_results
+from itm.runs.run_files import BATCHES, is_aside, metrics_of, read_results
 from itm.runs.tables import cell_text, csv_table, markdown_table
 from itm.utils.errors import first_line
 from itm.utils.files import write_text
@@ -40,7 +41,8 @@ class Table(NamedTuple):
 def job_times(folder: Path) -> dict[Path, int]:
     """Return when each job below a sweep folder began, for `collect_jobs`."""
     files = folder.rglob(".hydra/overrides.yaml")
-    return {file.parent.parent: file.stat().st_mtime_ns for file in files}
+    own = (file for file in files if file.parent.parent.name not in SKIPPED)
+    return {file.parent.parent: file.stat().st_mtime_ns for file in own}
 
 
 def collect_jobs(folder: Path, earlier: Mapping[Path, int] | None = None) -> list[dict[str, Any]]:
@@ -124,7 +126,7 @@ def seed_table(jobs: Sequence[dict[str, Any]]) -> Table | None:
         [
             *(group[0]["overrides"].get(key, "") for key in swept),
             count_runs(len(group), seeds[values]),
-            *(spread([job.get(name) for job in group]) for name in names),
+            *(averaged([job.get(name) for job in group]) for name in names),
         ]
         for values, group in sorted(groups.items(), key=lambda item: -means[item[0]])
     ]
@@ -154,20 +156,23 @@ def _is_measured(job: dict[str, Any]) -> bool:
 
 def _values(job: dict[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
     """Return options of a job, with equal numbers made equal, such as 1e-3 and 0.001."""
-    return tuple(_number(job["overrides"].get(key, "")) for key in keys)
+    return tuple(_number(key.lstrip("+"), job["overrides"].get(key, "")) for key in keys)
 
 
-def _number(text: Any) -> Any:
+def _number(key: str, text: Any) -> Any:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text
+    # 1 is a number of batches, 1.0 all of them
+    return (number, str(text).isdecimal()) if BATCHES.fullmatch(key) else number
 
 
 def _columns(jobs: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """Find the options that vary between jobs, and the metrics that are known; rsum comes last."""
     keys = dict.fromkeys(key for job in jobs for key in job["overrides"])
-    for key in ("resume", "overwrite"):  # of some jobs only, if the sweep was interrupted
+    # Of some jobs only: of an interrupted sweep, or of one that failed before it had a record.
+    for key in ("resume", "overwrite", "sweep"):
         keys.pop(key, None)
     swept = [k for k in keys if len({job["overrides"].get(k) for job in jobs}) > 1]
     stage = "test" if any("test/rsum" in job for job in jobs) else "val"

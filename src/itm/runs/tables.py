@@ -18,7 +18,8 @@ from itm.runs.escape import for_csv, for_latex, printable
 # On the terminal; the six columns stand side by side.
 HEADS = dict(zip(RECALLS, ("i2t R@1", "R@5", "R@10", "t2i R@1", "R@5", "R@10"), strict=True))
 RANKS = tuple(f"{way}_{kind}" for way in ("i2t", "t2i") for kind in ("medr", "meanr"))
-NUMBER = r"(failed|-?[\d.,]+( [±/] [\d.,]+)?)?"  # or nothing
+# Or nothing.
+NUMBER = r"(failed|-?[\d.,]+( [±/] [\d.,]+)?( \(\d+ of \d+\))?( \(part\))?)?"
 WIDEST = 100  # characters of a column on the terminal; files hold the whole text
 
 Rows = Sequence[Sequence[Any]]

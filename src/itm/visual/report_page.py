@@ -9,6 +9,7 @@ from pathlib import Path
 
 from itm.runs.groups import Groups, group_seeds
 from itm.runs.history import Run, Unfinished, short_tests
+from itm.runs.marks import find_marks
 from itm.runs.pages import Drawing, drawings, fill
 from itm.runs.report import Section, costs, differences, every_run, results, unfinished_runs
 from itm.runs.report_files import format_results, markdown
@@ -78,19 +79,39 @@ def write_report(
     return tests
 
 
-def check_page(path: Path, runs: Sequence[Run]) -> None:
-    """Check that `write_page` can rewrite a page, with few samples; nothing is written.
+def check_pages(paths: Sequence[Path], runs: Sequence[Run]) -> None:
+    """Check that `write_page` can rewrite some pages, with few samples; nothing is written.
 
     Raises:
-        OSError: the page cannot be read.
+        OSError: a page cannot be read.
         TakenError: as for `write_page`.
-        ValueError: a mark is wrong.
+        ValueError: a mark is wrong, a page has none, or two figures have one file.
     """
+    taken: dict[Path, Path] = {}
+    for path in paths:
+        for picture in _check_page(path, runs):
+            if picture in taken:
+                other = "" if taken[picture] == path else f" and {taken[picture]}"
+                raise ValueError(
+                    f"pages={path}{other}: two figures have the file {picture.name}: give each "
+                    "another out= in its mark"
+                )
+            taken[picture] = path
+
+
+def _check_page(path: Path, runs: Sequence[Run]) -> list[Path]:
+    """Check a page, and list the files of its figures."""
     try:
         text = path.read_text(encoding="utf-8")
+        if not find_marks(text):
+            raise ValueError(
+                "holds no mark: write <!-- table: runs PATTERN --> and, in a line "
+                "below it, <!-- /table --> where a table shall be"
+            )
         fill(text, runs, samples=10)
-        for drawing in drawings(text, runs):
-            _picture(path.resolve(), drawing, text)
+        return [
+            _picture(path.resolve(), drawing, text).resolve() for drawing in drawings(text, runs)
+        ]
     except TakenError:
         raise
     except OSError as error:
@@ -99,8 +120,11 @@ def check_page(path: Path, runs: Sequence[Run]) -> None:
         raise ValueError(f"pages={path}: {error}") from error
 
 
-def write_page(path: Path, runs: Sequence[Run], samples: int) -> None:
+def write_page(path: Path, runs: Sequence[Run], samples: int) -> int:
     """Rewrite the tables between the marks of a page, and the figures whose numbers changed.
+
+    Returns:
+        The number of marks.
 
     Raises:
         TakenError: a figure would replace a picture that the page did not show before.
@@ -116,6 +140,7 @@ def write_page(path: Path, runs: Sequence[Run], samples: int) -> None:
         if figure is not None and (drawing.digest not in text or not picture.is_file()):
             save(figure, picture)
     write_text(path, fill(text, runs, samples))
+    return len(find_marks(text))
 
 
 def _picture(path: Path, drawing: Drawing, text: str) -> Path:

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from itm.runs.history import find_runs, read_settings
-from itm.runs.plain_files import CONFIGURATION, read_hydra
+from itm.runs.plain_files import CONFIGURATION, read_hydra, read_yaml
 from itm.runs.record import write_json, write_ranks, write_results
 
 
@@ -67,3 +68,18 @@ def test_the_configuration_is_read_from_the_sealed_record(tmp_path):
     (tmp_path / "run.json").write_text(record.replace("0.2", "0.3"))
     with pytest.raises(ValueError, match=r"run\.json is damaged or was edited"):
         read_settings(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "- " * 100_000, "a: &a [1]\nb: [*a]\n", "a: [1"])
+def test_yaml_that_no_run_wrote_is_refused(text, tmp_path):
+    """Deep nesting would overflow the stack of a parser in C."""
+    (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"settings\.yaml is damaged"):
+        read_yaml(tmp_path / "settings.yaml")
+
+
+def test_yaml_is_read_as_by_the_parser_in_python(request):
+    files = sorted((request.config.rootpath / "conf").rglob("*.yaml"))
+    assert len(files) > 20
+    for file in files:
+        assert repr(read_yaml(file)) == repr(yaml.load(file.read_text("utf-8"), yaml.SafeLoader))

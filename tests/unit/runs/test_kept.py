@@ -88,6 +88,21 @@ def test_a_run_without_a_test_is_kept_as_it_is(tmp_path):
     assert "val/rsum" in text and "test/rsum" not in text
 
 
+def test_a_record_keeps_what_changed_on_the_way_and_which_part_was_scored(tmp_path):
+    make_run(tmp_path / "runs" / "a", 0)
+    changes = ["lr 0.1 -> 0.01 at step 4", "data.vocab /home/me/a.json -> /home/me/b.json"]
+    facts = {"changes": changes, "partial": ["val"]}
+    for name in ("run.json", "results.json"):
+        path = tmp_path / "runs/a" / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+    for _ in range(2):  # as a run, and as a record
+        (kept,) = keep_all(tmp_path / "runs", tmp_path / "kept")
+        shown = "lr 0.1 -> 0.01 at step 4; data.vocab DIR/a.json -> DIR/b.json"
+        assert kept.settings["changes"] == shown and kept.choice is None and kept.validation == 100
+        every = "".join(path.read_text() for path in (tmp_path / "kept/a").glob("[rs]e*"))
+        assert "/home" not in every
+
+
 def test_metrics_are_added_to_a_record_and_another_run_is_refused(tmp_path):
     metrics = make_run(tmp_path / "runs" / "a", 0)
     keep_all(tmp_path / "runs", tmp_path / "kept")

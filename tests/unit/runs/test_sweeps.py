@@ -290,3 +290,23 @@ def test_without_a_test_the_best_validation_comes_first(tmp_path):
         found = {"val/i2t_r1": r1, "val/rsum": rsum}
         make_job(tmp_path, str(job), found, f"seed={seed}", f"loss.margin={margin}")
     assert [row[0] for row in seed_table(collect_jobs(tmp_path)).rows] == ["0.2", "0.1"]
+
+
+def test_one_batch_and_all_batches_are_no_seeds_of_each_other(tmp_path):
+    """In `trainer.limit_train_batches`, 1 is a number and 1.0 a fraction."""
+    options = [("1", "1"), ("1.0", "1.0"), ("1", "1.0"), ("1.00", "1")]
+    for job, (batches, rate) in enumerate(options):
+        given = f"trainer.limit_train_batches={batches}", f"lr={rate}", f"seed={job}"
+        make_job(tmp_path, str(job), {"val/rsum": float(job), "test/rsum": 1.0}, *given)
+    rows = seed_table(collect_jobs(tmp_path)).rows
+    assert sorted(row[2:4] for row in rows) == [[2, "1.0 ± 1.4"], [2, "2.0 ± 1.4"]]
+
+
+def test_the_kind_of_sweep_is_no_column_and_replaced_jobs_are_no_jobs(tmp_path):
+    """Hydra's record of a job that failed early names it, the run's own record does not."""
+    for job, options in enumerate((["lr=1"], ["sweep=joblib", "lr=2"])):
+        make_job(tmp_path, str(job), {"val/rsum": 1.0}, *options)
+    make_job(tmp_path, "1/.replaced", {"val/rsum": 9.0}, "lr=3")
+    jobs = collect_jobs(tmp_path)
+    assert [job["job"] for job in jobs] == ["0", "1"]
+    assert job_table(jobs).columns == ["job", "lr", "val/rsum"]
