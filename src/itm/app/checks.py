@@ -44,7 +44,7 @@ def check_disk(folder: Path, matcher: Any) -> None:
     free = shutil.disk_usage(folder).free
     if free < 3 * size:
         raise ValueError(
-            f"{folder}: {free / 2**20:,.0f} MiB are free on this disk, but three checkpoints of "
-            f"{size / 2**20:,.0f} MiB need {3 * size / 2**20:,.0f} MiB: make room, or set "
+            f"{folder}: {free / 2**20:,.1f} MiB are free on this disk, but three checkpoints of "
+            f"{size / 2**20:,.1f} MiB need {3 * size / 2**20:,.1f} MiB: make room, or set "
             "hydra.run.dir to another disk"
         )

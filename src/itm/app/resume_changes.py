@@ -47,11 +47,6 @@ APPLIED = (
     "monitor", "T_max", "eta_min", "start_factor", "end_factor", "total_iters", "power",
 )  # fmt: skip
 RATES = ("lr", "optimizer.lr")  # a plateau schedule keeps only the current rate
-# Numbers of batches as integers, shares of all batches as floats: 1 is one batch, 1.0 all of them.
-COUNTS = (
-    "trainer.limit_train_batches", "trainer.limit_val_batches", "trainer.limit_test_batches",
-    "trainer.overfit_batches", "trainer.val_check_interval",
-)  # fmt: skip
 # OneCycleLR plans all steps at the beginning.
 PLANNED = (
     *RATES, "max_epochs", "trainer.max_epochs", "trainer.max_steps", "data.batch_size",
@@ -191,7 +186,9 @@ def _changes(
 
 
 def _differ(name: str, a: Any, b: Any) -> bool:
-    return a != b or (name in COUNTS and type(a) is not type(b))
+    from itm.runs.run_files import BATCHES  # late: a run that is not resumed need not load numpy
+
+    return a != b or (BATCHES.fullmatch(name) is not None and type(a) is not type(b))
 
 
 def _resolved(cfg: DictConfig, flat: dict[str, Any], name: str) -> Any:

@@ -224,10 +224,16 @@ def test_a_relative_path_of_a_run_is_that_of_its_working_folder(run, tmp_path, m
     ]  # fmt: skip
 
 
-def test_a_folder_in_use_is_refused(run):
+@pytest.mark.parametrize(
+    "options",
+    [["hydra.run.dir=run", "resume=true"], ["-m", "hydra.sweep.dir=run", "seed=0,1"],
+     ["-m", "hydra.sweep.dir=run", "seed=0,1", "resume=true"]],
+)  # fmt: skip
+def test_a_folder_in_use_is_refused(options, run):
+    """A sweep, too: Hydra would write the options of its jobs before they lock their folders."""
     code = (
         "import sys; from itm.app.run_folder import use_folder; "
-        f"use_folder([*{SMALL}, 'hydra.run.dir=run', 'resume=true']); print('locked', flush=True); "
+        f"use_folder([*{SMALL}, *{options}]); print('locked', flush=True); "
         "sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -236,7 +242,7 @@ def test_a_folder_in_use_is_refused(run):
         while "locked" not in other.stdout.readline():
             assert other.poll() is None
         with pytest.raises(ValueError, match="run is in use: another process"):
-            use_folder([*SMALL, "hydra.run.dir=run", "resume=true"])
+            use_folder([*SMALL, *options])
         other.communicate("")
 
 

@@ -99,12 +99,18 @@ def test_a_job_records_the_command_of_its_run(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
     source = SimpleNamespace(schema="file", path=CONF)
-    runtime = SimpleNamespace(config_sources=[source])
+    source.provider = "main"
+    runtime = SimpleNamespace(config_sources=[source], choices={"model": "cvse"}, cwd="here")
     monkeypatch.setattr(
         "itm.app.training_run.HydraConfig.get", lambda: SimpleNamespace(runtime=runtime)
     )
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    training = SimpleNamespace(trainer=SimpleNamespace(is_global_zero=False, strategy=strategy))
+    trainer = SimpleNamespace(is_global_zero=True, strategy=strategy)
+    training = SimpleNamespace(trainer=trainer, data=SimpleNamespace(fingerprint=dict))
     typed = ["seed=3", "sweep=seeds", "model=cvse"]
-    record = begin_run(training, tmp_path, OmegaConf.create({"seed": 3}), typed, [])
+    record = begin_run(training, tmp_path, OmegaConf.create({"seed": 3, "resume": None}), typed, [])
     assert record["command"] == "python -m itm.train seed=3 model=cvse"
+    kept = json.loads((tmp_path / "run.json").read_text())["configuration"]
+    assert kept["config"]["seed"] == 3 and kept["runtime"] == {
+        "choices": {"model": "cvse"}, "cwd": "here"
+    }  # fmt: skip
