@@ -122,7 +122,8 @@ def stored_size(path: str | Path) -> tuple[int, int]:
     from PIL import Image  # late: Pillow is optional
 
     with open_regular(path) as file, Image.open(file, formats=FORMATS) as opened:
-        return opened.size
+        width, height = opened.size
+        return width, height
 
 
 def as_shown(picture: Image) -> Image:
