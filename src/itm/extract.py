@@ -72,7 +72,8 @@ def command(cfg: DictConfig) -> Path:
             splits, found = make_plan(pictures, cfg.captions, *lists, cfg.workers, cfg.partial)
         boxes: Any = dict.fromkeys(splits, regions)
         if cfg.boxes is not None:
-            boxes = split_boxes(cfg.boxes, splits, cfg.regions, cfg.box_order)
+            order = (cfg.regions, cfg.box_order)
+            boxes = split_boxes(cfg.boxes, splits, *order, pictures)
         network = backbone(cfg.backbone, cfg.size, cfg.revision).to(device)
         if plan is None:  # only now: until something is written, an error leaves no folder
             write_plan(folder, settings, splits, found)

@@ -8,8 +8,10 @@ from itm.utils.checks import check_choice
 
 Box = tuple[float, float, float, float]
 
-PERCENT = 100.5  # rounded
-WIDE = 200  # a picture with these sides has boxes beyond its first 100 pixels
+ROUNDED = 1.005  # boxes end so much behind 100 % because of rounding
+# Scale of other units than pixels -> sides of pictures that have boxes beyond so many pixels, the
+# share of the scale that boxes reach beyond, and its name.
+SCALES = {100: (200, 0.5, "percent"), 1000: (1400, 0.9, "thousandths")}
 SEVERAL = 10  # boxes
 LIMIT = 2  # rounding brings fractions a little above 1; no picture is two pixels wide
 
@@ -37,7 +39,7 @@ def to_corners(
     elif order == "xywh":
         boxes = np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], -1)
     try:
-        check_boxes(boxes, size, where)
+        check_boxes(boxes, size, where, option=True)
     except ValueError as error:
         other = "" if order == "xyxy" else f" (as box_order={order} reads the boxes)"
         raise ValueError(f"{error}{other}") from error
@@ -87,6 +89,7 @@ def check_boxes(
     size: tuple[float, float] | None,
     where: str,
     pixels: bool | None = None,
+    option: bool = False,
 ) -> int:
     """Check that boxes (..., 4) are finite and lie in their picture as x1, y1, x2, y2.
 
@@ -98,6 +101,7 @@ def check_boxes(
         size: width and height of the picture, or None if unknown.
         where: beginning of the message.
         pixels: whether the boxes are in pixels; None = as `in_pixels` tells.
+        option: whether the user can give `box_order=`; messages then name it.
 
     Returns:
         The number of boxes that end before they begin; they overlap nothing.
@@ -129,32 +133,69 @@ def check_boxes(
         turned = boxes[..., [1, 0, 3, 2]]
         hint = ""
         if not ((turned > most) | (turned < limit - most)).any():
+            way = ", or give box_order=yxyx" if option else ""
             hint = (
-                "; all fit as y1, x1, y2, x2, TensorFlow's order (swap the columns first, or give "
-                "box_order=yxyx), or if width and height are swapped"
+                "; all fit as y1, x1, y2, x2, TensorFlow's order (swap the columns first"
+                f"{way}), or if width and height are swapped"
             )
         raise ValueError(
             f"{where}: box {_shown(boxes[outside][0])} reaches out of {shape}; expected x1, y1, "
             f"x2, y2 in pixels of that picture, or fractions of its width and height{hint}"
         )
-    if pixels and size is not None and seems_percent(boxes, size):
+    if pixels and size is not None and (scale := find_scale([(boxes, min(size))], len(boxes))):
         raise ValueError(
-            f"{where}: all {len(boxes)} boxes lie within the first 100 pixels of {shape}; they "
-            "seem to be in percent: divide them by 100"
+            f"{where}: all {len(boxes)} boxes lie within the first {scale} pixels of {shape}; they "
+            f"seem to be in {SCALES[scale][2]}: divide them by {scale}"
         )
     if backwards.any() and (boxes[..., :2] + boxes[..., 2:] <= most[:2]).all():
+        way = ", or give box_order=xywh" if option else ""
         raise ValueError(
             f"{where}: box {_shown(boxes[backwards][0])} ends before it begins; the boxes seem to "
-            "be x, y, width, height, expected x1, y1, x2, y2: add x and y to the last two first, "
-            "or give box_order=xywh"
+            "be x, y, width, height, expected x1, y1, x2, y2: add x and y to the last two first"
+            f"{way}"
         )
     return int(backwards.sum())
 
 
-def seems_percent(boxes: np.ndarray, size: tuple[float, float], least: int = SEVERAL) -> bool:
-    """Tell whether boxes (n, 4) of a wide picture all lie within 0 to 100, and reach far."""
-    far = np.max(boxes, initial=0)
-    return bool(len(boxes) >= least and min(size) >= WIDE and PERCENT / 2 < far <= PERCENT)
+def find_scale(
+    images: Sequence[tuple[np.ndarray, float]], count: int | None = None, least: int = SEVERAL
+) -> int:
+    """Find the scale, 100 or 1000, of boxes that are neither in pixels nor in fractions.
+
+    The boxes of wide pictures then all lie within 0 to the scale, and reach far.
+
+    Args:
+        images: boxes (n, 4) in pixels, or their largest corner, and the smaller side, per picture.
+        count: the number of boxes that must be at least `least`; None = that of wide pictures.
+        least: see `count`.
+
+    Returns:
+        The scale, or 0 if the boxes may be in pixels.
+    """
+    for scale, (wide, far, _) in SCALES.items():
+        most = [np.max(boxes, initial=0) for boxes, side in images if side >= wide]
+        enough = (len(most) if count is None else count) >= least
+        if most and enough and far * scale < max(most) <= ROUNDED * scale:
+            return scale
+    return 0
+
+
+def check_scale(images: Sequence[tuple[np.ndarray, float]]) -> None:
+    """Check the boxes of all images together, since one may have few.
+
+    Args:
+        images: as in `find_scale`.
+
+    Raises:
+        ValueError: the boxes of ten or more wide pictures seem to be in percent or thousandths.
+    """
+    if scale := find_scale(images):
+        wide, _, name = SCALES[scale]
+        count = sum(side >= wide for _, side in images)
+        raise ValueError(
+            f"the boxes of all {count} images of {wide} pixels or more lie within their first "
+            f"{scale} pixels; they seem to be in {name}: divide them by {scale}"
+        )
 
 
 def in_order(boxes: np.ndarray) -> np.ndarray:

@@ -9,6 +9,9 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from itm.data.places import Place, common, contradict, ends_alike, folders, last_part, splits_of
 
 FEW = 0.05  # share of names that two files may both lose without an error
 ENDINGS = re.compile(
@@ -16,11 +19,7 @@ ENDINGS = re.compile(
 )
 
 MOST_DIGITS = 18
-SPLITS = {
-    "train": "train", "trn": "train", "trainset": "train", "training": "train", "val": "val",
-    "valid": "val", "valset": "val", "validation": "val", "dev": "val", "devset": "val",
-    "test": "test", "tst": "test", "testset": "test", "testing": "test",
-}  # fmt: skip
+NO_NUMBER = re.compile(r"[0-9][.,]$|^-$|^[0-9]([.,][0-9]+)?E[+-]$", re.I)  # 12.5, -12, 1.2E+11
 HASH = "(?=.*[a-f])[0-9a-f]+"
 DATED = re.compile(r"^[\W_\d]*\d[\W_]*$|(?<!\d)\d{4}-\d{1,2}-$")  # 2007_000027 and 2020-01-03
 
@@ -39,12 +38,19 @@ class Names:
 
     Args:
         names: the names to find.
+        folder: the folder of these files, if they are files; the names are relative to it.
+        others_folder: the folder of the other files, if those are files.
 
     Raises:
         ValueError: two names look the same, see `check_twins`.
     """
 
-    def __init__(self, names: Iterable[str]):
+    def __init__(
+        self,
+        names: Iterable[str],
+        folder: str | Path | None = None,
+        others_folder: str | Path | None = None,
+    ):
         self._exact = dict.fromkeys(names)
         check_twins(self._exact)
         self._stem: dict[str, list[str]] = defaultdict(list)
@@ -55,9 +61,13 @@ class Names:
                 self._number[number[1]].append(name)
         self._found: dict[str, tuple[int, str]] = {}  # name -> form and other name that found it
         self.displaced: list[str] = []  # others that lost their name to a nearer form
-        self._root = _common([_folders(name) for name in self._exact])
-        self._inner = {_folders(name)[self._root :] for name in self._exact} - {()}
+        self._root = common([folders(name) for name in self._exact])
+        self._inner = {folders(name)[self._root :] for name in self._exact} - {()}
         self._crossed: dict[str, str] = {}  # other -> name in another folder
+        self._apart: dict[str, None] = {}  # names of another folder than that of the files
+        self._holds = folder is not None  # the names are the files
+        given = folder if folder is not None else others_folder
+        self._place = None if given is None else Place(given, () if self._holds else self._exact)
 
     def find(self, other: str | int) -> str | None:
         """Find the name that `other` means, or None.
@@ -91,6 +101,11 @@ class Names:
         self._found[name] = form, str(other)
         return name
 
+    def mention(self, others: Iterable[str]) -> None:
+        """Learn which folders the others name, before any of them is looked up."""
+        if self._place is not None and self._holds:
+            self._place.mention(others)
+
     def match(self, others: Iterable[str]) -> dict[str, str]:
         """Reserve names for several others: other -> name; others without a name are left out.
 
@@ -99,6 +114,7 @@ class Names:
         """
         others = list(others)
         check_twins(others)
+        self.mention(others)
         claimed = [(other, self.claim(other)) for other in others]
         return {o: n for o, n in claimed if n is not None and self._found[n][1] == o}
 
@@ -109,7 +125,8 @@ class Names:
             (1, self._stem.get(stem(other), [])),
             (2, self._by_number(other)),
         ):
-            own = _folders(other)
+            own = folders(other)
+            found = [name for name in found if not self._is_elsewhere(other, name)]
             if len(found) > 1 and own:
                 found = [name for name in found if self._same_folder(name, own)] or found
             if len(found) > 1:
@@ -120,34 +137,50 @@ class Names:
                 return form, found[0]
         return 3, None
 
+    def _is_elsewhere(self, other: str, name: str) -> bool:
+        """Whether one name is a file, and the other names another folder than that of the files."""
+        held, mentioned = (name, other) if self._holds else (other, name)
+        if self._place is None or not self._place.is_other(held, mentioned):
+            return False
+        self._apart[mentioned] = None
+        return True
+
     def _same_folder(self, name: str, own: tuple[str, ...]) -> bool:
-        inner = _folders(name)[self._root :]
-        return bool(inner) and _ends_alike(inner, own)
+        inner = folders(name)[self._root :]
+        return bool(inner) and ends_alike(inner, own)
 
     def _may_differ(self, other: str, name: str, form: int) -> bool:
         """Whether the folders of two names may be two places of one picture."""
-        ours, theirs = _folders(name), _folders(other)
-        if form == 2 and _contradict(
-            _splits((*ours, stem(name))), _splits((*theirs, stem(other)))
+        ours, theirs = folders(name), folders(other)
+        if form == 2 and contradict(
+            splits_of((*ours, stem(name))), splits_of((*theirs, stem(other)))
         ):  # COCO_train2014_000000000009.jpg is not val2014/9
             return False
-        if _ends_alike(ours, theirs):
+        if ends_alike(ours, theirs):
+            held, mentioned = (name, other) if self._holds else (other, name)
+            if self._place is not None and self._place.differs(held, mentioned):
+                self._crossed[other] = name
             return True
         inner = ours[self._root :]
-        if not _ends_alike(inner, theirs) and any(_ends_alike(f, theirs) for f in self._inner):
+        if not ends_alike(inner, theirs) and any(ends_alike(f, theirs) for f in self._inner):
             return False  # the folder of other names
-        if _contradict(_splits(ours), _splits(theirs)):
+        if contradict(splits_of(ours), splits_of(theirs)):
             return False
         self._crossed[other] = name
         return True
 
     def report(self) -> None:
-        """Print how many names were found in another folder."""
+        """Print how many names were found in another folder, and how many were not."""
         if self._crossed:
             other, name = next(iter(self._crossed.items()))
             print(
                 f"{len(self._crossed)} names were joined although their folders differ, such as "
                 f"{other!r} with {name!r}"
+            )
+        if self._apart and self._place is not None:
+            print(
+                f"{len(self._apart)} names were not joined with files of {self._place.folder}, "
+                f"since they name another folder, such as {next(iter(self._apart))!r}"
             )
 
     def _by_number(self, other: str) -> list[str]:
@@ -166,51 +199,30 @@ class Names:
 
 def stem(name: str) -> str:
     """Strip a name of its folder and of the endings of files."""
-    last = re.split(r"[\\/]", unicodedata.normalize("NFC", name.strip()))[-1]
+    last = last_part(name)
     return ENDINGS.sub("", last) or last
-
-
-def _folders(name: str) -> tuple[str, ...]:
-    parts = re.split(r"[\\/]", unicodedata.normalize("NFC", name.strip()))[:-1]
-    return tuple(part for part in parts if part not in ("", "."))
-
-
-def _common(folders: Sequence[tuple[str, ...]]) -> int:
-    """Count the folders that all names begin with."""
-    first, last = min(folders, default=()), max(folders, default=())
-    pairs = zip(first, last, strict=False)
-    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))
-
-
-def _ends_alike(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
-    shared = min(len(a), len(b))
-    return not shared or a[-shared:] == b[-shared:]
-
-
-def _splits(parts: Iterable[str]) -> set[str]:
-    """Find the splits that parts of a name name: train2014 and images_train are train."""
-    words = (word for part in parts for word in re.split(r"[\W_\d]+", part.lower()))
-    return {SPLITS[word] for word in words if word in SPLITS}
-
-
-def _contradict(ours: set[str], theirs: set[str]) -> bool:
-    return bool(ours and theirs and not ours & theirs)
 
 
 def _number(name: str) -> tuple[str, int] | None:
     """Divide a name into the text before its last number, and that number.
 
-    Tables write numbers as decimals, too: 391895.0 is 391895, but 12.5 ends in no number. Hashes
-    and other mixtures of letters and digits are not numbered either.
+    Tables write numbers as decimals, too: 391895.0 is 391895, but 12.5 and 1.2E+11 end in
+    no number. Hashes and other mixtures of letters and digits are not numbered either.
     """
     plain = re.sub(r"^([0-9]+)\.0+$", r"\1", stem(name))
     found = re.search(r"^(.*?)([0-9]+)$", plain, re.S)
-    if found is None or len(found[2]) > MOST_DIGITS or re.search(r"[0-9][.,]$|^-$", found[1]):
+    if found is None or len(found[2]) > MOST_DIGITS or NO_NUMBER.search(found[1]):
         return None
     last = re.split(r"[^0-9A-Za-z]", plain)[-1]
     if re.search(r"[0-9][A-Za-z]", last) or (len(last) >= 8 and re.fullmatch(HASH, last, re.I)):
         return None
     return found[1], int(found[2])
+
+
+def is_numbered(name: str) -> bool:
+    """Tell whether a number alone can mean this name: 17.jpg, but no date and no hash."""
+    found = _number(name)
+    return found is not None and not DATED.search(found[0])
 
 
 def check_twins(names: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itm.data.names import Names, report_lost
+from itm.data.names import ENDINGS, Names, report_lost
 from itm.data.split import name_of
 from itm.utils.picture_files import picture_files, read_picture
 
@@ -53,16 +53,19 @@ class Pictures:
             files = picture_files(folder, FORMATS)
             if split.ids is None:  # only files that are named by a row
                 files = {name: path for name, path in files.items() if path.stem.isdecimal()}
-            matched = Names(files).match(ids)
+            names = Names(files, folder)
+            matched = names.match(ids)
+            names.report()
             self._files = {name: files[file] for name, file in matched.items()}
             lost = [name for name in ids if name not in matched]
             report_lost(
                 (f"images of split {split.name} without a picture", lost, len(ids)), partial=True
             )
             if not matched:
+                other = "" if ENDINGS.search(ids[0]) else f" or '{ids[0]}.jpg'"
                 raise ValueError(
                     f"none of the {len(files)} pictures in {folder} is named as an image of split "
-                    f"{split.name}, such as {ids[0]!r} or '{ids[0]}.jpg'"
+                    f"{split.name}, such as {ids[0]!r}{other}"
                 )
         elif (split.folder / f"{split.name}_scenes.jsonl").is_file():
             from itm.scenes import load_scenes  # late: most splits have no scenes

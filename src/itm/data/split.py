@@ -10,7 +10,7 @@ import numpy as np
 
 from itm.data.array_file import ArrayFile, read_array
 from itm.data.caption_file import caption_path, read_captions
-from itm.data.names import Names
+from itm.data.names import Names, is_numbered
 from itm.data.padding import Arrays
 
 
@@ -245,7 +245,8 @@ def find_row(split: Split, image: str | int | None) -> int:
     """Find the row of an image by its id, else by its row number; the first row by default.
 
     Ids are found in all forms that `itm.data.names.Names` knows. If ids are numbers themselves,
-    row numbers are not accepted: if there is no image 17, 17 must not mean the image in row 17.
+    such as 17.jpg or COCO_val2014_000000000017.jpg, row numbers are not accepted: if there is no
+    image 17, 17 must not mean the image in row 17.
 
     Raises:
         ValueError: no such id or number, or an id that could mean two images.
@@ -256,7 +257,7 @@ def find_row(split: Split, image: str | int | None) -> int:
     found = Names(ids).find(image)
     if found is not None:
         return ids.index(found)
-    numbered = bool(ids) and all(name.isdecimal() for name in ids)
+    numbered = bool(ids) and all(is_numbered(name) for name in ids)
     if str(image).isdecimal() and int(image) < split.num_images and not numbered:
         return int(image)
     known = f"an id such as {ids[0]!r}" if ids else ""

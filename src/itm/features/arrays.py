@@ -10,6 +10,7 @@ from itm.data.array_file import load_array
 from itm.features.members import FEATURES, KNOWN, make_record, some
 from itm.features.records import Record
 from itm.utils.archive import read_npz
+from itm.utils.picture_files import report_linked_folders
 
 
 def read_arrays(folder: str | Path) -> Iterator[Record]:
@@ -27,7 +28,9 @@ def read_arrays(folder: str | Path) -> Iterator[Record]:
         raise FileNotFoundError(f"source={folder}: no such folder")
     if not folder.is_dir():
         raise ValueError(f"source={folder} is a file, expected a folder of .npy or .npz files")
-    entries = sorted(p for p in folder.rglob("*") if not p.is_dir())
+    below = sorted(folder.rglob("*"))
+    report_linked_folders(folder, below)
+    entries = [path for path in below if not path.is_dir()]
     paths = [p for p in entries if p.suffix.lower() in (".npy", ".npz") and p.is_file()]
     if not paths:
         raise ValueError(f"{folder} holds no .npy or .npz file")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from itm.data.boxes import ORDERS, WIDE, in_order, seems_percent, to_fractions
+from itm.data.boxes import ORDERS, check_scale, in_order, to_fractions
 from itm.data.names import Names, report_lost
 from itm.features.arrays import read_arrays
 from itm.features.data_folder import building, is_complete, read_record, write_record
@@ -101,7 +101,9 @@ def write_data_folder(
     own, known = sentences.captions, sentences.splits
     splits = partition(list(own), lists, known, fractions, seed, partial)
     with building(out, RECORD, settings, overwrite) as folder:
-        convert_features(READERS[kind](source), splits, own, folder, regions, dtype, box_order)
+        records = READERS[kind](source)
+        inside = source if kind == "arrays" else None  # names of arrays are those of their files
+        convert_features(records, splits, own, folder, regions, dtype, box_order, inside)
         write_record(folder, RECORD, {"settings": settings, "source": digest(source)})
     return out
 
@@ -127,6 +129,7 @@ def convert_features(
     regions: int | None = None,
     dtype: str = "float16",
     box_order: str = "xyxy",
+    source: str | Path | None = None,
 ) -> Path:
     """Write the images of all splits in one pass over the records, which may come in any order.
 
@@ -139,6 +142,7 @@ def convert_features(
             repeat theirs. None = the number of regions of the images, which must all have the same.
         dtype: "float16" or "float32".
         box_order: order of the columns of the boxes, see `itm.data.boxes.to_corners`.
+        source: the folder that the names of the records are relative to, if they are files.
 
     Raises:
         ValueError: images differ in regions, width or the units of their boxes; features and boxes
@@ -148,12 +152,12 @@ def convert_features(
     place = {
         name: (split, row) for split, names in splits.items() for row, name in enumerate(names)
     }
-    names, stores = Names(place), dict[str, Store]()
+    names, stores = Names(place, None, source), dict[str, Store]()
     shape: tuple[int, int] | None = None
     units: tuple[str, str] | None = None  # of the boxes, and the image that has them
     given, lost, backward = False, list[str](), dict[str, int]()
     sources, counts = dict[str, str](), list[int]()
-    within = list[np.ndarray]()  # boxes of wide pictures, to find those in percent
+    within = list[tuple[np.ndarray, float]]()  # largest corners and sides, to find percent
     for record in records:
         if not record.name.strip():
             raise ValueError("the source has an image without a name")
@@ -166,8 +170,8 @@ def convert_features(
         record = check_record(record, box_order)
         features = record.features
         own = box_units(record)
-        if own == "boxes in pixels" and record.size and min(record.size) >= WIDE:
-            within.append(np.asarray(record.boxes).max(0, keepdims=True))
+        if own == "boxes in pixels" and record.size:
+            within.append((np.max(np.asarray(record.boxes)), min(record.size)))
         if count := count_backward(record):
             backward[record.name] = count
         if units and own and own != units[0] != "no boxes":
@@ -184,11 +188,8 @@ def convert_features(
                 split: Store(out, split, (len(images), *shape), dtype, given)
                 for split, images in splits.items()
             }
-        elif (regions is None and len(features) != shape[0]) or features.shape[1] != shape[1]:
-            raise ValueError(
-                f"image {record.name} has features {features.shape}, the first image has {shape}; "
-                "regions=36 changes all to one number of regions"
-            )
+        else:
+            _check_shape(record.name, features.shape, shape, regions)
         boxes = None if record.boxes is None else to_fractions(record.boxes, record.size)
         if given and boxes is None:
             raise ValueError(f"image {record.name} has {own}, the first image has known units")
@@ -202,13 +203,9 @@ def convert_features(
             )
         sources[name] = record.name
         stores[split].write([row], features[None], None if kept is None else kept[None])
-    _check(splits, stores, len(place), lost)
-    if within and seems_percent(np.concatenate(within), (WIDE, WIDE)):
-        raise ValueError(
-            f"the boxes of all {len(within)} images of {WIDE} pixels or more lie within their "
-            "first 100 pixels; they seem to be in percent: divide them by 100"
-        )
     names.report()
+    _check(splits, stores, len(place), lost)
+    check_scale(within)
     report_fitted(counts, shape[0] if shape else 0)
     lost += names.displaced
     report_lost(
@@ -249,3 +246,14 @@ def _check(
             f"{len(absent)} of {wanted} images have captions but no features, such as "
             f"{', '.join(absent[:5])}; leave them out of the captions or of the lists of the splits"
         )
+
+
+def _check_shape(
+    name: str, found: tuple[int, ...], first: tuple[int, int], regions: int | None
+) -> None:
+    if found[1] == first[1] and (regions is not None or found[0] == first[0]):
+        return
+    remedy = "regions=36 changes all to one number of regions"
+    if found[1] != first[1]:
+        remedy = "all need one width: extract all in the same way, or leave the others out"
+    raise ValueError(f"image {name} has features {found}, the first image has {first}; {remedy}")

@@ -11,17 +11,21 @@ import torch
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-from itm.data.boxes import to_corners
+from itm.data.boxes import ROUNDED, SCALES, check_scale, in_pixels, to_corners
 from itm.data.names import Names, report_lost
 from itm.features.backbones import Backbone
-from itm.features.pictures import PictureDataset
+from itm.features.pictures import PictureDataset, folder_of
 from itm.features.store import DTYPES, Store, check_output, fit, report_fitted
 from itm.features.windows import coverage
 from itm.utils.contents import parse_json, read_text
+from itm.utils.picture_files import stored_size
 
 
 def read_boxes(
-    path: str | Path, names: Sequence[str], order: str = "xyxy"
+    path: str | Path,
+    names: Sequence[str],
+    order: str = "xyxy",
+    folder: str | Path | None = None,
 ) -> dict[str, np.ndarray]:
     """Read the boxes of every picture from a JSON file, {picture: [[x1, y1, x2, y2], ...]}.
 
@@ -29,6 +33,7 @@ def read_boxes(
         path: the file; its names are matched to pictures by `itm.data.names.Names`.
         names: pictures that need boxes.
         order: order of the four numbers, see `itm.data.boxes.to_corners`.
+        folder: the folder of the pictures.
 
     Returns:
         Picture -> (R, 4) float32 pixels or fractions.
@@ -44,7 +49,7 @@ def read_boxes(
         raise ValueError(f"{path} is not a JSON file of boxes ({error})") from error
     if not isinstance(given, dict):
         raise ValueError(f"{path}: expected {{picture: [[x1, y1, x2, y2], ...]}}")
-    known = Names(names)
+    known = Names(names, folder)
     matched = known.match(given)
     known.report()
     for name, picture in matched.items():
@@ -103,6 +108,7 @@ def split_boxes(
     splits: Mapping[str, Sequence[str]],
     regions: int | None = None,
     order: str = "xyxy",
+    pictures: Mapping[str, Path] | None = None,
 ) -> dict[str, list[np.ndarray]]:
     """Read the boxes of the pictures of all splits, and change them to one number of regions.
 
@@ -111,16 +117,33 @@ def split_boxes(
         splits: split -> names of its pictures.
         regions: R; None = the number of all pictures.
         order: see `read_boxes`.
+        pictures: name -> file; with them, boxes in percent are noticed although each picture has
+            few.
 
     Returns:
         Split -> (R, 4) per picture.
 
     Raises:
-        ValueError: as in `read_boxes` and `fit_boxes`.
+        ValueError: as in `read_boxes` and `fit_boxes`, or the boxes seem to be in percent.
     """
     every = [name for names in splits.values() for name in names]
-    boxes = fit_boxes(read_boxes(path, every, order), regions)
+    found = read_boxes(path, every, order, folder_of(pictures or {}))
+    _check_scale(found, pictures or {})
+    boxes = fit_boxes(found, regions)
     return {split: [boxes[name] for name in names] for split, names in splits.items()}
+
+
+def _check_scale(boxes: Mapping[str, np.ndarray], pictures: Mapping[str, Path]) -> None:
+    """Refuse boxes in percent or thousandths; pictures are opened only if boxes may be such."""
+    far = max((float(own.max(initial=0)) for own in boxes.values()), default=0)
+    if any(reach * scale < far <= ROUNDED * scale for scale, (_, reach, _) in SCALES.items()):
+        check_scale(
+            [
+                (own.max(), min(stored_size(pictures[name])))
+                for name, own in boxes.items()
+                if name in pictures and in_pixels(own)
+            ]
+        )
 
 
 def extract_split(

@@ -80,11 +80,18 @@ class Group(Mapping[str, Any]):
 
     def _names(self, node: Any, name: str) -> np.ndarray:
         """Read strings of variable length in a process of its own, which can be ended."""
-        from h5py import check_string_dtype  # late, as below
+        from h5py import check_string_dtype, check_vlen_dtype  # late, as below
 
         if check_string_dtype(node.dtype) is None:
+            remedy = ""
+            if check_vlen_dtype(node.dtype) is not None:
+                remedy = (
+                    ": rows of variable length are not read; write a group with one data set "
+                    "(regions, width) for each image, or one array (images, regions, width) with "
+                    "num_boxes"
+                )
             raise ValueError(
-                f"{self._path}: {name} holds {node.dtype}, expected numbers or strings"
+                f"{self._path}: {name} holds {node.dtype}, expected numbers or strings{remedy}"
             )
         command = [sys.executable, "-c", READ_NAMES, str(self._path.resolve()), node.name]
         command.append(str(self._most))

@@ -20,6 +20,7 @@ def partition(
     fractions: Sequence[float] = FRACTIONS,
     seed: int = 0,
     partial: bool = False,
+    folder: str | Path | None = None,
 ) -> dict[str, list[str]]:
     """Divide pictures into splits, each in the order of `names` or of its list.
 
@@ -30,6 +31,7 @@ def partition(
         fractions: shares of train, dev and test; used if there are neither lists nor known splits.
         seed: of the random draw; the same names, fractions and seed give the same splits.
         partial: accept lists that name many other pictures, see `itm.data.names.report_lost`.
+        folder: the folder of the pictures, if `names` are files.
 
     Returns:
         Split -> pictures.
@@ -43,7 +45,7 @@ def partition(
         owner = "the lists name" if given else "the captions' file names"
         check_drawn(fractions, seed, f"{owner} the splits")
     if given:
-        return _from_lists(names, given, partial)
+        return _from_lists(names, given, partial, folder)
     if known:
         splits: dict[str, list[str]] = {}
         for name in names:
@@ -90,13 +92,18 @@ def check_drawn(fractions: Sequence[float], seed: int, why: str) -> None:
 
 
 def _from_lists(
-    names: Sequence[str], lists: Mapping[str, str | Path], partial: bool
+    names: Sequence[str],
+    lists: Mapping[str, str | Path],
+    partial: bool,
+    folder: str | Path | None,
 ) -> dict[str, list[str]]:
-    find, owner = Names(names), dict[str, str]()
+    find, owner = Names(names, folder), dict[str, str]()
     splits: dict[str, list[str]] = {}
     lost, total = [], 0
+    listed = {split: read_captions(Path(path).expanduser()) for split, path in lists.items()}
+    find.mention(line for lines in listed.values() for line in lines)
     for split, path in lists.items():
-        lines = read_captions(Path(path).expanduser())
+        lines = listed[split]
         if twice := [line for line, n in Counter(lines).items() if n > 1]:
             raise ValueError(f"{path} holds {twice[0]!r} twice; each picture belongs there once")
         matched = find.match(lines)

@@ -9,7 +9,7 @@ from typing import Any
 from itm.data.names import Names, report_lost
 from itm.features.data_folder import other_settings, read_record, write_record
 from itm.features.partition import check_drawn, partition
-from itm.features.pictures import inspect_pictures
+from itm.features.pictures import folder_of, inspect_pictures
 from itm.features.sentences import read_sentences
 from itm.features.store import write_captions
 from itm.utils.files import write_text
@@ -100,7 +100,7 @@ def make_plan(
         check_drawn(fractions, seed, "pictures without captions form one split")
         splits = {"all": names}
     else:
-        splits = partition(names, lists, known, fractions, seed, partial)
+        splits = partition(names, lists, known, fractions, seed, partial, folder_of(pictures))
     if not any(splits.values()):
         raise ValueError(f"none of the {len(pictures)} pictures can be used")
     print(", ".join(f"{split}: {len(names)} pictures" for split, names in splits.items()))
@@ -148,8 +148,9 @@ def _captioned(
         ValueError: captions and pictures do not belong together.
     """
     sentences = read_sentences(path)
-    names = Names(pictures)
+    names = Names(pictures, folder_of(pictures))
     matched = names.match(sentences.captions)
+    names.report()
     lost = [name for name in sentences.captions if name not in matched]
     if not matched:
         raise ValueError(
@@ -162,7 +163,6 @@ def _captioned(
         for name, picture in matched.items()
         if name in sentences.splits
     }
-    names.report()
     report_lost(
         ("captions' names without a picture", lost, len(sentences.captions)),
         ("pictures without captions", [p for p in pictures if p not in captions], len(pictures)),

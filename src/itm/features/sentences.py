@@ -1,85 +1,20 @@
 """Read the captions of pictures from text, tables and JSON files."""
 
+import csv
+import io
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from itm.data.names import check_twins
+from itm.features.caption_json import FORMS, read_object
 from itm.features.cells import PICTURE, check_sentences
+from itm.features.collected import NUMBER, Sentences, strip_numbers
 from itm.features.tables import Row, has_header, read_objects, read_table
-from itm.utils.checks import check_text
 from itm.utils.contents import parse_json, read_text
 from itm.utils.readers import reader
-
-NUMBER = re.compile(r"#\d+$")  # Flickr: name.jpg#0
-KNOWN = re.compile(r"train|dev|test(all|[ab])?")
-SPLITS = {
-    "restval": "train", "training": "train", "val": "dev", "valid": "dev", "validation": "dev",
-    "development": "dev", "testing": "test",
-}  # names of other formats -> the layout's  # fmt: skip
-JSON = (
-    "Karpathy's {'images': [{'filename', 'sentences': [{'raw'}]}]}, COCO's {'images', "
-    "'annotations'}, or a list of {'file_name', 'caption'}"
-)
-
-
-@dataclass
-class Sentences:
-    """The contents of a caption file.
-
-    Attributes:
-        captions: picture name -> its captions, in the order of the file.
-        splits: picture name -> split, if the format records it.
-        empty: number of empty captions, which are left out.
-        bare: pictures that the file lists without any caption.
-    """
-
-    captions: dict[str, list[str]] = field(default_factory=dict)
-    splits: dict[str, str] = field(default_factory=dict)
-    empty: int = 0
-    bare: list[str] = field(default_factory=list)
-
-    def add(self, name: str, caption: str, split: str = "") -> None:
-        """Add a caption; line breaks and runs of blanks become one blank.
-
-        Raises:
-            ValueError: the name is empty or has a line break, a text is not valid, or the picture
-                is in two splits.
-        """
-        name, caption = name.strip(), " ".join(caption.split())
-        split = (split or "").strip().lower()
-        split = SPLITS.get(split, split)
-        if split and not KNOWN.fullmatch(split):
-            raise ValueError(
-                f"{name} is in the split {split!r}; expected train, {', '.join(SPLITS)}, dev, test "
-                "or testall"
-            )
-        if not name:
-            raise ValueError(f"the caption {caption[:60]!r} has no picture")
-        check_text(name, "the name of a picture")
-        check_text(caption, f"a caption of {name}")
-        if "\n" in name:
-            raise ValueError(f"the name {name!r} of a picture holds a line break; rename it")
-        if split and self.splits.setdefault(name, split) != split:
-            raise ValueError(f"{name} is in the splits {self.splits[name]} and {split}")
-        if caption:
-            self.captions.setdefault(name, []).append(caption)
-        else:
-            self.empty += 1
-
-    def report(self) -> None:
-        """Print what is left out."""
-        if self.empty:
-            print(f"left out: {self.empty} empty captions")
-        if self.bare:
-            print(
-                f"left out: {len(self.bare)} pictures without captions, such as "
-                f"{', '.join(self.bare[:3])}"
-            )
 
 
 @reader("could not be read as captions")
@@ -100,7 +35,7 @@ def read_sentences(path: str | Path) -> Sentences:
             the line.
     """
     path = Path(path).expanduser()
-    text = read_text(path)
+    text = re.sub(r"\Asep=.\r?(?=\n)", "", read_text(path))  # Excel's line for the delimiter
     ending = path.suffix.lower()
     if ending == ".json":
         found = _json(path, text)
@@ -124,13 +59,15 @@ def _collect(path: Path, rows: Iterable[Row]) -> Sentences:
     """Collect the captions of rows; errors name the path and the line."""
     found, seen = Sentences(), set[str]()
     try:
-        for row in rows:
-            _check_new(row.name, seen, str(row.line))
+        every = list(rows)
+        names = strip_numbers([row.name for row in every])
+        for name, row in zip(names, every, strict=True):
+            _check_new(row.name, name, seen, str(row.line))
             if not row.captions:
                 found.bare.append(row.name)
             for caption in row.captions:
                 try:
-                    found.add(NUMBER.sub("", row.name), caption, row.split)
+                    found.add(name, caption, row.split)
                 except ValueError as error:
                     raise ValueError(f"{row.line}: {error}") from error
     except ValueError as error:
@@ -139,26 +76,13 @@ def _collect(path: Path, rows: Iterable[Row]) -> Sentences:
 
 
 def _lines(path: Path, text: str) -> Sentences:
-    lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    lines = [(n, line) for n, line in enumerate(_unquoted(text).split("\n"), 1) if line.strip()]
     found, seen = Sentences(), set[str]()
-    for number, line in lines:
-        cells = line.split("\t")
-        while len(cells) > 2 and not cells[-1].strip():
-            cells.pop()
-        if len(cells) != 2:
-            raise ValueError(
-                f"{path}:{number}: {len(cells) - 1 or 'no'} TAB between picture and caption, "
-                f"{line[:60]!r}; expected name.jpg<TAB>caption, or a table with a header such as "
-                "image,caption"
-            )
-        name, caption = cells[0].strip(), cells[1].strip()
-        if " " in name and " " not in caption and PICTURE.fullmatch(caption):
-            raise ValueError(
-                f"{path}:{number}: {line[:60]!r} has the picture behind the caption; swap the "
-                "columns, or name them in a header such as caption<TAB>image"
-            )
-        _check_new(name, seen, f"{path}:{number}")
-        found.add(NUMBER.sub("", name), caption)
+    pairs = [(number, *_pair(line, f"{path}:{number}")) for number, line in lines]
+    names = strip_numbers([name for _, name, _ in pairs])
+    for plain, (number, name, caption) in zip(names, pairs, strict=True):
+        _check_new(name, plain, seen, f"{path}:{number}")
+        found.add(plain, caption)
     if _has_unknown_header([line for _, line in lines]):
         raise ValueError(
             f"{path}:{lines[0][0]}: the header {lines[0][1][:60]!r} is not understood; name the "
@@ -167,9 +91,51 @@ def _lines(path: Path, text: str) -> Sentences:
     return found
 
 
-def _check_new(name: str, seen: set[str], where: str) -> None:
-    """Check that `name.jpg#0` comes once."""
-    if NUMBER.search(name) and name in seen:
+def _pair(line: str, where: str) -> tuple[str, str]:
+    """Divide a line into the picture and its caption."""
+    cells = line.split("\t")
+    while len(cells) > 2 and not cells[-1].strip():
+        cells.pop()
+    if len(cells) != 2:
+        raise ValueError(
+            f"{where}: {len(cells) - 1 or 'no'} TAB between picture and caption, "
+            f"{line[:60]!r}; expected name.jpg<TAB>caption, or a table with a header such as "
+            "image,caption"
+        )
+    name, caption = cells[0].strip(), cells[1].strip()
+    if " " in name and " " not in caption and PICTURE.fullmatch(caption):
+        raise ValueError(
+            f"{where}: {line[:60]!r} has the picture behind the caption; swap the "
+            "columns, or name them in a header such as caption<TAB>image"
+        )
+    return name, caption
+
+
+def _unquoted(text: str) -> str:
+    """Remove the quotes of cells if each line is a row of a table as programs write it.
+
+    A caption in quotes of its own, such as `"Stop" says a sign`, makes no such row; then all quotes
+    are characters, as in tables with a header.
+    """
+    if '"' not in text:
+        return text
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True))
+    except csv.Error:
+        return text
+    lines = text.removesuffix("\n").split("\n")
+    if len(rows) != len(lines):
+        return text  # a quote that is closed in another line
+    for line, row in zip(lines, rows, strict=True):
+        written = ('"' + cell.replace('"', '""') + '"' for cell in row if '"' in cell)
+        if not all(cell in line for cell in written):
+            return text  # a quote that no program would have left as it is
+    return "\n".join("\t".join(row) for row in rows)
+
+
+def _check_new(name: str, plain: str, seen: set[str], where: str) -> None:
+    """Check that `name.jpg#0` comes once; `plain` is the name without such a number."""
+    if name != plain and name in seen:
         raise ValueError(f"{where}: {name} comes twice; number the captions of a picture from 0")
     seen.add(name)
 
@@ -206,57 +172,9 @@ def _json(path: Path, text: str) -> Sentences:
         content = parse_json(text)
         if isinstance(content, list):
             return _collect(path, read_objects(enumerate(content, 1)))
-        return _coco(content) if "annotations" in content else _karpathy(content)
+        return read_object(content)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}); expected {JSON}") from error
+        raise ValueError(f"{path} is not JSON ({error}); expected {FORMS}") from error
     except ValueError as error:
         named = str(error).startswith(str(path))
         raise error if named else ValueError(f"{path}: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: expected {JSON} (found {error!r})") from error
-
-
-def _karpathy(content: Any) -> Sentences:
-    found = Sentences()
-    folders: dict[str, Any] = {}
-    for image in content["images"]:
-        if image["filename"] in folders:
-            raise ValueError(
-                f"two images are called {image['filename']!r} (filepath "
-                f"{folders[image['filename']]!r} and {image.get('filepath')!r}), so that their "
-                "captions would be mixed; write the folder into their filename"
-            )
-        folders[image["filename"]] = image.get("filepath")
-        if not image["sentences"]:
-            found.bare.append(image["filename"])
-        for sentence in image["sentences"]:
-            if not isinstance(sentence, dict) or not isinstance(sentence.get("raw"), str):
-                raise ValueError(
-                    f"{image['filename']}: expected sentences [{{'raw': 'a caption'}}], found "
-                    f"{str(sentence)[:80]!r}"
-                )
-            found.add(image["filename"], sentence["raw"], image.get("split", ""))
-    return found
-
-
-def _coco(content: Any) -> Sentences:
-    found = Sentences()
-    names: dict[Any, str] = {}
-    for image in content["images"]:
-        if names.setdefault(image["id"], image["file_name"]) != image["file_name"]:
-            raise ValueError(f"two images have the id {image['id']}")
-    files = Counter(names.values())
-    if twice := [name for name, n in files.items() if n > 1]:
-        raise ValueError(
-            f"two ids have the file_name {twice[0]!r}, so that their captions would be mixed; "
-            "write the folder into file_name, or keep one of them"
-        )
-    ids = Counter(annotation.get("id") for annotation in content["annotations"])
-    if twice := [number for number, n in ids.items() if n > 1 and number is not None]:
-        raise ValueError(f"two annotations have the id {twice[0]}")
-    for annotation in content["annotations"]:
-        if annotation["image_id"] not in names:
-            raise ValueError(f"a caption names image {annotation['image_id']}, which is not listed")
-        found.add(names[annotation["image_id"]], annotation["caption"])
-    found.bare = [name for name in names.values() if name not in found.captions]
-    return found

@@ -36,6 +36,8 @@ LARGEST = 1e15  # of a feature; bytes of other types become larger values
 LARGEST_HALF = 8192  # of a feature in float16; of a float32, one lower half in six is larger
 ROUNDED = 0x1FFF  # bits of the lower half of a float32 that are zero if it was a float16
 ENOUGH = 200  # numbers that tell the type of the bytes
+SMALLEST = 1e-30  # the largest of numbers in the other byte order is smaller, if they were rounded
+SOME = 16  # numbers whose lower halves are all zero if they are float64
 VINVL = 2054  # 2048 features, and x1, y1, x2, y2, width, height as fractions
 
 
@@ -128,13 +130,32 @@ def _floats(cell: str) -> np.ndarray:
     """Decode float32.
 
     Raises:
-        ValueError: the bytes are float16: read as such, all numbers are small and finite, and the
-            lower halves of the float32 numbers are not those of rounded ones.
+        ValueError: the bytes are of another type, see `_other_type`.
     """
     data = base64.b64decode(cell, validate=True)
+    if other := _other_type(data):
+        raise ValueError(f"numbers that are {other}; write them as float32")
+    return np.frombuffer(data, np.float32)
+
+
+def _other_type(data: bytes) -> str:
+    """Name the type of numbers that would read as float32, though they are none; "" if none fits.
+
+    Read as float16, all are small and finite, and the lower halves of the float32 numbers are not
+    those of rounded ones. Numbers that were rounded, as features of float16 are, show by their zero
+    bytes: as float64 every second float32 is zero, and in the other byte order all are tiny.
+    Others become huge values, which `_record` refuses.
+    """
     halves = np.frombuffer(data, np.float16) if not len(data) % 2 else np.empty(0, np.float16)
     lower = halves[: len(halves) // 2 * 2 : 2].view(np.uint16)
     fine = np.count_nonzero(lower & ROUNDED) >= ENOUGH
     if fine and (np.abs(halves) < LARGEST_HALF).all():  # False for NaN
-        raise ValueError("numbers that are float16; write them as float32")
-    return np.frombuffer(data, np.float32)
+        return "float16"
+    if len(data) % 4:
+        return ""  # `np.frombuffer` refuses it
+    words = np.frombuffer(data, "<u4")
+    if len(words) % 2 == 0 and not words[::2].any() and np.count_nonzero(words[1::2]) >= SOME:
+        return "float64"
+    if 0 < np.abs(np.frombuffer(data, "<f4")).max(initial=0) < SMALLEST:  # False for NaN
+        return "in the other byte order (big-endian)"
+    return ""

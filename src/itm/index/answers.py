@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from itm.data.layout import Split, name_of
 from itm.data.pictures import Pictures
@@ -19,6 +20,9 @@ from itm.utils.files import write_text
 if TYPE_CHECKING:
     from itm.index.index import Hit, Index
     from itm.matcher.matcher import Matcher
+
+Form = Literal["NFC", "NFD"]
+FORMS: tuple[Form, ...] = ("NFC", "NFD")  # of Unicode: letters with their accents, and apart
 
 OwnCaptions = Mapping[str, Sequence[str]]  # id of each image -> its captions
 
@@ -90,9 +94,23 @@ def tell_unknown(matcher: Matcher, sentences: Sequence[str]) -> None:
     unknown = dict.fromkeys(word for s in sentences for word in unknown_words(matcher, s))
     if unknown:
         print(f"words the matcher does not know: {printable(' '.join(unknown))}")
+    for form in FORMS:
+        if known := [s for s in sentences if _knows_more(matcher, s, form)]:
+            print(
+                printable(
+                    f"{known[0]!r} looks the same in Unicode's form {form}, of which the matcher "
+                    f"knows more words; write it so, with unicodedata.normalize('{form}', sentence)"
+                )
+            )
     for sentence in sentences:
         if knows_no_word(matcher, sentence):
             print(printable(f"no word of {sentence!r} is known: its scores have no meaning"))
+
+
+def _knows_more(matcher: Matcher, sentence: str, form: Form) -> bool:
+    """Tell whether a matcher knows more words of a sentence in one of Unicode's forms."""
+    other = unicodedata.normalize(form, sentence)
+    return len(unknown_words(matcher, other)) < len(unknown_words(matcher, sentence))
 
 
 def answer_table(answer: Answer, captions: OwnCaptions) -> str:

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")  # of Pillow; none runs another program
 MOST_PIXELS = 2**27  # half a gigabyte of RGBA; cameras of 100 megapixels stay below
+BITS_PER_SAMPLE = 258  # tag of TIFF
 TRANSPARENT = ("RGBA", "LA", "PA", "La", "RGBa")  # modes of Pillow
 
 
 def picture_files(folder: str | Path, endings: Collection[str]) -> dict[str, Path]:
     """Find the files below a folder that have one of the endings, sorted by name.
 
-    Links that lead out of the folder, pipes, devices and folders with such a name are left out and
-    reported.
+    Links that lead out of the folder, links to folders, pipes, devices and folders with such a name
+    are left out and reported.
 
     Returns:
         Name relative to the folder -> file.
     """
     folder = Path(folder).expanduser()
     inside, found, odd = folder.resolve(), dict[str, Path](), []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in endings):
+    entries = sorted(folder.rglob("*"))
+    report_linked_folders(folder, entries)
+    for path in (p for p in entries if p.suffix.lower() in endings and not is_linked_folder(p)):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and path.resolve().is_relative_to(inside):
             found[name] = path
@@ -40,6 +43,21 @@ def picture_files(folder: str | Path, endings: Collection[str]) -> dict[str, Pat
             f"out of the folder, folders, pipes), such as {', '.join(odd[:3])}"
         )
     return found
+
+
+def is_linked_folder(path: Path) -> bool:
+    """Tell whether an entry is a link to a folder, which is not followed."""
+    return path.is_symlink() and path.is_dir()
+
+
+def report_linked_folders(folder: Path, entries: Iterable[Path]) -> None:
+    """Print how many entries below a folder are links to folders."""
+    links = [path.relative_to(folder).as_posix() for path in entries if is_linked_folder(path)]
+    if links:
+        print(
+            f"left out: {len(links)} links to folders below {folder}, such as "
+            f"{', '.join(links[:3])}; copy the folders there to read their files"
+        )
 
 
 def open_regular(path: str | Path) -> BinaryIO:
@@ -95,6 +113,19 @@ def _too_large(found: str) -> str:
     return f"{found} pixels, expected at most {MOST_PIXELS:,}; shrink the picture first"
 
 
+def stored_size(path: str | Path) -> tuple[int, int]:
+    """Read the width and height of a picture as it is stored, before its orientation is applied.
+
+    Raises:
+        OSError: the file is not a picture.
+    """
+    from PIL import Image  # late: Pillow is optional
+
+    with open_regular(path) as file, Image.open(file, formats=FORMATS) as opened:
+        width, height = opened.size
+        return width, height
+
+
 def as_shown(picture: Image) -> Image:
     """Convert an opened picture to the RGB pixels that a viewer shows.
 
@@ -104,36 +135,55 @@ def as_shown(picture: Image) -> Image:
     Raises:
         ValueError: pixels of 32 bits, whose range the file does not state.
     """
-    import numpy as np
     from PIL import Image, ImageOps  # late: Pillow is optional
 
     clear = picture.info.get("transparency")
     upright = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I;16") or upright.mode in ("I", "F"):
-        values = np.asarray(upright)
-        if upright.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ValueError(
-                f"pixels of mode {upright.mode} from {values.min():g} to {values.max():g}; save "
-                "the picture with 8 or 16 bits"
-            )
-        grey = (values / 257).round().astype(np.uint8)
-        if isinstance(clear, int):  # the one grey value that is transparent
-            grey[values == clear] = 255
-        return Image.fromarray(grey).convert("RGB")
+        return _grey(upright, clear, upright.mode.startswith("I;16") or _is_16_bits(picture))
     if upright.mode not in TRANSPARENT and clear is None:
-        return _in_srgb(upright)
-    page = Image.new("RGBA", upright.size, "white")
-    page.alpha_composite(upright.convert("RGBA"))
+        return _in_srgb(upright, upright.info.get("icc_profile"))
+    page, shown = Image.new("RGBA", upright.size, "white"), upright.convert("RGBA")
+    colours = _in_srgb(shown.convert("RGB"), upright.info.get("icc_profile"))
+    colours.putalpha(shown.getchannel("A"))
+    page.alpha_composite(colours)
     return page.convert("RGB")
 
 
-def _in_srgb(picture: Image) -> Image:
-    """Convert RGB and CMYK by an embedded profile other than sRGB, such as Adobe RGB."""
+def _is_16_bits(picture: Image) -> bool:
+    """Tell whether a TIFF file stores whole numbers of 16 bits, which Pillow widens to 32."""
+    bits = getattr(picture, "tag_v2", {}).get(BITS_PER_SAMPLE)
+    return picture.mode == "I" and bits == (16,)
+
+
+def _grey(picture: Image, clear: Any, sixteen: bool) -> Image:
+    """Scale grey pixels of 16 bits to 8.
+
+    Raises:
+        ValueError: pixels of 32 bits or floats, or below zero.
+    """
+    import numpy as np
+    from PIL import Image  # late: Pillow is optional
+
+    values = np.asarray(picture)
+    if not sixteen or values.min() < 0:
+        raise ValueError(
+            f"pixels of mode {picture.mode} from {values.min():g} to {values.max():g}; save "
+            "the picture with 8 or 16 bits"
+        )
+    grey = (values / 257).round().astype(np.uint8)
+    if isinstance(clear, int):  # the one grey value that is transparent
+        grey[values == clear] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _in_srgb(picture: Image, profile: bytes | None) -> Image:
+    """Convert RGB, palettes and CMYK by an embedded profile other than sRGB, such as Adobe RGB."""
     from PIL import ImageCms  # late: Pillow is optional
 
-    profile = picture.info.get("icc_profile")
-    if not profile or picture.mode not in ("RGB", "CMYK"):
+    if not profile or picture.mode not in ("RGB", "CMYK", "P"):
         return picture.convert("RGB")
+    picture = picture.convert("RGB") if picture.mode == "P" else picture  # its colours, not indices
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         if "srgb" in ImageCms.getProfileDescription(source).lower():

@@ -43,3 +43,21 @@ def test_ids_of_two_splits_may_have_two_forms(tmp_path, mine, other):
     write(tmp_path, "dev", ids=[other, "u", "v", "w", "y", "z"])
     splits = [read_split(tmp_path, name) for name in ("train", "dev")]
     assert shared_images(splits) == [f"train and dev share 1 ids, such as {other!r}"]
+
+
+def test_pictures_of_another_folder_are_not_taken(tmp_path, capsys):
+    """images=yr/2019 holds no picture of 2020, although it holds one of the same name."""
+    write(tmp_path, ids=[f"{2 + n // 3}/IMG_{n}.jpg" for n in range(6)])
+    folder = draw(tmp_path / "2", *[f"IMG_{n}.jpg" for n in range(6)])
+    pictures = Pictures(read_split(tmp_path, "train"), folder)
+    assert [pictures.find(f"2/IMG_{n}.jpg") for n in range(3)] == sorted(folder.iterdir())[:3]
+    assert [pictures.find(f"3/IMG_{n}.jpg") for n in range(3, 6)] == [None] * 3
+    told = capsys.readouterr().out
+    assert f"3 names were not joined with files of {folder}, since they name another" in told
+
+
+@pytest.mark.parametrize(("id_", "shown"), [("b.jpg", "such as 'b.jpg'$"), ("b", "or 'b.jpg'$")])
+def test_the_ending_of_a_name_is_not_doubled(tmp_path, id_, shown):
+    write(tmp_path, ids=[id_, "c", "d", "e", "f", "g"])
+    with pytest.raises(ValueError, match=f"none of the 1 pictures .*{shown}"):
+        Pictures(read_split(tmp_path, "train"), draw(tmp_path / "p", "z.jpg"))

@@ -67,6 +67,17 @@ def test_an_image_is_found_by_its_id_before_its_row(tmp_path):
         find_row(numbers, 3)
 
 
+@pytest.mark.parametrize("form", ["{}.jpg", "COCO_val2014_{:012d}.jpg", "val/{}.png"])
+def test_a_row_is_no_id_where_ids_hold_numbers(tmp_path, form):
+    write(tmp_path, ids=[form.format(number) for number in range(30, 36)])
+    split = read_split(tmp_path, "train")
+    assert find_row(split, 31) == 1 and find_row(split, "31") == 1
+    with pytest.raises(ValueError, match=r"image=3 is not in split train .*: give an id such as"):
+        find_row(split, 3)
+    dates = replace(split, ids=[f"2020-01-{day:02d}.jpg" for day in range(1, 7)])
+    assert find_row(dates, 3) == 3  # 3 cannot mean the third of January
+
+
 @pytest.mark.parametrize(
     ("names", "other", "found"),
     [
@@ -136,3 +147,39 @@ def test_a_name_that_lost_its_picture_to_a_nearer_form_is_told():
         "1.jpg", "1.jpg", "a.jpg", "a.jpg",
     ]  # fmt: skip
     assert names.displaced == ["01", "a"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "held", "others", "found"),
+    [
+        ("hol/2019", "1.jpg 9.jpg", "2019/1 2020/9", "2019/1"),
+        ("hol/2019", "a/1.jpg a/9.jpg", "2019/a/1 2020/a/9", "2019/a/1"),
+        ("val/images", "1.jpg 9.jpg", "/old/val/images/1 /old/train/images/9", "/old/val/images/1"),
+        ("kq/val", "4.jpg", "train/4", ""),
+        ("train/images", "4.jpg", "val/images/4", ""),
+        ("coco/train", "COCO_val2014_4.jpg", "val2014/COCO_val2014_4", "val2014/COCO_val2014_4"),
+        ("coco/val2014", "1.jpg 9.jpg", "val/1 9", "val/1 9"),
+        ("all", "1.jpg 4.jpg", "train/4 val/1", "train/4 val/1"),
+        ("new/images", "1.jpg 4.jpg", "/old/images/1 images/4", "/old/images/1 images/4"),
+    ],
+)
+def test_the_folder_of_the_files_is_compared(folder, held, others, found):
+    held, others, found = held.split(), others.split(), found.split()
+    assert list(Names(held, folder).match(others)) == found
+    names = Names(others, others_folder=folder)
+    claimed = [names.claim(other) for other in held]
+    assert sorted(name for name in claimed if name) == sorted(found)
+
+
+def test_what_the_folder_of_the_files_decides_is_told(capsys):
+    names = Names(["1.jpg", "2.jpg", "3.jpg"], "pictures/val")
+    assert names.match(["val/1", "train/2", "3"]) == {"val/1": "1.jpg", "3": "3.jpg"}
+    names.report()
+    assert capsys.readouterr().out == (
+        "1 names were not joined with files of pictures/val, since they name another folder, such "
+        "as 'train/2'\n"
+    )
+    names = Names(["1.jpg", "2.jpg"], "all")
+    names.match(["train/1", "2"])
+    names.report()
+    assert "1 names were joined although their folders differ" in capsys.readouterr().out

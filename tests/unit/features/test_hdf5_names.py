@@ -80,3 +80,14 @@ def test_names_with_folders(tmp_path):
             file[f"val2014/{row}"] = np.ones((2, 3), np.float32)
     with pytest.raises(ValueError, match="val2014 holds 0, 1, 2, 3, 4 and 4 others; expected"):
         list(read_hdf5(tmp_path / "a.h5"))
+
+
+def test_rows_of_variable_length_are_refused_with_a_remedy(tmp_path):
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        rows = file.create_dataset("features", (2,), h5py.vlen_dtype(np.float32))
+        rows[0], rows[1] = np.ones(4), np.ones(6)
+        file["ids"] = [b"a", b"b"]
+    with pytest.raises(
+        ValueError, match="features holds object.* rows of variable length .* num_boxes"
+    ):
+        list(read_hdf5(tmp_path / "f.h5"))

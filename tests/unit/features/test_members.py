@@ -7,10 +7,11 @@ import pickle
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from itm.features.arrays import read_arrays
 from itm.features.convert import convert_features, write_data_folder
-from itm.features.extraction import fit_boxes, read_boxes
+from itm.features.extraction import fit_boxes, read_boxes, split_boxes
 from itm.features.hdf5 import read_hdf5
 from itm.features.records import Record, check_record
 from itm.features.tsv import read_tsv
@@ -254,6 +255,36 @@ def test_few_boxes_in_percent_are_refused_in_many_images(tmp_path):
     convert(480, tmp_path / "b")
 
 
+@pytest.mark.parametrize(("scale", "side", "name"), [(100, 200, "percent"), (1000, 1400, "thou")])
+def test_few_boxes_in_percent_of_many_pictures_are_refused(tmp_path, scale, side, name):
+    """Each picture has two boxes; together they show that none lies beyond the scale."""
+    pictures = {f"{i}.png": tmp_path / f"{i}.png" for i in range(10)}
+    Image.new("1", (side, side)).save(tmp_path / "all.png")
+    for path in pictures.values():
+        path.symlink_to(tmp_path / "all.png")
+    splits, features = {"all": list(pictures)}, np.ones((2, 5), np.float32)
+
+    def boxes(most):
+        return {image: [[0, 0, most, most], [most / 2, 0, most, 9]] for image in pictures}
+
+    def extract(most):
+        (tmp_path / "boxes.json").write_text(json.dumps(boxes(most)))
+        return split_boxes(tmp_path / "boxes.json", splits, pictures=pictures)
+
+    def convert(most, out):
+        found = boxes(most).items()
+        records = (Record(image, features, np.array(own), (side, side)) for image, own in found)
+        convert_features(records, splits, {image: ["a"] for image in pictures}, tmp_path / out)
+
+    message = f"boxes of all 10 images of {side} pixels or more .* first {scale} .*in {name}"
+    with pytest.raises(ValueError, match=message):
+        extract(scale)
+    with pytest.raises(ValueError, match=message):
+        convert(scale, "percent")
+    assert len(extract(side)["all"]) == 10
+    convert(side, "pixels")
+
+
 def test_tensorflow_order_is_named():
     features = np.ones((2, 8), np.float32)
     boxes = np.array([[10, 20, 470, 630], [0, 0, 100, 200]], np.float32)
@@ -278,6 +309,32 @@ def test_float16_in_a_tsv_file_is_told_from_float32(tmp_path, sparse):
         read(features.astype(np.float16))
     for stored in (features, features.astype(np.float16).astype(np.float32), 0 * features):
         np.testing.assert_array_equal(read(stored), stored)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "told"), [("<f8", "float64"), (">f8", "big-endian"), (">f4", "big-endian")]
+)
+@pytest.mark.parametrize("column", ["features", "boxes"])
+def test_rounded_numbers_of_another_type_in_a_tsv_file_are_refused(tmp_path, dtype, told, column):
+    """Features that once were float16: their lower bytes are zero, so that nothing is huge."""
+    rng = np.random.default_rng(0)
+    features = np.maximum(rng.standard_normal((8, 64)), 0).astype(np.float16)
+    boxes = np.tile(np.array([4, 8, 100, 50], np.float16), (8, 1))
+
+    def read(**types):
+        kinds = {"features": "<f4", "boxes": "<f4", **types}
+        cells = [
+            base64.b64encode(array.astype(kinds[name]).tobytes()).decode()
+            for name, array in (("boxes", boxes), ("features", features))
+        ]
+        (tmp_path / "f.tsv").write_text("\t".join(["a", "640", "480", "8", *cells]) + "\n")
+        return next(read_tsv(tmp_path / "f.tsv"))
+
+    with pytest.raises(ValueError, match=f"tsv:1: .*numbers that are .*{told}.*write them as fl"):
+        read(**{column: dtype})
+    record = read()
+    np.testing.assert_array_equal(record.features, features.astype(np.float32))
+    np.testing.assert_array_equal(record.boxes, boxes.astype(np.float32))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -325,3 +382,27 @@ def test_messages_name_the_order_that_fits():
         check_record(Record("a", features, OTHERS["yxyx"], (320, 240)))
     with pytest.raises(ValueError, match="box_order=xywh"):
         check_record(Record("a", features, OTHERS["xywh"], (320, 240)))
+
+
+def test_features_of_another_folder_are_not_joined(tmp_path, capsys):
+    """Below source=.../val, 0005 is not train/0005, of which the captions speak, too."""
+    (tmp_path / "val").mkdir()
+    for i in range(8):
+        np.save(tmp_path / "val" / f"{i}.npy", np.full((2, 3), i, np.float32))
+    captions = tmp_path / "captions.csv"
+    names = [f"{'val' if i < 5 else 'train'}/{i}.jpg" for i in range(8)]
+    captions.write_text("image,caption\n" + "".join(f"{name},a dog\n" for name in names))
+    with pytest.raises(ValueError, match="3 of 8 images have captions but no features"):
+        write_data_folder("arrays", tmp_path / "val", captions, tmp_path / "out")
+    told = capsys.readouterr().out
+    assert "3 names were not joined with files of" in told and "such as 'train/5.jpg'" in told
+
+
+def test_another_width_is_not_blamed_on_the_regions(tmp_path):
+    records = [Record("a", np.ones((2, 4), np.float32)), Record("b", np.ones((2, 3), np.float32))]
+    captions = {"a": ["a dog"], "b": ["a cat"]}
+    for regions in (None, 2):
+        with pytest.raises(
+            ValueError, match=r"\(2, 3\), the first image has \(2, 4\); all need one"
+        ):
+            convert_features(records, {"all": ["a", "b"]}, captions, tmp_path / "out", regions)

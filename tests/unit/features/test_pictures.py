@@ -1,12 +1,20 @@
 import os
 import shutil
+import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from itm.features.arrays import read_arrays
 from itm.features.drawn import draw_pictures
-from itm.features.pictures import find_pictures, inspect_pictures, load_pixels
+from itm.features.pictures import (
+    PictureDataset,
+    find_pictures,
+    inspect_pictures,
+    load_pixels,
+)
 from itm.features.plan import make_plan
 from itm.utils.errors import TakenError
 from itm.utils.picture_files import MOST_PIXELS, as_shown, read_picture
@@ -56,6 +64,26 @@ def test_pixels_are_those_that_a_viewer_shows(tmp_path):
 def test_pixels_of_unknown_range_are_refused(tmp_path):
     Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "a.tif")
     assert "8 or 16 bits" in inspect_pictures({"a": tmp_path / "a.tif"}, 1)[0]["a"]
+
+
+@pytest.mark.parametrize("most", [255, 65535])
+def test_whole_numbers_of_32_bits_are_refused(tmp_path, most):
+    """0 to 255 would become black if they were taken for 16 bits."""
+    ramp = np.linspace(0, most, 64).reshape(8, 8).astype(np.int32)
+    Image.fromarray(ramp).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=f"mode I from 0 to {most}; save .* with 8 or 16 bits"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_signed_pixels_of_16_bits_are_read(tmp_path):
+    """Pillow reads them as 32 bits; a TIFF file of 4 x 1 pixels, byte by byte."""
+    pixels = np.array([0, 257, 2570, 32639], "<i2").tobytes()
+    tags = ((256, 4), (257, 1), (258, 16), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1),
+            (279, 8), (339, 2))  # fmt: skip
+    rows = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
+    head = b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels
+    (tmp_path / "a.tif").write_bytes(head + struct.pack("<H", len(tags)) + rows + bytes(4))
+    assert np.array(read_picture(tmp_path / "a.tif"))[0, :, 0].tolist() == [0, 1, 10, 127]
 
 
 def test_a_grey_value_that_is_transparent_shows_the_page(tmp_path):
@@ -142,9 +170,8 @@ def test_formats_that_are_not_read_are_told(tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize(("name", "shown"), [("sRGB", (200, 0, 0)), ("xRGB", (0, 200, 0))])
-def test_a_colour_profile_is_applied(tmp_path, name, shown):
-    """The profile of the second picture exchanges red and green."""
+def profile_of(name):
+    """Make a profile that exchanges red and green unless it is called sRGB."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     profile = profile.replace("sRGB".encode("utf-16-be"), name.encode("utf-16-be"))
     if name != "sRGB":
@@ -152,6 +179,28 @@ def test_a_colour_profile_is_applied(tmp_path, name, shown):
         for old, new in ((b"rXYZ", b"????"), (b"gXYZ", b"rXYZ"), (b"????", b"gXYZ")):
             head = head.replace(old, new)
         profile = head + rest
+    return profile
+
+
+def test_the_profile_of_transparent_and_palette_pictures_is_applied(tmp_path):
+    red = Image.new("RGB", (2, 2), (200, 0, 0))
+    clear = red.convert("RGBA")
+    clear.putalpha(Image.fromarray(np.array([[255, 255], [0, 0]], np.uint8)))
+    for name, picture, options in (
+        ("a.png", red.convert("P", palette=Image.Palette.ADAPTIVE), {}),
+        ("b.png", red, {"transparency": (1, 2, 3)}),
+        ("c.png", clear, {}),
+        ("d.webp", clear, {"lossless": True}),
+    ):
+        picture.save(tmp_path / name, icc_profile=profile_of("xRGB"), **options)
+        seen = np.asarray(read_picture(tmp_path / name))
+        np.testing.assert_allclose(seen[0, 0], (0, 200, 0), atol=3)
+        assert (seen[1, 1] == 255).all() or picture is not clear  # on white
+
+
+@pytest.mark.parametrize(("name", "shown"), [("sRGB", (200, 0, 0)), ("xRGB", (0, 200, 0))])
+def test_a_colour_profile_is_applied(tmp_path, name, shown):
+    profile = profile_of(name)
     picture = Image.new("RGB", (2, 2), (200, 0, 0))
     picture.save(tmp_path / "a.png", icc_profile=profile)
     np.testing.assert_allclose(np.asarray(read_picture(tmp_path / "a.png"))[0, 0], shown, atol=3)
@@ -171,3 +220,46 @@ def test_drawn_pictures_replace_nothing(tmp_path):
     (folder / "cat.jpg").write_text("mine")
     with pytest.raises(TakenError, match="holds cat.jpg, which was not drawn here"):
         draw_pictures(folder, count=4)
+
+
+def test_links_to_folders_are_told(tmp_path, capsys):
+    (tmp_path / "pictures" / "real").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("L", (3, 3)).save(tmp_path / "pictures" / "real" / "a.png")
+    np.save(tmp_path / "pictures" / "a.npy", np.ones((2, 3), np.float32))
+    (tmp_path / "pictures" / "inside").symlink_to("real")
+    (tmp_path / "pictures" / "out.jpg").symlink_to(tmp_path / "elsewhere")
+    for read in (find_pictures, lambda folder: [r.name for r in read_arrays(folder)]):
+        assert len(list(read(tmp_path / "pictures"))) == 1
+        told = capsys.readouterr().out
+        assert told.count("2 links to folders below") == 1 and "such as inside, out.jpg" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [(b"a\nb.png", r"'a\\nb.png' .* holds a line break; rename"),
+     (b"caf\xe9.png", r"'caf\\udce9.png' .* is not UTF-8, perhaps Latin-1; rename .*convmv")],
+)  # fmt: skip
+def test_names_of_files_that_are_no_lines_are_refused(tmp_path, name, message):
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).touch()
+    except OSError:  # as on a Mac
+        pytest.skip("the disk takes no such name")
+    with pytest.raises(ValueError, match=message):
+        find_pictures(tmp_path)
+
+
+def test_boxes_of_the_picture_without_its_orientation_are_named(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees
+    Image.new("L", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
+    Image.new("L", (20, 40)).save(tmp_path / "b.jpg")
+
+    def boxes_of(name, box):
+        return PictureDataset([tmp_path / name], [0], 8, [np.array([box], np.float32)])[0][2]
+
+    assert boxes_of("a.jpg", [0, 0, 20, 40]).tolist() == [[0, 0, 1, 1]]
+    with pytest.raises(ValueError, match="as it is stored, 40 x 20 .* orientation tag turns it"):
+        boxes_of("a.jpg", [0, 0, 40, 20])
+    with pytest.raises(ValueError, match="TensorFlow's order .*box_order=yxyx"):
+        boxes_of("b.jpg", [0, 0, 40, 20])

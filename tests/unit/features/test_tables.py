@@ -1,8 +1,11 @@
+import csv
 import gzip
+import io
 import json
 
 import pytest
 
+from itm.data.names import Names
 from itm.features.sentences import read_sentences
 
 
@@ -253,3 +256,66 @@ def test_text_that_cannot_be_written_is_refused_first(record, message, tmp_path)
     (tmp_path / "a.json").write_text(json.dumps([record]))
     with pytest.raises(ValueError, match=f"a.json.*{message}"):
         read_sentences(tmp_path / "a.json")
+
+
+def test_a_number_sign_may_belong_to_a_name(tmp_path):
+    """Only `#0` behind an ending, or in all names, counts captions."""
+    found = read(tmp_path, "image,caption\nsky,A\nsky#1,B\nsky#1,C\nsky#2,D\n")
+    assert found.captions == {"sky": ["A"], "sky#1": ["B", "C"], "sky#2": ["D"]}
+    found = read(tmp_path, "sky#1\tA dog\nsky#2\tA cat\n", "txt")
+    assert list(found.captions) == ["sky#1", "sky#2"]
+    found = read(tmp_path, "sky#1.jpg#0\tA dog\nsky#1.jpg#1\tA cat\nsky\tB\n", "txt")
+    assert found.captions == {"sky#1.jpg": ["A dog", "A cat"], "sky": ["B"]}
+    found = read(tmp_path, "sky#0\tA dog\nsky#1\tA cat\nsea#0\tB\n", "txt")
+    assert found.captions == {"sky": ["A dog", "A cat"], "sea": ["B"]}
+
+
+@pytest.mark.parametrize("name", ["1.23457E+11", "1E+15", "1,23457E+11"])
+def test_numbers_that_a_spreadsheet_rounded_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"csv:2: the picture .*E\+1.* spreadsheet has rounded"):
+        read(tmp_path, f"image;caption\n{name};A dog\n")
+    assert Names([f"{name[-2:]}.jpg"]).find(name) is None
+
+
+def test_captions_that_show_nothing_are_counted_as_empty(tmp_path):
+    found = read(tmp_path, "image,caption\n1.jpg,\u200b\n1.jpg,A\n1.jpg, \n")
+    assert found.captions == {"1.jpg": ["A"]} and found.empty == 2
+
+
+def test_quoted_cells_of_a_table_without_header_are_unquoted(tmp_path):
+    rows = [["1.jpg", 'A "big" dog'], ["2.jpg", "A cat"], ["3.jpg", "Rain, and wind"]]
+    out = io.StringIO()
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+        out = io.StringIO()
+        csv.writer(out, delimiter="\t", quoting=quoting, lineterminator="\n").writerows(rows)
+        assert read(tmp_path, out.getvalue(), "tsv").captions == {n: [c] for n, c in rows}
+    for own in ('"Stop" says a sign', 'A 5" pipe', '"Not closed'):
+        found = read(tmp_path, f'1.jpg\t{own}\n2.jpg\t"All"\n', "tsv")
+        assert found.captions == {"1.jpg": [own], "2.jpg": ['"All"']}
+
+
+def test_the_line_of_excel_that_names_the_delimiter_is_skipped(tmp_path):
+    found = read(tmp_path, "sep=;\r\nimage;caption\r\n1.jpg;A dog, a cat\r\n")
+    assert found.captions == {"1.jpg": ["A dog, a cat"]}
+    with pytest.raises(ValueError, match=r"csv:3: "):
+        read(tmp_path, "sep=;\nimage;caption\n1.jpg\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"1.jpg": ["A"], "2.jpg": ["B"]}, "a list of .*found an object with the keys '1.jpg', '2"),
+        ({"images": [{"id": 7, "file_name": None}], "annotations": []}, "id 7: file_name is None"),
+        (
+            {
+                "images": [{"id": 7, "file_name": "7.jpg"}],
+                "annotations": [{"image_id": 7, "caption": None}],
+            },
+            "an annotation of 7.jpg: caption is None",
+        ),
+        ({"images": [{"filename": None, "sentences": []}]}, r"images\[0\]: filename is None"),
+    ],
+)
+def test_values_of_json_that_are_no_text_are_named(tmp_path, content, message):
+    with pytest.raises(ValueError, match=rf"captions\.json: .*{message}"):
+        read(tmp_path, json.dumps(content), "json")

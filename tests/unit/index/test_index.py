@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from toy import MeanMatcher
 
 import itm
 from itm.data.layout import read_split
+from itm.index.answers import tell_unknown
 from itm.index.index import Hit
 from itm.index.nearest import Nearest, choose, largest
 from itm.index.stored import index_of
@@ -598,3 +600,18 @@ def test_recall_refuses_one_string_as_queries(cache):
     for queries in ({"sentences": "dog"}, {"images": "ab"}):
         with pytest.raises(TypeError, match="must be a list of queries, got the string"):
             index.recall(**queries)
+
+
+def test_a_word_that_is_known_in_another_form_of_unicode_is_told(capsys):
+    """The same letter in one character (NFC) and in two (NFD) looks the same."""
+    for known, other, form in (
+        ("caf\u00e9", "cafe\u0301", "NFC"),
+        ("cafe\u0301", "caf\u00e9", "NFD"),
+    ):
+        matcher = SimpleNamespace(vocab=Vocabulary.build([f"blue {known}"], min_count=1))
+        tell_unknown(matcher, [f"blue {known}"])
+        assert capsys.readouterr().out == ""
+        tell_unknown(matcher, [f"blue {other}"])
+        assert f"looks the same in Unicode's form {form}" in capsys.readouterr().out
+        tell_unknown(matcher, ["blue tea"])
+        assert "Unicode" not in capsys.readouterr().out

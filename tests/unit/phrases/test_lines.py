@@ -140,3 +140,9 @@ def test_phrases_of_entities_without_a_box_are_counted(tmp_path, capsys):
     assert told == "left out: 1 of 2 phrases of split test without a box, such as 'a park'\n"
     with pytest.raises(ValueError, match="begins inside another one"):
         entity_phrases("[/EN#1/people A man [/EN#2/scene a park] ]")
+
+
+def test_no_option_is_named_that_phrases_lack(tmp_path):
+    """Boxes x, y, width, height; `box_order=` belongs to other commands."""
+    with pytest.raises(ValueError, match=r"to be x, y, width, height, .* last two first$"):
+        read(tmp_path, {**GOOD, "boxes": [[0.6, 0.6, 0.2, 0.2]]})
