@@ -40,9 +40,8 @@ def tokenise(
     """Make `Captions` from sentences and the matcher's vocabulary, or from sentence vectors (C, F).
 
     Raises:
-        ValueError: the matcher has no vocabulary, or one of another size than it was built for;
-            captions are not a list of strings; or the text encoder reads words but got sentence
-            vectors.
+        ValueError: the matcher has no vocabulary, or a larger one than it was built for; captions
+            are not a list of strings; or the text encoder reads words but got sentence vectors.
     """
     check_built(matcher)
     check_captions(captions)
@@ -65,11 +64,10 @@ def tokenise(
             "checkpoint with a vocabulary, or set matcher.vocab = Vocabulary.load('vocab.json')"
         )
     size = matcher.hparams.get("vocab_size")
-    if size is not None and len(matcher.vocab) != size:
-        few = " only" if len(matcher.vocab) > size else ""
+    if size is not None and len(matcher.vocab) > size:
         raise ValueError(
             f"the vocabulary has {len(matcher.vocab)} words, but {type(matcher).__name__} has "
-            f"vectors for{few} {size}: use the vocabulary that it was trained with"
+            f"vectors for only {size}: use the vocabulary that it was trained with"
         )
     for row, caption in enumerate(captions):
         if not isinstance(caption, str):
