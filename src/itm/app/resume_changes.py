@@ -114,11 +114,14 @@ def changes_of_training(folder: Path, now: Sequence[str]) -> list[str]:
     Returns:
         Texts such as "lr 0.02 -> 0.001"; changes of workers, paths or logging are none.
     """
-    old = compose_options(read_recorded(folder, config_dir(now)), now)
-    new = compose_options(now, now)
+    try:
+        before, kept = read_recorded(folder, config_dir(now)), recorded_values(folder)
+    except ValueError:
+        return []  # without its record a run is continued by the name of its checkpoint
+    old, new = compose_options(before, now), compose_options(now, now)
     if old is None or new is None:
         return []
-    changes = _changes(old, new, recorded_values(folder))
+    changes = _changes(old, new, kept)
     names = [name for name in changes if _makes_another_training(name, new)]
     return [f"{name} {changes[name][0]} -> {changes[name][1]}" for name in names]
 

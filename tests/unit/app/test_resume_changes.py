@@ -133,6 +133,11 @@ def test_what_makes_another_training(schedule, option, said, tmp_path):
     assert changes_of_training(tmp_path, [*before, option]) == said
 
 
+def test_a_damaged_record_hinders_no_run_that_names_its_checkpoint(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    assert changes_of_training(tmp_path, [*SMALL, "lr=1"]) == []
+
+
 def test_a_resumed_sweep_gives_no_job_another_value(tmp_path, monkeypatch):
     job = tmp_path / "1"
     (job / "checkpoints").mkdir(parents=True)
