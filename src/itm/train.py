@@ -33,12 +33,12 @@ def command(cfg: DictConfig) -> float:
         begin_run,
         build_training,
         check_trained,
-        find_changes,
         finish_run,
+        read_resumed,
         tell_start,
     )
     from itm.runs.training_results import training_results
-    from itm.training.checkpoint_files import check_length, saved_step
+    from itm.training.checkpoint_files import check_length
     from itm.training.resume import earlier_seconds
 
     quiet()  # again, because processes of sweep=joblib begin here
@@ -49,18 +49,16 @@ def command(cfg: DictConfig) -> float:
     checkpoint = find_checkpoint(cfg.resume, out)
     training = build_training(cfg, out, typed)
     data, trainer, matcher, _ = training
-    start, changes = 0, []
     if checkpoint is not None:
         check_length(checkpoint, trainer.max_epochs, trainer.max_steps)
-        start = saved_step(checkpoint)
-        changes = find_changes(checkpoint, start, typed)
-    record = begin_run(training, out, cfg, typed, changes)
+    resumed = read_resumed(checkpoint, typed)
+    record = begin_run(training, out, cfg, typed, [*resumed.earlier, *resumed.changes])
     if trainer.is_global_zero:
         tell_start(training, out)
     with usual_signals():  # for `itm.training.resume`, which saves before it stops
         began = time.time()
         trainer.fit(matcher, datamodule=data, ckpt_path=checkpoint)
-        check_trained(trainer.global_step - start, changes)
+        check_trained(trainer, resumed)
         seconds = time.time() - began + earlier_seconds(trainer)
         results = training_results(trainer, matcher, seconds, out)
         results = finish_run(training, record, results, out, cfg.test)

@@ -100,6 +100,12 @@ def config_folders() -> list[str]:
     return [source.path for source in sources if source.schema == "file"]
 
 
+def own_folders() -> list[str]:
+    """List the folders of configurations that --config-dir names."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [source.path for source in sources if source.provider == "command-line"]
+
+
 def run_name() -> str:
     """Name a training run by its choices, such as "vsrn triplet scenes"."""
     choices = HydraConfig.get().runtime.choices

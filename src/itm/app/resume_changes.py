@@ -30,7 +30,12 @@ TRAINED_WITH = (
     "data.resident", "trainer.precision", "trainer.devices", "trainer.num_nodes",
     "trainer.accumulate_grad_batches", "trainer.gradient_clip_val",
     "trainer.gradient_clip_algorithm", "trainer.limit_train_batches", "trainer.overfit_batches",
-    "trainer.val_check_interval", "trainer.check_val_every_n_epoch",
+    "trainer.val_check_interval", "trainer.check_val_every_n_epoch", "callbacks",
+)  # fmt: skip
+# Except these: they say something, write last.ckpt, or decide when the training ends.
+UNTRAINED = (
+    "callbacks.last", "callbacks.health", "callbacks.epoch_line", "callbacks.learning_rate",
+    "callbacks.early_stopping.patience",
 )  # fmt: skip
 LENGTHS = ("max_epochs", "trainer.max_epochs", "trainer.max_steps")
 # It cannot change these: the first three rows set values that the checkpoint holds and restores.
@@ -82,7 +87,7 @@ def check_changes(
         for name in shown
         if _is_fixed(name, changes[name], kind)
         or (name == "data.eval_batch_size" and _validates_a_part(new))
-        or any(f"{name}.".startswith(f"{option}.") for option in varied)
+        or _is_in(name, varied)
     ]
     # Another class has other options, which would only hide it.
     classes = tuple(name.removesuffix("_target_") for name in wrong if name.endswith("._target_"))
@@ -127,11 +132,19 @@ def changes_of_training(folder: Path, now: Sequence[str]) -> list[str]:
 
 
 def _makes_another_training(name: str, new: DictConfig) -> bool:
-    if name in LENGTHS:  # another length alone gives the training of that length
+    from itm.training.optim import LENGTHS as SPANS  # late: loads torch
+
+    if name in LENGTHS:  # the training of another length, unless the schedule spans the whole
         schedule = new.get("scheduler") or {}
-        return any(key in schedule and schedule[key] is None for key in ("total", "total_steps"))
-    free = any(f"{name}.".startswith(f"{option}.") for option in FREE)
-    return not free or any(f"{name}.".startswith(f"{option}.") for option in TRAINED_WITH)
+        return any(key in schedule and schedule[key] is None for key in SPANS)
+    if _is_in(name, UNTRAINED):
+        return False
+    return not _is_in(name, FREE) or _is_in(name, TRAINED_WITH)
+
+
+def _is_in(name: str, options: Collection[str]) -> bool:
+    """Tell whether an option is one of these, or inside one of them."""
+    return any(f"{name}.".startswith(f"{option}.") for option in options)
 
 
 def _schedule(cfg: DictConfig) -> str:
@@ -155,7 +168,7 @@ def _is_fixed(name: str, values: tuple[Any, Any], schedule: str) -> bool:
     """
     if name == "trainer.limit_val_batches" and 0 in values:
         return False  # no validation, so no best score of another part
-    if name in FIXED or not any(f"{name}.".startswith(f"{free}.") for free in FREE):
+    if name in FIXED or not _is_in(name, FREE):
         return True
     if (
         schedule == "OneCycleLR"

@@ -17,7 +17,6 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from itm.app.arguments import config_dir, is_first_process, is_sweep, key_of, value_of
-from itm.app.config import CONF
 from itm.app.foreign import check_hydra, check_results, check_sweep
 from itm.app.option_types import parse
 from itm.app.replaced import ASIDE, DELETED, put_aside, recover
@@ -28,7 +27,7 @@ from itm.app.resume_options import (
     recorded_values,
     with_recorded,
 )
-from itm.app.sweep_options import of_one_run
+from itm.app.sweep_options import options_of_job
 from itm.training.starting_point import find_checkpoint
 from itm.utils.errors import InUseError, TakenError
 
@@ -119,13 +118,10 @@ def claim(out: Path, resume: str | bool | None, typed: Sequence[str]) -> None:
     if not resume:
         _make_room([out], False, "hydra.run.dir")
     if resume is True and (out / "run.json").is_file():
-        sources = HydraConfig.get().runtime.config_sources
-        own = [Path(x.path) for x in sources if x.provider == "command-line"]  # --config-dir
-        now = of_one_run(typed, [*own, CONF])
-        now += [f"--config-dir={folder}" for folder in own]
+        now = options_of_job(typed)
         varied = _varied_options() if HydraConfig.get().mode == RunMode.MULTIRUN else ()
         try:
-            before, kept = read_recorded(out, own[0] if own else None), recorded_values(out)
+            before, kept = read_recorded(out, config_dir(now)), recorded_values(out)
             check_changes(before, now, kept, varied)
         except ValueError as error:  # ends the sweep, and the finished jobs stay as they are
             raise TakenError(str(error)) from error

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from itm.app.arguments import key_of, value_of
-from itm.app.config import CONF
+from itm.app.config import CONF, config_folders, own_folders
 from itm.app.quoting import as_typed, quote
 from itm.utils.nested import flatten
 
@@ -32,6 +32,16 @@ def of_one_run(options: Sequence[str], folders: Iterable[str | Path] = (CONF,)) 
     given = {key_of(option) for option in options}
     shared = [quote(f"{key}={as_typed(x)}") for key, x in found.items() if key not in given]
     return [*shared, *(option for option in options if key_of(option) != "sweep")]
+
+
+def options_of_job(typed: Sequence[str]) -> list[str]:
+    """Return the options of the run that Hydra has begun, with its --config-dir.
+
+    Args:
+        typed: options of the command line, or of the job of a sweep.
+    """
+    folders = [f"--config-dir={folder}" for folder in own_folders()]
+    return [*of_one_run(typed, config_folders()), *folders]
 
 
 def _settings(name: str, folders: Sequence[str | Path]) -> dict[str, Any] | None:

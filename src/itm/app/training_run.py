@@ -16,13 +16,13 @@ from itm.app.batch_limits import check_limits, epoch_batches
 from itm.app.build import build_data, build_matcher
 from itm.app.checks import check_disk, check_protocol
 from itm.app.choices import check_recipe
-from itm.app.config import CONF, config_folders, run_name
+from itm.app.config import config_folders, own_folders, run_name
 from itm.app.loading import apply_loading
 from itm.app.optimisation import check_optimisation, check_used
 from itm.app.replaced import settle
 from itm.app.resume_changes import changes_of_training
 from itm.app.run_folder import check_launcher
-from itm.app.sweep_options import of_one_run
+from itm.app.sweep_options import of_one_run, options_of_job
 from itm.app.trainer import build_trainer
 from itm.app.trainer_checks import check_callbacks, check_checkpoints, check_monitors
 from itm.app.unused import check_applied, tell_unused_protocol
@@ -40,6 +40,7 @@ from itm.runs.record import (
 from itm.runs.tables import run_table
 from itm.runs.training_results import ranked_part
 from itm.training.callbacks import WarmupInEpochs
+from itm.training.checkpoint_files import saved_step
 from itm.training.progress import say
 from itm.utils.errors import TakenError
 from itm.utils.log_files import log
@@ -136,9 +137,9 @@ class Settle(pl.Callback):
     ) -> None:
         """Replace them once a step was made."""
         if trainer.is_global_zero and trainer.global_step > 0:
-            self.settle()
+            self.replace_earlier()
 
-    def settle(self) -> None:
+    def replace_earlier(self) -> None:
         """Delete the earlier run, and write the record; later calls have nothing to do."""
         settle(trains=True)
         if self.record is not None:
@@ -156,11 +157,11 @@ def begin_run(
         out: folder of the run.
         cfg: its configuration.
         typed: options of the command line.
-        changes: how the training differs from what a resumed run has done so far.
+        changes: of the training, in all attempts of a resumed run.
 
     Returns:
-        The command, the seed, the environment and the changes of all attempts, to be recorded with
-        the results, too.
+        The command, the seed, the environment and the changes, to be recorded with the results,
+        too.
     """
     options = of_one_run(typed, config_folders())
     command = shlex.join(["python", "-m", "itm.train", *options])
@@ -168,21 +169,18 @@ def begin_run(
     record = {"command": command, "seed": cfg.seed, **environment(device)}
     if not training.trainer.is_global_zero:
         return record
-    path = out / "run.json"
-    earlier = read_record(path) if cfg.resume and path.is_file() else {}
-    record |= {"changes": done} if (done := [*earlier.get("changes", []), *changes]) else {}
+    record |= {"changes": [*changes]} if changes else {}
     # For resume=: every attempt rewrites Hydra's own record, and not atomically.
     facts = {"overrides": options, "data": training.data.fingerprint()}
+    facts |= {"config_dir": own[0]} if (own := own_folders()) else {}
     hydra = HydraConfig.get().runtime
-    own = [x.path for x in hydra.config_sources if x.provider == "command-line"]  # --config-dir
-    facts |= {"config_dir": own[0]} if own else {}
     runtime = {"choices": dict(hydra.choices), "cwd": hydra.cwd}
     facts |= {CONFIGURATION: {"config": OmegaConf.to_container(cfg), "runtime": runtime}}
     (out / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
-    if earlier:
+    if cfg.resume and (out / "run.json").is_file():
         _settler(training.trainer).record = {**record, **facts}
     else:
-        write_json(path, {**record, **facts})
+        write_json(out / "run.json", {**record, **facts})
     return record
 
 
@@ -190,32 +188,50 @@ def _settler(trainer: Any) -> Settle:
     return next(callback for callback in trainer.callbacks if isinstance(callback, Settle))
 
 
-def find_changes(checkpoint: str, step: int, typed: Sequence[str]) -> list[str]:
-    """List how a training will differ from what the run of a checkpoint has done, and since when.
+class Resumed(NamedTuple):
+    """Where a resumed run stands.
+
+    Attributes:
+        step: optimiser steps in its checkpoint.
+        earlier: changes of the training that its record tells of.
+        changes: how the training will differ from what it has done so far.
+    """
+
+    step: int = 0
+    earlier: Sequence[str] = ()
+    changes: Sequence[str] = ()
+
+
+def read_resumed(checkpoint: str | None, typed: Sequence[str]) -> Resumed:
+    """Read where the run of a checkpoint stands, and compare its options with those of now.
 
     Args:
-        checkpoint: that the run continues from.
-        step: optimiser steps in it.
+        checkpoint: that the run continues from; None for a new run.
         typed: options of the command line.
     """
-    folder = run_of(Path(checkpoint))
-    if folder is None:
-        return []
-    now = of_one_run(typed, config_folders())
-    now += [f"--config-dir={x}" for x in config_folders() if x != CONF]
-    return [f"{change} at step {step}" for change in changes_of_training(folder, now)]
+    if checkpoint is None:
+        return Resumed()
+    step, folder = saved_step(checkpoint), run_of(Path(checkpoint))
+    try:
+        earlier = {} if folder is None else read_record(folder / "run.json")
+    except ValueError:
+        earlier = {}  # without its record a run is continued by the name of its checkpoint
+    if folder is None or not earlier:
+        return Resumed(step)
+    new = changes_of_training(folder, options_of_job(typed))
+    return Resumed(step, earlier.get("changes", []), [f"{x} at step {step}" for x in new])
 
 
-def check_trained(steps: int, changes: Sequence[str]) -> None:
+def check_trained(trainer: pl.Trainer, resumed: Resumed) -> None:
     """Check that options which were changed for a resumed run have trained it for some steps.
 
     Raises:
         TakenError: no step was left; the results of the run stay as they are.
     """
-    if changes and not steps:
+    if resumed.changes and trainer.global_step == resumed.step:
         raise TakenError(
-            f"no step was left to train, so the results are not of {'; '.join(changes)}: give more "
-            "epochs (max_epochs=), or start another run"
+            "no step was left to train, so the results are not of "
+            f"{'; '.join(resumed.changes)}: give more epochs (max_epochs=), or start another run"
         )
 
 
@@ -235,7 +251,7 @@ def finish_run(
         The results, with those of the test.
     """
     if training.trainer.is_global_zero:
-        _settler(training.trainer).settle()  # a run may have no training
+        _settler(training.trainer).replace_earlier()  # a run may have no training
     data, trainer, matcher, _ = training
     split, keeper = data.val_split, cast(Any, trainer.checkpoint_callback)
     images, part = ranked_part(matcher.ranks, split)

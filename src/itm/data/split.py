@@ -244,9 +244,9 @@ Features = Arrays | ImageView
 def find_row(split: Split, image: str | int | None) -> int:
     """Find the row of an image by its id, else by its row number; the first row by default.
 
-    Ids are found in all forms that `itm.data.names.Names` knows. If ids are numbers themselves,
-    such as 17.jpg or COCO_val2014_000000000017.jpg, row numbers are not accepted: if there is no
-    image 17, 17 must not mean the image in row 17.
+    Ids are found in all forms that `itm.data.names.Names` knows. Row numbers are not accepted if
+    all ids hold numbers, such as 17.jpg or COCO_val2014_000000000017.jpg. Without an image 17, 17
+    must not mean the image in row 17.
 
     Raises:
         ValueError: no such id or number, or an id that could mean two images.

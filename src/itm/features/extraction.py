@@ -139,7 +139,7 @@ def _check_scale(boxes: Mapping[str, np.ndarray], pictures: Mapping[str, Path]) 
     if any(reach * scale < far <= ROUNDED * scale for scale, (_, reach, _) in SCALES.items()):
         check_scale(
             [
-                (own.max(), min(stored_size(pictures[name])))
+                (own, min(stored_size(pictures[name])))
                 for name, own in boxes.items()
                 if name in pictures and in_pixels(own)
             ]

@@ -35,7 +35,7 @@ def pcmepp(logits: Tensor, labels: Tensor, smoothness_alpha: float = 0.1) -> Ten
         Scalar, at least float32.
 
     Raises:
-        ValueError: the shapes differ, or there are no pairs.
+        ValueError: the shapes differ, or the batch is empty.
     """
     if labels.shape != logits.shape:
         raise ValueError(

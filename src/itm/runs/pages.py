@@ -4,8 +4,8 @@
     <!-- /table -->
 
 The marks stay, what is between them is replaced; marks in code blocks are examples. Words without
-"=" are patterns of run folders (pathlib's `match`); a run that matches one of them is shown, and
-each pattern must match one, unless there are no runs at all. Kinds of marks:
+"=" are patterns of run folders (pathlib's `match`). A mark shows each run that matches one of its
+patterns. A pattern without a run is an error beside one that has runs. Kinds of marks:
 
 - `table: runs PATTERN`: a row per setting, best validation first. With `by=model,data.fraction`
   a row per combination of these settings; the validation chooses among the others. `metrics=a,b`

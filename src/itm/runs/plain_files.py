@@ -11,10 +11,8 @@ import yaml
 
 from itm.utils.manifest import unsealed
 
-CONFIGURATION = "configuration"  # in run.json: what `read_hydra` returned when the run began
+CONFIGURATION = "configuration"  # in run.json: "config" and "runtime", as `read_hydra` returns them
 TEXT_LIMIT = 2**26  # bytes; larger files of this kind were not written by a run
-
-
 DEEPEST = 100  # levels of nesting; a configuration has a handful
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, if PyYAML was built with it
 
@@ -53,7 +51,7 @@ def _check_plain(text: str) -> None:
     """Refuse references inside a file, which can expand a few lines to gigabytes, and deep nesting.
 
     Raises:
-        yaml.YAMLError: the text has one of them, or is no YAML.
+        yaml.YAMLError: the text is not YAML, has a reference, or is nested too deeply.
     """
     depth = 0
     for event in yaml.parse(text, LOADER):

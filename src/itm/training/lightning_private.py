@@ -83,7 +83,8 @@ def steps_per_epoch(trainer: Trainer) -> float:
         changes = isinstance(changing, GradientAccumulationScheduler)
         if changes and {*changing.scheduling.values()} != {unit}:
             return math.inf
-    return -(-_count(trainer, count) // unit)
+    batches = _count(trainer, count)
+    return batches if math.isinf(batches) else math.ceil(batches / unit)
 
 
 def _count(trainer: Trainer, count: Callable[[], float]) -> float:

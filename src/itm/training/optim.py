@@ -141,7 +141,7 @@ def _count_own_steps(optimizer: Optimizer, trainer: Any) -> None:
     """Turn the step sizes that parameter groups bring, in epochs, into optimiser steps.
 
     Raises:
-        ValueError: there is no trainer, or the number of steps in an epoch is unknown.
+        ValueError: a group brings a step size, and the number of steps in an epoch is unknown.
     """
     own = [group for group in optimizer.param_groups if "step_size" in group]
     steps = steps_per_epoch(trainer) if own and trainer is not None else math.inf

@@ -29,11 +29,11 @@ BY_PLACE = (CosineLR, StepLR, LambdaLR, CyclicLR, OneCycleLR)  # get_lr depends 
 def apply_options(trainer: Trainer, matcher: LightningModule) -> None:
     """Give restored optimisers and schedulers the options of this run, and say what changes.
 
-    Lightning restores the options together with the state. The current rates, which followed from
-    the options before, become those that the whole run would have here with the options of now: a
-    checkpoint at the end of an epoch holds the rate of the next one. A plateau schedule keeps its
-    rates. If a schedule cannot tell the rate of a place, a new learning rate scales the current
-    rate of its group by new / old, so that the schedule keeps its shape.
+    Lightning restores the options together with the state, and the current rates follow from the
+    options of before. If options change, the rates are computed again: they become those of a
+    whole run with the new options at this place. A plateau schedule keeps its rates. Some schedules
+    cannot compute the rate of a place. Then a new learning rate scales the current rate of its
+    group by new / old, so that the schedule keeps its shape.
 
     Args:
         trainer: trainer with restored optimisers and schedulers.

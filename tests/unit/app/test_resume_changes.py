@@ -53,6 +53,9 @@ def test_changes_of_the_training_are_recorded_with_the_results(tmp_path):
     expected = [f"loss.margin 0.2 -> 0.1 at step {2 * steps}"]
     assert record(tmp_path / "run")["changes"] == expected
     assert read_results(tmp_path / "run")["changes"] == expected
+    other = "resume=run/checkpoints/last.ckpt", "loss.margin=0.1", "trainer.max_epochs=4"
+    run("train", *FAST, "model=vsepp", *other, "hydra.run.dir=other", cwd=tmp_path)
+    assert record(tmp_path / "other")["changes"] == expected  # the training is that of both
     rows = (tmp_path / "run/csv/metrics.csv").read_text().splitlines()
     at = rows[0].split(",").index("test/rsum")
     assert sum(bool(row.split(",")[at]) for row in rows[1:]) == 1  # of the last attempt
@@ -111,7 +114,7 @@ def test_the_values_of_a_record_are_those_of_its_options(finished, capsys):
     from itm.app.resume_options import read_recorded
 
     options, kept = read_recorded(finished), recorded_values(finished)
-    assert kept["loss.margin"] == "${margin}" or isinstance(kept["loss.margin"], float)
+    assert kept["loss.margin"] == "${margin}" and kept["margin"] == 0.2
     check_changes(options, options, kept)
     assert capsys.readouterr().out == ""
     assert changes_of_training(finished, options) == []
@@ -124,6 +127,8 @@ def test_the_values_of_a_record_are_those_of_its_options(finished, capsys):
         ("cosine", "max_epochs=99", ["max_epochs 6 -> 99"]),
         ("step", "data.workers=1", []),
         ("step", "lr=1.0e-5", ["lr 0.002 -> 1e-05"]),
+        ("step", "callbacks.last.minutes=1", []),
+        ("step", "callbacks.checkpoint.save_top_k=0", ["callbacks.checkpoint.save_top_k 1 -> 0"]),
         ("step", "trainer.accumulate_grad_batches=2", ["trainer.accumulate_grad_batches 1 -> 2"]),
     ],
 )
