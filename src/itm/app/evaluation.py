@@ -131,6 +131,8 @@ def find_matrices(
             check_origin(path, matrix, split)
         _tell_equal(paths, matrices)
         return with_ensemble(paths, matrices, cfg.pairs) | completed
+    if split.name != cfg.data.train:
+        _tell_trained(matchers, split)
     precision = cfg.precision or "32-true"
     if precision != "32-true":
         print(f"scoring in precision {precision}")
@@ -276,6 +278,15 @@ def _check_members(option: str, paths: Sequence[str]) -> None:
             raise ValueError(
                 f"{option}= names {file} {same}, so an ensemble would count it twice: leave one out"
             )
+
+
+def _tell_trained(matchers: Mapping[str, Matcher], split: Split) -> None:
+    """Say which matchers were trained on images of the split."""
+    from itm.data.origin import warn_trained
+
+    for path, matcher in matchers.items():
+        for line in warn_trained(matcher.trained_on, split):
+            print(printable(f"{path}: {line}" if len(matchers) > 1 else line))
 
 
 def _tell_equal(paths: Sequence[str], matrices: Sequence[np.ndarray]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -26,6 +27,7 @@ from itm.app.sweep_options import of_one_run, options_of_job
 from itm.app.trainer import build_trainer
 from itm.app.trainer_checks import check_callbacks, check_checkpoints, check_monitors
 from itm.app.unused import check_applied, tell_unused_protocol
+from itm.data.origin import warn_trained
 from itm.matcher.weight_identity import weight_digest
 from itm.runs.plain_files import CONFIGURATION, read_record, run_of
 from itm.runs.record import (
@@ -119,6 +121,9 @@ def tell_start(training: Training, out: Path) -> None:
         _described.add((str(data.root), about))
     if training.loading is not None:
         say(training.loading)
+    if origin := data.origin():
+        for line in chain(*(warn_trained([origin], x) for x in (data.val_split, data.test_split))):
+            say(line)
 
 
 class Settle(pl.Callback):

@@ -22,6 +22,7 @@ from itm.data.loaders import evaluation_loaders, training_loader
 from itm.data.needs import DataNeeds, adopt, find_user
 from itm.data.noise import with_noise
 from itm.data.options import Loading, Splits, WordLists
+from itm.data.origin import describe_origin
 from itm.data.padding import widen
 from itm.data.resident import look_up, read_table
 from itm.data.sampler import FixedSampler, PairLoader, PairSampler
@@ -293,6 +294,11 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         if self._fingerprint is None:
             self._fingerprint = fingerprint(self, self._train_size(self.split("train")))
         return self._fingerprint
+
+    def origin(self) -> dict[str, Any] | None:
+        """Describe what is trained on, see `itm.data.origin`; None for phrases, which repeat."""
+        split = self.split("train")
+        return None if self.phrases else describe_origin(split, self._train_size(split))
 
     def describe(self) -> str:
         """Describe each split in a line: images, captions, regions, width."""

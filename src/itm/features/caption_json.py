@@ -87,6 +87,11 @@ def _coco(content: Any) -> Sentences:
         if annotation["image_id"] not in names:
             raise ValueError(f"a caption names image {annotation['image_id']}, which is not listed")
         name = names[annotation["image_id"]]
+        if "caption" not in annotation:
+            raise ValueError(
+                f"an annotation of {name} has no caption: expected COCO's captions_....json, not "
+                "its instances or keypoints"
+            )
         _check_string(annotation["caption"], f"an annotation of {name}", "caption")
         found.add(name, annotation["caption"])
     found.bare = [name for name in names.values() if name not in found.captions]

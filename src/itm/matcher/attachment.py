@@ -13,6 +13,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from itm.data.fingerprint import differences
 from itm.data.module import RegionDataModule
 from itm.data.needs import DataNeeds, same_words
+from itm.data.origin import warn_trained
 from itm.layers.text import as_text_encoder
 from itm.losses.base import Loss, as_loss
 from itm.matcher.inputs import check_split
@@ -53,7 +54,7 @@ def data_needs(matcher: Matcher, stage: str | None) -> DataNeeds:
 def take_data(matcher: Matcher, data: RegionDataModule, stage: str | None) -> None:
     """Take word lists and missing sizes from a data module that is set up.
 
-    The loss takes its labels and its relevance, too.
+    The loss takes its labels and its relevance, too. A training adds its origin.
 
     Args:
         matcher: the matcher; what it already has stays.
@@ -80,6 +81,9 @@ def take_data(matcher: Matcher, data: RegionDataModule, stage: str | None) -> No
     elif matcher.vocab is None:  # else it was built for other data, or by `itm.app`
         _check(matcher, matcher.hparams, sizes)
     check_split(data.split(split), matcher)
+    if stage in ("validate", "test", "predict"):
+        for line in warn_trained(matcher.trained_on, data.split(split)):
+            say(line)
     if matcher.vocab is None:
         matcher.vocab = data.vocabulary
     if matcher.labels is None and data.label_vocabulary is not None:
@@ -94,6 +98,9 @@ def take_data(matcher: Matcher, data: RegionDataModule, stage: str | None) -> No
         if loss.needs_labels:
             loss.set_dim(matcher.label_dim)
         prepare_loss(loss, data)
+        origin = data.origin()
+        if origin is not None and origin not in matcher.trained_on:
+            matcher.trained_on.append(origin)
 
 
 def check_region_drop(matcher: Matcher, data: RegionDataModule) -> None:

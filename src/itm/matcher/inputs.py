@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from itm.batch import Captions, Images, Pairs
 from itm.data.layout import Features, ImageView, Split
+from itm.data.origin import other_features
 from itm.data.padding import (
     Arrays,
     check_regions,
@@ -200,7 +202,9 @@ def check_features(features: Features, matcher: MatcherLike) -> None:
             one vector for each image or another feature width.
     """
     check_built(matcher)
-    if not isinstance(features, ImageView):
+    if isinstance(features, ImageView):
+        _compare_settings(features.split, matcher)
+    else:
         check_rows("features", features, FEATURES)
     if not matcher.needs_regions:
         return
@@ -219,6 +223,15 @@ def check_features(features: Features, matcher: MatcherLike) -> None:
         "regions, width): one image of X is X[:1], not X[0]; a vector becomes a region by "
         + ("X[:, None]" if is_array else "x[None]")
     )
+
+
+def _compare_settings(split: Split, matcher: MatcherLike) -> None:
+    """Warn of features that `itm.extract` made with other settings than those of the training."""
+    if others := other_features(matcher.trained_on, split):
+        rank_zero_warn(
+            f"the features of {split.folder} were extracted with {', '.join(others)}, as those "
+            f"that {type(matcher).__name__} was trained on: extract them with its settings"
+        )
 
 
 def check_split(split: Split, matcher: MatcherLike) -> None:

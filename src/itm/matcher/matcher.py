@@ -56,6 +56,7 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
         vocab: words or word pieces; set by the data module, a checkpoint or the user.
         concepts: the concept vocabulary of CVSE, or None.
         labels: the label vocabulary of CASC and of the multi-label loss, or None.
+        trained_on: what the matcher was trained on, once per training, see `itm.data.origin`.
         pending: the constructor's arguments while the matcher waits for its sizes, else None.
         found_lr: learning rate that replaces the optimiser's, see `lr`; None = the optimiser's.
         chunk_size: encode training batches in chunks of this many rows, see
@@ -98,6 +99,7 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
         self.vocab: Tokens | None = None
         self.concepts: Concepts | None = None
         self.labels: Labels | None = None
+        self.trained_on: list[dict[str, Any]] = []
         self.chunk_size: int | None = None
         self.memory_budget: int | None = None
         self.epoch_loss = EpochLoss()

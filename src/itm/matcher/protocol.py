@@ -23,6 +23,7 @@ class MatcherLike(Protocol):
     vocab: Tokens | None
     concepts: Any
     labels: Any
+    trained_on: list[dict[str, Any]]
     num_regions: int | None
     needs_regions: bool
     text: Any

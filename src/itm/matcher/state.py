@@ -10,6 +10,7 @@ from torch import Tensor
 
 from itm import __version__
 from itm.data.needs import content
+from itm.data.origin import check_origin
 from itm.layers.text import as_text_encoder
 from itm.matcher.attachment import compare_data, record_data
 from itm.matcher.protocol import MatcherLike
@@ -27,13 +28,15 @@ LOSS = "loss."  # prefix of the loss's tensors
 
 
 def pack_state(matcher: MatcherLike) -> dict[str, Any]:
-    """Return class name, version and word lists as plain data."""
+    """Return class name, version, word lists and origins as plain data."""
     words = {
         name: getattr(matcher, name).state()
         for name in ("vocab", "concepts", "labels")
         if getattr(matcher, name) is not None
     }
-    return {"format": FORMAT, "class": type(matcher).__name__, "version": __version__, **words}
+    origins = {"trained_on": matcher.trained_on} if matcher.trained_on else {}
+    name = type(matcher).__name__
+    return {"format": FORMAT, "class": name, "version": __version__, **words, **origins}
 
 
 def saved_arguments(matcher: MatcherLike) -> dict[str, Any]:
@@ -53,13 +56,15 @@ def saved_arguments(matcher: MatcherLike) -> dict[str, Any]:
 
 
 def unpack_state(matcher: MatcherLike, state: dict[str, Any]) -> None:
-    """Restore the word lists of `pack_state` into a matcher.
+    """Restore the word lists and origins of `pack_state` into a matcher.
 
     Raises:
         ValueError: the matcher already has other words, or a newer version wrote the state.
     """
     if state.get("format", FORMAT) > FORMAT:
         raise ValueError(f"written by a newer itm {state.get('version')}; please upgrade")
+    if "trained_on" in state:  # earlier versions wrote none
+        matcher.trained_on = [check_origin(x) for x in state["trained_on"]]
     for name in ("vocab", "concepts", "labels"):
         if name not in state:
             continue

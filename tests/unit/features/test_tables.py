@@ -313,6 +313,13 @@ def test_the_line_of_excel_that_names_the_delimiter_is_skipped(tmp_path):
             },
             "an annotation of 7.jpg: caption is None",
         ),
+        (
+            {
+                "images": [{"id": 7, "file_name": "7.jpg"}],
+                "annotations": [{"image_id": 7, "bbox": [1, 2, 3, 4]}],
+            },
+            "an annotation of 7.jpg has no caption: .* not its instances",
+        ),
         ({"images": [{"filename": None, "sentences": []}]}, r"images\[0\]: filename is None"),
     ],
 )
