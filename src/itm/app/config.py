@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
@@ -11,7 +12,9 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from itm.utils.nested import flatten
 
 _PACKAGED = Path(__file__).parents[1] / "conf"
 
@@ -110,3 +113,16 @@ def run_name() -> str:
     """Name a training run by its choices, such as "vsrn triplet scenes"."""
     choices = HydraConfig.get().runtime.choices
     return " ".join(str(choices[group]) for group in ("model", "loss", "data"))
+
+
+def recorded_configuration(cfg: DictConfig) -> Any:
+    """Return the configuration as it was written, with the numbers of the environment.
+
+    `margin=${oc.decode:${oc.env:M}}` is another setting with another M. Texts stay references: they
+    may be secrets or paths.
+    """
+    kept = copy.deepcopy(cfg)
+    for name, text in flatten(OmegaConf.to_container(cfg)).items():
+        if "${oc.env:" in str(text) and isinstance(OmegaConf.select(cfg, name), int | float):
+            OmegaConf.update(kept, name, OmegaConf.select(cfg, name))
+    return OmegaConf.to_container(kept)

@@ -69,12 +69,28 @@ def check_types(command: str, arguments: Sequence[str]) -> None:
         return  # Hydra reports it next
     for option, value in given:
         name = option.get_key_element()
-        if name in known and (expected := _mismatch(name, value, _taken(name, known))):
+        read = _read_variables(value)
+        if name in known and (expected := _mismatch(name, read, _taken(name, known))):
+            if read is not value:
+                raise ValueError(
+                    f"{name}={value} is the text {read!r}, expected {expected}: write {name}=$NAME "
+                    f"for your shell, or '{name}=\"${{oc.decode:${{oc.env:NAME}}}}\"' for Hydra"
+                )
             if option.is_sweep_override():
                 text = "null" if value is None else value
             else:
                 text = option.get_value_element_as_str()
             raise ValueError(f"{name}={text}: expected {expected}")
+
+
+def _read_variables(value: Any) -> Any:
+    """Look up a value that refers to the environment; any other, or a missing one, as it is."""
+    if not isinstance(value, str) or "${oc.env:" not in value:
+        return value
+    try:
+        return OmegaConf.create([value])[0]
+    except OmegaConfBaseException:
+        return value  # Hydra reports it next
 
 
 def _check_finite(arguments: Sequence[str]) -> None:

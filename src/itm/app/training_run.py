@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from itm.app.batch_limits import check_limits, epoch_batches
 from itm.app.build import build_data, build_matcher
 from itm.app.checks import check_disk, check_protocol
 from itm.app.choices import check_recipe
-from itm.app.config import config_folders, own_folders, run_name
+from itm.app.config import config_folders, own_folders, recorded_configuration, run_name
 from itm.app.loading import apply_loading
 from itm.app.optimisation import check_optimisation, check_used
 from itm.app.replaced import settle
@@ -180,7 +180,7 @@ def begin_run(
     facts |= {"config_dir": own[0]} if (own := own_folders()) else {}
     hydra = HydraConfig.get().runtime
     runtime = {"choices": dict(hydra.choices), "cwd": hydra.cwd}
-    facts |= {CONFIGURATION: {"config": OmegaConf.to_container(cfg), "runtime": runtime}}
+    facts |= {CONFIGURATION: {"config": recorded_configuration(cfg), "runtime": runtime}}
     (out / FAILURE).unlink(missing_ok=True)  # of an earlier attempt
     if cfg.resume and (out / "run.json").is_file():
         _settler(training.trainer).record = {**record, **facts}

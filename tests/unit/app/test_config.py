@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 import itm
 from itm.app.build import build
-from itm.app.config import CONF, compose, instantiate
+from itm.app.config import CONF, compose, instantiate, recorded_configuration
 from itm.data import RegionDataModule
 
 GROUPS = {
@@ -307,3 +307,15 @@ def test_a_missing_folder_is_an_error_of_files():
 def test_without_a_recipe_options_are_checked_as_with_one(option):
     small = ["data.limit=20", "model.embed_dim=16", "model.word_dim=8"]
     assert build("vsepp", "triplet", overrides=[*small, "recipe=null", option]).loss is not None
+
+
+def test_numbers_of_the_environment_are_recorded_and_its_texts_are_not(monkeypatch):
+    monkeypatch.setenv("ITM_TEST_NUMBER", "0.1")
+    monkeypatch.setenv("ITM_TEST_SECRET", "hush")
+    number, secret = "${oc.decode:${oc.env:ITM_TEST_NUMBER}}", "${oc.env:ITM_TEST_SECRET}"
+    cfg = OmegaConf.create(
+        {"margin": number, "loss": {"margin": "${margin}", "name": secret}, "list": [secret]}
+    )
+    kept = {"margin": 0.1, "loss": {"margin": "${margin}", "name": secret}, "list": [secret]}
+    assert recorded_configuration(cfg) == kept
+    assert OmegaConf.to_container(cfg)["margin"] == number

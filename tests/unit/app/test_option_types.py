@@ -102,3 +102,14 @@ def test_ranges(option, said, capsys, monkeypatch, tmp_path):
         entry.run("train", train.run_job)
     text = capsys.readouterr().err
     assert said in text and "Traceback" not in text
+
+
+def test_a_variable_is_text_unless_it_is_decoded(monkeypatch):
+    monkeypatch.setenv("ITM_TEST_MARGIN", "0.1")
+    check_types("train", ['margin="${oc.decode:${oc.env:ITM_TEST_MARGIN}}"'])
+    check_types("train", ["margin=${oc.env:ITM_TEST_MISSING}"])  # Hydra reports it
+    with pytest.raises(ValueError, match=r"the text '0\.1', expected a number.*margin=\$NAME"):
+        check_types("train", ["margin=${oc.env:ITM_TEST_MARGIN}"])
+    monkeypatch.setenv("ITM_TEST_MARGIN", "wide")
+    with pytest.raises(ValueError, match="the text 'wide', expected a number"):
+        check_types("train", ['margin="${oc.decode:${oc.env:ITM_TEST_MARGIN}}"'])

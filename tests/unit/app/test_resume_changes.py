@@ -158,3 +158,11 @@ def test_a_resumed_sweep_gives_no_job_another_value(tmp_path, monkeypatch):
     with pytest.raises(TakenError, match=r"margin 0.8 -> 0.4.*sweep are continued by their number"):
         claim(job, True, [*SMALL, "loss.margin=0.4", "lr=0.1"])
     claim(job, True, [*SMALL, "loss.margin=0.8", "lr=0.1"])  # of all jobs
+
+
+def test_another_number_of_the_environment_is_a_change(tmp_path, monkeypatch, capsys):
+    option = ["model=vsepp", 'margin="${oc.decode:${oc.env:ITM_TEST_MARGIN}}"']
+    for kept, now, told in (("0.1", "0.3", True), ("0.1", "0.1", False)):
+        monkeypatch.setenv("ITM_TEST_MARGIN", now)
+        check_changes(option, option, {"margin": float(kept)})
+        assert ("margin 0.1 -> 0.3" in capsys.readouterr().out) == told
