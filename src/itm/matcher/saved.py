@@ -16,7 +16,7 @@ from torch import Tensor
 
 from itm.matcher.protocol import MatcherLike
 from itm.matcher.state import pack_state, saved_arguments
-from itm.matcher.waiting import is_plain
+from itm.matcher.waiting import odd_arguments
 from itm.utils.errors import TakenError
 from itm.utils.files import unfinished_beside, write_json, write_text
 from itm.utils.folders import read_whole, replacing_folder
@@ -88,9 +88,9 @@ def write(
     from safetensors.torch import save_file
 
     arguments = saved_arguments(matcher)
-    if objects := [name for name, value in arguments.items() if not is_plain(value)]:
+    if odd := odd_arguments(arguments):
         raise ValueError(
-            f"{type(matcher).__name__} cannot be saved with {objects[0]}={arguments[objects[0]]!r}:"
+            f"{type(matcher).__name__} cannot be saved with {odd[0]}={arguments[odd[0]]!r}:"
             " arguments must be plain data (numbers, texts, lists, dicts), from which the "
             "constructor makes its objects"
         )

@@ -42,8 +42,8 @@ def pack_state(matcher: MatcherLike) -> dict[str, Any]:
 def saved_arguments(matcher: MatcherLike) -> dict[str, Any]:
     """Return the constructor arguments, with what the text encoder adds to its own.
 
-    Hyper-parameters that only a parent's constructor takes are left out. A pretrained encoder adds its configuration, so that it is rebuilt on loading without the folder
-    or hub that it came from.
+    Hyper-parameters that only a parent's constructor takes are left out. A pretrained encoder adds
+    its configuration, so that it is rebuilt on loading without the folder or hub that it came from.
 
     Raises:
         ValueError: the matcher still waits for its sizes.

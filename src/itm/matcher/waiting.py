@@ -75,7 +75,15 @@ def may_wait(init: Callable[..., None]) -> Callable[..., None]:
 def _with_defaults(parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
     """Return the defaults of a constructor that are plain data or groups of it."""
     found = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
-    return {n: x for n, x in found.items() if is_plain(flat({n: x}))}
+    return {n: x for n, x in found.items() if _is_plain(flat({n: x}))}
+
+
+def odd_arguments(arguments: Mapping[str, Any]) -> list[str]:
+    """List the arguments that no file can hold.
+
+    `text` is none: it may hold a transformer's configuration, whose keys may be numbers.
+    """
+    return [n for n, x in arguments.items() if n != "text" and not _is_plain(x)]
 
 
 def _save_own(matcher: Any, arguments: Mapping[str, Any]) -> None:
@@ -83,28 +91,22 @@ def _save_own(matcher: Any, arguments: Mapping[str, Any]) -> None:
     inherited, saved = vars(matcher).pop(INHERITED, {}), matcher.hparams
     if saved.keys() == inherited.keys() and all(saved[n] is inherited[n] for n in saved):
         saved = flat({n: x for n, x in arguments.items() if n not in OBJECTS})
-        if is_plain(saved):
+        if not odd_arguments(saved):
             matcher.save_hyperparameters(saved)
-    if not is_plain(saved):
-        _warn_of_objects(matcher, saved)
+    if odd := odd_arguments(saved):  # said before the training
+        rank_zero_warn(
+            f"{type(matcher).__name__} can be trained, but not loaded from its files, because of "
+            f"{', '.join(odd)}: arguments must be plain data (numbers, texts, lists, dicts), from "
+            "which the constructor makes its objects"
+        )
 
 
-def _warn_of_objects(matcher: Any, arguments: Mapping[str, Any]) -> None:
-    """Say before a training that its checkpoints cannot be loaded."""
-    objects = ", ".join(name for name, value in arguments.items() if not is_plain(value))
-    rank_zero_warn(
-        f"{type(matcher).__name__} can be trained, but not loaded from its files, because of "
-        f"{objects}: arguments must be plain data (numbers, texts, lists, dicts), from which the "
-        "constructor makes its objects"
-    )
-
-
-def is_plain(value: Any) -> bool:
+def _is_plain(value: Any) -> bool:
     """Tell whether a checkpoint can hold a value as plain data."""
     if isinstance(value, Mapping):
-        return all(isinstance(k, str) and is_plain(x) for k, x in value.items())
+        return all(isinstance(k, str) and _is_plain(x) for k, x in value.items())
     if isinstance(value, list | tuple):
-        return all(map(is_plain, value))
+        return all(map(_is_plain, value))
     return value is None or isinstance(value, bool | int | float | str)
 
 

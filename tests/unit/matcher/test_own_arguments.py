@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from toy import MeanMatcher
 
 import itm
 from itm.batch import Encoded
@@ -12,7 +13,6 @@ from itm.losses import Triplet
 from itm.matcher.matcher import OBJECTS, Matcher
 from itm.models import SCAN, VSEPP
 from itm.text import Vocabulary
-from tests.helpers.toy import MeanMatcher
 
 VOCAB = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
 FEATURES = np.random.default_rng(0).standard_normal((3, 4, 6)).astype(np.float32)
@@ -69,9 +69,7 @@ class Grouped(SCAN):
     """Fixes one option of a group."""
 
     def __init__(self, vocab_size=None, img_dim=6, scale=2.0, activation=torch.tanh, loss=None):
-        super().__init__(
-            vocab_size, img_dim, word_dim=4, embed_dim=8, direction="i2t", loss=loss
-        )
+        super().__init__(vocab_size, img_dim, word_dim=4, embed_dim=8, direction="i2t", loss=loss)
         self.scale = scale
 
     def similarity(self, images, captions):
