@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from itm.data.layout import Features
 
 PIECE = 1024  # items whose encodings are gathered at once
-NAME = re.compile(r"(\d{1,9})\.(rows|vector|parts|aux\.[a-z_]+)")
-KINDS = (torch.float32, torch.int64, torch.bool)
+NAME = re.compile(r"(\d{1,9})\.(rows|vector|parts|aux\..+)")
+# What `_storable` leaves; safetensors keeps them all.
+KINDS = (torch.float32, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 
 
 class Shelf:

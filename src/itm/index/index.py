@@ -97,6 +97,8 @@ class Index:
         if captions is not None:
             check_captions(captions)
         if ids is not None:
+            if features is None:
+                raise ValueError("ids name images: give them with features=..., or leave them out")
             check_rows("ids", ids, "a list of different names or numbers, one per image")
         given: list[Any] = [side for side in (features, captions) if side is not None]
         if not given or not all(map(len, given)):

@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 from itm.batch import Pairs, same_image
 from itm.layers.functional import full, full_precision
 from itm.losses.base import Loss, Sides
-from itm.losses.shared import anchors
+from itm.losses.shared import anchors, on_host
 
 
 @full_precision
@@ -26,12 +26,15 @@ def logistic(scores: Tensor, target: Tensor) -> Tensor:
         Scalar, at least float32; 0 if no pair is labelled.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or on the host, labels other than +1, 0 and -1.
     """
     if target.shape != scores.shape:
         raise ValueError(
             f"target must have the shape of scores {tuple(scores.shape)}, got {tuple(target.shape)}"
         )
+    known = target.dtype != torch.bool and (target.abs().eq(1) | target.eq(0))
+    if known is False or (on_host(target) and not known.all()):
+        raise ValueError("target must hold +1 (match), -1 (no match) and 0 (not labelled) only")
     labelled = target != 0
     # Replace the scores of padding (-inf) before the product, or their gradient would be NaN.
     loss = softplus(-target * full(scores).masked_fill(~labelled, 0)) * labelled

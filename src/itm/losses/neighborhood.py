@@ -11,7 +11,7 @@ from torch import Tensor
 from itm.batch import Pairs, same_image
 from itm.layers.functional import distances, full, full_precision, global_vector
 from itm.losses.base import Loss, Sides, as_loss
-from itm.losses.shared import anchors
+from itm.losses.shared import anchors, excluded_pairs
 from itm.utils.checks import check_least
 
 
@@ -45,11 +45,11 @@ def neighborhood(
         Scalar, at least float32.
 
     Raises:
-        ValueError: shapes do not match.
+        ValueError: shapes do not match, or `top_k` is below 1.
     """
     scores = full(scores)
     image, caption, matching = anchors(scores, positive)
-    negative = ~(matching if ignore is None else matching | ignore)
+    negative = ~excluded_pairs(matching, ignore)
     own = scores[image, caption]  # (P,)
     captions = violations(own, scores[image], negative[image], margin, top_k)  # (P, C)
     images = violations(own, scores.T[caption], negative.T[caption], margin, top_k)  # (P, I)
@@ -81,7 +81,7 @@ def neighbors(
     """
     apart = distances(vectors, vectors)
     farthest = apart.masked_fill(~same, 0).amax(1) if len(apart) else apart.sum(1)
-    negative = ~(same if ignore is None else same | ignore)
+    negative = ~excluded_pairs(same, ignore)
     return violations(-farthest, -apart, negative, margin, top_k)
 
 
@@ -97,7 +97,11 @@ def violations(own: Tensor, others: Tensor, negative: Tensor, margin: float, top
 
     Returns:
         Scalar; 0 without negatives.
+
+    Raises:
+        ValueError: `top_k` is below 1.
     """
+    check_least({"top_k": top_k}, {"top_k": 1})
     hinge = (margin + others - own[:, None]).clamp_min(0).masked_fill(~negative, 0)
     worst = hinge.topk(min(top_k, hinge.shape[1]), 1).values
     return worst.sum() / negative.sum(1).clamp_max(top_k).sum().clamp_min(1)

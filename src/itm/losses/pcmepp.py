@@ -13,7 +13,7 @@ from itm.batch import Encoded, Pairs, same_image
 from itm.layers.functional import full, full_precision
 from itm.layers.gaussian import csd, wasserstein
 from itm.losses.base import Loss, Sides
-from itm.losses.shared import positive_mask, without_decay
+from itm.losses.shared import on_host, positive_mask, without_decay
 from itm.utils.checks import check_choice
 
 DISTANCES = {"csd": csd, "wasserstein": wasserstein}
@@ -35,7 +35,7 @@ def pcmepp(logits: Tensor, labels: Tensor, smoothness_alpha: float = 0.1) -> Ten
         Scalar, at least float32.
 
     Raises:
-        ValueError: the shapes differ, or the batch is empty.
+        ValueError: the shapes differ, the batch is empty, or on the host, a label is not in [0, 1].
     """
     if labels.shape != logits.shape:
         raise ValueError(
@@ -46,6 +46,8 @@ def pcmepp(logits: Tensor, labels: Tensor, smoothness_alpha: float = 0.1) -> Ten
         raise ValueError(f"the loss of no pairs is undefined, got logits {tuple(logits.shape)}")
     logits = full(logits)
     labels = labels.to(logits.dtype)
+    if on_host(labels) and not ((labels >= 0) & (labels <= 1)).all():
+        raise ValueError("labels must lie between 0 (no match) and 1 (match)")
     loss = 2 * cross_entropy(logits, labels)
     if smoothness_alpha:
         rows = cross_entropy(logits, pseudo_positives(logits, labels))

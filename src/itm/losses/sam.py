@@ -18,6 +18,8 @@ from itm.losses.shared import (
     anchors,
     check_numbers,
     check_relevance,
+    check_temperature,
+    excluded_pairs,
     on_host,
     reduced,
 )
@@ -60,14 +62,16 @@ def sam(
         Scalar, at least float32.
 
     Raises:
-        ValueError: shapes do not match, the relevance contains NaN, or an option is unknown.
+        ValueError: shapes do not match, the relevance contains NaN, an option is unknown, or the
+            temperature is not above 0.
     """
     check_choice("sampling", sampling, SAMPLING)
     check_choice("reduction", reduction, REDUCTIONS)
+    check_temperature(temperature)
     scores, relevance = full(scores), full(relevance).detach()
     check_relevance(relevance, scores)
     image, caption, matching = anchors(scores, positive)
-    excluded = matching if ignore is None else matching | ignore
+    excluded = excluded_pairs(matching, ignore)
     if sampling == "mixed":
         sampling = "random" if torch.rand(()) < 0.5 else "hardest"
     own, value = scores[image, caption][:, None], relevance[image, caption][:, None]  # (P, 1)
@@ -166,8 +170,8 @@ class SAM(Loss):
                 "reference_topk=True or indexing='released'"
             )
         check_choice("negatives", negatives, PLAIN)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {temperature}")
+        check_choice("reduction", reduction, REDUCTIONS)
+        check_temperature(temperature)
         self.temperature = temperature
         self.weight = weight
         self.sampling = sampling

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from itm.layers.functional import full, full_precision
-from itm.losses.shared import check_relevance, reduced
+from itm.losses.shared import REDUCTIONS, check_relevance, check_temperature, reduced
+from itm.utils.checks import check_choice
 
 
 @full_precision
@@ -43,8 +44,13 @@ def released_sam(
         Scalar, at least float32.
 
     Raises:
-        ValueError: scores are not square, or the relevance has another shape or contains NaN.
+        ValueError: scores are not square, the relevance has another shape or contains NaN, an
+            option is unknown, or the temperature is not above 0.
     """
+    check_choice("sampling", sampling, ("random", "hardest", "easiest", "mixed"))
+    check_choice("indexing", indexing, ("released", "triplet"))
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_temperature(temperature)
     scores, relevance = full(scores), full(relevance).detach()
     check_relevance(relevance, scores)
     if scores.shape[0] != scores.shape[1]:

@@ -75,6 +75,22 @@ def positive_mask(scores: Tensor, positive: Tensor | None = None) -> Tensor:
     )
 
 
+def excluded_pairs(matching: Tensor, ignore: Tensor | None) -> Tensor:
+    """Mark the pairs that are no negatives, (I, C) bool: matching ones and those to ignore.
+
+    Raises:
+        ValueError: `ignore` has another shape or type; a smaller one would be repeated.
+    """
+    if ignore is None:
+        return matching
+    if ignore.shape != matching.shape or ignore.dtype != torch.bool:
+        raise ValueError(
+            f"ignore must be {tuple(matching.shape)} bool, True = no negative, got "
+            f"{tuple(ignore.shape)} {ignore.dtype}"
+        )
+    return matching | ignore
+
+
 def reduced(total: Tensor, terms: int, reduction: str) -> Tensor:
     """Return the sum ("sum", which published learning rates assume) or the mean over `terms`."""
     return total if reduction == "sum" else total / max(terms, 1)
@@ -100,6 +116,16 @@ def check_relevance(relevance: Tensor, scores: Tensor) -> None:
         )
     if on_host(relevance):
         check_numbers(relevance)
+
+
+def check_temperature(temperature: float) -> None:
+    """Check that a temperature can divide scores or relevance.
+
+    Raises:
+        ValueError: it is not above 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
 
 
 def check_numbers(relevance: Tensor) -> None:

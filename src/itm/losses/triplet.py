@@ -9,7 +9,7 @@ from itm.batch import Pairs, same_image
 from itm.layers.functional import full, full_precision
 from itm.losses.base import Hinge, Loss, Sides
 from itm.losses.distance_weighted import draw_negatives
-from itm.losses.shared import REDUCTIONS, anchors, reduced
+from itm.losses.shared import REDUCTIONS, anchors, excluded_pairs, reduced
 from itm.utils.checks import check_choice, check_least
 
 PLAIN = ("hardest", "all", "top")  # choices of negatives for any scores
@@ -58,7 +58,7 @@ def triplet(
     check_least({"top_k": top_k}, {"top_k": 1})
     scores = full(scores)
     image, caption, matching = anchors(scores, positive)
-    excluded = matching if ignore is None else matching | ignore
+    excluded = excluded_pairs(matching, ignore)
     # Each anchor's row (P, C), then its column (P, I).
     sides = [(scores[image], excluded[image]), (scores.T, excluded.T)]
     if positive is not None and positive.dtype == torch.bool:

@@ -145,6 +145,9 @@ def make_pairs(
                 f"{name} of {n} images and {m} captions must begin with {shape}, got the shape "
                 f"{np.shape(given)}"
             )
+    for name, given in (("labels", labels), ("concepts", concepts)):
+        if given is not None:
+            _check_multi_hot(name, to_array(given))
     images = make_images(features, index)
     check_regions(images)
     return Pairs(
@@ -152,6 +155,19 @@ def make_pairs(
         tokenise(matcher, captions, list(range(m)), rows, labels, concepts),
         optional_tensor(relevance),
     )
+
+
+def _check_multi_hot(name: str, values: np.ndarray) -> None:
+    """Check that there is a number from 0 to 1 for each caption and label.
+
+    Raises:
+        ValueError: the values are no matrix, or hold others, such as the numbers of labels.
+    """
+    if values.ndim != 2 or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(
+            f"{name} must be a matrix (captions, number of {name}), 1 where a caption has one and "
+            f"0 elsewhere, got other values or the shape {values.shape}"
+        )
 
 
 def _whole_numbers(name: str, values: Any) -> list[int]:

@@ -45,7 +45,7 @@ def configure_optimizers(matcher: Optimised) -> Any:
     groups += [dict(group) for group in of_loss]
     for group in groups:
         group["params"] = [p for p in group["params"] if p.requires_grad]
-    optimizer = _optimizer(matcher)([group for group in groups if group["params"]])
+    optimizer = _make_optimizer(matcher, [group for group in groups if group["params"]])
     for group in optimizer.param_groups:
         rate = group["lr"] if matcher.found_lr is None else matcher.found_lr
         group["lr"] = rate * group.get("lr_scale", 1.0)
@@ -87,7 +87,7 @@ def learning_rate(matcher: Optimised) -> float:
     """Return the learning rate of the main parameters at the start of training."""
     if matcher.found_lr is not None:
         return matcher.found_lr
-    trial = _optimizer(matcher)([{"params": [nn.Parameter(torch.zeros(1))]}])
+    trial = _make_optimizer(matcher, [{"params": [nn.Parameter(torch.zeros(1))]}])
     return float(trial.param_groups[0]["lr"])
 
 
@@ -103,9 +103,15 @@ def check_maker(name: str, make: Any, example: str) -> Any:
     raise TypeError(f"{name} must be a class or a partial, such as {example}, got {kind} object")
 
 
-def _optimizer(matcher: Optimised) -> MakeOptimizer:
+def _make_optimizer(matcher: Optimised, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     given = check_maker("optimizer", matcher.optimizer, OPTIMIZER)
-    return given or (lambda params: torch.optim.Adam(params, lr=2e-4))
+    made: Any = torch.optim.Adam(groups, lr=2e-4) if given is None else given(groups)
+    if not hasattr(made, "param_groups"):
+        raise TypeError(
+            f"optimizer must make one optimiser from parameter groups, as {OPTIMIZER} does, got a "
+            f"{type(made).__name__}; for anything else, define configure_optimizers in a subclass"
+        )
+    return made
 
 
 def configure_gradient_clipping(

@@ -55,6 +55,7 @@ class MatcherLike(Protocol):
     def state_dict(self) -> dict[str, Tensor]: ...  # noqa: D102
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]: ...  # noqa: D102
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...  # noqa: D102
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]: ...  # noqa: D102
     def transfer_batch_to_device(  # noqa: D102
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any: ...

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from itm.matcher.protocol import MatcherLike
 from itm.matcher.state import pack_state, saved_arguments
+from itm.matcher.waiting import odd_arguments
 from itm.utils.errors import TakenError
 from itm.utils.files import unfinished_beside, write_json, write_text
 from itm.utils.folders import read_whole, replacing_folder
@@ -77,10 +78,22 @@ def is_saved(config: Path) -> bool:
 def write(
     matcher: MatcherLike, folder: Path, card: str = "", record: dict[str, Any] | None = None
 ) -> None:
-    """Write the files of `save` into a folder that has no others."""
+    """Write the files of `save` into a folder that has no others.
+
+    Raises:
+        ValueError: an argument of the constructor is no plain data.
+        OSError: the folder cannot be written.
+    """
     from safetensors import SafetensorError  # late: only saving and loading need it
     from safetensors.torch import save_file
 
+    arguments = saved_arguments(matcher)
+    if odd := odd_arguments(arguments):
+        raise ValueError(
+            f"{type(matcher).__name__} cannot be saved with {odd[0]}={arguments[odd[0]]!r}:"
+            " arguments must be plain data (numbers, texts, lists, dicts), from which the "
+            "constructor makes its objects"
+        )
     tensors: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, tensor in _without_loss(matcher.state_dict()):
@@ -94,7 +107,7 @@ def write(
         except SafetensorError as error:
             raise OSError(f"cannot write {folder / WEIGHTS} ({error})") from error
     state = pack_state(matcher)
-    config = {**state, "arguments": saved_arguments(matcher)}
+    config = {**state, "arguments": arguments}
     default = f"# {state['class']}\n\n```python\nimport itm\nmatcher = itm.load('.')\n```\n"
     write_text(folder / "README.md", card or default)
     if "vocab" in config:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.trainer.states import TrainerFn
@@ -19,6 +21,7 @@ from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.vocabulary import vocabulary_from
 from itm.training.lightning_private import attached_trainer
+from itm.utils.options import argument_types
 
 if TYPE_CHECKING:
     from itm.matcher.matcher import Matcher
@@ -42,17 +45,27 @@ def pack_state(matcher: MatcherLike) -> dict[str, Any]:
 def saved_arguments(matcher: MatcherLike) -> dict[str, Any]:
     """Return the constructor arguments, with what the text encoder adds to its own.
 
-    A pretrained encoder adds its configuration, so that it is rebuilt on loading without the folder
-    or hub that it came from.
+    Hyper-parameters that only a parent's constructor takes are left out. A pretrained encoder adds
+    its configuration, so that it is rebuilt on loading without the folder or hub that it came from.
 
     Raises:
         ValueError: the matcher still waits for its sizes.
     """
     check_built(matcher)
-    arguments = dict(matcher.hparams)
-    if added := as_text_encoder(matcher.text).saved_arguments():
+    arguments = _own_arguments(type(matcher), matcher.hparams)
+    added = as_text_encoder(matcher.text).saved_arguments()
+    if added and "text" in arguments:  # else the constructor makes its encoder without an option
         arguments["text"] = {**arguments["text"], **added}
     return arguments
+
+
+def _own_arguments(kind: type, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose the arguments of a class's own constructor among hyper-parameters."""
+    parameters = inspect.signature(kind).parameters.values()
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+        return dict(saved)
+    own = argument_types(kind)
+    return {n: x for n, x in saved.items() if n in own or n.startswith("_")}  # "_": LightningCLI's
 
 
 def unpack_state(matcher: MatcherLike, state: dict[str, Any]) -> None:

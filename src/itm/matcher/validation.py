@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from itm.batch import Captions, Chunk, Images, take
+from itm.batch import Captions, Chunk, Images, check_encoded, take
 from itm.data.layout import Split
 from itm.matcher.gather import gather_chunks
 from itm.matcher.inputs import check_images
@@ -46,9 +46,13 @@ def step(
     """Encode a batch of images or captions, each once per epoch."""
     if isinstance(batch, Images):
         check_images(batch, matcher)
-        matcher.encoded_images.append((matcher.encode_images(batch), batch.index.cpu()))
+        encoded = matcher.encode_images(batch)
+        check_encoded(encoded, "encode_images")
+        matcher.encoded_images.append((encoded, batch.index.cpu()))
     elif isinstance(batch, Captions):
-        matcher.encoded_captions.append((matcher.encode_captions(batch), batch.index.cpu()))
+        encoded = matcher.encode_captions(batch)
+        check_encoded(encoded, "encode_captions")
+        matcher.encoded_captions.append((encoded, batch.index.cpu()))
     else:
         kind = type(batch).__name__
         raise TypeError(

@@ -15,12 +15,14 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 
 from itm.utils.checks import check_sizes
+from itm.utils.options import flat
 
 # A size that equals the constructor's default counts as not given: LightningCLI passes them all.
 SIZES = ("img_dim", "num_regions", "num_labels", "num_concepts", "sentence_dim")
 # Constructor arguments that are objects. They are never saved as hyper-parameters, because a
 # checkpoint with pickled objects can be neither loaded safely nor resumed.
 OBJECTS = ["loss", "optimizer", "scheduler"]
+INHERITED = "_inherited"  # attribute: what a parent's constructor saved, until the own one ends
 # Sizes for trying out a constructor.
 TRIAL = {"vocab_size": 8, "img_dim": 8, "sentence_dim": 8}
 
@@ -40,45 +42,63 @@ class Pending(NamedTuple):
 def may_wait(init: Callable[..., None]) -> Callable[..., None]:
     """Let a constructor wait if its class says that sizes are missing; see `Matcher.lacks_sizes`.
 
-    Only the constructor of the object's own class waits, not those that it calls by `super()`.
+    Only the constructor of the object's own class waits, not those that it calls by `super()`. Its
+    arguments become the hyper-parameters, unless it calls `save_hyperparameters` itself: that of a
+    parent saves the parent's arguments only.
     """
     parameters = inspect.signature(init).parameters
     names, defaults = list(parameters)[1:], {n: p.default for n, p in parameters.items()}
-    if "vocab_size" not in names:
-        return init
+    waits = "vocab_size" in names
 
     @functools.wraps(init)
     def accept(self: Any, *args: Any, **arguments: Any) -> None:
         given = dict(zip(names, args, strict=False)) | arguments
-        check_sizes(given)
-        if isinstance(given.get("text"), str):
-            raise TypeError(f"text must be a dict such as {{'name': {given['text']!r}}}")
-        own = type(self).__init__ is accept and len(args) <= len(names)
-        if own and self.lacks_sizes(given):
+        if waits:
+            check_sizes(given)
+            if isinstance(given.get("text"), str):
+                raise TypeError(f"text must be a dict such as {{'name': {given['text']!r}}}")
+        own = type(self).__init__ is accept
+        if own and waits and len(args) <= len(names) and self.lacks_sizes(given):
             given = {n: x for n, x in given.items() if n not in SIZES or x != defaults.get(n)}
             _try_out(type(self), given)
             self.wait(given)
+            return
+        init(self, *args, **arguments)
+        if own:
+            _save_own(self, _with_defaults(parameters) | given)
         else:
-            init(self, *args, **arguments)
-            plain = {n: x for n, x in given.items() if n not in OBJECTS}
-            # A backbone that does not call `save_hyperparameters` could be saved, but not loaded.
-            if type(self).__init__ is accept and not self.hparams:
-                if _is_plain(plain):
-                    self.save_hyperparameters(plain)
-                else:
-                    _warn_of_objects(self, plain)
+            vars(self)[INHERITED] = dict(self.hparams)
 
     return accept
 
 
-def _warn_of_objects(matcher: Any, arguments: Mapping[str, Any]) -> None:
-    """Say before a training that its checkpoints cannot be loaded."""
-    objects = ", ".join(name for name, value in arguments.items() if not _is_plain(value))
-    rank_zero_warn(
-        f"{type(matcher).__name__} can be trained, but not loaded from its files, because of "
-        f"{objects}: arguments must be plain data (numbers, texts, lists, dicts), from which the "
-        "constructor makes its objects"
-    )
+def _with_defaults(parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """Return the defaults of a constructor that are plain data or groups of it."""
+    found = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+    return {n: x for n, x in found.items() if _is_plain(flat({n: x}))}
+
+
+def odd_arguments(arguments: Mapping[str, Any]) -> list[str]:
+    """List the arguments that no file can hold.
+
+    `text` is none: it may hold a transformer's configuration, whose keys may be numbers.
+    """
+    return [n for n, x in arguments.items() if n != "text" and not _is_plain(x)]
+
+
+def _save_own(matcher: Any, arguments: Mapping[str, Any]) -> None:
+    """Save the arguments of a matcher's own class, unless its constructor has done so."""
+    inherited, saved = vars(matcher).pop(INHERITED, {}), matcher.hparams
+    if saved.keys() == inherited.keys() and all(saved[n] is inherited[n] for n in saved):
+        saved = flat({n: x for n, x in arguments.items() if n not in OBJECTS})
+        if not odd_arguments(saved):
+            matcher.save_hyperparameters(saved)
+    if odd := odd_arguments(saved):  # said before the training
+        rank_zero_warn(
+            f"{type(matcher).__name__} can be trained, but not loaded from its files, because of "
+            f"{', '.join(odd)}: arguments must be plain data (numbers, texts, lists, dicts), from "
+            "which the constructor makes its objects"
+        )
 
 
 def _is_plain(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -14,15 +15,16 @@ VALUES = 8  # of each parameter; a training step changes nearly all of them
 
 
 def weight_sample(matcher: MatcherLike) -> Tensor:
-    """Take a few values of every parameter outside the loss, (n,) on the CPU.
+    """Take a few values of every parameter and statistic outside the loss, (n,) on the CPU.
 
-    Unlike the version counters of torch, values also show the steps of fused optimisers, and stay
-    when a matcher is copied or sent to another device.
+    Statistics are those of batch norms, which change without a step of the optimiser. Unlike the
+    version counters of torch, values also show the steps of fused optimisers, and stay when a
+    matcher is copied or sent to another device.
     """
     parts = [
-        parameter.detach().flatten()[:: max(1, parameter.numel() // VALUES)][:VALUES]
-        for name, parameter in matcher.named_parameters()
-        if not name.startswith(LOSS)
+        tensor.detach().flatten()[:: max(1, tensor.numel() // VALUES)][:VALUES]
+        for name, tensor in chain(matcher.named_parameters(), matcher.named_buffers())
+        if not name.startswith(LOSS) and tensor.is_floating_point()
     ]
     return torch.cat(parts).cpu() if parts else torch.empty(0)
 

@@ -68,7 +68,7 @@ def pmrp(
             the galleries but is never plausible, as in the eccv_caption package.
         caption_image: (M,) row of each caption's image; None means five captions per image.
         protocol: as in `itm.metrics.evaluate`; the published value uses `coco_1k`.
-        annotated: (N,) bool; other images are left out of queries and galleries.
+        annotated: (N,) bool (or 0 and 1); other images are left out of queries and galleries.
         thresholds: the values of z.
         own_is_positive: count the query's own items as plausible.
 
@@ -76,12 +76,19 @@ def pmrp(
         `i2t_pmrp`, `t2i_pmrp` and, for the first item alone, `i2t_pmr1`, `t2i_pmr1`; in percent.
 
     Raises:
-        ValueError: shapes do not match, the scores contain NaN, or no image is annotated.
+        ValueError: shapes do not match, codes are numbers of objects, the scores contain NaN, no
+            image is annotated, or no query has a plausible item.
     """
     n, m = scores.shape
     own = caption_rows(caption_image, n, m)
     codes = np.asarray(codes, np.float32)
-    real = np.ones(n, bool) if annotated is None else np.asarray(annotated, bool)
+    real = np.ones(n, bool) if annotated is None else np.asarray(annotated)
+    if not (np.isin(codes, (0, 1)) | np.isnan(codes)).all() or not np.isin(real, (0, 1)).all():
+        raise ValueError(
+            "codes and annotated must hold 0 and 1 only, absent and present: give codes > 0 for "
+            "numbers of objects, and a mask in place of rows"
+        )
+    real = real.astype(bool)
     if codes.ndim != 2 or len(codes) != n or real.shape != (n,):
         raise ValueError(
             f"codes and annotated must hold one row per image ({n}), "
@@ -103,6 +110,10 @@ def pmrp(
         for name, values, query, item in (("i2t", block, rows, own), ("t2i", block.T, own, rows)):
             terms = [*_plausible(values, distance, query, item, thresholds, own_is_positive)]
             precision, first = np.concatenate(terms, 1)
+            if np.isnan(precision).all():
+                raise ValueError(
+                    "PMRP is the mean over queries with a plausible item; none has one"
+                )
             result[f"{name}_pmrp"] = 100 * float(np.nanmean(precision))
             result[f"{name}_pmr1"] = 100 * float(np.nanmean(first))
         return result

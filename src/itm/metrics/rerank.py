@@ -182,11 +182,13 @@ def reranked(
         bank: queries of the first two methods; None = all queries of the matrix.
 
     Raises:
-        ValueError: the method is unknown or reads no bank, or beta is not above 0.
+        ValueError: the method is unknown or reads no bank, or beta is not above 0 and finite.
     """
     check_choice("rerank", method, METHODS)
-    if beta <= 0:
-        raise ValueError(f"beta must be above 0, got {beta}")
+    if not 0 < beta < np.inf:
+        raise ValueError(
+            f"beta must be above 0, got {beta}: give a finite number, such as {BETA:g}"
+        )
     check_bank(method, bank is not None)
     known: dict[str, Callable[[np.ndarray, np.ndarray | None], np.ndarray]] = {
         "inverted_softmax": lambda x, other: inverted_softmax(x, other, beta),

@@ -85,7 +85,8 @@ def hits(ranks: QueryRanks) -> np.ndarray:
     out = np.empty((images, 2 * len(KS)))
     for column, k in enumerate(KS):
         out[:, column] = (ranks["i2t"] >= 0) & (ranks["i2t"] < k)
-        found = np.bincount(ranks["image"], ranks["t2i"] < k, images)
+        right = (ranks["t2i"] >= 0) & (ranks["t2i"] < k)
+        found = np.bincount(ranks["image"], right, images)
         out[:, len(KS) + column] = found
     return out
 

@@ -64,12 +64,19 @@ class Schedule:
             trainer: Lightning's trainer, which knows the length of the training.
 
         Raises:
+            TypeError: `make` returns something else than a scheduler, such as Lightning's dict.
             ValueError: a plateau schedule waits for a metric to become worse, or reads one of the
                 validation after every step; or the length of the training or of an epoch is
                 unknown.
         """
         interval = self._unit
         scheduler = self.make(optimizer, **self._open(optimizer, interval, trainer))
+        if not hasattr(scheduler, "optimizer"):
+            raise TypeError(
+                "scheduler must make one learning-rate scheduler from an optimiser, got a "
+                f"{type(scheduler).__name__}; itm.training.optim.Schedule(make, interval=..., "
+                "monitor=...) says when it steps"
+            )
         config: dict[str, Any] = {"scheduler": scheduler, "interval": interval}
         if isinstance(scheduler, StepLR) and interval == "step":
             _count_own_steps(optimizer, trainer)

@@ -745,3 +745,50 @@ def test_the_name_of_a_class_that_is_none_is_named(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             itm.load(tmp_path, model_class=given)
+
+
+def several(params):
+    return [torch.optim.SGD(params, lr=0.1)]
+
+
+def as_lightning(optimizer):
+    return {"scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1), "interval": "step"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": several}, "optimizer must make one optimiser .* got a list"),
+        ({"optimizer": lambda params: None}, "optimizer must make one optimiser .* got a NoneType"),
+        ({"scheduler": as_lightning}, r"scheduler must make one .* got a dict; .*Schedule\(make"),
+        ({"scheduler": lambda optimizer: None}, "scheduler must make one .* got a NoneType"),
+    ],
+)
+def test_what_makes_no_optimiser_is_named(options, message):
+    matcher = SCAN(**SMALL, vocab_size=9, img_dim=6, loss=Triplet(), **options)
+    with pytest.raises(TypeError, match=message):
+        matcher.configure_optimizers()
+
+
+def test_an_encoder_that_returns_no_encoding_is_named_in_validation(folder, tmp_path):
+    class Bare(Forgetful):
+        def encode_captions(self, captions):
+            return super().encode_captions(captions).vector
+
+    with pytest.raises(TypeError, match="encode_captions must return itm.batch.Encoded"):
+        trainer_of(tmp_path).validate(Bare(loss=Triplet()), data_of(folder))
+
+
+@pytest.mark.parametrize("name", ["labels", "concepts"])
+@pytest.mark.parametrize("values", [[[7, 2]] * 3, [[-1.0, 1.0]] * 3, [[np.nan, 0]] * 3, [0, 1, 1]])
+def test_labels_of_a_batch_are_0_or_1(name, values):
+    """Numbers of labels would be taken for 0 and 1, with a loss that means nothing."""
+    matcher = SCAN(**SMALL, vocab_size=9, img_dim=6, loss=Triplet())
+    matcher.vocab = Vocabulary([*SPECIALS, "a", "dog"])
+    features, captions = np.ones((3, 4, 6), np.float32), ["a dog"] * 3
+    with pytest.raises(ValueError, match=f"{name} must be a matrix"):
+        matcher.pairs(features, captions, **{name: np.array(values)})
+    given = {name: torch.eye(3, dtype=torch.bool)}
+    assert torch.equal(
+        getattr(matcher.pairs(features, captions, **given).captions, name), torch.eye(3)
+    )

@@ -7,7 +7,7 @@ import torch
 
 import itm
 from itm.losses import InfoNCE, Triplet
-from itm.matcher.weight_identity import weight_digest
+from itm.matcher.weight_identity import same_weights, weight_digest, weight_sample
 from itm.models import SGRAF, VSEPP
 from itm.text.vocabulary import Vocabulary
 
@@ -44,3 +44,14 @@ def test_every_value_counts_except_those_of_the_loss():
             tensor.copy_(before)
     assert weight_digest(matcher) == digest
     assert len(found) == 1 + sum(not name.startswith("loss.") for name in matcher.state_dict())
+
+
+def test_statistics_of_batch_norms_count_as_weights():
+    """They change without a step of an optimiser, and scores with them."""
+    torch.manual_seed(0)
+    matcher = SGRAF(**SMALL, sim_dim=4, module="SAF", num_regions=3)
+    before = weight_sample(matcher)
+    assert same_weights(matcher, before) and same_weights(copy.deepcopy(matcher).double(), before)
+    name, statistic = next(x for x in matcher.named_buffers() if x[0].endswith("running_mean"))
+    statistic += 0.1
+    assert not same_weights(matcher, before), name
