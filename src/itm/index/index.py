@@ -182,8 +182,7 @@ class Index:
             k: the old name of `top`.
 
         Returns:
-            The best first; of equal scores, the first row first. The scores of copies may differ in
-            their last digit.
+            The best first; of scores that are equal but for rounding, the first row first.
 
         Raises:
             KeyError: no image has this id.

@@ -19,6 +19,7 @@ from itm.utils.files import unfinished_beside
 
 KINDS = ("flat", "ivf", "hnsw")
 FLAT = 50_000  # up to this many vectors, exact search takes milliseconds
+ROUNDING = 4 * torch.finfo(torch.float32).eps  # relative to the largest score
 HEADERS = {b"IwFl": "ivf", b"IHNf": "hnsw"}  # first bytes of a FAISS file -> kind
 
 
@@ -55,13 +56,22 @@ def choose(count: int) -> str:
 
 
 def largest(scores: Tensor, k: int) -> Tensor:
-    """Return positions of the k largest of (N,) scores, largest first; ties go to the first."""
+    """Return positions of the k largest of (N,) finite scores, largest first.
+
+    Ties go to the first. Scores tie if no more than `ROUNDING` tells neighbours in the order apart:
+    a product of matrices may round the rows of copies differently, which depends on the processor.
+    """
     k = min(k, len(scores))
     if not k:
         return torch.zeros(0, dtype=torch.long)
-    least = scores.topk(k).values[-1]
-    found = (scores >= least).nonzero().squeeze(1)  # more than k if the last ones are equal
-    return found[scores[found].argsort(descending=True, stable=True)[:k]]
+    top = scores.topk(k).values
+    slack = ROUNDING * top.abs().max()
+    found = (scores >= top[-1] - slack).nonzero().squeeze(1)  # more than k if the last ones tie
+    ordered, order = scores[found].sort(descending=True)
+    level = torch.zeros(len(found), dtype=torch.long)
+    level[1:] = (ordered[:-1] - ordered[1:] > slack).cumsum(0)
+    level[order] = level.clone()  # of each position in `found`, which are in the order of rows
+    return found[level.argsort(stable=True)[:k]]
 
 
 class Nearest:
