@@ -42,7 +42,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     """
     # Late, because they load torch, and `--help` should not wait for it.
     from itm.app.model_outputs import write_sentences
-    from itm.app.splits import find_bank, find_split, split_codes, split_tables
+    from itm.app.splits import find_bank, find_scored, split_codes, split_tables
     from itm.checkpoints.folder import load
     from itm.data.pictures import Pictures
     from itm.matcher.weight_identity import weight_digest
@@ -54,7 +54,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.runs.record import environment
     from itm.runs.tables import metric_table
 
-    out, split = output_folder(), find_split(cfg)
+    out, split = output_folder(), find_scored(cfg)
     check_folder(out, COMMAND, FILES, cfg.overwrite)
     protocol = check_options(cfg, split)
     bank = find_bank(cfg, split)

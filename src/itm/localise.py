@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from itm.app.config import check_one_checkpoint, output_folder
 from itm.app.entry import run
@@ -46,7 +46,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.data.pictures import required_picture
     from itm.phrases.files import read_phrases
     from itm.phrases.split import phrase_split, region_fractions
-    from itm.runs.record import environment, write_json
+    from itm.runs.record import environment, split_facts, write_json
     from itm.runs.tables import rows_table
 
     check_one_checkpoint(cfg.checkpoint)
@@ -58,7 +58,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     matcher = load(cfg.checkpoint, model_class=cfg.model_class, device=cfg.device)
     check_scores_regions(matcher)  # first: no other phrases or pictures would help
     split = find_split(cfg)
-    phrases = phrase_split(split, read_phrases(cfg.phrases, split, cfg.refer_split))
+    source = cfg.phrases or OmegaConf.select(cfg, "data.phrases.path")  # that of data=phrases
+    phrases = phrase_split(split, read_phrases(source, split, cfg.refer_split))
     row = picture = None
     if cfg.image is None and cfg.images is not None:
         raise ValueError(f"images={cfg.images} has no effect without image=, which is drawn")
@@ -74,7 +75,14 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     scores = region_scores(matcher, phrases, cfg.context, vectors)
     tell_run_data()
     report = measure(phrases, scores)
-    facts = {"checkpoint": str(cfg.checkpoint), "split": split.name, **environment(matcher.device)}
+    facts = {
+        "checkpoint": str(cfg.checkpoint),
+        **split_facts(phrases, phrases.protocol),
+        "phrases": None if source is None else str(Path(source).expanduser().resolve()),
+        "refer_split": cfg.refer_split,
+        "context": cfg.context,
+        **environment(matcher.device),
+    }
     with result_folder(out, COMMAND, FILES, cfg.overwrite) as place:
         write_json(place / "localisation.json", {**facts, "results": report})
         if picture is not None and row is not None:

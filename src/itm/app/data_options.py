@@ -13,9 +13,9 @@ from itm.app.quoting import as_typed
 
 SPLIT = ("root", "split", "test", "captions_per_image", "protocol", "limit")
 READ = {
-    "evaluate": (*SPLIT, "train", "val"),
+    "evaluate": (*SPLIT, "train", "val", "phrases.path"),
     "explain": SPLIT,
-    "localise": SPLIT,
+    "localise": (*SPLIT, "phrases.path"),
     "prepare": (
         "root", "train", "val", "test", "captions_per_image", "min_count", "tokenizer",
         "num_concepts", "num_labels",
@@ -38,7 +38,8 @@ def check_data_options(command: str, arguments: Sequence[str]) -> None:
     known = {*OmegaConf.load(Path(CONF, "data", "base.yaml")), "phrases"}
     for argument in arguments:
         group, _, option = key_of(argument).partition(".")
-        if group == "data" and option in known and option not in read:
+        name = option.partition(".")[0]  # of data.root.seed, data.phrases.path, ...
+        if group == "data" and name in known and name not in read and option not in read:
             raise ValueError(
                 f"{argument} has no effect: itm.{command} reads data.{', data.'.join(read)}; "
                 "the other options of data are for itm.train"

@@ -212,6 +212,8 @@ def _recorded(run: Path) -> dict[str, str]:
         options |= _scenes(root)
     elif folder := _folder(root, cwd, run):
         options["data.root"] = folder
+    if options.get("data") == "phrases" and (phrases := _phrases(data.get("phrases"), cwd)):
+        options["data.phrases.path"] = phrases
     for key in ("test", "protocol"):
         if _is_name(data.get(key)):
             options[f"data.{key}"] = data[key]
@@ -243,6 +245,16 @@ def _folder(root: Any, cwd: Any, run: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return recorded if isinstance(recorded, str) else None
+
+
+def _phrases(source: Any, cwd: Any) -> str | None:
+    """Find the file or folder of the phrases that a run read; None if they lie in its data."""
+    path = source.get("path") if isinstance(source, dict) else None
+    if not isinstance(path, str) or "${" in path:
+        return None
+    here = Path(path).expanduser()
+    there = Path(str(cwd)) / here
+    return str(there if there.exists() or not here.exists() else here)
 
 
 def _is_name(value: Any) -> bool:

@@ -58,6 +58,21 @@ def find_split(cfg: DictConfig) -> Split:
     return split if fits and cfg.data.limit is None else replace(split, protocol="full")
 
 
+def find_scored(cfg: DictConfig) -> Split:
+    """Read the split of `find_split`; with data=phrases, its captions are phrases as in training.
+
+    Raises:
+        FileNotFoundError: there are no phrases.
+        ValueError: as for `find_split` and `itm.phrases.read_phrases`.
+    """
+    return _with_phrases(cfg, find_split(cfg))
+
+
+def _with_phrases(cfg: DictConfig, split: Split) -> Split:
+    source = cfg.data.get("phrases")
+    return split if source is None else instantiate(source).split(split)
+
+
 def find_bank(cfg: DictConfig, split: Split) -> Split | None:
     """Read the split whose queries are the bank of `rerank=`; None without `rerank_bank`.
 
@@ -76,7 +91,7 @@ def find_bank(cfg: DictConfig, split: Split) -> Split | None:
         )
     root = find_root(cfg.data, "the folder with the split of the bank")
     bank = read_split(root, name, cfg.data.captions_per_image)
-    return bank.head(cfg.rerank_bank_images)
+    return _with_phrases(cfg, bank.head(cfg.rerank_bank_images))
 
 
 def split_tables(split: Split, folder: str | Path | None = None) -> Tables:

@@ -11,6 +11,7 @@ import numpy as np
 from itm.text.made_from import made_from
 from itm.text.unknown import check_divided
 from itm.text.vocabulary import SPECIALS, Tokens, Vocabulary
+from itm.text.word_list_files import list_in
 from itm.text.words import CaptionWords
 from itm.utils.distributed import say
 
@@ -147,7 +148,10 @@ def check_source(option: str, given: object, captions_hash: Callable[[], str]) -
     Raises:
         ValueError: the file was made from other captions.
     """
-    recorded = made_from(Path(given)) if isinstance(given, (str, Path)) else None
+    recorded = None
+    if isinstance(given, (str, Path)):
+        path = Path(given).expanduser()
+        recorded = made_from(list_in(path) if option == "data.concepts" else path)
     if recorded is not None and recorded != captions_hash():
         raise ValueError(
             f"{option}={given} was made from other captions than those of this training split: run "

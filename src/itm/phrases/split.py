@@ -126,6 +126,7 @@ def phrase_split(
     own |= {
         "captions": [phrase.text for phrase in phrases],
         "caption_image": np.array([phrase.image for phrase in phrases]),
+        "caption_row": None,  # lines of captions, which phrases have not
         "protocol": "full",
     }
     return PhraseSplit(

@@ -16,7 +16,7 @@ from itm.text.lemmas import noun_lemma
 from itm.text.made_from import KEY
 from itm.text.tagger import Tagger, default_tagger, tagger_name
 from itm.text.tokenizers import TOKENIZERS
-from itm.text.word_list_files import read_json, read_original
+from itm.text.word_list_files import list_in, read_json, read_original
 from itm.text.word_lists import (
     any_of_image,
     check_words,
@@ -199,7 +199,7 @@ class Concepts:
         published evaluation.
 
         Args:
-            path: JSON file, or the folder of category_concepts.json.
+            path: JSON file, or the folder of category_concepts.json or of concepts.json.
             vectors: file of word vectors in GloVe's text format or .npy, used in place of the
                 stored ones.
 
@@ -208,7 +208,7 @@ class Concepts:
             ValueError: the file has another format.
         """
         path = Path(path).expanduser()
-        path = path / "category_concepts.json" if path.is_dir() else path
+        path = list_in(path)
         data = read_json(path)
         if "words" in data and isinstance(data["words"], list):
             data.pop(KEY, None)

@@ -9,6 +9,25 @@ from itm.utils.contents import parse_json, read_text
 from itm.utils.manifest import unsealed
 from itm.utils.safe_pickle import read_arrays
 
+CONCEPTS = ("category_concepts.json", "concepts.json")  # of CVSE's authors, of `itm.prepare`
+
+
+def list_in(path: Path) -> Path:
+    """Return the list of concepts in a folder; a path that is not a folder as it is.
+
+    Raises:
+        FileNotFoundError: the folder has none.
+        ValueError: the folder has two.
+    """
+    if not path.is_dir():
+        return path
+    found = [path / name for name in CONCEPTS if (path / name).is_file()]
+    if not found:
+        raise FileNotFoundError(f"no word list in {path}: expected {' or '.join(CONCEPTS)}")
+    if len(found) > 1:
+        raise ValueError(f"{path} has two lists of concepts, {' and '.join(CONCEPTS)}: name one")
+    return found[0]
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.

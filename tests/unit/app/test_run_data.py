@@ -62,6 +62,21 @@ def test_the_command_line_wins(run, tmp_path):
     assert found[:2] == [f"data.root={tmp_path}/data", "data.protocol=full"]
 
 
+def test_phrases_are_those_of_the_run(tmp_path):
+    """Of a run in another folder, too; a path to code is not taken."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "entities").mkdir()
+    source = {"_target_": "os.system", "path": "entities"}
+    run = make_run(tmp_path / "run", "phrases", phrases=source)
+    found = used(f"checkpoint={run}")
+    assert f"data.phrases.path={tmp_path}/entities" in found
+    assert not any("os.system" in option for option in found)
+    assert "data.phrases.path=mine" in used(f"checkpoint={run}", "data.phrases.path=mine")
+    assert not any("entities" in x for x in used(f"checkpoint={run}", "data=scenes"))
+    beside = make_run(tmp_path / "other", "phrases", phrases={"path": None})
+    assert not any("phrases.path" in option for option in used(f"checkpoint={beside}"))
+
+
 def test_generated_data_is_described_by_its_numbers(tmp_path):
     root = {"_target_": "itm.scenes.write_scenes", "images": [40, 6, 6], "noise": 1.5, "seed": 0}
     run = make_run(tmp_path / "run", "scenes", root, limit=64)

@@ -143,7 +143,8 @@ def test_from_python_an_unused_option_is_told(capsys):
 @pytest.mark.parametrize(
     ("command", "argument"),
     [("evaluate", "data.vocab=V.json"), ("search", "data.workers=2"), ("prepare", "data.limit=9"),
-     ("localise", "+data.fraction=0.5"), ("explain", "data.batch_size=9")],
+     ("localise", "+data.fraction=0.5"), ("explain", "data.batch_size=9"),
+     ("search", "data.phrases.path=A"), ("evaluate", "data.phrases.positive_iou=0.9")],
 )  # fmt: skip
 def test_options_of_training_are_refused_by_other_commands(command, argument):
     message = rf"{argument.replace('+', '.')} has no effect: itm.{command} reads data.root, "

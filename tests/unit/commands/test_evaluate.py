@@ -180,3 +180,42 @@ def test_another_part_of_the_data_is_scored_as_a_whole(tmp_path, monkeypatch, ca
         report = json.loads((tmp_path / f"out{i}/report.json").read_text())
         assert report["protocol"] == "full"
         assert "scored by protocol full, because data.protocol=f30k_1k" in capsys.readouterr().out
+
+
+def write_phrases(data, phrases):
+    """A split of three images with boxes, and phrases of the first two."""
+    np.save(data / "test_boxes.npy", np.tile(np.float32([0, 0, 1, 1]), (3, 4, 1)))
+    lines = [{"image": i, "phrase": text, "boxes": [[0, 0, 1, 1]]} for i, text in phrases]
+    (data / "phrases.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+
+
+def test_phrases_are_ranked_as_in_the_test_of_a_training(tmp_path, monkeypatch):
+    """With data=phrases, captions had been ranked, and data.phrases.path had been ignored."""
+    make_data(tmp_path)
+    phrases = [(1, "two cats"), (0, "a red dog"), (1, "a cat"), (1, "one blue bird")]
+    write_phrases(tmp_path, phrases)
+    monkeypatch.chdir(tmp_path)
+    options = ["data=phrases", "data.phrases.path=phrases.jsonl", "checkpoint=saved"]
+    evaluate_here(monkeypatch, *options, "save_similarity=true", "relevance=cider", "failures=3")
+    scores = np.load("out/similarity_0.npy")
+    owner = np.array([0, 1, 1, 1])  # sorted by image; the third image has no phrase
+    assert scores.shape == (3, 4)
+    found = next(iter(json.loads(Path("out/report.json").read_text())["results"].values()))
+    best = [owner[scores[image].argmax()] == image for image in (0, 1)]
+    assert found["i2t_r1"] == pytest.approx(100 * np.mean(best))
+    assert found["t2i_r1"] == pytest.approx(100 * np.mean(scores.argmax(0) == owner))
+    with open("out/queries_0.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["direction"] == "t2i"]
+    assert [row["caption"] for row in rows] == ["a red dog", "two cats", "a cat", "one blue bird"]
+
+
+def test_a_bank_of_queries_holds_phrases_as_well(tmp_path, monkeypatch, capsys):
+    make_data(tmp_path)
+    write_phrases(tmp_path, [(0, "a red dog"), (1, "two cats"), (2, "a bird")])
+    for name in ("ims.npy", "boxes.npy", "caps.txt"):
+        shutil.copy(tmp_path / f"test_{name}", tmp_path / f"dev_{name}")
+    monkeypatch.chdir(tmp_path)
+    options = ["data=phrases", "data.phrases.path=phrases.jsonl", "rerank=inverted_softmax"]
+    bank = ["rerank_bank=val", "rerank_bank_images=2", "rerank_beta=20"]
+    evaluate_here(monkeypatch, "checkpoint=saved", *options, *bank)
+    assert "a bank of queries: 2 images and 2 captions of split dev" in capsys.readouterr().out

@@ -57,6 +57,32 @@ def test_prepared_files_of_other_captions_are_refused_by_content(tmp_path, kind)
     data(other_captions=True)
 
 
+def test_concepts_are_found_in_the_folder_of_prepare(tmp_path):
+    """The documentation names a folder; it had to hold the list of CVSE's authors."""
+    for name in ("train", "dev", "test"):
+        write(tmp_path, name)
+    out = tmp_path / "lists"
+    out.mkdir()
+
+    def data():
+        found = RegionDataModule(tmp_path, concepts=out, needs=["concepts"], min_count=1)
+        found.setup()
+        return found
+
+    with pytest.raises(FileNotFoundError, match=r"lists: expected category_concepts.json or conc"):
+        data()
+    written = write_prepared("concepts", read_split(tmp_path, "train"), out)
+    assert data().concept_vocabulary.words == Concepts.load(written).words
+    (out / "category_concepts.json").write_text('{"dog": 0}')
+    with pytest.raises(ValueError, match="has two lists of concepts, category_concepts.json and"):
+        data()
+    (out / "category_concepts.json").unlink()
+    caps = tmp_path / "train_caps.txt"
+    caps.write_text(caps.read_text().replace("dog", "cat"))
+    with pytest.raises(ValueError, match="data.concepts=.*lists was made from other captions"):
+        data()
+
+
 def test_the_prepared_index_is_read_if_it_fits(tmp_path, monkeypatch, capsys):
     write(tmp_path)
     split = read_split(tmp_path, "train")

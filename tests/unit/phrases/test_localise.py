@@ -471,8 +471,19 @@ def test_command(tmp_path):
     assert "upper bound" in text and "clothing" in text
     report = json.loads((tmp_path / "out" / "localisation.json").read_text())
     assert 0 <= report["results"]["all"]["r1"] <= report["results"]["all"]["bound"] <= 100
+    known = {key: report[key] for key in ("images", "phrases", "refer_split", "context")}
+    assert known == {"images": 8, "phrases": None, "refer_split": None, "context": "caption"}
+    assert (Path(report["root"]) / "test_phrases.jsonl").is_file()
     with pytest.raises(ValueError, match="give checkpoint=RUN"):
         command(compose(name="localise"))
+
+
+def test_phrases_have_no_lines_of_captions(scenes):
+    """A protocol of COCO keeps some captions of each image; phrases can be cut all the same."""
+    cut = replace(scenes, caption_row=np.arange(3))
+    phrases = phrase_split(cut, [Phrase(i, f"a ball {i}", (0, 0, 1, 1)) for i in (0, 0, 1, 2)])
+    assert phrases.caption_row is None
+    assert phrases.head(2).captions == ["a ball 0", "a ball 0", "a ball 1"]
 
 
 def test_vectors_of_captions_are_not_those_of_phrases(scenes):
