@@ -32,8 +32,8 @@ def logistic(scores: Tensor, target: Tensor) -> Tensor:
         raise ValueError(
             f"target must have the shape of scores {tuple(scores.shape)}, got {tuple(target.shape)}"
         )
-    known = target.dtype != torch.bool and (target.abs().eq(1) | target.eq(0))
-    if known is False or (on_host(target) and not known.all()):
+    is_mask = target.dtype == torch.bool
+    if is_mask or (on_host(target) and not (target.abs().eq(1) | target.eq(0)).all()):
         raise ValueError("target must hold +1 (match), -1 (no match) and 0 (not labelled) only")
     labelled = target != 0
     # Replace the scores of padding (-inf) before the product, or their gradient would be NaN.
