@@ -19,7 +19,7 @@ from itm.checkpoints.kinds import check_kinds
 from itm.checkpoints.strict import check_fit, load_strictly
 from itm.losses.base import as_loss
 from itm.matcher.saved import WEIGHTS, find_weights, read, save
-from itm.matcher.state import LOSS, adapt_loss_state, unpack_state
+from itm.matcher.state import LOSS, adapt_loss_state, unpack_origins, unpack_state
 from itm.matcher.weight_identity import weight_sample
 from itm.utils.devices import find_device
 from itm.utils.readers import reader
@@ -78,6 +78,7 @@ def _load(
     _restore_loss(matcher, path)
     try:
         unpack_state(matcher, config)
+        unpack_origins(matcher, config)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: damaged word lists or origins ({error!r})") from error
     matcher.record, matcher.recorded = record, weight_sample(matcher)

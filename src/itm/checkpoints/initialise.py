@@ -46,6 +46,7 @@ def start_from(matcher: Matcher, source: str) -> None:
             f"the weights, or give weights of {names[1]}"
         )
     state = pack_state(other)
+    matcher.trained_on = [*other.trained_on]
     if matcher.labels is not None and other.labels is not None:
         there, here = other.labels.words, matcher.labels.words
         if matcher.needs_labels and there != here:

@@ -126,9 +126,8 @@ def _close(index: Index, side: str, rows: np.ndarray, shelf: Shelf) -> bool:
 
 
 def _facts(matcher: Matcher) -> str:
-    """Return all that is saved besides tensors, without what scores do not depend on."""
-    history = ("version", "trained_on")
-    state = {key: value for key, value in pack_state(matcher).items() if key not in history}
+    """Return all that is saved besides tensors, without the version that wrote it."""
+    state = {key: value for key, value in pack_state(matcher).items() if key != "version"}
     facts = {**state, "arguments": saved_arguments(matcher)}
     return json.dumps(facts, sort_keys=True, default=str)
 

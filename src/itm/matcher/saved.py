@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from itm.matcher.protocol import MatcherLike
-from itm.matcher.state import pack_state, saved_arguments
+from itm.matcher.state import ORIGINS, pack_origins, pack_state, saved_arguments
 from itm.matcher.waiting import odd_arguments
 from itm.utils.errors import TakenError
 from itm.utils.files import unfinished_beside, write_json, write_text
@@ -107,7 +107,7 @@ def write(
         except SafetensorError as error:
             raise OSError(f"cannot write {folder / WEIGHTS} ({error})") from error
     state = pack_state(matcher)
-    config = {**state, "arguments": arguments}
+    config = {**state, **pack_origins(matcher), "arguments": arguments}
     default = f"# {state['class']}\n\n```python\nimport itm\nmatcher = itm.load('.')\n```\n"
     write_text(folder / "README.md", card or default)
     if "vocab" in config:
@@ -201,7 +201,8 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     if not all(isinstance(data[key], dict) for key in ("itm", "hyper_parameters", "state_dict")):
         raise ValueError(f"{path} is damaged: its arguments or weights are not given by name")
-    config = {**data["itm"], "arguments": data["hyper_parameters"]}
+    origins = {ORIGINS: data[ORIGINS]} if ORIGINS in data else {}
+    config = {**data["itm"], **origins, "arguments": data["hyper_parameters"]}
     return config, dict(_without_loss(data["state_dict"]))
 
 

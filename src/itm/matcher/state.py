@@ -28,18 +28,17 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 LOSS = "loss."  # prefix of the loss's tensors
+ORIGINS = "trained_on"  # in checkpoints and config.json
 
 
 def pack_state(matcher: MatcherLike) -> dict[str, Any]:
-    """Return class name, version, word lists and origins as plain data."""
+    """Return class name, version and word lists as plain data."""
     words = {
         name: getattr(matcher, name).state()
         for name in ("vocab", "concepts", "labels")
         if getattr(matcher, name) is not None
     }
-    origins = {"trained_on": matcher.trained_on} if matcher.trained_on else {}
-    name = type(matcher).__name__
-    return {"format": FORMAT, "class": name, "version": __version__, **words, **origins}
+    return {"format": FORMAT, "class": type(matcher).__name__, "version": __version__, **words}
 
 
 def saved_arguments(matcher: MatcherLike) -> dict[str, Any]:
@@ -69,15 +68,13 @@ def _own_arguments(kind: type, saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unpack_state(matcher: MatcherLike, state: dict[str, Any]) -> None:
-    """Restore the word lists and origins of `pack_state` into a matcher.
+    """Restore the word lists of `pack_state` into a matcher.
 
     Raises:
         ValueError: the matcher already has other words, or a newer version wrote the state.
     """
     if state.get("format", FORMAT) > FORMAT:
         raise ValueError(f"written by a newer itm {state.get('version')}; please upgrade")
-    if "trained_on" in state:  # earlier versions wrote none
-        matcher.trained_on = [check_origin(x) for x in state["trained_on"]]
     for name in ("vocab", "concepts", "labels"):
         if name not in state:
             continue
@@ -93,9 +90,25 @@ def unpack_state(matcher: MatcherLike, state: dict[str, Any]) -> None:
             )
 
 
+def pack_origins(matcher: MatcherLike) -> dict[str, Any]:
+    """Return what the matcher was trained on as plain data, {} if that is unknown."""
+    return {ORIGINS: matcher.trained_on} if matcher.trained_on else {}
+
+
+def unpack_origins(matcher: MatcherLike, state: Mapping[str, Any]) -> None:
+    """Restore what `pack_origins` returned; earlier versions wrote none.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is damaged.
+    """
+    if ORIGINS in state:
+        matcher.trained_on = [check_origin(x) for x in state[ORIGINS]]
+
+
 def on_save_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
     """Add class name, word lists and the fingerprint of the training data to a checkpoint."""
     checkpoint["itm"] = pack_state(matcher)
+    checkpoint |= pack_origins(matcher)
     checkpoint["hyper_parameters"] = saved_arguments(matcher)
     checkpoint["epoch_loss"] = matcher.epoch_loss.state_dict()
     record_data(matcher, checkpoint)
@@ -111,6 +124,7 @@ def on_load_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
     keep_average(matcher, checkpoint)
     compare_data(matcher, checkpoint)
     unpack_state(matcher, checkpoint.get("itm", {}))
+    unpack_origins(matcher, checkpoint)
     adapt_loss_state(matcher, checkpoint.get("state_dict", {}))
     if "epoch_loss" in checkpoint:  # earlier versions wrote none
         matcher.epoch_loss.load_state_dict(checkpoint["epoch_loss"])

@@ -200,9 +200,20 @@ def test_scores_of_the_bytes_that_the_original_tokenised(golden):
     completed = score_transductive(matcher, golden.features, golden.captions, **options)
     # With unknown words in place of the first some captions are the same; which of those is
     # another's neighbour depends on how a sort breaks ties.
-    same = (e["cap_ids_pyrepr"][:, None] == e["cap_ids_pyrepr"][None]).all(-1).sum(1) > 1
-    assert same.mean() < 0.2
-    assert np.abs(completed - e["sims_pyrepr"])[:, ~same].max() < 1e-6
+    tied = (e["cap_ids_pyrepr"][:, None] == e["cap_ids_pyrepr"][None]).all(-1).sum(1) > 1
+    tied |= rounding_decides(matcher, golden, options.get("similar", 3))
+    assert tied.mean() < 0.2
+    assert np.abs(completed - e["sims_pyrepr"])[:, ~tied].max() < 1e-6
+
+
+def rounding_decides(matcher, golden, similar):
+    """Whether two captions are equally similar to one, but for rounding, and one is a neighbour."""
+    captions = matcher.pairs(golden.features, golden.captions, image=golden.image).captions
+    with torch.no_grad():
+        vectors = matcher.encode_captions(captions).vector
+    unit = l2norm(vectors[:, : vectors.shape[1] // 2])
+    nearest = (unit @ unit.T).fill_diagonal_(-2).topk(similar + 1, dim=1).values
+    return (nearest[:, -2] - nearest[:, -1] < 1e-7).numpy()
 
 
 def test_losses_and_five_steps(trained):

@@ -135,7 +135,14 @@ def test_golden_five_steps(name):
         if len(losses) == 1:
             both = zip(listed, before, strict=True)
             moved = [float((p.detach() - x).abs().sum()) for p, x in both]
-    np.testing.assert_allclose(moved, expected["params_delta_abs_sum_step1"], rtol=1e-3)
+            noise = [int((p.grad.abs() < 1e-8).sum()) for p in listed]
+    # Adam's first step is the rate times the sign of a gradient. Of a gradient of 1e-9, which is
+    # rounding, it is anything: between processors, and between the golden and exact arithmetic.
+    due, rate = expected["params_delta_abs_sum_step1"], golden.options["learning_rate"]
+    for found, wanted, entries in zip(moved, due, noise, strict=True):
+        assert found == pytest.approx(wanted, rel=1e-3, abs=0) or (
+            entries == 1 and abs(found - wanted) < rate
+        )
     np.testing.assert_allclose(losses, expected["losses"], rtol=2e-5)
     np.testing.assert_allclose(norms, expected["grad_norms"], rtol=1e-3)
     after = matcher.score(golden.images, golden.captions)
