@@ -10,6 +10,7 @@ tests run this file in a process of its own:
 
 import copy
 import json
+import os
 import sys
 from collections import Counter
 from contextlib import ExitStack, nullcontext
@@ -428,3 +429,5 @@ if __name__ == "__main__":
         "defects": defects,
     }
     parts[what]()
+    sys.stdout.flush()
+    os._exit(0)  # autograd's thread of the device may still run, which aborts a usual exit (rare)
