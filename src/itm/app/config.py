@@ -123,6 +123,8 @@ def recorded_configuration(cfg: DictConfig) -> Any:
     """
     kept = copy.deepcopy(cfg)
     for name, text in flatten(OmegaConf.to_container(cfg)).items():
-        if "${oc.env:" in str(text) and isinstance(OmegaConf.select(cfg, name), int | float):
-            OmegaConf.update(kept, name, OmegaConf.select(cfg, name))
+        if "${oc.env:" in str(text):  # the variable of an option that nobody reads may be missing
+            value = OmegaConf.select(cfg, name, throw_on_resolution_failure=False)
+            if isinstance(value, int | float):
+                OmegaConf.update(kept, name, value)
     return OmegaConf.to_container(kept)

@@ -80,7 +80,7 @@ def _load(
         unpack_state(matcher, config)
         unpack_origins(matcher, config)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: damaged word lists or origins ({error!r})") from error
+        raise ValueError(f"{path}: damaged word lists ({error!r})") from error
     matcher.record, matcher.recorded = record, weight_sample(matcher)
     return matcher
 

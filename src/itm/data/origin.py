@@ -90,10 +90,15 @@ def check_origin(origin: Any) -> dict[str, Any]:
     """Check an origin that was read from a file.
 
     Raises:
-        TypeError, KeyError: it is not what `describe_origin` returns.
-        ValueError: its marks are damaged.
+        ValueError: it is not what `describe_origin` returns.
     """
-    _read_marks(origin)
+    try:
+        _read_marks(origin)
+        valid = isinstance(origin["of"], int) and isinstance(origin.get("features", {}), dict)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        valid = False
+    if not valid:
+        raise ValueError(f"what a matcher was trained on is damaged: {str(origin)[:60]!r}")
     return dict(origin)
 
 

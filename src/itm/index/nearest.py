@@ -58,8 +58,8 @@ def choose(count: int) -> str:
 def largest(scores: Tensor, k: int) -> Tensor:
     """Return positions of the k largest of (N,) finite scores, largest first.
 
-    Ties go to the first. Scores tie if no more than `ROUNDING` tells neighbours in the order apart:
-    a product of matrices may round the rows of copies differently, which depends on the processor.
+    Ties go to the first. Two neighbours in the order tie if they differ by at most `ROUNDING`,
+    because some processors round the scores of copies differently.
     """
     k = min(k, len(scores))
     if not k:

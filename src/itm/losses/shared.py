@@ -76,7 +76,7 @@ def positive_mask(scores: Tensor, positive: Tensor | None = None) -> Tensor:
 
 
 def excluded_pairs(matching: Tensor, ignore: Tensor | None) -> Tensor:
-    """Mark the pairs that are no negatives, (I, C) bool: matching ones and those to ignore.
+    """Mark the pairs that cannot be negatives, (I, C) bool: matching and ignored ones.
 
     Raises:
         ValueError: `ignore` has another shape or type; a smaller one would be repeated.

@@ -161,7 +161,7 @@ def _check_multi_hot(name: str, values: np.ndarray) -> None:
     """Check that there is a number from 0 to 1 for each caption and label.
 
     Raises:
-        ValueError: the values are no matrix, or hold others, such as the numbers of labels.
+        ValueError: they are not a matrix of numbers from 0 to 1.
     """
     if values.ndim != 2 or not ((values >= 0) & (values <= 1)).all():
         raise ValueError(
@@ -245,8 +245,8 @@ def _compare_settings(split: Split, matcher: MatcherLike) -> None:
     """Warn of features that `itm.extract` made with other settings than those of the training."""
     if others := other_features(matcher.trained_on, split):
         rank_zero_warn(
-            f"the features of {split.folder} were extracted with {', '.join(others)}, as those "
-            f"that {type(matcher).__name__} was trained on: extract them with its settings"
+            f"the features of {split.folder} were extracted with {', '.join(others)} in the "
+            f"training of {type(matcher).__name__}: extract them with the settings of the training"
         )
 
 

@@ -81,7 +81,7 @@ def write(
     """Write the files of `save` into a folder that has no others.
 
     Raises:
-        ValueError: an argument of the constructor is no plain data.
+        ValueError: an argument of the constructor is not plain data.
         OSError: the folder cannot be written.
     """
     from safetensors import SafetensorError  # late: only saving and loading need it

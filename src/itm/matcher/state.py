@@ -99,7 +99,7 @@ def unpack_origins(matcher: MatcherLike, state: Mapping[str, Any]) -> None:
     """Restore what `pack_origins` returned; earlier versions wrote none.
 
     Raises:
-        KeyError, TypeError, ValueError: it is damaged.
+        ValueError: it is damaged.
     """
     if ORIGINS in state:
         matcher.trained_on = [check_origin(x) for x in state[ORIGINS]]

@@ -316,6 +316,8 @@ def test_numbers_of_the_environment_are_recorded_and_its_texts_are_not(monkeypat
     cfg = OmegaConf.create(
         {"margin": number, "loss": {"margin": "${margin}", "name": secret}, "list": [secret]}
     )
+    cfg.unread = "${oc.env:ITM_TEST_MISSING}"
     kept = {"margin": 0.1, "loss": {"margin": "${margin}", "name": secret}, "list": [secret]}
+    kept["unread"] = "${oc.env:ITM_TEST_MISSING}"
     assert recorded_configuration(cfg) == kept
     assert OmegaConf.to_container(cfg)["margin"] == number

@@ -5,26 +5,22 @@ import json
 import numpy as np
 import pytest
 
+from itm import extract
 from itm.data import RegionDataModule
 from itm.data.layout import read_split
 from itm.data.origin import (
     IMAGES,
+    RECORD,
+    SETTINGS,
     check_origin,
     count_trained,
     describe_origin,
     other_features,
     warn_trained,
 )
+from itm.features import plan
 
-SETTINGS = {
-    "backbone": "/models/net",
-    "revision": None,
-    "size": 224,
-    "windows": [[1, 1]],
-    "overlap": 0.5,
-    "regions": None,
-    "boxes": None,
-}
+MADE = {**dict.fromkeys(SETTINGS), "backbone": "/models/net", "size": 224}
 
 
 def write(folder, name, groups, ids=None):
@@ -80,10 +76,10 @@ def test_a_large_training_is_remembered_in_part_and_says_so(tmp_path):
 
 def test_settings_of_the_extraction_are_compared_by_name(tmp_path):
     train = write(tmp_path / "a", "train", images(0, 4))
-    (tmp_path / "a" / "extract.json").write_text(json.dumps({"settings": SETTINGS}))
+    (tmp_path / "a" / "extract.json").write_text(json.dumps({"settings": MADE}))
     origin = describe_origin(train, 12)
     assert origin["features"]["backbone"] == "net"  # no path of this computer
-    new = {**SETTINGS, "backbone": "other/net", "size": 384, "dtype": "float32", "boxes": "0a1b"}
+    new = {**MADE, "backbone": "other/net", "size": 384, "dtype": "float32", "boxes": "0a1b"}
     test = write(tmp_path / "b", "test", images(5, 9))
     assert other_features([origin], test) == []  # features of unknown settings
     (tmp_path / "b" / "extract.json").write_text(json.dumps({"settings": new}))
@@ -93,9 +89,17 @@ def test_settings_of_the_extraction_are_compared_by_name(tmp_path):
     assert other_features([describe_origin(test, 12), origin], train) == []  # the last training
 
 
-@pytest.mark.parametrize("damaged", ["text", {}, {"images": "%%%", "of": 1}, {"images": 3}])
+def test_the_settings_are_those_that_the_command_records():
+    assert set(SETTINGS) < set(extract.SETTINGS) and RECORD == plan.RECORD
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ["text", None, {}, {"images": "%%%", "of": 1}, {"images": "AAA=", "of": 1}, {"images": ""},
+     {"images": "", "of": "1"}, {"images": "", "of": 1, "features": []}],
+)  # fmt: skip
 def test_a_damaged_origin_is_refused(damaged):
-    with pytest.raises((ValueError, TypeError, KeyError)):
+    with pytest.raises(ValueError, match="what a matcher was trained on is damaged"):
         check_origin(damaged)
 
 

@@ -15,18 +15,11 @@ from itm import evaluate
 from itm.app import entry
 from itm.checkpoints.initialise import start_from
 from itm.data import RegionDataModule
+from itm.data.origin import SETTINGS
 from itm.losses import Triplet
 from itm.models import VSEPP
 
-SETTINGS = {
-    "backbone": "net",
-    "revision": None,
-    "size": 224,
-    "windows": [[1, 1]],
-    "overlap": 0.5,
-    "regions": None,
-    "boxes": None,
-}
+MADE = {**dict.fromkeys(SETTINGS), "backbone": "net", "size": 224}
 
 
 def write_corpus(folder, first=0):
@@ -116,8 +109,6 @@ def test_the_command_says_so_unless_the_training_split_is_asked_for(
 
 def test_another_training_is_added_and_a_resumed_one_is_not(trained, tmp_path):
     other = write_corpus(tmp_path / "other", first=100)
-    matcher = matcher_of(other)
-    matcher.vocab = None
     vocabulary = itm.load(trained / "saved").vocab
     vocabulary.save(tmp_path / "vocab.json")
     torch.manual_seed(0)
@@ -140,14 +131,14 @@ def test_another_training_is_added_and_a_resumed_one_is_not(trained, tmp_path):
 
 def test_features_of_other_settings_are_named(trained, tmp_path):
     root = shutil.copytree(trained / "data", tmp_path / "data")
-    (root / "extract.json").write_text(json.dumps({"settings": SETTINGS}))
+    (root / "extract.json").write_text(json.dumps({"settings": MADE}))
     matcher, data = matcher_of(root), data_of(root)
     trainer(tmp_path, max_epochs=1).fit(matcher, datamodule=data)
     view, captions = data.test_split.view(), data.test_split.captions
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         matcher.score(view, captions)
-    (root / "extract.json").write_text(json.dumps({"settings": {**SETTINGS, "size": 384}}))
+    (root / "extract.json").write_text(json.dumps({"settings": {**MADE, "size": 384}}))
     with pytest.warns(UserWarning, match="size=384 instead of 224"):
         matcher.score(view, captions)
 

@@ -134,15 +134,15 @@ def test_golden_five_steps(name):
         losses.append(loss.item())
         if len(losses) == 1:
             both = zip(listed, before, strict=True)
-            moved = [float((p.detach() - x).abs().sum()) for p, x in both]
-            noise = [int((p.grad.abs() < 1e-8).sum()) for p in listed]
+            noise = [(p.grad != 0) & (p.grad.abs() < 1e-8) for p in listed]
+            steps = [(p.detach() - x).abs() for p, x in both]
+            moved = [float(x[~rounding].sum()) for x, rounding in zip(steps, noise, strict=True)]
     # Adam's first step is the rate times the sign of a gradient. Of a gradient of 1e-9, which is
-    # rounding, it is anything: between processors, and between the golden and exact arithmetic.
+    # rounding, it is anything up to the rate, also in the golden; there is at most one in a tensor.
     due, rate = expected["params_delta_abs_sum_step1"], golden.options["learning_rate"]
-    for found, wanted, entries in zip(moved, due, noise, strict=True):
-        assert found == pytest.approx(wanted, rel=1e-3, abs=0) or (
-            entries == 1 and abs(found - wanted) < rate
-        )
+    for found, wanted, rounding in zip(moved, due, noise, strict=True):
+        most = int(rounding.sum())
+        assert most <= 1 and -1e-3 * wanted <= wanted - found <= most * rate + 1e-3 * wanted
     np.testing.assert_allclose(losses, expected["losses"], rtol=2e-5)
     np.testing.assert_allclose(norms, expected["grad_norms"], rtol=1e-3)
     after = matcher.score(golden.images, golden.captions)
