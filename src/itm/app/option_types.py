@@ -71,6 +71,8 @@ def check_types(command: str, arguments: Sequence[str]) -> None:
         name = option.get_key_element()
         read = _read_variables(value)
         if name in known and (expected := _mismatch(name, read, _taken(name, known))):
+            if read is not value and not isinstance(read, str):
+                raise ValueError(f"{name}={value} is {read!r}: expected {expected}")
             if read is not value:
                 raise ValueError(
                     f"{name}={value} is the text {read!r}, expected {expected}: write {name}=$NAME "
@@ -102,7 +104,7 @@ def _check_finite(arguments: Sequence[str]) -> None:
     texts = [a for a in arguments if "=" in a and a[0] not in "-~"]
     for option in OverridesParser.create().parse_overrides(texts):
         name = option.get_key_element().lstrip("+")
-        for value in _given(option):
+        for value in map(_read_variables, _given(option)):
             if not name.startswith("hydra.") and not _is_finite(value):
                 raise ValueError(f"{name}={value} must be a finite number")
 

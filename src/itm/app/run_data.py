@@ -237,9 +237,7 @@ def _scenes(root: dict[str, Any]) -> dict[str, str]:
 def _folder(root: Any, cwd: Any, run: Path) -> str | None:
     """Find the data folder; if the configuration has a reference, read it from results.json."""
     if isinstance(root, str) and "${" not in root:
-        folder = Path(root).expanduser()
-        there = Path(str(cwd)) / folder
-        return str(there if there.is_dir() or not folder.is_dir() else folder)
+        return _placed(root, cwd)
     try:
         recorded = read_record(run / "results.json").get("root")
     except (OSError, ValueError):
@@ -250,8 +248,11 @@ def _folder(root: Any, cwd: Any, run: Path) -> str | None:
 def _phrases(source: Any, cwd: Any) -> str | None:
     """Find the file or folder of the phrases that a run read; None if they lie in its data."""
     path = source.get("path") if isinstance(source, dict) else None
-    if not isinstance(path, str) or "${" in path:
-        return None
+    return _placed(path, cwd) if isinstance(path, str) and "${" not in path else None
+
+
+def _placed(path: str, cwd: Any) -> str:
+    """Find a path of a run from the folder where it was started, else from this one."""
     here = Path(path).expanduser()
     there = Path(str(cwd)) / here
     return str(there if there.exists() or not here.exists() else here)

@@ -113,3 +113,7 @@ def test_a_variable_is_text_unless_it_is_decoded(monkeypatch):
     monkeypatch.setenv("ITM_TEST_MARGIN", "wide")
     with pytest.raises(ValueError, match="the text 'wide', expected a number"):
         check_types("train", ['margin="${oc.decode:${oc.env:ITM_TEST_MARGIN}}"'])
+    for value, message in (("1.5", "is 1.5: expected a whole number"), ("nan", "must be a finite")):
+        monkeypatch.setenv("ITM_TEST_EPOCHS", value)
+        with pytest.raises(ValueError, match=message):
+            check_types("train", ['max_epochs="${oc.decode:${oc.env:ITM_TEST_EPOCHS}}"'])
