@@ -22,6 +22,7 @@ from itm.app.evaluation import (
 from itm.app.run_data import check_result_folder, tell_run_data, use_run_data
 from itm.runs.escape import printable
 from itm.runs.outputs import check_folder, result_folder
+from itm.utils.log_files import say
 
 COMMAND = "itm.evaluate"
 FILES = (
@@ -94,14 +95,14 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         if cfg.plot:
             plot({name: row.ranks for name, row in rows.items()}, place / "ranks.png")
     for path, written in described.items():
-        print(f"{printable(path)}: " + ", ".join(f"{k} {v:.1f}" for k, v in written.scores.items()))
+        say(f"{printable(path)}: " + ", ".join(f"{k} {v:.1f}" for k, v in written.scores.items()))
     report = {name: row.metrics for name, row in rows.items()}
     images, captions = next(iter(matrices.values())).shape
     title = f"{data_name(facts['root'])} {facts['split']}, {images} images, {captions} captions"
-    print(metric_table(report, f"{title}, protocol {protocol}"))
+    say(metric_table(report, f"{title}, protocol {protocol}"))
     if reranked:
-        print(metric_table(reranked, f"re-ranked with {describe_queries(bank)}"))
-    print(printable(f"written to {out}"))
+        say(metric_table(reranked, f"re-ranked with {describe_queries(bank)}"))
+    say(printable(f"written to {out}"))
     return report
 
 

@@ -27,6 +27,7 @@ from itm.phrases.localisation import (
 from itm.phrases.localisation import measure_localisation as measure
 from itm.runs.outputs import check_folder, result_folder
 from itm.utils.checks import check_choice
+from itm.utils.log_files import say
 
 __all__ = ["localise", "measure", "region_scores"]
 
@@ -90,10 +91,10 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
 
             save(draw_image(picture, phrases, scores, row), place / "phrases.png", command=COMMAND)
     title = f"{type(matcher).__name__}, {split.folder.resolve().name} {split.name}, overlap {FOUND}"
-    print(rows_table(title, COLUMNS, [[name, *row.values()] for name, row in report.items()]))
-    print(f"written to {out / 'localisation.json'}")
+    say(rows_table(title, COLUMNS, [[name, *row.values()] for name, row in report.items()]))
+    say(f"written to {out / 'localisation.json'}")
     if picture is not None:
-        print(f"drawn in {out / 'phrases.png'}")
+        say(f"drawn in {out / 'phrases.png'}")
     return report
 
 

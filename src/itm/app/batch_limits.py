@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from itm.utils.log_files import say
+
 if TYPE_CHECKING:
     from itm.data.layout import Split
     from itm.data.module import RegionDataModule
@@ -35,8 +37,6 @@ def check_limits(trainer: Any, data: RegionDataModule, test: bool) -> None:
     Raises:
         ValueError: a share leaves no batch, or a split is too small for the processes.
     """
-    from itm.utils.distributed import say  # late: loads torch
-
     overfits = trainer.overfit_batches > 0  # then Lightning limits both by it
     name = "overfit_batches" if overfits else "limit_train_batches"
     batches = limited_batches(data, trainer.world_size, 1.0)

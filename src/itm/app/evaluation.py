@@ -14,6 +14,7 @@ from itm.app.data_options import changed
 from itm.runs.escape import printable
 from itm.utils.checks import check_choice
 from itm.utils.extras import install
+from itm.utils.log_files import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,14 +57,14 @@ def check_options(cfg: DictConfig, split: Split) -> str:
     _check_members("similarity", listed(cfg.similarity))
     protocol = cfg.protocol or split.protocol
     if cfg.protocol is None and protocol != cfg.data.protocol:
-        print(
+        say(
             f"scored by protocol {protocol}, because data.protocol={cfg.data.protocol} is for the "
             f"whole split {cfg.data.test}"
         )
     if cfg.similarity is None:  # a saved matrix may be of another split
         check_size(protocol, split.num_images, len(split.captions))
         for line in warnings_of(split):
-            print(line)
+            say(line)
     kinds = []
     for source in listed(cfg.relevance):
         check_source(source)
@@ -135,7 +136,7 @@ def find_matrices(
         _tell_trained(matchers, split)
     precision = cfg.precision or "32-true"
     if precision != "32-true":
-        print(f"scoring in precision {precision}")
+        say(f"scoring in precision {precision}")
     found = score_matchers(
         matchers, split, cfg.batch_size, cfg.memory_budget, precision, cfg.shortlist
     )
@@ -155,7 +156,7 @@ def find_owner(cfg: DictConfig, matrix: np.ndarray, split: Split) -> np.ndarray:
 
     owner = caption_owner(matrix, split)
     if not fits_split(matrix, split):
-        print(
+        say(
             f"matrix {matrix.shape} is not from split {split.name}: five captions per image assumed"
         )
         for option in ("failures", "relevance"):
@@ -186,7 +187,7 @@ def plot(ranks: Mapping[str, Ranks], path: Path) -> None:
     try:
         from itm.visual.report_figures import plot_ranks
     except ImportError:
-        print(f"no plot: {install('plot')}")
+        say(f"no plot: {install('plot')}")
     else:
         plot_ranks(ranks, path)
 
@@ -286,14 +287,14 @@ def _tell_trained(matchers: Mapping[str, Matcher], split: Split) -> None:
 
     for path, matcher in matchers.items():
         for line in warn_trained(matcher.trained_on, split):
-            print(printable(f"{path}: {line}" if len(matchers) > 1 else line))
+            say(printable(f"{path}: {line}" if len(matchers) > 1 else line))
 
 
 def _tell_equal(paths: Sequence[str], matrices: Sequence[np.ndarray]) -> None:
     """Say which members of an ensemble score all pairs equally, such as copies of one file."""
     for (a, first), (b, second) in combinations(zip(paths, matrices, strict=True), 2):
         if first.shape == second.shape and (first == second).all():
-            print(
+            say(
                 printable(
                     f"warning: {a} and {b} give every pair the same score; an ensemble counts them "
                     "twice"

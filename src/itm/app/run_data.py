@@ -27,6 +27,7 @@ from itm.runs.plain_files import (
     read_yaml,
     run_of,
 )
+from itm.utils.log_files import say
 
 SCENES = ("images", "regions", "width", "noise", "seed")  # numbers
 WRITE_SCENES = "itm.scenes.write_scenes"
@@ -87,7 +88,7 @@ def use_run_data(arguments: Sequence[str]) -> list[str]:
 def tell_run_data() -> None:
     """Print what `use_run_data` chose; commands call this once nothing can be refused any more."""
     for note in NOTES:
-        print(printable(note))
+        say(printable(note))
     NOTES.clear()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from itm.app.config import instantiate
+from itm.utils.log_files import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,7 +119,7 @@ def split_tables(split: Split, folder: str | Path | None = None) -> Tables:
     if not known and split.name in ("train", "dev", "val"):
         raise ValueError(f"eccv=true judges COCO's test images, not those of split {split.name}")
     if not known:
-        print(
+        say(
             f"eccv: {split.name}_ids.txt does not give COCO's numbers, so the order of the images "
             "is taken to be that of SCAN's testall"
         )
@@ -164,7 +165,7 @@ def split_codes(instances: str | Path, split: Split) -> np.ndarray:
             f"({ids[0]}, ...): give the instances of COCO that these images are from"
         )
     if known < len(codes):
-        print(
+        say(
             f"pmrp: {known} of {len(codes)} images of {split.name} have categories in "
             f"{Path(instances).name}; the others are left out"
         )

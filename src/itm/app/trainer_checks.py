@@ -6,6 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from itm.utils.log_files import say
+
 # Modules whose objects log only metrics that `known_metrics` lists.
 OURS = ("itm.", "pytorch_lightning.")
 LOSS = "train/loss"
@@ -70,7 +72,6 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
     from itm.training.optim import check_mode
-    from itm.utils.distributed import say
 
     for callback in trainer.callbacks:
         name = type(callback).__name__

@@ -17,6 +17,7 @@ from itm.app.choices import SHARED, default_choices, rewrite_choices
 from itm.app.config import compose, target
 from itm.app.quoting import as_typed
 from itm.utils.checks import alternatives
+from itm.utils.log_files import say
 
 
 class Used(NamedTuple):
@@ -101,7 +102,7 @@ def check_applied(cfg: DictConfig, typed: Sequence[str]) -> None:
     if refused and HydraConfig.get().mode != RunMode.MULTIRUN:
         raise ValueError("; ".join(refused))
     for line in lines.values():
-        print(line)
+        say(line)
 
 
 def unused_options(cfg: DictConfig, typed: Sequence[str]) -> dict[str, str]:
@@ -245,8 +246,6 @@ def _is_ours(made: Any) -> bool:
 
 def tell_unused_protocol(cfg: DictConfig, typed: Sequence[str]) -> None:
     """Report that data.protocol has no effect if data.limit cuts the test split."""
-    from itm.utils.distributed import say  # late: loads torch
-
     names = {key_of(option) for option in typed}
     limit, protocol = cfg.data.get("limit"), cfg.data.get("protocol")
     if "data.protocol" in names and limit is not None and protocol != "full":

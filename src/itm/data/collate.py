@@ -17,7 +17,7 @@ from itm.data.resident import row_numbers
 from itm.text.tokenizers import split_characters
 from itm.text.vocabulary import Tokens, Vocabulary
 from itm.text.words import CaptionWords, Ragged
-from itm.utils.distributed import say
+from itm.utils.log_files import say
 
 if TYPE_CHECKING:
     from itm.relevance import CiderIndex

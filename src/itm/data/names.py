@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from itm.data.places import Place, common, contradict, ends_alike, folders, last_part, splits_of
+from itm.utils.log_files import say
 
 FEW = 0.05  # share of names that two files may both lose without an error
 ENDINGS = re.compile(
@@ -173,12 +174,12 @@ class Names:
         """Print how many names were found in another folder, and how many were not."""
         if self._crossed:
             other, name = next(iter(self._crossed.items()))
-            print(
+            say(
                 f"{len(self._crossed)} names were joined although their folders differ, such as "
                 f"{other!r} with {name!r}"
             )
         if self._apart and self._place is not None:
-            print(
+            say(
                 f"{len(self._apart)} names were not joined with files of {self._place.folder}, "
                 f"since they name another folder, such as {next(iter(self._apart))!r}"
             )
@@ -266,4 +267,4 @@ def report_lost(*sides: tuple[str, Sequence[str], int], partial: bool = False) -
             "partial=true to continue with the others"
         )
     for text in texts:
-        print(f"left out: {text}")
+        say(f"left out: {text}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from itm.data.array_file import load_array
 from itm.data.layout import Split
-from itm.utils.distributed import say
+from itm.utils.log_files import say
 
 
 def with_noise(

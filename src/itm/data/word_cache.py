@@ -19,8 +19,8 @@ from itm.scenes.corpus import cache_root
 from itm.text.made_from import hash_captions
 from itm.text.words import CaptionWords, Ragged, split_captions
 from itm.utils.archive import read_npz
-from itm.utils.distributed import say
 from itm.utils.files import replacing
+from itm.utils.log_files import say
 
 VERSION = 1  # part of every file's name; increase it when `itm.text.tokenizers` splits differently
 FEWEST = 20_000  # captions; fewer are split in less than a second

@@ -13,7 +13,7 @@ from itm.text.unknown import check_divided
 from itm.text.vocabulary import SPECIALS, Tokens, Vocabulary
 from itm.text.word_list_files import list_in
 from itm.text.words import CaptionWords
-from itm.utils.distributed import say
+from itm.utils.log_files import say
 
 if TYPE_CHECKING:
     from itm.text.concepts import Concepts

@@ -20,7 +20,7 @@ from itm.matcher.inputs import check_split
 from itm.matcher.waiting import build, check_built
 from itm.text.vocabulary import BertVocabulary, Tokens
 from itm.training.lightning_private import attached_trainer
-from itm.training.progress import say
+from itm.utils.log_files import say
 
 if TYPE_CHECKING:
     from itm.matcher.matcher import Matcher

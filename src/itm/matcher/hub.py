@@ -17,7 +17,7 @@ from itm.matcher.model_card import make_card
 from itm.matcher.protocol import MatcherLike
 from itm.matcher.saved import read, save
 from itm.matcher.weight_identity import same_weights
-from itm.utils.distributed import say
+from itm.utils.log_files import say
 
 FILES = [
     "config.json",

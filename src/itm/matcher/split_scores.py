@@ -16,7 +16,7 @@ from itm.matcher.inputs import caption_batches, check_features, image_batches
 from itm.matcher.scoring import encode, score_encoded
 from itm.matcher.shortlist import score_shortlist
 from itm.metrics.rerank import Bank
-from itm.utils.distributed import say
+from itm.utils.log_files import say
 
 if TYPE_CHECKING:
     from itm.matcher.matcher import Matcher

@@ -23,6 +23,7 @@ from itm.phrases.lines import check_phrase, read_lines
 from itm.phrases.refer import read_refer
 from itm.phrases.split import Phrase
 from itm.phrases.units import ids_of, in_units, read_annotation
+from itm.utils.log_files import say
 from itm.utils.readers import reader
 
 
@@ -90,7 +91,7 @@ def _entities(folder: Path, split: Split) -> Iterator[Phrase]:
                 box, kept = in_units((x1, y1, x2, y2), size, split), kept + 1
                 yield Phrase(image, text, box, types, words, (start, stop))
     if bare:
-        print(
+        say(
             f"left out: {len(bare)} of {len(bare) + kept} phrases of split {split.name} without a "
             f"box, such as {', '.join(map(repr, bare[:3]))}"
         )

@@ -13,6 +13,7 @@ from itm.data.boxes import LIMIT, Box, around, check_boxes, edges, in_pixels
 from itm.data.layout import Split
 from itm.phrases.split import Phrase
 from itm.utils.contents import parse_json, read_text
+from itm.utils.log_files import say
 
 LARGEST = 10**9  # limit of a coordinate; NaN and infinite values are not below it
 KEYS = {"image", "phrase", "boxes", "type", "caption", "span"}
@@ -47,7 +48,7 @@ def read_lines(path: Path, split: Split) -> Iterator[Phrase]:
         else:  # the split is cut to its first images, or the file counts rows of features
             lost += 1
     if lost:
-        print(
+        say(
             f"left out: {lost} phrases of {path.name} about images from {split.num_images} on; "
             f"split {split.name} has {split.num_images} images"
         )

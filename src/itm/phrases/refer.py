@@ -16,6 +16,7 @@ from itm.data.names import Names
 from itm.phrases.lines import check_phrase
 from itm.phrases.split import Phrase
 from itm.phrases.units import ids_of, in_units, read_annotation
+from itm.utils.log_files import say
 from itm.utils.safe_pickle import read_arrays
 
 SPLITS = {  # splits of the layout -> those of REFER
@@ -75,7 +76,7 @@ def read_refer(path: Path, split: Split, refer_split: str | None = None) -> Iter
                 yield Phrase(rows[found], check_phrase(where, sentence["sent"]), box)
         names.report()
         if not wanted and len(read) > 1:
-            print(
+            say(
                 f"objects of the splits {', '.join(sorted(map(str, read)))} of {files[0].name} are "
                 f"read, because split {split.name} is not one of them; refer_split=NAME chooses one"
             )
@@ -104,9 +105,9 @@ def _report(
             f"{split.name}, but others ({counts}); say which to read with refer_split={min(others)}"
         )
     if elsewhere:
-        print(f"left out: {elsewhere} objects of {file.name} that are not in split {split.name}")
+        say(f"left out: {elsewhere} objects of {file.name} that are not in split {split.name}")
     if others:
-        print(f"left out: objects of other splits of REFER than {', '.join(wanted)} ({counts})")
+        say(f"left out: objects of other splits of REFER than {', '.join(wanted)} ({counts})")
 
 
 def _by_id(entries: Any) -> dict[int, Any]:

@@ -12,7 +12,7 @@ from itm.text.bert_vocabulary import BertVocabulary
 from itm.text.tokenizers import TOKENIZERS, split_characters
 from itm.text.vocabulary import Tokens, Vocabulary
 from itm.text.words import CaptionWords
-from itm.utils.distributed import say
+from itm.utils.log_files import say
 
 SAMPLE = 5000  # captions that are counted
 LONG = 5  # characters of a script without blanks that a word may have on average

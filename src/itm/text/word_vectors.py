@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from itm.utils.contents import describe_file
-from itm.utils.distributed import say
+from itm.utils.log_files import say
 
 WARN = 0.5  # the share of words without a vector above which it is called a warning
 

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from itm.training.lightning_private import loader_state
-from itm.utils.distributed import say
+from itm.utils.log_files import say
 
 
 class StepSeed(Callback):

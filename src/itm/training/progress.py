@@ -11,13 +11,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar, Timer
 from torch import Tensor
 
-from itm.utils.log_files import log
+from itm.utils import log_files
 
 T = TypeVar("T")
 
 
 def say(text: str, trainer: Trainer | None = None) -> None:
-    """Print a text, and append it to the files that the root logger writes (train.log).
+    """Print and log a text in the first process, see `itm.utils.log_files.say`.
 
     Args:
         text: one or several lines.
@@ -26,9 +26,9 @@ def say(text: str, trainer: Trainer | None = None) -> None:
     bar: Any = None if trainer is None else trainer.progress_bar_callback
     if getattr(bar, "is_enabled", False):
         bar.print(text)
+        log_files.log(text)
     else:
-        print(text, flush=True)
-    log(text)
+        log_files.say(text)
 
 
 def scoring(trainer: Trainer, chunks: Sequence[T]) -> Iterable[T]:

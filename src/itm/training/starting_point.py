@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from itm.utils.log_files import log
+from itm.utils.log_files import say
 
 
 def find_checkpoint(resume: str | bool | None, out: Path) -> str | None:
@@ -43,8 +43,7 @@ def find_checkpoint(resume: str | bool | None, out: Path) -> str | None:
         if what is None:
             if damages:
                 text = f"{'; '.join(damages)}: continuing from {file}"
-                print(text)
-                log(text)
+                say(text)
             return str(file)
         damages.append(f"cannot read {file}: {what}")
     raise ValueError(f"resume={resume}: {'; '.join(damages)}; start again, or from weights (init=)")

@@ -1,4 +1,4 @@
-"""Work in several processes: find the rank, print once, gather rows with their gradients."""
+"""Work in several processes: find the rank, gather rows with their gradients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,23 +7,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from itm.utils.log_files import log
-
 
 def rank_and_size() -> tuple[int, int]:
     """Return the number of this process and the count of processes."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
-
-
-def say(text: str) -> None:
-    """Print and log a line in the first process only, also before processes know of each other."""
-    from lightning_fabric.utilities.rank_zero import rank_zero_only  # late, for start-up time
-
-    if getattr(rank_zero_only, "rank", 0) == 0:
-        print(text, flush=True)
-        log(text)
 
 
 def gather_rows(x: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Write to the log files of a run, but not to the terminal."""
+"""Write to the log files of a run, and lines for people to the terminal, too."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,16 @@ from typing import Any
 
 LOG = logging.getLogger("itm")
 _early: list[str] = []  # of `log_later`
+
+
+def say(text: str) -> None:
+    """Print and log a line in the first process only, also before processes know of each other."""
+    # Lightning reads the number of the process from the environment. A command that works in one
+    # process does not load it.
+    lightning = sys.modules.get("lightning_fabric.utilities.rank_zero")
+    if lightning is None or getattr(lightning.rank_zero_only, "rank", 0) == 0:
+        print(text, flush=True)
+        log(text)
 
 
 def log_later(text: str) -> None:

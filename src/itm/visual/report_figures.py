@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from itm.metrics.significance import QueryRanks
 from itm.runs.escape import for_figure
-from itm.runs.groups import Groups, deviation, mean
+from itm.runs.groups import Groups, deviation, mean, some_of
 from itm.runs.history import Run
 from itm.runs.report import NCS, Section
 from itm.visual.figure_files import save
@@ -99,7 +99,8 @@ def recalls(ranks: np.ndarray, ks: Sequence[int] | np.ndarray) -> np.ndarray:
 def against(groups: Groups, setting: str, metrics: Sequence[str]) -> Figure | None:
     """Draw metrics over a swept option; None if it has fewer than two values.
 
-    Error bars are deviations over seeds. Runs that agree in all other options share a line.
+    Error bars are deviations over seeds. Runs that agree in all other options share a line. A mean
+    over some of the runs of a point says so, as in tables.
     """
     lines: dict[str, dict[float, Sequence[Run]]] = {}
     for name, runs in groups.items():
@@ -118,6 +119,10 @@ def against(groups: Groups, setting: str, metrics: Sequence[str]) -> Figure | No
             bars = np.nan_to_num([deviation(line[x], metric) for x in xs])
             ys = [mean(line[x], metric) for x in xs]
             axes.errorbar(xs, ys, bars, marker="o", capsize=3, label=for_figure(name))
+            for x, y in zip(xs, ys, strict=True):
+                known = sum(metric in run.metrics for run in line[x])
+                part = some_of(known, len(line[x])).strip()
+                axes.annotate(part, (x, y), (4, 4), textcoords="offset points", fontsize="small")
         axes.set(title=metric, xlabel=for_figure(setting))
         _tidy(axes)
     if any(lines):

@@ -106,6 +106,17 @@ def test_failures_and_queries_are_written_and_nothing_is_mixed(tmp_path, monkeyp
     assert left == {".hydra", "evaluate.log", "made.json", "report.json"}
 
 
+def test_the_log_has_what_was_printed(tmp_path, monkeypatch, capsys):
+    make_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    evaluate_here(monkeypatch, "checkpoint=saved", "precision=bf16-mixed")
+    log = (tmp_path / "out/evaluate.log").read_text()
+    printed = capsys.readouterr().out.splitlines()
+    assert any("scoring in precision bf16-mixed" in line for line in printed)
+    assert any("rsum" in line for line in printed) and any("written to" in line for line in printed)
+    assert [line for line in printed if line.strip() and line not in log] == []
+
+
 def test_results_are_written_before_they_are_printed(tmp_path, monkeypatch):
     make_data(tmp_path)
     monkeypatch.chdir(tmp_path)

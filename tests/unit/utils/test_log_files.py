@@ -5,8 +5,7 @@ import warnings
 
 import pytest
 
-from itm.utils.distributed import say
-from itm.utils.log_files import log, log_later, warnings_logged
+from itm.utils.log_files import log, log_later, say, warnings_logged
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from PIL import Image
 import itm.visual
 from itm.phrases.split import phrase_split
 from itm.visual.explanation_figure import region_boxes
-from itm.visual.report_figures import plot_ranks, recall_figure, recalls
+from itm.visual.report_figures import against, plot_ranks, recall_figure, recalls
 
 RANKS = np.array([0, 3, -1, 9, 0])  # the third query has no answer
 
@@ -36,6 +36,21 @@ def test_ranks_of_matchers_are_drawn_to_the_last_one(tmp_path, monkeypatch):
     assert path.name == "ranks.png"
     xs, ys = figure.axes[0].lines[0].get_data()
     assert (xs[0], xs[-1], ys[-1]) == (1, 10, 100)
+
+
+def test_a_mean_over_some_of_the_runs_says_so():
+    def run(margin, **metrics):
+        return SimpleNamespace(settings={"loss.margin": margin}, metrics=metrics)
+
+    groups = {
+        "loss.margin=0.1": [run(0.1, i2t_r1=1.0, t2i_r1=5.0), run(0.1, i2t_r1=3.0, t2i_r1=5.0)],
+        "loss.margin=0.2": [run(0.2, i2t_r1=2.0, t2i_r1=4.0), run(0.2, i2t_r1=2.0)],
+    }
+    left, right = against(groups, "loss.margin", ("i2t_r1", "t2i_r1")).axes
+    assert [text.get_text() for text in left.texts] == ["", ""]
+    assert [(text.get_text(), text.xy) for text in right.texts] == [
+        ("", (0.1, 5.0)), ("(1 of 2)", (0.2, 4.0))
+    ]  # fmt: skip
 
 
 def test_boxes_in_pixels_become_fractions():

@@ -22,7 +22,7 @@ from itm.models.vsrn.captioner import Captioner
 from itm.models.vsrn.reasoning import EPS, RegionReasoning
 from itm.text.vocabulary import PAD, START
 from itm.utils.checks import check_choice
-from itm.utils.distributed import say
+from itm.utils.log_files import say
 
 
 class VSRN(Matcher):
