@@ -133,9 +133,7 @@ def _check_kept(scheduler: Any, other: Any, inner: bool = False) -> None:
         kept = KEPT | {int, float} if inner and key not in PLACES else KEPT
         plain = type(new) in kept and all(isinstance(x, int | float | str) for x in _items(new))
         if plain and name not in RATES and old != new:
-            was, now = (
-                sorted(x.elements()) if isinstance(x, Counter) else x for x in (old, new)
-            )
+            was, now = (sorted(x.elements()) if isinstance(x, Counter) else x for x in (old, new))
             raise ValueError(
                 f"a resumed run cannot change scheduler.{key} {was} -> {now} of "
                 f"{type(other).__name__}: resume it with {was}, or start another run"
