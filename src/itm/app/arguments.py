@@ -56,7 +56,9 @@ def _check_own_files(own: Path | None) -> None:
         ValueError: a file has.
     """
     ours = Path(CONF)
-    for file in [] if own is None or own == ours.resolve() else sorted(own.rglob("*.yaml")):
+    if own is None or own == ours.resolve():
+        return
+    for file in sorted(own.rglob("*.yaml")):
         name = file.relative_to(own)
         if (ours / name).is_file() and (ours / name).read_bytes() != file.read_bytes():
             raise ValueError(

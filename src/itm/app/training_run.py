@@ -33,7 +33,7 @@ from itm.app.sweep_options import of_one_run, options_of_job
 from itm.app.trainer import build_trainer
 from itm.app.trainer_checks import check_callbacks, check_checkpoints, check_monitors
 from itm.app.unused import check_applied, tell_unused_protocol
-from itm.data.origin import warn_trained
+from itm.data.origin import warn_chosen, warn_trained
 from itm.matcher.weight_identity import weight_digest
 from itm.runs.plain_files import CONFIGURATION, read_record, run_of
 from itm.runs.record import (
@@ -129,7 +129,9 @@ def tell_start(training: Training, out: Path) -> None:
     if training.loading is not None:
         say(training.loading)
     if origin := data.origin():
-        for line in chain(*(warn_trained([origin], x) for x in (data.val_split, data.test_split))):
+        val, test = data.val_split, data.test_split
+        learnt = chain(*(warn_trained([origin], split) for split in (val, test)))
+        for line in chain(learnt, warn_chosen(val, test)):
             say(line)
 
 

@@ -252,3 +252,9 @@ def test_a_checkpoint_of_a_run_with_other_options(tmp_path):
         "resume=run/checkpoints/last.ckpt", "hydra.run.dir=other", cwd=tmp_path,
     )  # fmt: skip
     assert f"resuming with other options than {tmp_path / 'run'}: loss.margin 0.1 -> 0.3" in text
+
+
+def test_a_validation_on_the_test_is_told(tmp_path):
+    options = ["model=two_branch_embedding", "data.val=test", "hydra.run.dir=run"]
+    text = " ".join(run("train", *FAST, *options, cwd=tmp_path).split())
+    assert "images of test have the captions of images of the validation (test), which choo" in text
