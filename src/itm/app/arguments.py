@@ -10,6 +10,7 @@ from pathlib import Path
 from hydra._internal.utils import get_args_parser
 
 from itm.app.choices import rewrite_choices
+from itm.app.config import CONF
 from itm.app.quoting import quote, quote_path, unquote
 
 RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID")  # 0 in the first process of a training
@@ -23,8 +24,8 @@ def read_arguments(arguments: Sequence[str], command: str) -> list[str]:
         command: "train", "evaluate", ...; names its file in `conf/`.
 
     Raises:
-        ValueError: a group that the command needs is null, an option is written with dashes, or an
-            argument is no option.
+        ValueError: a group that the command needs is null, an option is written with dashes, an
+            argument is no option, or --config-dir has files that Hydra would pass over.
     """
     parsed, displaced = get_args_parser().parse_known_args(list(arguments))
     for unknown in displaced:
@@ -41,8 +42,29 @@ def read_arguments(arguments: Sequence[str], command: str) -> list[str]:
                 "has spaces (--help lists the options)"
             )
     arguments = _adjacent(arguments, parsed.overrides, displaced)
+    _check_own_files(config_dir(arguments))
     sweeps = is_sweep(arguments)
     return rewrite_choices([quote(argument, sweeps) for argument in arguments], command)
+
+
+def _check_own_files(own: Path | None) -> None:
+    """Check that no file of `--config-dir` has the name of one of ours, which Hydra would read.
+
+    Copies that say the same do no harm.
+
+    Raises:
+        ValueError: a file has.
+    """
+    ours = Path(CONF)
+    if own is None or own == ours.resolve():
+        return
+    for file in sorted(own.rglob("*.yaml")):
+        name = file.relative_to(own)
+        if (ours / name).is_file() and (ours / name).read_bytes() != file.read_bytes():
+            raise ValueError(
+                f"--config-dir: {file} would not be read, because itm has a {name} of its own: "
+                f"give the file another name, such as {name.with_stem(f'my_{name.stem}')}"
+            )
 
 
 def is_sweep(arguments: Sequence[str]) -> bool:

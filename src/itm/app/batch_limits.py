@@ -55,6 +55,19 @@ def check_limits(trainer: Any, data: RegionDataModule, test: bool) -> None:
             say("no test, since trainer.limit_test_batches=0")
 
 
+def tell_single_pairs(trainer: Any, data: RegionDataModule) -> None:
+    """Warn if no batch of the training holds two pairs, which are each other's negatives."""
+    from itm.utils.distributed import say  # late: loads torch
+
+    sampler = data.train_sampler()
+    most = min(sampler.batch_size, len(sampler.caption_image))
+    if most == 1 and trainer.world_size == 1 and data.phrases is None:
+        say(
+            "warning: every training batch has one pair, which has no negatives, so a ranking loss "
+            "is 0 and teaches nothing: give a higher data.batch_size or data.fraction"
+        )
+
+
 def check_test_limit(trainer: Any, data: Any) -> None:
     """Check that a share of the test is at least one batch.
 

@@ -208,6 +208,8 @@ def _mismatch(name: str, value: Any, taken: Taken) -> str | None:
         return _expected(taken) if wrong else None
     text = isinstance(value, str)
     if isinstance(default, bool) or (decided and words & NUMBERS == {"bool"}):
+        if text and words & {"Literal"} and value not in words:
+            return "true or false"  # of Lightning, deterministic: "warn"
         return "true or false" if text and (decided or not words) else None
     if not isinstance(default, int | float) and not (decided and words & NUMBERS):
         return None

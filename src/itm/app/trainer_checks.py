@@ -78,6 +78,8 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
         for kind in type(callback).__mro__:  # of Lightning or derived from it
             if kind.__name__ in REFUSED:
                 raise ValueError(f"{name} {REFUSED[kind.__name__]}")
+        if isinstance(callback, EarlyStopping) and callback.patience < 0:
+            raise ValueError(f"{name}: patience must be at least 0, got {callback.patience}")
         if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor is not None:
             check_mode(f"{name}: mode", callback.mode, callback.monitor)
     _check_one_batch(trainer)

@@ -13,11 +13,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from itm.app.batch_limits import check_limits, epoch_batches
+from itm.app.batch_limits import check_limits, epoch_batches, tell_single_pairs
 from itm.app.build import build_data, build_matcher
 from itm.app.checks import check_disk, check_protocol
 from itm.app.choices import check_recipe
-from itm.app.config import config_folders, own_folders, recorded_configuration, run_name
+from itm.app.config import (
+    config_folders,
+    output_folder,
+    own_folders,
+    recorded_configuration,
+    run_name,
+)
 from itm.app.loading import apply_loading
 from itm.app.optimisation import check_optimisation, check_used
 from itm.app.replaced import settle
@@ -27,7 +33,7 @@ from itm.app.sweep_options import of_one_run, options_of_job
 from itm.app.trainer import build_trainer
 from itm.app.trainer_checks import check_callbacks, check_checkpoints, check_monitors
 from itm.app.unused import check_applied, tell_unused_protocol
-from itm.data.origin import warn_trained
+from itm.data.origin import warn_chosen, warn_trained
 from itm.matcher.weight_identity import weight_digest
 from itm.runs.plain_files import CONFIGURATION, read_record, run_of
 from itm.runs.record import (
@@ -100,6 +106,7 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
     check_optimisation(matcher, trainer, batches)
     check_disk(out, matcher)
     check_limits(trainer, data, cfg.test)
+    tell_single_pairs(trainer, data)
     if cfg.test:
         check_protocol(data.test_split)
     return Training(data, trainer, matcher, loading)
@@ -122,7 +129,9 @@ def tell_start(training: Training, out: Path) -> None:
     if training.loading is not None:
         say(training.loading)
     if origin := data.origin():
-        for line in chain(*(warn_trained([origin], x) for x in (data.val_split, data.test_split))):
+        val, test = data.val_split, data.test_split
+        learnt = chain(*(warn_trained([origin], split) for split in (val, test)))
+        for line in chain(learnt, warn_chosen(val, test)):
             say(line)
 
 
@@ -168,8 +177,9 @@ def begin_run(
         The command, the seed, the environment and the changes, to be recorded with the results,
         too.
     """
-    options = of_one_run(typed, config_folders())
-    command = shlex.join(["python", "-m", "itm.train", *options])
+    options, own = of_one_run(typed, config_folders()), own_folders()
+    folders = [f"--config-dir={folder}" for folder in own]  # without them, other files are read
+    command = shlex.join(["python", "-m", "itm.train", *folders, *options])
     device = training.trainer.strategy.root_device
     record = {"command": command, "seed": cfg.seed, **environment(device)}
     if not training.trainer.is_global_zero:
@@ -177,7 +187,7 @@ def begin_run(
     record |= {"changes": [*changes]} if changes else {}
     # For resume=: every attempt rewrites Hydra's own record, and not atomically.
     facts = {"overrides": options, "data": training.data.fingerprint()}
-    facts |= {"config_dir": own[0]} if (own := own_folders()) else {}
+    facts |= {"config_dir": own[0]} if own else {}
     hydra = HydraConfig.get().runtime
     runtime = {"choices": dict(hydra.choices), "cwd": hydra.cwd}
     facts |= {CONFIGURATION: {"config": recorded_configuration(cfg), "runtime": runtime}}
@@ -224,6 +234,8 @@ def read_resumed(checkpoint: str | None, typed: Sequence[str]) -> Resumed:
     if folder is None or not earlier:
         return Resumed(step)
     new = changes_of_training(folder, options_of_job(typed))
+    if new and folder.resolve() != output_folder().resolve():  # else `check_changes` said so
+        say(f"warning: resuming with other options than {folder}: {', '.join(new)}")
     return Resumed(step, earlier.get("changes", []), [f"{x} at step {step}" for x in new])
 
 

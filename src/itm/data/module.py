@@ -302,4 +302,5 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
 
     def describe(self) -> str:
         """Describe each split in a line: images, captions, regions, width."""
-        return describe({stage: self.split(stage) for stage in ("train", "val", "test")})
+        splits = {stage: self.split(stage) for stage in ("train", "val", "test")}
+        return describe(splits, self._train_size(splits["train"]))

@@ -69,6 +69,18 @@ def warn_trained(origins: Sequence[Origin], split: Split) -> list[str]:
     ]
 
 
+def warn_chosen(val: Split, test: Split) -> list[str]:
+    """Say that images of a test take part in the choice of the best epoch, or nothing."""
+    count = count_trained([describe_origin(val, len(val.captions))], test)
+    if not count:
+        return []
+    return [
+        f"warning: {count} of the {test.num_images} images of {test.name} have the captions of "
+        f"images of the validation ({val.name}), which chooses the best epoch, so the test is not "
+        "independent of that choice"
+    ]
+
+
 def other_features(origins: Sequence[Origin], split: Split) -> list[str]:
     """List the settings of `itm.extract` in which a split differs from the last training.
 

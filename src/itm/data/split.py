@@ -187,10 +187,14 @@ def check_width(split: Split, others: Iterable[Split]) -> None:
             )
 
 
-def describe(splits: dict[str, Split]) -> str:
+def describe(splits: dict[str, Split], trained: int | None = None) -> str:
     """Describe each split in a line: stage, and name if it differs; images, captions, features.
 
     A warning follows the line of a split for evaluation that has one image.
+
+    Args:
+        splits: stage -> split.
+        trained: captions of "train" that are trained on, from the first line; None = all.
     """
     names = [s if s == x.name else f"{s} ({x.name})" for s, x in splits.items()]
     width = max(map(len, names))
@@ -200,6 +204,9 @@ def describe(splits: dict[str, Split]) -> str:
             f"{name:{width}}  {split.num_images} images, {len(split.captions)} captions, "
             f"{split.regions} regions of width {split.width}, {split.features.dtype}"
         )
+        if stage == "train" and trained not in (None, len(split.captions)):
+            images = len(np.unique(split.caption_image[:trained]))
+            lines[-1] += f"; trained on the first {trained} captions, of {images} images"
         lines += [] if stage == "train" else warnings_of(split)
     return "\n".join(lines)
 

@@ -85,6 +85,8 @@ class Health(Callback):
     """
 
     def __init__(self, patience: int = 200):
+        if patience < 1:
+            raise ValueError(f"patience must be at least 1, got {patience}")
         self.patience = patience
         # Step, number of pairs that the terms sum over, terms.
         self._recent: list[tuple[int, int | Tensor, dict[str, Tensor]]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections import Counter
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
@@ -22,6 +23,8 @@ from itm.training.progress import say
 SCHEDULED = ("momentum", "betas")  # OneCycleLR and CyclicLR change them
 PLACES = ("last_epoch", "total_steps")  # progress of a scheduler, which stays
 CYCLE = ("max_lr", "min_lr")  # OneCycleLR keeps them in the groups
+KEPT = {list, tuple, Counter, str}  # types of values that stay those of the checkpoint
+RATES = ("base_lrs", "max_lrs")  # follow the groups
 OWN = ("step_size", "gamma")  # of a group, see StepLR
 BY_PLACE = (CosineLR, StepLR, LambdaLR, CyclicLR, OneCycleLR)  # get_lr depends on no earlier rate
 
@@ -97,6 +100,7 @@ def _set_values(trainer: Trainer, config: Any, other: Any) -> dict[str, None]:
     """Set the numbers of a restored schedule; return what to say."""
     said: dict[str, None] = {}
     scheduler = config.scheduler
+    _check_kept(scheduler, other)
     for key in inspect.signature(type(other)).parameters.keys() & vars(scheduler).keys():
         old, value = getattr(scheduler, key), getattr(other, key, None)
         if isinstance(value, int | float) and key not in PLACES and old != value:
@@ -107,6 +111,37 @@ def _set_values(trainer: Trainer, config: Any, other: Any) -> dict[str, None]:
                 # Steps of another size: the schedule goes on at the same share of it.
                 scheduler.last_epoch = planned_step(trainer)
     return said
+
+
+def _check_kept(scheduler: Any, other: Any, inner: bool = False) -> None:
+    """Check that values which a restored schedule keeps are those of the options.
+
+    Args:
+        scheduler: the restored schedule.
+        other: one with the options of this run.
+        inner: it is one of several, of which numbers are kept, too.
+
+    Raises:
+        ValueError: a list or a word differs, or a value of a schedule within this one.
+    """
+    for key in inspect.signature(type(other)).parameters:
+        name = next((x for x in (key, f"_{key}", f"{key}s") if x in vars(other)), key)
+        old, new = vars(scheduler).get(name), vars(other).get(name)
+        if key == "schedulers":  # of SequentialLR and ChainedScheduler
+            for mine, its in zip(_items(old), _items(new), strict=False):
+                _check_kept(mine, its, inner=True)
+        kept = KEPT | {int, float} if inner and key not in PLACES else KEPT
+        plain = type(new) in kept and all(isinstance(x, int | float | str) for x in _items(new))
+        if plain and name not in RATES and old != new:
+            was, now = (sorted(x.elements()) if isinstance(x, Counter) else x for x in (old, new))
+            raise ValueError(
+                f"a resumed run cannot change scheduler.{key} {was} -> {now} of "
+                f"{type(other).__name__}: resume it with {was}, or start another run"
+            )
+
+
+def _items(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple | Counter) else [value]
 
 
 def _set_own_values(trainer: Trainer, config: Any, other: Any) -> dict[str, None]:

@@ -100,9 +100,8 @@ class LastCheckpoint(Checkpoint):
                         trainer.current_epoch
                     )
         for stopping in trainer.early_stopping_callbacks:
-            trainer.should_stop |= (
-                stopping.wait_count >= stopping.patience
-            )  # as early stopping decided before
+            # As early stopping decided before; a patience of 0 waits for a first validation, too.
+            trainer.should_stop |= stopping.wait_count >= max(1, stopping.patience)
         if trainer.is_global_zero:
             for file in self.path.parent.glob("*.unfinished"):  # left by a write that was killed
                 file.unlink()

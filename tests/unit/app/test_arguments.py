@@ -299,3 +299,17 @@ def test_a_needed_group_cannot_be_left_out(group):
     with pytest.raises(ValueError, match=f"^{group} must be '.*', and cannot be left out"):
         rewrite_choices([f"~{group}"])
     assert rewrite_choices(["~recipe", "~scheduler"]) == ["~recipe", "~scheduler"]
+
+
+def test_a_file_of_ones_own_that_would_not_be_read(tmp_path):
+    """Hydra prefers ours of the same name, so that changes in the copy had no effect."""
+    own = tmp_path / "conf/loss/triplet.yaml"
+    own.parent.mkdir(parents=True)
+    typed = ["--config-dir", str(tmp_path / "conf"), "lr=1"]
+    own.write_bytes((Path(CONF) / "loss/triplet.yaml").read_bytes())
+    assert read_arguments(typed, "train") == typed  # a copy that says the same
+    own.write_text("_target_: itm.losses.Triplet\nmargin: 0.5\n")
+    with pytest.raises(ValueError, match="would not be read, .*such as loss/my_triplet.yaml"):
+        read_arguments(typed, "train")
+    own.rename(own.with_stem("my_triplet"))
+    assert read_arguments(typed, "train") == typed

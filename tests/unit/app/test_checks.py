@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import (
     StochasticWeightAveraging,
 )
 
-from itm.app.batch_limits import check_limits, check_test_limit
+from itm.app.batch_limits import check_limits, check_test_limit, tell_single_pairs
 from itm.app.checks import check_disk, check_protocol
 from itm.app.config import compose
 from itm.app.ranges import check_ranges
@@ -146,6 +146,10 @@ def run_of(*callbacks, **options):
         (
             run_of(StochasticWeightAveraging(swa_lrs=1e-3)),
             "neither best.ckpt nor the test has them: choose callbacks=ema",
+        ),
+        (
+            run_of(EarlyStopping("val/rsum", mode="max", patience=-1)),
+            "EarlyStopping: patience must be at least 0, got -1",
         ),
         (run_of(EarlyStopping("val/rsum")), "EarlyStopping: mode=min waits for val/rsum to fall"),
         (run_of(ModelCheckpoint(monitor="val/i2t_r1")), "ModelCheckpoint: mode=min waits for val"),
@@ -342,6 +346,15 @@ def test_a_strategy_whose_processes_end_with_the_training(strategy):
                 [f"trainer.strategy={strategy}", "trainer.devices=2", "trainer.accelerator=cpu"]
             )
         )
+
+
+@pytest.mark.parametrize(("size", "captions", "told"), [(1, 40, True), (9, 1, True), (2, 2, False)])
+def test_batches_without_negatives_are_told(size, captions, told, capsys):
+    """The loss was 0 in every epoch, and the table showed the initial weights."""
+    sampler = PairSampler(np.arange(captions) // 5, size)
+    data = SimpleNamespace(train_sampler=lambda: sampler, phrases=None)
+    tell_single_pairs(SimpleNamespace(world_size=1), data)
+    assert ("every training batch has one pair" in capsys.readouterr().out) is told
 
 
 def test_what_does_not_run_is_told(capsys):

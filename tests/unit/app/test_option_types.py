@@ -20,6 +20,8 @@ from itm.app.option_types import check_types
         (["margin=null"], "margin=null: expected a number, such as 0.2"),
         (["step_size=1.5"], "step_size=1.5: expected a whole number"),
         (["chunk_size=all"], "chunk_size=all: expected a whole number"),
+        (["deterministic=maybe"], "deterministic=maybe: expected true or false"),
+        (["trainer.deterministic=wrn"], "trainer.deterministic=wrn: expected true or false"),
         (["test=maybe"], "test=maybe: expected true or false"),
         (["data.limit=few"], "data.limit=few: expected a whole number"),
         (["data.limit=1.5"], "data.limit=1.5: expected a whole number"),

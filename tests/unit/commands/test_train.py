@@ -237,3 +237,24 @@ def test_build_has_the_initial_weights_of_a_run_with_its_seed(tmp_path):
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=False)["state_dict"]
     for name, value in itm.build("scan", overrides=options).named_parameters():
         assert torch.equal(value, saved[name]), name
+
+
+def test_a_checkpoint_of_a_run_with_other_options(tmp_path):
+    """Its command names the folder of its files; what changes is told, as with resume=RUN."""
+    (tmp_path / "conf/loss").mkdir(parents=True)
+    (tmp_path / "conf/loss/mine.yaml").write_text("_target_: itm.losses.Triplet\nmargin: 0.1\n")
+    options = [*FAST, "model=two_branch_embedding", "loss=mine", "test=false"]
+    run("train", "--config-dir", "conf", *options, "hydra.run.dir=run", cwd=tmp_path)
+    command = json.loads((tmp_path / "run/results.json").read_text())["command"]
+    assert command.startswith(f"python -m itm.train --config-dir={tmp_path / 'conf'} ")
+    text = run(
+        "train", "--config-dir", "conf", *options, "loss.margin=0.3", "max_epochs=3",
+        "resume=run/checkpoints/last.ckpt", "hydra.run.dir=other", cwd=tmp_path,
+    )  # fmt: skip
+    assert f"resuming with other options than {tmp_path / 'run'}: loss.margin 0.1 -> 0.3" in text
+
+
+def test_a_validation_on_the_test_is_told(tmp_path):
+    options = ["model=two_branch_embedding", "data.val=test", "hydra.run.dir=run"]
+    text = " ".join(run("train", *FAST, *options, cwd=tmp_path).split())
+    assert "images of test have the captions of images of the validation (test), which choo" in text

@@ -313,3 +313,15 @@ def test_sentence_vectors_that_are_not_finite_name_file_and_row(folder):
     data.setup()
     with pytest.raises(ValueError, match=r"train_caps.npy row 3 holds NaN or infinite"):
         list(data.train_dataloader())
+
+
+@pytest.mark.parametrize(
+    ("fraction", "said"),
+    [(1.0, "30 captions, 3 regions of width 4, float32"),
+     (0.25, "float32; trained on the first 7 captions, of 2 images"),
+     (0.01, "float32; trained on the first 1 captions, of 1 images")],
+)  # fmt: skip
+def test_a_fraction_is_described(folder, fraction, said):
+    """The line named all captions of the file, however few were trained on."""
+    line = RegionDataModule(folder, fraction=fraction).describe().splitlines()[0]
+    assert line.endswith(said)

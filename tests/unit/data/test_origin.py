@@ -16,6 +16,7 @@ from itm.data.origin import (
     count_trained,
     describe_origin,
     other_features,
+    warn_chosen,
     warn_trained,
 )
 from itm.features import plan
@@ -49,6 +50,14 @@ def test_images_are_known_by_their_captions_whatever_their_order_and_number(tmp_
     other = write(tmp_path / "b", "dev", images(30, 40))
     assert not warn_trained([origin], other)
     assert count_trained([describe_origin(other, 30), origin], test) == 3
+
+
+def test_a_test_on_images_of_the_validation_is_told(tmp_path):
+    """As of a folder without dev, whose test was copied: the test chooses the best epoch."""
+    val, test = (write(tmp_path, n, images(*x)) for n, x in (("dev", (0, 6)), ("test", (4, 9))))
+    (line,) = warn_chosen(val, test)
+    assert line.startswith("warning: 2 of the 5 images of test ") and "validation (dev)" in line
+    assert not warn_chosen(val, write(tmp_path, "train", images(6, 9)))
 
 
 def test_only_the_images_that_are_trained_on_count(tmp_path):

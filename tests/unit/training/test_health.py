@@ -204,6 +204,11 @@ def test_the_patience_of_a_resumed_run_is_that_of_its_options():
     assert now.state_key == pl.callbacks.EarlyStopping("val/rsum").state_key
 
 
+def test_a_patience_is_at_least_one_step():
+    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
+        Health(patience=0)
+
+
 def test_the_plateau_of_a_gathered_loss_counts_the_pairs_of_all_processes():
     made = SimpleNamespace(loss=Triplet(gather=True), objective=Triplet(gather=True))
     trainer = SimpleNamespace(global_step=1, log_every_n_steps=1)

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import (
     CosineAnnealingWarmRestarts,
     CyclicLR,
     ExponentialLR,
+    LambdaLR,
     LinearLR,
     LRScheduler,
     MultiStepLR,
@@ -189,3 +190,46 @@ def test_another_rate_of_several_schedules_is_refused():
 
     with pytest.raises(ValueError, match=r"cannot change optimizer.lr .* under SequentialLR.*0.01"):
         resume(make, make, 3, then=1.0)
+
+
+def several(milestone=2, gamma=0.9):
+    def make(optimizer):
+        parts = [ConstantLR(optimizer, 0.5, 2), ExponentialLR(optimizer, gamma)]
+        return SequentialLR(optimizer, parts, [milestone])
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (several(), several(milestone=3), r"scheduler.milestones \[2\] -> \[3\] of SequentialLR"),
+        (several(), several(gamma=0.8), r"scheduler.gamma 0.9 -> 0.8 of ExponentialLR"),
+        (
+            partial(MultiStepLR, milestones=[2, 6]),
+            partial(MultiStepLR, milestones=[3, 3]),
+            r"scheduler.milestones \[2, 6\] -> \[3, 3\] of MultiStepLR: resume it with \[2, 6\]",
+        ),
+        (
+            partial(ReduceLROnPlateau, min_lr=0.0),
+            partial(ReduceLROnPlateau, min_lr=1e-3),
+            r"scheduler.min_lr \[0.0, 0.0\] -> \[0.001, 0.001\]",
+        ),
+    ],
+)
+def test_values_that_the_checkpoint_keeps_are_not_passed_over(before, after, said):
+    """The schedule went on with the milestones of before, without a word."""
+    values = [1.0] * 3 if getattr(before, "func", None) is ReduceLROnPlateau else None
+    with pytest.raises(ValueError, match=said):
+        resume(before, after, 3, values=values)
+
+
+@pytest.mark.parametrize(
+    "make", [several(), lambda optimizer: LambdaLR(optimizer, lambda epoch: 0.9**epoch)]
+)
+def test_schedules_with_the_same_values_go_on(make):
+    """Also with a function, which is another object in each process."""
+    (optimizer,), (config,) = made(make)
+    expected = [step(optimizer, config["scheduler"]) for _ in range(6)]
+    again, scheduler = resume(make, make, 3)
+    assert [step(again, scheduler) for _ in range(3)] == expected[3:]

@@ -14,7 +14,7 @@ from toy import MeanMatcher
 
 from itm.data import RegionDataModule
 from itm.losses import Triplet
-from itm.training.callbacks import StepSeed, WarmupInEpochs
+from itm.training.callbacks import EarlyStopping, StepSeed, WarmupInEpochs
 from itm.training.checkpoint_files import CheckpointFiles
 from itm.training.optim import CosineLR, Schedule, StepLR
 from itm.training.resume import Interrupted, LastCheckpoint, earlier_seconds
@@ -466,3 +466,11 @@ def test_averaged_weights_are_tested(folder, tmp_path):
     moved = [n for n, x in saved["current_model_state"].items()
              if not torch.equal(x, saved["state_dict"][n])]  # fmt: skip
     assert moved
+
+
+@pytest.mark.parametrize("patience", [0, 1])
+def test_a_patience_of_none_still_trains(patience, folder, tmp_path):
+    """Lightning ends at the first validation without improvement for both; no step was made."""
+    stopping = EarlyStopping("val/rsum", patience=patience, mode="max", min_delta=1e9)
+    trainer, _ = fit(folder, tmp_path, callbacks=[stopping], max_epochs=4)
+    assert trainer.current_epoch == 2 and trainer.global_step == 2 * STEPS
