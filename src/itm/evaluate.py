@@ -97,7 +97,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         print(f"{printable(path)}: " + ", ".join(f"{k} {v:.1f}" for k, v in written.scores.items()))
     report = {name: row.metrics for name, row in rows.items()}
     images, captions = next(iter(matrices.values())).shape
-    title = f"{data_name(facts['root'])} {facts['split']}, {images} images, {captions} captions"
+    title = f"{data_name(facts['root'])} {facts['split']}, {images} images, {captions} "
+    title += facts.get("sentences", "captions")
     print(metric_table(report, f"{title}, protocol {protocol}"))
     if reranked:
         print(metric_table(reranked, f"re-ranked with {describe_queries(bank)}"))

@@ -117,7 +117,7 @@ def find_matrices(
         ValueError: `transductive=` is given without a CVSE, or a saved matrix cannot be used.
     """
     from itm.app.model_outputs import score_completed
-    from itm.matcher.split_scores import score_matchers
+    from itm.matcher.split_scores import score_matchers, warn_words
     from itm.runs.ensembles import with_ensemble
     from itm.runs.matrices import check_origin, read_matrices
 
@@ -133,6 +133,9 @@ def find_matrices(
         return with_ensemble(paths, matrices, cfg.pairs) | completed
     if split.name != cfg.data.train:
         _tell_trained(matchers, split)
+    for path, matcher in matchers.items():
+        for line in warn_words(matcher, split):
+            print(printable(f"{path}: {line}" if len(matchers) > 1 else line))
     precision = cfg.precision or "32-true"
     if precision != "32-true":
         print(f"scoring in precision {precision}")
@@ -235,7 +238,7 @@ def describe_queries(bank: Split | None) -> str:
     if bank is None:
         return "all test queries at hand"
     return (
-        f"a bank of queries: {bank.num_images} images and {len(bank.captions)} captions of "
+        f"a bank of queries: {bank.num_images} images and {len(bank.captions)} {bank.noun}s of "
         f"split {bank.name}"
     )
 

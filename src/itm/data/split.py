@@ -52,6 +52,11 @@ class Split:
     file: ArrayFile | None = None
 
     @property
+    def noun(self) -> str:
+        """Return what a sentence is called in tables and messages."""
+        return "caption"
+
+    @property
     def num_images(self) -> int:
         """Return N, the number of distinct images."""
         return len(self.row)
@@ -197,7 +202,7 @@ def describe(splits: dict[str, Split]) -> str:
     lines = []
     for name, (stage, split) in zip(names, splits.items(), strict=True):
         lines.append(
-            f"{name:{width}}  {split.num_images} images, {len(split.captions)} captions, "
+            f"{name:{width}}  {split.num_images} images, {len(split.captions)} {split.noun}s, "
             f"{split.regions} regions of width {split.width}, {split.features.dtype}"
         )
         lines += [] if stage == "train" else warnings_of(split)

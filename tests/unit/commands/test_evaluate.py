@@ -189,6 +189,31 @@ def write_phrases(data, phrases):
     (data / "phrases.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
 
 
+def test_words_that_a_matcher_does_not_know_are_told(tmp_path, monkeypatch, capsys):
+    """The test of a training tells them; on other data they had been lost without a word."""
+    make_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    evaluate_here(monkeypatch, "checkpoint=saved")
+    assert "unknown" not in capsys.readouterr().out
+    (tmp_path / "test_caps.txt").write_text("\n".join(["a dog", "a hund", "der hund"] * 2) + "\n")
+    evaluate_here(monkeypatch, "checkpoint=saved", "overwrite=true")
+    told = "50% of the words of the captions of split test are unknown to the vocabulary of"
+    assert told in capsys.readouterr().out
+
+
+def test_phrases_are_not_called_captions(tmp_path, monkeypatch, capsys):
+    make_data(tmp_path)
+    write_phrases(tmp_path, [(0, "a red hund"), (1, "two cats"), (2, "der hund")])
+    monkeypatch.chdir(tmp_path)
+    options = ["data=phrases", "data.phrases.path=phrases.jsonl", "failures=3"]
+    evaluate_here(monkeypatch, "checkpoint=saved", *options)
+    told = capsys.readouterr().out
+    assert "3 images, 3 phrases, protocol full" in told
+    assert "43% of the words of the phrases of split test are unknown" in told
+    assert json.loads(Path("out/report.json").read_text())["sentences"] == "phrases"
+    assert "its best caption" not in Path("out/failures.html").read_text()
+
+
 def test_phrases_are_ranked_as_in_the_test_of_a_training(tmp_path, monkeypatch):
     """With data=phrases, captions had been ranked, and data.phrases.path had been ignored."""
     make_data(tmp_path)
@@ -218,4 +243,4 @@ def test_a_bank_of_queries_holds_phrases_as_well(tmp_path, monkeypatch, capsys):
     options = ["data=phrases", "data.phrases.path=phrases.jsonl", "rerank=inverted_softmax"]
     bank = ["rerank_bank=val", "rerank_bank_images=2", "rerank_beta=20"]
     evaluate_here(monkeypatch, "checkpoint=saved", *options, *bank)
-    assert "a bank of queries: 2 images and 2 captions of split dev" in capsys.readouterr().out
+    assert "a bank of queries: 2 images and 2 phrases of split dev" in capsys.readouterr().out
