@@ -1,4 +1,4 @@
-"""Load weights strictly: no tensor may be missing, unknown, of another shape or kind, or not finite."""
+"""Load weights strictly: no tensor may be missing, unknown, of another form, or not finite."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load_strictly(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> 
 
 
 def check_fit(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Compare names, shapes and kinds of weights with those of a matcher, which may be on the meta device.
+    """Compare names, shapes and kinds of weights with those of a matcher, maybe on the meta device.
 
     Returns:
         The weights, completed by the counts of batches that PyTorch before 0.4.1 did not save.

@@ -14,7 +14,7 @@ import itm.checkpoints.folder as folder
 from itm import evaluate
 from itm.app import entry
 from itm.matcher.saved import save
-from itm.models import VSRN
+from itm.models import SCAN, VSRN
 from itm.runs.run_files import read_ranks
 from itm.text.vocabulary import Vocabulary
 
@@ -244,3 +244,27 @@ def test_a_bank_of_queries_holds_phrases_as_well(tmp_path, monkeypatch, capsys):
     bank = ["rerank_bank=val", "rerank_bank_images=2", "rerank_beta=20"]
     evaluate_here(monkeypatch, "checkpoint=saved", *options, *bank)
     assert "a bank of queries: 2 images and 2 phrases of split dev" in capsys.readouterr().out
+
+
+def test_saved_scores_of_a_shortlist_are_refused_where_the_option_is(tmp_path, monkeypatch, capsys):
+    """The pairs behind a shortlist have places, not scores: their mean or softmax means nothing."""
+    make_data(tmp_path)
+    vocab = Vocabulary.build(CAPTIONS, 1)
+    matcher = SCAN(len(vocab), img_dim=8, word_dim=4, embed_dim=8)
+    matcher.vocab = vocab
+    save(matcher, tmp_path / "scan")
+    monkeypatch.chdir(tmp_path)
+    common = ["checkpoint=scan", "save_similarity=true"]
+    evaluate_here(monkeypatch, *common, "shortlist=1", "hydra.run.dir=short")
+    evaluate_here(monkeypatch, *common, "precision=bf16-mixed", "hydra.run.dir=half")
+    short, half = "short/similarity_0.npy", "half/similarity_0.npy"
+    for options in ([f"similarity=[{half},{short}]"], [f"similarity={short}", "rerank=sinkhorn"]):
+        with pytest.raises(ValueError, match=f"{short} was scored with shortlist=1, so most"):
+            evaluate_here(monkeypatch, *options)
+    capsys.readouterr()
+    evaluate_here(monkeypatch, f"similarity={short}")
+    assert f"{short} was scored with shortlist=1\n" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["shortlist"] == 1 and "precision" not in report
+    evaluate_here(monkeypatch, f"similarity={half}", "overwrite=true")
+    assert json.loads((tmp_path / "out/report.json").read_text())["precision"] == "bf16-mixed"
