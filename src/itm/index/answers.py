@@ -110,9 +110,7 @@ def tell_unknown(matcher: Matcher, sentences: Sequence[str]) -> None:
                 )
             )
     vocab = matcher.vocab
-    cut = [
-        s for s in sentences if isinstance(vocab, BertVocabulary) and vocab.count_unknown([s])[2]
-    ]
+    cut = [s for s in sentences if isinstance(vocab, BertVocabulary) and vocab.is_cut(s)]
     for sentence in cut:
         print(printable(f"{sentence!r} is cut after {vocab.max_length} word pieces"))
     for sentence in sentences:
