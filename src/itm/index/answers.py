@@ -110,10 +110,9 @@ def tell_unknown(matcher: Matcher, sentences: Sequence[str]) -> None:
                 )
             )
     vocab = matcher.vocab
-    cut = [s for s in sentences if isinstance(vocab, BertVocabulary) and vocab.is_cut(s)]
-    for sentence in cut:
-        print(printable(f"{sentence!r} is cut after {vocab.max_length} word pieces"))
     for sentence in sentences:
+        if isinstance(vocab, BertVocabulary) and vocab.is_cut(sentence):
+            print(printable(f"{sentence!r} is cut after {vocab.max_length} word pieces"))
         if knows_no_word(matcher, sentence):
             print(printable(f"no word of {sentence!r} is known: its scores have no meaning"))
 
