@@ -98,7 +98,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         say(f"{printable(path)}: " + ", ".join(f"{k} {v:.1f}" for k, v in written.scores.items()))
     report = {name: row.metrics for name, row in rows.items()}
     images, captions = next(iter(matrices.values())).shape
-    title = f"{data_name(facts['root'])} {facts['split']}, {images} images, {captions} captions"
+    title = f"{data_name(facts['root'])} {facts['split']}, {images} images, {captions} "
+    title += facts.get("sentences", "captions")
     say(metric_table(report, f"{title}, protocol {protocol}"))
     if reranked:
         say(metric_table(reranked, f"re-ranked with {describe_queries(bank)}"))

@@ -25,6 +25,7 @@ from itm.phrases.localisation import (
     region_scores,
 )
 from itm.phrases.localisation import measure_localisation as measure
+from itm.runs.escape import printable
 from itm.runs.outputs import check_folder, result_folder
 from itm.utils.checks import check_choice
 from itm.utils.log_files import say
@@ -45,6 +46,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     # Late, because `from itm.localise import localise` needs none of these.
     from itm.checkpoints.folder import load
     from itm.data.pictures import required_picture
+    from itm.matcher.split_scores import warn_words
     from itm.phrases.files import read_phrases
     from itm.phrases.split import phrase_split, region_fractions
     from itm.runs.record import environment, split_facts, write_json
@@ -75,6 +77,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     vectors = None if cfg.vectors is None else load_array(Path(cfg.vectors))
     scores = region_scores(matcher, phrases, cfg.context, vectors)
     tell_run_data()
+    for line in warn_words(matcher, phrases):
+        say(printable(line))
     report = measure(phrases, scores)
     facts = {
         "checkpoint": str(cfg.checkpoint),

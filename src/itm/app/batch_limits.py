@@ -57,8 +57,6 @@ def check_limits(trainer: Any, data: RegionDataModule, test: bool) -> None:
 
 def tell_single_pairs(trainer: Any, data: RegionDataModule) -> None:
     """Warn if no batch of the training holds two pairs, which are each other's negatives."""
-    from itm.utils.distributed import say  # late: loads torch
-
     sampler = data.train_sampler()
     most = min(sampler.batch_size, len(sampler.caption_image))
     if most == 1 and trainer.world_size == 1 and data.phrases is None:

@@ -118,7 +118,7 @@ def find_matrices(
         ValueError: `transductive=` is given without a CVSE, or a saved matrix cannot be used.
     """
     from itm.app.model_outputs import score_completed
-    from itm.matcher.split_scores import score_matchers
+    from itm.matcher.split_scores import score_matchers, warn_words
     from itm.runs.ensembles import with_ensemble
     from itm.runs.matrices import check_origin, read_matrices
 
@@ -130,10 +130,14 @@ def find_matrices(
         matrices = read_matrices(paths)
         for path, matrix in zip(paths, matrices, strict=True):
             check_origin(path, matrix, split)
+        _check_made(cfg, paths)
         _tell_equal(paths, matrices)
         return with_ensemble(paths, matrices, cfg.pairs) | completed
     if split.name != cfg.data.train:
         _tell_trained(matchers, split)
+    for path, matcher in matchers.items():
+        for line in warn_words(matcher, split):
+            say(printable(f"{path}: {line}" if len(matchers) > 1 else line))
     precision = cfg.precision or "32-true"
     if precision != "32-true":
         say(f"scoring in precision {precision}")
@@ -223,11 +227,19 @@ def scored_with(cfg: DictConfig) -> dict[str, Any]:
     """Return what changes scores or graded metrics, other than defaults; reports tell it apart."""
     from itm.relevance.sentences import is_text_encoder
     from itm.relevance.sources import source_name
+    from itm.runs.matrices import HOW, made_with
 
-    precision = None if cfg.precision == "32-true" else cfg.precision
+    options = {
+        "shortlist": cfg.shortlist,
+        "precision": None if cfg.precision == "32-true" else cfg.precision,
+    }
+    made = [made_with(path) for path in listed(cfg.similarity)]
+    for key in HOW if any(made) else ():  # of all saved matrices, or a list of each one's own
+        each = [one.get(key) for one in made]
+        options[key] = each[0] if len(set(each)) == 1 else each
     sources = listed(cfg.relevance)
     kinds = {"text" if is_text_encoder(x) else "graded": source_name(x) for x in sources}
-    facts = {"shortlist": cfg.shortlist, "precision": precision, "relevance": kinds or None}
+    facts = {**options, "relevance": kinds or None}
     return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -236,7 +248,7 @@ def describe_queries(bank: Split | None) -> str:
     if bank is None:
         return "all test queries at hand"
     return (
-        f"a bank of queries: {bank.num_images} images and {len(bank.captions)} captions of "
+        f"a bank of queries: {bank.num_images} images and {len(bank.captions)} {bank.noun}s of "
         f"split {bank.name}"
     )
 
@@ -311,6 +323,22 @@ def _check_shortlist(cfg: DictConfig) -> None:
             f"shortlist={cfg.shortlist} leaves most pairs of one matcher without a score of its "
             "own: give one checkpoint=, and no similarity=, rerank= or transductive="
         )
+
+
+def _check_made(cfg: DictConfig, paths: Sequence[str]) -> None:
+    """Say how saved scores were computed; refuse those of a shortlist where `shortlist=` is."""
+    from itm.runs.matrices import made_with
+
+    for path in paths:
+        made = made_with(path)
+        for option, value in made.items():
+            say(printable(f"{path} was scored with {option}={value}"))
+        if "shortlist" in made and (len(paths) > 1 or listed(cfg.rerank)):
+            raise ValueError(
+                f"{path} was scored with shortlist={made['shortlist']}, so most of its pairs have "
+                "no score of their own: measure it alone and without rerank=, or score again "
+                "without shortlist="
+            )
 
 
 def _check_bank(cfg: DictConfig) -> None:

@@ -1,4 +1,4 @@
-"""Load weights strictly: no tensor may be missing, unknown, of another shape or not finite."""
+"""Load weights strictly: no tensor may be missing, unknown, of another form, or not finite."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def load_strictly(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> 
         source: file that the weights come from, for the message.
 
     Raises:
-        ValueError: names are missing or unexpected, or values have another shape or are not
-            tensors; the message lists them.
+        ValueError: names are missing or unexpected, or values have another shape, are integers in
+            place of real numbers, or are not tensors; the message lists them.
     """
     tensors = check_fit(matcher, tensors, source)
     matcher.load_state_dict(tensors, strict=matcher.loss is None)
 
 
 def check_fit(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Compare names and shapes of weights with those of a matcher, which may be on the meta device.
+    """Compare names, shapes and kinds of weights with those of a matcher, maybe on the meta device.
 
     Returns:
         The weights, completed by the counts of batches that PyTorch before 0.4.1 did not save.
@@ -45,6 +45,13 @@ def check_fit(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> dict
         f"{k} is {_shape(tensors[k])}, expected {tuple(own[k].shape)}"
         for k in own
         if k in tensors and _shape(own[k]) != _shape(tensors[k])
+    ]
+    problems += [  # such as the integers of a quantised model, whose scales are elsewhere
+        f"{k} holds {tensors[k].dtype}, expected {own[k].dtype}"
+        for k in own
+        if isinstance(tensors.get(k), Tensor)
+        and own[k].is_floating_point()
+        and not tensors[k].is_floating_point()
     ]
     if problems:
         raise ValueError(

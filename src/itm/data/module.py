@@ -188,7 +188,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         if not self.vectors:
             captions = split.captions[: self._train_size(split)] if train else split.captions
             most = self.max_unknown if train else 1.0
-            check_known(self.vocabulary, captions, most, f"the captions of split {split.name}")
+            check_known(self.vocabulary, captions, most, f"the {split.noun}s of split {split.name}")
         labels = concepts = relevance = None
         if self.label_vocabulary is not None:
             labels = self.label_vocabulary.label_images(

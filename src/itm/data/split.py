@@ -52,6 +52,11 @@ class Split:
     file: ArrayFile | None = None
 
     @property
+    def noun(self) -> str:
+        """Return what a sentence is called in tables and messages."""
+        return "caption"
+
+    @property
     def num_images(self) -> int:
         """Return N, the number of distinct images."""
         return len(self.row)
@@ -201,7 +206,7 @@ def describe(splits: dict[str, Split], trained: int | None = None) -> str:
     lines = []
     for name, (stage, split) in zip(names, splits.items(), strict=True):
         lines.append(
-            f"{name:{width}}  {split.num_images} images, {len(split.captions)} captions, "
+            f"{name:{width}}  {split.num_images} images, {len(split.captions)} {split.noun}s, "
             f"{split.regions} regions of width {split.width}, {split.features.dtype}"
         )
         if stage == "train" and trained not in (None, len(split.captions)):

@@ -13,6 +13,7 @@ from itm.data.pictures import Pictures
 from itm.runs.escape import printable
 from itm.runs.outputs import maker
 from itm.runs.tables import rows_table
+from itm.text.bert_vocabulary import BertVocabulary
 from itm.text.tokenizers import TOKENIZERS
 from itm.text.vocabulary import Vocabulary
 from itm.utils.files import write_text
@@ -71,10 +72,13 @@ def captions_by_id(split: Split) -> dict[str, list[str]]:
 def unknown_words(matcher: Matcher, sentence: str) -> list[str]:
     """List the words of a sentence that are not in the matcher's vocabulary, each once.
 
-    Tokens without a letter or digit, such as a quote, do not count.
+    Tokens without a letter or digit, such as a quote, do not count. Word pieces cover most words;
+    of others, such as those of another script, a word that is lost at least in part counts.
     """
     vocab = matcher.vocab
-    if not isinstance(vocab, Vocabulary):  # word pieces cover every word
+    if isinstance(vocab, BertVocabulary):
+        return [word for word in dict.fromkeys(sentence.split()) if vocab.count_unknown([word])[1]]
+    if not isinstance(vocab, Vocabulary):
         return []
     words = dict.fromkeys(TOKENIZERS[vocab.tokenizer](sentence))
     unknown = (word for word in words if word not in vocab.ids)
@@ -84,13 +88,16 @@ def unknown_words(matcher: Matcher, sentence: str) -> list[str]:
 def knows_no_word(matcher: Matcher, sentence: str) -> bool:
     """Tell whether a matcher knows no word of a sentence: all such sentences look alike to it."""
     vocab = matcher.vocab
+    if isinstance(vocab, BertVocabulary):
+        pieces, unknown, _ = vocab.count_unknown([sentence])
+        return pieces == unknown
     if not isinstance(vocab, Vocabulary):
         return False
     return not any(word in vocab.ids for word in TOKENIZERS[vocab.tokenizer](sentence))
 
 
 def tell_unknown(matcher: Matcher, sentences: Sequence[str]) -> None:
-    """Print the words that a matcher does not know, and the sentences of which it knows none."""
+    """Print words that a matcher does not know, and sentences that are cut or wholly unknown."""
     unknown = dict.fromkeys(word for s in sentences for word in unknown_words(matcher, s))
     if unknown:
         print(f"words the matcher does not know: {printable(' '.join(unknown))}")
@@ -102,7 +109,10 @@ def tell_unknown(matcher: Matcher, sentences: Sequence[str]) -> None:
                     f"knows more words; write it so, with unicodedata.normalize('{form}', sentence)"
                 )
             )
+    vocab = matcher.vocab
     for sentence in sentences:
+        if isinstance(vocab, BertVocabulary) and vocab.is_cut(sentence):
+            print(printable(f"{sentence!r} is cut after {vocab.max_length} word pieces"))
         if knows_no_word(matcher, sentence):
             print(printable(f"no word of {sentence!r} is known: its scores have no meaning"))
 

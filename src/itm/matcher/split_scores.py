@@ -16,6 +16,7 @@ from itm.matcher.inputs import caption_batches, check_features, image_batches
 from itm.matcher.scoring import encode, score_encoded
 from itm.matcher.shortlist import score_shortlist
 from itm.metrics.rerank import Bank
+from itm.text.unknown import warn_unknown
 from itm.utils.log_files import say
 
 if TYPE_CHECKING:
@@ -80,6 +81,14 @@ def score_splits(
         _describe(chosen, shortlist, texts.caption_image if texts is pictures else None)
         return out
     return score_encoded(matcher, watch(images, "scores", len(images)), captions, out, precision)
+
+
+def warn_words(matcher: Matcher, split: Split) -> list[str]:
+    """Say what a matcher's vocabulary loses of the sentences of a split, or nothing."""
+    if matcher.vocab is None or as_text_encoder(matcher.text).needs_vectors:
+        return []
+    what = f"the {split.noun}s of split {split.name}"
+    return warn_unknown(matcher.vocab, split.captions, what)
 
 
 def _describe(chosen: np.ndarray, shortlist: int, owner: np.ndarray | None) -> None:

@@ -182,7 +182,8 @@ def reranked(
         bank: queries of the first two methods; None = all queries of the matrix.
 
     Raises:
-        ValueError: the method is unknown or reads no bank, or beta is not above 0 and finite.
+        ValueError: the method is unknown or reads no bank, beta is not above 0 and finite, or a
+            score is infinite, other than for `mutual_rank`.
     """
     check_choice("rerank", method, METHODS)
     if not 0 < beta < np.inf:
@@ -190,6 +191,11 @@ def reranked(
             f"beta must be above 0, got {beta}: give a finite number, such as {BETA:g}"
         )
     check_bank(method, bank is not None)
+    if method != "mutual_rank" and (missing := int(np.isinf(scores).sum())):
+        raise ValueError(
+            f"rerank={method} adds up the scores of all pairs, but {missing} of {scores.size} are "
+            "infinite: give a score of its own to every pair, or use mutual_rank"
+        )
     known: dict[str, Callable[[np.ndarray, np.ndarray | None], np.ndarray]] = {
         "inverted_softmax": lambda x, other: inverted_softmax(x, other, beta),
         "qb_norm": lambda x, other: qb_norm(x, other, beta),

@@ -10,7 +10,9 @@ import numpy as np
 
 from itm.metrics.ranking import KS
 from itm.phrases.split import Phrase, PhraseSplit
+from itm.text.bert_vocabulary import BertVocabulary
 from itm.utils.checks import check_choice
+from itm.utils.log_files import say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +72,8 @@ def region_scores(
         matcher: a `Grounding` matcher or a cross-attention model.
         split: M phrases.
         context: for attention models: "caption" reads the words of a phrase within its caption, if
-            the phrase has one; "phrase" reads the phrase alone.
+            the phrase has one; "phrase" reads the phrase alone. Phrases that a BERT does not reach,
+            because it cuts their long captions, are read alone, too, and counted aloud.
         vectors: (M, F) vectors of the phrases, for matchers with text=vectors.
         batch_size: images per step.
 
@@ -112,7 +115,18 @@ def region_scores(
             pairs = matcher.pairs(split.images(images), captions, own)
             scores = grounding.ground(pairs.images, pairs.captions, pairs.captions.image)
             out[rows] = scores.float().cpu().numpy()
+    if grounding is None and context == CONTEXTS[0]:
+        _tell_cut(matcher, split)
     return out
+
+
+def _tell_cut(matcher: Matcher, split: PhraseSplit) -> None:
+    if cut := sum(is_cut_off(matcher, phrase) for phrase in split.phrases):
+        say(
+            f"{cut} of {len(split.phrases)} phrases are read alone, as with context=phrase, "
+            "because their captions are cut before them after "
+            f"{getattr(matcher.vocab, 'max_length', 0)} word pieces"
+        )
 
 
 def _attended(
@@ -120,17 +134,27 @@ def _attended(
 ) -> np.ndarray:
     """Compute the attention (m, R) of the regions of one image to its phrases."""
     phrases = split.phrases[rows]
-    alone = context == "phrase"
-    texts = [" ".join(p.caption) if p.caption and not alone else p.text for p in phrases]
+    alone = [context == "phrase" or is_cut_off(matcher, p) for p in phrases]
+    texts = [
+        " ".join(p.caption) if p.caption and not single else p.text
+        for p, single in zip(phrases, alone, strict=True)
+    ]
     once = list(dict.fromkeys(texts))
     pairs = matcher.pairs(split.images(np.array([image])), once, [0] * len(once))
     encoded = matcher.encode_images(pairs.images), matcher.encode_captions(pairs.captions)
     attention = matcher.attention(*encoded)[0].float().cpu().numpy()  # (c, R, L)
     found = []
-    for phrase, text in zip(phrases, texts, strict=True):
-        start, stop = word_positions(matcher, text.split(), None if alone else phrase)
+    for phrase, text, single in zip(phrases, texts, alone, strict=True):
+        start, stop = word_positions(matcher, text.split(), None if single else phrase)
         found.append(attention[once.index(text), :, start:stop].mean(-1))
     return np.stack(found)
+
+
+def is_cut_off(matcher: Matcher, phrase: Phrase) -> bool:
+    """Tell whether a phrase reaches beyond the word pieces that a matcher reads of its caption."""
+    vocab = matcher.vocab
+    start = " ".join(phrase.caption[: phrase.span[1]])
+    return isinstance(vocab, BertVocabulary) and bool(start) and vocab.is_cut(start)
 
 
 def word_positions(

@@ -59,6 +59,11 @@ class PhraseSplit(Split):
     positive_iou: float = 0.5
     negative_iou: float = 0.5
 
+    @property
+    def noun(self) -> str:
+        """Return what a sentence is called in tables and messages."""
+        return "phrase"
+
     def head(self, images: int | None) -> "PhraseSplit":
         """Return the first `images` images with their phrases."""
         cut = super().head(images)

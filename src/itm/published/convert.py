@@ -32,7 +32,7 @@ from itm.published import casc, chan, cvse, scan, sgraf, two_branch, vse_infty, 
 from itm.published.companions import read_captioner, take_concepts
 from itm.published.files import read_checkpoint, write_checkpoint
 from itm.published.tables import Known, Options, State
-from itm.published.transformer import read_text
+from itm.published.transformer import COMMAND, read_text
 from itm.published.vocabulary import numbered_words, read_vocabulary
 from itm.text.vocabulary import Vocabulary, with_mask
 from itm.utils.checks import check_choice
@@ -165,7 +165,9 @@ def from_published(
         config, vocab = read_text(text, source, vocab is not None)
         arguments["text"] = {**arguments["text"], "config": config}
     elif text is not None:
-        raise ValueError(f"text= belongs to weights with a BERT; {source} holds {name} without one")
+        raise ValueError(
+            f"text= belongs to weights with a BERT; {source} holds {name} without one{COMMAND}"
+        )
     if vocab is None and isinstance(known.get("word2idx"), dict):
         vocab = numbered_words(known["word2idx"], f"{source}: opt.word2idx")
     if assumed:

@@ -9,10 +9,12 @@ import torch
 
 from itm.published.tables import Options, State, Table
 from itm.text.bert_vocabulary import BertVocabulary
+from itm.utils.hub import check_hub_name
 
 # transformers 3.1 to 4.30 saved the position numbers with the weights; other versions do not.
 POSITIONS = "bert.embeddings.position_ids"
 WORDS = "bert.embeddings.word_embeddings.weight"
+COMMAND = " (text= is bert= of itm.convert)"
 BERT: Table = {POSITIONS: None, "bert": "text.bert", "linear": "text.project"}
 
 
@@ -37,18 +39,21 @@ def read_text(folder: str | Path | None, source: str, given: bool) -> tuple[Opti
         The configuration and a `BertVocabulary`.
 
     Raises:
-        ValueError: no folder is given, or a vocabulary is given as well.
+        ValueError: no folder is given or found, or a vocabulary is given as well.
     """
     from transformers import AutoConfig  # late, for start-up time
 
     if given:
-        raise ValueError(f"{source} holds a BERT, whose words come from text=: leave vocab= out")
+        raise ValueError(
+            f"{source} holds a BERT, whose words come from text=: leave vocab= out{COMMAND}"
+        )
     if folder is None:
         raise ValueError(
             f"{source} holds a BERT, but neither its configuration nor its words: give text=, a "
             "folder with config.json and vocab.txt or tokenizer files, or a name on the hub "
-            "(published weights: text=bert-base-uncased)"
+            f"(published weights: text=bert-base-uncased){COMMAND}"
         )
+    check_hub_name("text", str(folder))
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     longest = getattr(config, "max_position_embeddings", 512)  # the original code cuts no caption
     return config.to_dict(), BertVocabulary.from_pretrained(str(folder), longest)

@@ -298,12 +298,14 @@ def _test(facts: dict[str, Any]) -> str:
         return "unknown split"
     stage = "test" if "test/rsum" in facts else "val"
     part = " (part)" if stage in _partial(facts) else ""
-    return "{split} of {root}, {images} images, {protocol}".format_map(facts) + part
+    others = f" with {facts['sentences']}" if "sentences" in facts else ""
+    return "{split} of {root}, {images} images{}, {protocol}".format(others, **facts) + part
 
 
 def short_tests(tests: Iterable[str]) -> dict[str, str]:
     """Shorten the folders in `Run.test`, unless two tests would then have the same title."""
-    form = r"(?P<split>.*? of )(?P<root>.*)(?P<rest>, \d+ images, \w+( \(part\))?)"
+    rest = r", \d+ images( with \w+)?, \w+( \(part\))?(, content \w+)?"
+    form = rf"(?P<split>.*? of )(?P<root>.*)(?P<rest>{rest})"
     found = {test: re.fullmatch(form, test) for test in tests}
     short = {
         test: f"{match['split']}{data_name(match['root'])}{match['rest']}" if match else test

@@ -18,6 +18,8 @@ from itm.runs.plain_files import data_name, read_record
 from itm.runs.record import split_facts
 from itm.utils.files import write_array
 
+HOW = ("shortlist", "precision")  # options of itm.evaluate that change scores
+
 
 def read_matrices(paths: Iterable[str | Path]) -> list[np.ndarray]:
     """Read saved (N, M) score matrices.
@@ -63,6 +65,13 @@ def check_origin(path: str | Path, matrix: np.ndarray, split: Split) -> None:
             f"the captions are those of split {now} of {here}{changed}: give data.root= and "
             "data.split= of the matrix (if it is right all the same, copy the matrix elsewhere)"
         )
+
+
+def made_with(path: str | Path) -> dict[str, Any]:
+    """Read which of `HOW` `itm.evaluate` computed a saved matrix with; {} = all scores, exactly."""
+    report = Path(path).parent / "report.json"
+    facts = read_record(report) if report.is_file() else {}
+    return {key: facts[key] for key in HOW if facts.get(key) is not None}
 
 
 def write_matrices(folder: Path, matrices: Iterable[np.ndarray]) -> None:

@@ -50,7 +50,8 @@ def environment(device: torch.device | None) -> dict[str, Any]:
 def split_facts(split: Split, protocol: str) -> dict[str, Any]:
     """Return what results were measured on; only results with equal facts can be compared.
 
-    "content" identifies captions and features, whatever the folder is called.
+    "content" identifies captions and features, whatever the folder is called. "sentences"
+    says what these are if they are not captions, such as "phrases".
     """
     return {
         "split": split.name,
@@ -58,6 +59,7 @@ def split_facts(split: Split, protocol: str) -> dict[str, Any]:
         "protocol": protocol,
         "images": split.num_images,
         "content": split_digest(split),
+        **({} if split.noun == "caption" else {"sentences": f"{split.noun}s"}),
     }
 
 

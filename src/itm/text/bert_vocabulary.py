@@ -60,6 +60,10 @@ class BertVocabulary:
         """Convert a caption to ids, with the transformer's own markers."""
         return self._tokenizer.encode(caption.strip()).ids
 
+    def is_cut(self, caption: str) -> bool:
+        """Tell whether `encode` cuts a caption off."""
+        return bool(self._tokenizer.encode(caption.strip()).overflowing)
+
     def count_unknown(self, captions: Sequence[str]) -> tuple[int, int, int]:
         """Count the word pieces of captions, the unknown ones, and the captions that are cut."""
         model = json.loads(self.json)["model"]

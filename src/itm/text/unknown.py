@@ -88,18 +88,31 @@ def check_known(vocab: Tokens, captions: Sequence[str], most: float, what: str) 
         ValueError: a larger share of the words is unknown.
     """
     found = count_unknown(vocab, captions)
-    if found.share > min(most, WARN):
-        text = (
-            f"{found.share:.0%} of the words of {what} are unknown to the vocabulary of "
-            f"{len(vocab)} entries (such as {', '.join(map(repr, found.examples))})"
+    if found.share > most:
+        raise ValueError(
+            f"{_share(vocab, found, what)}; at most {most:.0%} are accepted (data.max_unknown). "
+            "Lower data.min_count for small data, set data.tokenizer=characters for scripts "
+            "without blanks between words, or give a vocabulary or transformer of this language"
         )
-        if found.share > most:
-            raise ValueError(
-                f"{text}; at most {most:.0%} are accepted (data.max_unknown). Lower data.min_count "
-                "for small data, set data.tokenizer=characters for scripts without blanks between "
-                "words, or give a vocabulary or transformer of this language"
-            )
-        say(f"warning: {text}")
+    for line in _warnings(vocab, found, what):
+        say(line)
+
+
+def warn_unknown(vocab: Tokens, captions: Sequence[str], what: str) -> list[str]:
+    """Say what a vocabulary loses of captions that are scored, or nothing; see `check_known`."""
+    return _warnings(vocab, count_unknown(vocab, captions), what)
+
+
+def _warnings(vocab: Tokens, found: Unknown, what: str) -> list[str]:
+    lines = [f"warning: {_share(vocab, found, what)}"] if found.share > WARN else []
     if found.cut:
         length = getattr(vocab, "max_length", 0)
-        say(f"warning: {found.cut:.1%} of {what} are cut after {length} word pieces")
+        lines.append(f"warning: {found.cut:.1%} of {what} are cut after {length} word pieces")
+    return lines
+
+
+def _share(vocab: Tokens, found: Unknown, what: str) -> str:
+    return (
+        f"{found.share:.0%} of the words of {what} are unknown to the vocabulary of {len(vocab)} "
+        f"entries (such as {', '.join(map(repr, found.examples))})"
+    )

@@ -81,7 +81,7 @@ def _image_query(
         rows.append((query.rank, split.captions[query.right], query.name, "", "right"))
     return {
         "title": f"Image {query.name}",
-        "note": f"its best caption has rank {query.rank} of {len(split.captions)}",
+        "note": f"its best {split.noun} has rank {query.rank} of {len(split.captions)}",
         "query": thumbnail_of(pictures, query.name),
         "captions": Table(["rank", "caption", "image", "score", ""], rows),
         "images": None,
@@ -106,7 +106,7 @@ def _caption_query(
         cards.append(_card(split, names, pictures, query.right, note, True))
     return {
         "title": split.captions[query.row],
-        "note": f"caption {query.name}: its image has rank {query.rank} of {split.num_images}",
+        "note": f"{split.noun} {query.name}: its image has rank {query.rank} of {split.num_images}",
         "query": None,
         "captions": None,
         "images": cards,

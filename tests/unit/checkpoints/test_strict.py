@@ -26,6 +26,10 @@ WRONG = {
         lambda s: s.update({"image.bias": torch.ones(2)}),
         r"image.bias is \(2,\), expected \(3,\)",
     ),
+    "whole numbers": (
+        lambda s: s.update({"image.bias": torch.ones(3, dtype=torch.int8)}),
+        r"image.bias holds torch.int8, expected torch.float32",
+    ),
 }
 
 

@@ -14,7 +14,7 @@ import itm.checkpoints.folder as folder
 from itm import evaluate
 from itm.app import entry
 from itm.matcher.saved import save
-from itm.models import VSRN
+from itm.models import SCAN, VSRN
 from itm.runs.run_files import read_ranks
 from itm.text.vocabulary import Vocabulary
 
@@ -200,6 +200,31 @@ def write_phrases(data, phrases):
     (data / "phrases.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
 
 
+def test_words_that_a_matcher_does_not_know_are_told(tmp_path, monkeypatch, capsys):
+    """The test of a training tells them; on other data they had been lost without a word."""
+    make_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    evaluate_here(monkeypatch, "checkpoint=saved")
+    assert "unknown" not in capsys.readouterr().out
+    (tmp_path / "test_caps.txt").write_text("\n".join(["a dog", "a hund", "der hund"] * 2) + "\n")
+    evaluate_here(monkeypatch, "checkpoint=saved", "overwrite=true")
+    told = "50% of the words of the captions of split test are unknown to the vocabulary of"
+    assert told in capsys.readouterr().out
+
+
+def test_phrases_are_not_called_captions(tmp_path, monkeypatch, capsys):
+    make_data(tmp_path)
+    write_phrases(tmp_path, [(0, "a red hund"), (1, "two cats"), (2, "der hund")])
+    monkeypatch.chdir(tmp_path)
+    options = ["data=phrases", "data.phrases.path=phrases.jsonl", "failures=3"]
+    evaluate_here(monkeypatch, "checkpoint=saved", *options)
+    told = capsys.readouterr().out
+    assert "3 images, 3 phrases, protocol full" in told
+    assert "43% of the words of the phrases of split test are unknown" in told
+    assert json.loads(Path("out/report.json").read_text())["sentences"] == "phrases"
+    assert "its best caption" not in Path("out/failures.html").read_text()
+
+
 def test_phrases_are_ranked_as_in_the_test_of_a_training(tmp_path, monkeypatch):
     """With data=phrases, captions had been ranked, and data.phrases.path had been ignored."""
     make_data(tmp_path)
@@ -229,4 +254,28 @@ def test_a_bank_of_queries_holds_phrases_as_well(tmp_path, monkeypatch, capsys):
     options = ["data=phrases", "data.phrases.path=phrases.jsonl", "rerank=inverted_softmax"]
     bank = ["rerank_bank=val", "rerank_bank_images=2", "rerank_beta=20"]
     evaluate_here(monkeypatch, "checkpoint=saved", *options, *bank)
-    assert "a bank of queries: 2 images and 2 captions of split dev" in capsys.readouterr().out
+    assert "a bank of queries: 2 images and 2 phrases of split dev" in capsys.readouterr().out
+
+
+def test_saved_scores_of_a_shortlist_are_refused_where_the_option_is(tmp_path, monkeypatch, capsys):
+    """The pairs behind a shortlist have places, not scores: their mean or softmax means nothing."""
+    make_data(tmp_path)
+    vocab = Vocabulary.build(CAPTIONS, 1)
+    matcher = SCAN(len(vocab), img_dim=8, word_dim=4, embed_dim=8)
+    matcher.vocab = vocab
+    save(matcher, tmp_path / "scan")
+    monkeypatch.chdir(tmp_path)
+    common = ["checkpoint=scan", "save_similarity=true"]
+    evaluate_here(monkeypatch, *common, "shortlist=1", "hydra.run.dir=short")
+    evaluate_here(monkeypatch, *common, "precision=bf16-mixed", "hydra.run.dir=half")
+    short, half = "short/similarity_0.npy", "half/similarity_0.npy"
+    for options in ([f"similarity=[{half},{short}]"], [f"similarity={short}", "rerank=sinkhorn"]):
+        with pytest.raises(ValueError, match=f"{short} was scored with shortlist=1, so most"):
+            evaluate_here(monkeypatch, *options)
+    capsys.readouterr()
+    evaluate_here(monkeypatch, f"similarity={short}")
+    assert f"{short} was scored with shortlist=1\n" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["shortlist"] == 1 and "precision" not in report
+    evaluate_here(monkeypatch, f"similarity={half}", "overwrite=true")
+    assert json.loads((tmp_path / "out/report.json").read_text())["precision"] == "bf16-mixed"

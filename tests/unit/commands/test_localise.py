@@ -1,12 +1,14 @@
 """`itm.localise` names first what no other data could mend."""
 
+import json
+
 import numpy as np
 import pytest
 
 from itm import explain, localise, search
 from itm.app import entry
 from itm.matcher.saved import save
-from itm.models import VSEPP
+from itm.models import SCAN, VSEPP
 from itm.text.vocabulary import Vocabulary
 
 CAPTIONS = ["a red dog", "two cats"]
@@ -40,6 +42,26 @@ def test_a_matcher_without_regions_is_named_before_missing_phrases(
     monkeypatch.setattr("sys.argv", ["itm.localise", *common, *options])
     with pytest.raises(ValueError, match=message):
         entry.call("localise", localise.command)
+
+
+def test_words_that_a_matcher_does_not_know_are_told(folder, monkeypatch, capsys):
+    """Regions for a phrase of unknown words mean nothing; only `itm.search` had said so."""
+    np.save("test_ims.npy", np.random.default_rng(0).random((2, 4, 8), np.float32))
+    np.save("test_boxes.npy", np.tile(np.float32([0, 0, 1, 1]), (2, 4, 1)))
+    phrases = [
+        json.dumps({"image": i, "phrase": text, "boxes": [[0, 0, 1, 1]]})
+        for i, text in enumerate(["a red dog", "der hund"])
+    ]
+    (folder / "phrases.jsonl").write_text("\n".join(phrases) + "\n")
+    vocab = Vocabulary.build(CAPTIONS, 1)
+    matcher = SCAN(len(vocab), img_dim=8, word_dim=4, embed_dim=8)
+    matcher.vocab = vocab
+    save(matcher, folder / "scan")
+    common = ["data=f30k", "data.root=.", "hydra.run.dir=out", "phrases=phrases.jsonl"]
+    monkeypatch.setattr("sys.argv", ["itm.localise", "checkpoint=scan", *common])
+    entry.call("localise", localise.command)
+    told = "40% of the words of the phrases of split test are unknown to the vocabulary"
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", [localise, explain, search])

@@ -46,3 +46,15 @@ def test_a_caption_without_an_answer_is_no_hit():
 def test_an_inverse_temperature_is_a_number_above_0(method, beta):
     with pytest.raises(ValueError, match="beta must be above 0, got"):
         reranked(SCORES, method, beta)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_pairs_without_a_score_are_not_added_up(method):
+    """They gave NaN, and the message looked for zero vectors."""
+    scores = SCORES.copy()
+    scores[:, 0] = -np.inf
+    if method == "mutual_rank":  # reads places only
+        assert np.isfinite(reranked(scores, method).i2t).all()
+        return
+    with pytest.raises(ValueError, match=f"rerank={method} adds up .* infinite: give a score"):
+        reranked(scores, method)

@@ -572,6 +572,10 @@ def test_a_bert_needs_its_folder_and_only_that(tmp_path):
         from_published(golden.path, vocab=gru.vocab, text=golden.folder / "bert")
     with pytest.raises(ValueError, match="text= belongs to weights with a BERT"):
         from_published(gru.path, vocab=gru.vocab, text=golden.folder / "bert")
+    with pytest.raises(ValueError, match=r"text=/no/folder is neither a folder nor a hub name"):
+        from_published(golden.path, text="/no/folder")
+    with pytest.raises(ValueError, match=r"text= is bert= of itm.convert"):  # as it is run there
+        from_published(golden.path)
     other = Golden("bert_augmented").folder / "bert"
     vocab = (other / "vocab.txt").read_text(encoding="utf-8")
     folder = tmp_path / "bert"

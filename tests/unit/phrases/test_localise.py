@@ -342,7 +342,8 @@ def test_words_are_found_behind_cut_ones():
     assert word_positions(Cut, ("the", "man")) == (0, 2)
 
 
-def test_words_are_found_among_word_pieces():
+def pieces(max_length=128):
+    """A tokeniser of word pieces in BERT's form."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     pieces = ["[UNK]", "[CLS]", "[SEP]", "a", "play", "##ing", "dog"]
@@ -351,13 +352,32 @@ def test_words_are_found_among_word_pieces():
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     special = [("[CLS]", 1), ("[SEP]", 2)]
     tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, special)
+    return BertVocabulary(tokenizer.to_str(), max_length)
 
+
+def test_words_are_found_among_word_pieces():
     class Pieces:
-        vocab = BertVocabulary(tokenizer.to_str())
+        vocab = pieces()
 
     caption = ("playing", "a", "dog")
     phrase = Phrase(0, "a dog", (0, 0, 1, 1), "", caption, (1, 3))
     assert word_positions(Pieces, caption, phrase) == (3, 5)  # [CLS] play ##ing a dog [SEP]
+
+
+def test_a_phrase_behind_the_end_of_a_cut_caption_is_read_alone(scenes, capsys):
+    """Its place had been taken by the last word that was left."""
+    matcher = small(SCAN, scenes)
+    matcher.vocab = pieces(max_length=5)  # [CLS] a dog play [SEP]
+    caption = ("a", "dog", "playing", "a", "dog")
+    spans = [(0, 2), (3, 5)]
+    phrases = [Phrase(0, "a dog", scenes.phrases[0].box, "", caption, span) for span in spans]
+    split = phrase_split(scenes, phrases)
+    within, behind = region_scores(matcher, split)
+    assert "1 of 2 phrases are read alone, as with context=phrase" in capsys.readouterr().out
+    alone = region_scores(matcher, split, "phrase")
+    np.testing.assert_allclose(behind, alone[1], atol=1e-6)
+    assert not np.allclose(within, alone[0], atol=1e-6)
+    assert not capsys.readouterr().out
 
 
 def test_matchers_without_regions_say_so(scenes):

@@ -495,8 +495,29 @@ def test_titles_name_data_folders_in_short_unless_two_would_be_equal():
         real: "test of flickr8k, 1000 images, full",
         "unknown split": "unknown split",
     }
+    phrases = "test of /data/flickr8k, 1000 images with phrases, full, content 37d0433281d67b58"
+    short = "test of flickr8k, 1000 images with phrases, full, content 37d0433281d67b58"
+    assert short_tests([phrases]) == {phrases: short}
     other = "test of /old/flickr8k, 1000 images, full"
     assert short_tests([real, other]) == {real: real, other: other}
+
+
+def test_captions_are_another_test_than_phrases_of_the_same_images(tmp_path):
+    """A run of data=phrases that also ranked captions had been "not as its run: other data"."""
+    phrases, weights = {"sentences": "phrases", "content": "c1"}, {"weights": ["w1"]}
+    metrics = make_run(tmp_path / "run", 2.0, 0)
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    record = {**results, **phrases, "weights": "w1"}
+    (tmp_path / "run/results.json").write_text(json.dumps(record))
+    own = {**metrics, "i2t_ncs_10": 5.5}
+    write_report(tmp_path / "again", tmp_path / "run", own, **phrases, **weights)
+    write_report(tmp_path / "captions", tmp_path / "run", metrics, content="c2", **weights)
+    runs = {run.test: run for run in find_runs([tmp_path])[0]}
+    titles = ["test of /d, 40 images with phrases, full", "test of /d, 40 images, full"]
+    assert sorted(runs) == sorted(titles)
+    assert not any("not as its run" in run.name for run in runs.values())
+    assert runs[titles[0]].metrics["i2t_ncs_10"] == 5.5
+    assert runs[titles[1]].source == runs[titles[0]].source
 
 
 def test_many_settings_can_still_differ(tmp_path):

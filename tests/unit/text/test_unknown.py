@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from corpus import write
 
 from itm.data.module import RegionDataModule
 from itm.data.word_lists import build_vocabulary
+from itm.index.answers import tell_unknown
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.tokenizers import split_characters
@@ -161,3 +164,17 @@ def test_sentences_without_blanks_are_not_words(text):
     assert len(build_vocabulary(split_captions(captions, "characters"), 1)) > 10
     divided = [" ".join(text[i : i + 2] for i in range(0, len(text), 2))] * 4
     assert len(build_vocabulary(split_captions(divided, "treebank"), 1)) > 8
+
+
+def test_what_a_transformer_loses_of_a_query_is_told(tmp_path, capsys):
+    """Every sentence of another script is the same [UNK] to it, so the ranking means nothing."""
+    transformer(tmp_path, ["dog", "a"], positions=8)
+    matcher = SimpleNamespace(vocab=BertVocabulary.from_pretrained(str(tmp_path)))
+    tell_unknown(matcher, ["a dog"])
+    assert capsys.readouterr().out == ""
+    tell_unknown(matcher, ["a 狗", "狗"])
+    told = capsys.readouterr().out
+    assert "words the matcher does not know: 狗\n" in told
+    assert "no word of '狗' is known" in told and "no word of 'a 狗'" not in told
+    tell_unknown(matcher, ["dog " * 20])
+    assert "is cut after 8 word pieces" in capsys.readouterr().out
