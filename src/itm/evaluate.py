@@ -10,7 +10,6 @@ from omegaconf import DictConfig
 from itm.app.config import listed, output_folder
 from itm.app.entry import run
 from itm.app.evaluation import (
-    check_options,
     describe_queries,
     find_banks,
     find_matrices,
@@ -19,6 +18,7 @@ from itm.app.evaluation import (
     plot,
     scored_with,
 )
+from itm.app.evaluation_options import check_options
 from itm.app.run_data import check_result_folder, tell_run_data, use_run_data
 from itm.runs.escape import printable
 from itm.runs.outputs import check_folder, result_folder

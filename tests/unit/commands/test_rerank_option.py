@@ -10,7 +10,7 @@ import torch
 from itm import evaluate, load
 from itm.app import entry
 from itm.app.config import compose
-from itm.app.evaluation import check_options
+from itm.app.evaluation_options import check_options
 from itm.app.splits import find_bank
 from itm.data.layout import read_split
 from itm.metrics import evaluate as recalls

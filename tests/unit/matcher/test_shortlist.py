@@ -10,7 +10,7 @@ from small_models import MODELS, WORDS
 from itm import evaluate
 from itm.app import entry
 from itm.app.config import compose
-from itm.app.evaluation import check_options
+from itm.app.evaluation_options import check_options
 from itm.matcher.inputs import caption_batches, image_batches
 from itm.matcher.scoring import encode, score_encoded
 from itm.matcher.shortlist import cosines, score_shortlist, shortlisted
