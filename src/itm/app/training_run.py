@@ -179,7 +179,7 @@ def begin_run(
     """
     options, own = of_one_run(typed, config_folders()), own_folders()
     folders = [f"--config-dir={folder}" for folder in own]  # without them, other files are read
-    command = shlex.join(["python", "-m", "itm.train", *folders, *options])
+    command = shlex.join(["python", "-m", "itm.train", *options, *folders])
     device = training.trainer.strategy.root_device
     record = {"command": command, "seed": cfg.seed, **environment(device)}
     if not training.trainer.is_global_zero:

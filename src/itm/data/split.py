@@ -205,13 +205,14 @@ def describe(splits: dict[str, Split], trained: int | None = None) -> str:
     width = max(map(len, names))
     lines = []
     for name, (stage, split) in zip(names, splits.items(), strict=True):
+        nouns = f"{getattr(split, 'noun', 'caption')}s"
         lines.append(
-            f"{name:{width}}  {split.num_images} images, {len(split.captions)} {split.noun}s, "
+            f"{name:{width}}  {split.num_images} images, {len(split.captions)} {nouns}, "
             f"{split.regions} regions of width {split.width}, {split.features.dtype}"
         )
         if stage == "train" and trained not in (None, len(split.captions)):
             images = len(np.unique(split.caption_image[:trained]))
-            lines[-1] += f"; trained on the first {trained} captions, of {images} images"
+            lines[-1] += f"; trained on the first {trained} {nouns}, of {images} images"
         lines += [] if stage == "train" else warnings_of(split)
     return "\n".join(lines)
 
