@@ -16,7 +16,7 @@ types:    # mypy, strict for some packages
 	$(BIN)mypy
 
 docs:     # the site, in site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)mkdocs build --strict -q
+	NO_MKDOCS_2_WARNING=1 $(BIN)mkdocs build --strict
 
 mutants:  # break the library on purpose: do the tests notice?
 	$(BIN)python tests/guarantees/mutants.py

@@ -21,7 +21,7 @@ class Images(NamedTuple):
         mask: (I, R) bool, True = real region.
         index: (I,) int64, identity of each image in its split (equal = the same image).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from itm.batch import Images
         >>> images = Images(
@@ -50,7 +50,7 @@ class Captions(NamedTuple):
         concepts: (C, K) float32 multi-hot concept labels of the caption, or None.
         vectors: (C, F) float32 precomputed sentence vectors, or None.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from itm.batch import Captions
         >>> tokens = torch.tensor([[1, 5, 2, 0], [1, 4, 6, 2]])
@@ -94,7 +94,7 @@ class Encoded(NamedTuple):
         aux: further tensors by name, each with N rows, for the matcher's own use, or None;
             "lengths" (C,) int64 is the number of words of each caption and stays on the host.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from itm.batch import Encoded
         >>> Encoded(vector=torch.rand(3, 8)).parts is None

@@ -108,8 +108,9 @@ def is_first_process() -> bool:
 def key_of(argument: str) -> str:
     """Name the option that an argument sets or deletes.
 
-    >>> key_of("+data.vocab=v.json"), key_of("~scheduler")
-    ('data.vocab', 'scheduler')
+    Examples:
+        >>> key_of("+data.vocab=v.json"), key_of("~scheduler")
+        ('data.vocab', 'scheduler')
     """
     return argument.lstrip("+~").partition("=")[0]
 

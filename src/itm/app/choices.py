@@ -39,8 +39,9 @@ def rewrite_choices(arguments: Sequence[str], command: str = "train") -> list[st
     Raises:
         ValueError: null for a group that needs a choice.
 
-    >>> rewrite_choices(["scheduler=null", "scheduler._target_=X", "scheduler.T_max=9"])
-    ['~scheduler', '+scheduler._target_=X', '+scheduler.T_max=9']
+    Examples:
+        >>> rewrite_choices(["scheduler=null", "scheduler._target_=X", "scheduler.T_max=9"])
+        ['~scheduler', '+scheduler._target_=X', '+scheduler.T_max=9']
     """
     out = [PLUS.sub("++", argument) for argument in arguments]
     for node in ("scheduler", "optimizer"):

@@ -42,8 +42,9 @@ def quote(argument: str, sweeps: bool = False) -> str:
         argument: one argument of the command line.
         sweeps: commas separate the values of a sweep, unless a file with the whole name exists.
 
-    >>> quote("query=a dog, two cats"), quote("data.root=data (1)"), quote("top=3")
-    ("query='a dog, two cats'", "data.root='data (1)'", 'top=3')
+    Examples:
+        >>> quote("query=a dog, two cats"), quote("data.root=data (1)"), quote("top=3")
+        ("query='a dog, two cats'", "data.root='data (1)'", 'top=3')
     """
     key, equals, value = argument.partition("=")
     name = key.lstrip("+")
@@ -66,8 +67,9 @@ def quote(argument: str, sweeps: bool = False) -> str:
 def as_typed(value: Any) -> str:
     """Write a value as it is given on the command line.
 
-    >>> as_typed(None), as_typed(True), as_typed([1, "a"])
-    ('null', 'true', '[1,a]')
+    Examples:
+        >>> as_typed(None), as_typed(True), as_typed([1, "a"])
+        ('null', 'true', '[1,a]')
     """
     if isinstance(value, list):
         return f"[{','.join(map(as_typed, value))}]"

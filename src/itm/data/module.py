@@ -59,7 +59,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         label_vocabulary: the labels, made by `setup` if `needs` names them.
         concept_vocabulary: the concepts, made by `setup` if `needs` names them.
 
-    Example:
+    Examples:
         >>> from itm.data import RegionDataModule
         >>> from itm.scenes import write_scenes
         >>> data = RegionDataModule(write_scenes(images=(8, 4, 4)), batch_size=20, min_count=1)

@@ -31,7 +31,7 @@ class Split:
         caption_row: (M,) line of each caption in its file, or None if these are the first M lines.
         file: the file of `features`, from which batches are read; None = from `features`.
 
-    Example:
+    Examples:
         >>> from itm.data import read_split
         >>> from itm.scenes import write_scenes
         >>> split = read_split(write_scenes(images=(8, 4, 4)), "test")
@@ -227,7 +227,7 @@ def warnings_of(split: Split) -> list[str]:
 class ImageView:
     """Features of a split's distinct images: `len` and slices, like an array on disk.
 
-    Example:
+    Examples:
         >>> from itm.data import RegionDataModule
         >>> from itm.scenes import write_scenes
         >>> data = RegionDataModule(write_scenes(images=(8, 4, 4)), min_count=1)

@@ -1,11 +1,12 @@
 """Answer one query at a time: a sentence -> images, an image -> captions.
 
->>> import itm
->>> options = ["data.root.images=[8,4,4]", "data.min_count=1", "data.batch_size=20"]
->>> matcher = itm.build("scan", overrides=options)
->>> hits = itm.Index(matcher, matcher.data.test_split).search("a dog", top=2)
->>> len(hits), hits[0].score >= hits[1].score
-(2, True)
+Examples:
+    >>> import itm
+    >>> options = ["data.root.images=[8,4,4]", "data.min_count=1", "data.batch_size=20"]
+    >>> matcher = itm.build("scan", overrides=options)
+    >>> hits = itm.Index(matcher, matcher.data.test_split).search("a dog", top=2)
+    >>> len(hits), hits[0].score >= hits[1].score
+    (2, True)
 """
 
 from typing import TYPE_CHECKING

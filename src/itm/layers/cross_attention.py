@@ -68,7 +68,7 @@ class CrossAttention:
     Raises:
         ValueError: an option is unknown, or lambda_lse is not above 0.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from itm.batch import Encoded
         >>> from itm.layers import CrossAttention

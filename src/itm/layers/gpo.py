@@ -126,7 +126,7 @@ class GPO(nn.Module):
     Args:
         width: width of the position codes and of the GRU (published: 32).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from itm.layers import GPO
         >>> pool = GPO(width=8)

@@ -28,7 +28,7 @@ class TextEncoder(nn.Module):
         pretrained: contains a pretrained transformer.
         word_dim: width of the learnt word embedding, or None.
 
-    Example:
+    Examples:
         >>> from itm.layers import TextEncoder, text_encoder
         >>> encoder = text_encoder({"name": "gru"}, 10, 8, 4, 1, True)
         >>> isinstance(encoder, TextEncoder), encoder.word_dim
@@ -104,7 +104,7 @@ class GRUText(TextEncoder):
         bidirectional: average a forward and a backward GRU.
         dropout: dropout on the embeddings in training (SGRAF, CVSE: 0.4).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from itm.batch import Captions
         >>> from itm.layers import GRUText
@@ -200,7 +200,7 @@ class BertText(TextEncoder):
     Raises:
         ValueError: neither `path` nor `config` is given.
 
-    Example:
+    Examples:
         >>> from itm.models import SCAN
         >>> bert = {"name": "bert", "path": "bert-base-uncased"}
         >>> matcher = SCAN(30522, text=bert)  # doctest: +SKIP

@@ -43,7 +43,7 @@ class Loss(nn.Module):
         sentences: captions per image that the loss expects in a batch.
         gather: score against the batches of all processes.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from itm.losses import Loss
         >>> class Diagonal(Loss):

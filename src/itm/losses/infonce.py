@@ -74,7 +74,7 @@ class InfoNCE(Loss):
         ValueError: the temperature is not above 0, or below the least that is learnt, or the
             margin is negative.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from itm.losses import InfoNCE
         >>> loss = InfoNCE(temperature=0.1)

@@ -53,7 +53,7 @@ class Logistic(Loss):
         mask_same_image: do not label pairs of a caption with other rows of its image.
         gather: score against the batches of all processes.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from itm.losses import Logistic
         >>> float(Logistic()(torch.zeros(2, 2))) > 0

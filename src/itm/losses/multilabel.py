@@ -37,7 +37,7 @@ class MultiLabel(Loss):
         mask_same_image: exclude other captions of the same image from the negatives.
         gather: score against the batches of all processes.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from itm.losses import MultiLabel
         >>> loss = MultiLabel(margin=0.2)  # a data module and a matcher bring labels and sizes

@@ -181,7 +181,7 @@ class Neighborhood(Loss):
     Raises:
         ValueError: `margin`, `top_k` or `sentences` is too small.
 
-    Example:
+    Examples:
         >>> from itm.losses import Neighborhood
         >>> loss = Neighborhood(margin=0.05, top_k=5)
         >>> loss.sentences  # captions per image that it needs in a batch

@@ -106,7 +106,7 @@ class PCMEPP(Loss):
     Raises:
         ValueError: an option is unknown or out of range.
 
-    Example:
+    Examples:
         >>> from itm.losses import PCMEPP
         >>> from itm.models import VSEInfinity
         >>> matcher = VSEInfinity(probabilistic=True, loss=PCMEPP())  # it reads means and variances

@@ -135,7 +135,7 @@ class SAM(Loss):
         mask_same_image: exclude other captions of the same image from the negatives.
         gather: score against the batches of all processes.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from itm.losses import SAM
         >>> loss = SAM(temperature=10.0, weight=1.0)

@@ -62,7 +62,7 @@ class Sigmoid(Loss):
     Raises:
         ValueError: the scale is not above 0, or above 100, the largest that is learnt.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from itm.losses import Sigmoid
         >>> loss = Sigmoid()

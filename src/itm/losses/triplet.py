@@ -131,7 +131,7 @@ class Triplet(Loss):
         ValueError: an option is unknown or out of range; on the first batch, scores for "distance"
             that are not cosines.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from itm.losses import Triplet
         >>> float(Triplet(margin=0.2)(torch.eye(3)))

@@ -1,21 +1,22 @@
 """The base class of all backbones: training, scoring plain data, explanation.
 
->>> from torch import nn
->>> from itm.batch import Encoded
->>> from itm.matcher import Matcher
->>> class Mean(Matcher):
-...     def __init__(self, vocab_size=None, img_dim=8, loss=None):
-...         super().__init__(loss)
-...         self.save_hyperparameters(ignore=["loss"])
-...         self.image = nn.Linear(img_dim, 4)
-...         self.words = nn.EmbeddingBag(vocab_size, 4)
-...     def encode_images(self, images):
-...         return Encoded(self.image(images.regions.mean(1)))
-...     def encode_captions(self, captions):
-...         return Encoded(self.words(captions.tokens))
->>> matcher = Mean(vocab_size=9)
->>> type(matcher.image).__name__
-'Linear'
+Examples:
+    >>> from torch import nn
+    >>> from itm.batch import Encoded
+    >>> from itm.matcher import Matcher
+    >>> class Mean(Matcher):
+    ...     def __init__(self, vocab_size=None, img_dim=8, loss=None):
+    ...         super().__init__(loss)
+    ...         self.save_hyperparameters(ignore=["loss"])
+    ...         self.image = nn.Linear(img_dim, 4)
+    ...         self.words = nn.EmbeddingBag(vocab_size, 4)
+    ...     def encode_images(self, images):
+    ...         return Encoded(self.image(images.regions.mean(1)))
+    ...     def encode_captions(self, captions):
+    ...         return Encoded(self.words(captions.tokens))
+    >>> matcher = Mean(vocab_size=9)
+    >>> type(matcher.image).__name__
+    'Linear'
 """
 
 from typing import TYPE_CHECKING

@@ -35,7 +35,7 @@ class Details(NamedTuple):
         names: labels or concepts: (word, score of the image, score of the caption).
         numbers: single numbers, such as uncertainties.
 
-    Example:
+    Examples:
         >>> from itm.matcher import Details
         >>> Details(numbers={"uncertainty": 0.2}).numbers["uncertainty"]
         0.2
@@ -58,7 +58,7 @@ class Explanation(NamedTuple):
         score: similarity of the pair.
         details: what the matcher reports.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from itm.matcher import explain
         >>> from itm.models import SCAN

@@ -4,11 +4,12 @@ Recall@K follows the field's convention: the share of queries with at least one 
 the first K. For an image with five captions one of them suffices, so it is a hit rate rather than
 a true recall.
 
->>> import numpy as np
->>> from itm.metrics import Bank, reranked
->>> bank = Bank(images=np.eye(5, 3), captions=np.eye(3, 5))  # 5 further images and captions
->>> reranked(np.eye(3), "inverted_softmax", bank=bank).i2t.shape
-(3, 3)
+Examples:
+    >>> import numpy as np
+    >>> from itm.metrics import Bank, reranked
+    >>> bank = Bank(images=np.eye(5, 3), captions=np.eye(3, 5))  # 5 further images and captions
+    >>> reranked(np.eye(3), "inverted_softmax", bank=bank).i2t.shape
+    (3, 3)
 """
 
 from typing import TYPE_CHECKING

@@ -17,7 +17,7 @@ class Protocol(NamedTuple):
         folds: number of consecutive blocks of images; each is scored separately and the results
             are averaged.
 
-    Example:
+    Examples:
         >>> from itm.metrics import PROTOCOLS
         >>> PROTOCOLS["coco_1k"].folds
         5

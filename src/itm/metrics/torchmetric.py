@@ -35,7 +35,7 @@ class RetrievalMetrics(Metric):
     Attributes:
         ranks: ranks of all queries, as from `evaluate_queries`; None before `compute`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from itm.metrics import RetrievalMetrics
         >>> metrics = RetrievalMetrics(caption_image=[0, 1, 2])

@@ -48,7 +48,7 @@ class SCAN(Matcher):
     Raises:
         ValueError: an option is unknown.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from itm.text import Vocabulary
         >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)

@@ -119,7 +119,7 @@ class VSEInfinity(Matcher):
         ValueError: an option is unknown, or the vectors of a probabilistic matcher are not
             normalised.
 
-    Example:
+    Examples:
         >>> from itm.text import Vocabulary
         >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
         >>> matcher = VSEInfinity(len(vocab), img_dim=6, embed_dim=8, probabilistic=True)

@@ -47,7 +47,7 @@ class VSEPP(Matcher):
     Raises:
         ValueError: an option is unknown.
 
-    Example:
+    Examples:
         >>> from itm.text import Vocabulary
         >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
         >>> matcher = VSEPP(len(vocab), img_dim=6, embed_dim=8)

@@ -100,8 +100,9 @@ def _entities(folder: Path, split: Split) -> Iterator[Phrase]:
 def entity_phrases(line: str) -> tuple[tuple[str, ...], list[tuple[str, str, int, int]]]:
     """Parse a line of Sentences/ID.txt: its words, its phrases as (chain, types, start, stop).
 
-    >>> entity_phrases("[/EN#1/people A man] runs .")
-    (('A', 'man', 'runs', '.'), [('1', 'people', 0, 2)])
+    Examples:
+        >>> entity_phrases("[/EN#1/people A man] runs .")
+        (('A', 'man', 'runs', '.'), [('1', 'people', 0, 2)])
 
     Raises:
         ValueError: a bracket is not closed, or a phrase begins inside another one.

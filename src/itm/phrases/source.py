@@ -23,7 +23,7 @@ class PhraseSource:
     Raises:
         ValueError: not 0 < negative_iou <= positive_iou <= 1.
 
-    Example:
+    Examples:
         >>> from itm.data import read_split
         >>> from itm.phrases import PhraseSource
         >>> from itm.scenes import write_scenes

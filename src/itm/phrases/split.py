@@ -22,7 +22,7 @@ class Phrase(NamedTuple):
         caption: words of the sentence around the phrase, split at blanks; empty if unknown.
         span: (start, stop) of the phrase in the words of the caption.
 
-    Example:
+    Examples:
         >>> from itm.phrases import Phrase
         >>> Phrase(image=0, text="a red ball", box=(0, 0, 20, 10)).text
         'a red ball'
@@ -46,7 +46,7 @@ class PhraseSplit(Split):
         negative_iou: a region is a negative if it overlaps the box by less than this. Training
             ignores the regions in between.
 
-    Example:
+    Examples:
         >>> from itm.data import read_split
         >>> from itm.phrases import PhraseSource
         >>> from itm.scenes import write_scenes

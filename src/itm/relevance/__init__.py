@@ -4,11 +4,12 @@ A relevance is a (captions, images) matrix; larger is more relevant. `itm.metric
 for graded metrics, and the SAM loss computes its margins from CIDEr-D within a batch
 (`CiderIndex.batch`).
 
->>> from itm.relevance import CiderIndex
->>> captions = ["a dog runs", "the dog is running", "a red car", "one red car"]
->>> index = CiderIndex(captions, [0, 0, 1, 1])
->>> index.matrix().shape  # captions, images
-(4, 2)
+Examples:
+    >>> from itm.relevance import CiderIndex
+    >>> captions = ["a dog runs", "the dog is running", "a red car", "one red car"]
+    >>> index = CiderIndex(captions, [0, 0, 1, 1])
+    >>> index.matrix().shape  # captions, images
+    (4, 2)
 """
 
 from itm.relevance.cider_d import CiderIndex, cider

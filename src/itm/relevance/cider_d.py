@@ -6,10 +6,10 @@ For the tf-idf vectors g_n (n-grams of order n = 1..4) of a caption c and a refe
                         exp(-(len(c) - len(s))^2 / 72).
 
 The usual code compares dictionaries pair by pair. But idf >= 0, so the clipped product of an n-gram
-with counts x and y is idf^2 min(x, y) y, and min(x, y) = sum_k [x >= k][y >= k]. With one feature
-per (n-gram, k) the clipping is linear, and one sparse matrix product computes all pairs. The length
-factor depends on the two lengths only, so for each caption length the references of an image are
-summed into one row beforehand. The result is exact.
+with counts x and y is idf^2 min(x, y) y, and min(x, y) = sum_k 1(x >= k) 1(y >= k). With one
+feature per (n-gram, k) the clipping is linear, and one sparse matrix product computes all pairs.
+The length factor depends on the two lengths only, so for each caption length the references of an
+image are summed into one row beforehand. The result is exact.
 
 Source: Vedantam et al., "CIDEr: Consensus-based image description evaluation" (CVPR 2015); gives
 the same numbers as `pycocoevalcap`.

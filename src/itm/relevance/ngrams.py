@@ -31,7 +31,7 @@ class DocumentFrequencies(NamedTuple):
         counts: tuple of words -> number of images.
         images: number of images of the corpus.
 
-    Example:
+    Examples:
         >>> from itm.relevance import document_frequencies
         >>> found = document_frequencies([["a dog runs"], ["a car"]])
         >>> found.images, found.counts[("a",)]

@@ -21,8 +21,9 @@ LATEX = {
 def printable(text: Any) -> str:
     r"""Write a value on one line: white space becomes a blank, control characters become \ufffd.
 
-    >>> printable("a\tdog\x1b[31m")
-    'a dog�[31m'
+    Examples:
+        >>> printable("a\tdog\x1b[31m")
+        'a dog�[31m'
     """
     return "".join(
         c
@@ -37,8 +38,9 @@ def printable(text: Any) -> str:
 def for_markdown(text: Any) -> str:
     r"""Escape what GitHub Markdown would read as markup; underscores inside words are not.
 
-    >>> for_markdown("optimizer.weight_decay=1|*x*")
-    'optimizer.weight_decay=1\\|\\*x\\*'
+    Examples:
+        >>> for_markdown("optimizer.weight_decay=1|*x*")
+        'optimizer.weight_decay=1\\|\\*x\\*'
     """
     text = re.sub(r"([\\`*{}\[\]<>|#~&!$])", r"\\\1", printable(text))
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
@@ -47,8 +49,9 @@ def for_markdown(text: Any) -> str:
 def for_csv(value: Any) -> Any:
     """Put a quote before text that a spreadsheet would read as a formula.
 
-    >>> for_csv("=1+1"), for_csv("-0.5"), for_csv(-0.5)
-    ("'=1+1", '-0.5', -0.5)
+    Examples:
+        >>> for_csv("=1+1"), for_csv("-0.5"), for_csv(-0.5)
+        ("'=1+1", '-0.5', -0.5)
     """
     if not isinstance(value, str):
         return value
@@ -59,8 +62,9 @@ def for_csv(value: Any) -> Any:
 def for_latex(text: Any) -> str:
     r"""Escape the characters that LaTeX treats as commands.
 
-    >>> for_latex("loss_margin=50%")
-    'loss\\_margin=50\\%'
+    Examples:
+        >>> for_latex("loss_margin=50%")
+        'loss\\_margin=50\\%'
     """
     return "".join(LATEX.get(c, c) for c in printable(text))
 
@@ -70,8 +74,9 @@ def for_figure(text: Any) -> str:
 
     Matplotlib omits labels that begin with an underscore from legends.
 
-    >>> for_figure("_$x$")
-    ' _\\$x\\$'
+    Examples:
+        >>> for_figure("_$x$")
+        ' _\\$x\\$'
     """
     text = printable(text).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text

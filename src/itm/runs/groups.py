@@ -227,8 +227,9 @@ def spread(values: Sequence[float | None], digits: int = 1) -> str:
 def averaged(values: Sequence[float | None], digits: int = 1) -> str:
     """Format the `spread` of a number over runs; if some lack it, say how many have it.
 
-    >>> averaged([410.2, None, None])
-    '410.2 (1 of 3)'
+    Examples:
+        >>> averaged([410.2, None, None])
+        '410.2 (1 of 3)'
     """
     known = sum(value is not None for value in values)
     return spread(values, digits) + (some_of(known, len(values)) if known else "")

@@ -180,8 +180,9 @@ def _facts(run: Run) -> dict[str, Any]:
 def shown_path(text: str) -> str:
     """Write DIR for every absolute path in a command, with the name of a file.
 
-    >>> shown_path("data.root=/data/flickr8k data.vocab=/data/vocab.json seed=0")
-    'data.root=DIR data.vocab=DIR/vocab.json seed=0'
+    Examples:
+        >>> shown_path("data.root=/data/flickr8k data.vocab=/data/vocab.json seed=0")
+        'data.root=DIR data.vocab=DIR/vocab.json seed=0'
     """
 
     def shown(found: re.Match[str]) -> str:

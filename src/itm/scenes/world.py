@@ -108,7 +108,7 @@ SETTINGS = {
 class Thing:
     """A thing in a scene; things of the same `group` differ only in their boxes.
 
-    Example:
+    Examples:
         >>> from itm.scenes import load_scenes, write_scenes
         >>> thing = load_scenes(write_scenes(images=(8, 4, 4)), "test")[0].things[0]
         >>> len(thing.box)
@@ -146,7 +146,7 @@ class Thing:
 class Scene:
     """All facts about one image; captions describe its `groups`.
 
-    Example:
+    Examples:
         >>> from itm.scenes import load_scenes, write_scenes
         >>> scene = load_scenes(write_scenes(images=(8, 4, 4)), "test")[0]
         >>> scene.id

@@ -16,7 +16,7 @@ class BertVocabulary:
         max_length: longer captions are cut here, by default after 128 pieces;
             `itm.text.unknown.check_known` prints how many are.
 
-    Example:
+    Examples:
         >>> from itm.text import BertVocabulary
         >>> vocab = BertVocabulary.from_pretrained("bert-base-uncased")  # doctest: +SKIP
         >>> vocab.encode("a dog runs")  # doctest: +SKIP

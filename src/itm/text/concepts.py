@@ -55,7 +55,7 @@ class Concepts:
         ValueError: a word occurs twice, shapes do not match, counts are not whole numbers, or
             matching or tokeniser is unknown.
 
-    Example:
+    Examples:
         >>> from itm.text import Concepts
         >>> concepts = Concepts(["dog", "grass"])
         >>> concepts.label(["a dog runs", "two cats"]).tolist()

@@ -41,7 +41,7 @@ class Labels:
         ValueError: a word occurs twice, `positives` does not hold K counts of images, or the
             tokeniser is unknown.
 
-    Example:
+    Examples:
         >>> from itm.text import Labels
         >>> labels = Labels(["dog", "red"])
         >>> len(labels), labels.words

@@ -28,8 +28,9 @@ def noun_lemma(word: str) -> str:
 
     As in the published evaluation, it is applied to every word, even to verbs ("has" becomes "ha").
 
-    >>> [noun_lemma(word) for word in "dogs boxes ladies women glass buses is".split()]
-    ['dog', 'box', 'lady', 'woman', 'glass', 'bus', 'is']
+    Examples:
+        >>> [noun_lemma(word) for word in "dogs boxes ladies women glass buses is".split()]
+        ['dog', 'box', 'lady', 'woman', 'glass', 'bus', 'is']
     """
     if word in PLURALS:
         return PLURALS[word]

@@ -39,8 +39,9 @@ _DIVIDED = re.compile(r"\b(?:cannot|gimme|gonna|gotta|lemme|wanna)\b")
 def tokenize(caption: str) -> list[str]:
     """Lower-case a caption and split it in Penn Treebank style, as a single sentence.
 
-    >>> tokenize("A man's dog isn't running.")
-    ['a', 'man', "'s", 'dog', 'is', "n't", 'running', '.']
+    Examples:
+        >>> tokenize("A man's dog isn't running.")
+        ['a', 'man', "'s", 'dog', 'is', "n't", 'running', '.']
     """
     text = lower(caption)
     if _PLAIN.fullmatch(text) and not _DIVIDED.search(text):
@@ -74,8 +75,9 @@ def split_characters(caption: str) -> list[str]:
     Burmese, Tibetan) is a word. Other words end at blanks and punctuation. Compatibility forms
     (NFKC) and capitals of all scripts are unified.
 
-    >>> split_characters("Ein Hund, 两只狗。")
-    ['ein', 'hund', ',', '两', '只', '狗', '。']
+    Examples:
+        >>> split_characters("Ein Hund, 两只狗。")
+        ['ein', 'hund', ',', '两', '只', '狗', '。']
     """
     text = _CHARACTER.sub(r" \1 ", unicodedata.normalize("NFKC", caption).lower())
     return [word for part in text.split() for word in _at_punctuation(part)]
@@ -103,8 +105,9 @@ def tokenize_bytes_repr(caption: str) -> list[str]:
 
     Apply the rule of nltk 3.4.5 to 3.9.1 that separates a quote from a following single letter.
 
-    >>> tokenize_bytes_repr("A dog runs.")
-    ['b', "'", 'a', 'dog', 'runs', '.', "'"]
+    Examples:
+        >>> tokenize_bytes_repr("A dog runs.")
+        ['b', "'", 'a', 'dog', 'runs', '.', "'"]
     """
     text = re.sub(r"(')(?!re|ve|ll|m|t|s|d|n)(\w)\b", r"\1 \2", bytes_repr(caption))
     return treebank(text)

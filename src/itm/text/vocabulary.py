@@ -36,7 +36,7 @@ LONGEST = 100_000  # ids of a padded caption; the original pads to at most a few
 class Tokens(Protocol):
     """What a matcher needs from a vocabulary; see `Vocabulary` and `BertVocabulary`.
 
-    Example:
+    Examples:
         >>> from itm.text import SPECIALS, Tokens, Vocabulary
         >>> words: Tokens = Vocabulary([*SPECIALS, "dog"])
         >>> len(words)
@@ -82,7 +82,7 @@ class Vocabulary:
     Raises:
         ValueError: a word occurs twice, the specials are missing, or the tokeniser is unknown.
 
-    Example:
+    Examples:
         >>> from itm.text import Vocabulary
         >>> vocab = Vocabulary.build(["a dog runs", "a cat"], min_count=1)
         >>> vocab.decode(vocab.encode("a dog"))

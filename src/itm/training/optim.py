@@ -37,7 +37,7 @@ class Schedule:
     Raises:
         ValueError: an argument of a partial is out of its range.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> from torch.optim.lr_scheduler import OneCycleLR
         >>> from itm.models import VSRN
@@ -200,7 +200,7 @@ class CosineLR(LRScheduler):
     Raises:
         ValueError: a value is out of range.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> from itm.models import VSRN
         >>> matcher = VSRN(scheduler=partial(CosineLR, total=30, warmup=0.1))
@@ -238,7 +238,7 @@ class StepLR(LRScheduler):
     Raises:
         ValueError: a step size is below 1, or a gamma is not above 0.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> from itm.models import CASC
         >>> matcher = CASC(scheduler=partial(StepLR, step_size=15))
@@ -272,7 +272,7 @@ class TensorflowAdam(Adam):
     `tf.compat.v1.train.AdamOptimizer`, the "epsilon hat" of Kingma and Ba, ICLR 2015, end of
     section 2. It takes the arguments of `torch.optim.Adam`.
 
-    Example:
+    Examples:
         >>> from functools import partial
         >>> from itm.models import TwoBranchEmbedding
         >>> matcher = TwoBranchEmbedding(optimizer=partial(TensorflowAdam, lr=1e-4))

@@ -198,8 +198,9 @@ def _best_score(trainer: Trainer) -> float | None:
 def short(value: float) -> str:
     """Format a number in the short form of the command line.
 
-    >>> short(2e-4), short(0.00125), short(0.0)
-    ('2e-4', '1.25e-3', '0')
+    Examples:
+        >>> short(2e-4), short(0.00125), short(0.0)
+        ('2e-4', '1.25e-3', '0')
     """
     if value == 0:
         return "0"
@@ -210,8 +211,9 @@ def short(value: float) -> str:
 def clock(seconds: float) -> str:
     """Format a duration.
 
-    >>> clock(72), clock(3_672)
-    ('1:12', '1:01:12')
+    Examples:
+        >>> clock(72), clock(3_672)
+        ('1:12', '1:01:12')
     """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

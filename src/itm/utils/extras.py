@@ -17,8 +17,9 @@ PACKAGES = ("tensorboard", "wandb", "mlflow")
 def install(extra: str) -> str:
     """Write the command that installs an extra.
 
-    >>> install("plot")
-    "pip install -e '.[plot]' in the clone of itm"
+    Examples:
+        >>> install("plot")
+        "pip install -e '.[plot]' in the clone of itm"
     """
     return f"pip install -e '.[{extra}]' in the clone of itm"
 

@@ -8,7 +8,7 @@ from typing import Any
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     """Return the values of nested dicts by dotted names; lists and empty dicts are values.
 
-    Example:
+    Examples:
         >>> flatten({"loss": {"margin": 0.2, "terms": []}, "seed": 0})
         {'loss.margin': 0.2, 'loss.terms': [], 'seed': 0}
     """

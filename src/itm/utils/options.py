@@ -4,6 +4,7 @@ A group is a parameter whose default is a frozen dataclass: it documents, checks
 options of one part. Configurations, checkpoints and scripts name options one by one, so a
 constructor under `flat_keywords` accepts both forms:
 
+Examples:
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Size:

@@ -61,7 +61,7 @@ class CASC(Matcher):
     Raises:
         ValueError: an option is unknown, or the number of positive weights is not K.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from itm.text import Vocabulary
         >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)

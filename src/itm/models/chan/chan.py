@@ -56,7 +56,7 @@ class CHAN(Matcher):
     Raises:
         ValueError: an option is unknown, or the attention's 8 heads do not divide `embed_dim`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from itm.text import Vocabulary
         >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)

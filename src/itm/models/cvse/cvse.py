@@ -76,7 +76,7 @@ class CVSE(Matcher):
     Raises:
         ValueError: an option is unknown, or `concept_vectors` is a path.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from itm.text import Vocabulary
         >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)

@@ -65,7 +65,7 @@ class SGRAF(Matcher):
     Raises:
         ValueError: the module is unknown, or SGR has no steps.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from itm.text import Vocabulary
         >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)

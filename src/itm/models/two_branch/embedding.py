@@ -45,7 +45,7 @@ class TwoBranchEmbedding(TwoBranch):
         optimizer: see `Matcher`.
         scheduler: see `Matcher`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from itm.text import Vocabulary
         >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)

@@ -58,7 +58,7 @@ class TwoBranchSimilarity(TwoBranch):
         optimizer: see `Matcher`.
         scheduler: see `Matcher`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from itm.text import Vocabulary
         >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)

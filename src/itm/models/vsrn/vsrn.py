@@ -65,7 +65,7 @@ class VSRN(Matcher):
     Raises:
         ValueError: an option is unknown.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from itm.text import Vocabulary
         >>> vocab = Vocabulary.build(["a dog runs", "a red cat"], min_count=1)
