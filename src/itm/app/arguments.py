@@ -25,7 +25,7 @@ def read_arguments(arguments: Sequence[str], command: str) -> list[str]:
 
     Raises:
         ValueError: a group that the command needs is null, an option is written with dashes, an
-            argument is no option, or --config-dir has files that Hydra would pass over.
+            argument is not an option, or Hydra would not read a file of --config-dir.
     """
     parsed, displaced = get_args_parser().parse_known_args(list(arguments))
     for unknown in displaced:
@@ -48,12 +48,12 @@ def read_arguments(arguments: Sequence[str], command: str) -> list[str]:
 
 
 def _check_own_files(own: Path | None) -> None:
-    """Check that no file of `--config-dir` has the name of one of ours, which Hydra would read.
+    """Check that each file of `--config-dir` is read: of two with one name, Hydra reads ours.
 
-    Copies that say the same do no harm.
+    An equal copy is accepted.
 
     Raises:
-        ValueError: a file has.
+        ValueError: a file differs from ours of the same name.
     """
     ours = Path(CONF)
     if own is None or own == ours.resolve():
