@@ -223,6 +223,9 @@ def read_resumed(checkpoint: str | None, typed: Sequence[str]) -> Resumed:
     Args:
         checkpoint: that the run continues from; None for a new run.
         typed: options of the command line.
+
+    Raises:
+        ValueError: the run trained another model.
     """
     if checkpoint is None:
         return Resumed()
@@ -234,6 +237,11 @@ def read_resumed(checkpoint: str | None, typed: Sequence[str]) -> Resumed:
     if folder is None or not earlier:
         return Resumed(step)
     new = changes_of_training(folder, options_of_job(typed))
+    if other := [text for text in new if text.startswith("model._target_ ")]:
+        raise ValueError(
+            f"{checkpoint} holds another model, {other[0]}: choose the model of {folder}, or give "
+            "a checkpoint of this one"
+        )
     if new and folder.resolve() != output_folder().resolve():  # else `check_changes` said so
         say(f"warning: resuming with other options than {folder}: {', '.join(new)}")
     return Resumed(step, earlier.get("changes", []), [f"{x} at step {step}" for x in new])

@@ -252,6 +252,9 @@ def test_a_checkpoint_of_a_run_with_other_options(tmp_path):
         "resume=run/checkpoints/last.ckpt", "hydra.run.dir=other", cwd=tmp_path,
     )  # fmt: skip
     assert f"resuming with other options than {tmp_path / 'run'}: loss.margin 0.1 -> 0.3" in text
+    options = [*FAST, "model=vsepp", "resume=run/checkpoints/last.ckpt", "hydra.run.dir=third"]
+    text = run("train", "--config-dir", "conf", *options, cwd=tmp_path, fails=True)
+    assert "last.ckpt holds another model, model._target_ " in text and "VSEPP" in text
 
 
 def test_a_validation_on_the_test_is_told(tmp_path):
