@@ -29,14 +29,8 @@ def command(cfg: DictConfig) -> float:
     import pytorch_lightning as pl
 
     from itm.app.ranges import check_ranges
-    from itm.app.training_run import (
-        begin_run,
-        build_training,
-        check_trained,
-        finish_run,
-        read_resumed,
-        tell_start,
-    )
+    from itm.app.resumed_run import check_trained, read_resumed
+    from itm.app.training_run import begin_run, build_training, finish_run, tell_start
     from itm.runs.training_results import training_results
     from itm.training.checkpoint_files import check_length
     from itm.training.resume import earlier_seconds
@@ -47,11 +41,11 @@ def command(cfg: DictConfig) -> float:
     check_ranges(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     checkpoint = find_checkpoint(cfg.resume, out)
+    resumed = read_resumed(checkpoint, typed)
     training = build_training(cfg, out, typed)
     data, trainer, matcher, _ = training
     if checkpoint is not None:
         check_length(checkpoint, trainer.max_epochs, trainer.max_steps)
-    resumed = read_resumed(checkpoint, typed)
     record = begin_run(training, out, cfg, typed, [*resumed.earlier, *resumed.changes])
     if trainer.is_global_zero:
         tell_start(training, out)

@@ -76,10 +76,28 @@ def check_changes(
     Raises:
         ValueError: an option differs that a resumed run cannot change.
     """
-    old, new = compose_options(before, now), compose_options(now, now)
+    told = compare(before, now, kept or {}, varied)
+    if told:
+        warning = f"warning: resuming with other options than before: {', '.join(told)}"
+        print(warning)
+        log_later(warning)  # Hydra has not opened train.log yet
+
+
+def compare(
+    before: Sequence[str],
+    now: Sequence[str],
+    kept: Mapping[str, Any],
+    varied: Collection[str] = (),
+) -> list[str]:
+    """Compare as `check_changes`, and return texts of what changes, such as "lr 0.02 -> 0.001".
+
+    Raises:
+        ValueError: an option differs that a resumed run cannot change.
+    """
+    old, new = _composed(before, now, kept), compose_options(now, now)
     if old is None or new is None:
-        return  # a wrong option; Hydra reports it next
-    changes = _changes(old, new, kept or {})
+        return []  # a wrong option; Hydra reports it next
+    changes = _changes(old, new, kept)
     kind = _schedule(new)
     shown = {name: f"{name} {a} -> {b}" for name, (a, b) in changes.items()}
     wrong = [
@@ -101,12 +119,7 @@ def check_changes(
             + (". scheduler=onecycle planned all its steps at the beginning" if planned else "")
             + (". The jobs of a sweep are continued by their number" if varied else "")
         )
-    told = [text for name, text in shown.items() if name not in ("resume", "overwrite")]
-    if told:
-        changed = ", ".join(told)
-        warning = f"warning: resuming with other options than before: {changed}"
-        print(warning)
-        log_later(warning)  # Hydra has not opened train.log yet
+    return [text for name, text in shown.items() if name not in ("resume", "overwrite")]
 
 
 def changes_of_training(folder: Path, now: Sequence[str]) -> list[str]:
@@ -123,12 +136,24 @@ def changes_of_training(folder: Path, now: Sequence[str]) -> list[str]:
         before, kept = read_recorded(folder, config_dir(now)), recorded_values(folder)
     except ValueError:
         return []  # without its record a run is continued by the name of its checkpoint
-    old, new = compose_options(before, now), compose_options(now, now)
+    old, new = _composed(before, now, kept), compose_options(now, now)
     if old is None or new is None:
         return []
     changes = _changes(old, new, kept)
     names = [name for name in changes if _makes_another_training(name, new)]
     return [f"{name} {changes[name][0]} -> {changes[name][1]}" for name in names]
+
+
+def _composed(
+    before: Sequence[str], now: Sequence[str], kept: Mapping[str, Any]
+) -> DictConfig | None:
+    """Compose recorded options; without the files that they choose, take the recorded values."""
+    cfg = compose_options(before, now)
+    if cfg is None and kept:
+        cfg = OmegaConf.create()
+        for name, value in kept.items():
+            OmegaConf.update(cfg, name, value)
+    return cfg
 
 
 def _makes_another_training(name: str, new: DictConfig) -> bool:

@@ -19,7 +19,6 @@ from itm.app.checks import check_disk, check_protocol
 from itm.app.choices import check_recipe
 from itm.app.config import (
     config_folders,
-    output_folder,
     own_folders,
     recorded_configuration,
     run_name,
@@ -27,15 +26,14 @@ from itm.app.config import (
 from itm.app.loading import apply_loading
 from itm.app.optimisation import check_optimisation, check_used
 from itm.app.replaced import settle
-from itm.app.resume_changes import changes_of_training
 from itm.app.run_folder import check_launcher
-from itm.app.sweep_options import of_one_run, options_of_job
+from itm.app.sweep_options import of_one_run
 from itm.app.trainer import build_trainer
 from itm.app.trainer_checks import check_callbacks, check_checkpoints, check_monitors
 from itm.app.unused import check_applied, tell_unused_protocol
 from itm.data.origin import warn_chosen, warn_trained
 from itm.matcher.weight_identity import weight_digest
-from itm.runs.plain_files import CONFIGURATION, read_record, run_of
+from itm.runs.plain_files import CONFIGURATION
 from itm.runs.record import (
     FAILURE,
     describe_size,
@@ -48,9 +46,7 @@ from itm.runs.record import (
 from itm.runs.tables import run_table
 from itm.runs.training_results import ranked_part
 from itm.training.callbacks import WarmupInEpochs
-from itm.training.checkpoint_files import saved_step
 from itm.training.progress import say
-from itm.utils.errors import TakenError
 from itm.utils.log_files import log
 
 if TYPE_CHECKING:
@@ -201,63 +197,6 @@ def begin_run(
 
 def _settler(trainer: Any) -> Settle:
     return next(callback for callback in trainer.callbacks if isinstance(callback, Settle))
-
-
-class Resumed(NamedTuple):
-    """Where a resumed run stands.
-
-    Attributes:
-        step: optimiser steps in its checkpoint.
-        earlier: changes of the training that its record tells of.
-        changes: how the training will differ from what it has done so far.
-    """
-
-    step: int = 0
-    earlier: Sequence[str] = ()
-    changes: Sequence[str] = ()
-
-
-def read_resumed(checkpoint: str | None, typed: Sequence[str]) -> Resumed:
-    """Read where the run of a checkpoint stands, and compare its options with those of now.
-
-    Args:
-        checkpoint: that the run continues from; None for a new run.
-        typed: options of the command line.
-
-    Raises:
-        ValueError: the run trained another model.
-    """
-    if checkpoint is None:
-        return Resumed()
-    step, folder = saved_step(checkpoint), run_of(Path(checkpoint))
-    try:
-        earlier = {} if folder is None else read_record(folder / "run.json")
-    except ValueError:
-        earlier = {}  # without its record a run is continued by the name of its checkpoint
-    if folder is None or not earlier:
-        return Resumed(step)
-    new = changes_of_training(folder, options_of_job(typed))
-    if other := [text for text in new if text.startswith("model._target_ ")]:
-        raise ValueError(
-            f"{checkpoint} holds another model, {other[0]}: choose the model of {folder}, or give "
-            "a checkpoint of this one"
-        )
-    if new and folder.resolve() != output_folder().resolve():  # else `check_changes` said so
-        say(f"warning: resuming with other options than {folder}: {', '.join(new)}")
-    return Resumed(step, earlier.get("changes", []), [f"{x} at step {step}" for x in new])
-
-
-def check_trained(trainer: pl.Trainer, resumed: Resumed) -> None:
-    """Check that options which were changed for a resumed run have trained it for some steps.
-
-    Raises:
-        TakenError: no step was left; the results of the run stay as they are.
-    """
-    if resumed.changes and trainer.global_step == resumed.step:
-        raise TakenError(
-            "no step was left to train, so the results are not of "
-            f"{'; '.join(resumed.changes)}: give more epochs (max_epochs=), or start another run"
-        )
 
 
 def finish_run(

@@ -254,7 +254,17 @@ def test_a_checkpoint_of_a_run_with_other_options(tmp_path):
     assert f"resuming with other options than {tmp_path / 'run'}: loss.margin 0.1 -> 0.3" in text
     options = [*FAST, "model=vsepp", "resume=run/checkpoints/last.ckpt", "hydra.run.dir=third"]
     text = run("train", "--config-dir", "conf", *options, cwd=tmp_path, fails=True)
-    assert "last.ckpt holds another model, model._target_ " in text and "VSEPP" in text
+    assert "last.ckpt: a resumed run cannot change model._target_ " in text and "VSEPP" in text
+    options = [
+        *FAST,
+        "model=two_branch_embedding",
+        "resume=run/checkpoints/last.ckpt",
+        "test=false",
+    ]
+    text = run("train", *options, "seed=3", "hydra.run.dir=fourth", cwd=tmp_path, fails=True)
+    assert "last.ckpt: a resumed run cannot change seed 0 -> 3" in text  # nor without --config-dir
+    text = run("train", *options, "max_epochs=3", "hydra.run.dir=fifth", cwd=tmp_path)
+    assert "loss.margin 0.1 -> 0.2" in text
 
 
 def test_a_validation_on_the_test_is_told(tmp_path):
