@@ -63,8 +63,8 @@ def load(
 def _load(
     path: str | Path, loss: LossFunction | None, model_class: type[Matcher] | None
 ) -> Matcher:
-    path = Path(path)
     config, tensors, record = read(path)
+    path = Path(path)
     try:
         arguments = _without_files(config["arguments"], path)
         kind = matcher_class(config["class"], model_class)

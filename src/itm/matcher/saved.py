@@ -136,6 +136,11 @@ def read(path: str | Path) -> Saved:
         FileNotFoundError: there is nothing to load; the message lists the expected files.
         ValueError: a file is damaged or holds more than tensors and plain data.
     """
+    if "://" in str(path):
+        raise FileNotFoundError(
+            f"{path} is an address, not a file or folder: download it, and give its path; use "
+            "Matcher.from_pretrained('user/name') for a matcher on the Hugging Face hub"
+        )
     path = Path(path)
     found = find_weights(path)
     if found == path / WEIGHTS:

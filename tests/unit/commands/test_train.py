@@ -173,6 +173,8 @@ def test_evaluate_one_and_an_ensemble(trained, tmp_path):
         ("train", ("resume=nowhere",), "no checkpoint at nowhere/checkpoints/last.ckpt"),
         ("evaluate", (), "error: give either checkpoint=FOLDER or similarity=FILE.npy"),
         ("evaluate", ("checkpoint=nowhere",), "nothing to load at nowhere; looked for"),
+        ("evaluate", ("checkpoint=https://x.org/a.ckpt",), "https://x.org/a.ckpt is an address"),
+        ("train", ("data=scenes", "init=https://x.org/a.ckpt"), "//x.org/a.ckpt is an address"),
         ("convert", (), "error: give published=... and out=..."),
         ("convert", ("published=nowhere", "out=x"), "no checkpoint at nowhere"),
     ],
