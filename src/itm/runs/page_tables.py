@@ -27,7 +27,7 @@ from itm.runs.groups import (
 )
 from itm.runs.history import COSTS, Run
 from itm.runs.kept import shown_path
-from itm.runs.report import cost
+from itm.runs.report import cost, fastest
 from itm.runs.run_files import CHANGES
 from itm.runs.tables import markdown_table
 
@@ -112,8 +112,8 @@ def result_table(
     )
     rows = []
     for first, group in zip(heads, groups.values(), strict=True):
-        size, *costs = ([run.costs.get(name) for run in group] for name in COSTS)
-        numbers = ["" if size[0] is None else _size(size[0]), *map(cost, costs)]
+        size, epochs, seconds = ([run.costs.get(name) for run in group] for name in COSTS)
+        numbers = ["" if size[0] is None else _size(size[0]), cost(epochs), fastest(seconds)]
         if metrics:
             values = [averaged([run.metrics.get(name) for run in group]) for name in metrics]
         else:

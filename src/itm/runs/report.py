@@ -70,16 +70,25 @@ def costs(groups: Groups) -> Section:
         commands = [run.record["command"] for run in group if "command" in run.record]
         more = f" (and {len(commands) - 1} more)" if len(commands) > 1 else ""
         small = any(size is not None and size < 0.1 for size in sizes)
-        numbers = [cost(sizes, 4 if small else 2), cost(epochs), cost(seconds)]
+        numbers = [cost(sizes, 4 if small else 2), cost(epochs), fastest(seconds)]
         rows.append([name, *numbers, ", ".join(devices), (commands or [""])[0] + more])
     columns = ["runs", "parameters, M", "epochs", "seconds", "hardware", "command"]
-    text = "Means over the runs of a row. The command is that of the first run."
+    text = (
+        "Means over the runs of a row; seconds by the clock, of its fastest run, because other work "
+        "and pauses only add to them. The command is that of the first run."
+    )
     return Section("Cost", text, columns, rows if any(any(row[1:]) for row in rows) else [])
 
 
 def cost(values: Sequence[float | None], digits: int = 0) -> str:
     """Format a number that is usually the same in all runs."""
     return averaged(values[:1] if len(set(values)) == 1 else values, digits)
+
+
+def fastest(seconds: Sequence[float | None]) -> str:
+    """Format the duration of the run that other work on the machine and pauses delayed least."""
+    known = [value for value in seconds if value is not None]
+    return f"{min(known):.0f}" if known else ""
 
 
 def differences(groups: Groups, samples: int) -> Section | None:
