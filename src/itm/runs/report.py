@@ -74,8 +74,8 @@ def costs(groups: Groups) -> Section:
         rows.append([name, *numbers, ", ".join(devices), (commands or [""])[0] + more])
     columns = ["runs", "parameters, M", "epochs", "seconds", "hardware", "command"]
     text = (
-        "Means over the runs of a row; seconds by the clock, of its fastest run, because other work "
-        "and pauses only add to them. The command is that of the first run."
+        "Means over the runs of a row; seconds by the clock, of its fastest run, because other "
+        "work and pauses only add to them. The command is that of the first run."
     )
     return Section("Cost", text, columns, rows if any(any(row[1:]) for row in rows) else [])
 
