@@ -111,7 +111,7 @@ def split_tables(split: Split, folder: str | Path | None = None) -> Tables:
         raise ValueError(
             f"eccv=true judges COCO's split testall, {images} images and {captions} captions; "
             f"split {split.name} of {split.folder} has {split.num_images} and "
-            f"{len(split.captions)}"
+            f"{len(split.captions)} (protocol=coco_5k takes the first five captions of each image)"
         )
     try:
         known = check_order(tables, split.ids)
