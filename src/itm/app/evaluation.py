@@ -90,7 +90,9 @@ def find_owner(cfg: DictConfig, matrix: np.ndarray, split: Split) -> np.ndarray:
         needed = {"failures": "captions", "relevance": "captions", "pmrp": "ids of the images"}
         for option, what in needed.items():
             if cfg[option]:
-                raise ValueError(f"{option}={cfg[option]} needs the {what} of the matrix: give data=")
+                raise ValueError(
+                    f"{option}={cfg[option]} needs the {what} of the matrix: give data="
+                )
     return owner
 
 
