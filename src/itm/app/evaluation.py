@@ -87,10 +87,11 @@ def find_owner(cfg: DictConfig, matrix: np.ndarray, split: Split) -> np.ndarray:
         say(
             f"matrix {matrix.shape} is not from split {split.name}: five captions per image assumed"
         )
-        for option in ("failures", "relevance"):
+        needed = {"failures": "captions", "relevance": "captions", "pmrp": "ids of the images"}
+        for option, what in needed.items():
             if cfg[option]:
                 raise ValueError(
-                    f"{option}={cfg[option]} needs the captions of the matrix: give data="
+                    f"{option}={cfg[option]} needs the {what} of the matrix: give data="
                 )
     return owner
 

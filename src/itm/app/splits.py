@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +40,8 @@ def find_split(cfg: DictConfig) -> Split:
     """Read the split to score: `data.split`, or the data set's test split.
 
     The protocol of the data set is that of its test split. A part of a split (`data.limit`), and
-    another split of another size, is scored by protocol "full".
+    another split of another size, is scored by protocol "full", for which all its captions are
+    read, as in training. `protocol=` decides instead if it is given.
 
     Raises:
         ValueError: `data.root` is missing.
@@ -50,13 +50,14 @@ def find_split(cfg: DictConfig) -> Split:
     from itm.metrics.protocols import is_defined
 
     root = find_root(cfg.data, "the folder with its test split")
-    name = cfg.data.split or cfg.data.test
-    split = read_split(root, name, cfg.data.captions_per_image, cfg.data.protocol)
-    split = split.head(cfg.data.limit)
-    fits = name == cfg.data.test or is_defined(
-        split.protocol, split.num_images, len(split.captions)
-    )
-    return split if fits and cfg.data.limit is None else replace(split, protocol="full")
+    name, limit = cfg.data.split or cfg.data.test, cfg.data.limit
+    own = cfg.data.protocol if limit is None else "full"
+    asked = cfg.get("protocol")
+    split = read_split(root, name, cfg.data.captions_per_image, asked or own).head(limit)
+    sizes = split.num_images, len(split.captions)
+    if asked is None and name != cfg.data.test and not is_defined(own, *sizes):
+        split = read_split(root, name, cfg.data.captions_per_image).head(limit)
+    return split
 
 
 def find_scored(cfg: DictConfig) -> Split:
@@ -110,7 +111,7 @@ def split_tables(split: Split, folder: str | Path | None = None) -> Tables:
         raise ValueError(
             f"eccv=true judges COCO's split testall, {images} images and {captions} captions; "
             f"split {split.name} of {split.folder} has {split.num_images} and "
-            f"{len(split.captions)}"
+            f"{len(split.captions)} (protocol=coco_5k takes the first five captions of each image)"
         )
     try:
         known = check_order(tables, split.ids)

@@ -10,6 +10,7 @@ from itm.data.names import check_twins
 from itm.data.repeated import SAMPLE, Rows, equals_previous, period, repeated_rows
 
 MOST = 50  # captions per image; more are taken for the captions of another split
+MOST_EQUAL = 1 / 3  # of rows with different ids; two copies of each image would be a half
 
 
 def assign(
@@ -96,6 +97,7 @@ def _first_rows(
     if ids is not None and len(ids) == len(features):
         starts = np.array(_changes(ids))
         _check_equal(features, starts, ims, "the ids")
+        _check_apart(features, starts, ims)
         return starts
     starts = np.flatnonzero(~repeated_rows(features))
     lengths = np.diff([*starts, len(features)])
@@ -133,6 +135,26 @@ def _check_equal(features: Rows, starts: np.ndarray, ims: Path, told: str) -> No
             f"{wrong[0]} are one image, but they differ: set data.captions_per_image=1 if each row "
             "is an image, or correct the ids"
         )
+
+
+def _check_apart(features: Rows, starts: np.ndarray, ims: Path) -> None:
+    """Check in a sample that the ids do not name each copy of an image, such as a.jpg#0, a.jpg#1.
+
+    A few equal rows may be pictures that occur twice; one row throughout has no copies to tell.
+
+    Raises:
+        ValueError: many rows equal the row before, which has another id.
+    """
+    sample = starts[1:][:: max(1, len(starts) // SAMPLE)]
+    equal = sample[equals_previous(features, sample)]
+    if len(equal) <= max(1, MOST_EQUAL * len(sample)) or repeated_rows(features)[1:].all():
+        return
+    raise ValueError(
+        f"{ims} has as many rows as there are captions, and many equal rows, such as "
+        f"{equal[0] - 1} and {equal[0]}, have different ids: set data.captions_per_image=1 if each "
+        f"row is an image, or write into {ims.name.removesuffix('_ims.npy')}_ids.txt the id of the "
+        "image of each row, not of its caption"
+    )
 
 
 def _changes(ids: list[str]) -> list[int]:

@@ -53,6 +53,9 @@ def page(root: str | Path, captions_per_image: int | None = None, names: Sequenc
         if caps.is_file():
             lines += [f"  {caps.name}: {problem}" for problem in caption_problems(caps)]
     lines += [f"LEAK: {text}" for text in shared_images(splits)]
+    rows = [split.name for split in splits if _numbers_rows(split)]
+    if len(rows) > 1:
+        lines.append(f"ids of {', '.join(rows)} number the rows of each, so they tell of no leak")
     made = [name for name in OPTIONAL if (root / name).is_file()]
     lines.append(f"files made from the captions: {', '.join(made) or 'none'}")
     return "\n".join(lines)
@@ -138,15 +141,30 @@ def _is_known(names: Names, name: str) -> bool:
         return True
 
 
+def _numbers_rows(split: Split) -> bool:
+    """Tell whether the ids are the numbers of the images or of their rows, from 0 or from 1."""
+    if split.num_images < 2 or not all(name.isdecimal() for name in split.ids or [""]):
+        return False
+    numbers = np.array([int(name) for name in split.ids or []], object)
+    return any(
+        (numbers - first == kind).all()
+        for kind in (np.arange(split.num_images), split.row)
+        for first in (0, 1)
+    )
+
+
 def shared_images(splits: Sequence[Split]) -> list[str]:
     """Find images whose ids are in two splits; test is the first part of testall by design.
 
-    Ids may have different forms in the two splits: `1` and `01`, `a` and `a.jpg`.
+    Ids may have different forms in the two splits: `1` and `01`, `a` and `a.jpg`. Ids that number
+    the rows of both splits are not compared.
     """
     texts = []
     for i, a in enumerate(splits):
         for b in splits[i + 1 :]:
             if a.ids is None or b.ids is None or {a.name, b.name} == {"test", "testall"}:
+                continue
+            if _numbers_rows(a) and _numbers_rows(b):
                 continue
             names = Names(a.ids)
             both = [name for name in b.ids if _is_known(names, name)]

@@ -298,6 +298,8 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
     def origin(self) -> dict[str, Any] | None:
         """Describe what is trained on, see `itm.data.origin`; None for phrases, which repeat."""
         split = self.split("train")
+        if self.noise_ratio or self.noise_file is not None:  # captions mark their own image
+            split = read_split(self.root, self.train, self.captions_per_image).head(self.limit)
         return None if self.phrases else describe_origin(split, self._train_size(split))
 
     def describe(self) -> str:

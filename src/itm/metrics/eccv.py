@@ -65,7 +65,7 @@ def load_tables(folder: str | Path | None = None, caption_ids: ArrayLike | None 
 
     Raises:
         FileNotFoundError: the tables are missing.
-        ValueError: a caption id outside COCO 5K.
+        ValueError: a caption id outside COCO 5K, or a table that judges no query of the split.
     """
     folder = _packaged() if folder is None else Path(folder).expanduser()
     if found := sorted([*folder.glob("s*ts_*.csv"), *folder.glob("data/s*ts_*.csv")]):
@@ -118,7 +118,13 @@ def _read_table(path: Path) -> dict[int, list[int]]:
         raise FileNotFoundError(f"{path} is missing: give the data folder of eccv-caption")
     table = read_json(path)
     with reading(path, "must hold lists of ids by id"):
-        return {int(key): [int(value) for value in values] for key, values in table.items()}
+        return {int(key): _whole_numbers(values) for key, values in table.items()}
+
+
+def _whole_numbers(values: object) -> list[int]:
+    if not isinstance(values, list) or any(isinstance(value, float | bool) for value in values):
+        raise ValueError(f"found {str(values)[:60]!r}")  # a string would be read digit by digit
+    return [int(value) for value in values]
 
 
 def _judgements(path: Path, queries: dict[int, int], items: dict[int, int]) -> Judgements:
@@ -130,6 +136,8 @@ def _judgements(path: Path, queries: dict[int, int], items: dict[int, int]) -> J
         items: id -> row; items that are not there count, but cannot be found.
     """
     table = {q: set(right) for q, right in _read_table(path).items() if q in queries}
+    if not table:
+        raise ValueError(f"{path} judges no query of these {len(queries)} images or captions")
     if empty := [query for query, right in table.items() if not right]:
         kind = path.stem.split("_")[1]
         raise ValueError(f"{path} lists no right item for {kind} {empty[0]}")

@@ -17,7 +17,6 @@ from itm.utils.readers import reader
 MOST_CATEGORIES = 1000  # COCO has 90; each takes a column of the codes
 
 
-@reader("is not a file of COCO's instance annotations", path="instances")
 def category_codes(instances: str | Path, image_ids: ArrayLike) -> np.ndarray:
     """Read the object categories of each image from COCO's instance annotations.
 
@@ -32,13 +31,30 @@ def category_codes(instances: str | Path, image_ids: ArrayLike) -> np.ndarray:
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: it does not hold annotations, or a category id is not between 1 and 1000.
+        ValueError: it does not hold annotations, a category id is not between 1 and 1000, or the
+            image ids are not different whole numbers (names would match no annotation).
     """
+    ids = np.asarray(image_ids)
+    values = ids.tolist() if ids.ndim == 1 else []
+    numbers = [int(x) for x in values if isinstance(x, int | float) and x % 1 == 0]
+    if ids.ndim != 1 or len(set(numbers)) < len(ids):
+        raise ValueError(
+            "image_ids must hold COCO's number of each image, such as 391895, each once: got "
+            f"{ids.dtype} {ids.shape}, {len(set(numbers))} different whole numbers"
+        )
+    return _read_codes(instances, numbers)
+
+
+@reader("is not a file of COCO's instance annotations", path="instances")
+def _read_codes(instances: str | Path, ids: Sequence[int]) -> np.ndarray:
+    """Read the codes (N, K) of different images."""
     annotations = json.loads(Path(instances).read_text(encoding="utf-8"))["annotations"]
+    if strange := [x for a in annotations if type(x := a["image_id"]) is not int]:
+        raise ValueError(f"image_id must be a whole number, got {strange[0]!r}")
     categories = {a["category_id"] for a in annotations}
     if odd := [c for c in categories if type(c) is not int or not 1 <= c <= MOST_CATEGORIES]:
         raise ValueError(f"category_id must be from 1 to {MOST_CATEGORIES}, got {odd[0]!r}")
-    row = {image: i for i, image in enumerate(np.asarray(image_ids).tolist())}
+    row = {image: i for i, image in enumerate(ids)}
     codes = np.zeros((len(row), max(categories, default=0)), np.float32)
     for annotation in annotations:
         if annotation["image_id"] in row:
@@ -77,7 +93,7 @@ def pmrp(
 
     Raises:
         ValueError: shapes do not match, codes are numbers of objects, the scores contain NaN, no
-            image is annotated, or no query has a plausible item.
+            image is annotated or has a category, or no query has a plausible item.
     """
     n, m = scores.shape
     own = caption_rows(caption_image, n, m)
@@ -118,7 +134,10 @@ def pmrp(
             result[f"{name}_pmr1"] = 100 * float(np.nanmean(first))
         return result
 
-    return average_folds(fold, n, own, protocol)
+    result = average_folds(fold, n, own, protocol)
+    if not codes[real].any():  # every item is plausible then, and the result 100
+        raise ValueError(f"codes {codes.shape} are 0 everywhere: no image has a category")
+    return result
 
 
 def _plausible(

@@ -158,6 +158,13 @@ def test_a_saved_matrix_is_measured_without_a_matcher(tmp_path, monkeypatch, cap
     assert "unknown data unknown split, 4 images, 20 captions" in capsys.readouterr().out
     with pytest.raises(ValueError, match="relevance=cider needs the captions of the matrix"):
         evaluate_here(monkeypatch, "similarity=other.npy", "relevance=cider", "overwrite=true")
+    # As many images as the split has, but other captions: the ids of the split are not theirs.
+    np.save("other.npy", np.zeros((3, 15), np.float32))
+    (tmp_path / "test_ids.txt").write_text("391895\n60623\n483108\n")
+    annotations = [{"image_id": 391895, "category_id": 1}]
+    (tmp_path / "i.json").write_text(json.dumps({"annotations": annotations}))
+    with pytest.raises(ValueError, match="pmrp=i.json needs the ids of the images of the matrix"):
+        evaluate_here(monkeypatch, "similarity=other.npy", "pmrp=i.json", "overwrite=true")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from corpus import write
 
-from itm.data.check import shared_images
+from itm.data.check import page, shared_images
 from itm.data.layout import read_split
 from itm.data.pictures import Pictures
 
@@ -43,6 +43,17 @@ def test_ids_of_two_splits_may_have_two_forms(tmp_path, mine, other):
     write(tmp_path, "dev", ids=[other, "u", "v", "w", "y", "z"])
     splits = [read_split(tmp_path, name) for name in ("train", "dev")]
     assert shared_images(splits) == [f"train and dev share 1 ids, such as {other!r}"]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbers_of_rows_are_no_leak(tmp_path, first):
+    """Each split counts its images anew, so that all seemed to be in both."""
+    for name in ("train", "dev"):
+        write(tmp_path, name, ids=range(first, first + 6))
+    assert not shared_images([read_split(tmp_path, name) for name in ("train", "dev")])
+    assert "ids of train, dev number the rows of each" in page(tmp_path)
+    write(tmp_path, "dev", ids=[9, *range(1, 6)])
+    assert "LEAK: train and dev share" in page(tmp_path)
 
 
 def test_pictures_of_another_folder_are_not_taken(tmp_path, capsys):

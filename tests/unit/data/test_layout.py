@@ -150,6 +150,31 @@ def test_fractions_outside_of_the_image_are_an_error(tmp_path):
         read_split(tmp_path, "train")
 
 
+@pytest.mark.parametrize("counts", [(5, 5, 5, 5), (2, 2, 2), (2, 3, 1, 4)])
+def test_ids_of_captions_are_no_ids_of_images(tmp_path, counts):
+    """Each copy of a row had become an image with one caption."""
+    images = np.random.default_rng(0).random((len(counts), 3, 4), np.float32)
+    np.save(tmp_path / "test_ims.npy", images.repeat(counts, 0))
+    names = [f"{i}.jpg#{k}" for i, n in enumerate(counts) for k in range(n)]
+    (tmp_path / "test_caps.txt").write_text("".join(f"caption {name}\n" for name in names))
+    path = tmp_path / "test_ids.txt"
+    path.write_text("".join(f"{name}\n" for name in names))
+    with pytest.raises(ValueError, match="rows, such as 0 and 1, have different ids.*test_ids.txt"):
+        read_split(tmp_path, "test")
+    assert read_split(tmp_path, "test", captions_per_image=1).num_images == sum(counts)
+    path.write_text("".join(f"{name.partition('#')[0]}\n" for name in names))
+    assert read_split(tmp_path, "test").num_images == len(counts)
+
+
+def test_a_picture_may_occur_twice_under_two_ids(tmp_path):
+    rows = np.random.default_rng(0).random((9, 3, 4), np.float32)
+    rows[1], rows[7] = rows[0], rows[6]
+    np.save(tmp_path / "test_ims.npy", rows)
+    for file in ("caps", "ids"):
+        (tmp_path / f"test_{file}.txt").write_text("".join(f"{file} {i}\n" for i in range(9)))
+    assert read_split(tmp_path, "test").num_images == 9
+
+
 def test_rows_said_to_be_one_image_must_be_equal(tmp_path):
     write(tmp_path)
     np.save(tmp_path / "train_ims.npy", np.random.default_rng(0).random((30, 3, 4), np.float32))

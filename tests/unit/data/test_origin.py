@@ -52,6 +52,21 @@ def test_images_are_known_by_their_captions_whatever_their_order_and_number(tmp_
     assert count_trained([describe_origin(other, 30), origin], test) == 3
 
 
+@pytest.mark.parametrize(
+    "noise", [{"noise_ratio": 1.0}, {"noise_ratio": 0.5, "fraction": 0.5}, {"noise_file": "n.npy"}]
+)
+def test_images_of_a_noisy_training_are_known(tmp_path, noise):
+    """Captions under the image that noise gives them had marked no image, so nothing was told."""
+    for name in ("train", "dev", "test"):
+        write(tmp_path, name, images(0, 10))
+    np.save(tmp_path / "n.npy", np.roll(np.arange(24) // 3, 4))
+    if "noise_file" in noise:
+        noise = {"noise_file": tmp_path / "n.npy"}
+    data = RegionDataModule(tmp_path, min_count=1, limit=8, **noise)
+    expected = 8 * noise.get("fraction", 1)
+    assert count_trained([data.origin()], read_split(tmp_path, "test")) == expected
+
+
 def test_a_test_on_images_of_the_validation_is_told(tmp_path):
     """As of a folder without dev, whose test was copied: the test chooses the best epoch."""
     val, test = (write(tmp_path, n, images(*x)) for n, x in (("dev", (0, 6)), ("test", (4, 9))))

@@ -1,9 +1,12 @@
 """Values that would give a plausible number with another meaning are refused."""
 
+import json
+
 import numpy as np
 import pytest
 
-from itm.metrics.pmrp import pmrp
+from itm.metrics.eccv import load_tables
+from itm.metrics.pmrp import category_codes, pmrp
 from itm.metrics.rerank import METHODS, reranked
 from itm.metrics.significance import compare, hits
 
@@ -27,6 +30,56 @@ def test_rows_are_no_mask_of_annotated_images():
         pmrp(SCORES, CODES, OWN, annotated=np.array([0, 1, 2, 3]))
     mask = np.array([1, 1, 0, 1])
     assert pmrp(SCORES, CODES, OWN, annotated=mask) == pmrp(SCORES, CODES, OWN, annotated=mask > 0)
+
+
+@pytest.mark.parametrize("ids", [["7", "9"], ["COCO_val2014_7.jpg", "9.jpg"], [7, 7], [[7, 9]]])
+def test_ids_that_match_no_annotation_are_refused(ids, tmp_path):
+    """They gave codes of 0, equal for all images, so that every item was plausible."""
+    annotations = [{"image_id": i, "category_id": 3} for i in (7, 9)]
+    (tmp_path / "i.json").write_text(json.dumps({"annotations": annotations}))
+    with pytest.raises(ValueError, match="image_ids must hold COCO's number of each image"):
+        category_codes(tmp_path / "i.json", ids)
+    codes = category_codes(tmp_path / "i.json", [7.0, 9.0])
+    np.testing.assert_array_equal(codes, [[0, 0, 1]] * 2)
+    annotations[1]["image_id"] = "9"
+    (tmp_path / "i.json").write_text(json.dumps({"annotations": annotations}))
+    with pytest.raises(ValueError, match="i.json .*image_id must be a whole number, got '9'"):
+        category_codes(tmp_path / "i.json", [7, 9])
+
+
+def test_codes_without_a_category_are_refused():
+    with pytest.raises(ValueError, match=r"codes \(4, 3\) are 0 everywhere"):
+        pmrp(SCORES, np.zeros_like(CODES), OWN)
+    with pytest.raises(ValueError, match="no image has a category"):
+        pmrp(SCORES, CODES, OWN, annotated=np.array([0, 0, 1, 0]))
+
+
+def write_tables(folder, **changed):
+    """Tables of eccv-caption for two images of two captions each."""
+    own = {"11": [1], "12": [1], "21": [2], "22": [2]}
+    tables = {"original_caption_to_image": own}
+    for name in ("eccv", "cxc"):
+        tables |= {f"{name}_image_to_caption": {"1": [11, 12, 21]}, f"{name}_caption_to_image": own}
+    for name, table in {**tables, **changed}.items():
+        (folder / f"{name}.json").write_text(json.dumps(table))
+
+
+def test_tables_that_judge_no_query_are_refused(tmp_path):
+    """The means had been NaN, as with the tables of the two directions in each other's place."""
+    write_tables(tmp_path)
+    assert load_tables(tmp_path, [11, 12, 21, 22]).judgements["eccv"]["i2t"].size == [3]
+    with pytest.raises(ValueError, match="image_to_caption.json judges no query of these 1"):
+        load_tables(tmp_path, [21, 22])
+    write_tables(tmp_path, eccv_caption_to_image={"1": [11, 12]})
+    with pytest.raises(ValueError, match="eccv_caption_to_image.json judges no query of these 4"):
+        load_tables(tmp_path, [11, 12, 21, 22])
+
+
+@pytest.mark.parametrize("right", ["11", [11.5], [True], {"11": 1}])
+def test_an_id_is_not_read_digit_by_digit(right, tmp_path):
+    write_tables(tmp_path, eccv_image_to_caption={"1": right})
+    with pytest.raises(ValueError, match="eccv_image_to_caption.json must hold lists of ids"):
+        load_tables(tmp_path, [11, 12, 21, 22])
 
 
 def test_a_mean_over_no_query_is_refused():
