@@ -56,7 +56,7 @@ def save(
             or, without `overwrite`, a saved matcher.
         OSError: the folder cannot be written.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not overwrite and is_saved(folder / CONFIG):
         raise TakenError(
             f"{folder} holds a saved matcher: replace it with overwrite=true, or choose another "
@@ -136,7 +136,7 @@ def read(path: str | Path) -> Saved:
         FileNotFoundError: there is nothing to load; the message lists the expected files.
         ValueError: a file is damaged or holds more than tensors and plain data.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     found = find_weights(path)
     if found == path / WEIGHTS:
         return read_whole(path / CONFIG, partial(_read_folder, path))
