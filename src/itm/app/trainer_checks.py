@@ -64,14 +64,10 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
         ValueError: a callback takes a worse value for a better one, waits for a validation that
             never comes, or is one of `REFUSED`.
     """
-    from pytorch_lightning.callbacks import (
-        EarlyStopping,
-        GradientAccumulationScheduler,
-        ModelCheckpoint,
-    )
+    from pytorch_lightning.callbacks import EarlyStopping, GradientAccumulationScheduler
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-    from itm.training.optim import check_mode
+    from itm.training.optim import check_monitor
 
     for callback in trainer.callbacks:
         name = type(callback).__name__
@@ -80,8 +76,7 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
                 raise ValueError(f"{name} {REFUSED[kind.__name__]}")
         if isinstance(callback, EarlyStopping) and callback.patience < 0:
             raise ValueError(f"{name}: patience must be at least 0, got {callback.patience}")
-        if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor is not None:
-            check_mode(f"{name}: mode", callback.mode, callback.monitor)
+        check_monitor(callback)
     _check_one_batch(trainer)
     made = getattr(matcher.scheduler, "make", None)
     if getattr(matcher.scheduler, "counts_steps", False):

@@ -19,7 +19,13 @@ from itm.checkpoints.kinds import check_kinds
 from itm.checkpoints.strict import check_fit, load_strictly
 from itm.losses.base import as_loss
 from itm.matcher.saved import WEIGHTS, find_weights, read, save
-from itm.matcher.state import LOSS, adapt_loss_state, unpack_origins, unpack_state
+from itm.matcher.state import (
+    LOSS,
+    adapt_loss_state,
+    check_numbers,
+    unpack_origins,
+    unpack_state,
+)
 from itm.matcher.weight_identity import weight_sample
 from itm.utils.devices import find_device
 from itm.utils.readers import reader
@@ -49,8 +55,8 @@ def load(
 
     Raises:
         FileNotFoundError: nothing to load there; the message lists the files that were looked for.
-        ValueError: weights and configuration do not fit, a file cannot be read safely, or there is
-            no such device or class.
+        ValueError: weights and configuration do not fit, weights are NaN, a file cannot be read
+            safely, or there is no such device or class.
         TypeError: the loss is not a loss.
     """
     if loss is not None:
@@ -64,7 +70,7 @@ def _load(
     path: str | Path, loss: LossFunction | None, model_class: type[Matcher] | None
 ) -> Matcher:
     config, tensors, record = read(path)
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         arguments = _without_files(config["arguments"], path)
         kind = matcher_class(config["class"], model_class)
@@ -75,6 +81,7 @@ def _load(
     except (AttributeError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path}: not the arguments of a matcher ({error!r})") from error
     load_strictly(matcher, tensors, str(path))
+    check_numbers(tensors, str(path))
     _restore_loss(matcher, path)
     try:
         unpack_state(matcher, config)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from itm.batch import Captions, Pairs
 from itm.data.augmentation import Augmentation
 from itm.data.caption_file import caption_path
+from itm.data.changed_options import check_unread
 from itm.data.collate import Reader, caption_concepts, encode_captions, relevance_index
 from itm.data.fingerprint import fingerprint
 from itm.data.layout import Split, read_captions, read_split
@@ -40,6 +41,7 @@ from itm.text.unknown import check_known
 from itm.text.vocabulary import Tokens, Vocabulary, with_mask
 from itm.text.words import CaptionWords
 from itm.training.lightning_private import keep_samplers
+from itm.utils.checks import check_choice
 from itm.utils.distributed import rank_and_size
 
 if TYPE_CHECKING:
@@ -85,10 +87,20 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         self._tables: dict[str, Tensor] = {}
         self._fingerprint: dict[str, str] | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, unless it is an option that was read before."""
+        check_unread(self, name, value)
+        super().__setattr__(name, value)
+
     # Splits -----------------------------------------------------------------------------------
 
     def split(self, stage: str) -> Split:
-        """Return the split of a stage, "train", "val" or "test"; only captions are in memory."""
+        """Return the split of a stage, "train", "val" or "test"; only captions are in memory.
+
+        Raises:
+            ValueError: another stage, such as the name of a split.
+        """
+        check_choice("stage", stage, ("train", "val", "test"))
         if stage not in self._splits:
             name = {"train": self.train, "val": self.val, "test": self.test}[stage]
             protocol = self.protocol if stage == "test" and self.limit is None else "full"
@@ -269,6 +281,17 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         """Return two loaders, one over images and one over captions."""
         limit = None if self.trainer is None else self.trainer.limit_test_batches
         return evaluation_loaders(self.reader("test"), self, limit)
+
+    def predict_dataloader(self) -> DataLoader:
+        """Refuse to predict, with a sentence in place of Lightning's.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "RegionDataModule has no loader for trainer.predict: use matcher.score(split.view(), "
+            "split.captions) or matcher.embed(split.view()), or give trainer.predict a loader"
+        )
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Let a matcher check a training batch while it is on the host."""

@@ -79,7 +79,7 @@ def read_noise(path: str | Path, split: Split) -> np.ndarray:
         FileNotFoundError: the file does not exist.
         ValueError: the file holds other data, or belongs to another split.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"no noise index at {path}")
     index = load_array(path)

@@ -12,7 +12,7 @@ vectors, and the candidates are scored exactly by the matcher's own `similarity`
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -284,11 +284,11 @@ class Index:
         return self.matcher.encode([batch])[0]
 
     def _encode_features(self, features: np.ndarray) -> Chunk:
-        features = to_array(features).astype(np.float32)
+        features = to_array(features)
         if features.ndim == 1:
             check_features([features], self.matcher)
             features = features[None]
-        if not np.isfinite(features).all():
+        if features.dtype.kind == "f" and not np.isfinite(features).all():
             raise ValueError("the image's features hold NaN or infinite values")
         expected = self.matcher.hparams.get("img_dim", features.shape[-1])
         if features.ndim != 2 or features.shape[1] != expected:
@@ -297,6 +297,9 @@ class Index:
 
     def _stored(self, image: Any) -> Chunk:
         """Take the encoding of an indexed image."""
+        if not isinstance(image, Hashable):  # such as the features of an image, or a list of ids
+            kind = type(image).__name__
+            raise ValueError(f"image= is one id, got a {kind}: give features with features=...")
         if image not in self._row:
             some = ", ".join(map(repr, self.ids[:3]))
             raise KeyError(f"no image {image!r} among {len(self.ids)} ({some}, ...)")
@@ -318,7 +321,12 @@ class Index:
         self._check_weights()
         sides = {name: (shelf, self._items[name]) for name, shelf in self._shelves.items()}
         return write_index(
-            Path(folder), self.matcher, sides, self._nearest, self.shortlist, self.digest
+            Path(folder).expanduser(),
+            self.matcher,
+            sides,
+            self._nearest,
+            self.shortlist,
+            self.digest,
         )
 
     @classmethod
@@ -337,8 +345,9 @@ class Index:
             ValueError: files are damaged or contradict each other.
         """
         index = cls.__new__(cls)
-        files = mapped_files(Path(folder))
-        index._set(*read_index(Path(folder), device, model_class))
+        folder = Path(folder).expanduser()
+        files = mapped_files(folder)
+        index._set(*read_index(folder, device, model_class))
         index._files = files
         return index
 

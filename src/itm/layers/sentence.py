@@ -19,7 +19,7 @@ from itm.layers.functional import (
     masked_mean,
     masked_softmax,
 )
-from itm.layers.text import BertText, GRUText, TextEncoder
+from itm.layers.text import BertText, GRUText, TextEncoder, check_lengths, look_up
 from itm.utils.checks import check_choice
 
 
@@ -110,9 +110,16 @@ class MeanText(TextEncoder):
         return self.mean(words, mask, captions.tokens)
 
     def words(self, captions: Captions) -> tuple[Tensor, Tensor]:
-        """Return word vectors (C, L, word_dim) and their mask (C, L)."""
+        """Return word vectors (C, L, word_dim) and their mask (C, L).
+
+        Raises:
+            ValueError: lengths or ids do not fit.
+        """
+        check_lengths(captions)
         tokens = captions.tokens
-        return self.embed(tokens), length_mask(captions.lengths, tokens.shape[1], tokens.device)
+        return look_up(self.embed, tokens), length_mask(
+            captions.lengths, tokens.shape[1], tokens.device
+        )
 
     def mean(self, words: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
         """Divide the sum over the mask by the number of ids other than 0, (C, word_dim)."""

@@ -91,6 +91,38 @@ def as_text_encoder(module: Any) -> TextEncoder:
     return module if isinstance(module, TextEncoder) else TextEncoder()
 
 
+def check_lengths(captions: Captions) -> None:
+    """Check that each caption has a length within its row of ids; it costs no look at the ids.
+
+    Raises:
+        ValueError: the ids are no matrix, or a length is missing, negative or too large.
+    """
+    ids, lengths = tuple(captions.tokens.shape), captions.lengths
+    if len(ids) != 2 or len(lengths) != ids[0] or not all(0 <= n <= ids[1] for n in lengths):
+        raise ValueError(
+            "captions must hold a row of ids per caption, padded with 0, and as many lengths, each "
+            f"at most the number of columns, got ids {ids} and {len(lengths)} lengths"
+            + (f" from {min(lengths)} to {max(lengths)}" if len(lengths) else "")
+        )
+
+
+def look_up(embed: nn.Embedding, ids: Tensor) -> Tensor:
+    """Take the vectors of words, (..., word_dim).
+
+    Raises:
+        ValueError: on a CPU, there is no vector for an id; a GPU stops the process.
+    """
+    try:
+        vectors: Tensor = embed(ids)
+    except IndexError as error:
+        raise ValueError(
+            f"captions hold ids from {int(ids.min())} to {int(ids.max())}, but the text encoder "
+            f"has vectors for 0 to {embed.num_embeddings - 1}: use the vocabulary that it was "
+            "built for"
+        ) from error
+    return vectors
+
+
 class GRUText(TextEncoder):
     """Encode words by embedding -> dropout -> GRU; a bidirectional GRU averages its directions.
 
@@ -148,8 +180,9 @@ class GRUText(TextEncoder):
         """Return word states (C, L, D), zero beyond each caption's length, and the mask (C, L).
 
         Raises:
-            ValueError: a caption has no words.
+            ValueError: a caption has no words, or lengths or ids do not fit.
         """
+        check_lengths(captions)
         if 0 in captions.lengths:
             raise ValueError(
                 f"caption {captions.lengths.index(0)} of the batch has no known word, but a GRU "
@@ -159,7 +192,7 @@ class GRUText(TextEncoder):
         tokens, lengths = captions.tokens, captions.lengths
         count, size = tokens.shape
         rows, sizes, _ = by_step(lengths, size, tokens.device)
-        words = self.dropout(self.embed(tokens.flatten().index_select(0, rows)))  # (W, word_dim)
+        words = self.dropout(look_up(self.embed, tokens.flatten().index_select(0, rows)))
         states = run_gru(self.rnn, words, sizes)  # (W, D) or (W, 2 D)
         if self.rnn.bidirectional:
             forward, backward = states.chunk(2, dim=-1)
@@ -258,7 +291,12 @@ class BertText(TextEncoder):
         return self
 
     def forward(self, captions: Captions) -> tuple[Tensor, Tensor]:
-        """Return word-piece states (C, L, D), zero at padding, and the mask (C, L)."""
+        """Return word-piece states (C, L, D), zero at padding, and the mask (C, L).
+
+        Raises:
+            ValueError: the lengths do not fit.
+        """
+        check_lengths(captions)
         mask = length_mask(captions.lengths, captions.tokens.shape[1], captions.tokens.device)
         with torch.set_grad_enabled(self.finetune and torch.is_grad_enabled()):
             states = self.bert(input_ids=captions.tokens, attention_mask=transformer_mask(mask))[0]

@@ -9,6 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from itm.batch import Pairs
 from itm.layers.functional import fill_pos_weight, full, full_precision, global_vector
 from itm.losses.base import Loss, Sides
+from itm.losses.shared import check_weights
 from itm.losses.triplet import PLAIN, Triplet
 from itm.text.labels import positive_weights
 from itm.utils.checks import check_choice
@@ -37,6 +38,9 @@ class MultiLabel(Loss):
         mask_same_image: exclude other captions of the same image from the negatives.
         gather: score against the batches of all processes.
 
+    Raises:
+        ValueError: an option is unknown or out of range, or `num_labels` is missing.
+
     Examples:
         >>> import torch
         >>> from itm.losses import MultiLabel
@@ -63,10 +67,12 @@ class MultiLabel(Loss):
     ):
         super().__init__()
         check_choice("negatives", negatives, PLAIN)
+        check_weights({"weight": weight})
         self.weight = weight
         self.hidden = hidden
         self.dim = dim
         self._dim_of_data: int | None = None
+        self._is_told = False  # whether there is a head, by a data module or CASC
         self._given = False
         self.gather = gather
         self.ranking = Triplet(
@@ -98,7 +104,17 @@ class MultiLabel(Loss):
         self.register_buffer("pos_weight", torch.ones(num_labels))
 
     def set_dim(self, dim: int | None) -> None:
-        """Take the width of the global vectors, unless `dim` was given."""
+        """Take the width of the global vectors, unless `dim` was given.
+
+        Raises:
+            ValueError: the loss has the head of another matcher.
+        """
+        if self._dim_of_data is not None and dim != self._dim_of_data:
+            raise ValueError(
+                f"this MultiLabel has a label head for vectors of width {self._dim_of_data}, from "
+                "the training of another matcher: make a new loss for this one"
+            )
+        self._is_told = True
         if self.dim is None:
             self._dim_of_data = dim
 
@@ -114,6 +130,7 @@ class MultiLabel(Loss):
             ValueError: the number of labels is not K.
         """
         weights = labels.pos_weight()
+        self._is_told = True
         if self.dim is None and self._dim_of_data is not None:
             self._make_head(self._dim_of_data, len(weights))
         if self.dim is not None and not self._given:
@@ -134,10 +151,17 @@ class MultiLabel(Loss):
         """Compute the label loss of both sides, added on the main score level.
 
         Raises:
-            ValueError: labels are missing, their number is not K, or the vectors are not D wide.
+            ValueError: labels are missing, their number is not K, or the vectors are not D wide; or
+                the loss was made without `dim`, and nobody has told it the sizes.
         """
         if self.dim is None:
-            return {}
+            if self._is_told and self._dim_of_data is None:
+                return {}
+            raise ValueError(
+                "MultiLabel() has no label head yet: a trainer with a RegionDataModule brings the "
+                "sizes; without one, give them, MultiLabel(dim=matcher.label_dim, num_labels=K), "
+                "or use Triplet() to only rank"
+            )
         labels, count = pairs.captions.labels, len(self.pos_weight)
         if labels is None:
             raise ValueError(

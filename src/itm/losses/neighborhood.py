@@ -11,7 +11,7 @@ from torch import Tensor
 from itm.batch import Pairs, same_image
 from itm.layers.functional import distances, full, full_precision, global_vector
 from itm.losses.base import Loss, Sides, as_loss
-from itm.losses.shared import anchors, excluded_pairs
+from itm.losses.shared import anchors, check_weights, excluded_pairs
 from itm.utils.checks import check_least
 
 
@@ -179,7 +179,7 @@ class Neighborhood(Loss):
         gather: score against the batches of all processes.
 
     Raises:
-        ValueError: `margin`, `top_k` or `sentences` is too small.
+        ValueError: `margin`, `top_k` or `sentences` is too small, or a weight is negative.
 
     Examples:
         >>> from itm.losses import Neighborhood
@@ -204,6 +204,14 @@ class Neighborhood(Loss):
         check_least(
             {"top_k": top_k, "margin": margin, "sentences": sentences},
             {"top_k": 1, "margin": 0, "sentences": 1},
+        )
+        check_weights(
+            {
+                "image_weight": image_weight,
+                "caption_weight": caption_weight,
+                "image_neighbors": image_neighbors,
+                "caption_neighbors": caption_neighbors,
+            }
         )
         self.margin = margin
         self.top_k = top_k

@@ -13,7 +13,7 @@ from itm.batch import Encoded, Pairs, same_image
 from itm.layers.functional import full, full_precision
 from itm.layers.gaussian import csd, wasserstein
 from itm.losses.base import Loss, Sides
-from itm.losses.shared import on_host, positive_mask, without_decay
+from itm.losses.shared import check_floats, check_weights, on_host, positive_mask, without_decay
 from itm.utils.checks import check_choice
 
 DISTANCES = {"csd": csd, "wasserstein": wasserstein}
@@ -128,6 +128,9 @@ class PCMEPP(Loss):
         check_choice("distance", distance, tuple(DISTANCES))
         if not 0 <= label_smoothing < 0.5:
             raise ValueError(f"label_smoothing must be from 0 to below 0.5, got {label_smoothing}")
+        check_weights({"smoothness_alpha": smoothness_alpha, "vib_beta": vib_beta})
+        if not init_negative_scale > 0:  # else matching pairs would have the lowest logits
+            raise ValueError(f"init_negative_scale must be above 0, got {init_negative_scale}")
         self.distance = distance
         self.smoothness_alpha = smoothness_alpha
         self.vib_beta = vib_beta
@@ -142,6 +145,7 @@ class PCMEPP(Loss):
         """Compute the loss of a score matrix (I, C); without `pairs` the diagonal matches."""
         image, caption = (None, None) if encoded is None else map(_gaussian, encoded)
         if image is None or caption is None:
+            check_floats(scores)
             logits = self._logits(2 - 2 * full(scores))
             return pcmepp(logits, self.labels(logits, pairs), self.smoothness_alpha)
         logits = self._logits(DISTANCES[self.distance](*image, *caption))

@@ -19,6 +19,7 @@ from itm.losses.shared import (
     check_numbers,
     check_relevance,
     check_temperature,
+    check_weights,
     excluded_pairs,
     on_host,
     reduced,
@@ -172,6 +173,7 @@ class SAM(Loss):
         check_choice("negatives", negatives, PLAIN)
         check_choice("reduction", reduction, REDUCTIONS)
         check_temperature(temperature)
+        check_weights({"weight": weight})
         self.temperature = temperature
         self.weight = weight
         self.sampling = sampling

@@ -1,9 +1,12 @@
 """Helpers of the losses: matching pairs, reductions, optimiser groups, checks of arguments."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from itm.utils.checks import check_least
 
 REDUCTIONS = ("sum", "mean")
 
@@ -45,8 +48,10 @@ def positive_mask(scores: Tensor, positive: Tensor | None = None) -> Tensor:
     """Mark the matching pairs, (I, C) bool; the arguments are those of `anchors`.
 
     Raises:
+        TypeError: the scores are not a tensor of floats.
         ValueError: shapes do not match.
     """
+    check_floats(scores)
     if scores.ndim != 2:
         raise ValueError(
             f"scores must be a matrix (images, captions), got shape {tuple(scores.shape)}"
@@ -101,6 +106,20 @@ def without_decay(*params: nn.Parameter) -> list[dict[str, Any]]:
     return [{"name": "loss", "params": list(params), "weight_decay": 0.0}]
 
 
+def check_floats(scores: Any) -> None:
+    """Check the type of scores; some losses would compute with others, and torch refuse them.
+
+    Raises:
+        TypeError: they are not a tensor of floats.
+    """
+    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+        kind = scores.dtype if hasattr(scores, "dtype") else type(scores).__name__
+        raise TypeError(
+            f"scores must be a tensor of floats, which have gradients, got {kind}: "
+            "torch.as_tensor(scores).float()"
+        )
+
+
 def check_relevance(relevance: Tensor, scores: Tensor) -> None:
     """Check that there is a relevance for each score, and on the host that none is NaN.
 
@@ -126,6 +145,15 @@ def check_temperature(temperature: float) -> None:
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Check the weights of loss terms; a term with a negative weight would be learnt backwards.
+
+    Raises:
+        ValueError: a weight is negative or NaN.
+    """
+    check_least(weights, dict.fromkeys(weights, 0))
 
 
 def check_numbers(relevance: Tensor) -> None:

@@ -73,9 +73,9 @@ def triplet(
     total = scores.new_zeros(())
     for others, out in sides:
         hinge = (margin + others - own).clamp_min(0).masked_fill(out, 0)
-        if negatives == "distance":
+        if negatives == "distance" and hinge.numel():
             drawn = draw_negatives(others, out, _width(dim))[:, None]
-            total = total + (hinge.gather(1, drawn).sum() if hinge.numel() else 0)
+            total = total + hinge.gather(1, drawn).sum()
         else:
             total = total + _pick(hinge, out, negatives, top_k)
     return reduced(total, 2 * len(image), reduction)
@@ -156,7 +156,10 @@ class Triplet(Loss):
         super().__init__()
         check_choice("negatives", negatives, NEGATIVES)
         check_choice("reduction", reduction, REDUCTIONS)
-        check_least({"top_k": top_k, "margin": margin}, {"top_k": 1, "margin": 0})
+        check_least(
+            {"top_k": top_k, "margin": margin, "warmup_steps": warmup_steps},
+            {"top_k": 1, "margin": 0, "warmup_steps": 0},
+        )
         if negatives == "distance":
             _width(dim)
         self.dim = dim

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytorch_lightning import LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
 
 from itm.data.fingerprint import differences
@@ -20,6 +21,7 @@ from itm.matcher.inputs import check_split
 from itm.matcher.waiting import build, check_built
 from itm.text.vocabulary import BertVocabulary, Tokens
 from itm.training.lightning_private import attached_trainer
+from itm.training.optim import check_monitor
 from itm.utils.log_files import say
 
 if TYPE_CHECKING:
@@ -126,8 +128,18 @@ def setup(matcher: Matcher, stage: str) -> None:
 
     Raises:
         ValueError: the matcher waits for sizes, but the trainer has no data module with them; or
-            the trainer keeps all weights in 16 bits.
+            the trainer keeps all weights in 16 bits, predicts, or has a callback that would keep
+            or wait for the worst epoch.
     """
+    if stage == "predict" and type(matcher).predict_step is LightningModule.predict_step:
+        raise ValueError(
+            "a matcher has no predictions of single batches: matcher.score(features, captions) "
+            "scores images with captions, matcher.embed(features) returns vectors, and "
+            "trainer.test ranks a split"
+        )
+    if stage == "fit":
+        for callback in matcher.trainer.callbacks:  # type: ignore[attr-defined]
+            check_monitor(callback)
     precision = str(matcher.trainer.precision)
     if precision in ("bf16-true", "16-true"):
         raise ValueError(

@@ -153,7 +153,7 @@ class Pretrained:
             ValueError: another kind of matcher, or files that do not fit together.
             OSError: no such repository, or no connection.
         """
-        path = Path(name)
+        path = Path(name).expanduser()
         if not path.exists():
             from huggingface_hub import snapshot_download  # late: only sharing needs it
 

@@ -269,9 +269,18 @@ def check_images(images: Images, matcher: MatcherLike) -> None:
     """Check that the images have the feature width and number of regions of a matcher.
 
     Raises:
-        ValueError: the width differs from `img_dim`, or the number of regions from `num_regions`.
+        ValueError: the width differs from `img_dim`, or the number of regions from `num_regions`;
+            or the mask does not mark the regions.
     """
     check_built(matcher)
+    shape = tuple(images.regions.shape)
+    if images.mask is not None and tuple(images.mask.shape) != shape[:2]:
+        resident = shape[1:2] == (0,)
+        raise ValueError(
+            f"a batch must hold regions (I, R, F) and a mask (I, R), got {shape} and "
+            f"{tuple(images.mask.shape)}"
+            + (": only a trainer looks up the features of data.resident" if resident else "")
+        )
     _check_width(images.regions.shape[-1], matcher)
     if matcher.num_regions is None or not len(images.mask):
         return

@@ -20,6 +20,7 @@ from itm.matcher import attachment, hub, loss_terms, optimisation, scoring, stat
 from itm.matcher.compilation import CompiledMethods
 from itm.matcher.epoch_loss import EpochLoss
 from itm.matcher.explanation import Details, attention_details
+from itm.matcher.inputs import check_images
 from itm.matcher.optimisation import MakeOptimizer, MakeScheduler
 from itm.matcher.waiting import OBJECTS as OBJECTS
 from itm.matcher.waiting import Pending, may_wait
@@ -277,7 +278,12 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
     # Training ---------------------------------------------------------------------------------
 
     def forward(self, images: Images, captions: Captions) -> Tensor:
-        """Score a batch of images with a batch of captions, (I, C)."""
+        """Score a batch of images with a batch of captions, (I, C).
+
+        Raises:
+            ValueError: the images do not fit the matcher.
+        """
+        check_images(images, self)
         return self.similarity(self.encode_images(images), self.encode_captions(captions))
 
     @property

@@ -56,7 +56,7 @@ def save(
             or, without `overwrite`, a saved matcher.
         OSError: the folder cannot be written.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not overwrite and is_saved(folder / CONFIG):
         raise TakenError(
             f"{folder} holds a saved matcher: replace it with overwrite=true, or choose another "
@@ -141,7 +141,7 @@ def read(path: str | Path) -> Saved:
             f"{path} is an address, not a file or folder: download it, and give its path; use "
             "Matcher.from_pretrained('user/name') for a matcher on the Hugging Face hub"
         )
-    path = Path(path)
+    path = Path(path).expanduser()
     found = find_weights(path)
     if found == path / WEIGHTS:
         return read_whole(path / CONFIG, partial(_read_folder, path))

@@ -118,9 +118,10 @@ def on_load_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
     """Take the word lists of a checkpoint, and drop the state of another loss.
 
     Raises:
-        ValueError: this matcher already has other word lists, or training would continue on other
-            data.
+        ValueError: this matcher already has other word lists, training would continue on other
+            data, or weights are NaN.
     """
+    check_numbers(checkpoint.get("state_dict", {}), "the checkpoint")
     keep_average(matcher, checkpoint)
     compare_data(matcher, checkpoint)
     unpack_state(matcher, checkpoint.get("itm", {}))
@@ -128,6 +129,21 @@ def on_load_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
     adapt_loss_state(matcher, checkpoint.get("state_dict", {}))
     if "epoch_loss" in checkpoint:  # earlier versions wrote none
         matcher.epoch_loss.load_state_dict(checkpoint["epoch_loss"])
+
+
+def check_numbers(tensors: Mapping[str, Any], source: str) -> None:
+    """Check that no weight is NaN; infinity may be meant, as in a mask.
+
+    Raises:
+        ValueError: some are, as after a training that diverged: all scores would be NaN.
+    """
+    weights = {k: x for k, x in tensors.items() if isinstance(x, Tensor) and x.is_floating_point()}
+    if broken := [name for name, x in weights.items() if x.isnan().any()]:
+        others = f" and {len(broken) - 1} other weights" if broken[1:] else ""
+        raise ValueError(
+            f"{source}: {broken[0]}{others} hold NaN, as after a training that diverged: use an "
+            "earlier checkpoint"
+        )
 
 
 def keep_average(matcher: Matcher, checkpoint: dict[str, Any]) -> None:

@@ -45,6 +45,8 @@ def may_wait(init: Callable[..., None]) -> Callable[..., None]:
     Only the constructor of the object's own class waits, not those that it calls by `super()`. Its
     arguments become the hyper-parameters, unless it calls `save_hyperparameters` itself: that of a
     parent saves the parent's arguments only.
+
+    The wrapped constructor raises a TypeError if it is a parent's and gets no sizes.
     """
     parameters = inspect.signature(init).parameters
     names, defaults = list(parameters)[1:], {n: p.default for n, p in parameters.items()}
@@ -63,6 +65,12 @@ def may_wait(init: Callable[..., None]) -> Callable[..., None]:
             _try_out(type(self), given)
             self.wait(given)
             return
+        if waits and not own and self.lacks_sizes(given):
+            raise TypeError(
+                f"{type(self).__name__} extends a matcher that waits for its sizes: let its own "
+                "constructor take them, too, def __init__(self, vocab_size=None, img_dim=2048, "
+                "...), and pass them on, or give vocab_size"
+            )
         init(self, *args, **arguments)
         if own:
             _save_own(self, _with_defaults(parameters) | given)

@@ -89,6 +89,8 @@ class RetrievalMetrics(Metric):
         rows, image_index = torch.as_tensor(rows), torch.as_tensor(image_index)
         if image_index.is_floating_point() or image_index.dtype == torch.bool:
             raise ValueError(f"image_index must hold whole numbers, got {image_index.dtype}")
+        if image_index.ndim != 1:
+            raise ValueError(f"image_index must be (I,), got {tuple(image_index.shape)}")
         expected = (len(image_index), len(self.caption_image))
         if tuple(rows.shape) != expected:
             raise ValueError(f"rows must be images x captions, {expected}, got {tuple(rows.shape)}")

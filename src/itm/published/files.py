@@ -36,7 +36,7 @@ def read_checkpoint(path: str | Path) -> tuple[list[dict[str, Tensor]], dict[str
         ValueError: the file is damaged, is not a checkpoint, is only a part of one, or holds
             instances of other classes.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if Path(f"{path}.index").is_file():
         return [read_variables(path)], {}
     prefix = re.sub(r"\.(index|data-\d+-of-\d+)$", "", str(path))
@@ -104,7 +104,7 @@ def write_checkpoint(
         ValueError: several state dicts, or options other than numbers and strings, for an .npz
             file.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix == ".npz":
         if len(states) != 1:
             raise ValueError(

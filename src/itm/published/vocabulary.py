@@ -19,7 +19,7 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
         FileNotFoundError: the file does not exist.
         ValueError: the file is not a vocabulary.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"no vocabulary at {path}")
     if path.suffix != ".pkl":

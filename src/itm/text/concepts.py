@@ -187,7 +187,7 @@ class Concepts:
     def save(self, path: str | Path, captions_hash: str | None = None) -> None:
         """Write `state()` as JSON, with the `hash_captions` of its source if given."""
         state = self.state() if captions_hash is None else {**self.state(), KEY: captions_hash}
-        write_text(path, json.dumps(sealed(state), ensure_ascii=False))
+        write_text(Path(path).expanduser(), json.dumps(sealed(state), ensure_ascii=False))
 
     @classmethod
     @reader("is not a concept list")

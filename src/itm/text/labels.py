@@ -167,7 +167,7 @@ class Labels:
     def save(self, path: str | Path, captions_hash: str | None = None) -> None:
         """Write `state()` as JSON, with the `hash_captions` of its source if given."""
         state = self.state() if captions_hash is None else {**self.state(), KEY: captions_hash}
-        write_text(path, json.dumps(sealed(state), ensure_ascii=False))
+        write_text(Path(path).expanduser(), json.dumps(sealed(state), ensure_ascii=False))
 
     @classmethod
     @reader("is not a label list")
@@ -178,20 +178,21 @@ class Labels:
             FileNotFoundError: the file does not exist.
             ValueError: the file has another format.
         """
-        data = read_json(Path(path))
+        path = Path(path).expanduser()
+        data = read_json(path)
         data.pop(KEY, None)
         if "words" in data:
             try:
                 return cls.from_state(data)
             except TypeError as error:
                 raise ValueError(f"{path} must be a label list, got another word list") from error
-        words = words_of(data.get("word2idx"), Path(path))
+        words = words_of(data.get("word2idx"), path)
         if "<start>" in words:
             raise ValueError(
                 f"{path} is a vocabulary of {len(words)} words, expected a label list such as the "
                 "original's vocab_tag.json"
             )
-        return cls(words[1:] if words[:1] == ["<unk>"] else words, source=Path(path).name)
+        return cls(words[1:] if words[:1] == ["<unk>"] else words, source=path.name)
 
 
 def positive_weights(

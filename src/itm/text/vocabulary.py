@@ -221,7 +221,7 @@ class Vocabulary:
             data["tokenizer"] = self.tokenizer  # our addition to both formats, for `load`
         if captions_hash is not None:  # otherwise the file has the published format, without a seal
             data = sealed({**data, KEY: captions_hash})
-        write_text(path, json.dumps(data, ensure_ascii=False))
+        write_text(Path(path).expanduser(), json.dumps(data, ensure_ascii=False))
 
     @classmethod
     @reader("is not a vocabulary")
@@ -234,7 +234,7 @@ class Vocabulary:
         Raises:
             ValueError: the file has another format, or its ids are not 0 to n-1.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         options: dict[str, Any] = {}
         try:
             data = unsealed(path, parse_json(read_text(path)))

@@ -36,7 +36,7 @@ def word_vectors(
         ValueError: a .npy file with another number of rows; a text file with none of the words,
             or with vectors of different widths; a damaged file, or a value that is not finite.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"no word vectors at {path}")
     if path.suffix == ".npy":

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
@@ -182,6 +183,18 @@ def check_mode(option: str, mode: str, monitor: str) -> None:
             f"{option}={mode} waits for {monitor} to {moves}, but {wanted} is better: set "
             f"{option.split()[-1]}={better}"
         )
+
+
+def check_monitor(callback: Any) -> None:
+    """Check that Lightning's early stopping or checkpoints do not wait for worse values.
+
+    Their default is mode="min", which keeps the worst epoch of a recall. Other callbacks pass.
+
+    Raises:
+        ValueError: see `check_mode`.
+    """
+    if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor is not None:
+        check_mode(f"{type(callback).__name__}: mode", callback.mode, callback.monitor)
 
 
 class CosineLR(LRScheduler):

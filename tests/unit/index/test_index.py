@@ -615,3 +615,19 @@ def test_a_word_that_is_known_in_another_form_of_unicode_is_told(capsys):
         assert f"looks the same in Unicode's form {form}" in capsys.readouterr().out
         tell_unknown(matcher, ["blue tea"])
         assert "Unicode" not in capsys.readouterr().out
+
+
+def test_queries_of_another_kind_are_told(cache):
+    """Integers were taken for features here alone, and features of an image for an id."""
+    matcher, split = build("vsepp")
+    index = itm.Index(matcher, split)
+    features = split.images([0])[0]
+    whole = (10 * features).astype(np.int64)
+    for call in (lambda: index.search(features=whole), lambda: matcher.score([whole], ["a dog"])):
+        with pytest.raises(ValueError, match="features must be floats, got int64"):
+            call()
+    for given, kind in ((features, "ndarray"), (index.ids[:1], "list")):
+        with pytest.raises(ValueError, match=f"image= is one id, got a {kind}.*features=..."):
+            index.search(image=given)
+    same = index.search(features=features.astype(np.float64))
+    assert same == index.search(features=features) != []

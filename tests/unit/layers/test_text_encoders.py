@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from itm.batch import Captions
 from itm.layers import GRUText, TextEncoder, sentence_encoder, text_encoder
 from itm.layers.functional import last_state, masked_mean
 from itm.layers.text import as_text_encoder
@@ -67,3 +68,30 @@ def test_any_other_module_gets_the_usual_answers(module):
     answers = as_text_encoder(module)
     assert type(answers) is TextEncoder and answers.parameter_groups() == []
     assert not (answers.needs_words or answers.needs_vectors or answers.pretrained)
+
+
+@pytest.mark.parametrize("name", ["gru", "mean", "attend"])
+@pytest.mark.parametrize(
+    "lengths", [(3, 5), (3,), (3, 2, 1), (3, -1)], ids=["long", "few", "many", "negative"]
+)
+def test_every_caption_has_a_length_within_its_row(name, lengths):
+    """A missing length had left out a caption, and a negative one gave a vector."""
+    text = sentence_encoder({"name": name}, vocab_size=20, word_dim=4, sentence_dim=8)
+    row = torch.arange(2)
+    with pytest.raises(ValueError, match=r"as many lengths.* got ids \(2, 4\) and \d lengths"):
+        text(Captions(torch.ones(2, 4).long(), lengths, row, row))
+    with pytest.raises(ValueError, match=r"a row of ids per caption.* got ids \(4,\)"):
+        text(Captions(torch.ones(4).long(), (4,), row[:1], row[:1]))
+
+
+@pytest.mark.parametrize("name", ["gru", "mean", "attend"])
+@pytest.mark.parametrize("word", [20, -1])
+def test_ids_outside_of_the_vocabulary_are_told(name, word):
+    """On a CPU; a GPU stops the process."""
+    text = sentence_encoder({"name": name}, vocab_size=20, word_dim=4, sentence_dim=8)
+    row, ids = torch.arange(2), torch.ones(2, 4).long()
+    ids[1, 2] = word
+    with pytest.raises(ValueError, match=f"ids from .*{word}.* has vectors for 0 to 19"):
+        text(Captions(ids, (4, 4), row, row))
+    if name == "gru":  # which does not read padding
+        assert text(Captions(ids, (4, 2), row, row)).isfinite().all()

@@ -792,3 +792,127 @@ def test_labels_of_a_batch_are_0_or_1(name, values):
     assert torch.equal(
         getattr(matcher.pairs(features, captions, **given).captions, name), torch.eye(3)
     )
+
+
+@pytest.mark.parametrize("kind", [pl.callbacks.ModelCheckpoint, pl.callbacks.EarlyStopping])
+@pytest.mark.parametrize("monitor, mode", [("val/rsum", "min"), ("val/i2t_medr", "max")])
+def test_no_callback_keeps_or_awaits_the_worst_epoch(kind, monitor, mode, folder, tmp_path):
+    """The default of Lightning's callbacks is "min"."""
+    trainer = trainer_of(tmp_path, callbacks=[kind(monitor=monitor, mode=mode)])
+    better = {"min": "max", "max": "min"}[mode]
+    with pytest.raises(ValueError, match=f"{kind.__name__}: mode={mode} .*: set mode={better}"):
+        trainer.fit(MODELS["scan"](loss=Triplet()), data_of(folder))
+    trainer.callbacks.clear()
+    trainer.callbacks.append(kind(monitor=monitor, mode=better))
+    trainer.fit(MODELS["scan"](loss=Triplet()), data_of(folder))
+
+
+def test_predictions_are_asked_of_the_matcher(folder, tmp_path):
+    """Lightning had asked for a loader, and then failed to copy one of ours."""
+    data, trainer = data_of(folder), trainer_of(tmp_path)
+    matcher = MODELS["scan"](loss=Triplet())
+    trainer.fit(matcher, data)
+    for given in (data, data.test_dataloader()):
+        with pytest.raises(ValueError, match=r"matcher.score\(features, captions\)"):
+            trainer.predict(matcher, given)
+
+    class Predicts(SCAN):
+        def predict_step(self, batch, batch_idx):
+            return self.encode_images(batch).parts
+
+    own = Predicts(len(data.vocabulary), 6, **SMALL)
+    with pytest.raises(ValueError, match="no loader for trainer.predict.*give trainer.predict a"):
+        trainer.predict(own, data)
+    rows = torch.utils.data.DataLoader(
+        range(8), batch_size=4, collate_fn=data.reader("test").images
+    )
+    assert [len(x) for x in trainer.predict(own, rows)] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("limit", 4), ("fraction", 0.5), ("noise_ratio", 0.5), ("root", "elsewhere"),
+        ("val_images", 2), ("min_count", 2), ("vocab", "vocab.json"), ("word_drop", 0.1),
+        ("num_labels", 3), ("resident", True), ("region_drop", 0.1),
+    ],
+)  # fmt: skip
+def test_options_that_were_read_are_not_set_any_more(name, value, folder, tmp_path):
+    """They had no effect, or half of it; `resident` took features for numbers of regions."""
+    data, loss = data_of(folder), MultiLabel()
+    setattr(data, name, getattr(data, name))
+    trainer_of(tmp_path).fit(MODELS["scan"](loss=loss), data)
+    before = getattr(data, name)
+    setattr(data, name, before)
+    with pytest.raises(ValueError, match=f"data.{name} was read as .*: make a new Region.*{name}="):
+        setattr(data, name, value)
+    assert getattr(data, name) == before
+    data.batch_size, data.test, data.protocol = 7, "dev", "full"  # still to be read
+    assert len(next(iter(data.train_dataloader())).captions.lengths) == 7
+    assert data.test_split.name == "dev"
+
+
+def test_a_split_is_asked_for_by_its_stage(folder):
+    with pytest.raises(ValueError, match="stage must be 'train', 'val' or 'test', got 'dev'"):
+        data_of(folder).split("dev")
+
+
+def test_weights_that_are_not_numbers_are_not_loaded(folder, tmp_path):
+    """Only the scores of a matcher after a training that diverged were refused, by the metrics."""
+    trainer, matcher = trainer_of(tmp_path), MODELS["scan"](loss=Triplet())
+    trainer.fit(matcher, data_of(folder))
+    with torch.no_grad():
+        matcher.image.weight[0, 0] = torch.nan
+        matcher.image.bias[1] = torch.nan
+    trainer.save_checkpoint(tmp_path / "broken.ckpt")
+    save(matcher, tmp_path / "saved")
+    message = r"image\.\w+ and 1 other weights hold NaN, as after a training that diverged"
+    for load in (
+        lambda: itm.load(tmp_path / "broken.ckpt"),
+        lambda: itm.load(tmp_path / "saved"),
+        lambda: SCAN.load_from_checkpoint(tmp_path / "broken.ckpt"),
+        lambda: trainer_of(tmp_path, max_epochs=2).fit(
+            MODELS["scan"](loss=Triplet()), data_of(folder), ckpt_path=tmp_path / "broken.ckpt"
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load()
+
+
+def test_a_home_folder_is_found_under_its_short_name(folder, tmp_path, monkeypatch):
+    """The shell expands ~ for commands, but nothing did in Python: it made a folder named ~."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    for place in (home, here):
+        place.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    data = data_of(folder)
+    data.setup()
+    matcher = MODELS["scan"](vocab_size=len(data.vocabulary), img_dim=6)
+    matcher.vocab = data.vocabulary
+    assert matcher.save_pretrained("~/saved") == home / "saved"
+    trainer = trainer_of(tmp_path)
+    trainer.strategy.connect(matcher)
+    trainer.save_checkpoint(home / "saved.ckpt")
+    for path in ("~/saved", "~/saved.ckpt"):
+        loaded = itm.load(path)
+        assert loaded.vocab.words == Matcher.from_pretrained(path).vocab.words
+    assert itm.Index(loaded, captions=["a dog"]).save("~/index") == home / "index"
+    assert itm.Index.load("~/index").captions == ["a dog"]
+    data.vocabulary.save("~/vocab.json")
+    assert Vocabulary.load("~/vocab.json").words == data.vocabulary.words
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "group, given", [("model", SCAN), ("loss", Triplet()), ("data", Path("data"))]
+)
+def test_objects_are_no_names_of_yaml_files(group, given):
+    """Hydra's parser had told where the text of an object has a bracket."""
+    name = given.__name__ if isinstance(given, type) else type(given).__name__
+    with pytest.raises(
+        TypeError, match=f"{group} must be a name.* got {name}: .*without itm.build"
+    ):
+        itm.build(**{group: given})
+    with pytest.raises(ValueError, match="not a path: .*data.root=/my/data"):
+        itm.build(data="/my/data")

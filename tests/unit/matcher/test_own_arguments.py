@@ -129,3 +129,16 @@ def test_an_argument_that_no_file_holds_is_named_before_the_training(value, tmp_
         matcher = Odd(len(VOCAB), where=value, loss=Triplet())
     with pytest.raises(ValueError, match=r"Odd cannot be saved with where=.*must be plain data"):
         matcher.save_pretrained(tmp_path / "saved")
+
+
+def test_a_subclass_that_passes_no_sizes_on_says_so():
+    """It had ended with a bare AssertionError of its parent."""
+
+    class Passes(SCAN):
+        def __init__(self, scale=2.0, **options):
+            super().__init__(**options)
+            self.scale = scale
+
+    with pytest.raises(TypeError, match="Passes extends .*vocab_size=None.*or give vocab_size"):
+        Passes(embed_dim=8)
+    assert Passes(vocab_size=20, img_dim=6, embed_dim=8).scale == 2.0

@@ -10,7 +10,7 @@ from torch import nn
 from toy import MeanMatcher
 
 import itm
-from itm.batch import Encoded
+from itm.batch import Captions, Encoded, Images, Pairs
 from itm.data import RegionDataModule, read_split
 from itm.index import Index
 from itm.losses import Triplet
@@ -301,3 +301,23 @@ def test_no_images_and_no_captions_are_an_empty_batch(kind):
 def test_half_a_character_is_named():
     with pytest.raises(ValueError, match=r"the caption 'a \\ud800 dog' is not valid text"):
         build().score(FEATURES, ["a dog", "a \ud800 dog"])
+
+
+def test_the_mask_of_a_batch_marks_its_regions():
+    """SCAN took a mask of another shape, and `forward` features of another width."""
+    matcher = SCAN(20, 6, word_dim=4, embed_dim=8, loss=Triplet())
+    row, regions = torch.arange(2), torch.rand(2, 5, 6)
+    captions = Captions(torch.ones(2, 3).long(), (3, 3), row, row)
+    wrong = Images(regions, torch.ones(2, 4, dtype=torch.bool), row)
+    message = r"regions \(I, R, F\) and a mask \(I, R\), got \(2, 5, 6\) and \(2, 4\)$"
+    for call in (
+        lambda: matcher(wrong, captions),
+        lambda: matcher.losses(Pairs(wrong, captions)),
+        lambda: matcher.encode([wrong]),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    with pytest.raises(ValueError, match="only a trainer looks up the features of data.resident"):
+        matcher(wrong._replace(regions=regions[:, :0]), captions)
+    with pytest.raises(ValueError, match="7 wide, but SCAN reads 6"):
+        matcher(Images(torch.rand(2, 5, 7), torch.ones(2, 5) > 0, row), captions)

@@ -266,6 +266,8 @@ def test_metric_refuses_what_does_not_fit():
         metric.update(torch.zeros(1, 3), torch.tensor([0]))
     with pytest.raises(ValueError, match="0..1"):
         metric.update(torch.zeros(1, 2), torch.tensor([2]))
+    with pytest.raises(ValueError, match=r"image_index must be \(I,\), got \(2, 1\)"):
+        metric.update(torch.rand(2, 1), torch.tensor([[0], [1]]))
     with pytest.raises(ValueError, match="image_index must hold whole numbers, got torch.float32"):
         metric.update(torch.zeros(1, 2), torch.tensor([0.5]))
     with pytest.raises(ValueError, match="2 of 2 images"), warnings.catch_warnings():
