@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -24,11 +24,14 @@ class Trained(MatcherLike, Protocol):
 
     epoch_loss: EpochLoss
     last_batch: tuple[int, int, int] | None
+    needs_labels: ClassVar[bool]
     evaluates_again: bool
     chunk_size: int | None
 
     @property
     def objective(self) -> Loss: ...  # noqa: D102
+    @property
+    def label_dim(self) -> int | None: ...  # noqa: D102
     def losses(self, pairs: Pairs) -> dict[str, Tensor]: ...  # noqa: D102
     def training_scores(  # noqa: D102
         self, images: Encoded, captions: Encoded
@@ -48,6 +51,8 @@ def losses(matcher: Trained, pairs: Pairs) -> dict[str, Tensor]:
     on the main level, plus the backbone's own losses.
     """
     loss = matcher.objective
+    if loss.needs_labels and matcher.needs_labels:
+        loss.set_dim(matcher.label_dim)  # the backbone may have a label head, as CASC
     check_images(pairs.images, matcher)
     images, captions = encode_pairs(matcher, pairs)
     terms = matcher.extra_losses(pairs, images, captions)

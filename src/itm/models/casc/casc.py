@@ -111,8 +111,6 @@ class CASC(Matcher):
         self.t2i, self.i2t = attention.t2i, attention.i2t
         self.head = LabelHead(embed_dim, head.hidden, num_labels, head.pos_weight)
         self.head.requires_grad_(head.label_weight != 0)  # DDP refuses parameters without gradient
-        if loss is not None:
-            self.objective.set_dim(self.label_dim)  # a multi-label loss needs no head of its own
 
     def set_labels(self, labels: Any) -> None:
         """Take the positive weights of a label vocabulary, unless `pos_weight` was given.
