@@ -69,8 +69,8 @@ def build(
         FileNotFoundError: a file or folder does not exist.
         TypeError: a choice is an object, not a name.
     """
-    for group, name in {"model": model, "loss": loss, "data": data}.items():
-        _check_name(group, name)
+    for group, choice in {"model": model, "loss": loss, "data": data}.items():
+        _check_name(group, choice)
     if isinstance(overrides, str):
         raise ValueError(f"overrides must be a list such as [{overrides!r}], got a string")
     is_list = isinstance(overrides, list | tuple)
@@ -130,24 +130,24 @@ def _for_the_trainer(cfg: DictConfig, given: Collection[str]) -> Iterator[str]:
         yield f"{', '.join(unread)}: itm.build makes no Trainer, so give it to yours"
 
 
-def _check_name(group: str, name: Any) -> None:
-    """Check that a choice is a name, and neither an object of Python nor a folder.
+def _check_name(group: str, choice: Any) -> None:
+    """Check that a choice is a name (None has an error of its own), not an object or a path.
 
     Raises:
         TypeError: it is a class or another object, for which no YAML file is needed.
         ValueError: it is a path.
     """
-    if isinstance(name, type) or (name is not None and not isinstance(name, str)):
-        kind = name.__name__ if isinstance(name, type) else type(name).__name__
+    if choice is not None and not isinstance(choice, str):
+        kind = choice if isinstance(choice, type) else type(choice)
         raise TypeError(
-            f"{group} must be a name, such as those of list_models() and conf/, got {kind}: use "
-            "such objects without itm.build, trainer.fit(SCAN(loss=Triplet()), "
-            "RegionDataModule(FOLDER))"
+            f"{group} must be a name, such as those of list_models() and conf/, got "
+            f"{kind.__name__}: use such objects without itm.build, "
+            "trainer.fit(SCAN(loss=Triplet()), RegionDataModule(FOLDER))"
         )
-    if name is not None and name.startswith(("/", "~", ".")):
-        folder = f"data='f30k', overrides=['data.root={name}'] reads a folder"
+    if choice is not None and choice.startswith(("/", "~", ".")):
+        folder = f"data='f30k', overrides=['data.root={choice}'] reads a folder"
         hint = folder if group == "data" else "itm.load reads what was saved"
-        raise ValueError(f"{group}={name} must be a name of conf/{group}, not a path: {hint}")
+        raise ValueError(f"{group}={choice} must be a name of conf/{group}, not a path: {hint}")
 
 
 def build_data(cfg: DictConfig) -> RegionDataModule:

@@ -76,20 +76,20 @@ def check_changes(
     Raises:
         ValueError: an option differs that a resumed run cannot change.
     """
-    told = compare(before, now, kept or {}, varied)
+    told = allowed_changes(before, now, kept or {}, varied)
     if told:
         warning = f"warning: resuming with other options than before: {', '.join(told)}"
         print(warning)
         log_later(warning)  # Hydra has not opened train.log yet
 
 
-def compare(
+def allowed_changes(
     before: Sequence[str],
     now: Sequence[str],
     kept: Mapping[str, Any],
     varied: Collection[str] = (),
 ) -> list[str]:
-    """Compare as `check_changes`, and return texts of what changes, such as "lr 0.02 -> 0.001".
+    """List what changes, such as "lr 0.02 -> 0.001"; the arguments are those of `check_changes`.
 
     Raises:
         ValueError: an option differs that a resumed run cannot change.

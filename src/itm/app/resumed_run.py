@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import pytorch_lightning as pl
 
+from itm.app.arguments import config_dir
 from itm.app.config import output_folder
-from itm.app.resume_changes import changes_of_training, compare
+from itm.app.resume_changes import allowed_changes, changes_of_training
 from itm.app.resume_options import read_recorded, recorded_values
 from itm.app.sweep_options import options_of_job
 from itm.runs.plain_files import read_record, run_of
@@ -64,11 +65,11 @@ def read_resumed(checkpoint: str | None, typed: Sequence[str]) -> Resumed:
 def _check_other(folder: Path, checkpoint: str, now: Sequence[str]) -> None:
     """Check that the run of another folder had the options that a resumed run cannot change."""
     try:
-        before, kept = read_recorded(folder), recorded_values(folder)
+        before, kept = read_recorded(folder, config_dir(now)), recorded_values(folder)
     except ValueError:
         return  # as above
     try:
-        compare(before, now, kept)
+        allowed_changes(before, now, kept)
     except ValueError as error:
         raise ValueError(f"resume={checkpoint}: {error}") from error
 

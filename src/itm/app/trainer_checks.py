@@ -67,7 +67,7 @@ def check_callbacks(trainer: Any, matcher: Any) -> None:
     from pytorch_lightning.callbacks import EarlyStopping, GradientAccumulationScheduler
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-    from itm.training.optim import check_monitor
+    from itm.training.monitors import check_monitor
 
     for callback in trainer.callbacks:
         name = type(callback).__name__

@@ -22,7 +22,7 @@ from itm.matcher.saved import WEIGHTS, find_weights, read, save
 from itm.matcher.state import (
     LOSS,
     adapt_loss_state,
-    check_numbers,
+    check_not_nan,
     unpack_origins,
     unpack_state,
 )
@@ -81,7 +81,7 @@ def _load(
     except (AttributeError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{path}: not the arguments of a matcher ({error!r})") from error
     load_strictly(matcher, tensors, str(path))
-    check_numbers(tensors, str(path))
+    check_not_nan(tensors, str(path))
     _restore_loss(matcher, path)
     try:
         unpack_state(matcher, config)

@@ -63,7 +63,7 @@ def check_fit(matcher: Matcher, tensors: dict[str, Tensor], source: str) -> dict
 def check_finite(tensors: dict[str, Tensor], source: str) -> None:
     """Raise ValueError with the names of tensors that hold NaN or infinity.
 
-    For weights to train from or to convert; a checkpoint of itm may hold them, as in a mask.
+    For weights to train from or to convert; a checkpoint of itm may hold infinity, as in a mask.
     """
     broken = [name for name, x in tensors.items() if not x.isfinite().all()]
     if broken:

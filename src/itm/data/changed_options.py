@@ -26,8 +26,8 @@ def check_unread(data: RegionDataModule, name: str, value: Any) -> None:
 
     Args:
         data: the data module, maybe in its constructor.
-        name: name of any attribute; those that are no such options pass.
-        value: its new value; the same value passes.
+        name: name of the attribute; only options that were read are checked.
+        value: its new value; an equal one is accepted.
 
     Raises:
         ValueError: the splits, word lists or readers that it determines are made.

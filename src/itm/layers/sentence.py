@@ -19,7 +19,8 @@ from itm.layers.functional import (
     masked_mean,
     masked_softmax,
 )
-from itm.layers.text import BertText, GRUText, TextEncoder, check_lengths, look_up
+from itm.layers.text import BertText, GRUText, TextEncoder
+from itm.layers.word_ids import check_lengths, look_up_words
 from itm.utils.checks import check_choice
 
 
@@ -117,9 +118,8 @@ class MeanText(TextEncoder):
         """
         check_lengths(captions)
         tokens = captions.tokens
-        return look_up(self.embed, tokens), length_mask(
-            captions.lengths, tokens.shape[1], tokens.device
-        )
+        mask = length_mask(captions.lengths, tokens.shape[1], tokens.device)
+        return look_up_words(self.embed, tokens), mask
 
     def mean(self, words: Tensor, mask: Tensor, tokens: Tensor) -> Tensor:
         """Divide the sum over the mask by the number of ids other than 0, (C, word_dim)."""

@@ -17,6 +17,7 @@ from itm.layers.dropout import Dropout
 from itm.layers.functional import full, last_state, length_mask, masked_mean
 from itm.layers.gru import run_gru
 from itm.layers.packing import by_step
+from itm.layers.word_ids import check_lengths, look_up_words
 
 
 class TextEncoder(nn.Module):
@@ -91,38 +92,6 @@ def as_text_encoder(module: Any) -> TextEncoder:
     return module if isinstance(module, TextEncoder) else TextEncoder()
 
 
-def check_lengths(captions: Captions) -> None:
-    """Check that each caption has a length within its row of ids; it costs no look at the ids.
-
-    Raises:
-        ValueError: the ids are no matrix, or a length is missing, negative or too large.
-    """
-    ids, lengths = tuple(captions.tokens.shape), captions.lengths
-    if len(ids) != 2 or len(lengths) != ids[0] or not all(0 <= n <= ids[1] for n in lengths):
-        raise ValueError(
-            "captions must hold a row of ids per caption, padded with 0, and as many lengths, each "
-            f"at most the number of columns, got ids {ids} and {len(lengths)} lengths"
-            + (f" from {min(lengths)} to {max(lengths)}" if len(lengths) else "")
-        )
-
-
-def look_up(embed: nn.Embedding, ids: Tensor) -> Tensor:
-    """Take the vectors of words, (..., word_dim).
-
-    Raises:
-        ValueError: on a CPU, there is no vector for an id; a GPU stops the process.
-    """
-    try:
-        vectors: Tensor = embed(ids)
-    except IndexError as error:
-        raise ValueError(
-            f"captions hold ids from {int(ids.min())} to {int(ids.max())}, but the text encoder "
-            f"has vectors for 0 to {embed.num_embeddings - 1}: use the vocabulary that it was "
-            "built for"
-        ) from error
-    return vectors
-
-
 class GRUText(TextEncoder):
     """Encode words by embedding -> dropout -> GRU; a bidirectional GRU averages its directions.
 
@@ -192,7 +161,7 @@ class GRUText(TextEncoder):
         tokens, lengths = captions.tokens, captions.lengths
         count, size = tokens.shape
         rows, sizes, _ = by_step(lengths, size, tokens.device)
-        words = self.dropout(look_up(self.embed, tokens.flatten().index_select(0, rows)))
+        words = self.dropout(look_up_words(self.embed, tokens.flatten().index_select(0, rows)))
         states = run_gru(self.rnn, words, sizes)  # (W, D) or (W, 2 D)
         if self.rnn.bidirectional:
             forward, backward = states.chunk(2, dim=-1)

@@ -72,7 +72,7 @@ class MultiLabel(Loss):
         self.hidden = hidden
         self.dim = dim
         self._dim_of_data: int | None = None
-        self._is_told = False  # whether there is a head, by a data module or CASC
+        self._is_told = False  # a data module or a matcher has said whether there is a head
         self._given = False
         self.gather = gather
         self.ranking = Triplet(

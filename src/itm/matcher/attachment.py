@@ -21,7 +21,7 @@ from itm.matcher.inputs import check_split
 from itm.matcher.waiting import build, check_built
 from itm.text.vocabulary import BertVocabulary, Tokens
 from itm.training.lightning_private import attached_trainer
-from itm.training.optim import check_monitor
+from itm.training.monitors import check_monitor
 from itm.utils.log_files import say
 
 if TYPE_CHECKING:

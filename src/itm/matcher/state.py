@@ -121,7 +121,7 @@ def on_load_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
         ValueError: this matcher already has other word lists, training would continue on other
             data, or weights are NaN.
     """
-    check_numbers(checkpoint.get("state_dict", {}), "the checkpoint")
+    check_not_nan(checkpoint.get("state_dict", {}), "the checkpoint")
     keep_average(matcher, checkpoint)
     compare_data(matcher, checkpoint)
     unpack_state(matcher, checkpoint.get("itm", {}))
@@ -131,7 +131,7 @@ def on_load_checkpoint(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
         matcher.epoch_loss.load_state_dict(checkpoint["epoch_loss"])
 
 
-def check_numbers(tensors: Mapping[str, Any], source: str) -> None:
+def check_not_nan(tensors: Mapping[str, Any], source: str) -> None:
     """Check that no weight is NaN; infinity may be meant, as in a mask.
 
     Raises:

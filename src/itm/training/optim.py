@@ -2,26 +2,20 @@
 
 import inspect
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from itm.training.lightning_private import count_steps, steps_per_epoch
+from itm.training.monitors import check_mode
 from itm.training.optim_values import check_values
 from itm.utils.checks import check_choice
 
 BY_MATCHER = 2**62  # steps between those of Lightning, which would come after the checkpoint
 LENGTHS = ("total", "total_steps", "total_iters", "T_max")  # None = the whole training
-
-DIRECTIONS = {  # which change of a metric is an improvement
-    "max": re.compile(r"(rsum|_r\d+|ncs_\d+)$"),
-    "min": re.compile(r"(loss|medr|meanr)$"),
-}
 
 
 class Schedule:
@@ -162,39 +156,6 @@ def _count_own_steps(optimizer: Optimizer, trainer: Any) -> None:
                 "scheduler.interval=epoch"
             )
         group["step_size"] *= int(steps)
-
-
-def check_mode(option: str, mode: str, monitor: str) -> None:
-    """Check that a better value of a known metric counts as an improvement.
-
-    Args:
-        option: name of the option, for the message.
-        mode: "max" or "min".
-        monitor: name of the metric; unknown ones pass.
-
-    Raises:
-        ValueError: `mode` waits for the metric to become worse.
-    """
-    known = (best for best, names in DIRECTIONS.items() if names.search(monitor))
-    better = next(known, mode)
-    if mode != better:
-        moves, wanted = ("rise", "less") if mode == "max" else ("fall", "more")
-        raise ValueError(
-            f"{option}={mode} waits for {monitor} to {moves}, but {wanted} is better: set "
-            f"{option.split()[-1]}={better}"
-        )
-
-
-def check_monitor(callback: Any) -> None:
-    """Check that Lightning's early stopping or checkpoints do not wait for worse values.
-
-    Their default is mode="min", which keeps the worst epoch of a recall. Other callbacks pass.
-
-    Raises:
-        ValueError: see `check_mode`.
-    """
-    if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor is not None:
-        check_mode(f"{type(callback).__name__}: mode", callback.mode, callback.monitor)
 
 
 class CosineLR(LRScheduler):

@@ -182,6 +182,7 @@ def test_what_is_set_while_it_waits_stays(folder, tmp_path):
 
 
 def test_a_type_that_is_set_while_it_waits_stays(folder):
+    torch.manual_seed(0)
     matcher, data = SCAN(**SMALL).double(), data_of(folder)
     data.setup()
     matcher.take_data(data, "test")
