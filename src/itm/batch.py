@@ -142,9 +142,15 @@ def map_encoded(encoded: Encoded, function: Callable[[Tensor], Tensor]) -> Encod
 
 
 def to_device(encoded: Encoded, device: torch.device | str) -> Encoded:
-    """Send an `Encoded` to a device without waiting; `aux["lengths"]` stays on the host."""
+    """Send an `Encoded` to a device without waiting; `aux["lengths"]` stays on the host.
+
+    A copy to the host is waited for: torch would return it before its numbers have arrived.
+    """
     lengths = (encoded.aux or {}).get("lengths")
-    return map_encoded(encoded, lambda x: x if x is lengths else x.to(device, non_blocking=True))
+    arrives_later = torch.device(device).type != "cpu"
+    return map_encoded(
+        encoded, lambda x: x if x is lengths else x.to(device, non_blocking=arrives_later)
+    )
 
 
 def take(encoded: Encoded, rows: slice | Tensor) -> Encoded:

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 import itm
+from itm.batch import Encoded, to_device
 from itm.utils.devices import find_device, precision_context
 
 CPU = torch.device("cpu")
@@ -46,3 +48,24 @@ def test_a_device_that_is_not_there_is_refused_by_its_name(monkeypatch):
     assert find_device("cuda:1") == "cuda:1"
     with pytest.raises(ValueError, match="device=cuda:2, but torch sees 2 GPUs, cuda:0 to cuda:1"):
         find_device("cuda:2")
+
+
+class _Copies(TorchFunctionMode):
+    """Records for each copy whether it may return before it is done."""
+
+    def __init__(self):
+        super().__init__()
+        self.non_blocking = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.to:
+            self.non_blocking.append((kwargs or {}).get("non_blocking", False))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("device", "asynchronous"), [("cpu", False), ("meta", True)])
+def test_encodings_on_the_host_have_arrived(device, asynchronous):
+    encoded = Encoded(torch.ones(2, 3), torch.ones(2, 4, 3), aux={"lengths": torch.ones(2)})
+    with _Copies() as copies:
+        to_device(encoded, torch.device(device))
+    assert copies.non_blocking == [asynchronous] * 2
