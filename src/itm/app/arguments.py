@@ -13,6 +13,7 @@ from itm.app.choices import rewrite_choices
 from itm.app.config import CONF
 from itm.app.quoting import quote, quote_path, unquote
 
+MULTIRUN = ("-m", "--multirun", "hydra.mode=MULTIRUN")  # Hydra starts several jobs
 RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID")  # 0 in the first process of a training
 
 
@@ -69,8 +70,8 @@ def _check_own_files(own: Path | None) -> None:
 
 def is_sweep(arguments: Sequence[str]) -> bool:
     """Tell whether a command line asks for several jobs."""
-    flags = ("-m", "--multirun", "hydra.mode=MULTIRUN")
-    return any(a in flags or a.lstrip("+").startswith("sweep=") for a in arguments)
+    chosen = value_of(arguments, "sweep")
+    return any(a in MULTIRUN for a in arguments) or (chosen or "null").lower() != "null"
 
 
 def _adjacent(
