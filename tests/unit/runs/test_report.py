@@ -636,6 +636,30 @@ def test_graded_metrics_of_two_relevances_are_never_mixed(tmp_path):
     assert sum("rel.npy" in name for name in found) == 1 and len(found) == 2
 
 
+def test_ensembles_are_validated_on_the_whole_split(tmp_path):
+    """A part of it, or another protocol, does not compare with what the other ensembles have."""
+    for seed, name in enumerate("abc"):
+        make_run(tmp_path / f"runs/{name}", 2.0, seed, **{"data.val": "dev"})
+    dev = {"split": "dev"}
+    for place, members, rsum, facts in (
+        ("0", "ab", 400.0, dev | {"images": 40}),
+        ("1", "ab", 560.0, dev | {"images": 20}),
+        ("2", "bc", 570.0, dev | {"images": 20}),
+        ("3", "ac", 410.0, dev | {"images": 40}),
+        ("4", "ac", 580.0, dev | {"images": 40, "protocol": "coco_1k"}),
+        *((f"test {x}", x, 300.0, {}) for x in ("ab", "bc", "ac")),
+    ):
+        paths = [str(tmp_path / "runs" / name) for name in members]
+        rows = {path: {"rsum": 1.0} for path in paths} | {"ensemble of 2": {"rsum": rsum}}
+        folder = tmp_path / "runs" / place
+        folder.mkdir()
+        report = {**FACTS, **facts, "checkpoints": paths, "results": rows}
+        (folder / "report.json").write_text(json.dumps(report))
+    runs = [run for run in find_runs([tmp_path / "runs"])[0] if run.members]
+    found = {run.folder.name: run.validation for run in runs if run.test.startswith("test")}
+    assert found == {"test ab": 400.0, "test bc": None, "test ac": 410.0}
+
+
 def test_members_do_not_depend_on_their_order_and_are_those_of_the_evaluation(tmp_path):
     for name, margin, seed in (("a", 0.1, 0), ("b", 0.2, 1)):
         make_run(tmp_path / f"runs/{name}", 2.0, seed, **{"loss.margin": margin})
