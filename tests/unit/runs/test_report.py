@@ -596,6 +596,24 @@ def test_recorded_weights_and_data_are_compared_exactly(other, tmp_path):
     assert (own.test == evaluation.test) == (other == "weights")
 
 
+def test_an_evaluation_after_a_resumed_training_is_not_older(tmp_path):
+    """Its seconds are those of all attempts; an earlier version recorded no end."""
+    metrics = make_run(tmp_path / "runs/a", 2.0, 0)
+    results = json.loads((tmp_path / "runs/a/results.json").read_text())
+    record = {"started": "2026-01-01T10:00:00+00:00", "seconds": 36000}
+    ended = {"ended": "2026-01-01T10:05:00+00:00"}
+    write_report(tmp_path / "ev", tmp_path / "runs/a", metrics, started="2026-01-01T10:06:00+00:00")
+    for more, joined in (({}, False), (ended, True)):
+        (tmp_path / "runs/a/results.json").write_text(json.dumps({**results, **record, **more}))
+        (evaluation,) = find_runs([tmp_path / "ev"])[0]
+        assert bool(evaluation.settings) == joined
+    (tmp_path / "ev/report.json").unlink()
+    write_report(
+        tmp_path / "ev2", tmp_path / "runs/a", metrics, started="2026-01-01T10:04:00+00:00"
+    )
+    assert not find_runs([tmp_path / "ev2"])[0][0].settings
+
+
 def test_a_last_checkpoint_may_reach_another_result_than_the_best_one(tmp_path):
     metrics = make_run(tmp_path / "runs/a", 2.0, 0)
     last = tmp_path / "runs/a/checkpoints/last.ckpt"
