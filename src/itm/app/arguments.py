@@ -14,7 +14,9 @@ from itm.app.config import CONF
 from itm.app.quoting import quote, quote_path, unquote
 
 MULTIRUN = ("-m", "--multirun", "hydra.mode=MULTIRUN")  # Hydra starts several jobs
-RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID")  # 0 in the first process of a training
+# 0 in the first process of a training. Started by hand on several nodes, each has a process
+# without a LOCAL_RANK.
+RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK")
 
 
 def read_arguments(arguments: Sequence[str], command: str) -> list[str]:

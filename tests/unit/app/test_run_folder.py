@@ -328,10 +328,12 @@ def test_a_folder_in_use_is_refused(options, run):
         ({"WORLD_SIZE": "2", "RANK": "0"}, 1, "one of 2, but the trainer works with 1"),
         ({"WORLD_SIZE": "4", "RANK": "3"}, 2, "one of 4, but the trainer works with 2"),
         ({"SLURM_PROCID": "1"}, 1, "not the first one, but the trainer works with 1"),
+        ({"NODE_RANK": "1"}, 2, None),  # started by hand on every node
+        ({"NODE_RANK": "1"}, 1, "not the first one, but the trainer works with 1"),
     ],
 )
 def test_processes_that_would_train_alone_are_refused(environment, processes, said, monkeypatch):
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_PROCID"):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -341,8 +343,9 @@ def test_processes_that_would_train_alone_are_refused(environment, processes, sa
         check_launcher(processes)
 
 
-def test_another_process_of_the_same_run_is_not_asked(run, monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "1")
+@pytest.mark.parametrize("name", ["LOCAL_RANK", "NODE_RANK", "GROUP_RANK"])
+def test_another_process_of_the_same_run_is_not_asked(name, run, monkeypatch):
+    monkeypatch.setenv(name, "1")
     assert use_folder(["hydra.run.dir=run"]) == ["hydra.run.dir=run"]
 
 
