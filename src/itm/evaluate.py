@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     tables = split_tables(split, None if cfg.eccv is True else cfg.eccv) if cfg.eccv else None
     codes = None if cfg.pmrp is None else split_codes(cfg.pmrp, split)
     paths = listed(cfg.checkpoint)
+    started = datetime.now(timezone.utc).isoformat()  # a training may replace them from now on
     matchers = {x: load(x, None, cfg.model_class, cfg.device) for x in paths}
     tell_run_data()
     described = write_sentences(matchers, split, cfg.batch_size) if cfg.describe else {}
@@ -79,6 +81,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
         "similarity": [str(Path(path).resolve()) for path in listed(cfg.similarity)],
         "members": ensembles(paths, cfg.pairs),
         **environment(next((x.device for x in matchers.values()), None)),
+        "started": started,
     }
     facts |= scored_with(cfg)
     if described:

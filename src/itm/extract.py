@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def command(cfg: DictConfig) -> Path:
     if cfg.box_order != ORDERS[0]:  # records of earlier versions lack it
         options["box_order"] = cfg.box_order
     settings = describe_settings(pictures, cfg.captions, cfg.boxes, cfg.splits, options)
-    look = f"; look at it: python -m itm.prepare data=flickr8k data.root={out}"
+    look = f"; look at it: python -m itm.prepare data=flickr8k {shlex.quote(f'data.root={out}')}"
     if not cfg.overwrite and is_complete(out, RECORD, settings):
         print(f"{out} holds these features already{look if cfg.captions else ''}")
         return out

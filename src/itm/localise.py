@@ -49,6 +49,7 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
     from itm.matcher.split_scores import warn_words
     from itm.phrases.files import read_phrases
     from itm.phrases.split import phrase_split, region_fractions
+    from itm.runs.plain_files import data_name
     from itm.runs.record import environment, split_facts, write_json
     from itm.runs.tables import rows_table
 
@@ -94,7 +95,8 @@ def command(cfg: DictConfig) -> dict[str, dict[str, float]]:
             from itm.visual import draw_image, save  # late: matplotlib is optional
 
             save(draw_image(picture, phrases, scores, row), place / "phrases.png", command=COMMAND)
-    title = f"{type(matcher).__name__}, {split.folder.resolve().name} {split.name}, overlap {FOUND}"
+    measured = f"{data_name(split.folder.resolve())} {split.name}"
+    title = f"{type(matcher).__name__}, {measured}, overlap {FOUND}"
     say(rows_table(title, COLUMNS, [[name, *row.values()] for name, row in report.items()]))
     say(f"written to {out / 'localisation.json'}")
     if picture is not None:

@@ -13,7 +13,10 @@ from itm.app.choices import rewrite_choices
 from itm.app.config import CONF
 from itm.app.quoting import quote, quote_path, unquote
 
-RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID")  # 0 in the first process of a training
+MULTIRUN = ("-m", "--multirun", "hydra.mode=MULTIRUN")  # Hydra starts several jobs
+# 0 in the first process of a training. Started by hand on several nodes, each has a process
+# without a LOCAL_RANK.
+RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK")
 
 
 def read_arguments(arguments: Sequence[str], command: str) -> list[str]:
@@ -69,8 +72,8 @@ def _check_own_files(own: Path | None) -> None:
 
 def is_sweep(arguments: Sequence[str]) -> bool:
     """Tell whether a command line asks for several jobs."""
-    flags = ("-m", "--multirun", "hydra.mode=MULTIRUN")
-    return any(a in flags or a.lstrip("+").startswith("sweep=") for a in arguments)
+    chosen = value_of(arguments, "sweep")
+    return any(a in MULTIRUN for a in arguments) or (chosen or "null").lower() != "null"
 
 
 def _adjacent(

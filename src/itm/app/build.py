@@ -20,6 +20,7 @@ from itm.app.config import compose, instantiate, target
 from itm.app.optimisation import build_optimizer, build_schedule, values_in_vain
 from itm.app.option_types import check_types
 from itm.app.plain_errors import without_call
+from itm.app.quoting import quote
 from itm.app.ranges import check_ranges
 from itm.app.unused import needs_of, unused_options
 from itm.checkpoints.initialise import start_from
@@ -84,7 +85,7 @@ def build(
             f"itm.build makes a matcher and its data and does not read {', '.join(unread)}: give "
             "its meaning to pl.Trainer, or train with python -m itm.train"
         )
-    options = [f"model={model}", f"loss={loss}", f"data={data}", *overrides]
+    options = [f"model={model}", f"loss={loss}", f"data={data}", *map(quote, overrides)]
     rewritten = rewrite_choices(options)
     check_types("train", rewritten)
     try:

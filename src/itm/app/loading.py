@@ -51,6 +51,13 @@ def choose_loading(
     return {name: value for name, value in chosen.items() if name not in given}
 
 
+def available_cores() -> int:
+    """Count the cores that this process may use: SLURM and containers give it some of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS, Windows
+
+
 def apply_loading(data: RegionDataModule, trainer: Any, overrides: Sequence[str]) -> str | None:
     """Set the loading options of a data module for the device of a trainer.
 
@@ -73,7 +80,7 @@ def apply_loading(data: RegionDataModule, trainer: Any, overrides: Sequence[str]
     splits = [data.split(stage) for stage in ("train", "val", "test")]
     values = sum(split.num_images * split.regions * split.width for split in splits)
     stored = max(split.features.dtype.itemsize for split in splits)
-    cores = (os.cpu_count() or 1) // max(1, trainer.num_devices)
+    cores = available_cores() // max(1, trainer.num_devices)
     chosen = choose_loading(free, values, stored, str(trainer.precision), cores, given)
     for name, value in chosen.items():
         setattr(data, name, value)

@@ -11,16 +11,16 @@ from itm.utils.errors import TakenError
 
 ASIDE = ".replaced"  # in the run folder, so that moving is a rename
 DELETED = ".deleted"
-WRITTEN = (
+WRITTEN = (  # by a run, with its loggers and profilers, in their usual places
     "run.json", "results.json", "ranks.npz", "failure.txt", "train.log", "csv", "checkpoints",
-    ".hydra",
+    ".hydra", "tensorboard", "mlflow", "wandb", "fit-profile*.txt", "test-profile*.txt",
 )  # fmt: skip
 
 _waiting: list[Path] = []  # run folders whose earlier run is put aside
 
 
 def put_aside(folders: Sequence[Path]) -> None:
-    """Move the files of earlier runs aside until `settle` or the end of the process.
+    """Move the files of earlier runs aside until `delete_earlier` or the end of the process.
 
     Raises:
         TakenError: a folder has no run.json, so `itm.train` did not write it.
@@ -35,17 +35,30 @@ def put_aside(folders: Sequence[Path]) -> None:
         atexit.register(settle)
     for folder in folders:
         (folder / ASIDE).mkdir(exist_ok=True)
-        for name in WRITTEN:
-            if (folder / name).exists():
-                (folder / name).rename(folder / ASIDE / name)
+        for path in [path for pattern in WRITTEN for path in folder.glob(pattern)]:
+            path.rename(folder / ASIDE / path.name)
         _waiting.append(folder.resolve())
 
 
-def settle(trains: bool = False) -> None:
-    """Delete the files moved aside if the new run trains, else restore them."""
+def delete_earlier(folder: Path) -> None:
+    """Delete the files moved aside, in all folders that this process knows: the new run trains.
+
+    Args:
+        folder: of the new run. A job of sweep=joblib or sweep=slurm is a process of its own that
+            knows no other; `settle` deletes the rest when the process of the sweep ends.
+    """
+    for place in {folder.resolve(), *_waiting}:
+        if (place / ASIDE).is_dir():
+            _delete(place)
+    _waiting.clear()
+
+
+def settle() -> None:
+    """Restore the files moved aside, unless a job of the sweep has trained: then delete them."""
+    trained = any(not (folder / ASIDE).is_dir() for folder in _waiting)
     for folder in _waiting:
         if (folder / ASIDE).is_dir():
-            _delete(folder) if trains else _restore(folder)
+            _delete(folder) if trained else _restore(folder)
     _waiting.clear()
 
 

@@ -19,18 +19,19 @@ FREE = (
     "max_epochs", "gradient_clip_val", "margin", "warmup_steps", "warmup_epochs", "lr",
     "weight_decay", "step_size", "gamma",
     "test", "compile", "chunk_size", "deterministic", "trainer", "callbacks", "logger", "loss",
-    "optimizer", "scheduler", "decay", "data.batch_size", "data.eval_batch_size", "data.workers",
-    "data.pin_memory", "data.cache_words", "data.resident", "data.root", "data.test",
-    "data.protocol", "resume", "overwrite", "model.text.path",
+    "optimizer", "scheduler", "decay_of_text", "data.batch_size", "data.eval_batch_size",
+    "data.workers", "data.pin_memory", "data.cache_words", "data.resident", "data.root",
+    "data.test", "data.protocol", "resume", "overwrite", "model.text.path",
 )  # fmt: skip
 # Of these, changes of the following make another training; it is recorded with the results.
 TRAINED_WITH = (
     "gradient_clip_val", "margin", "warmup_steps", "warmup_epochs", "lr", "weight_decay",
-    "step_size", "gamma", "loss", "optimizer", "scheduler", "decay", "data.batch_size",
-    "data.resident", "trainer.precision", "trainer.devices", "trainer.num_nodes",
+    "step_size", "gamma", "loss", "optimizer", "scheduler", "decay_of_text",
+    "data.batch_size", "data.resident", "trainer.precision", "trainer.devices", "trainer.num_nodes",
     "trainer.accumulate_grad_batches", "trainer.gradient_clip_val",
     "trainer.gradient_clip_algorithm", "trainer.limit_train_batches", "trainer.overfit_batches",
-    "trainer.val_check_interval", "trainer.check_val_every_n_epoch", "callbacks",
+    "trainer.sync_batchnorm", "trainer.val_check_interval", "trainer.check_val_every_n_epoch",
+    "callbacks",
 )  # fmt: skip
 # Except these: they say something, write last.ckpt, or decide when the training ends.
 UNTRAINED = (

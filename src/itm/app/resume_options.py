@@ -30,7 +30,7 @@ FILES = (
 
 
 def with_recorded(arguments: list[str], folder: Path) -> list[str]:
-    """Add the options recorded in a run folder, and the folder itself.
+    """Add the options recorded in a run folder, and the folder itself unless another one is given.
 
     An option that is given again replaces the recorded one. If it chooses another file of a group,
     or another class of a node, the recorded options of that group no longer apply. The run's own
@@ -66,10 +66,10 @@ def with_recorded(arguments: list[str], folder: Path) -> list[str]:
         if key_of(option) not in given
         and not any(f"{key_of(option)}.".startswith(f"{node}.") for node in dropped)
     ]
-    where = quote(f"hydra.run.dir={folder}")
+    where = [] if "hydra.run.dir" in given else [quote(f"hydra.run.dir={folder}")]
     at = next(i for i, a in enumerate(arguments) if key_of(a) == "resume")
     # Adjacent, because argparse options may come before and after.
-    return [*arguments[:at], *kept, where, *arguments[at:]]
+    return [*arguments[:at], *kept, *where, *arguments[at:]]
 
 
 def _recorded_dir(folder: Path) -> Path | None:

@@ -97,7 +97,7 @@ def check_result_folder(
 ) -> None:
     """Check that a command may write into the folder that its command line names.
 
-    Hydra writes its record into that folder before the command begins.
+    Hydra writes its record into `hydra.run.dir` before the command begins.
 
     Raises:
         TakenError: as for `itm.runs.outputs.check_folder`, or another program wrote `.hydra` there.
@@ -106,7 +106,8 @@ def check_result_folder(
     out = given.get(option) or given.get("hydra.run.dir")
     if out is not None and "${" not in str(out) and not any(a in QUESTIONS for a in arguments):
         check_folder(str(out), command, patterns, given.get("overwrite") is True)
-        check_hydra(Path(str(given.get("hydra.run.dir") or out)))
+        if "hydra.run.dir" in given:
+            check_hydra(Path(str(given["hydra.run.dir"])))
 
 
 def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
@@ -161,7 +162,8 @@ def _default_root(data: str) -> dict[str, Any]:
 def _options(checkpoint: Path, given: dict[str, Any]) -> dict[str, str]:
     """Find the data options of the run of a checkpoint, without those that the user gives."""
     run = run_of(checkpoint)
-    record = _recorded(run) if run is not None else _saved(checkpoint)
+    bank = str(given.get("rerank_bank"))
+    record = _recorded(run, bank) if run is not None else _saved(checkpoint)
     if given.get("data", record.get("data")) != record.get("data"):
         return {}  # other data
     root = any(key == "data.root" or key.startswith("data.root.") for key in given)
@@ -198,8 +200,13 @@ def _is_data_of(saved: dict[str, str], run: dict[str, str]) -> bool:
     )
 
 
-def _recorded(run: Path) -> dict[str, str]:
-    """Read the data options of a run from its configuration."""
+def _recorded(run: Path, bank: str) -> dict[str, str]:
+    """Read the data options of a run from its configuration.
+
+    Args:
+        run: its folder.
+        bank: "train" or "val" if that split is read, too (`rerank_bank=`).
+    """
     try:
         kept = kept_configuration(run)
         data, runtime = kept["config"]["data"], kept["runtime"]
@@ -215,7 +222,7 @@ def _recorded(run: Path) -> dict[str, str]:
         options["data.root"] = folder
     if options.get("data") == "phrases" and (phrases := _phrases(data.get("phrases"), cwd)):
         options["data.phrases.path"] = phrases
-    for key in ("test", "protocol"):
+    for key in ("test", "protocol", bank):
         if _is_name(data.get(key)):
             options[f"data.{key}"] = data[key]
     for key in ("captions_per_image", "limit"):

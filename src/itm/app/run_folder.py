@@ -13,10 +13,20 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from itm.app.arguments import config_dir, is_first_process, is_sweep, key_of, value_of
+from itm.app.arguments import (
+    MULTIRUN,
+    config_dir,
+    is_first_process,
+    is_sweep,
+    key_of,
+    search_path,
+    value_of,
+)
+from itm.app.config import compose
 from itm.app.foreign import check_hydra, check_results, check_sweep
 from itm.app.option_types import parse
 from itm.app.replaced import ASIDE, DELETED, put_aside, recover
@@ -68,7 +78,8 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
     if overwrite and resume not in (None, "null", "false"):
         raise ValueError(f"overwrite=true deletes what resume={resume} continues: give one of them")
     if is_sweep(arguments):
-        _use_sweep_folder(arguments, overwrite, resumes=resume is not None)
+        _check_multirun(arguments)
+        _use_sweep_folder(arguments, overwrite, resumes=resume not in (None, "null", "false"))
         return changed
     folder = _named_folder(changed, "hydra.run.dir")
     if folder is None:
@@ -78,7 +89,8 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
         _lock(folder)
         recover(folder)
     is_used = _holds_run(folder)
-    if is_used and not is_run and resume != "true":
+    continues = resume == "true" or (is_run and folder.resolve() == Path(str(given)).resolve())
+    if is_used and not continues:
         if overwrite:
             _lock(folder)
         _make_room([folder], overwrite, "hydra.run.dir", _differences(folder, arguments))
@@ -86,7 +98,7 @@ def use_folder(arguments: Sequence[str]) -> list[str]:
         check_hydra(folder)
         check_results(folder)
     _lock(folder)
-    if (folder / "run.json").is_file() and (is_run or resume == "true"):
+    if (folder / "run.json").is_file() and continues:
         before, kept = read_recorded(folder, config_dir(changed)), recorded_values(folder)
         check_changes(before, changed, kept)
     return changed
@@ -162,6 +174,23 @@ def _named_folder(arguments: Sequence[str], option: str) -> Path | None:
 
 def _holds_run(folder: Path) -> bool:
     return (folder / "run.json").is_file() or any(folder.glob("checkpoints/*.ckpt"))
+
+
+def _check_multirun(arguments: Sequence[str]) -> None:
+    """Check that `sweep=` starts several jobs: some of its files only choose where jobs run.
+
+    Raises:
+        ValueError: Hydra would start one run.
+    """
+    if any(a in MULTIRUN for a in arguments):
+        return
+    name = value_of(arguments, "sweep")
+    try:
+        cfg = compose([f"sweep={name}", *search_path(arguments)], with_hydra=True)
+    except HydraException:
+        return  # there is no such file; Hydra reports it next
+    if cfg.hydra.mode != RunMode.MULTIRUN:
+        raise ValueError(f"sweep={name} only chooses where jobs run: add -m, or leave it out")
 
 
 def _use_sweep_folder(arguments: Sequence[str], overwrite: bool, resumes: bool) -> None:

@@ -149,10 +149,15 @@ def check_checkpoints(trainer: Any, out: Path) -> None:
         "+callbacks.all._target_=pytorch_lightning.callbacks.ModelCheckpoint"
     )
     keeper: Any = trainer.checkpoint_callback
-    if trainer.fast_dev_run or keeper is None:
-        return
+    if keeper is None:
+        raise ValueError(
+            "trainer.enable_checkpointing=false leaves no best.ckpt to test and nothing to resume: "
+            "leave it out (callbacks.checkpoint.save_top_k=0 writes no best epoch)"
+        )
     if not isinstance(keeper, ModelCheckpoint):
         raise ValueError("callbacks.checkpoint, which writes best.ckpt, is missing: leave it in")
+    if trainer.fast_dev_run:
+        return
     if keeper.monitor is None:
         raise ValueError("callbacks.checkpoint.monitor=null names no metric for the best epoch")
     if keeper.save_top_k not in (0, 1):

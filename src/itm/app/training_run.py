@@ -25,7 +25,7 @@ from itm.app.config import (
 )
 from itm.app.loading import apply_loading
 from itm.app.optimisation import check_optimisation, check_used
-from itm.app.replaced import settle
+from itm.app.replaced import delete_earlier
 from itm.app.run_folder import check_launcher
 from itm.app.sweep_options import of_one_run
 from itm.app.trainer import build_trainer
@@ -151,7 +151,7 @@ class Settle(pl.Callback):
 
     def replace_earlier(self) -> None:
         """Delete the earlier run, and write the record; later calls have nothing to do."""
-        settle(trains=True)
+        delete_earlier(self.out)
         if self.record is not None:
             write_json(self.out / "run.json", self.record)
             self.record = None

@@ -29,7 +29,11 @@ def compare_pairs(
     kept = {name: [run.ranks for run in group if run.ranks] for name, group in groups.items()}
     ranks = {name: found for name, found in kept.items() if len(found) == len(groups[name])}
     pairs = [(a, b) for a, b in pairs if a in ranks and b in ranks]
-    pairs = [(a, b) for a, b in pairs if same_queries(ranks[a][0], ranks[b][0])]
+    pairs = [
+        (a, b)
+        for a, b in pairs
+        if all(same_queries(ranks[a][0], other) for other in (*ranks[a], *ranks[b]))
+    ]
     samples = enough_samples(samples, len(pairs))
     found = [compare(ranks[a], ranks[b], samples) for a, b in pairs]
     rows = [

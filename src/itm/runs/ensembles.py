@@ -145,16 +145,38 @@ def _in_one_order(runs: Sequence[Run]) -> list[Run]:
 
 
 def with_validation(runs: Sequence[Run]) -> list[Run]:
-    """Add to each ensemble its rsum on the validation split, if it was evaluated there as well."""
+    """Add to each ensemble its rsum on the validation split, if it was evaluated there as well.
 
-    def key(run: Run) -> Any:
-        root = run.test.partition(" of ")[2].rpartition(", ")[0].rpartition(", ")[0]
-        return run.members, root, *(run.settings.get(name) for name in SCORED)
+    Of several evaluations of a validation split, such as a part of it (`data.limit`) or another
+    protocol, one kind counts for all ensembles, else their values would not compare: the one on
+    most images, of these the one that most ensembles have.
+    """
+
+    def place(run: Run) -> Any:
+        root, _, images = run.test.partition(" of ")[2].rpartition(", ")[0].rpartition(", ")
+        others = images.partition(" images")[2]  # " with phrases"
+        return root, others, *(run.settings.get(name) for name in SCORED)
 
     runs = _in_one_order(runs)
-    known = {
-        key(run): run.rsum
-        for run in runs
-        if run.members and run.test.startswith(f"{run.settings.get('data.val')} of ")
+    tests: dict[Any, list[str]] = {}
+    for run in runs:
+        if run.members and run.test.startswith(f"{run.settings.get('data.val')} of "):
+            tests.setdefault(place(run), []).append(run.test)
+    kinds = {
+        where: max(found, key=lambda x: (_images(x), found.count(x), x))
+        for where, found in tests.items()
     }
-    return [replace(run, validation=known[key(run)]) if key(run) in known else run for run in runs]
+    known = {
+        (run.members, place(run)): run.rsum
+        for run in runs
+        if run.members and run.test == kinds.get(place(run))
+    }
+    return [
+        replace(run, validation=known.get((run.members, place(run)), run.validation))
+        for run in runs
+    ]
+
+
+def _images(test: str) -> int:
+    """Read the number of images from `Run.test`."""
+    return int(test.rpartition(" images")[0].rpartition(" ")[2])

@@ -27,7 +27,9 @@ from itm.utils.folders import replacing_folder
 from itm.utils.manifest import KEY
 
 RANKS, RESULTS = "ranks.npz", "results.json"
-ABSOLUTE = re.compile(r"(?<![\w.:$}])/[^\s'\",\[\]{}]+")  # the path of a file or folder
+# The path of a file or folder, also of a file: address; other addresses (http://...) are none.
+ABSOLUTE = re.compile(r"(?:(?<![\w.:/$}])|(?<=file:))/[^\s'\",\[\]{}]+")
+QUOTED = re.compile(r"(?<=['\"])((?:[\w.+]+=)?(?:file:)?)(/[^'\",\[\]]*)(?=['\"])")  # with blanks
 KINDS = (np.int8, np.int16, np.int32, np.int64)
 # In report.json, what is not of one row.
 OF_ALL_ROWS = ("results", "checkpoints", "members", "reranked", "captioning", "weights")
@@ -185,11 +187,12 @@ def shown_path(text: str) -> str:
         'data.root=DIR data.vocab=DIR/vocab.json seed=0'
     """
 
-    def shown(found: re.Match[str]) -> str:
-        path = Path(found[0])
+    def shown(name: str) -> str:
+        path = Path(name)
         return f"DIR/{path.name}" if path.suffix else "DIR"
 
-    return ABSOLUTE.sub(shown, text)
+    text = QUOTED.sub(lambda found: found[1] + shown(found[2]), text)
+    return ABSOLUTE.sub(lambda found: shown(found[0]), text)
 
 
 def _plain(value: Any) -> Any:
@@ -198,7 +201,9 @@ def _plain(value: Any) -> Any:
         return [_plain(x) for x in value]
     if isinstance(value, dict):
         return {key: _plain(x) for key, x in value.items()}
-    return Path(value).name if isinstance(value, str) and value.startswith("/") else value
+    if isinstance(value, str) and value.startswith(("/", "file:/")):
+        return Path(value).name
+    return value
 
 
 def write_small_ranks(path: Path, ranks: dict[str, np.ndarray]) -> None:

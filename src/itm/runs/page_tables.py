@@ -35,8 +35,7 @@ from itm.runs.tables import markdown_table
 def best_of(groups: Mapping[str, list[Run]], by: Sequence[str]) -> dict[str, list[Run]]:
     """Keep the group with the best validation among those that agree in the settings `by`.
 
-    Groups are compared on the seeds that all of them have, if there are any: a candidate that was
-    given up after one seed must not win against the mean of three.
+    Groups are compared on the seeds that all of them have, if there are any.
 
     Returns:
         The settings `by` in words -> runs, sorted by these settings.
@@ -62,21 +61,29 @@ def _chosen(names: Sequence[str], groups: Groups, by: Sequence[str]) -> str:
     """Choose the group with the best validation; one group needs none."""
     if len(names) == 1:
         return names[0]
-    seeds = [{run.seed for run in groups[name] if run.choice is not None} for name in names]
-    common = set.intersection(*(known for known in seeds if known)) if any(seeds) else set()
-
-    def validation(name: str) -> float:
-        found = [run.choice for run in groups[name] if not common or run.seed in common]
-        known = [x for x in found if x is not None]
-        return float(np.mean(known)) if known else -np.inf
-
-    if not any(seeds):
+    values = _validations(names, groups)
+    if not values:
         raise ValueError(
             f"by={','.join(by)}: nothing chooses between {' and '.join(names[:3])}: none of their "
             "runs has a validation of the whole split, and the test must not choose; name in by= "
             "what they differ in"
         )
-    return max(names, key=validation)
+    return max(values, key=values.__getitem__)
+
+
+def _validations(names: Sequence[str], groups: Groups) -> dict[str, float]:
+    """Average the validations of groups, on the seeds that all of them have, if there are any.
+
+    A candidate that was given up after one seed must not win against the mean of three. Groups
+    without a validation are left out.
+    """
+    runs = {name: [run for run in groups[name] if run.choice is not None] for name in names}
+    runs = {name: known for name, known in runs.items() if known}
+    seeds = [{run.seed for run in known} for known in runs.values()]
+    common = set.intersection(*seeds) if seeds else set()
+    if common:
+        runs = {name: [x for x in known if x.seed in common] for name, known in runs.items()}
+    return {name: average(known, lambda run: run.choice) for name, known in runs.items()}
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:
@@ -242,15 +249,14 @@ def _without_usual(names: Sequence[str]) -> dict[str, str]:
 
 def _best(names: Sequence[str], groups: Groups) -> str:
     """Choose the setting with the best validation, for a comparison with the others."""
-    values = {name: average(groups[name], lambda run: run.choice) for name in names}
-    known = [name for name in names if not np.isnan(values[name])]
+    values = _validations(names, groups)
     listed = " and ".join(names[:3])
-    if not known:
+    if not values:
         raise ValueError(
             f"none of {listed} has a validation of the whole split, so none of them can be called "
             "the best: the test must not choose"
         )
-    best = max(known, key=values.__getitem__)
+    best = max(values, key=values.__getitem__)
     if not all(run.ranks for run in groups[best]) and any(
         all(run.ranks for run in groups[name]) for name in names
     ):

@@ -134,7 +134,11 @@ def with_precision(settings: dict[str, Any], results: dict[str, Any]) -> dict[st
 def is_older(report: dict[str, Any], results: dict[str, Any]) -> bool:
     """Tell whether an evaluation began before the training had ended, as far as is recorded."""
     try:
-        ended = datetime.fromisoformat(results["started"]) + timedelta(seconds=results["seconds"])
+        if "ended" in results:
+            ended = datetime.fromisoformat(results["ended"])
+        else:  # an earlier version: the last attempt and the seconds of all, so maybe too late
+            began = datetime.fromisoformat(results["started"])
+            ended = began + timedelta(seconds=results["seconds"])
         return datetime.fromisoformat(report["started"]) < ended
     except (KeyError, TypeError, ValueError, OverflowError):
         return False  # an earlier version recorded no times

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 def training_results(
     trainer: Any, matcher: nn.Module, seconds: float, folder: Path
 ) -> dict[str, Any]:
-    """Summarise a training.
+    """Summarise a training that has just ended.
 
     Args:
         trainer: trainer with a checkpoint callback.
@@ -34,13 +35,14 @@ def training_results(
 
     Returns:
         The metrics of the validation for which best.ckpt was written, such as `val/rsum` (none if
-        there was no validation), `parameters_m`, `epochs` and `seconds`.
+        there was no validation), `parameters_m`, `epochs`, `seconds` and the time, `ended`.
     """
     return {
         **_best_validation(trainer.checkpoint_callback, read_curves(folder / BESIDE[0])),
         "parameters_m": parameters_m(matcher),
         "epochs": trainer.current_epoch,
         "seconds": seconds,
+        "ended": datetime.now(timezone.utc).isoformat(),
     }
 
 

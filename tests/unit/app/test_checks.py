@@ -420,3 +420,15 @@ def test_the_last_checkpoint_is_where_a_resumed_run_looks(tmp_path):
         check_checkpoints(keeping(best, LastCheckpoint(tmp_path / "fast")), tmp_path)
     with pytest.raises(ValueError, match="callbacks.checkpoint.*is missing"):
         check_checkpoints(keeping(LastCheckpoint(tmp_path / "checkpoints")), tmp_path)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_run_without_checkpoints_is_refused(fast, tmp_path):
+    """At its end it asks which epoch was the best."""
+    options = {"accelerator": "cpu", "logger": False, "fast_dev_run": fast}
+    none = Trainer(enable_checkpointing=False, **options)
+    with pytest.raises(ValueError, match="enable_checkpointing=false leaves no best.ckpt"):
+        check_checkpoints(none, tmp_path)
+    last = Trainer(callbacks=[LastCheckpoint(tmp_path / "checkpoints")], **options)
+    with pytest.raises(ValueError, match="callbacks.checkpoint.*is missing"):
+        check_checkpoints(last, tmp_path)

@@ -15,6 +15,7 @@ import itm
 from itm.app.build import build
 from itm.app.config import CONF, compose, instantiate, recorded_configuration
 from itm.data import RegionDataModule
+from itm.scenes import write_scenes
 
 GROUPS = {
     group: sorted(path.stem for path in Path(CONF, group).glob("*.yaml"))
@@ -253,6 +254,13 @@ def test_build_starts_from_other_weights_and_refuses_what_it_does_not_read(tmp_p
 
 
 SMALL = ["model.embed_dim=8", "model.word_dim=4", "data.root.images=[8,4,4]"]
+
+
+@pytest.mark.parametrize("name", ["my data (1)", "a, b", "a=b", "plain"])
+def test_build_takes_any_name_of_a_folder_as_the_command_line_does(name, tmp_path):
+    folder = write_scenes(tmp_path / name, images=(8, 4, 4))
+    matcher = build("vsepp", data="flickr8k", overrides=[f"data.root={folder}", "recipe=null"])
+    assert Path(matcher.data.root) == Path(folder)
 
 
 def test_the_callers_hydra_stays(tmp_path):

@@ -59,6 +59,15 @@ def test_the_choice_is_set_and_said(monkeypatch):
     assert (data.resident, data.workers, data.pin_memory) == (False, 0, True)
 
 
+def test_cores_that_another_process_has_are_not_counted(monkeypatch):
+    """SLURM and containers give a process some of the cores of a machine."""
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {3, 5, 7}, raising=False)
+    data, trainer = stub(6_000, monkeypatch)
+    apply_loading(data, trainer, [])
+    assert data.workers == 2
+
+
 def test_a_processor_keeps_the_options(monkeypatch):
     data, trainer = stub(None, monkeypatch)
     assert apply_loading(data, trainer, []) is None

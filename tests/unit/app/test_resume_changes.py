@@ -43,6 +43,15 @@ def test_a_refused_run_keeps_record_and_results(options, finished):
     assert record(finished) == before and read_results(finished) == results is not None
 
 
+def test_how_processes_normalise_and_decay_of_text_are_of_the_training(finished):
+    now = ["trainer.sync_batchnorm=true", "+decay_of_text.gru=0.5", "trainer.profiler=simple"]
+    found = changes_of_training(
+        finished, [*json.loads((finished / "run.json").read_text())["overrides"], *now]
+    )
+    assert found == ["trainer.sync_batchnorm False -> True", "decay_of_text.gru None -> 0.5"]
+    check_changes(SMALL, [*SMALL, *now])
+
+
 def test_changes_of_the_training_are_recorded_with_the_results(tmp_path):
     run("train", *FAST, "model=vsepp", "hydra.run.dir=run", cwd=tmp_path)
     steps = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"]

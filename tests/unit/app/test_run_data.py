@@ -10,6 +10,7 @@ from itm.app.quoting import quote
 from itm.app.run_data import NOTES, check_result_folder, tell_run_data, use_run_data
 from itm.runs.outputs import result_folder
 from itm.runs.plain_files import run_of
+from itm.utils.errors import TakenError
 
 
 def make_run(folder, choice="f30k", root="data", cwd=None, **data):
@@ -60,6 +61,23 @@ def test_the_command_line_wins(run, tmp_path):
                      "data.protocol=coco_1k"]  # fmt: skip
     found = used(f"checkpoint={run}", "data.split=dev", "data=f30k")
     assert found[:2] == [f"data.root={tmp_path}/data", "data.protocol=full"]
+
+
+def test_the_bank_of_a_new_ranking_is_a_split_of_the_run(tmp_path):
+    (tmp_path / "data").mkdir()
+    run = make_run(tmp_path / "run", val="val", train="part")
+    assert not any("data.val" in x or "data.train" in x for x in used(f"checkpoint={run}"))
+    assert "data.val=val" in used(f"checkpoint={run}", "rerank_bank=val")
+    assert "data.train=part" in used(f"checkpoint={run}", "rerank_bank=train")
+
+
+def test_a_report_goes_beside_the_record_of_another_program(tmp_path):
+    """With out=, Hydra writes its own record into another folder."""
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra/hydra.yaml").write_text("hydra: {job: {name: my_program}}")
+    check_result_folder([f"out={tmp_path}"], "itm.report", (), "out")
+    with pytest.raises(TakenError, match="was not written by a command of itm"):
+        check_result_folder(["out=x", f"hydra.run.dir={tmp_path}"], "itm.report", (), "out")
 
 
 def test_phrases_are_those_of_the_run(tmp_path):

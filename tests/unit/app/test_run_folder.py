@@ -1,6 +1,7 @@
 """Which folders a run may use, and what a resumed run may change; nothing is written before."""
 
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,8 +11,9 @@ import torch
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from itm.app.arguments import value_of
 from itm.app.config import compose
-from itm.app.replaced import recover, settle
+from itm.app.replaced import delete_earlier, recover, settle
 from itm.app.resume_changes import check_changes
 from itm.app.resume_options import read_recorded
 from itm.app.run_data import check_result_folder
@@ -26,6 +28,7 @@ SMALL = ["model=scan", "data.root.images=[8,4,4]", "loss.margin=0.5"]
 def run(tmp_path, monkeypatch):
     """A run folder `run` in the working folder, with a checkpoint that is whole."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("itm.app.replaced._waiting", [])  # a process begins
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
     torch.save({}, folder / "checkpoints/last.ckpt")
@@ -88,7 +91,7 @@ def test_a_used_folder_is_refused_resumed_or_replaced(run):
     use_folder([*given, "overwrite=true"])
     assert {str(p) for p in files(run) if p.parts[0] != ".replaced"} == {"notes.txt"}
     (run / "run.json").write_text("{}")  # the new run begins
-    settle(trains=True)
+    delete_earlier(run)
     assert [str(p) for p in files(run)] == ["notes.txt", "run.json"]
 
 
@@ -127,7 +130,7 @@ def test_an_earlier_run_that_is_half_deleted_is_not_restored(run, monkeypatch):
     use_folder([f"hydra.run.dir={run}", "overwrite=true"])
     (run / "run.json").write_text("{}")
     monkeypatch.setattr("itm.app.replaced.shutil.rmtree", lambda *_, **__: None)  # killed there
-    settle(trains=True)
+    delete_earlier(run)
     monkeypatch.undo()
     assert (run / ".deleted").is_dir()
     recover(run)
@@ -140,8 +143,77 @@ def test_a_sweep_with_fewer_jobs_leaves_no_earlier_one(run):
         (run.parent / number / "run.json").write_text("{}")
     use_folder(["-m", "seed=0", f"hydra.sweep.dir={run.parent}", "overwrite=true"])
     (run.parent / "0/run.json").write_text("{}")
-    settle(trains=True)
+    delete_earlier(run.parent / "0")
     assert files(run.parent / "0") != [] and files(run.parent / "1") == []
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_jobs_in_processes_of_their_own_replace_earlier_ones(run, killed, monkeypatch):
+    """The process of a parallel sweep knows all jobs, and each job its own folder."""
+    for number in "01":
+        (run.parent / number).mkdir()
+        (run.parent / number / "run.json").write_text("old")
+    options = ["seed=0,1", f"hydra.sweep.dir={run.parent}", "overwrite=true"]
+    use_folder(["-m", "sweep=joblib", *options])
+    job = run.parent / "0"
+    (job / "run.json").write_text("new")
+    trains = (
+        "import sys; from pathlib import Path; from itm.app.training_run import Settle; "
+        "Settle(Path(sys.argv[1])).replace_earlier()"
+    )
+    subprocess.run([sys.executable, "-c", trains, job], check=True)
+    if killed:  # the process of the sweep
+        monkeypatch.setattr("itm.app.replaced._waiting", [])
+        recover(job)
+    else:
+        settle()
+        assert files(run.parent / "1") == []  # as in a sweep whose jobs run one after another
+    assert (job / "run.json").read_text() == "new" and len(files(job)) == 1
+
+
+@pytest.mark.parametrize("sweep", ["joblib", "my_launcher"])
+def test_a_sweep_that_starts_one_run_is_refused(sweep, run):
+    (run.parent / "sweep").mkdir()
+    (run.parent / "sweep/my_launcher.yaml").write_text("hydra: {job: {chdir: false}}")
+    own = [f"--config-dir={run.parent}", f"sweep={sweep}"]
+    with pytest.raises(ValueError, match=f"sweep={sweep} only chooses where jobs run: add -m"):
+        use_folder([*own, "hydra.run.dir=new"])
+    for several in ([*own, "-m"], ["sweep=temperatures"], ["sweep=no_such_file"]):
+        assert use_folder([*several, "hydra.sweep.dir=new"])
+    with pytest.raises(ValueError, match="run holds a run already"):
+        use_folder(["sweep=null", "hydra.run.dir=run"])
+
+
+def test_a_sweep_without_resume_does_not_use_an_earlier_one(run):
+    run.rename(run.parent / "0")
+    for no in ("null", "false"):
+        with pytest.raises(ValueError, match="holds a run already"):
+            use_folder(["-m", "seed=0,1", f"hydra.sweep.dir={run.parent}", f"resume={no}"])
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_run_is_continued_in_the_folder_that_is_given(turn, run):
+    given = ["resume=run", "hydra.run.dir=other"][::turn]
+    used = use_folder(given)
+    assert value_of(used, "hydra.run.dir") == "other" and SMALL[0] in used
+    shutil.copytree(run, "other", dirs_exist_ok=True)
+    assert value_of(use_folder(["resume=run", "hydra.run.dir=./run"]), "resume") == "run"
+    before = files(run.parent)
+    with pytest.raises(TakenError, match="other holds a run already"):
+        use_folder(given)
+    assert files(run.parent) == before
+
+
+def test_curves_and_profiles_of_an_earlier_run_are_replaced(run):
+    for name in ("tensorboard/events", "mlflow/0/meta.yaml", "wandb/latest", "fit-profile.txt",
+                 "test-profile-0.txt", "my-profile.txt"):  # fmt: skip
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("")
+    before = files(run)
+    use_folder([f"hydra.run.dir={run}", "overwrite=true"])
+    assert {str(p) for p in files(run) if p.parts[0] != ".replaced"} == {"my-profile.txt"}
+    settle()
+    assert files(run) == before
 
 
 def test_checkpoints_of_others_are_not_deleted(run):
@@ -256,10 +328,12 @@ def test_a_folder_in_use_is_refused(options, run):
         ({"WORLD_SIZE": "2", "RANK": "0"}, 1, "one of 2, but the trainer works with 1"),
         ({"WORLD_SIZE": "4", "RANK": "3"}, 2, "one of 4, but the trainer works with 2"),
         ({"SLURM_PROCID": "1"}, 1, "not the first one, but the trainer works with 1"),
+        ({"NODE_RANK": "1"}, 2, None),  # started by hand on every node
+        ({"NODE_RANK": "1"}, 1, "not the first one, but the trainer works with 1"),
     ],
 )
 def test_processes_that_would_train_alone_are_refused(environment, processes, said, monkeypatch):
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_PROCID"):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -269,8 +343,9 @@ def test_processes_that_would_train_alone_are_refused(environment, processes, sa
         check_launcher(processes)
 
 
-def test_another_process_of_the_same_run_is_not_asked(run, monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "1")
+@pytest.mark.parametrize("name", ["LOCAL_RANK", "NODE_RANK", "GROUP_RANK"])
+def test_another_process_of_the_same_run_is_not_asked(name, run, monkeypatch):
+    monkeypatch.setenv(name, "1")
     assert use_folder(["hydra.run.dir=run"]) == ["hydra.run.dir=run"]
 
 

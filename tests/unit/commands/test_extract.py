@@ -80,6 +80,10 @@ def test_the_command(tmp_path, vit, pictures):
     text = cli.run("extract", *given, cwd=tmp_path)
     assert "python -m itm.prepare data=flickr8k data.root=out" in text
     assert sorted(p.name for p in tmp_path.iterdir()) == ["captions.txt", "out", "pictures"]
+    (tmp_path / "out").rename(tmp_path / "my out")
+    text = cli.run("extract", *given, "out=my out", cwd=tmp_path)
+    assert "already" in text and "data=flickr8k 'data.root=my out'" in text
+    (tmp_path / "my out").rename(tmp_path / "out")
     text = cli.run("extract", *given, "overlap=2", "out=b", cwd=tmp_path, fails=True)
     assert "error: windows=" in text and "Traceback" not in text
 

@@ -44,6 +44,25 @@ def test_a_matcher_without_regions_is_named_before_missing_phrases(
         entry.call("localise", localise.command)
 
 
+def test_generated_scenes_are_named_without_their_digest(folder, monkeypatch, capsys):
+    np.save("test_boxes.npy", np.tile(np.float32([0, 0, 1, 1]), (2, 4, 1)))
+    np.save("test_ims.npy", np.random.default_rng(0).random((2, 4, 8), np.float32))
+    phrase = {"image": 0, "phrase": "a red dog", "boxes": [[0, 0, 1, 1]]}
+    (folder / "phrases.jsonl").write_text(json.dumps(phrase) + "\n")
+    scenes = folder / "scenes-0123456789ab"
+    scenes.mkdir()
+    for name in ("test_ims.npy", "test_caps.txt", "test_boxes.npy"):
+        (folder / name).rename(scenes / name)
+    vocab = Vocabulary.build(CAPTIONS, 1)
+    matcher = SCAN(len(vocab), img_dim=8, word_dim=4, embed_dim=8)
+    matcher.vocab = vocab
+    save(matcher, folder / "scan")
+    options = ["checkpoint=scan", "data=f30k", f"data.root={scenes}", "hydra.run.dir=out"]
+    monkeypatch.setattr("sys.argv", ["itm.localise", *options, "phrases=phrases.jsonl"])
+    entry.call("localise", localise.command)
+    assert "SCAN, scenes test, overlap" in capsys.readouterr().out
+
+
 def test_words_that_a_matcher_does_not_know_are_told(folder, monkeypatch, capsys):
     """Regions for a phrase of unknown words mean nothing; only `itm.search` had said so."""
     np.save("test_ims.npy", np.random.default_rng(0).random((2, 4, 8), np.float32))

@@ -128,6 +128,35 @@ def test_the_best_setting_is_compared_or_nothing_is():
         difference_table(group_seeds(runs), samples=50)
 
 
+def test_a_candidate_of_one_seed_is_compared_on_this_seed():
+    """In both tables: its plain mean is the best, but with this seed the other one is better."""
+    values = {0.1: {0: 120.0, 1: 100.0, 2: 100.0}, 0.2: {0: 115.0}}
+    runs = [
+        made_run(f"r/{margin}/{seed}", seed, 300, value, **{"loss.margin": margin})
+        for margin, seeds in values.items()
+        for seed, value in seeds.items()
+    ]
+    groups = group_seeds(runs)
+    (chosen,) = best_of(groups, ["model"]).values()
+    assert chosen[0].settings["loss.margin"] == 0.1
+    assert {row[0] for row in rows_of(difference_table(groups, samples=50))} == {
+        "loss.margin=0.1 (3)"
+    }
+
+
+def test_runs_of_other_queries_are_not_compared_and_the_others_are():
+    runs = [
+        made_run(f"r/{margin}/{seed}", seed, 300, 100 + margin, **{"loss.margin": margin})
+        for margin in (1, 2, 3)
+        for seed in (0, 1)
+    ]
+    odd = runs[3].ranks
+    odd["image"] = odd["image"][::-1]
+    groups = group_seeds(runs)
+    rows = rows_of(difference_table(groups, samples=50))
+    assert [row[:2] for row in rows] == [["loss.margin=3 (2)", "loss.margin=1 (2)"]]
+
+
 def test_a_repetition_adds_what_it_knows():
     """The copy of a run was evaluated with a relevance, the run was not."""
     runs = [made_run("a/0"), made_run("b/0", metrics={"i2t_ncs_10": 40.0}), made_run("a/1", 1)]

@@ -1,6 +1,7 @@
 """Small records read like the runs they were made from, and pages are filled from them."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from itm.metrics.significance import compare
 from itm.report import command
 from itm.runs.groups import group_seeds, spread
 from itm.runs.history import find_runs
-from itm.runs.kept import can_keep, keep_record, plan_records, record_name
+from itm.runs.kept import can_keep, keep_record, plan_records, record_name, shown_path
 from itm.runs.pages import drawings, fill
 from itm.runs.record import write_ranks
 from itm.utils.errors import TakenError
@@ -89,7 +90,7 @@ def test_a_run_without_a_test_is_kept_as_it_is(tmp_path):
 
 
 def test_a_record_keeps_what_changed_on_the_way_and_which_part_was_scored(tmp_path):
-    make_run(tmp_path / "runs" / "a", 0)
+    make_run(tmp_path / "runs" / "a", 0, tracking="file:/home/me/runs")
     changes = ["lr 0.1 -> 0.01 at step 4", "data.vocab /home/me/a.json -> /home/me/b.json"]
     facts = {"changes": changes, "partial": ["val"]}
     for name in ("run.json", "results.json"):
@@ -101,6 +102,24 @@ def test_a_record_keeps_what_changed_on_the_way_and_which_part_was_scored(tmp_pa
         assert kept.settings["changes"] == shown and kept.choice is None and kept.validation == 100
         every = "".join(path.read_text() for path in (tmp_path / "kept/a").glob("[rs]e*"))
         assert "/home" not in every
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("python -m itm.train 'data.root=/home/jo/my data' lr=1 init=/home/jo/a.ckpt",
+         "python -m itm.train 'data.root=DIR' lr=1 init=DIR/a.ckpt"),
+        ("data.vocab='/home/jo/my vocab.json'", "data.vocab='DIR/my vocab.json'"),
+        (shlex.join(["data.root='/home/jo/my data'", "lr=1"]),
+         shlex.join(["data.root='DIR'", "lr=1"])),
+        ("logger.mlflow.tracking_uri=file:/home/jo/ml", "logger.mlflow.tracking_uri=file:DIR"),
+        ("uri=http://host:80/x lr=1", "uri=http://host:80/x lr=1"),
+        ("'checkpoint=[/home/a,/home/b]'", "'checkpoint=[DIR,DIR]'"),
+        ("'a=b' c=/home/jo/d 'e=f'", "'a=b' c=DIR 'e=f'"),
+    ],
+)  # fmt: skip
+def test_folders_of_the_machine_are_not_shown(text, shown):
+    assert shown_path(text) == shown
 
 
 def test_metrics_are_added_to_a_record_and_another_run_is_refused(tmp_path):

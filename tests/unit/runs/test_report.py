@@ -596,6 +596,24 @@ def test_recorded_weights_and_data_are_compared_exactly(other, tmp_path):
     assert (own.test == evaluation.test) == (other == "weights")
 
 
+def test_an_evaluation_after_a_resumed_training_is_not_older(tmp_path):
+    """Its seconds are those of all attempts; an earlier version recorded no end."""
+    metrics = make_run(tmp_path / "runs/a", 2.0, 0)
+    results = json.loads((tmp_path / "runs/a/results.json").read_text())
+    record = {"started": "2026-01-01T10:00:00+00:00", "seconds": 36000}
+    ended = {"ended": "2026-01-01T10:05:00+00:00"}
+    write_report(tmp_path / "ev", tmp_path / "runs/a", metrics, started="2026-01-01T10:06:00+00:00")
+    for more, joined in (({}, False), (ended, True)):
+        (tmp_path / "runs/a/results.json").write_text(json.dumps({**results, **record, **more}))
+        (evaluation,) = find_runs([tmp_path / "ev"])[0]
+        assert bool(evaluation.settings) == joined
+    (tmp_path / "ev/report.json").unlink()
+    write_report(
+        tmp_path / "ev2", tmp_path / "runs/a", metrics, started="2026-01-01T10:04:00+00:00"
+    )
+    assert not find_runs([tmp_path / "ev2"])[0][0].settings
+
+
 def test_a_last_checkpoint_may_reach_another_result_than_the_best_one(tmp_path):
     metrics = make_run(tmp_path / "runs/a", 2.0, 0)
     last = tmp_path / "runs/a/checkpoints/last.ckpt"
@@ -634,6 +652,30 @@ def test_graded_metrics_of_two_relevances_are_never_mixed(tmp_path):
     }
     assert sorted(found.values(), key=len) == [[1.0], [0.0, 11.0]]
     assert sum("rel.npy" in name for name in found) == 1 and len(found) == 2
+
+
+def test_ensembles_are_validated_on_the_whole_split(tmp_path):
+    """A part of it, or another protocol, does not compare with what the other ensembles have."""
+    for seed, name in enumerate("abc"):
+        make_run(tmp_path / f"runs/{name}", 2.0, seed, **{"data.val": "dev"})
+    dev = {"split": "dev"}
+    for place, members, rsum, facts in (
+        ("0", "ab", 400.0, dev | {"images": 40}),
+        ("1", "ab", 560.0, dev | {"images": 20}),
+        ("2", "bc", 570.0, dev | {"images": 20}),
+        ("3", "ac", 410.0, dev | {"images": 40}),
+        ("4", "ac", 580.0, dev | {"images": 40, "protocol": "coco_1k"}),
+        *((f"test {x}", x, 300.0, {}) for x in ("ab", "bc", "ac")),
+    ):
+        paths = [str(tmp_path / "runs" / name) for name in members]
+        rows = {path: {"rsum": 1.0} for path in paths} | {"ensemble of 2": {"rsum": rsum}}
+        folder = tmp_path / "runs" / place
+        folder.mkdir()
+        report = {**FACTS, **facts, "checkpoints": paths, "results": rows}
+        (folder / "report.json").write_text(json.dumps(report))
+    runs = [run for run in find_runs([tmp_path / "runs"])[0] if run.members]
+    found = {run.folder.name: run.validation for run in runs if run.test.startswith("test")}
+    assert found == {"test ab": 400.0, "test bc": None, "test ac": 410.0}
 
 
 def test_members_do_not_depend_on_their_order_and_are_those_of_the_evaluation(tmp_path):
