@@ -295,4 +295,3 @@ def _bank(scores: np.ndarray, bank: np.ndarray | None) -> np.ndarray:
     if np.isnan(bank).any():
         raise ValueError("the bank contains NaN: its queries would mark wrong items as hubs")
     return bank
-

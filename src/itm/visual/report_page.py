@@ -144,7 +144,7 @@ def write_page(path: Path, runs: Sequence[Run], samples: int) -> int:
 
 
 def _read(path: Path) -> tuple[str, str]:
-    """Read a page, its lines ended by \\n, and return how they end in the file."""
+    """Read a page with the line ends of Unix, and return those of the file."""
     text = path.read_bytes().decode("utf-8")
     plain = text.replace("\r\n", "\n")
     return plain, "\n" if plain == text else "\r\n"

@@ -268,8 +268,8 @@ def test_metric_with_relevance_and_an_image_without_captions():
     result = metric.compute()
     assert result == evaluate(scores, image_of, relevance=relevance)
     assert {"i2t_ncs_10", "t2i_ncs_out_1", "i2t_sr_out_5", "t2i_ndcg_5"} <= result.keys()
-    for given in (relevance.tolist(), torch.from_numpy(relevance)):
-        metric = RetrievalMetrics(image_of, num_images=6, relevance=given)
+    for same in (relevance.tolist(), torch.from_numpy(relevance)):
+        metric = RetrievalMetrics(image_of, num_images=6, relevance=same)
         metric.update(scores, torch.arange(6))
         assert metric.compute() == pytest.approx(result)
 
