@@ -25,7 +25,7 @@ from itm.data.fingerprint import feature_digest
 from itm.data.layout import Features, Split
 from itm.index.encodings import shelve_captions, shelve_images
 from itm.index.files import Sides, mapped_files, read_index, write_index
-from itm.index.nearest import Nearest, largest
+from itm.index.nearest import Nearest, check_kind, largest
 from itm.layers.functional import global_vector
 from itm.layers.text import as_text_encoder
 from itm.matcher.inputs import caption_batches, check_captions, check_features, image_batches
@@ -105,12 +105,11 @@ class Index:
             raise ValueError("give images (features=...), captions, or both: nothing to index")
         if shortlist < 1:
             raise ValueError(f"shortlist={shortlist} must be at least 1")
+        check_kind(kind)  # like the ids, before items are encoded for hours
         sides: Sides = {}
         if features is not None:
-            names = list(range(len(features)) if ids is None else ids)  # type: ignore[arg-type]
-            names = [x.item() if isinstance(x, np.generic) else x for x in names]
-            if wrong := [x for x in names if type(x) not in (str, int)]:
-                raise ValueError(f"ids must be strings or whole numbers, got {wrong[0]!r}")
+            count = len(features)  # type: ignore[arg-type]
+            names = _plain_ids(range(count) if ids is None else ids, count)
             sides["images"] = shelve_images(matcher, features, batch_size), names  # type: ignore
         if captions is not None:
             assert texts is not None
@@ -137,12 +136,6 @@ class Index:
         self._nearest = nearest
         self._files = mapped_files(None)
         self._row = {name: row for row, name in enumerate(self.ids)}
-        count = len(self._shelves.get("images", ()))
-        if len(self._row) != count:
-            raise ValueError(
-                f"{count} images need as many different ids, got {len(self.ids)} ids, "
-                f"{len(self._row)} of them different"
-            )
 
     @property
     def ids(self) -> list[Any]:
@@ -188,7 +181,7 @@ class Index:
             KeyError: no image has this id.
             ValueError: not exactly one query, `top` below 1, a sentence of which no token is left
                 (unknown words are tokens in most vocabularies), images or captions that are not
-                indexed, or other weights than those that encoded the items.
+                indexed, other weights than those that encoded the items, or a score that is NaN.
         """
         top = _renamed("search", top, k)
         if isinstance(top, bool) or not isinstance(top, int | np.integer):
@@ -196,6 +189,7 @@ class Index:
         given = [x is not None for x in (sentence, image, features)]
         if sum(given) != 1 or top < 1:
             raise ValueError("give one of sentence, image=ID and features=..., and top=1 or more")
+        top = int(top)  # FAISS takes no numbers of numpy
         if sentence is not None:
             return self._find("images", self._encode_sentence(sentence), top, exact)
         query = self._stored(image) if features is None else self._encode_features(features)
@@ -256,6 +250,11 @@ class Index:
         items = list(shelf.take(rows))
         sides = (items, [query]) if side == "images" else ([query], items)
         scores = torch.from_numpy(self.matcher.score_encoded(*sides)).flatten()
+        if missing := int(scores.isnan().sum()):
+            raise ValueError(
+                f"the matcher scores {missing} of {len(scores)} {side} as NaN: does its similarity "
+                "divide by zero, or are its weights broken?"
+            )
         return [
             Hit(self._items[side][int(i if rows is None else rows[i])], float(scores[i]))
             for i in largest(scores, top)
@@ -350,6 +349,24 @@ class Index:
         index._set(*read_index(folder, device, model_class))
         index._files = files
         return index
+
+
+def _plain_ids(ids: Sequence[str | int], count: int) -> list[str | int]:
+    """Return the ids of `count` images as strings and numbers that JSON can hold.
+
+    Raises:
+        ValueError: an id is something else, or the images do not have as many different ids.
+    """
+    names = [x.item() if isinstance(x, np.generic) else x for x in ids]
+    if wrong := [x for x in names if type(x) not in (str, int)]:
+        raise ValueError(f"ids must be strings or whole numbers, got {wrong[0]!r}")
+    different = len(set(names))
+    if not count == len(names) == different:
+        raise ValueError(
+            f"{count} images need as many different ids, got {len(names)} ids, {different} of them "
+            "different"
+        )
+    return names
 
 
 def _renamed(method: str, top: int, k: int | None) -> int:

@@ -41,6 +41,19 @@ def faiss_module() -> Any:
     return faiss
 
 
+def check_kind(kind: str | None) -> None:
+    """Check a kind, or None, and that FAISS is installed if it needs it.
+
+    Raises:
+        ImportError: it needs FAISS, which is not installed.
+        ValueError: the kind is unknown.
+    """
+    if kind is not None:
+        check_choice("kind", kind, KINDS)
+        if kind != "flat":
+            faiss_module()
+
+
 def choose(count: int) -> str:
     """Choose a kind by the number of vectors: "flat", or "ivf" for many if FAISS is installed.
 
@@ -56,7 +69,7 @@ def choose(count: int) -> str:
 
 
 def largest(scores: Tensor, k: int) -> Tensor:
-    """Return positions of the k largest of (N,) finite scores, largest first.
+    """Return positions of the k largest of (N,) scores without NaN, largest first.
 
     Ties go to the first. Two neighbours in the order tie if they differ by at most `ROUNDING`,
     because some processors round the scores of copies differently.
@@ -65,7 +78,7 @@ def largest(scores: Tensor, k: int) -> Tensor:
     if not k:
         return torch.zeros(0, dtype=torch.long)
     top = scores.topk(k).values
-    slack = ROUNDING * top.abs().max()
+    slack = ROUNDING * top.abs().nan_to_num(posinf=0).max()  # of the finite ones
     found = (scores >= top[-1] - slack).nonzero().squeeze(1)  # more than k if the last ones tie
     ordered, order = scores[found].sort(descending=True)
     level = torch.zeros(len(found), dtype=torch.long)
@@ -89,9 +102,9 @@ class Nearest:
     """
 
     def __init__(self, vectors: Tensor, kind: str | None = None, index: Any = None):
+        check_kind(kind)
         self.vectors = vectors
         self.kind = kind or choose(len(vectors))
-        check_choice("kind", self.kind, KINDS)
         self.index = index
         if index is None and self.kind != "flat":
             self.index = build(vectors, self.kind)

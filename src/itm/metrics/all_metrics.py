@@ -8,7 +8,7 @@ from itm.metrics.eccv import Tables, evaluate_eccv
 from itm.metrics.pmrp import pmrp
 from itm.metrics.protocols import Protocol
 from itm.metrics.ranking import Ranks
-from itm.metrics.retrieval import evaluate_queries, summary
+from itm.metrics.retrieval import evaluate_graded, evaluate_queries
 
 
 def evaluate_all(
@@ -41,13 +41,8 @@ def evaluate_all(
     """
     results, ranks = evaluate_queries(scores, caption_image, protocol, relevance)
     if sentences is not None:
-        graded, _ = evaluate_queries(scores, caption_image, protocol, sentences)
-        recalls = summary(*ranks)
-        results |= {
-            name.replace("_", "_text_", 1): value
-            for name, value in graded.items()
-            if name not in recalls
-        }
+        graded = evaluate_graded(scores, sentences, caption_image, protocol)
+        results |= {name.replace("_", "_text_", 1): value for name, value in graded.items()}
     if tables is not None:
         results |= evaluate_eccv(scores, tables)
     if codes is not None:

@@ -170,7 +170,7 @@ def check_order(tables: Tables, ids: Sequence[str] | None) -> bool:
         Whether the ids have COCO's numbers; those of some published folders are numbers of rows.
 
     Raises:
-        ValueError: another image, or another order.
+        ValueError: another image, another order or another number of images.
     """
     found = [re.findall(r"\d+", name)[-1:] for name in ids or []]
     numbers = [int(number[0]) for number in found if number]
@@ -181,7 +181,13 @@ def check_order(tables: Tables, ids: Sequence[str] | None) -> bool:
         return True
     if rows or len(numbers) < len(found):
         return False
-    row = next(i for i, (a, b) in enumerate(zip(numbers, tables.image_ids, strict=False)) if a != b)
+    pairs = enumerate(zip(numbers, tables.image_ids, strict=False))
+    row = next((i for i, (a, b) in pairs if a != b), None)
+    if row is None:  # one begins like the other
+        raise ValueError(
+            f"the split has {len(numbers)} images, and the tables of ECCV Caption "
+            f"{len(tables.image_ids)}: give the whole split"
+        )
     raise ValueError(
         f"image {row} is {(ids or [])[row]}, but {tables.image_ids[row]} in the tables of ECCV "
         "Caption: they judge COCO's test images in the order of SCAN's testall and of Karpathy's "

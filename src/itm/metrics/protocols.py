@@ -66,8 +66,9 @@ def check_size(protocol: str | Protocol, images: int, captions: int) -> Protocol
     """
     wanted = find_protocol(protocol)
     if not is_defined(wanted, images, captions):
+        count = ["any number of" if x is None else x for x in (wanted.images, wanted.captions)]
         raise ValueError(
-            f"protocol {protocol} is defined on {wanted.images} images and {wanted.captions} "
+            f"protocol {protocol} is defined on {count[0]} images and {count[1]} "
             f"captions, but the split has {images} and {captions}: "
             "use protocol=full, or the split that the protocol is defined on"
         )

@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import logsumexp
+from torch import Tensor
 
 from itm.metrics.protocols import Protocol, Rows, average_folds
-from itm.metrics.ranking import as_floats, ranks
+from itm.metrics.ranking import as_floats, caption_rows, ranks, topk
 from itm.metrics.retrieval import summary
 from itm.utils.checks import check_choice
 
@@ -98,9 +100,8 @@ def qb_norm(
         raise ValueError(f"k must be at least 1, got {k}")
     scores = np.asarray(scores, np.float64)
     known = _bank(scores, bank)
-    best = np.argsort(-known, 1, kind="stable")[:, :k]
     hub = np.zeros(scores.shape[1], dtype=bool)
-    hub[best] = True
+    hub[topk(known, k)] = True
     chosen = hub[scores.argmax(1)]
     return np.where(chosen[:, None], inverted_softmax(scores, known, beta), scores)
 
@@ -148,22 +149,20 @@ def mutual_rank(scores: np.ndarray, k: int = 15) -> np.ndarray:
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     scores = np.asarray(scores)
-    reverse = places(scores.T).T  # (Q, G) rank of the query among the queries of an item
-    found = np.empty(scores.shape)
-    for rows in _blocks(scores):
-        order = np.argsort(-as_floats(scores[rows]), 1, kind="stable")
-        first = order[:, :k]
-        again = np.argsort(np.take_along_axis(reverse[rows], first, 1), 1, kind="stable")
-        order[:, :k] = np.take_along_axis(first, again, 1)
-        place = np.broadcast_to(-np.arange(float(scores.shape[1])), order.shape)
-        np.put_along_axis(found[rows], order, place, 1)
+    first = topk(scores, k)
+    reverse = np.take_along_axis(places(scores.T).T, first, 1)  # rank of the query for each item
+    again = np.take_along_axis(first, np.argsort(reverse, 1, kind="stable"), 1)
+    found = -places(scores).astype(float)
+    np.put_along_axis(found, again, -np.arange(float(again.shape[1]))[None], 1)
     return found
 
 
 def places(scores: np.ndarray) -> np.ndarray:
     """Rank the items of each query, (Q, G) -> (Q, G) int32 from 0; ties by index."""
     found = np.empty(scores.shape, np.int32)
-    for rows in _blocks(scores):
+    step = max(1, BLOCK // max(1, scores.shape[1]))
+    for start in range(0, len(scores), step):
+        rows = slice(start, start + step)
         order = np.argsort(-as_floats(scores[rows]), 1, kind="stable")
         place = np.broadcast_to(np.arange(scores.shape[1], dtype=np.int32), order.shape)
         np.put_along_axis(found[rows], order, place, 1)
@@ -222,7 +221,7 @@ def check_bank(method: str, bank: bool) -> None:
 
 def evaluate_reranked(
     scores: np.ndarray,
-    caption_image: np.ndarray,
+    caption_image: ArrayLike | Tensor | None,
     protocol: str | Protocol,
     method: str,
     beta: float = BETA,
@@ -232,7 +231,7 @@ def evaluate_reranked(
 
     Args:
         scores: (N, M).
-        caption_image: (M,) row of each caption's image.
+        caption_image: (M,) row of each caption's image; None means five captions per image.
         protocol: as in `itm.metrics.evaluate`.
         method: one of `METHODS`.
         beta: see `reranked`.
@@ -240,19 +239,23 @@ def evaluate_reranked(
 
     Returns:
         The keys of `itm.metrics.summary`.
+
+    Raises:
+        ValueError: as for `itm.metrics.evaluate` or `reranked`.
     """
+    owners = caption_rows(caption_image, *scores.shape)
 
     def fold(i: slice, c: Rows, own: np.ndarray) -> dict[str, float]:
         part = None if bank is None else Bank(bank.images[:, c], bank.captions[i])
         changed = reranked(np.asarray(scores[i][:, c]), method, beta, part)
         return summary(ranks(changed.i2t, own)[0], ranks(changed.t2i, own)[1])
 
-    return average_folds(fold, scores.shape[0], caption_image, protocol)
+    return average_folds(fold, len(scores), owners, protocol)
 
 
 def rerank_rows(
     matrices: Mapping[str, np.ndarray],
-    caption_image: np.ndarray,
+    caption_image: ArrayLike | Tensor | None,
     protocol: str | Protocol,
     methods: Sequence[str],
     beta: float = BETA,
@@ -292,9 +295,3 @@ def _bank(scores: np.ndarray, bank: np.ndarray | None) -> np.ndarray:
     if np.isnan(bank).any():
         raise ValueError("the bank contains NaN: its queries would mark wrong items as hubs")
     return bank
-
-
-def _blocks(scores: np.ndarray) -> list[slice]:
-    """Cut the rows into blocks of about `BLOCK` values."""
-    step = max(1, BLOCK // max(1, scores.shape[1]))
-    return [slice(start, start + step) for start in range(0, len(scores), step)]

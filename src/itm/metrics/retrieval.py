@@ -112,18 +112,32 @@ def evaluate_queries(
     """Compute `evaluate` and the 0-based ranks (N,) and (M,) of all queries within their fold."""
     n, m = _matrix_shape(scores)
     own = caption_rows(caption_image, n, m)
-    relevance = None if relevance is None else as_relevance(relevance, m, n)
     i2t, t2i = np.empty(n, np.int64), np.empty(m, np.int64)
 
     def fold(i: slice, c: Rows, own: np.ndarray) -> dict[str, float]:
-        block = scores[i][:, c]
-        i2t[i], t2i[c] = ranks(block, own)
-        result = summary(i2t[i], t2i[c])
-        if relevance is not None:
-            result |= semantic(to_numpy(block), relevance[c][:, i], own)
-        return result
+        i2t[i], t2i[c] = ranks(scores[i][:, c], own)
+        return summary(i2t[i], t2i[c])
 
-    return average_folds(fold, n, own, protocol), (i2t, t2i)
+    results = average_folds(fold, n, own, protocol)
+    if relevance is not None:
+        results |= evaluate_graded(scores, relevance, own, protocol)
+    return results, (i2t, t2i)
+
+
+def evaluate_graded(
+    scores: Matrix,
+    relevance: ArrayLike | Tensor,
+    caption_image: ArrayLike | Tensor | None = None,
+    protocol: str | Protocol = "full",
+) -> dict[str, float]:
+    """Compute the metrics that a relevance adds to `evaluate`, without the recalls."""
+    n, m = _matrix_shape(scores)
+    own, matrix = caption_rows(caption_image, n, m), as_relevance(relevance, m, n)
+
+    def fold(i: slice, c: Rows, own: np.ndarray) -> dict[str, float]:
+        return semantic(to_numpy(scores[i][:, c]), matrix[c][:, i], own)
+
+    return average_folds(fold, n, own, protocol)
 
 
 def evaluate_vectors(

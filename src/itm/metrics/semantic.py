@@ -111,8 +111,14 @@ def related_images(
 
     Returns:
         (N, related) image rows, best first, padded with -1.
+
+    Raises:
+        ValueError: the relevance is no matrix, or see `as_relevance` and `caption_rows`.
     """
-    matrix = as_relevance(relevance, *np.shape(relevance))
+    shape = np.shape(relevance)
+    if len(shape) != 2:
+        raise ValueError(f"relevance must be a captions x images matrix, got {shape}")
+    matrix = as_relevance(relevance, *shape)
     return _related_images(matrix, caption_image, related, depth, include_own)
 
 

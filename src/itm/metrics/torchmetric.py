@@ -11,7 +11,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from itm.metrics.protocols import Protocol, check_size, find_protocol
+from itm.metrics.graded_lists import as_relevance
+from itm.metrics.protocols import Protocol, check_size
 from itm.metrics.ranking import Ranks, caption_rows
 from itm.metrics.retrieval import evaluate_queries
 
@@ -30,7 +31,8 @@ class RetrievalMetrics(Metric):
         relevance: (M, N) semantic relevance, or None, as in `evaluate`.
 
     Raises:
-        ValueError: caption_image, the protocol or the relevance do not fit each other.
+        ValueError: caption_image, the protocol or the relevance do not fit each other, or the
+            relevance holds negative, infinite or NaN values.
 
     Attributes:
         ranks: ranks of all queries, as from `evaluate_queries`; None before `compute`.
@@ -55,23 +57,20 @@ class RetrievalMetrics(Metric):
         caption_image: ArrayLike | Tensor,
         protocol: str | Protocol = "full",
         num_images: int | None = None,
-        relevance: np.ndarray | None = None,
+        relevance: ArrayLike | Tensor | None = None,
     ):
         super().__init__()
-        find_protocol(protocol)  # a misspelt name fails here, not after an epoch, as does the rest
+        # What does not fit fails here, not after an epoch.
         own = np.asarray(
             caption_image.cpu() if isinstance(caption_image, Tensor) else caption_image
         )
         self.num_images = int(own.max(initial=-1)) + 1 if num_images is None else num_images
         self.caption_image = caption_rows(own, self.num_images, len(own))
         check_size(protocol, self.num_images, len(own))
-        if relevance is not None and relevance.shape != (len(own), self.num_images):
-            raise ValueError(
-                f"relevance must be captions x images, {(len(own), self.num_images)}, got "
-                f"{relevance.shape}"
-            )
         self.protocol = protocol
-        self.relevance = relevance
+        self.relevance = (
+            None if relevance is None else as_relevance(relevance, len(own), self.num_images)
+        )
         self.ranks: Ranks | None = None
         self.add_state("rows", default=[], dist_reduce_fx="cat")
         self.add_state("index", default=[], dist_reduce_fx="cat")
@@ -96,8 +95,9 @@ class RetrievalMetrics(Metric):
             raise ValueError(f"rows must be images x captions, {expected}, got {tuple(rows.shape)}")
         if len(image_index) and not 0 <= image_index.min() <= image_index.max() < self.num_images:
             raise ValueError(f"image_index must lie in 0..{self.num_images - 1}, got {image_index}")
-        self.rows.append(rows.detach().to(self.device))
-        self.index.append(image_index.to(self.device).long())
+        # Copies: the caller may fill one buffer again and again.
+        self.rows.append(rows.detach().to(self.device, copy=True))
+        self.index.append(image_index.to(self.device, torch.long, copy=True))
 
     def forward(self, rows: Tensor, image_index: Tensor) -> None:
         """Add the scores of I images, as `update` does; a part of the split has no value yet."""

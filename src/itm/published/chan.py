@@ -8,12 +8,14 @@ import torch
 
 from itm.layers.text import BertText
 from itm.published.tables import (
+    SIZES,
     Known,
     Options,
     State,
     Table,
     check_stated,
     read_state,
+    stated,
     two_way_gru,
     write_state,
 )
@@ -134,11 +136,7 @@ def write(matcher: Any) -> tuple[list[State], Options]:
         "pooling_type": {ours: theirs for theirs, ours in POOLINGS.items()}[h["pooling"]],
         "alpha": h["alpha"],
         "belta": h["beta"],
-        "vocab_size": h["vocab_size"],
-        "img_dim": h["img_dim"],
-        "word_dim": h["word_dim"],
-        "embed_size": h["embed_dim"],
-        "num_layers": h["num_layers"],
+        **stated(h, SIZES),
         "no_imgnorm": not h["normalize_images"],
         "no_txtnorm": not h["normalize_words"],
     }

@@ -31,7 +31,7 @@ from itm.models import (
 from itm.published import casc, chan, cvse, scan, sgraf, two_branch, vse_infty, vsepp, vsrn
 from itm.published.companions import read_captioner, take_concepts
 from itm.published.files import read_checkpoint, write_checkpoint
-from itm.published.tables import Known, Options, State
+from itm.published.tables import SIZES, Known, Options, State
 from itm.published.transformer import COMMAND, read_text
 from itm.published.vocabulary import numbered_words, read_vocabulary
 from itm.text.vocabulary import Vocabulary, with_mask
@@ -77,11 +77,7 @@ FAMILIES = {
 
 # Options that the tensors determine, too: original option -> our argument.
 STATED = {
-    "vocab_size": "vocab_size",
-    "img_dim": "img_dim",
-    "word_dim": "word_dim",
-    "embed_size": "embed_dim",
-    "num_layers": "num_layers",
+    **SIZES,
     "bi_gru": "bidirectional",
     "module_name": "module",
     "sim_dim": "sim_dim",

@@ -8,12 +8,14 @@ import torch
 
 from itm.layers.text import GRUText
 from itm.published.tables import (
+    SIZES,
     Known,
     Options,
     State,
     Table,
     gru_arguments,
     read_state,
+    stated,
     write_state,
 )
 
@@ -61,12 +63,8 @@ TABLES: list[Table] = [
 # The original chooses the weight of the consensus at test time by the name of the data set.
 TEST_WEIGHTS = {0.85: "f30k_precomp", 0.9: "coco_precomp"}
 
-SIZES = {  # original option -> our argument; the tensors also tell these
-    "vocab_size": "vocab_size",
-    "img_dim": "img_dim",
-    "word_dim": "word_dim",
-    "embed_size": "embed_dim",
-    "num_layers": "num_layers",
+OWN_SIZES = {  # original option -> our argument; the tensors also tell these
+    **SIZES,
     "bi_gru": "bidirectional",
     "num_attribute": "num_concepts",
     "input_channel": "concept_dim",
@@ -168,7 +166,7 @@ def write(matcher: Any) -> tuple[list[State], Options]:
             layer, _, leaf = name.rpartition(".")
             if layer in ALIASES:
                 state[f"{ALIASES[layer]}.{leaf}"] = value
-    options = {theirs: h[ours] for theirs, ours in SIZES.items()}
+    options = stated(h, OWN_SIZES)
     options |= {theirs: h[ours] for theirs, (ours, _) in OPTIONS.items()}
     options["eval_alpha"] = h["eval_alpha"]
     return states, {**REST, **options, **FIXED, "data_name": TEST_WEIGHTS[h["eval_alpha"]]}

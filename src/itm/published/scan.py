@@ -6,6 +6,7 @@ from typing import Any
 
 from itm.layers.text import GRUText
 from itm.published.tables import (
+    SIZES,
     Known,
     Options,
     State,
@@ -13,6 +14,7 @@ from itm.published.tables import (
     check_stated,
     gru_arguments,
     read_state,
+    stated,
     write_state,
 )
 
@@ -120,11 +122,7 @@ def write_encoders(matcher: Any) -> tuple[list[State], Options]:
         )
     own, h = matcher.state_dict(), matcher.hparams
     options = {
-        "vocab_size": h["vocab_size"],
-        "img_dim": h["img_dim"],
-        "word_dim": h["word_dim"],
-        "embed_size": h["embed_dim"],
-        "num_layers": h["num_layers"],
+        **stated(h, SIZES),
         "bi_gru": h["bidirectional"],
         "precomp_enc_type": "weight_norm" if h["weight_norm"] else "basic",
         "no_imgnorm": not h["normalize_images"],

@@ -6,12 +6,14 @@ from typing import Any
 
 from itm.layers.text import GRUText
 from itm.published.tables import (
+    SIZES,
     Known,
     Options,
     State,
     Table,
     gru_arguments,
     read_state,
+    stated,
     write_state,
 )
 
@@ -39,11 +41,7 @@ TABLES: list[Table] = [
 ]
 
 OPTIONS = {  # original option -> our argument
-    "vocab_size": "vocab_size",
-    "img_dim": "img_dim",
-    "word_dim": "word_dim",
-    "embed_size": "embed_dim",
-    "num_layers": "num_layers",
+    **SIZES,
     "bi_gru": "bidirectional",
     "no_imgnorm": "no_imgnorm",
     "no_txtnorm": "no_txtnorm",
@@ -90,5 +88,5 @@ def write(matcher: Any) -> tuple[list[State], Options]:
             "the original SGRAF has a GRU for text and temperature 9; this one has "
             f"{type(matcher.text).__name__}, {h['temperature']}"
         )
-    options = {theirs: h[ours] for theirs, ours in OPTIONS.items()}
+    options = stated(h, OPTIONS)
     return [write_state(own, table) for table in TABLES], options

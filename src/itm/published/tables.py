@@ -18,6 +18,14 @@ State = dict[str, Tensor]
 Options = dict[str, Any]
 Table = Mapping[str, str | None]
 
+SIZES = {  # original option -> our argument; the tensors tell these, too
+    "vocab_size": "vocab_size",
+    "img_dim": "img_dim",
+    "word_dim": "word_dim",
+    "embed_size": "embed_dim",
+    "num_layers": "num_layers",
+}
+
 
 class Known(dict[str, Any]):
     """The options of a checkpoint, which remember which were read, and what was assumed.
@@ -121,6 +129,11 @@ def original_names(tensors: Iterable[str], table: Table) -> dict[str, str]:
             if renamed is not None:
                 found.setdefault(name, renamed)
     return found
+
+
+def stated(arguments: Options, names: Mapping[str, str]) -> Options:
+    """Return our arguments under the original's names, given as theirs -> ours."""
+    return {theirs: arguments[ours] for theirs, ours in names.items()}
 
 
 def gru_arguments(text: State, rnn: str = "rnn") -> Options:

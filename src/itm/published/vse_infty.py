@@ -8,12 +8,14 @@ import torch
 
 from itm.layers.text import BertText
 from itm.published.tables import (
+    SIZES,
     Known,
     Options,
     State,
     Table,
     check_stated,
     read_state,
+    stated,
     two_way_gru,
     write_state,
 )
@@ -106,11 +108,7 @@ def write(matcher: Any) -> tuple[list[State], Options]:
     if bert:
         states = [{f"module.{name}": x for name, x in state.items()} for state in states]
     options = {
-        "vocab_size": h["vocab_size"],
-        "img_dim": h["img_dim"],
-        "word_dim": h["word_dim"],
-        "embed_size": h["embed_dim"],
-        "num_layers": h["num_layers"],
+        **stated(h, SIZES),
         "no_imgnorm": h["no_imgnorm"],
         "no_txtnorm": h["no_txtnorm"],
     }

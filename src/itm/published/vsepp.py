@@ -11,12 +11,14 @@ from typing import Any
 from itm.layers.text import GRUText
 from itm.published.scan import has_encoders
 from itm.published.tables import (
+    SIZES,
     Known,
     Options,
     State,
     Table,
     gru_arguments,
     read_state,
+    stated,
     write_state,
 )
 
@@ -24,11 +26,7 @@ IMAGE: Table = {"fc": "image"}
 TEXT: Table = {"embed": "text.embed", "rnn": "text.rnn"}
 
 OPTIONS = {  # original option -> our argument
-    "vocab_size": "vocab_size",
-    "img_dim": "img_dim",
-    "word_dim": "word_dim",
-    "embed_size": "embed_dim",
-    "num_layers": "num_layers",
+    **SIZES,
     "measure": "measure",
     "use_abs": "use_abs",
     "no_imgnorm": "no_imgnorm",
@@ -92,5 +90,5 @@ def write(matcher: Any) -> tuple[list[State], Options]:
             f"{type(matcher.text).__name__}"
         )
     own = matcher.state_dict()
-    options = {theirs: matcher.hparams[ours] for theirs, ours in OPTIONS.items()}
+    options = stated(matcher.hparams, OPTIONS)
     return [write_state(own, IMAGE), write_state(own, TEXT)], {**REST, **options}

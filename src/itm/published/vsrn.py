@@ -9,12 +9,14 @@ from typing import Any
 
 from itm.layers.text import GRUText
 from itm.published.tables import (
+    SIZES,
     Known,
     Options,
     State,
     Table,
     gru_arguments,
     read_state,
+    stated,
     write_state,
 )
 
@@ -49,11 +51,7 @@ CONVOLUTIONS = ("Rs_GCN_", "image.blocks.")  # width 1 in the original, linear m
 FORMS = {("none", True): "f30k_precomp", ("columns", False): "coco_precomp"}
 
 OPTIONS = {  # original option -> our argument
-    "vocab_size": "vocab_size",
-    "img_dim": "img_dim",
-    "word_dim": "word_dim",
-    "embed_size": "embed_dim",
-    "num_layers": "num_layers",
+    **SIZES,
     "use_abs": "use_abs",
     "no_imgnorm": "no_imgnorm",
     "measure": "measure",
@@ -136,5 +134,5 @@ def write(matcher: Any) -> tuple[list[State], Options]:
     for name, value in states[0].items():
         if name.startswith(CONVOLUTIONS) and value.dim() == 2:
             states[0][name] = value.unsqueeze(-1)
-    options = {theirs: h[ours] for theirs, ours in OPTIONS.items()}
+    options = stated(h, OPTIONS)
     return states, {**REST, **options, "data_name": FORMS[form], "dim_vid": h["embed_dim"]}

@@ -121,7 +121,10 @@ class CiderIndex:
         image = image.astype(np.int64)
         self.shape = (len(captions), int(image.max(initial=-1)) + 1 if images is None else images)
         if len(image) and not -1 <= image.min() <= image.max() < self.shape[1]:
-            raise ValueError(f"caption_image must lie in -1..{self.shape[1] - 1}")
+            raise ValueError(
+                f"caption_image must lie in -1..{self.shape[1] - 1}, got {image.min()}.."
+                f"{image.max()}"
+            )
 
         corpus = [] if df is None or isinstance(df, DocumentFrequencies) else df
         check_rows("captions", captions, CAPTIONS)
@@ -286,20 +289,26 @@ class CiderIndex:
 
         Args:
             path: the file.
-            captions: if given, the captions that the index must have been made from.
-            caption_image: (C,) row of each caption's image.
+            captions: the captions that the index must have been made from; None = any.
+            caption_image: (C,) row of each caption's image; give both or neither.
             tokens: how the captions must have been split.
 
         Raises:
-            ValueError: damaged, something else, or made from other captions, words or frequencies.
+            ValueError: damaged, something else, or made from other captions, images, words or
+                frequencies; or one of `captions` and `caption_image` is missing.
         """
+        if (captions is None) != (caption_image is None):
+            raise ValueError("give captions= and caption_image= together, or neither of them")
         saved = read_arrays(path)
         index = cls.__new__(cls)
         index._source = str(saved.get("source", ""))  # files of earlier versions have none
         if captions is not None:
-            image = None if caption_image is None else np.asarray(caption_image, np.int64)
+            image = np.asarray(caption_image, np.int64)
             if index._source != source_of(captions, image, tokens):
-                raise ValueError(f"{path} was made from other captions: run itm.prepare again")
+                raise ValueError(
+                    f"{path} was made from other captions, images, words or document frequencies: "
+                    "run itm.prepare again"
+                )
         index.shape = (len(saved["length"]), len(saved["count"]))
         shape, pattern = (index.shape[0], int(saved["width"])), (saved["indices"], saved["indptr"])
         index._hypotheses = csr_array((saved["hypotheses"], *pattern), shape=shape)

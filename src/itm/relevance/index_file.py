@@ -27,10 +27,16 @@ KINDS = {
 def source_of(
     captions: Sequence[str], image: np.ndarray | None, tokens: SplitWords, other_df: bool = False
 ) -> str:
-    """Identify captions, their images and words; `other_df`: with other document frequencies."""
+    """Identify captions, their images and words; `other_df`: with other document frequencies.
+
+    Words are known by the name of the function that makes them; without a name, by themselves.
+    """
     found = hash_captions(captions, image)
     if tokens is not whitespace_tokens:
-        found += f", {tokens.__name__}"
+        name = getattr(tokens, "__name__", "<lambda>")
+        if name == "<lambda>":  # or a partial, or an object
+            name = hash_captions("\x1f".join(tokens(caption)) for caption in captions)
+        found += f", {name}"
     return f"{found}, other document frequencies" if other_df else found
 
 

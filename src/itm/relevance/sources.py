@@ -156,9 +156,10 @@ def spice(
     from pycocoevalcap.spice.spice import Spice  # slow to import, and rarely used
 
     result = np.zeros((len(captions), len(references)))
-    pairs = [(c, i) for c in range(len(captions)) for i in range(len(references))]
-    for start in range(0, len(pairs), block):
-        part = pairs[start : start + block]
+    total = result.size
+    for start in range(0, total, block):
+        pairs = range(start, min(start + block, total))
+        part = [divmod(pair, len(references)) for pair in pairs]
         try:
             _, scores = Spice().compute_score(
                 {p: list(references[i]) for p, (_, i) in enumerate(part)},

@@ -102,7 +102,7 @@ def check_pages(paths: Sequence[Path], runs: Sequence[Run]) -> None:
 def _check_page(path: Path, runs: Sequence[Run]) -> list[Path]:
     """Check a page, and list the files of its figures."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _read(path)[0]
         if not find_marks(text):
             raise ValueError(
                 "holds no mark: write <!-- table: runs PATTERN --> and, in a line "
@@ -130,7 +130,7 @@ def write_page(path: Path, runs: Sequence[Run], samples: int) -> int:
         TakenError: a figure would replace a picture that the page did not show before.
     """
     path = path.resolve()  # a link stays a link
-    text = path.read_text(encoding="utf-8")
+    text, end = _read(path)
     for drawing in drawings(text, runs):
         from itm.visual.figure_files import save  # late: matplotlib is optional
         from itm.visual.report_figures import against
@@ -139,8 +139,15 @@ def write_page(path: Path, runs: Sequence[Run], samples: int) -> int:
         figure = against(drawing.groups, drawing.setting, drawing.metrics)
         if figure is not None and (drawing.digest not in text or not picture.is_file()):
             save(figure, picture)
-    write_text(path, fill(text, runs, samples))
+    write_text(path, fill(text, runs, samples).replace("\n", end))
     return len(find_marks(text))
+
+
+def _read(path: Path) -> tuple[str, str]:
+    """Read a page with the line ends of Unix, and return those of the file."""
+    text = path.read_bytes().decode("utf-8")
+    plain = text.replace("\r\n", "\n")
+    return plain, "\n" if plain == text else "\r\n"
 
 
 def _picture(path: Path, drawing: Drawing, text: str) -> Path:

@@ -189,6 +189,8 @@ def test_largest_takes_the_first_of_equal_scores():
     assert largest(torch.tensor([1.0, 3, 2, 3, 1, 1]), 4).tolist() == [1, 3, 2, 0]
     assert largest(torch.zeros(5), 3).tolist() == [0, 1, 2]
     assert largest(torch.zeros(0), 3).tolist() == [] == largest(torch.zeros(3), 0).tolist()
+    infinite = torch.tensor([1, -torch.inf, 3, 3, torch.inf])
+    assert largest(infinite, 5).tolist() == [4, 2, 3, 0, 1]  # they made all others tie
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
@@ -357,6 +359,7 @@ def test_wrong_inputs(cache):
         ),
         ({"features": split, "ids": ["a"] * 30}, "got 30 ids, 1 of them different"),
         ({"features": split, "ids": ["a"]}, "got 1 ids, 1 of them different"),
+        ({"features": split, "ids": [*range(30), 0]}, "got 31 ids, 30 of them different"),
     ):
         with pytest.raises(ValueError, match=message):
             itm.Index(matcher, **arguments)
@@ -392,6 +395,33 @@ def test_broken_encodings_and_ids_that_json_cannot_hold_are_refused(tmp_path):
     features[1] = np.nan
     with pytest.raises(ValueError, match=r"(item|image|row) 1 .*NaN"):
         itm.Index(matcher, features)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"kind": "annoy"}, {"kind": "hnsw"}, {"ids": ["a", "b", "a"]}, {"ids": ["a", "a"]}]
+)
+def test_wrong_options_are_told_before_encoding(wrong, monkeypatch):
+    """Encoding a million images takes hours."""
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    matcher = itm.models.SCAN(vocab_size=7, img_dim=4, word_dim=3, embed_dim=5)
+    monkeypatch.setattr(matcher, "encode", lambda *_: pytest.fail("items were encoded"))
+    with pytest.raises((ValueError, ImportError), match="kind must be|different ids|needs FAISS"):
+        itm.Index(matcher, np.ones((2, 3, 4), np.float32), **wrong)
+
+
+def test_scores_that_are_nan_are_told(cache, monkeypatch):
+    """They gave no hits, or only some."""
+    matcher, split = build("scan_t2i")
+    index = itm.Index(matcher, split)
+    similarity = matcher.similarity
+
+    def broken(images, captions):
+        scores = similarity(images, captions)
+        return scores.where(torch.arange(len(scores))[:, None] != 2, torch.nan)
+
+    monkeypatch.setattr(matcher, "similarity", broken)
+    with pytest.raises(ValueError, match="the matcher scores 1 of 30 images as NaN"):
+        index.search("a dog")
 
 
 def test_files_of_others_stay_and_the_index_goes_beside_them(cache, tmp_path):
@@ -585,6 +615,14 @@ def test_an_index_does_not_outlive_the_weights_that_made_it(cache, tmp_path):
         with pytest.raises(ValueError, match="weights of the matcher have changed.*build the ind"):
             use()
     assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+def test_a_number_of_results_may_be_one_of_numpy(cache, kind):
+    pytest.importorskip("faiss")
+    matcher, split = build("vsepp")
+    index = itm.Index(matcher, split, kind=kind)
+    assert len(index.search("a red ball", np.int64(3))) == 3
 
 
 @pytest.mark.parametrize("top", ["3", 1.5, True])

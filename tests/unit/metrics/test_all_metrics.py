@@ -5,6 +5,7 @@ import pytest
 
 from itm.metrics.all_metrics import evaluate_all
 from itm.metrics.pmrp import pmrp
+from itm.metrics.protocols import Protocol
 from itm.metrics.retrieval import evaluate_queries
 
 
@@ -23,6 +24,19 @@ def test_each_metric_is_added_where_its_data_is_given():
     assert both == evaluate_queries(scores, owner, "full", relevance)[0] | pmrp(
         scores, codes, owner, annotated=codes.max(1) > 0
     )
+
+
+def test_sentences_add_graded_metrics_of_their_own():
+    rng = np.random.default_rng(0)
+    scores, owner, sentences = rng.normal(size=(6, 12)), np.arange(12) // 2, rng.random((12, 6))
+    for protocol in ("full", Protocol(folds=2)):
+        plain, _ = evaluate_all(scores, owner, protocol)
+        both, _ = evaluate_all(scores, owner, protocol, sentences=sentences)
+        graded = evaluate_queries(scores, owner, protocol, sentences)[0]
+        added = {k.replace("_text_", "_"): v for k, v in both.items() if "_text_" in k}
+        assert plain | added == graded and both.keys() - plain.keys() == {
+            k.replace("_", "_text_", 1) for k in added
+        }
 
 
 @pytest.mark.parametrize("codes", [np.zeros((6, 3), np.float32), np.zeros((6, 0), np.float32)])

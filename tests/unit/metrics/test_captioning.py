@@ -1,5 +1,8 @@
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 from cli import run
@@ -56,3 +59,24 @@ def scene_ids(count: int) -> list[str]:
     from itm.scenes import write_scenes
 
     return (read_split(write_scenes(), "test").ids or [])[:count]
+
+
+def test_a_java_that_does_not_run_leaves_meteor_out(tmp_path):
+    """The stub of macOS, or a container with too little memory: the scores never came."""
+    (tmp_path / "java").write_text("#!/bin/sh\necho no runtime >&2\nexit 1\n")
+    (tmp_path / "java").chmod(0o755)
+    code = (
+        "from itm.metrics.captioning import caption_scores\n"
+        "print(sorted(caption_scores(['a dog', 'a cat'], [['a dog runs'], ['cats', 'two cats']])))"
+    )
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert found.stdout == "['bleu_1', 'bleu_2', 'bleu_3', 'bleu_4', 'cider_d', 'rouge_l']\n"
+    assert found.stderr.count("METEOR is left out, because its Java program failed (no run") == 1
+    assert "Exception" not in found.stderr

@@ -247,6 +247,18 @@ def test_metric_collects_by_index():
         metric.compute()
 
 
+@pytest.mark.parametrize("new", [np.zeros, torch.zeros])
+def test_one_buffer_may_hold_the_rows_of_every_update(new):
+    """All rows were those of the last update."""
+    metric, rows, index = RetrievalMetrics([0, 1, 2]), new((1, 3)), new((1,))
+    index = index.astype(np.int64) if new is np.zeros else index.long()
+    for image in range(3):
+        rows[:], index[:] = 0, image
+        rows[0, image] = 1
+        metric.update(rows, index)
+    assert metric.compute()["rsum"] == 600
+
+
 def test_metric_with_relevance_and_an_image_without_captions():
     g = torch.Generator().manual_seed(1)
     scores, image_of = torch.randn(6, 9, generator=g), [0, 0, 0, 0, 1, 2, 2, 4, 3]
@@ -256,6 +268,10 @@ def test_metric_with_relevance_and_an_image_without_captions():
     result = metric.compute()
     assert result == evaluate(scores, image_of, relevance=relevance)
     assert {"i2t_ncs_10", "t2i_ncs_out_1", "i2t_sr_out_5", "t2i_ndcg_5"} <= result.keys()
+    for same in (relevance.tolist(), torch.from_numpy(relevance)):
+        metric = RetrievalMetrics(image_of, num_images=6, relevance=same)
+        metric.update(scores, torch.arange(6))
+        assert metric.compute() == pytest.approx(result)
 
 
 def test_metric_refuses_what_does_not_fit():
@@ -319,5 +335,8 @@ def test_what_does_not_fit_a_split_fails_before_the_epoch():
         RetrievalMetrics(own, protocol="coco_1k")
     with pytest.raises(ValueError, match=r"relevance must be captions x images, \(15, 3\), got"):
         RetrievalMetrics(own, relevance=np.zeros((3, 15)))
+    for value, said in ((-1.0, "negative"), (np.nan, "NaN")):
+        with pytest.raises(ValueError, match=f"relevance of caption 0 holds {said}"):
+            RetrievalMetrics(own, relevance=np.full((15, 3), value))
     with pytest.raises(ValueError, match="folds must be at least 1, got 0"):
         RetrievalMetrics(own, protocol=Protocol(folds=0))

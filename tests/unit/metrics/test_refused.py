@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from itm.metrics.eccv import load_tables
+from itm.metrics.eccv import check_order, load_tables
 from itm.metrics.pmrp import category_codes, pmrp
+from itm.metrics.protocols import Protocol, check_size
 from itm.metrics.rerank import METHODS, reranked
+from itm.metrics.semantic import related_images
 from itm.metrics.significance import compare, hits
 
 SCORES = np.random.default_rng(0).standard_normal((4, 8))
@@ -73,6 +75,27 @@ def test_tables_that_judge_no_query_are_refused(tmp_path):
     write_tables(tmp_path, eccv_caption_to_image={"1": [11, 12]})
     with pytest.raises(ValueError, match="eccv_caption_to_image.json judges no query of these 4"):
         load_tables(tmp_path, [11, 12, 21, 22])
+
+
+def test_a_part_of_the_images_is_told(tmp_path):
+    write_tables(tmp_path)
+    tables = load_tables(tmp_path, [11, 12, 21, 22])
+    assert check_order(tables, ["COCO_1.jpg", "COCO_2.jpg"])
+    for numbers in ([1], [1, 2, 3]):
+        with pytest.raises(ValueError, match=f"split has {len(numbers)} images, .* Caption 2: g"):
+            check_order(tables, [f"COCO_{number}.jpg" for number in numbers])
+    with pytest.raises(ValueError, match="image 0 is COCO_2.jpg, but 1 in the tables"):
+        check_order(tables, ["COCO_2.jpg", "COCO_1.jpg"])
+
+
+def test_a_relevance_is_a_matrix():
+    with pytest.raises(ValueError, match=r"captions x images matrix, got \(3,\)"):
+        related_images(np.ones(3))
+
+
+def test_a_protocol_of_any_number_of_captions_says_so():
+    with pytest.raises(ValueError, match="on 5 images and any number of captions, but .* 4 and 20"):
+        check_size(Protocol(5), 4, 20)
 
 
 @pytest.mark.parametrize("right", ["11", [11.5], [True], {"11": 1}])

@@ -192,6 +192,18 @@ def test_the_type_of_scores_changes_no_order_and_nan_is_refused():
         reranked(np.where(np.eye(6, 7), np.nan, scores), "mutual_rank")
 
 
+def test_images_of_captions_are_checked():
+    """With folds, captions of no image vanished from the mean."""
+    for protocol in ("full", Protocol(folds=2)):
+        with pytest.raises(ValueError, match="caption_image must lie in 0..3 for 4 images"):
+            evaluate_reranked(np.eye(4, 6), [0, 1, 2, 3, -1, 9], protocol, "sinkhorn")
+    s = cosines(4, 6, 30)
+    for protocol in ("full", Protocol(folds=2)):
+        found = evaluate_reranked(s, None, protocol, "sinkhorn")
+        assert found == evaluate_reranked(s, np.arange(30) // 5, protocol, "sinkhorn")
+        assert found == evaluate_reranked(s, (np.arange(30) // 5).tolist(), protocol, "sinkhorn")
+
+
 @pytest.mark.parametrize("method", ["qb_norm", "inverted_softmax"])
 def test_a_bank_with_nan_is_refused(method):
     scores = np.random.default_rng(0).normal(size=(4, 20))

@@ -256,7 +256,9 @@ def test_broken_files_are_named(tmp_path):
             PhraseSource(**options)
 
 
-def test_training_keeps_phrases_that_a_region_matches():
+@pytest.mark.parametrize("block", [3, 4096])
+def test_training_keeps_phrases_that_a_region_matches(block, monkeypatch):
+    monkeypatch.setattr("itm.phrases.source.BLOCK", block)
     split = split_of(["101", "102"], PIXELS)
     source = PhraseSource(HERE / "entities")
     whole, kept = source.split(split), source.split(split, train=True)

@@ -212,7 +212,7 @@ def test_bad_input():
         cider(["a"], [["a"], ["b"]], df=DocumentFrequencies({("a",): 3}, 2))
     with pytest.raises(ValueError, match="one image for each of 2 captions"):
         CiderIndex(["a", "b"], [0])
-    with pytest.raises(ValueError, match="must lie in"):
+    with pytest.raises(ValueError, match=r"must lie in -1..1, got 0..2"):
         CiderIndex(["a", "b"], [0, 2], images=2)
 
 

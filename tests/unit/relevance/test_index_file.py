@@ -1,7 +1,9 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
-from itm.relevance import CiderIndex
+from itm.relevance import CiderIndex, cider, coco_tokens
 
 CAPTIONS = ["a red dog runs", "a dog and a cat", "a cat sits", "two cats"]
 
@@ -53,3 +55,34 @@ def test_an_index_of_other_captions_is_refused_by_content(path):
     for captions, image in ((CAPTIONS[::-1], [0, 0, 1, 1]), (CAPTIONS, [0, 1, 1, 1])):
         with pytest.raises(ValueError, match="was made from other captions"):
             CiderIndex.load(path, captions, image)
+
+
+class Split:
+    def __init__(self, sign):
+        self.sign = sign
+
+    def __call__(self, caption):
+        return caption.split(self.sign)
+
+
+@pytest.mark.parametrize("kind", [Split, lambda sign: partial(str.split, sep=sign)])
+def test_words_of_anything_callable_are_known_by_what_they_are(kind, tmp_path):
+    """They have no name; and all lambdas have one name, so one passed for another."""
+    image, file = [0, 0, 1, 1], tmp_path / "cider.npz"
+    for tokens in (kind(" "), lambda caption: caption.split(" ")):
+        CiderIndex(CAPTIONS, image, tokens=tokens).save(file)
+        for same in (kind(" "), lambda caption: caption.split(" ")):
+            CiderIndex.load(file, CAPTIONS, image, same)
+        for other in (kind("a"), lambda caption: list(caption), coco_tokens):
+            with pytest.raises(ValueError, match="captions, images, words or document freq"):
+                CiderIndex.load(file, CAPTIONS, image, other)
+    expected = cider(CAPTIONS, [["a dog"], ["a cat"]], tokens=lambda caption: caption.split(" "))
+    np.testing.assert_array_equal(
+        cider(CAPTIONS, [["a dog"], ["a cat"]], tokens=kind(" ")), expected
+    )
+
+
+def test_captions_are_compared_together_with_their_images(path):
+    for given in ({"captions": CAPTIONS}, {"caption_image": [0, 0, 1, 1]}):
+        with pytest.raises(ValueError, match="give captions= and caption_image= together"):
+            CiderIndex.load(path, **given)

@@ -94,6 +94,18 @@ def test_a_page_without_marks_is_refused(tmp_path):
         check_pages([tmp_path / "page.md"], sweep())
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_lines_of_a_page_keep_their_ends(end, tmp_path):
+    """Pages of Windows were rewritten as a whole."""
+    page = tmp_path / "page.md"
+    page.write_bytes(end.join([b"# R", b"<!-- table: runs r/* -->", b"<!-- /table -->", b"", b"x"]))
+    assert write_page(page, sweep(), 10) == 1
+    found = page.read_bytes()
+    assert found.count(b"\n") == found.count(end) > 6
+    assert found.count(b"\r") == found.count(b"\r\n")
+    assert write_page(page, sweep(), 10) == 1 and page.read_bytes() == found
+
+
 def test_two_figures_never_have_one_file(tmp_path):
     pytest.importorskip("matplotlib")
     figure = "<!-- figure: loss.margin out={} r/* -->\n<!-- /figure -->\n"
