@@ -112,6 +112,7 @@ def evaluate_queries(
     """Compute `evaluate` and the 0-based ranks (N,) and (M,) of all queries within their fold."""
     n, m = _matrix_shape(scores)
     own = caption_rows(caption_image, n, m)
+    relevance = None if relevance is None else as_relevance(relevance, m, n)  # wrong? told at once
     i2t, t2i = np.empty(n, np.int64), np.empty(m, np.int64)
 
     def fold(i: slice, c: Rows, own: np.ndarray) -> dict[str, float]:
