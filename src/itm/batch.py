@@ -116,12 +116,6 @@ def check_encoded(encoded: object, method: str) -> None:
         )
 
 
-def positives(pairs: Pairs) -> Tensor:
-    """Mark the pairs whose caption was written for the image of that row, (I, C) bool."""
-    rows = torch.arange(pairs.images.index.shape[0], device=pairs.captions.image.device)
-    return rows[:, None] == pairs.captions.image[None, :]
-
-
 def same_image(pairs: Pairs) -> Tensor:
     """Mark the pairs whose caption describes the same image, copies included, (I, C) bool.
 

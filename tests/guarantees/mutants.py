@@ -113,9 +113,13 @@ def negative_margins_cut_off_in_sam(sam):
 
 
 def copies_of_an_image_are_negatives(same_image):
-    from itm.batch import positives
+    import torch
 
-    return positives
+    def broken(pairs):
+        rows = torch.arange(len(pairs.images.index))
+        return rows[:, None] == pairs.captions.image[None, :]
+
+    return broken
 
 
 # Metrics

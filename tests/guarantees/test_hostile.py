@@ -83,6 +83,10 @@ FORMATS = [as_zip, as_legacy, as_pickle, as_tar]
 @pytest.mark.parametrize("form", FORMATS)
 def test_checkpoints(form, tmp_path, proof, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # of a careless environment
+    monkeypatch.setattr(  # in place of a download
+        torch.hub, "load_state_dict_from_url",
+        lambda address, **options: torch.load(tmp_path / "a.ckpt", **options),
+    )  # fmt: skip
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     for attack in attacks(proof):
         for name in ("a.ckpt", "run/checkpoints/best.ckpt", "model_best.pth.tar"):
@@ -97,6 +101,9 @@ def test_checkpoints(form, tmp_path, proof, monkeypatch):
                 read()
         with pytest.raises((ValueError, pickle.UnpicklingError)):
             CheckpointFiles().load_checkpoint(tmp_path / "a.ckpt", weights_only=False)
+        for source in (tmp_path / "a.ckpt", io.BytesIO(form(attack)), "http://host/a.ckpt"):
+            with pytest.raises((ValueError, pickle.UnpicklingError, RuntimeError, IndexError)):
+                SCAN.load_from_checkpoint(source)
 
 
 def test_word_lists(tmp_path, proof):

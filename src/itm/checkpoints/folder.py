@@ -82,12 +82,12 @@ def _load(
         raise ValueError(f"{path}: not the arguments of a matcher ({error!r})") from error
     load_strictly(matcher, tensors, str(path))
     check_not_nan(tensors, str(path))
-    _restore_loss(matcher, path)
     try:
         unpack_state(matcher, config)
         unpack_origins(matcher, config)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: damaged word lists ({error!r})") from error
+    _restore_loss(matcher, path)
     matcher.record, matcher.recorded = record, weight_sample(matcher)
     return matcher
 

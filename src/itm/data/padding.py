@@ -111,8 +111,8 @@ def make_captions(
 
 
 def optional_tensor(values: Any) -> Tensor | None:
-    """Return values as float32, or None for None."""
-    return None if values is None else torch.as_tensor(np.asarray(values), dtype=torch.float32)
+    """Return a copy of values as float32, or None for None; they may be read-only."""
+    return None if values is None else torch.from_numpy(to_array(values).astype(np.float32))
 
 
 def check_regions(images: Images) -> None:

@@ -31,7 +31,7 @@ def full_precision(function: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        device = next((a.device.type for a in _tensors(args)), "cpu")
+        device = next((a.device.type for a in _tensors((*args, *kwargs.values()))), "cpu")
         with torch.autocast(device, enabled=False):
             return function(*args, **kwargs)
 

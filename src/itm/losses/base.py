@@ -164,15 +164,20 @@ def as_loss(loss: Any) -> Loss:
             f"itm.losses.{function.__name__} computes the equation of a loss from its own "
             "arguments; a matcher takes a loss object, such as itm.losses.Triplet()"
         )
-    if isinstance(loss, nn.Module | functools.partial) or inspect.isroutine(loss):
-        _check_arguments(loss)
+    _check_arguments(loss)
     return PlainLoss(loss)
 
 
 def _check_arguments(loss: Any) -> None:
-    """Raise TypeError if a function, or `forward` of a module, does not take three arguments."""
+    """Raise TypeError if a callable, or `forward` of a module, does not take three arguments."""
+    if isinstance(loss, nn.Module):
+        called = loss.forward
+    elif inspect.isroutine(loss) or isinstance(loss, functools.partial):
+        called = loss
+    else:  # of the object itself, inspect would leave out the first argument of a static method
+        called = loss.__call__
     try:
-        signature = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss)
+        signature = inspect.signature(called)
     except ValueError:  # Python does not know that of some functions written in C
         return
     try:

@@ -25,6 +25,16 @@ FILES = [
     "vocab.json",
     "results.json",
 ]  # nothing else is fetched
+PATH = re.compile(
+    r"""
+    (?<![\w./\\])                           # not within a path, a number or an address
+    (?: file:/ | [A-Za-z]:[\\/] | \\\\      # an address of a file, a drive, a server of Windows
+      | (?: ~[\w.-]* | \.{1,2} )[\\/]       # a home folder, a relative path
+      | /(?!/) | (?<!:)/ )                  # from the root; not the // of an address
+    [^\s'",\]]*? ([^/\\\s'",\]]+) [/\\]? (?=$|[\s'",\]])
+    """,
+    re.VERBOSE,
+)  # its group is the last part of a path
 
 M = TypeVar("M")
 
@@ -93,6 +103,7 @@ def push_to_hub(
                 repo_id=repo_id,
                 folder_path=folder,
                 revision=revision,
+                delete_patterns=[*FILES, "README.md"],  # of an earlier matcher, if not written anew
                 commit_message=f"Upload {type(matcher).__name__}",
             )
         )
@@ -103,16 +114,22 @@ class Pretrained:
 
     @classmethod
     def load_from_checkpoint(cls: type[M], checkpoint_path: Any, **arguments: Any) -> M:
-        """Load a checkpoint of this class, as Lightning does.
+        """Load a checkpoint of this class, as Lightning does, but tensors and plain data only.
 
         Args:
-            checkpoint_path: path or open file.
+            checkpoint_path: path, address or open file.
             **arguments: Lightning's (`map_location`, `strict`, ...), and arguments of the
                 constructor that replace the saved ones, such as `loss`.
 
         Raises:
             ValueError: the checkpoint holds another class.
+            pickle.UnpicklingError: it holds more than tensors and plain data, and
+                `weights_only=False` is not given.
         """
+        # By default, Lightning unpickles anything from an address, and torch before 2.6, or with
+        # an environment variable, from any file.
+        if arguments.get("weights_only") is None:
+            arguments["weights_only"] = True
         load: Any = super().load_from_checkpoint  # type: ignore[misc]  # of LightningModule
         try:
             return load(checkpoint_path, **arguments)
@@ -179,5 +196,12 @@ def _class_name(path: Any) -> str | None:
 
 def public(record: dict[str, Any]) -> dict[str, Any]:
     """Shorten each path in a record to its last part, which reveals nothing about this computer."""
-    short = re.compile(r"(?<![\w./:])[~/][^\s'\",\]]*?([^/\s'\",\]]+)/?(?=$|[\s'\",\]])")
-    return {k: short.sub(r"\1", v) if isinstance(v, str) else v for k, v in record.items()}
+    return {key: _shortened(value) for key, value in record.items()}
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str):
+        return PATH.sub(r"\1", value)
+    if isinstance(value, dict):
+        return public(value)
+    return [_shortened(x) for x in value] if isinstance(value, list | tuple) else value

@@ -323,10 +323,16 @@ def check_batch(size: int, matcher: MatcherLike) -> None:
 def caption_batches(
     matcher: MatcherLike, captions: Sequence[str] | np.ndarray, size: int, concepts: Any = None
 ) -> Iterator[Captions]:
-    """Iterate over all captions sorted by length, `size` at a time, to reduce padding."""
+    """Return an iterator over all captions sorted by length, `size` at a time: less padding.
+
+    The captions are checked at once, before a caller encodes images.
+
+    Raises:
+        ValueError: as for `tokenise`, or `size` is below 1.
+    """
     check_captions(captions)
     rows = range(len(captions))
     every = tokenise(matcher, captions, rows, [0] * len(captions), concepts=concepts)
     order = np.argsort(every.lengths, kind="stable")
-    for start in batch_starts(len(order), size):
-        yield take_captions(every, order[start : start + size])
+    starts = batch_starts(len(order), size)
+    return (take_captions(every, order[start : start + size]) for start in starts)

@@ -30,8 +30,6 @@ class Trained(MatcherLike, Protocol):
 
     @property
     def objective(self) -> Loss: ...  # noqa: D102
-    @property
-    def label_dim(self) -> int | None: ...  # noqa: D102
     def losses(self, pairs: Pairs) -> dict[str, Tensor]: ...  # noqa: D102
     def training_scores(  # noqa: D102
         self, images: Encoded, captions: Encoded
@@ -101,7 +99,9 @@ def training_step(matcher: Trained, batch: Pairs, batch_idx: int) -> dict[str, A
     """
     trainer = attached_trainer(matcher)
     place = (0 if trainer is None else trainer.current_epoch, batch_idx, id(batch))
-    matcher.evaluates_again, matcher.last_batch = place == matcher.last_batch, place
+    # Without a trainer, a loop of one's own may train on one batch again and again.
+    matcher.evaluates_again = trainer is not None and place == matcher.last_batch
+    matcher.last_batch = place
     terms = matcher.losses(batch)
     if torch.is_grad_enabled() and not terms["total"].requires_grad:
         raise ValueError(

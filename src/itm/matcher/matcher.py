@@ -143,8 +143,16 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
 
     @full_precision  # half precision would merge neighbouring scores into ties
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
-        """Score pairs for testing, (I, C), larger = better; by default the global dot product."""
-        assert images.vector is not None and captions.vector is not None
+        """Score pairs for testing, (I, C), larger = better; by default the global dot product.
+
+        Raises:
+            TypeError: the encoders return no global vectors, and there is no other definition.
+        """
+        if images.vector is None or captions.vector is None:
+            raise TypeError(
+                f"{type(self).__name__} has no global vectors to multiply: return "
+                "Encoded(vector=...) from both encoders, or define similarity(images, captions)"
+            )
         return full(images.vector) @ full(captions.vector).T
 
     def training_scores(

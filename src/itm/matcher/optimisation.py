@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
 from itm.losses.base import LossFunction, as_loss
-from itm.training.lightning_private import attached_trainer
+from itm.training.lightning_private import attached_trainer, unscale
 from itm.training.optim import BY_MATCHER, Schedule
 
 MakeOptimizer = Callable[..., torch.optim.Optimizer]  # parameter groups -> optimiser
@@ -123,6 +123,8 @@ def configure_gradient_clipping(
     """Clip the groups that share a "clip" name by their total L2 norm, or every value."""
     if not gradient_clip_val:
         return
+    if (trainer := attached_trainer(matcher)) is not None:
+        unscale(trainer, optimizer)
     if gradient_clip_algorithm == "value":
         every = [p for group in optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_value_(every, gradient_clip_val)

@@ -39,6 +39,8 @@ class MatcherLike(Protocol):
     @property
     def hparams(self) -> MutableMapping[str, Any]: ...  # noqa: D102
     @property
+    def label_dim(self) -> int | None: ...  # noqa: D102
+    @property
     def ranks_by_vectors(self) -> bool: ...  # noqa: D102
 
     def encode_images(self, images: Images) -> Encoded: ...  # noqa: D102

@@ -146,7 +146,10 @@ def read(path: str | Path) -> Saved:
     if found == path / WEIGHTS:
         return read_whole(path / CONFIG, partial(_read_folder, path))
     if found is not None:
-        run = path.parent.parent if path.name == "best.ckpt" else path
+        run = path
+        if path.name == "best.ckpt":  # as for its folder, see `_checkpoints`
+            folder = path.absolute().parent
+            run = folder.parent if folder.name == "checkpoints" else folder
         return *_read_checkpoint(found), _read_record(run / RECORD)
     if path.is_file():
         raise ValueError(

@@ -99,9 +99,9 @@ def score(
             f"out must be float32 of shape {shape}, a row per image and a column per caption; "
             f"got {out.dtype} of shape {out.shape}"
         )
+    words = caption_batches(matcher, captions, batch_size)  # first, since this checks them
     images = encode(matcher, image_batches(features, batch_size), precision)
-    sentences = encode(matcher, caption_batches(matcher, captions, batch_size), precision)
-    return score_encoded(matcher, images, sentences, out, precision)
+    return score_encoded(matcher, images, encode(matcher, words, precision), out, precision)
 
 
 @overload

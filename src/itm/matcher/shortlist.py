@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from itm.batch import Chunk, concatenate, take, to_device
-from itm.layers.functional import full, global_vector, l2norm
+from itm.layers.functional import global_vector, l2norm
 from itm.matcher.protocol import MatcherLike
 from itm.matcher.scoring import evaluating
 from itm.utils.devices import precision_context
@@ -87,7 +87,7 @@ def cosines(images: Sequence[Chunk], captions: Sequence[Chunk], out: np.ndarray)
     """Compute the cosines of the global vectors of all images and captions, in the shape of out."""
 
     def vectors(chunks: Sequence[Chunk], count: int) -> Tensor:
-        found = torch.cat([l2norm(full(global_vector(encoded))) for encoded, _ in chunks])
+        found = torch.cat([l2norm(global_vector(encoded).float()) for encoded, _ in chunks])
         rows = torch.cat([rows for _, rows in chunks])
         return torch.empty(count, found.shape[1]).index_copy_(0, rows, found)
 

@@ -69,9 +69,9 @@ def score_splits(
     sentences = texts.sentence_vectors() if vectors else texts.captions
     out = np.empty((pictures.num_images, len(sentences)), np.float32)
     watch = _watch if progress else _silent
+    words = caption_batches(matcher, sentences, batch_size)  # first, since this checks them
     batches = image_batches(pictures.view(), batch_size)
     images = encode(matcher, watch(batches, "images", len(out) / batch_size), precision)
-    words = caption_batches(matcher, sentences, batch_size)
     captions = encode(matcher, watch(words, "captions", len(sentences) / batch_size), precision)
     if shortlist is not None:
         chosen = score_shortlist(

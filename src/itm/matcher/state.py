@@ -14,6 +14,7 @@ from itm import __version__
 from itm.data.needs import content
 from itm.data.origin import check_origin
 from itm.layers.text import as_text_encoder
+from itm.losses.base import as_loss
 from itm.matcher.attachment import compare_data, record_data
 from itm.matcher.protocol import MatcherLike
 from itm.matcher.waiting import check_built
@@ -161,12 +162,18 @@ def keep_average(matcher: Matcher, checkpoint: dict[str, Any]) -> None:
 def adapt_loss_state(matcher: MatcherLike, tensors: dict[str, Tensor]) -> None:
     """Replace the loss's tensors of a checkpoint by the matcher's own, unless they fit its loss.
 
-    `load_from_checkpoint` makes matchers without a loss, or with another one than in training.
+    `load_from_checkpoint` makes matchers without a loss, or with another one than in training. A
+    loss that waits for the number of labels gets it first.
 
     Args:
-        matcher: matcher that the tensors will be loaded into.
+        matcher: matcher that the tensors will be loaded into, with its labels.
         tensors: tensors by name; edited in place.
     """
+    if matcher.loss is not None and matcher.labels is not None:
+        loss = as_loss(matcher.loss)
+        if loss.needs_labels:
+            loss.set_dim(matcher.label_dim)
+            loss.set_labels(matcher.labels)
     own = {k: v for k, v in matcher.state_dict().items() if k.startswith(LOSS)}
     there = {k: v for k, v in tensors.items() if k.startswith(LOSS)}
     if {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in there.items()}:
@@ -176,8 +183,8 @@ def adapt_loss_state(matcher: MatcherLike, tensors: dict[str, Tensor]) -> None:
     tensors.update(own)
     if own:
         rank_zero_warn(
-            f"the checkpoint was written with another loss, so {type(matcher.loss).__name__} "
-            "starts from its initial state"
+            "the checkpoint was written with a loss of other sizes, or another loss, so "
+            f"{type(matcher.loss).__name__} starts from its initial state"
         )
 
 

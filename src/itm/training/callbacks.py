@@ -68,6 +68,7 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
         super().load_state_dict({**state_dict, "patience": self.patience})
         if self.wait_count < self.patience:  # it had stopped with less patience, and goes on
             self.stopped_epoch = 0
+            self.stopping_reason_message = None
 
 
 class Health(Callback):

@@ -16,6 +16,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from torch.optim import Optimizer
 
 # Where training stands --------------------------------------------------------------------------
 
@@ -154,6 +155,20 @@ def listen_with(trainer: Trainer, listen: Callable[[], None]) -> None:
         listen()
 
     connector.register_signal_handlers = register
+
+
+# Gradients ----------------------------------------------------------------------------------------
+
+
+def unscale(trainer: Trainer, optimizer: Optimizer) -> None:
+    """Unscale the gradients of "16-mixed" if that is left to the step of a fused optimiser.
+
+    Call it once before the step, which then leaves them as they are. Lightning has unscaled those
+    of other optimisers before its hooks.
+    """
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        scaler.unscale_(optimizer)
 
 
 # Checkpoints --------------------------------------------------------------------------------------

@@ -198,7 +198,7 @@ class CosineLR(LRScheduler):
         if done < rises:
             share = (done + 1) / rises
         else:
-            place = min(1.0, (done - rises) / (self.total - rises))
+            place = (done - rises) / (self.total - rises) if done < self.total else 1.0
             share = self.end + (1 - self.end) * (1 + math.cos(math.pi * place)) / 2
         return [base * share for base in self.base_lrs]
 

@@ -166,14 +166,15 @@ class EpochLine(Callback):
         if not trainer.is_global_zero:
             return
         for stopping in trainer.early_stopping_callbacks:
-            stopped = stopping.stopped_epoch or stopping.wait_count >= stopping.patience
-            if stopped and stopping.stopped_epoch + 1 != trainer.max_epochs:
-                say(
-                    f"stopped early after epoch {stopping.stopped_epoch + 1}: {stopping.monitor} "
-                    f"has not improved on {float(stopping.best_score):.1f} in "
-                    f"{stopping.patience} validations",
-                    trainer,
+            why = stopping.stopping_reason_message  # a threshold, or a value that is not finite
+            if stopping.wait_count >= max(1, stopping.patience):
+                why = (
+                    f"{stopping.monitor} has not improved on {float(stopping.best_score):.1f} in "
+                    f"{stopping.wait_count} validations"
                 )
+            if why and stopping.stopped_epoch + 1 != trainer.max_epochs:
+                why = why.removesuffix(" Signaling Trainer to stop.")
+                say(f"stopped early after epoch {stopping.stopped_epoch + 1}: {why}", trainer)
         if not self._trains:
             return  # see `on_fit_end`
         if _time_is_over(trainer):

@@ -13,7 +13,7 @@ from itm.app.choices import group_files, rewrite_choices
 from itm.app.config import compose
 from itm.app.optimisation import build_optimizer, build_schedule, check_optimisation, check_used
 from itm.data.sampler import PairSampler
-from itm.training.optim import Schedule, StepLR
+from itm.training.optim import CosineLR, Schedule, StepLR
 
 TRAINER = SimpleNamespace(max_epochs=10, max_steps=-1, estimated_stepping_batches=50)
 
@@ -105,6 +105,18 @@ def test_cosine():
         share = 0.2 + 0.8 * (1 + math.cos(math.pi * (step - 5) / 45)) / 2
         assert found[step] == pytest.approx(share)
     assert found[50:] == pytest.approx([0.2] * 10)
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(1, 0.6), (2, 0.9), (3, 0.9), (10, 0.95)])
+def test_a_warm_up_that_fills_the_whole_schedule(total, warmup):
+    """Each of these is rounded to all epochs."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule, found = CosineLR(optimizer, total, warmup, end=0.25), []
+    for _ in range(total + 2):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert found == pytest.approx([*((t + 1) / total for t in range(total)), 0.25, 0.25])
 
 
 def test_one_cycle_keeps_the_rates_of_the_groups_apart():

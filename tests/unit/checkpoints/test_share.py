@@ -83,6 +83,26 @@ def test_paths_are_shortened_wherever_they_stand():
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "short"),
+    [
+        (r"data.root=C:\Users\anna\f30k x", "data.root=f30k x"),
+        ("data.root=C:/Users/anna/f30k", "data.root=f30k"),
+        (r"'\\server\anna\x\' y", "'x' y"),
+        ("../../../home/anna/x ./a/b", "x b"),
+        ("file:///home/anna/x", "x"),
+        ("data={root:/home/anna/x,limit:2}", "data={root:x,limit:2}"),
+        ("~trainer.logger a=~anna/x", "~trainer.logger a=x"),
+        ("s3://a/b 1/2 and/or C: d b=/", "s3://a/b 1/2 and/or C: d b=/"),
+    ],
+)
+def test_paths_of_every_kind_are_shortened(given, short):
+    nested = {"inputs": [given, 1, {"a": given}], "none": None}
+    assert public({"command": given, **nested}) == {
+        "command": short, "inputs": [short, 1, {"a": short}], "none": None,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("record", ["{", "[]", '{"test/rsum": [], "command": 3, "root": null}'])
 def test_a_broken_record_is_no_obstacle(tmp_path, record):
     small().save_pretrained(tmp_path)
@@ -113,8 +133,10 @@ class Hub:
     def create_branch(self, repo_id, branch, exist_ok=False):
         self.calls.append(("branch", repo_id, branch, exist_ok))
 
-    def upload_folder(self, repo_id, folder_path, revision, commit_message):
+    def upload_folder(self, repo_id, folder_path, revision, delete_patterns, commit_message):
         self.calls.append(("upload", repo_id, revision, commit_message))
+        for name in delete_patterns:
+            (self.store / name).unlink(missing_ok=True)
         for path in Path(folder_path).iterdir():
             (self.store / path.name).write_bytes(path.read_bytes())
         return "https://hub/commit/1"
@@ -144,6 +166,12 @@ def test_to_the_hub_and_back(tmp_path, monkeypatch):
     ]
     again = Matcher.from_pretrained("me/scan", revision="v1", token="secret")
     np.testing.assert_array_equal(scores(again), scores(matcher))
+    assert again.record["test/rsum"] == 301.5
+    matcher.record = {}  # a second upload leaves nothing of the first
+    (tmp_path / "notes.txt").touch()
+    matcher.push_to_hub("me/scan", revision="v1")
+    again = Matcher.from_pretrained("me/scan", revision="v1", token="secret")
+    assert again.record == {} and (tmp_path / "notes.txt").is_file()
 
 
 def test_another_kind_is_refused(tmp_path):
@@ -198,6 +226,21 @@ def test_a_checkpoint_of_a_run_brings_its_results(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(RECORD))
     assert itm.load(tmp_path).record == itm.load(folder / "best.ckpt").record == RECORD
     assert itm.load(folder / "last.ckpt").record == {}  # the results are of the best
+
+
+def test_a_checkpoint_that_was_copied_takes_no_results_of_its_new_neighbours(tmp_path, monkeypatch):
+    matcher, folder = small(), tmp_path / "copied"
+    folder.mkdir()
+    checkpoint = {"state_dict": matcher.state_dict()}
+    matcher.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, folder / "best.ckpt")
+    (tmp_path / "results.json").write_text(json.dumps({"test/rsum": 1.0}))
+    assert itm.load(folder).record == itm.load(folder / "best.ckpt").record == {}
+    (folder / "results.json").write_text(json.dumps(RECORD))
+    assert itm.load(folder).record == itm.load(folder / "best.ckpt").record == RECORD
+    run = folder.rename(tmp_path / "checkpoints")
+    monkeypatch.chdir(run)  # the path of a run's file may be relative
+    assert itm.load("best.ckpt").record == {"test/rsum": 1.0}
 
 
 def test_a_file_lost_from_a_saved_folder_is_noticed(tmp_path):

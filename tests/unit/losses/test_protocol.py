@@ -114,7 +114,7 @@ def test_what_a_callable_states_counts():
 
 def test_the_hinge_of_a_callable_with_the_options_of_one():
     options = SimpleNamespace(margin=0.1, negatives="top", reduction="mean")
-    given = type("Given", (), {**vars(options), "__call__": contrastive})()
+    given = type("Given", (), {**vars(options), "__call__": staticmethod(contrastive)})()
     assert as_loss(given).hinge() == Hinge(0.1, "top", "mean", None)
 
 
@@ -205,6 +205,16 @@ def test_a_class_or_a_name_in_place_of_a_loss_fails_when_the_matcher_is_built():
 def test_a_callable_that_is_no_loss_is_refused(loss, message):
     with pytest.raises(TypeError, match=message):
         as_loss(loss)(torch.eye(2), None, None)
+
+
+class TwoArguments:
+    def __call__(self, scores, pairs):
+        return scores.mean()
+
+
+def test_objects_of_other_arguments_are_refused_when_the_matcher_is_built():
+    with pytest.raises(TypeError, match=r"got one, TwoArguments, that takes \(scores, pairs\)"):
+        MeanMatcher(5, 4, loss=TwoArguments())
 
 
 def test_modules_of_other_arguments_are_refused():

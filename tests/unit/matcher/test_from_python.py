@@ -690,6 +690,54 @@ def test_gradients_are_clipped_as_the_trainer_says(algorithm, folder, tmp_path):
         torch.testing.assert_close(clipped, right, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam])
+def test_a_fused_optimiser_clips_the_gradients_without_the_scale_of_16_mixed(
+    make, folder, tmp_path
+):
+    weights = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        matcher = SCAN(**SMALL, loss=Triplet(), optimizer=partial(make, lr=0.1, fused=fused))
+        scaler = torch.amp.GradScaler("cpu", init_scale=128.0)
+        plugin = pl.plugins.MixedPrecision("16-mixed", "cpu", scaler)
+        trainer = trainer_of(
+            tmp_path, gradient_clip_val=0.05, plugins=[plugin], max_steps=3,
+            accumulate_grad_batches=2,
+        )  # fmt: skip
+        trainer.fit(matcher, data_of(folder))
+        assert scaler.get_scale() == 128  # no step was left out
+        weights.append(matcher.state_dict())
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+def test_one_batch_of_a_loop_of_ones_own_counts_each_time(folder):
+    """Only under a trainer can an optimiser evaluate a batch once more in the same step."""
+    data, matcher = data_of(folder), SCAN(**SMALL, loss=Triplet(warmup_steps=100))
+    data.setup()
+    matcher.take_data(data, "fit")
+    batch = next(iter(data.train_dataloader()))
+    for _ in range(3):
+        matcher.training_step(batch, 0)
+    assert int(matcher.loss.steps) == 3
+    assert matcher.epoch_loss._pairs == 3 * len(batch.captions.lengths)
+
+
+@pytest.mark.parametrize("read", [SCAN.load_from_checkpoint, itm.load])
+def test_a_multi_label_loss_gets_its_trained_head_back(read, folder, tmp_path, recwarn):
+    """Its sizes are those of the checkpoint's labels."""
+    matcher, trainer = SCAN(**SMALL, loss=MultiLabel(hidden=4)), trainer_of(tmp_path, max_epochs=1)
+    trainer.fit(matcher, data_of(folder))
+    file = tmp_path / "m.ckpt"
+    trainer.save_checkpoint(file)
+    recwarn.clear()
+    again = read(file, loss=MultiLabel(hidden=4))
+    torch.testing.assert_close(again.loss.state_dict(), matcher.loss.state_dict())
+    assert "loss.head.0.weight" in again.state_dict()
+    assert not [w for w in recwarn if "initial state" in str(w.message)]
+    trainer_of(tmp_path, max_epochs=1).fit(again, data_of(folder))  # the data bring the same labels
+
+
 def test_a_batch_that_lbfgs_evaluates_again_counts_once(folder, tmp_path):
     """The warm-up and the mean of the loss are in batches; LBFGS calls its closure many times."""
     counts = []

@@ -1,6 +1,8 @@
 """Score and embed plain data; the matcher's mode is restored."""
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -321,3 +323,46 @@ def test_the_mask_of_a_batch_marks_its_regions():
         matcher(wrong._replace(regions=regions[:, :0]), captions)
     with pytest.raises(ValueError, match="7 wide, but SCAN reads 6"):
         matcher(Images(torch.rand(2, 5, 7), torch.ones(2, 5) > 0, row), captions)
+
+
+def test_captions_are_checked_before_images_are_encoded(monkeypatch):
+    matcher = build()
+    monkeypatch.setattr(matcher, "encode_images", lambda images: pytest.fail("encoded"))
+    with pytest.raises(ValueError, match="caption 1 must be a string, got int"):
+        matcher.score(FEATURES, ["a dog", 3])
+    split = SimpleNamespace(
+        view=lambda: FEATURES, captions=["a dog", 3], num_images=len(FEATURES), caption_image=[0, 1]
+    )
+    with pytest.raises(ValueError, match="caption 1 must be a string, got int"):
+        score_split(matcher, split)
+
+
+class PartsOnly(Matcher):
+    """Defines no score, and no global vectors for the score of `Matcher`."""
+
+    def encode_images(self, images):
+        return Encoded(parts=images.regions, mask=images.mask)
+
+    def encode_captions(self, captions):
+        parts = torch.zeros(*captions.tokens.shape, 6)
+        return Encoded(parts=parts, mask=captions.tokens > 0)
+
+
+def test_a_matcher_of_parts_must_define_its_score():
+    matcher = PartsOnly()
+    matcher.vocab = VOCAB
+    with pytest.raises(TypeError, match=r"PartsOnly has no global vectors.*define similarity"):
+        matcher.score(FEATURES, LINES)
+
+
+def test_what_belongs_to_a_batch_is_copied():
+    """It may be read-only, such as a memory map, and is the caller's own."""
+    matcher, relevance = build(), np.ones((3, 3), np.float32)
+    pairs = matcher.pairs(FEATURES, LINES[:3], relevance=relevance)
+    pairs.relevance.zero_()
+    assert relevance.all()
+    relevance.setflags(write=False)
+    for given in (relevance, relevance[::-1], torch.ones(3, 3, requires_grad=True)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert matcher.pairs(FEATURES, LINES[:3], relevance=given).relevance.all()

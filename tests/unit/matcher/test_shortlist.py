@@ -20,9 +20,9 @@ SENTENCES = [
 ]  # fmt: skip
 
 
-def encoded(name, images=6):
+def encoded(name, images=6, dtype=torch.float32):
     torch.manual_seed(0)
-    matcher = MODELS[name]()
+    matcher = MODELS[name]().to(dtype)
     matcher.vocab = WORDS
     x = np.random.default_rng(0).normal(size=(images, 3, 6)).astype(np.float32)
     counts = (1, 2, 3, 1, 2, 2)  # the second chunk has fewer at most
@@ -31,9 +31,10 @@ def encoded(name, images=6):
     return matcher, *(encode(matcher, side) for side in sides)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ["scan_t2i", "scan_i2t", "casc", "chan", "sgr", "saf"])
-def test_a_shortlist_of_all_gives_the_full_matrix(name):
-    matcher, images, captions = encoded(name)
+def test_a_shortlist_of_all_gives_the_full_matrix(name, dtype):
+    matcher, images, captions = encoded(name, dtype=dtype)
     full = score_encoded(matcher, images, captions)
     out = np.empty_like(full)
     assert score_shortlist(matcher, images, captions, 99, out).all()

@@ -9,7 +9,7 @@ import torch
 from goldens_path import case, read_npz
 from torch import nn
 
-from itm.batch import Images, positives
+from itm.batch import Images, same_image
 from itm.layers.functional import distances
 from itm.layers.sentence import sentence_encoder
 from itm.losses import Logistic, Neighborhood, Triplet
@@ -109,7 +109,7 @@ def check_recalls(scores, expected):
 def test_embedding_losses_and_gradients(name):
     matcher, expected, pairs, _ = embedding(name)
     without_dropout(matcher)
-    np.testing.assert_array_equal(positives(pairs).T, expected["batch_labels"])
+    np.testing.assert_array_equal(same_image(pairs).T, expected["batch_labels"])
     with torch.no_grad():
         trained = copy.deepcopy(matcher)
         close(trained.encode_images(pairs.images).vector, expected["train_im_embed"], 1e-6)

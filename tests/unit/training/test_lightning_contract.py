@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loggers.logger import DummyLogger
+from pytorch_lightning.plugins import MixedPrecision
 from torch.utils.data import DataLoader
 
 from itm.training import lightning_private as private
@@ -314,3 +315,28 @@ def test_keep_samplers():
     assert needed(loader)
     private.keep_samplers(trainer)
     assert not needed(loader)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_unscale(fused, tmp_path):
+    """A fused optimiser would unscale in its step, which then leaves the gradients as they are."""
+    grads, weights = [], []
+
+    class Scaled(Small):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1, fused=fused)
+
+        def configure_gradient_clipping(self, optimizer, *given, **options):
+            private.unscale(self.trainer, optimizer)
+            grads.append([p.grad.clone() for p in self.parameters()])
+
+        def on_train_batch_end(self, *given):
+            weights.append([p.detach().clone() for p in self.parameters()])
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=128.0)
+    for plugins in ([], [MixedPrecision("16-mixed", "cpu", scaler)]):
+        torch.manual_seed(0)
+        module = Scaled()
+        fit(tmp_path, module=module, plugins=plugins, gradient_clip_val=1.0, limit_val_batches=0)
+    for both in (grads, weights):
+        torch.testing.assert_close(both[:BATCHES], both[BATCHES:], rtol=0.02, atol=1e-3)

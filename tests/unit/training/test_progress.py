@@ -12,7 +12,8 @@ from pytorch_lightning.loggers import CSVLogger
 import itm
 from itm.losses import Triplet
 from itm.models import TwoBranchEmbedding
-from itm.training.progress import Bar, say, scoring
+from itm.training.callbacks import EarlyStopping
+from itm.training.progress import Bar, EpochLine, say, scoring
 
 LINE = re.compile(
     r"epoch (\d)/3  loss ([\d.]+) *  val rsum +[\d.]+ (\(best\)| {6})  lr 2e-3  \d+:\d\d", re.M
@@ -43,6 +44,42 @@ def test_early_stopping_says_so(tmp_path):
     said = r"stopped early after epoch 2: val/rsum has not improved on [\d.]+ in 1 validations"
     for written in (text, (tmp_path / "run/train.log").read_text()):
         assert re.search(said, written) and "epoch 3/5" not in written
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"patience": 0}, ""),
+        ({"stopping_threshold": 0.0}, "after epoch 1: Stopping threshold reached: watched = 1.0 >"),
+        ({"stopping_threshold": 2.5}, "after epoch 3: Stopping threshold reached: watched = 3.0 >"),
+        ({"divergence_threshold": 9.0}, "after epoch 1: Divergence threshold reached"),
+    ],
+)
+def test_each_reason_to_stop_is_said(options, said, tmp_path, capsys):
+    """The watched metric rises in every epoch."""
+
+    class Rising(pl.Callback):
+        def on_validation_epoch_end(self, trainer, module):
+            module.log("watched", trainer.current_epoch + 1.0)
+
+    stopping = EarlyStopping(monitor="watched", mode="max", **options)
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=4, callbacks=[Rising(), stopping, EpochLine()], logger=False,
+        default_root_dir=tmp_path, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    data = itm.build("two_branch_embedding", overrides=["data.limit=20", "data.batch_size=16"]).data
+    trainer.fit(TwoBranchEmbedding(loss=Triplet(), hidden_dim=8, embed_dim=8), data)
+    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("stopped early")]
+    assert len(lines) == bool(said) and said in "".join(lines)
+    assert "Signaling" not in "".join(lines)
+
+
+def test_a_run_that_goes_on_forgets_why_it_had_stopped():
+    stopped, resumed = (EarlyStopping(monitor="x", stopping_threshold=1.0) for _ in range(2))
+    stopped.stopped_epoch, stopped.stopping_reason_message = 2, "Stopping threshold reached"
+    resumed.load_state_dict(stopped.state_dict())
+    assert (resumed.stopped_epoch, resumed.stopping_reason_message) == (0, None)
 
 
 def test_say_writes_to_files_once_and_prints_once(tmp_path, capsys):
