@@ -18,10 +18,10 @@ def read_boxes(path: Path, features: np.ndarray, ims: Path) -> np.ndarray:
             two units.
     """
     boxes = load_array(path)
-    if boxes.shape != (*features.shape[:2], 4):
+    shape = (len(features), features.shape[1] if features.ndim == 3 else 1, 4)
+    if boxes.shape != shape:
         raise ValueError(
-            f"{path}: expected {(*features.shape[:2], 4)} for {ims.name} {features.shape}, found "
-            f"{boxes.shape}"
+            f"{path}: expected {shape} for {ims.name} {features.shape}, found {boxes.shape}"
         )
     _check(boxes, path)
     return boxes

@@ -36,7 +36,14 @@ def read_pairs(path: Path) -> tuple[list[str], list[str]]:
         OSError: the file cannot be read.
     """
     lines = read_captions(path, whole=True)
-    rows = list(csv.reader([f"{line}\n" for line in lines], delimiter="\t"))
+    rows = list[list[str]]()
+    try:
+        rows += csv.reader([f"{line}\n" for line in lines], delimiter="\t")
+    except csv.Error as error:  # an open quote takes in the lines behind it, up to csv's limit
+        raise ValueError(
+            f"{path}:{len(rows) + 1}: {error}, as after a quote that is not closed; expected "
+            "id<TAB>caption"
+        ) from error
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or any("\n" in cell.rstrip("\n") for cell in row):
             raise ValueError(

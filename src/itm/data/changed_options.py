@@ -18,6 +18,8 @@ OF_LISTS = {  # option -> the word list that is made with it
     **dict.fromkeys(("labels", "num_labels"), "label_vocabulary"),
     **dict.fromkeys(("concepts", "num_concepts"), "concept_vocabulary"),
 }
+OF_BATCHES = ("needs", "vectors", *dict.fromkeys(OF_LISTS.values()))  # may change between matchers
+OF_SEED = ("noise_ratio", "region_drop", "word_drop")  # what is drawn by the seed only once
 OF_READERS = ("resident", "region_drop", "max_unknown")
 
 
@@ -37,6 +39,8 @@ def check_unread(data: RegionDataModule, name: str, value: Any) -> None:
         is_read = any(stage in known.get("_splits", ()) for stage in OF_SPLITS[name])
     elif name in OF_LISTS:
         is_read = known.get(OF_LISTS[name]) is not None
+    elif name == "seed":  # the order of batches follows a new one
+        is_read = "train" in known.get("_splits", ()) and any(known[x] for x in OF_SEED)
     else:
         is_read = name in OF_READERS and bool(known.get("_readers"))
     if is_read and known[name] != value:

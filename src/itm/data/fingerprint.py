@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itm.data.layout import Split
+from itm.utils.packed_arrays import from_text
 
 if TYPE_CHECKING:
     from itm.data.module import RegionDataModule
 
 ROWS = 64  # images that the fingerprints of earlier versions have read
 SAMPLE = 2**27  # bytes of features that are read at most; all of COCO would take minutes
-LISTS = ("vocabulary", "label_vocabulary", "concept_vocabulary")
+LISTS = {  # word list -> the need that it serves; None = any
+    "vocabulary": None,
+    "label_vocabulary": "labels",
+    "concept_vocabulary": "concepts",
+}
+PACKED = ("counts", "adjacency", "vectors")  # of concepts, as text that depends on the zlib
+CONTENT = "; content "  # begins the hash that does not
 
 
 def fingerprint(data: RegionDataModule, trained: int) -> dict[str, str]:
@@ -42,11 +49,16 @@ def fingerprint(data: RegionDataModule, trained: int) -> dict[str, str]:
         count = str(total) if used == total else f"{used} of {total}"
         found[f"{stage} captions"] = f"{count} captions, {_hash(split.captions)}"
         found[f"{stage} pairs"] = f"{split.num_images} images, {_hash([owners.tobytes()])}"
-    for name in LISTS:
+    for name, need in LISTS.items():
         words = getattr(data, name)
-        if words is not None:
-            state = json.dumps(_plain(words.state()), sort_keys=True)
-            found[name.replace("_", " ")] = f"{len(words)} words, {_hash([state])}"
+        if words is not None and need in (None, *data.needs):  # else it served an earlier matcher
+            state = _plain(words.state())
+            text = f"{len(words)} words, {_hash([json.dumps(state, sort_keys=True)])}"
+            arrays = {key: from_text(state.pop(key)).tobytes() for key in PACKED if key in state}
+            if arrays:
+                plain = json.dumps(state, sort_keys=True)
+                text += f"{CONTENT}{_hash([plain, *arrays, *arrays.values()])}"
+            found[name.replace("_", " ")] = text
     return found
 
 
@@ -61,9 +73,12 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def _agree(before: str | None, now: str | None) -> bool:
-    """Compare one part; an earlier version described features by fewer images."""
-    known = before is not None and now is not None
-    return before == now or (known and str(now).startswith(f"{before}; "))
+    """Compare one part; an earlier version described features by fewer images, and no content."""
+    if before is None or now is None:
+        return before is now
+    if CONTENT in before and CONTENT in now:
+        return before.partition(CONTENT)[2] == now.partition(CONTENT)[2]
+    return before == now or now.startswith(f"{before}; ")
 
 
 def feature_digest(split: Split) -> str:

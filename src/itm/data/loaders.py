@@ -59,12 +59,15 @@ def evaluation_loaders(
     captions = captions[rank::processes]
     return [
         DataLoader(
-            range(len(reader.split.captions)),  # type: ignore[arg-type]
+            range(total),  # type: ignore[arg-type]
             batch_sampler=list(_blocks(rows, options.eval_batch_size)),
             collate_fn=collate,
             **_workers(options),
         )
-        for rows, collate in ((images, reader.images), (captions, reader.captions))
+        for total, rows, collate in (
+            (reader.split.num_images, images, reader.images),
+            (len(reader.lengths), captions, reader.captions),
+        )
     ]
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from itm.batch import Captions, Pairs
 from itm.data.augmentation import Augmentation
 from itm.data.caption_file import caption_path
-from itm.data.changed_options import check_unread
+from itm.data.changed_options import OF_BATCHES, check_unread
 from itm.data.collate import Reader, caption_concepts, encode_captions, relevance_index
 from itm.data.fingerprint import fingerprint
 from itm.data.layout import Split, read_captions, read_split
@@ -88,9 +88,17 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         self._fingerprint: dict[str, str] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, unless it is an option that was read before."""
+        """Set an attribute, unless it is an option that was read before.
+
+        Other words or needs make readers and fingerprint out of date: they are made again.
+        """
         check_unread(self, name, value)
+        known = vars(self)
+        is_other = name in OF_BATCHES and "_fingerprint" in known and known[name] != value
         super().__setattr__(name, value)
+        if is_other:
+            self._readers.clear()
+            self._fingerprint = None
 
     # Splits -----------------------------------------------------------------------------------
 
@@ -135,7 +143,7 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         if user is not None:
             adopt(self, user.data_needs(stage), stage)
         if self.vocabulary is None:
-            self._check_sources()
+            self._check_source("vocab")
             self.vocabulary = find_vocabulary(
                 self.vocab, self._train_words, self.min_count, self.tokenizer
             )
@@ -143,12 +151,14 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
                 self.vocabulary = with_mask(self.vocabulary)
         tokenizer = list_tokenizer(self.vocabulary, self.tokenizer)
         if "labels" in self.needs and self.label_vocabulary is None:
+            self._check_source("labels")
             split = self.split("train")
             image = split.caption_image[: self._train_size(split)]
             self.label_vocabulary = find_labels(
                 self.labels, self._train_words, image, self.num_labels, tokenizer
             )
         if "concepts" in self.needs and self.concept_vocabulary is None:
+            self._check_source("concepts")
             split = self.split("train")
             captions = split.captions[: self._train_size(split)]
             self.concept_vocabulary = find_concepts(
@@ -157,15 +167,10 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         if user is not None:
             user.take_data(self, stage)
 
-    def forget_readers(self) -> None:
-        """Discard the readers after a change of words or needs; they are made again when used."""
-        self._readers.clear()
-
-    def _check_sources(self) -> None:
-        """Refuse prepared files that were made from other captions."""
+    def _check_source(self, name: str) -> None:
+        """Refuse a prepared file that was made from other captions."""
         if not self.other_captions:
-            for name in ("vocab", "labels", "concepts"):
-                check_source(f"data.{name}", getattr(self, name), self._captions_hash)
+            check_source(f"data.{name}", getattr(self, name), self._captions_hash)
 
     def _captions_hash(self) -> str:
         return hash_captions(read_captions(caption_path(Path(self.root), self.train)))
@@ -307,10 +312,11 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         stage = "train" if trainer.training else "test" if trainer.testing else "val"
-        if stage not in self._tables:
-            device = (batch.images if isinstance(batch, Pairs) else batch).index.device
-            self._tables[stage] = read_table(self.split(stage), device, self.resident)
-        return look_up(batch, self._tables[stage])
+        device = (batch.images if isinstance(batch, Pairs) else batch).index.device
+        table = self._tables.get(stage)
+        if table is None or table.device != device:  # another trainer may use another device
+            table = self._tables[stage] = read_table(self.split(stage), device, self.resident)
+        return look_up(batch, table)
 
     def fingerprint(self) -> dict[str, str]:
         """Return hashes that identify these data, see `itm.data.fingerprint`."""

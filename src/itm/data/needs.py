@@ -62,7 +62,6 @@ def adopt(data: RegionDataModule, needs: DataNeeds, stage: str | None) -> None:
     them. If the data module was given a file for such a list, the two are compared later. What a
     training needs stays for the validation and test after it, so that readers are made once.
     """
-    before = set(data.needs), data.vectors, _lists(data)
     own = _own(data)
     if stage not in (None, "fit"):
         needs = needs._replace(names=needs.names | data.adopted.names)
@@ -83,8 +82,6 @@ def adopt(data: RegionDataModule, needs: DataNeeds, stage: str | None) -> None:
         labels=None if data.label_vocabulary is own.labels else needs.labels,
         concepts=None if data.concept_vocabulary is own.concepts else needs.concepts,
     )
-    if before != (set(data.needs), data.vectors, _lists(data)):
-        data.forget_readers()
 
 
 def _own(data: RegionDataModule) -> DataNeeds:
@@ -98,10 +95,6 @@ def _own(data: RegionDataModule) -> DataNeeds:
         None if data.label_vocabulary is last.labels else data.label_vocabulary,
         None if data.concept_vocabulary is last.concepts else data.concept_vocabulary,
     )
-
-
-def _lists(data: RegionDataModule) -> list[int]:
-    return [id(x) for x in (data.vocabulary, data.label_vocabulary, data.concept_vocabulary)]
 
 
 def same_words(mine: Any, other: Any) -> bool:

@@ -172,8 +172,8 @@ class Loading:
     vectors: bool = False
     """Read precomputed sentence vectors, `{split}_caps.npy` (M, F)."""
     resident: bool | str = False
-    """Keep the features of whole splits on the device (`itm.data.resident`): True keeps the type
-    of the files, "bfloat16" and "float16" convert."""
+    """Keep the features of whole splits on the device (`itm.data.resident`): True keeps float16,
+    and other types as float32; "bfloat16" and "float16" convert."""
     region_drop: float = 0.0
     """Share of the regions that each training image leaves out, see `itm.data.augmentation`."""
     word_drop: float = 0.0

@@ -61,15 +61,17 @@ def read_table(split: Split, device: torch.device, dtype: bool | str) -> Tensor:
     Args:
         split: split of the images.
         device: device to copy them to, block by block.
-        dtype: "float16", "bfloat16" or "float32"; True = the type of the file.
+        dtype: "float16", "bfloat16" or "float32"; True = float16 if the file has it, else float32,
+            as batches have.
 
     Raises:
         ValueError: the type is unknown.
     """
-    name = str(split.features.dtype) if dtype is True else dtype
-    check_choice("data.resident", name, ("float16", "bfloat16", "float32"))
+    if dtype is True:
+        dtype = "float16" if split.features.dtype == np.float16 else "float32"
+    check_choice("data.resident", dtype, ("float16", "bfloat16", "float32"))
     shape = (split.num_images, split.regions, split.width)
-    table = torch.empty(shape, dtype=getattr(torch, str(name)), device=device)
+    table = torch.empty(shape, dtype=getattr(torch, str(dtype)), device=device)
     for start in range(0, len(table), BLOCK):
         block = split.view()[start : start + BLOCK]
         table[start : start + BLOCK] = torch.from_numpy(block).to(device)

@@ -86,20 +86,21 @@ class PairSampler(Sampler[list[int]]):
         start, self.start = self.start, 0
         for batch in range(start, len(self)):
             anchors = np.array_split(order[batch * size : (batch + 1) * size], self.processes)
-            rows = Rows(self._with_neighbours(anchors, batch))
-            before = batch * size + sum(map(len, anchors[: self.rank]))
-            rows.epoch, rows.start = self.epoch, before * self.sentences
+            own, before = self._with_neighbours(anchors, batch)
+            rows = Rows(own)
+            rows.epoch, rows.start = self.epoch, batch * size * self.sentences + before
             yield rows
 
-    def _with_neighbours(self, anchors: list[np.ndarray], batch: int) -> list[int]:
+    def _with_neighbours(self, anchors: list[np.ndarray], batch: int) -> tuple[list[int], int]:
         """Return `sentences` captions per anchor of this process, sorted, anchor by anchor.
 
         The neighbours are drawn as by one process, so those of the processes before come first.
+        An image with fewer captions gives fewer, so the rows of these processes are counted, too.
         """
         if self.sentences == 1:
-            return anchors[self.rank].tolist()
+            return anchors[self.rank].tolist(), sum(map(len, anchors[: self.rank]))
         rng = np.random.default_rng((self.seed, self.epoch, batch, 0))
-        rows: list[int] = []
+        rows, before = list[int](), 0
         for rank, own in enumerate(anchors[: self.rank + 1]):
             for anchor in own:
                 others = self._siblings(anchor)
@@ -107,7 +108,9 @@ class PairSampler(Sampler[list[int]]):
                 drawn = rng.choice(others, wanted, replace=False)
                 if rank == self.rank:
                     rows += sorted([int(anchor), *drawn.tolist()])
-        return rows
+                else:
+                    before += 1 + wanted
+        return rows, before
 
     def _siblings(self, caption: int) -> np.ndarray:
         """Find the other captions of a caption's image; with noise they are not consecutive."""
@@ -121,7 +124,9 @@ class FixedSampler(PairSampler):
     """Draw the same batches in every epoch, for `Trainer(overfit_batches=...)`."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Keep the shuffle of the first epoch."""
+        """Keep the shuffle of the first epoch; after a whole epoch, begin again."""
+        if self.start >= len(self):
+            self.start = 0
 
 
 class PairLoader(DataLoader):

@@ -92,7 +92,7 @@ class Split:
                 f"{self.folder / self.name}_ims.npy row {self.row[bad]} holds NaN or infinite "
                 "values; extract these features again or drop the image"
             )
-        return block.reshape(len(rows), -1, self.width)
+        return block.reshape(len(rows), self.regions, self.width)
 
     def view(self) -> ImageView:
         """Return the distinct images as a sequence that reads an image when it is sliced."""

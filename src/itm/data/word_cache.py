@@ -104,6 +104,7 @@ def _read(path: Path, tokenizer: str, captions: int) -> CaptionWords:
 
 
 def _remove_oldest(folder: Path) -> None:
-    files = sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in files[MOST:]:
-        path.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):  # another process may remove them at the same time
+        files = sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in files[MOST:]:
+            path.unlink()

@@ -238,10 +238,11 @@ def _is_empty(work: Path, record: str) -> bool:
 
 
 def _files(folder: Path) -> list[str]:
-    """List the files below a folder, without those of an unfinished folder in it."""
+    """List the files and links below a folder, without those of an unfinished folder in it."""
     inside = folder / f"{folder.name}.unfinished"
     found = (path for path in folder.rglob("*") if not path.is_relative_to(inside))
-    return sorted(path.relative_to(folder).as_posix() for path in found if not path.is_dir())
+    files = (path for path in found if path.is_symlink() or not path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def _listed(records: Mapping[str, dict[str, Any] | None]) -> dict[str, str | None]:

@@ -24,8 +24,8 @@ READ_NAMES = """
 import json, sys
 try:
     import resource
-    resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
-except ImportError:
+    resource.setrlimit(resource.RLIMIT_AS, (2**32, resource.getrlimit(resource.RLIMIT_AS)[1]))
+except (ImportError, OSError, ValueError):  # no such limit here, or a lower one
     pass
 import h5py
 with h5py.File(sys.argv[1], "r") as file:

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from itm import __version__
-from itm.data.needs import content
+from itm.data.needs import same_words
 from itm.data.origin import check_origin
 from itm.layers.text import as_text_encoder
 from itm.losses.base import as_loss
@@ -79,13 +79,12 @@ def unpack_state(matcher: MatcherLike, state: dict[str, Any]) -> None:
     for name in ("vocab", "concepts", "labels"):
         if name not in state:
             continue
-        mine = getattr(matcher, name)
+        mine, saved = getattr(matcher, name), _rebuild(name, state[name])
         if mine is None:
-            setattr(matcher, name, _rebuild(name, state[name]))
-        elif content(mine.state()) != content(state[name]):
-            there = len(_rebuild(name, state[name]))
+            setattr(matcher, name, saved)
+        elif not same_words(mine, saved):  # not the stored text: another zlib packs otherwise
             raise ValueError(
-                f"the checkpoint's {name} differs from the data's ({there} words against "
+                f"the checkpoint's {name} differs from the data's ({len(saved)} words against "
                 f"{len(mine)}): its weights only make sense with its own words; use the same "
                 f"training captions, or data.{name}=FILE with those of the checkpoint"
             )

@@ -140,8 +140,3 @@ def default_tagger() -> LexiconTagger | PerceptronTagger:
 def tagger_name(tagger: Tagger) -> str:
     """Return the name of a tagger, which word lists store as their source."""
     return str(getattr(tagger, "name", getattr(tagger, "__name__", type(tagger).__name__)))
-
-
-def tag(tokens: Sequence[str]) -> list[str]:
-    """Tag the tokens of one sentence with Penn tags, by `default_tagger`."""
-    return default_tagger()(tokens)

@@ -205,6 +205,9 @@ class Vocabulary:
     def save(self, path: str | Path, captions_hash: str | None = None) -> None:
         """Write the published JSON format: word2idx, idx2word (string keys), idx.
 
+        Of the published formats, one has markers and the other a fixed length. A vocabulary with
+        both or neither is written as its `state()`, which `load` reads, too.
+
         Args:
             path: the file.
             captions_hash: `itm.text.made_from.hash_captions` of the captions it was built from.
@@ -217,7 +220,9 @@ class Vocabulary:
         if self.pad_to is not None:  # the two-branch format, see `load`
             words = {word: i for word, i in self.ids.items() if i != PAD}
             data = {"tok2idx": words, "max_length": self.pad_to}
-        if self.tokenizer != ("treebank" if self.pad_to is None else "whitespace"):
+        if self.markers == (self.pad_to is not None):
+            data = self.state()
+        elif self.tokenizer != ("treebank" if self.pad_to is None else "whitespace"):
             data["tokenizer"] = self.tokenizer  # our addition to both formats, for `load`
         if captions_hash is not None:  # otherwise the file has the published format, without a seal
             data = sealed({**data, KEY: captions_hash})
@@ -238,8 +243,8 @@ class Vocabulary:
         options: dict[str, Any] = {}
         try:
             data = unsealed(path, parse_json(read_text(path)))
-            if data.get("kind") == "words":  # from a folder that `itm.matcher.saved.save` wrote
-                return cls(**{name: value for name, value in data.items() if name != "kind"})
+            if data.get("kind") == "words":  # of `state()`, as in a saved folder
+                return cls(**{name: x for name, x in data.items() if name not in ("kind", KEY)})
             if "tok2idx" in data:
                 options = {
                     "markers": False,

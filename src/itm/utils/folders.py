@@ -30,7 +30,7 @@ def replacing_folder(
         folder: the result.
         last: name of its manifest; a folder without it is incomplete.
         names: all files that such a result may have. Files of an earlier result that were not
-            written again are removed; files with other names stay.
+            written again are removed; files and links with other names stay, empty folders may not.
         own: tells whether a manifest in the folder belongs to a result that may be replaced.
 
     Raises:
@@ -211,8 +211,9 @@ def check_own(folder: Path, last: str, names: Iterable[str], own: Callable[[Path
 
 
 def _files(folder: Path) -> set[str]:
-    """Return the names of all files below a folder, with / between their parts."""
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    """Return the names of all files and links below a folder, with / between their parts."""
+    found = (p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
+    return {path.relative_to(folder).as_posix() for path in found}
 
 
 def _is_current(folder: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,16 +146,22 @@ def digest_files(files: Mapping[str, Path]) -> str:
 def content_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
     """Compute the SHA-256 of files by name, to record what a result was made from.
 
+    Files of the same name are recorded by their paths.
+
     Args:
         paths: files; folders, for the files in them; prefixes of several files, such as the path of
             a TensorFlow checkpoint.
     """
-    found: dict[str, str] = {}
+    found: dict[Path, None] = {}  # in this order
     for path in map(Path, paths):
         near = (file for file in path.parent.glob("*") if file.name.startswith(f"{path.name}."))
         files = [path] if path.is_file() else path.glob("*") if path.is_dir() else near
-        found |= {file.name: digest_files({"": file}) for file in sorted(files) if file.is_file()}
-    return found
+        found |= dict.fromkeys(file for file in sorted(files) if file.is_file())
+    times = Counter(file.name for file in found)
+    return {
+        file.name if times[file.name] == 1 else file.as_posix(): digest_files({"": file})
+        for file in found
+    }
 
 
 def _checksum_of_facts(facts: Mapping[str, Any]) -> str:

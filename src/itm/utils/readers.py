@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -40,6 +41,7 @@ def reading(path: str | Path, problem: str = "could not be read") -> Iterator[No
         ValueError: any other error, even one that is not an `Exception`, such as a panic of
             tokenizers.
     """
+    path = os.path.expanduser(path)
     check_regular(path)
     before = {path: state_of(path)}
     try:

@@ -7,6 +7,7 @@ zip archive, or one after the other behind the pickle (PyTorch before 1.6). The 
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import zipfile
@@ -179,9 +180,8 @@ def _read_zip(file: BinaryIO, classes: tuple[str, ...], encoding: str) -> Any:
         if order != b"little":
             raise ValueError(f"its byte order is {order!r}, expected little")
         found: dict[str, _Storage] = {}
-        with archive.open(pickles[0]) as data:
-            content = Unpickler(data, TENSORS, classes, encoding, _storages(found)).load()
-            data.read()  # to its end, where the checksum is compared
+        data = io.BytesIO(archive.read(pickles[0]))  # compares the checksum; a seek would not
+        content = Unpickler(data, TENSORS, classes, encoding, _storages(found)).load()
         for key, storage in found.items():
             storage.fill(archive.read(f"{prefix}data/{key}"))
     return complete(content)

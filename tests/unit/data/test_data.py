@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -325,3 +327,14 @@ def test_a_fraction_is_described(folder, fraction, said):
     """The line named all captions of the file, however few were trained on."""
     line = RegionDataModule(folder, fraction=fraction).describe().splitlines()[0]
     assert line.endswith(said)
+
+
+def test_a_split_may_have_fewer_phrases_than_images(folder):
+    class One:
+        def split(self, split, train=False):
+            return replace(split, captions=["a dog"], caption_image=np.array([2]))
+
+    data = RegionDataModule(folder, eval_batch_size=4, min_count=1, phrases=One())
+    data.setup()
+    images, captions = ([batch.index.tolist() for batch in x] for x in data.val_dataloader())
+    assert images == [[0, 1, 2, 3], [4, 5]] and captions == [[0]]

@@ -1,7 +1,14 @@
+import zlib
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 
 from itm.data import RegionDataModule
 from itm.data.fingerprint import differences
+from itm.data.needs import DataNeeds, adopt
+from itm.matcher.state import pack_state, unpack_state
+from itm.text import SPECIALS, Labels, Vocabulary
 
 
 def data_of(
@@ -72,3 +79,43 @@ def test_one_image_of_many_is_noticed_and_earlier_versions_read_fewer(tmp_path):
     assert len(differences(before, now)) == 2
     old = {part: text.partition("; ")[0] for part, text in before.items()}
     assert differences(old, now) == []
+
+
+def test_a_module_that_serves_several_matchers_describes_what_each_one_reads(tmp_path):
+    """It kept the description of the first one, and the second could not be resumed."""
+    data, words = data_of(tmp_path, num_labels=2), Vocabulary([*SPECIALS, "a", "dog", "cat"])
+    plain = data.fingerprint()
+    for needs in (
+        DataNeeds(vocab=words),
+        DataNeeds(frozenset({"labels"})),
+        DataNeeds(vocab=words, labels=Labels(["dog"]), names=frozenset({"labels"})),
+        DataNeeds(),
+    ):
+        alone = RegionDataModule(tmp_path, batch_size=2, min_count=1, num_labels=2)
+        for module in (data, alone):
+            adopt(module, needs, "fit")
+            module.setup()
+        assert data.fingerprint() == alone.fingerprint()
+    assert data.fingerprint() == plain
+
+
+def test_concepts_are_the_same_on_a_machine_with_another_zlib(tmp_path, monkeypatch):
+    def concept_text(**changes):
+        data = data_of(tmp_path, needs=["concepts"], num_concepts=2)
+        data.concept_vocabulary.counts[:1] += changes.get("more", 0)
+        return data.fingerprint(), data.concept_vocabulary
+
+    first, concepts = concept_text()
+    saved = pack_state(SimpleNamespace(vocab=None, labels=None, concepts=concepts))
+    real = zlib.compress
+    monkeypatch.setattr(zlib, "compress", lambda data, level: real(data, 1))
+    now, concepts = concept_text()
+    assert first["concept vocabulary"] != now["concept vocabulary"]
+    assert differences(first, now) == []
+    unpack_state(SimpleNamespace(vocab=None, labels=None, concepts=concepts), saved)
+    other, concepts = concept_text(more=1)
+    assert len(differences(first, other)) == len(differences(now, other)) == 1
+    with pytest.raises(ValueError, match="the checkpoint's concepts differs from the data's"):
+        unpack_state(SimpleNamespace(vocab=None, labels=None, concepts=concepts), saved)
+    old = {part: text.partition("; content")[0] for part, text in now.items()}
+    assert differences(old, now) == [] and len(differences(old, other)) == 1

@@ -269,3 +269,23 @@ def test_an_empty_list_of_ids_is_an_error(tmp_path, content):
     (tmp_path / "train_ids.txt").write_bytes(content)
     with pytest.raises(ValueError, match="train_ids.txt"):
         read_split(tmp_path, "train")
+
+
+def test_a_quote_that_takes_in_the_rest_of_a_table_is_named(tmp_path):
+    """The reader of tables gives up after 131,072 characters."""
+    write(tmp_path, images=2, per_image=1)
+    (tmp_path / "train_caps.txt").unlink()
+    rows = ["0\ta dog", '1\t"a cat', *[f"{i}\tword {'x' * 90}" for i in range(1500)]]
+    (tmp_path / "train_caps.tsv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(ValueError, match=r"train_caps\.tsv:2: .* a quote that is not closed"):
+        read_split(tmp_path, "train")
+
+
+def test_global_vectors_have_one_box_each(tmp_path):
+    write(tmp_path, shape=(4,))
+    rows = inside()[:, :1]
+    boxes(tmp_path, rows)
+    np.testing.assert_allclose(read_split(tmp_path, "train").boxes, rows, rtol=1e-6)
+    boxes(tmp_path, inside())
+    with pytest.raises(ValueError, match=r"expected \(6, 1, 4\) .*\(6, 4\), found \(6, 3, 4\)"):
+        read_split(tmp_path, "train")

@@ -103,3 +103,32 @@ def test_values_without_a_meaning_are_refused_at_once(tmp_path, options, said):
     with pytest.raises(ValueError, match=said):
         RegionDataModule(tmp_path, **options)
     RegionDataModule(tmp_path, batch_size=np.int64(3), limit=None, val_images=None)
+
+
+def test_needs_that_are_set_after_a_batch_are_met(tmp_path):
+    write(tmp_path)
+    data = RegionDataModule(tmp_path, batch_size=5, min_count=1)
+    data.setup()
+    assert next(iter(data.train_dataloader())).captions.labels is None
+    data.needs = ["labels", "relevance"]
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    assert batch.captions.labels is not None and batch.relevance.shape == (5, 5)
+
+
+@pytest.mark.parametrize("drawn", ["noise_ratio", "word_drop", "region_drop"])
+def test_the_seed_is_set_before_anything_is_drawn_by_it(drawn, tmp_path):
+    """Noise or augmentation had kept the first seed, while the order followed the second."""
+    write(tmp_path)
+    data = RegionDataModule(tmp_path, min_count=1, **{drawn: 0.5})
+    data.seed = 1
+    data.setup()
+    data.reader("train")
+    data.seed = 1
+    with pytest.raises(ValueError, match="data.seed was read as 1 and cannot become 2 any more"):
+        data.seed = 2
+    data = RegionDataModule(tmp_path, min_count=1, batch_size=5)
+    data.setup()
+    data.reader("train")
+    data.seed = 2
+    assert data.train_sampler().seed == 2

@@ -1,5 +1,6 @@
 """Files made of the training captions."""
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from corpus import write
 from itm.data.collate import relevance_index
 from itm.data.layout import Split, read_split
 from itm.data.module import RegionDataModule
+from itm.data.needs import DataNeeds, adopt
 from itm.data.prepared import write_prepared
 from itm.data.word_lists import find_concepts, find_labels
 from itm.relevance import CiderIndex
@@ -121,3 +123,20 @@ def test_lists_without_a_word_of_the_captions_are_refused(tmp_path, kind, capsys
         else:
             assert find().words == words
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["concepts", "labels"])
+def test_files_are_compared_with_the_captions_if_a_matcher_brings_its_words_too(tmp_path, kind):
+    for name in ("train", "dev", "test"):
+        write(tmp_path, name)
+    train = read_split(tmp_path, "train")
+    moved = write_prepared(kind, train, tmp_path).rename(tmp_path / "x.json")
+    words = Vocabulary.build(train.captions, 1)
+    caps = tmp_path / "train_caps.txt"
+    caps.write_text(caps.read_text().replace("dog", "cat"))
+    for needed in (True, False):  # a list that nothing reads is not compared
+        data = RegionDataModule(tmp_path, max_unknown=1.0, **{kind: moved})
+        adopt(data, DataNeeds(frozenset({kind} if needed else ()), vocab=words), "fit")
+        expected = pytest.raises(ValueError, match=f"data.{kind}=.*x.json was made from other capt")
+        with expected if needed else nullcontext():
+            data.setup()

@@ -146,3 +146,21 @@ def test_float32_features_are_sent_as_they_are(tmp_path):
     data.setup("fit")
     data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
     assert data.reader("train").images([0]).regions.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["<f8", ">f4", ">f2"])
+def test_types_that_are_read_as_float32_are_kept_as_float32(tmp_path, dtype):
+    features = write(tmp_path, dtype=dtype)
+    table = read_table(read_split(tmp_path, "train"), torch.device("cpu"), True)
+    assert table.dtype == torch.float32
+    np.testing.assert_array_equal(table, features.astype(np.float32))
+
+
+def test_another_device_gets_a_table_of_its_own(folder):
+    """A module that was trained on a GPU and is tested on a CPU."""
+    data = module(folder, resident=True)
+    batch = every(data, testing=True)[0]
+    there = data.reader("test").images([0, 1])
+    moved = there._replace(**{k: x.to("meta") for k, x in there._asdict().items()})
+    assert data.on_after_batch_transfer(moved, 0).regions.device.type == "meta"
+    assert_equal(data.on_after_batch_transfer(there, 0).regions, batch.regions[:2])

@@ -5,7 +5,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from itm.data.sampler import PairLoader, PairSampler
+from itm.data.sampler import FixedSampler, PairLoader, PairSampler
 
 
 class Reader(pl.LightningModule):
@@ -26,8 +26,8 @@ class Reader(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def loader(workers=0, captions=23, batch_size=4, **options):
-    sampler = PairSampler(np.arange(captions) // 5, batch_size, seed=3, **options)
+def loader(workers=0, captions=23, batch_size=4, kind=PairSampler, **options):
+    sampler = kind(np.arange(captions) // 5, batch_size, seed=3, **options)
     return PairLoader(
         range(captions), batch_sampler=sampler, collate_fn=list, num_workers=workers,
         persistent_workers=workers > 0,
@@ -105,3 +105,29 @@ def test_the_neighbours_of_several_processes_are_those_of_one(processes):
     ]
     for batch, rows in enumerate(whole[: len(parts[0])]):
         assert [row for part in parts for row in part[batch]] == rows
+
+
+def test_places_in_the_epoch_do_not_depend_on_the_number_of_processes():
+    """Augmentation draws by place; images with fewer captions than `sentences` give fewer rows."""
+    image = np.array([0, 1, 1, 1, 2, 2, 3, 4, 4, 5, 5, 6])
+
+    def places(processes):
+        samplers = (
+            PairSampler(image, 8 // processes, sentences=3, rank=rank, processes=processes)
+            for rank in range(processes)
+        )
+        batches = [rows for sampler in samplers for rows in sampler]
+        return sorted((rows.start + k, row) for rows in batches for k, row in enumerate(rows))
+
+    assert places(1) == places(2) == places(4)
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_a_run_on_the_same_batches_goes_on_behind_the_last_one(tmp_path, step):
+    """At the end of an epoch, the next one had no batch."""
+    whole, first, second = Reader(), Reader(fails_at=step), Reader()
+    fit(whole, loader(kind=FixedSampler), tmp_path / "whole")
+    with pytest.raises(InterruptedError):
+        fit(first, loader(kind=FixedSampler), tmp_path / "part")
+    fit(second, loader(kind=FixedSampler), tmp_path / "part", tmp_path / f"part/step={step}.ckpt")
+    assert first.seen + second.seen == whole.seen and whole.seen[:6] == whole.seen[6:12]

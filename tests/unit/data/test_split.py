@@ -31,3 +31,12 @@ def test_images_are_read_by_rows_masks_and_slices(tmp_path):
             split.view()[wrong]
     with pytest.raises(ValueError, match="the first -1 images of a split"):
         split.head(-1)
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 3), (4, 3)])
+def test_no_image_is_an_array_of_none(tmp_path, shape):
+    np.save(tmp_path / "test_ims.npy", np.arange(np.prod(shape), dtype=np.float32).reshape(shape))
+    (tmp_path / "test_caps.txt").write_text("a dog\n" * 4)
+    split = read_split(tmp_path, "test")
+    none = (0, shape[1] if len(shape) == 3 else 1, 3)
+    assert split.images(np.zeros(4, bool)).shape == split.view()[3:3].shape == none

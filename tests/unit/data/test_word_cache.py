@@ -121,3 +121,10 @@ def test_captions_of_a_run_are_split_once(tmp_path):
         assert list(again.reader("train").tokens) == list(data.reader("train").tokens)
         assert np.array_equal(again.reader("train").labels, data.reader("train").labels)
         assert np.array_equal(again.reader("val").concepts, data.reader("val").concepts)
+
+
+def test_a_file_that_another_process_removes_meanwhile_is_no_failure(capsys):
+    cache_folder().mkdir(parents=True)
+    (cache_folder() / "gone.npz").symlink_to("nowhere")  # is listed, but has no date
+    cached_words(TEXTS, "treebank")
+    assert not capsys.readouterr().out and len(list(cache_folder().iterdir())) == 2

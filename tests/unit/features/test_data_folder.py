@@ -146,6 +146,11 @@ def test_files_of_others_are_never_replaced(tmp_path):
             build(folder, "new", overwrite)
     assert content(folder) == ({"mine"}, ["out"])
     (folder / "a.txt").unlink()
+    (folder / "pictures").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="did not make, such as pictures"):
+        build(folder, "new")
+    assert (folder / "pictures").readlink() == tmp_path
+    (folder / "pictures").unlink()
     build(folder, "old")
     with pytest.raises(ValueError, match="was made with other text; .*overwrite=true"):
         build(folder, "new")

@@ -1,5 +1,7 @@
 """Names of variable length are read in a process that can be ended."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -91,3 +93,11 @@ def test_rows_of_variable_length_are_refused_with_a_remedy(tmp_path):
         ValueError, match="features holds object.* rows of variable length .* num_boxes"
     ):
         list(read_hdf5(tmp_path / "f.h5"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of processes")
+def test_names_are_read_below_a_smaller_limit_of_memory(tmp_path, monkeypatch):
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))"
+    monkeypatch.setattr(hdf5_nodes, "READ_NAMES", f"{limit}\n{hdf5_nodes.READ_NAMES}")
+    path = written(tmp_path / "f.h5", ids=np.array(["a", "b", "c"], h5py.string_dtype()))
+    assert [record.name for record in read_hdf5(path)] == ["a", "b", "c"]

@@ -623,6 +623,18 @@ def test_a_data_module_serves_one_matcher_after_another(folder, tmp_path):
     assert chosen.sentences == 3 and chosen.needs == ["labels"]
 
 
+@pytest.mark.parametrize("models", [("scan", "casc"), ("casc", "scan")])
+def test_a_run_can_be_resumed_without_the_matcher_before_it(models, folder, tmp_path):
+    data = data_of(folder)
+    for model in models:
+        trainer = trainer_of(tmp_path / model)
+        trainer.fit(MODELS[model](loss=Triplet()), data)
+    again = trainer_of(tmp_path / models[1], max_epochs=2)
+    path = trainer.checkpoint_callback.best_model_path
+    again.fit(MODELS[models[1]](loss=Triplet()), data_of(folder), ckpt_path=path)
+    assert again.current_epoch == 2
+
+
 class Forgetful(Matcher):
     """A backbone of one's own that does not call `save_hyperparameters`."""
 

@@ -17,7 +17,7 @@ from itm.data.collate import caption_concepts
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.lemmas import noun_lemma
-from itm.text.tagger import LexiconTagger, PerceptronTagger, default_tagger, tag, tagger_name
+from itm.text.tagger import LexiconTagger, PerceptronTagger, default_tagger, tagger_name
 from itm.text.tokenizers import tokenize
 from itm.text.vocabulary import SPECIALS, Vocabulary
 from itm.text.word_lists import STOP_WORDS, co_occurrence
@@ -71,11 +71,12 @@ def test_default_tagger_is_the_lexicon_unless_nltk_has_its_data(monkeypatch):
 
     monkeypatch.setattr(PerceptronTagger, "__init__", missing)
     default_tagger.cache_clear()
-    assert isinstance(default_tagger(), LexiconTagger) and tag(["dogs"]) == ["NNS"]
+    assert isinstance(default_tagger(), LexiconTagger) and default_tagger()(["dogs"]) == ["NNS"]
     monkeypatch.setattr(PerceptronTagger, "__init__", lambda self: None)
     monkeypatch.setattr(PerceptronTagger, "__call__", lambda self, tokens: ["X"] * len(tokens))
     default_tagger.cache_clear()
-    assert tag(["dogs"]) == ["X"] and tagger_name(default_tagger()) == "nltk perceptron"
+    assert default_tagger()(["dogs"]) == ["X"]
+    assert tagger_name(default_tagger()) == "nltk perceptron"
     default_tagger.cache_clear()
 
 
@@ -359,7 +360,9 @@ def test_label_images_match_the_original_with_and_without_its_join():
     captions = lines(folder / "train_caps.txt")
     rows = np.arange(len(captions)) // 5
     spaced = labels.label_images(captions, rows, rows.max() + 1)
-    glued = labels.label_images(captions, rows, rows.max() + 1, legacy_join=True)
+    # The original joins the captions of an image without a space and loses labels at the joints.
+    joined = ["".join(captions[5 * i : 5 * i + 5]) for i in range(rows.max() + 1)]
+    glued = labels.label_images(joined, range(len(joined)), len(joined))
     images = expected["batch_images"]
     assert np.array_equal(spaced[images], expected["derived_batch_tags_spacejoin"])
     assert np.array_equal(glued[images], expected["batch_tags"])

@@ -12,6 +12,7 @@ from itm.batch import Captions
 from itm.data.layout import read_captions
 from itm.layers.packing import by_step
 from itm.layers.text import GRUText, text_encoder
+from itm.text.made_from import made_from
 from itm.text.tokenizers import lower, tokenize, treebank
 from itm.text.vocabulary import SPECIALS, UNK, Vocabulary, vocabulary_from
 
@@ -192,3 +193,14 @@ def test_the_shortcut_equals_treebank(caption):
 def test_the_shortcut_equals_treebank_on_any_mixture(parts):
     for text in ("".join(parts), " ".join(parts)):
         assert tokenize(text) == treebank(lower(text))
+
+
+@pytest.mark.parametrize("markers, pad_to", [(False, None), (True, 5)])
+@pytest.mark.parametrize("captions_hash", [None, "ab"])
+def test_a_vocabulary_without_a_published_format_is_saved_as_it_is(
+    markers, pad_to, captions_hash, tmp_path
+):
+    vocab = Vocabulary([*SPECIALS, "a", "dog"], markers, pad_to=pad_to)
+    vocab.save(tmp_path / "vocab.json", captions_hash)
+    assert Vocabulary.load(tmp_path / "vocab.json") == vocab
+    assert made_from(tmp_path / "vocab.json") == captions_hash

@@ -310,3 +310,11 @@ def test_files_are_readable_by_others_as_the_system_is_set(tmp_path):
     write_text(tmp_path / "g", "")
     open(tmp_path / "h", "w").close()
     assert len({(tmp_path / name).stat().st_mode for name in "fgh"}) == 1
+
+
+def test_a_link_to_a_folder_stays(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    put(tmp_path / "x", "one")
+    (tmp_path / "x/plots").symlink_to(tmp_path / "pictures")
+    put(tmp_path / "x", "two")
+    assert get(tmp_path / "x") == "two" and (tmp_path / "x/plots").is_symlink()

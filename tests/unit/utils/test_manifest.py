@@ -1,6 +1,7 @@
 """Every flipped bit of the JSON files that stand alone is an error, or changes nothing."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from itm.runs.run_files import read_ranks
 from itm.text.concepts import Concepts
 from itm.text.labels import Labels
 from itm.text.vocabulary import Vocabulary
+from itm.utils.manifest import content_hashes
 
 
 def concepts():
@@ -63,3 +65,14 @@ def test_an_edit_on_purpose_is_possible(tmp_path):
         read_record(path)
     path.write_text('{"seed": 2}')
     assert read_record(path) == {"seed": 2}
+
+
+def test_files_of_one_name_are_recorded_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/model.pth", "b/model.pth", "b/vocab.json"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(name)
+    found = content_hashes(["a/model.pth", "b/model.pth", "./b/model.pth", "b/vocab.json"])
+    assert list(found) == ["a/model.pth", "b/model.pth", "vocab.json"]
+    assert len(set(found.values())) == 3
+    assert list(content_hashes(["a/model.pth"])) == ["model.pth"]

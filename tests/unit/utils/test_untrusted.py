@@ -203,3 +203,27 @@ def test_a_file_that_changes_while_it_is_read(change, tmp_path):
         else:
             path.unlink()
     assert error is None or f"{path} was changed while it was in use: it had 8" in str(error.value)
+
+
+def test_a_checksum_is_compared_where_seeking_turns_it_off(tmp_path, monkeypatch):
+    """As it does in members that are not compressed since Python 3.13.2."""
+    real = zipfile.ZipExtFile.seek
+
+    def seek(self, *where):
+        self._expected_crc = None
+        return real(self, *where)
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "seek", seek)
+    path = tmp_path / "a.pth"
+    torch.save({"name": "dog", "weight": torch.ones(2)}, path)
+    assert read_torch(path)["name"] == "dog"
+    path.write_bytes(path.read_bytes().replace(b"dog", b"fog"))
+    with pytest.raises(ValueError, match=r"a\.pth could not be read safely.*CRC"):
+        read_torch(path)
+
+
+def test_a_file_under_its_short_name_is_watched_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a").write_text("before")
+    with pytest.raises(ValueError, match="a was changed while it was in use"), reading("~/a"):
+        (tmp_path / "a").write_text("after it")
