@@ -5,6 +5,7 @@ captions contains the word.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from itm.text.tagger import Tagger, default_tagger, tagger_name
 from itm.text.tokenizers import TOKENIZERS
 from itm.text.word_list_files import read_json, words_of
 from itm.text.word_lists import any_of_image, check_words, frequent_nouns, multi_hot
-from itm.text.words import split_captions
+from itm.text.words import CaptionWords, split_captions
 from itm.utils.checks import check_choice
 from itm.utils.files import write_text
 from itm.utils.manifest import sealed
@@ -116,6 +117,7 @@ class Labels:
         captions: "Sentences",
         caption_image: Sequence[int] | np.ndarray,
         num_images: int,
+        legacy_join: bool = False,
     ) -> np.ndarray:
         """Label images: (N, K) float32, 1 if any caption contains the word, with any tag.
 
@@ -123,7 +125,16 @@ class Labels:
             captions: C captions, or their words by `itm.text.words.split_captions`.
             caption_image: (C,) row of each caption's image.
             num_images: N.
+            legacy_join: first join an image's captions without a space, as the original code did,
+                which loses labels at the joints; needs captions, not words.
         """
+        if legacy_join:
+            if isinstance(captions, CaptionWords):
+                raise ValueError("legacy_join joins captions: pass them, not their words")
+            glued: defaultdict[int, str] = defaultdict(str)
+            for caption, row in zip(captions, caption_image, strict=True):
+                glued[int(row)] += caption.strip()
+            captions, caption_image = list(glued.values()), list(glued)
         column = {word: k for k, word in enumerate(self.words)}
         found = multi_hot(split_captions(captions, self.tokenizer), column)
         return any_of_image(found, caption_image, num_images)

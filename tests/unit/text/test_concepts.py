@@ -360,9 +360,7 @@ def test_label_images_match_the_original_with_and_without_its_join():
     captions = lines(folder / "train_caps.txt")
     rows = np.arange(len(captions)) // 5
     spaced = labels.label_images(captions, rows, rows.max() + 1)
-    # The original joins the captions of an image without a space and loses labels at the joints.
-    joined = ["".join(captions[5 * i : 5 * i + 5]) for i in range(rows.max() + 1)]
-    glued = labels.label_images(joined, range(len(joined)), len(joined))
+    glued = labels.label_images(captions, rows, rows.max() + 1, legacy_join=True)
     images = expected["batch_images"]
     assert np.array_equal(spaced[images], expected["derived_batch_tags_spacejoin"])
     assert np.array_equal(glued[images], expected["batch_tags"])

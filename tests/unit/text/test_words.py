@@ -111,6 +111,8 @@ def test_word_lists_take_captions_or_their_words():
     concepts = [Concepts.build(x, 30) for x in (words, texts)]
     assert concepts[0].state() == concepts[1].state()
     assert np.array_equal(*(concepts[0].label(x) for x in (words, texts)))
+    with pytest.raises(ValueError, match="legacy_join"):
+        lists[0].label_images(words, image, size, legacy_join=True)
 
 
 def test_words_of_another_tokeniser_are_refused():
