@@ -354,7 +354,7 @@ def test_weight_averaging_with_batch_norms(model, folder, tmp_path):
 @pytest.mark.parametrize("model", WITH_BATCH_NORM)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_stochastic_weight_averaging_recomputes_batch_norms(model, folder, tmp_path):
-    """It sets the momentum to None: running statistics are then the mean of all batches."""
+    """It sets the momentum to None; the tests of the models compare the statistics."""
     averaging = StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=1)
     trainer = trainer_of(tmp_path, callbacks=[averaging], max_epochs=3)
     matcher = MODELS[model](loss=Triplet())

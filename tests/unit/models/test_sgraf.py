@@ -310,6 +310,7 @@ VARIANTS = [
     ("SGR", {"no_imgnorm": True, "num_regions": 3}),
     ("SAF", {"bidirectional": False}),
     ("SAF", {"no_txtnorm": True, "temperature": 20.0, "num_regions": 1}),
+    ("SAF", {"momentum": None}),  # of its norm: the statistics are the mean over all captions
 ]
 
 
@@ -324,7 +325,12 @@ def test_equals_the_loop_with_gradients_and_statistics(
     monkeypatch.setattr(attention, "BLOCK", block)
     monkeypatch.setattr(sgraf, "CACHE", block)  # captions of one length in one or several blocks
     monkeypatch.setattr(sgraf, "pack", lambda captions, _: pack(captions, slack))
+    options = dict(options)
+    momentum = options.pop("momentum", 0.1)
     matchers = [small(module, seed=3, **options).double().train(training) for _ in range(2)]
+    for matcher in matchers if module == "SAF" else ():
+        matcher.reduce.norm.momentum = momentum
+        matcher.reduce.norm.num_batches_tracked.fill_(2)
     pairs = random_pairs(4, num_regions=matchers[0].num_regions)
     pairs = pairs._replace(images=pairs.images._replace(regions=pairs.images.regions.double()))
     weight = torch.randn(6, 7, dtype=torch.float64)
