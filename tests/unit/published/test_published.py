@@ -7,12 +7,13 @@ import os
 import warnings
 import zipfile
 from collections import OrderedDict
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
 from cli import run
-from goldens_path import case, read_npz
+from goldens_path import case, read_npz, shared
 from toy import MeanMatcher
 
 import itm
@@ -36,6 +37,19 @@ def rewrite(tmp_path, name, change, **options):
 def without(state, *parts):
     for name in [name for name in state if any(part in name for part in parts)]:
         del state[name]
+
+
+FAMILIES = {"casc", "cvse", "scan", "sgraf", "vsrn"}
+
+
+@pytest.mark.parametrize("family", ["casc", "scan", "sgraf"])
+def test_a_family_leaves_checkpoints_of_others_alone(family):
+    read = import_module(f"itm.published.{family}").read
+    paths = [p for p in shared("goldens").glob("*/*/*.pth.tar") if p.parts[-3] in FAMILIES]
+    assert {p.parts[-3] for p in paths} == FAMILIES
+    for path in paths:
+        if path.parts[-3] != family:
+            assert read(*read_checkpoint(path)) is None, path
 
 
 @pytest.mark.parametrize(
