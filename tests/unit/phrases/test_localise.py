@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from cli import run
+from hostile import Hostile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -196,12 +197,7 @@ def test_refer_by_hand(tmp_path, protocol):
 
 def test_refer_runs_no_pickled_code(tmp_path):
     write_refs(tmp_path)
-
-    class Attack:
-        def __reduce__(self):
-            return (print, ("run",))
-
-    (tmp_path / "refs(unc).p").write_bytes(pickle.dumps([Attack()]))
+    (tmp_path / "refs(unc).p").write_bytes(pickle.dumps([Hostile(print, "run")]))
     with pytest.raises(ValueError, match="could not be read safely"):
         read_phrases(tmp_path, split_of(["101", "102"], PIXELS))
 

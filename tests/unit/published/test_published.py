@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 from cli import run
+from golden_metrics import check_recalls
 from goldens_path import case, read_npz, shared
+from hostile import Hostile
 from toy import MeanMatcher
 
 import itm
@@ -123,13 +125,12 @@ def test_some_options_for_a_checkpoint_without_any(tmp_path, capsys):
         from_published(tmp_path)
 
 
-class Hostile:
-    def __reduce__(self):
-        return os.system, ("true",)
-
-
 @pytest.mark.parametrize(
-    ("extra", "name"), [(zipfile.ZipInfo("x"), r"zipfile\.\S*ZipInfo"), (Hostile(), r"\w+\.system")]
+    ("extra", "name"),
+    [
+        (zipfile.ZipInfo("x"), r"zipfile\.\S*ZipInfo"),
+        (Hostile(os.system, "true"), r"\w+\.system"),
+    ],
 )
 def test_a_foreign_class_is_named(tmp_path, extra, name):
     torch.save({"model": [], "extra": extra}, tmp_path / "m.pth.tar")
@@ -272,10 +273,7 @@ def test_evaluation_with_completed_labels(tmp_path):
     run("evaluate", *options, "transductive=f30k", "hydra.run.dir=out", cwd=tmp_path)
     results = json.loads((tmp_path / "out" / "report.json").read_text())["results"]
     for name, suffix in (("cvse", "_stage1"), ("cvse (transductive)", "")):
-        for way in ("i2t", "t2i"):
-            keys = ("r1", "r5", "r10", "medr", "meanr")
-            found = [results[name][f"{way}_{key}"] for key in keys]
-            np.testing.assert_allclose(found, expected[f"{way}{suffix}"])
+        check_recalls(results[name], *(expected[f"{way}{suffix}"] for way in ("i2t", "t2i")))
     said = run("evaluate", *options, "transductive=flickr", cwd=tmp_path, fails=True)
     assert "transductive" in said and "'flickr'" in said and "'f30k'" in said
 
