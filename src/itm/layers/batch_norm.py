@@ -96,8 +96,9 @@ def _track(norm: nn.BatchNorm1d, own_mean: Tensor, own_var: Tensor, several: Ten
     mean, var, tracked = norm.running_mean, norm.running_var, norm.num_batches_tracked
     assert mean is not None and var is not None and tracked is not None
     # None, set by Lightning's weight averaging, means the mean of all batches.
-    step = several * (1 / (1 + tracked) if norm.momentum is None else norm.momentum)
-    mean.lerp_(own_mean, step.to(mean.dtype))
+    weigh = 1 / (1 + tracked.to(mean.dtype)) if norm.momentum is None else norm.momentum
+    step = several.to(mean.dtype) * weigh
+    mean.lerp_(own_mean, step)
     var.lerp_(own_var.to(var.dtype), step.to(var.dtype))
     tracked += several
 

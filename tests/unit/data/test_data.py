@@ -256,14 +256,6 @@ def test_fraction_trains_on_the_first_captions(folder):
     assert seen == list(range(7))  # int(30 * 0.25)
 
 
-def test_noise_moves_the_given_share_of_captions(folder):
-    data = RegionDataModule(folder, noise_ratio=0.5)
-    data.setup()
-    image = data.reader("train").caption_image
-    assert 0 < (image != np.arange(30) // 5).sum() <= 15
-    np.testing.assert_array_equal(np.sort(image), np.sort(np.arange(30) // 5))
-
-
 def test_evaluation_brings_images_once_and_captions_by_length(folder):
     data = RegionDataModule(folder, eval_batch_size=4)
     data.setup()

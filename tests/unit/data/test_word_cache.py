@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from unittest.mock import patch
 
 import numpy as np
@@ -88,11 +87,18 @@ def test_a_folder_that_cannot_be_written_is_reported(monkeypatch, capsys, tmp_pa
 
 
 def test_the_files_that_were_not_used_for_longest_are_removed():
-    for number in range(word_cache.MOST + 3):
+    def use(number):
+        before = set(cache_folder().glob("*"))
         cached_words([*TEXTS, str(number)], "treebank")
-        newest = max(cache_folder().iterdir(), key=lambda path: path.stat().st_mtime_ns)
-        os.utime(newest, (time.time() + number, time.time() + number))
-    assert len(list(cache_folder().iterdir())) == word_cache.MOST
+        return set(cache_folder().iterdir()) - before
+
+    files = []
+    for number in range(word_cache.MOST):
+        files += use(number)
+        os.utime(files[-1], (number, number))
+    use(0)  # the file that was written first is read, so it was used last
+    newest = use("another")
+    assert set(cache_folder().iterdir()) == {files[0], *files[2:], *newest}
 
 
 def test_two_processes_write_at_once(tmp_path):

@@ -221,22 +221,26 @@ def test_an_unfinished_folder_without_content_hinders_nobody(tmp_path):
     assert content(tmp_path / "out")[0] == {"b"}
 
 
-def hold(folder, ready):
+def hold(folder, ready, die):
     with building(folder, RECORD, {}, resume=True):
         ready.set()
-        ready.wait(60)
+        die.wait(60)
         os._exit(9)  # as by a kill
 
 
 def test_a_lock_dies_with_its_process(tmp_path):
     context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    process = context.Process(target=hold, args=(tmp_path / "out", ready))
+    ready, die = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(tmp_path / "out", ready, die))
     process.start()
+    assert ready.wait(60)
+    with pytest.raises(BlockingIOError, match="is being written by another process"):
+        build(tmp_path / "out", "a", resume=True)
+    die.set()
     process.join(60)
-    with building(tmp_path / "out", RECORD, {}, resume=True):
-        pass
-    assert (tmp_path / "out").is_dir()
+    assert process.exitcode == 9
+    build(tmp_path / "out", "a", resume=True)
+    assert content(tmp_path / "out") == ({"a"}, ["out"])
 
 
 def placed(tmp_path, text, settings, overwrite=False):

@@ -148,11 +148,11 @@ def test_coco_files_that_contradict_themselves(tmp_path, images, annotation, mes
         ("a.csv", "image,caption\na.jpg,a dog\n".encode("utf-16"), "text in UTF-16: .*iconv"),
         ("a.csv", gzip.compress(b"image,caption\n", mtime=0), "compressed by gzip"),
         ("a.csv", b"PK\x03\x04" + b"x" * 40, "a zip archive"),
-        ("a.txt", b"a.jpg#0\ta dog\na.jpg#0\ta cat\n", r"a.txt:2: a.jpg#0 comes twice"),
+        ("a.txt", b"a.jpg#0\ta dog\na.jpg#0\ta cat\n", "2: a.jpg#0 comes twice"),
         (
             "a.csv",
             b"image,caption\na.jpg#0,a dog\na.jpg#0,a cat\n",
-            r"a.csv:3: a.jpg#0 comes twice",
+            "3: a.jpg#0 comes twice",
         ),
         (
             "a.jsonl",
@@ -176,7 +176,7 @@ def test_coco_files_that_contradict_themselves(tmp_path, images, annotation, mes
 )
 def test_captions_that_could_be_mixed_are_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"(?s){name}.*{message}|{message}"):
+    with pytest.raises(ValueError, match=rf"(?s){name}.*{message}"):
         read_sentences(tmp_path / name)
 
 

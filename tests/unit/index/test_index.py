@@ -1,13 +1,16 @@
+import contextlib
 import dataclasses
 import json
 import os
 import pickle
+import shutil
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hostile import Hostile
 from toy import MeanMatcher
 
 import itm
@@ -248,11 +251,6 @@ def test_an_index_is_saved_over_itself(cache, tmp_path):
     assert not list(tmp_path.glob("*.unfinished"))
 
 
-class Bomb:
-    def __reduce__(self):
-        return exec, ("raise SystemExit('pickled code ran')",)
-
-
 @pytest.fixture(scope="module")
 def saved(cache, tmp_path_factory):
     matcher, split = build("scan_t2i")
@@ -283,11 +281,12 @@ def facts(**changes):
     return json.dumps({"format": 1, "sides": ["images", "captions"], "shortlist": 5} | changes)
 
 
+BOMB = Hostile(exec, "raise SystemExit('pickled code ran')")
 HOSTILE = {
-    "pickled tensors": lambda f: replace(f, "images.safetensors", pickle.dumps(Bomb())),
-    "pickled array": lambda f: np.save(f / "x.npy", np.array([Bomb()]), allow_pickle=True)
+    "pickled tensors": lambda f: replace(f, "images.safetensors", pickle.dumps(BOMB)),
+    "pickled array": lambda f: np.save(f / "x.npy", np.array([BOMB]), allow_pickle=True)
     or (f / "x.npy").rename(f / "images.safetensors"),
-    "torch pickle": lambda f: torch.save(Bomb(), f / "images.safetensors"),
+    "torch pickle": lambda f: torch.save(BOMB, f / "images.safetensors"),
     "truncated": lambda f: replace(
         f, "images.safetensors", (f / "images.safetensors").read_bytes()[:-9]
     ),
@@ -313,7 +312,7 @@ HOSTILE = {
     "fewer ids": lambda f: replace(f, "images.json", json.dumps(list(range(29)))),
     "deep JSON": lambda f: replace(f, "images.json", "[" * 200_000),
     "other FAISS index": lambda f: replace(f, "images.faiss", b"IxFI" + bytes(80)),
-    "pickled FAISS index": lambda f: replace(f, "images.faiss", pickle.dumps(Bomb())),
+    "pickled FAISS index": lambda f: replace(f, "images.faiss", pickle.dumps(BOMB)),
     "truncated FAISS index": lambda f: replace(
         f, "images.faiss", (f / "images.faiss").read_bytes()[:-50]
     ),
@@ -325,18 +324,69 @@ HOSTILE = {
 }  # fmt: skip
 
 
+DAMAGED = r"images\.safetensors is damaged"
+OTHER_VERSION = "index.json is not an index of this version"
+NO_INDEX = "images.faiss: expected a FAISS index with inverted lists or HNSW"
+SAID = {
+    "pickled tensors": DAMAGED,
+    "pickled array": DAMAGED,
+    "torch pickle": DAMAGED,
+    "truncated": DAMAGED,
+    "too few vectors": r"float32 \(7, 16\), expected float32 \(30, D\)",
+    "double vectors": r"float64 \(30, 16\), expected float32 \(30, D\)",
+    "no vectors": r"float32 \(0,\), expected float32 \(30, D\)",
+    "path as a name": r"unexpected tensor '\.\./\.\./x'",
+    "rows beyond": "rows must be from 0 to 29, got 1 to 30",
+    "negative rows": "rows must be from 0 to 29, got -1 to 28",
+    "rows twice": "hold 30 rows, expected each of 30 once",
+    "rows of another length": "tensors of a group must have 29 rows",
+    "no rows": r"a group must have rows \(n,\)",
+    "flat parts": "expected float32 with 3 dimensions",
+    "nothing": "a group must have vectors or parts",
+    "path as a side": OTHER_VERSION,
+    "a side that is a list": OTHER_VERSION,
+    "another version": OTHER_VERSION,
+    "shortlist": "shortlist must be at least 1, got '9'",
+    "no JSON": "index.json is not a JSON file",
+    "a list": "index.json holds a list, expected a JSON object",
+    "ids": "images.json must hold only strings or whole numbers",
+    "equal ids": "images.json names two images alike",
+    "fewer ids": r"float32 \(30, 16\), expected float32 \(29, D\)",
+    "deep JSON": "images.json is not a JSON file",
+    "other FAISS index": NO_INDEX,
+    "pickled FAISS index": NO_INDEX,
+    "truncated FAISS index": "images.faiss cannot be read, build it again",
+    "FAISS index of others": "images.faiss holds 200 vectors of width 8, expected 30 of width 16",
+    "other class": "'os.system' is not a model of this library",
+}
+
+
+def without_checksums(path):
+    """Remove them, as an attacker does."""
+    with contextlib.suppress(ValueError):
+        content = json.loads(path.read_text())
+        if isinstance(content, dict) and content.pop("files", None):
+            path.write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_and_broken_folders_are_errors(saved, tmp_path, name):
     if "FAISS" in name:
         pytest.importorskip("faiss")
-    import shutil
-
     folder = shutil.copytree(saved, tmp_path / "index")
     assert itm.Index.load(folder).search("a dog")
     HOSTILE[name](folder)
-    with pytest.raises(ValueError) as error:
+    for manifest in ("index.json", "matcher/config.json"):
+        without_checksums(folder / manifest)
+    with pytest.raises(ValueError, match=SAID[name]):
         itm.Index.load(folder)
-    assert "pickled code ran" not in str(error.value)
+
+
+def test_checksums_notice_what_looks_right(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "index")
+    rewrite(folder, vectors=tensors(folder)["vectors"] + 1)
+    with pytest.raises(ValueError, match="images.safetensors .*checksum"):
+        itm.Index.load(folder)
 
 
 def test_no_folder_is_an_error(tmp_path):

@@ -3,18 +3,22 @@
 import copy
 import inspect
 import json
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from goldens_path import HERE, case, read_npz
+from hydra.utils import get_class
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import nn
 
-from itm.app.config import compose
+import itm.losses
+from itm.app.config import CONF, compose
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.losses import SAM, MultiLabel, Triplet, infonce, released_sam, sam, triplet
 from itm.losses.base import as_loss
@@ -397,6 +401,18 @@ def test_released_random_picks_are_never_the_positive():
     assert scores.grad is not None and float(scores.grad.diag().sum()) == -20
 
 
+@pytest.mark.parametrize(
+    ("call", "extreme"),
+    [(sam, "hardest"), (partial(released_sam, reference_topk=False), "easiest")],
+)
+def test_mixed_is_a_fair_coin(call, extreme):
+    scores, relevance, _ = draw("square", 6)
+    fixed = float(call(scores, relevance, sampling=extreme))
+    torch.manual_seed(0)
+    drawn = [float(call(scores, relevance, sampling="mixed")) for _ in range(400)]
+    assert np.mean(np.array(drawn) == fixed) == pytest.approx(0.5, abs=0.1)
+
+
 def test_sam_adds_to_the_ranking_loss_once_or_replaces_it():
     pairs = toy_pairs(4, [0, 1, 2, 3])
     relevance = torch.rand(4, 4, generator=torch.Generator().manual_seed(1)) * 3
@@ -654,15 +670,18 @@ def test_triplet_names_what_is_wrong():
         Triplet(top_k=0)
 
 
-@pytest.mark.parametrize(
-    "name, cls", [("triplet", Triplet), ("sam", SAM), ("multilabel", MultiLabel)]
-)
-def test_config_lists_the_constructor_arguments(name, cls):
+FILES = sorted(path.stem for path in Path(CONF, "loss").glob("*.yaml") if path.stem != "regions")
+
+
+@pytest.mark.parametrize("name", FILES)  # regions are the neighborhood loss with other weights
+def test_config_lists_the_constructor_arguments(name):
     node = OmegaConf.to_container(compose([f"loss={name}"]), resolve=False)["loss"]
-    assert node["warmup_steps"] == "${warmup_steps}"  # recipes set it for whichever loss
-    assert node["margin"] == "${margin}"
-    node["warmup_steps"], node["margin"] = 0, compose([f"loss={name}"]).margin
-    assert node.pop("_target_") == f"itm.losses.{cls.__name__}"
+    cls = get_class(node.pop("_target_"))
+    assert cls is getattr(itm.losses, cls.__name__)
+    if "warmup_steps" in node:
+        assert node["warmup_steps"] == "${warmup_steps}"  # recipes set it for whichever loss
+        assert node["margin"] == "${margin}"
+        node["warmup_steps"], node["margin"] = 0, compose([f"loss={name}"]).margin
     parameters = inspect.signature(cls).parameters
     assert list(node.items()) == [(key, p.default) for key, p in parameters.items()]
 

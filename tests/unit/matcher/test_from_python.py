@@ -117,9 +117,11 @@ def test_a_matcher_of_given_sizes_takes_the_words(folder, tmp_path):
     data = data_of(folder)
     data.setup()
     matcher = VSRN(len(data.vocabulary), 6, **SMALL, loss=Triplet())
+    before = {name: p.detach().clone() for name, p in matcher.image.named_parameters()}
     trainer_of(tmp_path).fit(matcher, data)
     assert matcher.vocab is data.vocabulary
-    assert [p.grad is not None for p in matcher.image.parameters()]
+    for name, p in matcher.image.named_parameters():
+        assert not torch.equal(p, before[name]), name
 
 
 @pytest.mark.parametrize(
@@ -352,7 +354,7 @@ def test_weight_averaging_with_batch_norms(model, folder, tmp_path):
 @pytest.mark.parametrize("model", WITH_BATCH_NORM)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_stochastic_weight_averaging_recomputes_batch_norms(model, folder, tmp_path):
-    """It sets the momentum to None: running statistics are then the mean of all batches."""
+    """It sets the momentum to None; the tests of the models compare the statistics."""
     averaging = StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=1)
     trainer = trainer_of(tmp_path, callbacks=[averaging], max_epochs=3)
     matcher = MODELS[model](loss=Triplet())

@@ -1,6 +1,7 @@
 """A shortlist scores what cheap scores put first, with the scores of the full matrix."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -111,3 +112,7 @@ def test_itm_evaluate_says_what_the_shortlist_leaves_out(tmp_path, monkeypatch, 
     assert found["some"]["shortlist"] == 2 and "shortlist" not in found["all"]
     shown = capsys.readouterr().out
     assert "shortlist=99: 100.0% of the pairs are scored, among them 100.0%" in shown
+    share = re.search(
+        r"shortlist=2: ([\d.]+)% of the pairs are scored, among them ([\d.]+)%", shown
+    )
+    assert 100 * 2 / 6 <= float(share[1]) < 100

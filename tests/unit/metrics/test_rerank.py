@@ -1,6 +1,7 @@
 """Test re-ranking against plain loops over queries."""
 
 import math
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from itm.metrics import evaluate, ranks
 from itm.metrics.protocols import Protocol
 from itm.metrics.rerank import (
     BANK_METHODS,
+    BETA,
     METHODS,
     Bank,
     evaluate_reranked,
@@ -28,6 +30,13 @@ def cosines(seed=0, queries=7, items=5):
 
 def order(scores):
     return np.argsort(-scores, 1, kind="stable")
+
+
+def test_defaults_are_those_of_the_papers():
+    assert BETA == 20
+    assert signature(qb_norm).parameters["k"].default == 1
+    assert signature(sinkhorn).parameters["steps"].default == 10
+    assert signature(mutual_rank).parameters["k"].default == 15
 
 
 @pytest.mark.parametrize("size", [0, 4])

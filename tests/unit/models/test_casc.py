@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from golden_metrics import check_options
-from goldens_path import SHARED, case, read_npz
+from golden_metrics import check_options, check_recalls
+from goldens_path import case, read_npz
 from omegaconf import OmegaConf
 
 from itm.losses import MultiLabel, Triplet
@@ -95,10 +95,8 @@ def test_golden_similarity_and_ranks(name):
     if not golden.both:  # one direction is the whole score
         close(found, golden.expected[f"sims_{golden.options['cross_attn']}"])
     i2t, t2i = ranks(found, [c // 5 for c in range(len(golden.captions))])
-    report = summary(i2t, t2i)
-    for direction in ("i2t", "t2i"):
-        values = [report[f"{direction}_{k}"] for k in ("r1", "r5", "r10", "medr", "meanr")]
-        np.testing.assert_allclose(values, golden.expected[f"rank_{direction}"])
+    expected = (golden.expected[f"rank_{direction}"] for direction in ("i2t", "t2i"))
+    check_recalls(summary(i2t, t2i), *expected)
 
 
 @pytest.mark.parametrize("name", CASES[:2])
@@ -141,8 +139,6 @@ def test_golden_training_step(name):
             means = side.matched_means(images, captions, pairs.captions.image)
             close(means, expected[f"train_ctx_{vector}"])
             close(matcher.head(means), expected[f"train_logits_{vector}"])
-    if golden.both:
-        check_meters(expected, pairs.captions.labels > 0)
     losses = matcher.losses(pairs)
     if golden.both:
         assert losses["ranking"].item() == pytest.approx(float(expected["log_L"]), rel=1e-5)
@@ -161,19 +157,6 @@ def test_golden_training_step(name):
         gradient = found[ours(key.removeprefix(prefix))]
         scale = np.abs(expected[key]).max()
         close(gradient, expected[key], atol=1e-5 * scale)
-
-
-def check_meters(expected, present):
-    """Compute what the original logs, from logits known to be equal; `i` is the text's vector."""
-    logits = {key: torch.tensor(expected[f"train_logits_{key}"]) for key in ("text", "image")}
-    for short, key in (("i", "text"), ("t", "image")):
-        named = logits[key].sigmoid() > 0.5
-        hits = (named & present).sum()
-        close((named == present).float().mean(), expected[f"log_acc_{short}"])
-        close(hits / present.sum(), expected[f"log_recall_{short}"])
-        close(hits / named.sum(), expected[f"log_prec_{short}"])
-    cosine = torch.cosine_similarity(*(x.flatten() for x in logits.values()), dim=0)
-    close(cosine, expected["log_simi"])
 
 
 def ours(name):
@@ -239,17 +222,6 @@ def test_published_round_trip(name, tmp_path):
     assert type(matcher) is CASC and matcher.hparams == golden.matcher.hparams
     matcher.vocab = golden.matcher.vocab
     close(matcher.score(golden.images, golden.captions), golden.expected["sims"])
-
-
-def test_published_leaves_other_families_alone():
-    from itm.published.casc import read
-
-    folder = SHARED / "goldens"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not at hand")
-    for family in ("scan", "cvse", "sgraf", "vsrn"):
-        for path in (folder / family).glob("*/*.pth.tar"):
-            assert read(*read_checkpoint(path)) is None, path
 
 
 def small(seed=0, **options):

@@ -485,6 +485,7 @@ def test_the_block_starts_as_the_attention_of_pytorch():
 
 
 def test_words_start_as_in_the_original():
+    torch.manual_seed(0)
     table = CHAN(500, img_dim=8, word_dim=20, embed_dim=16).text.embed.weight
     assert table.abs().max().item() == pytest.approx(math.sqrt(6 / 520), rel=0.01)
     assert table.std().item() == pytest.approx(math.sqrt(2 / 520), rel=0.02)

@@ -584,6 +584,11 @@ def test_running_variance_biased_and_unbiased():
         close(norm.running_mean, 0.3 * x.numpy().mean(0), 1e-6)
         close(ours.detach(), nn.BatchNorm1d(3)(x).detach(), 1e-6)
         assert norm.num_batches_tracked == 1
+    ours, plain = BatchNorm(3, None, 1e-5, False).train(), nn.BatchNorm1d(3, momentum=None)
+    for batch in (x, x[:4] + 1, x[3:] - 2):  # the statistics are the mean of all batches
+        ours(batch), plain(batch)
+    close(ours.running_mean, plain.running_mean, 1e-6)
+    close(ours.running_var, plain.running_var, 1e-5)
 
 
 # Phrases and regions ------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden_metrics import check_metrics
+from golden_metrics import check_metrics, check_recalls
 from goldens_path import case, read_npz
 from omegaconf import OmegaConf
 from vse_goldens import UNUSED, VSEGolden, check_steps
@@ -16,7 +16,7 @@ from itm.app.config import compose
 from itm.batch import Images
 from itm.explain import explain
 from itm.index import Index
-from itm.layers import GPO, csd
+from itm.layers import csd
 from itm.losses import PCMEPP, Triplet
 from itm.models import VSEInfinity
 from itm.published.convert import from_published, read_checkpoint, save_published
@@ -276,10 +276,7 @@ def check_ranks(expected, scores):
     i2t, t2i = ranks(scores, [c // 5 for c in range(scores.shape[1])])
     np.testing.assert_array_equal(i2t, expected["i2t_ranks"])
     np.testing.assert_array_equal(t2i, expected["t2i_ranks"])
-    report = summary(i2t, t2i)
-    for way in ("i2t", "t2i"):
-        found = [report[f"{way}_{key}"] for key in ("r1", "r5", "r10", "medr", "meanr")]
-        np.testing.assert_allclose(found, expected[f"{way}_metrics"])
+    check_recalls(summary(i2t, t2i), expected["i2t_metrics"], expected["t2i_metrics"])
 
 
 @pytest.mark.parametrize("gain", [None, 0.5])
@@ -368,11 +365,6 @@ def test_wrong_options_are_named():
         made(measure="csdd")
     with pytest.raises(ValueError, match="text=gru or text=bert"):
         made(text={"name": "mean"})
-
-
-def test_a_pool_works_in_any_backbone():
-    pool = GPO()
-    assert pool(torch.randn(2, 7, 3), torch.ones(2, 7, dtype=torch.bool)).shape == (2, 3)
 
 
 def test_the_configuration_lists_the_arguments_in_order():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from cli import run
+from hostile import Hostile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -196,12 +197,7 @@ def test_refer_by_hand(tmp_path, protocol):
 
 def test_refer_runs_no_pickled_code(tmp_path):
     write_refs(tmp_path)
-
-    class Attack:
-        def __reduce__(self):
-            return (print, ("run",))
-
-    (tmp_path / "refs(unc).p").write_bytes(pickle.dumps([Attack()]))
+    (tmp_path / "refs(unc).p").write_bytes(pickle.dumps([Hostile(print, "run")]))
     with pytest.raises(ValueError, match="could not be read safely"):
         read_phrases(tmp_path, split_of(["101", "102"], PIXELS))
 
@@ -455,7 +451,8 @@ def test_batches_carry_targets():
     data = data.data
     batch = next(iter(data.train_dataloader()))
     split, rows = data.split("train"), batch.captions.index.numpy()
-    assert len(batch.images.index) == 4 or len(set(batch.images.index.tolist())) <= 4
+    images = batch.images.index.tolist()
+    assert len(images) == len(set(images)) <= 4
     assert np.array_equal(batch.target, split.target(rows))
     assert np.array_equal(batch.images.index[batch.captions.image], split.caption_image[rows])
     data.sentences = 1

@@ -30,7 +30,7 @@ def test_a_line_per_epoch_on_the_terminal_and_in_the_log(bar, tmp_path):
     for written in (text, log):
         found = LINE.findall(written)
         assert [epoch for epoch, *_ in found] == ["1", "2", "3"]
-        assert found[0][2]  # the first validation is the best so far
+        assert found[0][2] == "(best)"  # the first validation is the best so far
         assert "best checkpoint:" in written and "TwoBranchEmbedding: 41.1 k parameters" in written
         assert re.search(r"restored the weights of the best val rsum, [\d.]+\n", written)
 

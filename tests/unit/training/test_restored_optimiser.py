@@ -125,11 +125,10 @@ SAME = {name: after for name, (_, after) in CHANGED.items() if name != "cycle"} 
     "one cycle": lambda optimizer: OneCycleLR(
         optimizer, max_lr=[group["lr"] for group in optimizer.param_groups], total_steps=12
     ),
-    "groups of their own": StepLR,
 }
 
 
-@pytest.mark.parametrize("name", [name for name in SAME if name != "groups of their own"])
+@pytest.mark.parametrize("name", SAME)
 def test_another_learning_rate_gives_the_rates_of_one_long_run(name):
     """Also above a lowest rate, which does not scale."""
     make = SAME[name]

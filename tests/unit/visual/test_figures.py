@@ -82,7 +82,15 @@ def test_phrases_of_an_image(tmp_path):
     named = [line.get_text() for line in figure.legends[0].get_texts()]
     own = [phrases.captions[row] for row in np.flatnonzero(phrases.caption_image == 2)]
     assert named and set(named) <= set(own)
-    assert len(figure.axes[0].patches) == 2 * len(named)  # found, and where it should be
+    patches = figure.axes[0].patches
+    assert len(patches) == 2 * len(named)  # found, and where it should be
+    rows = [r for r in np.flatnonzero(phrases.caption_image == 2) if phrases.captions[r] in named]
+    size = np.array(picture.size * 2)
+    best = {tuple(np.round(split.boxes[2][scores[r].argmax()] * size)) for r in rows}
+    for patch in patches[::2]:
+        x, y = patch.get_xy()
+        corners = (x, y, x + patch.get_width(), y + patch.get_height())
+        assert tuple(np.round(corners)) in best
     with pytest.raises(ValueError, match="no phrase belongs to image 6"):
         itm.visual.draw_image(picture, phrases, scores, 6)
 

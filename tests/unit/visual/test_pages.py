@@ -1,6 +1,8 @@
 import base64
 import re
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from threading import Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -91,10 +93,26 @@ def test_a_browser_shows_the_text(tmp_path):
 
 
 def test_a_browser_refuses_scripts_and_the_network_even_in_markup(tmp_path):
-    file = tmp_path / "page.html"
-    bad = Markup("<script>document.title='owned'</script><img src='http://127.0.0.1:9/x.png'>")
-    file.write_text(page("{{ bad }}", bad=bad), encoding="utf-8")
-    assert "<title>Page</title>" in dom(file, tmp_path / "profile")
+    asked = []
+
+    class Listening(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listening) as server:
+        Thread(target=server.serve_forever).start()
+        picture = f"<img src='http://127.0.0.1:{server.server_port}/x.png'>"
+        bad = Markup("<script>document.title='owned'</script>" + picture)
+        try:
+            for name, content in (("page", page("{{ bad }}", bad=bad)), ("free", picture)):
+                (tmp_path / f"{name}.html").write_text(content, encoding="utf-8")
+            assert "<title>Page</title>" in dom(tmp_path / "page.html", tmp_path / "profile")
+            assert not asked
+            dom(tmp_path / "free.html", tmp_path / "profile")
+            assert asked == ["/x.png"]  # so a page of another kind would have been noticed
+        finally:
+            server.shutdown()
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp"])

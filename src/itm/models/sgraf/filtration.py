@@ -133,8 +133,8 @@ class AttentionFiltration(nn.Module):
         assert tracked is not None
         kept: Tensor | float
         if momentum is None:
-            kept = tracked / (tracked + size)
-            share = torch.ones_like(mean) / (tracked + size)
+            share = 1 / (tracked + size).to(mean.dtype)
+            kept = tracked * share
         else:
             later = torch.arange(size - 1, -1, -1, dtype=mean.dtype, device=mean.device)
             kept, share = (1 - momentum) ** size, momentum * (1 - momentum) ** later
