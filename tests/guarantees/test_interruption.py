@@ -10,7 +10,6 @@ import json
 import os
 import random
 import resource
-import shutil
 import signal
 import time
 from functools import partial
@@ -239,8 +238,8 @@ def test_another_batch_size_goes_on_at_the_same_caption(folder):
 
 
 def test_a_finished_run_is_finished(folder):
-    shutil.copytree(folder / "whole", folder / "again")
-    start(folder, "again").done()
+    for _ in range(2):
+        start(folder, "again").done()
     assert checkpoint(folder / "again")["global_step"] == STEPS
     assert_same(folder / "again", folder / "whole")
 
