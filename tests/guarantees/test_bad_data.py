@@ -72,10 +72,16 @@ def test_other_encodings_are_named(folder, encoding):
 
 
 def test_an_empty_line_in_the_middle_and_at_the_end(folder):
-    lines(folder, lambda rows: rows.append(b""))  # one more line feed: still the file's end
-    with pytest.raises(ValueError, match="train_caps.txt:31: blank line"):
-        lines(folder, lambda rows: rows.append(b""))
-        read_split(folder, "train")
+    path = folder / "train_caps.txt"
+    whole = path.read_bytes()
+    middle = whole.replace(b"\n", b"\n\n", 1)
+    for text, number in ((middle, 2), (whole + b"\n", 31), (whole + b"\r\n", 31)):
+        path.write_bytes(text)
+        with pytest.raises(ValueError, match=f"train_caps.txt:{number}: blank line"):
+            read_split(folder, "train")
+    for text in (whole, whole.removesuffix(b"\n"), whole + b" "):
+        path.write_bytes(text)
+        assert len(read_split(folder, "train").captions) == 30
 
 
 @pytest.mark.parametrize("captions_per_image", [None, 5])

@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
-
 import itm
 
 ROOT = Path(__file__).parents[2]
@@ -43,16 +41,6 @@ def test_the_version_stands_in_one_place():
     cited = re.search(r"^version: (.*)$", text("CITATION.cff"), re.M)[1]
     assert cited == itm.__version__
     assert f"\n## {itm.__version__} (" in text("CHANGELOG.md")
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_named_tests_exist(page):
-    words = page.read_text(encoding="utf-8")
-    for path in re.findall(r"\btests/[\w/.]*\w", words):
-        assert (ROOT / path).exists(), path
-    for name in re.findall(r"`(test_\w+)`", words):
-        sources = ROOT.glob("tests/**/test_*.py")
-        assert any(f"def {name}(" in path.read_text("utf-8") for path in sources), name
 
 
 def test_the_architecture_describes_the_tree():

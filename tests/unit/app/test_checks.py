@@ -122,8 +122,11 @@ def test_usual_options_of_the_trainer_need_no_plus(option):
     from itm.app.choices import rewrite_choices
     from itm.app.config import compose, instantiate
 
-    for sign in ("", "+", "++"):
-        cfg = compose(rewrite_choices(["trainer=cpu", f"{sign}trainer.{option}"]))
+    cfg, *others = (
+        compose(rewrite_choices(["trainer=cpu", f"{sign}trainer.{option}"]))
+        for sign in ("", "+", "++")
+    )
+    assert others == [cfg, cfg]
     cfg.trainer.plugins = None
     assert isinstance(instantiate(cfg.trainer), Trainer)
 

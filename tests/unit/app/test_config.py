@@ -115,9 +115,12 @@ def test_the_command_line_wins_over_the_recipe():
     assert cfg.scheduler.step_size == 10  # the rest of the recipe stays
 
 
-@pytest.mark.parametrize("override", ["model=vsnr", "model.embed_dims=3", "los=sam"])
-def test_typos_fail_at_once(override):
-    with pytest.raises(ConfigCompositionException, match="vsnr|embed_dims|los"):
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [("model=vsnr", "vsnr"), ("model.embed_dims=3", "embed_dims"), ("los=sam", "'los'")],
+)
+def test_typos_fail_at_once(override, said):
+    with pytest.raises(ConfigCompositionException, match=said):
         compose([override])
 
 

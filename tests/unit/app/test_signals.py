@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from itm.app.signals import stopped_by_signals, usual_signals
+from itm.utils.files import replacing
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -68,9 +69,14 @@ def test_a_signal_before_the_training(more, here, monkeypatch, capfd):
 def test_files_in_the_making_are_removed_and_a_second_signal_kills(here):
     with pytest.raises(SystemExit), stopped_by_signals():
         try:
-            signal.raise_signal(signal.SIGTERM)
+            with replacing(here / "f") as file:
+                file.write(b"half of it")
+                file.flush()
+                assert list(here.iterdir())
+                signal.raise_signal(signal.SIGTERM)
         finally:
             assert {signal.getsignal(x) for x in NUMBERS} == {signal.SIG_DFL}
+            assert not list(here.iterdir())
 
 
 def test_ignored_signals_stay_ignored_and_training_has_the_usual_ones():

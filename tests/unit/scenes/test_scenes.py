@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from itm.scenes import (
     scenes_folder,
     write_scenes,
 )
+from itm.scenes.corpus import VERSION
 
 IMAGES = (60, 40, 80)
 SPLITS = dict(zip(("train", "dev", "test"), IMAGES, strict=True))
@@ -195,6 +197,16 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_scenes(tmp_path, images=(2, 2, 2))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_version_is_raised_when_the_written_data_change(tmp_path):
+    folder = write_scenes(tmp_path, images=(2, 2, 2))
+    text = b"".join((folder / f"dev_{name}").read_bytes() for name in ("caps.txt", "scenes.jsonl"))
+    size = np.abs(np.load(folder / "dev_ims.npy").astype(float)).sum()
+    assert (VERSION, sha256(text).hexdigest()[:16], round(size)) == (1, "4b58ebde65fa4019", 2969), (
+        "the generated scenes changed: raise VERSION in itm/scenes/corpus.py, so that nobody reads "
+        "cached scenes of before, and then the three values here"
+    )
 
 
 def test_cache_root_follows_the_environment(monkeypatch, tmp_path):

@@ -1,7 +1,5 @@
 """Models of transformers are looked for before anything loads them."""
 
-import time
-
 import huggingface_hub
 import pytest
 
@@ -42,13 +40,14 @@ def test_the_hub_is_asked_once(answer, said, monkeypatch):
 
     class Hub:
         def model_info(self, name, revision, timeout):
-            asked.append((name, revision))
+            asked.append(timeout)
             raise answer
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     with pytest.raises(ValueError, match="there is no such folder; the Hugging Face") as error:
         check_backbone("facebook/dinov2-bas", "abc" if "lacks" in said else None)
-    assert said in str(error.value) and len(asked) == 1
+    assert said in str(error.value)
+    assert len(asked) == 1 and asked[0] <= 10, "seconds; transformers asks for half a minute"
 
 
 def test_what_is_here_needs_no_hub(tmp_path, monkeypatch):
@@ -57,10 +56,3 @@ def test_what_is_here_needs_no_hub(tmp_path, monkeypatch):
     check_backbone(LITE)
     check_backbone(str(tmp_path))
     check_hub_name("model.text.path", "user/cached")
-
-
-def test_no_half_minute_of_retries(monkeypatch):
-    began = time.monotonic()
-    with pytest.raises(ValueError, match="model.text.path=no/model: there is no such folder"):
-        check_hub_name("model.text.path", "no/model")
-    assert time.monotonic() - began < 15
