@@ -92,6 +92,10 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
         check_unread(self, name, value)
         super().__setattr__(name, value)
 
+    def teardown(self, stage: str) -> None:
+        """Free the features that were kept on a device."""
+        self._tables.clear()
+
     # Splits -----------------------------------------------------------------------------------
 
     def split(self, stage: str) -> Split:
