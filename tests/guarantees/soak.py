@@ -1,6 +1,6 @@
 """Memory, files and threads of a run stay flat over minutes of epochs.
 
-    SOAK_MINUTES=124 python -m pytest -m slow tests/guarantees/soak.py    # 3 by default, for two runs
+    SOAK_MINUTES=124 python -m pytest -m slow tests/guarantees/soak.py  # default 3, for two runs
     python -m itm.train trainer.max_epochs=-1 trainer.max_time=00:12:00:00     # soak by hand
 
 Not collected by a plain `pytest`: the name does not start with test_.

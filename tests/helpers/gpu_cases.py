@@ -381,7 +381,9 @@ def launches_of_scoring(name, images=256, captions=1000, chunk=256):
         elif name == "casc":
             image = matcher.t2i.prepare(image._replace(vector=None))
         lengths = torch.tensor(sorted(LENGTHS[:captions]))
-        texts = [(encodings(lengths[r], width, True), r) for r in torch.arange(captions).split(chunk)]
+        texts = [
+            (encodings(lengths[r], width, True), r) for r in torch.arange(captions).split(chunk)
+        ]
         simulation.events.clear()
         similarity_matrix(
             matcher.similarity, [(image, torch.arange(images))], texts, matcher.pair_floats,
