@@ -47,12 +47,13 @@ def torch_gru(rnn: nn.GRU, x: Any) -> Any:
     scales the loss for that, bf16-mixed does not: gradients below 6e-8, usual for a loss that is a
     mean, would become 0. So under bfloat16, a GRU on a device is computed in float32.
     """
-    kind = rnn.weight_hh_l0.device.type
+    weight = next(rnn.parameters())
+    kind = weight.device.type
     lowered = kind != "cpu" and torch.is_autocast_enabled(kind)
     if not lowered or torch.get_autocast_dtype(kind) == torch.float16:
         return rnn(x)[0]
     with torch.autocast(kind, enabled=False):
-        return rnn(x.to(rnn.weight_hh_l0.dtype))[0]
+        return rnn(x.to(weight.dtype))[0]
 
 
 @torch.compiler.disable  # it cannot compile a GRU, and would unroll the loop over the steps
