@@ -10,6 +10,7 @@ result. Times of kernels are taken by events on the device, "busy" is the share 
 a kernel runs, and "waits" counts how often a step waits for the device.
 """
 
+import gc
 import json
 import sys
 import tempfile
@@ -24,24 +25,24 @@ import torch
 
 from benchmarks import loader
 from benchmarks.gpu_clock import autocast, kernels, matmul_precision, measured, memory, waits
-from benchmarks.measure import captions_of, images_of, lengths_of
-from itm.batch import Encoded, Pairs
+from benchmarks.gpu_correctness import correctness
+from benchmarks.gpu_inputs import (
+    REGIONS,
+    SIZES,
+    Row,
+    batch_of,
+    matchers,
+    plain_data,
+    random_sides,
+    vocabulary,
+)
+from benchmarks.measure import lengths_of
 from itm.data import RegionDataModule
 from itm.losses import Triplet
 from itm.matcher.blocks import similarity_matrix
-from itm.matcher.matcher import Matcher
-from itm.models import CASC, CVSE, SCAN, SGRAF, VSRN
-from itm.text import SPECIALS, Vocabulary
+from itm.models import SCAN
 
-VOCAB = 10_000
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"images": 6, "batch": 4, "features": 8, "width": 16, "product": 64, "steps": 2},
-    "paper": {"images": 1000, "batch": 128, "features": 2048, "width": 1024, "product": 8192,
-              "steps": 100},
-}  # fmt: skip
-REGIONS = 36
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
-Row = tuple[str, Callable[[], dict[str, Any]]]  # a name, and what measures it
 
 
 def main() -> None:
@@ -50,10 +51,15 @@ def main() -> None:
     if options.keys() - known.keys():
         raise SystemExit(__doc__)
     options = {**known, **options}
-    device = torch.device(options["device"])
+    device, parts = torch.device(options["device"]), options["only"].split(",")
+    if set(parts) - PARTS.keys() or options["size"] not in SIZES:
+        raise SystemExit(f"only= takes {', '.join(PARTS)}; size= takes {', '.join(SIZES)}")
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)  # whose events and memory are measured
     say("machine", torch.cuda.get_device_name() if device.type == "cuda" else device.type,
-        torch=torch.__version__, size=options["size"])  # fmt: skip
-    for part in options["only"].split(","):
+        torch=torch.__version__, cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version(),
+        size=options["size"])  # fmt: skip
+    for part in parts:
         make, seconds = PARTS[part]
         run(part, make(device, SIZES[options["size"]]), seconds)
 
@@ -69,6 +75,7 @@ def run(part: str, rows: Iterator[Row], seconds: float) -> None:
         if time.monotonic() > end:
             left.append(name)
             continue
+        gc.collect()  # a trainer and its matcher refer to each other: their memory is freed here
         try:
             say(part, name, **measure())
         except Exception as error:
@@ -78,32 +85,6 @@ def run(part: str, rows: Iterator[Row], seconds: float) -> None:
 
 
 # What is measured ---------------------------------------------------------------------------------
-
-
-def matchers(size: dict[str, Any]) -> dict[str, Callable[[], Matcher]]:
-    width = size["width"]
-    sizes = {"vocab_size": VOCAB, "img_dim": size["features"], "embed_dim": width}
-    sizes |= {"loss": Triplet(negatives="all")}  # smooth, so that precisions can be compared
-    return {
-        "SCAN t2i": lambda: SCAN(**sizes),
-        "SCAN i2t": lambda: SCAN(**sizes, direction="i2t", aggregation="LogSumExp"),
-        "CASC": lambda: CASC(**sizes),
-        "SGR": lambda: SGRAF(**sizes, dropout=0.0),
-        "SAF": lambda: SGRAF(**sizes, module="SAF", dropout=0.0),
-        "VSRN": lambda: VSRN(**{**sizes, "embed_dim": 2 * width}, caption_dropout=0.0),
-        "CVSE": lambda: CVSE(**sizes, dropout=0.0),
-    }
-
-
-def placed(matcher: Matcher, device: torch.device) -> Matcher:
-    """Move a matcher to the device; tests replace this."""
-    return matcher.to(device)
-
-
-def batch_of(name: str, matcher: Matcher, count: int, size: dict[str, Any]) -> Pairs:
-    kinds = {"CASC": matcher.hparams.get("num_labels"), "CVSE": 300}
-    captions = captions_of(count, VOCAB, kinds.get(name) or 0)
-    return Pairs(images_of(count, REGIONS, size["features"]), captions)
 
 
 def ceilings(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
@@ -129,65 +110,43 @@ def ceilings(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
     yield "copy from pageable memory", lambda: copy(False)
 
 
-def correctness(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
-    """Compare one batch's loss and gradients: float32 with the CPU, bfloat16 with float32."""
+def steps(
+    name: str, device: torch.device, size: dict[str, Any], dtype: torch.dtype, compiled: bool
+) -> dict[str, Any]:
+    """Measure the training steps of a matcher: forward, loss, backward, clipping, update."""
+    matcher = matchers(size)[name]().train().to(device)
+    if compiled:
+        matcher.compile()
+    pairs = batch_of(name, matcher, size["batch"], size)
+    pairs = matcher.transfer_batch_to_device(pairs, device, 0)
+    optimizer = torch.optim.Adam(matcher.parameters(), lr=2e-4)
 
-    def gradients(matcher: Matcher, pairs: Pairs, dtype: torch.dtype) -> list[torch.Tensor]:
-        matcher.zero_grad()
-        with autocast(pairs.images.regions.device, dtype):
-            total = matcher.losses(pairs)["total"]
-        total.backward()
-        found = [total, *(p.grad for p in matcher.parameters() if p.grad is not None)]
-        return [x.detach().float().cpu() for x in found]
+    def step() -> None:
+        optimizer.zero_grad()
+        with autocast(device, dtype):
+            loss = matcher.losses(pairs)["total"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(matcher.parameters(), 2.0)
+        optimizer.step()
 
-    def gap(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
-        """Return the distance of all gradients together, relative to their length."""
-        x, y = (torch.cat([part.flatten() for part in side]) for side in (a, b))
-        return float((x - y).norm() / y.norm())
-
-    def compare(name: str) -> dict[str, Any]:
-        torch.manual_seed(0)
-        matcher = matchers(size)[name]().train()
-        pairs = batch_of(name, matcher, min(16, size["batch"]), size)
-        host = gradients(matcher, pairs, torch.float32)
-        there = placed(matcher, device)
-        sent = there.transfer_batch_to_device(pairs, device, 0)
-        single, half = (gradients(there, sent, dtype) for dtype in (torch.float32, torch.bfloat16))
-        return {"fp32_to_cpu": gap(single, host), "bf16_to_fp32": gap(half, single)}
-
-    for name in matchers(size):
-        yield name, lambda name=name: compare(name)
+    seconds = measured(step, device, 10)
+    found = {"ms": 1e3 * seconds, "pairs_per_second": size["batch"] / seconds} | memory(device)
+    try:
+        found |= waits(step, device)
+        found |= kernels(step, device, seconds)
+    except Exception as error:  # the time was measured all the same
+        found["not_counted"] = f"{type(error).__name__}: {error}"
+    return found
 
 
 def training(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
-    """Measure training steps: forward, loss, backward, clipping, update."""
-
-    def steps(name: str, dtype: torch.dtype, compiled: bool = False) -> dict[str, Any]:
-        matcher = placed(matchers(size)[name]().train(), device)
-        if compiled:
-            matcher.compile()
-        pairs = batch_of(name, matcher, size["batch"], size)
-        pairs = matcher.transfer_batch_to_device(pairs, device, 0)
-        optimizer = torch.optim.Adam(matcher.parameters(), lr=2e-4)
-
-        def step() -> None:
-            optimizer.zero_grad()
-            with autocast(device, dtype):
-                loss = matcher.losses(pairs)["total"]
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(matcher.parameters(), 2.0)
-            optimizer.step()
-
-        seconds = measured(step, device, 10)
-        found = {"ms": 1e3 * seconds, "pairs_per_second": size["batch"] / seconds}
-        return found | memory(device) | kernels(step, device) | waits(step, device)
-
+    """Measure the training steps of every matcher."""
     for precision, dtype in PRECISIONS.items():
         for name in matchers(size):
-            yield f"{name} {precision}", lambda name=name, dtype=dtype: steps(name, dtype)
-    if device.type == "cuda":  # last: compiling takes longest
-        for name in ("SCAN t2i", "VSRN"):
-            yield f"{name} bf16 compiled", lambda name=name: steps(name, torch.bfloat16, True)
+            yield (
+                f"{name} {precision}",
+                lambda name=name, dtype=dtype: steps(name, device, size, dtype, False),
+            )
 
 
 def scoring(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
@@ -197,7 +156,7 @@ def scoring(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
     sides = random_sides(images, lengths, size["width"], device)
 
     def matrix(name: str, dtype: torch.dtype, tf32: bool, budget: int) -> dict[str, Any]:
-        matcher = placed(matchers(size)[name]().eval(), device)
+        matcher = matchers(size)[name]().eval().to(device)
         with (
             torch.no_grad(),
             autocast(device, dtype),
@@ -214,7 +173,7 @@ def scoring(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
     def plain() -> dict[str, Any]:
         """Score with SCAN t2i as the original does, caption after caption; 256 captions."""
         regions = torch.cat([encoded.parts for encoded, _ in sides[0]])
-        first = sides[1][0][0]
+        first = sides[1][len(sides[1]) // 2][0]  # captions of middling length, as they are sorted
         texts = list(zip(first.parts, first.aux["lengths"].tolist(), strict=True))
 
         def score() -> None:
@@ -244,15 +203,10 @@ def from_host(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
     """Measure `Matcher.score` from arrays and sentences."""
 
     def score(name: str) -> dict[str, Any]:
-        matcher = placed(matchers(size)[name]().eval(), device)
-        matcher.vocab = Vocabulary([*SPECIALS, *(f"w{i}" for i in range(VOCAB - len(SPECIALS)))])
-        rng = np.random.default_rng(0)
-        shape = (size["images"], REGIONS, size["features"])
-        features = rng.random(shape, np.float32).astype(np.float16)
-        texts = [
-            " ".join(f"w{w}" for w in rng.integers(0, 1000, 11)) for _ in range(5 * size["images"])
-        ]
-        return {"seconds": measured(lambda: matcher.score(features, texts), device, 1)}
+        matcher = matchers(size)[name]().eval().to(device)
+        matcher.vocab = vocabulary()
+        inputs = plain_data(size["images"], size)
+        return {"seconds": measured(lambda: matcher.score(*inputs), device, 1)}
 
     for name in ("SCAN t2i", "VSRN"):
         yield name, lambda name=name: score(name)
@@ -269,8 +223,11 @@ def fits(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
             data.setup()
             matcher = SCAN(len(data.vocabulary), size["features"], embed_dim=size["width"],
                            loss=Triplet())  # fmt: skip
+            clock = Clock(size["steps"])
             trainer = pl.Trainer(
-                accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, logger=False,
+                callbacks=[clock],
+                accelerator="gpu" if device.type == "cuda" else "cpu", logger=False,
+                devices=[device.index or 0] if device.type == "cuda" else 1,
                 precision="bf16-mixed" if device.type == "cuda" else "32-true",
                 max_steps=size["steps"], limit_val_batches=0, enable_checkpointing=False,
                 enable_progress_bar=False, enable_model_summary=False,
@@ -278,12 +235,37 @@ def fits(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
             start = time.monotonic()
             trainer.fit(matcher, data)
             seconds = time.monotonic() - start
-        return {"seconds": seconds, "steps_per_second": size["steps"] / seconds}
+        (first, began), (last, ended) = clock.marks
+        return {"seconds": seconds, "steps_per_second": (last - first) / (ended - began)}
 
     yield "workers=0", lambda: fit()
     if device.type == "cuda":
         yield "workers=8, pinned", lambda: fit(workers=8, pin_memory=True)
         yield "resident in bfloat16", lambda: fit(resident="bfloat16")
+
+
+class Clock(pl.Callback):
+    """Note the time after half of the steps and at the end, so that the start does not count.
+
+    Args:
+        steps: number of steps of the training.
+    """
+
+    def __init__(self, steps: int):
+        self.places = (steps // 2, steps)
+        self.marks: list[tuple[int, float]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step in self.places:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.marks.append((trainer.global_step, time.monotonic()))
+
+
+def compiling(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
+    """Measure compiled training steps; the last part, because compiling takes longest."""
+    for name in ("SCAN t2i", "VSRN") if device.type == "cuda" else ():
+        yield f"{name} bf16", lambda name=name: steps(name, device, size, torch.bfloat16, True)
 
 
 PARTS: dict[str, tuple[Callable[[torch.device, dict[str, Any]], Iterator[Row]], float]] = {
@@ -293,25 +275,8 @@ PARTS: dict[str, tuple[Callable[[torch.device, dict[str, Any]], Iterator[Row]], 
     "scoring": (scoring, 60),
     "from_host": (from_host, 20),
     "fits": (fits, 60),
+    "compiling": (compiling, 60),
 }  # seconds of each part
-
-
-def random_sides(images: int, lengths: torch.Tensor, width: int, device: torch.device):
-    """Make chunks of encodings as evaluation keeps them: unit vectors in float32."""
-
-    def unit(*shape: int) -> torch.Tensor:
-        return torch.nn.functional.normalize(torch.randn(*shape, device=device), dim=-1)
-
-    side, texts = [], []
-    for rows in torch.arange(images).split(256):
-        real = torch.ones(len(rows), REGIONS, dtype=torch.bool, device=device)
-        side.append((Encoded(unit(len(rows), width), unit(len(rows), REGIONS, width), real), rows))
-    for rows in torch.arange(len(lengths)).split(256):
-        own = lengths[rows]
-        mask = (torch.arange(int(own.max())) < own[:, None]).to(device)
-        words = unit(*mask.shape, width) * mask[..., None]
-        texts.append((Encoded(unit(len(rows), width), words, mask, {"lengths": own}), rows))
-    return side, texts
 
 
 if __name__ == "__main__":

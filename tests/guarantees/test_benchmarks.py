@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ if not (ROOT / "benchmarks").is_dir():
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
-from benchmarks import narrow, vse  # noqa: E402
+from benchmarks import gpu, gpu_clock, narrow, vse  # noqa: E402
+from benchmarks.gpu_correctness import correctness  # noqa: E402
 from benchmarks.measure import Products, Row, alone, compare, race  # noqa: E402
 from benchmarks.scan import rows  # noqa: E402
 
@@ -96,6 +98,60 @@ def test_products_are_counted_and_nothing_else():
 def test_targets():
     row = Row("x", 1.0, product=0.5, plain=6.0, bytes=10, plain_bytes=40)
     assert row.reached == {"seconds": 1, "bytes": 10, "speed": 6, "product": 2, "memory": 0.25}
+
+
+# On a GPU -----------------------------------------------------------------------------------------
+
+CPU, TINY = torch.device("cpu"), gpu.SIZES["tiny"]
+
+
+def test_only_waits_are_counted_as_waits(monkeypatch):
+    """Switching the mode on warns of itself."""
+    text = "Synchronization debug mode is a prototype feature and does not yet detect all "
+    monkeypatch.setattr(
+        torch.cuda,
+        "set_sync_debug_mode",
+        lambda mode: warnings.warn(f"{text}synchronizing", stacklevel=1),
+    )
+    found = gpu_clock.waits(
+        lambda: warnings.warn("called a synchronizing CUDA operation", stacklevel=1),
+        torch.device("cuda"),
+    )
+    assert found == {"waits": 1}
+
+
+def test_what_cannot_be_counted_loses_no_time(monkeypatch):
+    monkeypatch.setattr(gpu, "kernels", lambda *_: 1 / 0)
+    found = gpu.steps("VSE++", CPU, TINY, torch.float32, False)
+    assert found["ms"] > 0 and "ZeroDivisionError" in found["not_counted"]
+
+
+def test_the_numbers_of_every_matcher_are_compared():
+    rows = dict(correctness(CPU, TINY))
+    assert set(rows) == {name + part for name in gpu.matchers(TINY) for part in ("", ", scores")}
+    assert len({type(make()) for make in gpu.matchers(TINY).values()}) == 10
+    # The device is the CPU: float32 gives the same numbers, bfloat16 others.
+    found = rows["VSE++"]() | rows["VSE++, scores"]()
+    for name, value in found.items():
+        assert (value == 0) == name.endswith("fp32_to_cpu"), (name, value)
+    assert len(found) == 6
+
+
+def test_one_image_of_a_batch_has_fewer_regions():
+    for name, ragged in (("SCAN t2i", True), ("SGR", False)):
+        pairs = gpu.batch_of(name, gpu.matchers(TINY)[name](), 4, TINY)
+        assert (not pairs.images.mask.all()) == ragged
+
+
+def test_the_start_of_a_training_is_not_in_its_speed():
+    found = dict(gpu.fits(CPU, TINY))["workers=0"]()
+    assert found["steps_per_second"] > TINY["steps"] / found["seconds"]
+
+
+def test_a_part_that_does_not_exist_is_named_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gpu", "device=cpu", "only=ceilings,trainig"])
+    with pytest.raises(SystemExit, match="only= takes ceilings, correctness"):
+        gpu.main()
 
 
 @pytest.mark.slow

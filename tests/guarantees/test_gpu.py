@@ -45,6 +45,12 @@ def test_a_step_of_every_model_and_its_scores_equal_the_cpu_and_never_wait():
     assert [case for case in found if case["waits"]] == []
 
 
+def test_bfloat16_keeps_small_gradients_of_grus():
+    found = cases("small")
+    assert len(found) == 2
+    assert [case for case in found if not case["distance"] < 0.05] == []
+
+
 @pytest.mark.slow
 def test_every_model_loss_and_precision():
     found = cases("steps", "all")
@@ -72,6 +78,12 @@ def test_kernels_of_a_training_step_and_of_scoring_stay_within_budget():
     assert {k: c["waits"] for k, c in found.items() if k[0] == "training" and c["waits"]} == {}
     # Four chunks of captions: on a pretended GPU each block of scores is fetched by one copy.
     assert {c["waits"] for k, c in found.items() if k[0] == "scoring"} == {4}
+
+
+def test_a_large_batch_makes_no_tensor_that_needs_indices_of_64_bits():
+    found = cases("wide")
+    assert len(found) == 3
+    assert [case for case in found if case["values"] >= 1 << 31] == []
 
 
 # What is said of each fault: an exception of the fault itself would be a problem, too.

@@ -5,6 +5,7 @@ import pytest
 import torch
 from small_models import MODELS, WORDS
 
+from itm.layers.attention_math import RAW_NORMS
 from itm.layers.functional import masked_mean, masked_softmax
 from itm.losses import PCMEPP, SAM, InfoNCE, Logistic, MultiLabel, Neighborhood, Sigmoid, Triplet
 from itm.models import TwoBranchEmbedding, TwoBranchSimilarity
@@ -70,6 +71,20 @@ def test_zero_and_masked_rows(name, precision):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             scores = matcher.score(features(ragged), CAPTIONS)
         assert scores.shape == (5, 5) and not np.isnan(scores).any()
+
+
+CHOICES = [
+    *((n, {"raw_norm": x}) for n in ("scan_t2i", "scan_i2t", "casc") for x in RAW_NORMS),
+    *((n, {"level": "region"}) for n in ("two_branch_embedding", "two_branch_similarity")),
+]
+
+
+@pytest.mark.parametrize("name, options", CHOICES)
+def test_zero_and_masked_rows_under_every_choice(name, options):
+    """Among them an image without regions, which has scores, too."""
+    matcher = built(name, **options)
+    step(matcher, batch(matcher, ragged=True), "float32")
+    assert np.isfinite(matcher.eval().score(features(ragged=True), CAPTIONS)).all()
 
 
 @pytest.mark.parametrize("name", MODELS)

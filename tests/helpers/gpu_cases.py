@@ -5,11 +5,14 @@ tests run this file in a process of its own:
 
     python tests/helpers/gpu_cases.py steps [all] [MODEL ...]  # numbers, waits, mixing of devices
     python tests/helpers/gpu_cases.py launches [MODEL ...]  # kernels at paper size
+    python tests/helpers/gpu_cases.py small         # gradients of GRUs that float16 cannot hold
+    python tests/helpers/gpu_cases.py wide          # the largest tensor of a batch of 2,048
     python tests/helpers/gpu_cases.py defects       # faults made on purpose, which must be noticed
 """
 
 import copy
 import json
+import math
 import os
 import sys
 from collections import Counter
@@ -280,6 +283,35 @@ def steps(every, only):
         )
 
 
+# Small gradients -------------------------------------------------------------------------------
+
+MEAN = 1e-7  # times a loss: as small as the gradients of a mean in a wide matcher
+
+
+def small_gradients(name):
+    """Return the distance of a GRU's gradients in bfloat16 from those in float32, relative."""
+    matcher, found = made(name).train(), []
+    matcher.loss = L.InfoNCE()
+    pairs, simulation = host_pairs(matcher)[0], gpu.Simulation()
+    with simulation:
+        gpu.move(matcher, simulation)
+        there = to_gpu(pairs)
+        for half in (False, True):
+            matcher.zero_grad()
+            with torch.autocast(gpu.DEVICE.type, torch.bfloat16, enabled=half):
+                total = matcher.losses(there)["total"]
+            (MEAN * total).backward()
+            grus = [p.grad for key, p in matcher.named_parameters() if ".rnn." in key]
+            found.append(torch.cat([simulation.fetch(x).flatten().float() for x in grus]))
+    return float((found[1] - found[0]).norm() / found[0].norm())
+
+
+def small():
+    """Report it for a GRU over words, and for VSRN, which has one over regions, too."""
+    for name in ("vsepp", "vsrn"):
+        report(model=name, distance=small_gradients(name))
+
+
 # Kernels at the papers' sizes, from shapes alone ---------------------------------------------
 
 MEMORY = 1 << 34  # bytes of a block: a quarter of a GPU's memory
@@ -328,35 +360,49 @@ def launches_of_step(name):
     return gpu.total(simulation.events)
 
 
+def encodings(lengths, width, host_lengths):
+    """Make encodings without numbers on the device."""
+    count, size = len(lengths), int(lengths.max())
+    mask = (torch.arange(size) < lengths[:, None]).to(gpu.DEVICE)
+    vector, parts = (torch.empty(count, *s, width, device=gpu.DEVICE) for s in ((), (size,)))
+    return Encoded(vector, parts, mask, {"lengths": lengths} if host_lengths else None)
+
+
 def launches_of_scoring(name, images=256, captions=1000, chunk=256):
     """Count the kernels that score images x captions from encodings, sorted by length."""
     matcher = PAPER[name]().eval()
     simulation = gpu.Simulation(shapes_only=True)
     with simulation, torch.no_grad():
         gpu.move(matcher, simulation)
-        place = {"device": gpu.DEVICE}
         width = matcher.hparams["embed_dim"]
-
-        def encodings(lengths, host_lengths):
-            count, size = len(lengths), int(lengths.max())
-            mask = (torch.arange(size) < lengths[:, None]).to(gpu.DEVICE)
-            aux = {"lengths": lengths} if host_lengths else None
-            vector = torch.empty(count, width, **place)
-            return Encoded(vector, torch.empty(count, size, width, **place), mask, aux)
-
-        image = encodings(torch.full((images,), 36), False)
+        image = encodings(torch.full((images,), 36), width, False)
         if hasattr(matcher, "cross"):
             image = matcher.cross.prepare(image._replace(vector=None))
         elif name == "casc":
             image = matcher.t2i.prepare(image._replace(vector=None))
         lengths = torch.tensor(sorted(LENGTHS[:captions]))
-        texts = [(encodings(lengths[r], True), r) for r in torch.arange(captions).split(chunk)]
+        texts = [
+            (encodings(lengths[r], width, True), r) for r in torch.arange(captions).split(chunk)
+        ]
         simulation.events.clear()
         similarity_matrix(
             matcher.similarity, [(image, torch.arange(images))], texts, matcher.pair_floats,
             gpu.DEVICE, MEMORY, np.empty((images, captions), np.float32),
         )  # fmt: skip
     return gpu.total(simulation.events)
+
+
+def wide(pairs=2048):
+    """Report the values of the largest tensor in the scores of a very large training batch."""
+    for name in ("scan_t2i", "scan_i2t", "chan"):
+        matcher = PAPER[name]()
+        simulation = gpu.Simulation(shapes_only=True)
+        with simulation, torch.no_grad():
+            gpu.move(matcher, simulation)
+            image = encodings(torch.full((pairs,), 36), 1024, False)
+            matcher.similarity(image, encodings(torch.tensor([20] * pairs), 1024, True))
+        shapes = [e.shape for e in simulation.events if e.shape is not None]
+        report(model=name, values=max(map(math.prod, shapes)))
 
 
 def launches(only):
@@ -425,6 +471,8 @@ if __name__ == "__main__":
     only = {x for x in rest if x != "all"}
     parts = {
         "steps": lambda: steps(every, only),
+        "small": small,
+        "wide": wide,
         "launches": lambda: launches(only),
         "defects": defects,
     }

@@ -100,6 +100,10 @@ class RegionDataModule(Loading, WordLists, Splits, pl.LightningDataModule):
             self._readers.clear()
             self._fingerprint = None
 
+    def teardown(self, stage: str) -> None:
+        """Free the features that were kept on a device."""
+        self._tables.clear()
+
     # Splits -----------------------------------------------------------------------------------
 
     def split(self, stage: str) -> Split:

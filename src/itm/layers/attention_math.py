@@ -87,8 +87,10 @@ def logits(
     if raw_norm in UNBOUNDED:
         x = temperature * x
     elif raw_norm == "softmax":
-        x = x if query_mask is None else x.masked_fill(~query_mask, float("-inf"))
-        x = temperature * torch.softmax(x, -1)
+        if query_mask is None:
+            x = temperature * torch.softmax(x, -1)
+        else:  # zeros, not NaN, for an image without regions
+            x = temperature * masked_softmax(x, query_mask.expand_as(x))
     else:
         order = 1 if raw_norm.endswith("l1norm") else 2
         size = torch.linalg.vector_norm(x, order, dim=-1, keepdim=True)

@@ -48,7 +48,8 @@ class Blocking(NamedTuple):
 
 
 CACHE = Blocking(slack=0.0, product=1 << 22, block=1 << 18)  # 16 MB and 1 MB of float32
-LAUNCH = Blocking(slack=math.inf, product=1 << 62, block=1 << 62)  # as few kernels as possible
+# As few kernels as possible; from 2^31 values on, a kernel would index with 64 bits.
+LAUNCH = Blocking(slack=math.inf, product=1 << 30, block=1 << 30)
 
 
 @dataclass(frozen=True)

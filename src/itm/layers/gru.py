@@ -27,7 +27,7 @@ def run_gru(rnn: nn.GRU, words: Tensor, sizes: Tensor) -> Tensor:
     """
     learns = torch.is_grad_enabled() and (words.requires_grad or rnn.weight_hh_l0.requires_grad)
     if words.device.type != "cpu" or not learns or torch.is_autocast_enabled("cpu"):
-        states: Tensor = rnn(PackedSequence(words, sizes))[0].data
+        states: Tensor = torch_gru(rnn, PackedSequence(words, sizes)).data
         return states
     counts = sizes.tolist()
     for layer in range(rnn.num_layers):
@@ -40,11 +40,27 @@ def run_gru(rnn: nn.GRU, words: Tensor, sizes: Tensor) -> Tensor:
     return words
 
 
+def torch_gru(rnn: nn.GRU, x: Any) -> Any:
+    """Compute the states of a GRU by torch, for a tensor or a `PackedSequence`, in their form.
+
+    Under any autocast, cuDNN computes a GRU in float16 (ATen/cudnn/AutocastRNN.cpp). 16-mixed
+    scales the loss for that, bf16-mixed does not: gradients below 6e-8, usual for a loss that is a
+    mean, would become 0. So under bfloat16, a GRU on a device is computed in float32.
+    """
+    weight = next(rnn.parameters())
+    kind = weight.device.type
+    lowered = kind != "cpu" and torch.is_autocast_enabled(kind)
+    if not lowered or torch.get_autocast_dtype(kind) == torch.float16:
+        return rnn(x)[0]
+    with torch.autocast(kind, enabled=False):
+        return rnn(x.to(weight.dtype))[0]
+
+
 @torch.compiler.disable  # it cannot compile a GRU, and would unroll the loop over the steps
 def states_of(rnn: nn.GRU, x: Tensor) -> Tensor:
     """Compute the states (N, P, H) of a GRU of one direction for N sequences (N, P, F)."""
     if x.device.type != "cpu" or not torch.is_grad_enabled():  # as `run_gru` would
-        states: Tensor = rnn(x)[0]
+        states: Tensor = torch_gru(rnn, x)
         return states
     count, size = x.shape[:2]
     words = run_gru(rnn, x.transpose(0, 1).flatten(0, 1), torch.full((size,), count))

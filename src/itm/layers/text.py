@@ -5,6 +5,7 @@ exact zeros. `text_encoder` builds one from the `text` option of a matcher. `Tex
 interface of all text encoders, including those of `itm.layers.sentence`.
 """
 
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -171,13 +172,19 @@ class GRUText(TextEncoder):
         return flat.view(count, size, -1), length_mask(lengths, size, tokens.device)
 
 
+@cache
+def transformers_release() -> int:
+    """Return the first number of the version of transformers; finding it takes milliseconds."""
+    return int(version("transformers").partition(".")[0])
+
+
 def transformer_mask(mask: Tensor) -> Tensor:
     """Turn a mask (C, L) of real tokens into a form that transformers reads without waiting.
 
     transformers checks whether a (C, L) mask is all True, which waits for the device. From version
     5 on it also accepts values to add to the attention, (C, 1, 1, L), and does not check them.
     """
-    if mask.device.type == "cpu" or int(version("transformers").partition(".")[0]) < 5:
+    if mask.device.type == "cpu" or transformers_release() < 5:
         return mask.long()
     least = torch.finfo(torch.float16).min  # exp() of it is 0, and all precisions can hold it
     return torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, least)[:, None, None]

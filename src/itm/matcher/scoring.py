@@ -59,7 +59,7 @@ def pairs(
     """
     batch = make_pairs(matcher, features, captions, image, ids, labels, concepts, relevance)
     check_images(batch.images, matcher)
-    return _sent(matcher, batch)
+    return sent(matcher, batch)
 
 
 def score(
@@ -199,7 +199,7 @@ def encode(
         for batch in batches:
             if isinstance(batch, Images):
                 check_images(batch, matcher)
-            batch = _sent(matcher, batch)
+            batch = sent(matcher, batch)
             image = isinstance(batch, Images)
             encoded = matcher.encode_images(batch) if image else matcher.encode_captions(batch)
             check_encoded(encoded, "encode_images" if image else "encode_captions")
@@ -248,7 +248,7 @@ def score_encoded(
         )
 
 
-def _sent(matcher: MatcherLike, batch: Any) -> Any:
+def sent(matcher: MatcherLike, batch: Any) -> Any:
     """Send a batch to the device of a matcher, as float64 if it was trained in that.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Encode regions and words as the parts that cross attention compares (SCAN, CASC)."""
+"""Encode regions and words as parts that are compared with each other (SCAN, CASC, CHAN)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def encode_regions(
     return attention.prepare(Encoded(parts=regions, mask=images.mask))
 
 
-def encode_words(captions: Captions, text: nn.Module, norms: Norms) -> Encoded:
+def encode_words(captions: Captions, text: nn.Module, normalize: bool) -> Encoded:
     """Compute word vectors (C, L, D), zero beyond each caption's length."""
     words, mask = text(captions)
     return Encoded(
-        parts=l2norm(words) if norms.normalize_words else words,
+        parts=l2norm(words) if normalize else words,
         mask=mask,
         aux={"lengths": torch.tensor(captions.lengths)},  # stays on the host
     )

@@ -93,7 +93,7 @@ class SCAN(Matcher):
 
     def encode_captions(self, captions: Captions) -> Encoded:
         """Compute word vectors (C, L, D), zero beyond each caption's length."""
-        return encode_words(captions, self.text, self.norms)
+        return encode_words(captions, self.text, self.norms.normalize_words)
 
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
         """Compute scores (I, C)."""

@@ -51,8 +51,14 @@ def find_device(name: str) -> str:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Return the free bytes of a GPU, or None for other devices."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    """Return the bytes of a GPU that tensors can still take, or None for other devices.
+
+    The driver counts the memory as used that torch keeps of tensors that are gone.
+    """
+    if device.type != "cuda":
+        return None
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + kept)
 
 
 def block_bytes(device: torch.device) -> int:

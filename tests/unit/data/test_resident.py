@@ -1,9 +1,11 @@
 """Features on the device: batches are those of the loader, and no feature is read for them."""
 
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from cli import run
 from corpus import write
@@ -13,6 +15,8 @@ from itm.batch import Captions, Images
 from itm.data.layout import read_split
 from itm.data.module import RegionDataModule
 from itm.data.resident import read_table
+from itm.losses import Triplet
+from itm.models import SCAN
 
 
 @pytest.fixture
@@ -115,6 +119,26 @@ def test_a_run_is_the_same_with_resident_features(tmp_path):
     )
     for key, value in a["state_dict"].items():
         torch.testing.assert_close(value, b["state_dict"][key], rtol=0, atol=0)
+
+
+def test_the_features_are_freed_after_a_training(folder):
+    data = RegionDataModule(folder, batch_size=8, min_count=1, resident=True)
+    data.setup()
+    matcher = SCAN(len(data.vocabulary), data.split("train").width, 4, 8, loss=Triplet())
+    gone = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, *_):
+            gone.extend(weakref.ref(table) for table in data._tables.values())
+
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=1, limit_val_batches=0, callbacks=[Watch()],
+        enable_model_summary=False, **options,
+    )  # fmt: skip
+    trainer.fit(matcher, data)
+    assert [table() for table in gone] == [None]
+    trainer.test(matcher, data, verbose=False)  # reads those that it needs
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.5])

@@ -1,5 +1,7 @@
 """Check that a pretrained transformer can encode the captions of any backbone that reads words."""
 
+from importlib.metadata import version
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -8,7 +10,8 @@ from cli import run
 
 import itm
 from itm.app.build import build
-from itm.layers.text import BertText
+from itm.layers import text
+from itm.layers.text import BertText, transformer_mask
 from itm.text.vocabulary import BertVocabulary
 
 MODELS = {
@@ -92,6 +95,14 @@ def test_the_saved_matcher_needs_no_folder(folder, tmp_path):
 def test_it_asks_for_a_folder(tmp_path):
     text = run("train", "text=bert", "trainer=fast", cwd=tmp_path, fails=True)
     assert "text=bert needs model.text.path=FOLDER_OR_HUB_NAME" in text
+
+
+def test_the_version_of_transformers_is_looked_up_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(text, "version", lambda name: asked.append(name) or version(name))
+    for _ in range(3):
+        transformer_mask(torch.ones(2, 3, dtype=torch.bool, device="meta"))
+    assert len(asked) <= 1  # another test may have asked
 
 
 def test_a_transformer_saved_in_half_precision_computes_in_float32(folder, tmp_path):

@@ -280,6 +280,17 @@ def test_describe_stops_at_the_end_marker():
     assert matcher.training
 
 
+def test_describe_takes_and_refuses_what_score_does():
+    matcher, images = toy(13, caption_max_len=8), list(toy_data(13)[0])
+    matcher.vocab = words()
+    said = matcher.describe(images)
+    assert matcher.double().describe(images) == said
+    with pytest.raises(ValueError, match="features are 7 wide, but VSRN reads"):
+        matcher.describe(np.ones((3, 5, 7), np.float32))
+    with pytest.raises(ValueError, match="weights of this matcher are float16"):
+        matcher.half().describe(images)
+
+
 def test_a_few_pairs_are_learnt_and_described():
     torch.manual_seed(18)
     rng = np.random.default_rng(18)

@@ -6,7 +6,7 @@ from torch.overrides import TorchFunctionMode
 
 import itm
 from itm.batch import Encoded, to_device
-from itm.utils.devices import find_device, precision_context
+from itm.utils.devices import find_device, free_memory, precision_context
 
 CPU = torch.device("cpu")
 
@@ -48,6 +48,14 @@ def test_a_device_that_is_not_there_is_refused_by_its_name(monkeypatch):
     assert find_device("cuda:1") == "cuda:1"
     with pytest.raises(ValueError, match="device=cuda:2, but torch sees 2 GPUs, cuda:0 to cuda:1"):
         find_device("cuda:2")
+
+
+def test_memory_that_torch_keeps_of_tensors_that_are_gone_is_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 60)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 25)
+    assert free_memory(torch.device("cuda")) == 45
+    assert free_memory(CPU) is None
 
 
 class _Copies(TorchFunctionMode):

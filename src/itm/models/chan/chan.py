@@ -6,7 +6,6 @@ The matching itself is in `itm.models.chan.matching`.
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from itm.layers.text import GRUText, text_encoder
 from itm.matcher.explanation import Details, attention_details
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
 from itm.models.chan.matching import HardAlignment
+from itm.models.parts import encode_words
 from itm.utils.options import flat, flat_keywords
 
 HEADS = 8
@@ -110,12 +110,7 @@ class CHAN(Matcher):
 
     def encode_captions(self, captions: Captions) -> Encoded:
         """Compute word vectors (C, L, D), zero beyond each caption's length."""
-        words, mask = self.text(captions)
-        return Encoded(
-            parts=l2norm(words) if self.normalize_words else words,
-            mask=mask,
-            aux={"lengths": torch.tensor(captions.lengths)},  # stays on the host
-        )
+        return encode_words(captions, self.text, self.normalize_words)
 
     def similarity(self, images: Encoded, captions: Encoded) -> Tensor:
         """Compute scores (I, C)."""

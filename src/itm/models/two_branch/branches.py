@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm
+from torch.nn.functional import batch_norm, pad
 
 from itm.batch import Captions, Encoded, Images, Pairs
 from itm.layers.batch_norm import masked_batch_norm
@@ -132,6 +132,15 @@ def real_rows(
         return rows.new_zeros(*mask.shape, rows.shape[1]).masked_scatter(mask[..., None], rows)
     rows = full(function(x.reshape(-1, x.shape[-1]), mask.flatten()))
     return rows.view(*mask.shape, -1).masked_fill(~mask[..., None], 0)
+
+
+def scoring_regions(mask: Tensor) -> Tensor:
+    """Mark the regions (I, R) that score: the real ones, or one of zeros where there are none.
+
+    A score of -inf would make the loss NaN.
+    """
+    none = ~mask.any(1, keepdim=True)
+    return mask | pad(none, (0, mask.shape[1] - 1))
 
 
 class TwoBranch(Matcher):

@@ -12,7 +12,7 @@ from itm.batch import Encoded
 from itm.layers.functional import distances
 from itm.layers.sentence import sentence_encoder
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler
-from itm.models.two_branch.branches import LEVELS, Branch, TwoBranch
+from itm.models.two_branch.branches import LEVELS, Branch, TwoBranch, scoring_regions
 from itm.utils.checks import check_choice
 
 
@@ -99,7 +99,7 @@ class TwoBranchEmbedding(TwoBranch):
             return -distances(images.vector, captions.vector)
         assert images.parts is not None and images.mask is not None
         scores = -distances(images.parts, captions.vector)  # (I, R, C)
-        return scores.masked_fill(~images.mask[..., None], float("-inf")).amax(1)
+        return scores.masked_fill(~scoring_regions(images.mask)[..., None], float("-inf")).amax(1)
 
     @property
     def ranks_by_vectors(self) -> bool:

@@ -15,7 +15,15 @@ from itm.layers.functional import full, l2norm
 from itm.layers.sentence import sentence_encoder
 from itm.matcher.gather import mean_of_all
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler
-from itm.models.two_branch.branches import EPS, LEVELS, Branch, Dense, TwoBranch, real_rows
+from itm.models.two_branch.branches import (
+    EPS,
+    LEVELS,
+    Branch,
+    Dense,
+    TwoBranch,
+    real_rows,
+    scoring_regions,
+)
 from itm.utils.checks import check_choice
 
 
@@ -138,7 +146,7 @@ class TwoBranchSimilarity(TwoBranch):
         if images.vector is not None:
             return self.logit(images.vector[:, None] * vectors, logits)  # (I, C, D) -> (I, C)
         assert images.parts is not None and images.mask is not None
-        mask = images.mask[:, None].expand(-1, len(vectors), -1)  # (I, C, R)
+        mask = scoring_regions(images.mask)[:, None].expand(-1, len(vectors), -1)  # (I, C, R)
         products = images.parts[:, None] * vectors[:, None]  # (I, C, R, D)
         if logits is not None:
             logits = logits[:, None]  # (C, 1, K), the same for all regions

@@ -15,9 +15,9 @@ from itm.layers.functional import full, l2norm, order_scores, weighted
 from itm.layers.text import text_encoder
 from itm.matcher.explanation import Details, array
 from itm.matcher.gather import mean_of_all
-from itm.matcher.inputs import Features, check_features, image_batches
+from itm.matcher.inputs import Features, check_features, check_images, image_batches
 from itm.matcher.matcher import OBJECTS, LossFunction, MakeOptimizer, MakeScheduler, Matcher
-from itm.matcher.scoring import evaluating
+from itm.matcher.scoring import evaluating, sent
 from itm.models.vsrn.captioner import Captioner
 from itm.models.vsrn.reasoning import EPS, RegionReasoning
 from itm.text.vocabulary import PAD, START
@@ -223,7 +223,8 @@ class VSRN(Matcher):
             batch_size: number of images described at once.
 
         Raises:
-            ValueError: there is no captioner, or no vocabulary with start and end markers.
+            ValueError: there is no captioner, or no vocabulary with start and end markers; the
+                features do not fit; or the weights are in half precision.
         """
         markers = [] if self.vocab is None else self.vocab.encode("")
         if self.vocab is None or len(markers) != 2:
@@ -231,8 +232,8 @@ class VSRN(Matcher):
         check_features(features, self)
         sentences = []
         for images in image_batches(features, batch_size):
-            images = self.transfer_batch_to_device(images, self.device, 0)
-            for ids in self.greedy(images, markers[0])[0].cpu().numpy():
+            check_images(images, self)
+            for ids in self.greedy(sent(self, images), markers[0])[0].cpu().numpy():
                 over = np.isin(ids, [markers[1], PAD])
                 words = self.vocab.decode(ids[: over.argmax() if over.any() else None].tolist())
                 sentences.append(" ".join(words).replace(" ##", ""))  # ## continues a word piece
