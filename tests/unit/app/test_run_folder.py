@@ -173,6 +173,8 @@ def test_jobs_in_processes_of_their_own_replace_earlier_ones(run, killed, monkey
 
 @pytest.mark.parametrize("sweep", ["joblib", "my_launcher"])
 def test_a_sweep_that_starts_one_run_is_refused(sweep, run):
+    if sweep == "joblib":
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (run.parent / "sweep").mkdir()
     (run.parent / "sweep/my_launcher.yaml").write_text("hydra: {job: {chdir: false}}")
     own = [f"--config-dir={run.parent}", f"sweep={sweep}"]
