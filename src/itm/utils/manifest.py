@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -146,22 +145,25 @@ def digest_files(files: Mapping[str, Path]) -> str:
 def content_hashes(paths: Iterable[str | Path]) -> dict[str, str]:
     """Compute the SHA-256 of files by name, to record what a result was made from.
 
-    Files of the same name are recorded by their paths.
+    Files of the same name are recorded with as many folders above as keep them apart.
 
     Args:
         paths: files; folders, for the files in them; prefixes of several files, such as the path of
             a TensorFlow checkpoint.
     """
     found: dict[Path, None] = {}  # in this order
-    for path in map(Path, paths):
+    for path in (Path(path).absolute() for path in paths):
         near = (file for file in path.parent.glob("*") if file.name.startswith(f"{path.name}."))
         files = [path] if path.is_file() else path.glob("*") if path.is_dir() else near
         found |= dict.fromkeys(file for file in sorted(files) if file.is_file())
-    times = Counter(file.name for file in found)
-    return {
-        file.name if times[file.name] == 1 else file.as_posix(): digest_files({"": file})
-        for file in found
-    }
+
+    def name(file: Path) -> str:
+        for parts in range(1, len(file.parts)):
+            if sum(other.parts[-parts:] == file.parts[-parts:] for other in found) == 1:
+                return Path(*file.parts[-parts:]).as_posix()
+        return file.as_posix()
+
+    return {name(file): digest_files({"": file}) for file in found}
 
 
 def _checksum_of_facts(facts: Mapping[str, Any]) -> str:
