@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +10,10 @@ from hydra._internal.utils import get_args_parser
 
 from itm.app.choices import rewrite_choices
 from itm.app.config import CONF
+from itm.app.processes import is_first_process
 from itm.app.quoting import quote, quote_path, unquote
 
 MULTIRUN = ("-m", "--multirun", "hydra.mode=MULTIRUN")  # Hydra starts several jobs
-# 0 in the first process of a training. Started by hand on several nodes, each has a process
-# without a LOCAL_RANK.
-RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK")
 
 
 def read_arguments(arguments: Sequence[str], command: str) -> list[str]:
@@ -101,11 +98,6 @@ def tell_repeated(arguments: Sequence[str]) -> None:
         if key in last and last[key] != argument:
             print(f"{key} is given twice: {argument} replaces {last[key]}", file=sys.stderr)
         last[key] = argument
-
-
-def is_first_process() -> bool:
-    """Tell whether this is the first process, by variables of Lightning, torchrun and SLURM."""
-    return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 def key_of(argument: str) -> str:

@@ -20,7 +20,6 @@ from omegaconf import OmegaConf
 from itm.app.arguments import (
     MULTIRUN,
     config_dir,
-    is_first_process,
     is_sweep,
     key_of,
     search_path,
@@ -29,6 +28,7 @@ from itm.app.arguments import (
 from itm.app.config import compose
 from itm.app.foreign import check_hydra, check_results, check_sweep
 from itm.app.option_types import parse
+from itm.app.processes import is_first_process
 from itm.app.replaced import ASIDE, DELETED, put_aside, recover
 from itm.app.resume_changes import check_changes
 from itm.app.resume_options import (
@@ -188,7 +188,7 @@ def _check_multirun(arguments: Sequence[str]) -> None:
     try:
         cfg = compose([f"sweep={name}", *search_path(arguments)], with_hydra=True)
     except HydraException:
-        return  # there is no such file; Hydra reports it next
+        return  # no such file: Hydra names it when the run starts
     if cfg.hydra.mode != RunMode.MULTIRUN:
         raise ValueError(f"sweep={name} only chooses where jobs run: add -m, or leave it out")
 
@@ -244,25 +244,6 @@ def _differences(folder: Path, arguments: Sequence[str]) -> str:
         f"+{a}" for a in own if a not in recorded
     ]
     return f", with other options ({' '.join(changes)})" if changes else ""
-
-
-def check_launcher(processes: int) -> None:
-    """Check that a launcher and the trainer agree on the number of processes.
-
-    Else every process would train alone, and all would write to one folder.
-
-    Raises:
-        ValueError: they do not.
-    """
-    launched = int(os.environ.get("WORLD_SIZE") or processes)
-    alone = processes == 1 and not is_first_process()
-    if launched != processes or alone:
-        count = f"one of {launched}" if launched > 1 else "not the first one"
-        raise ValueError(
-            f"a launcher (torchrun, srun) started this process as {count}, but the trainer works "
-            f"with {processes}: set trainer=ddp, trainer.devices= and trainer.num_nodes= for all "
-            "of them, or start one process"
-        )
 
 
 def _check_checkpoint(given: str) -> None:

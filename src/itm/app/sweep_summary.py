@@ -12,8 +12,8 @@ from hydra.core.utils import JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from itm.app.arguments import is_first_process
 from itm.app.entry import tell
+from itm.app.processes import is_first_process
 from itm.runs.escape import printable
 from itm.utils.extras import install
 from itm.utils.files import write_text

@@ -25,8 +25,8 @@ from itm.app.config import (
 )
 from itm.app.loading import apply_loading
 from itm.app.optimisation import check_optimisation, check_used
+from itm.app.processes import check_launcher
 from itm.app.replaced import delete_earlier
-from itm.app.run_folder import check_launcher
 from itm.app.sweep_options import of_one_run
 from itm.app.trainer import build_trainer
 from itm.app.trainer_checks import check_callbacks, check_checkpoints, check_monitors

@@ -146,7 +146,8 @@ class Matcher(hub.Pretrained, CompiledMethods):  # type: ignore[misc]  # takes a
         """Score pairs for testing, (I, C), larger = better; by default the global dot product.
 
         Raises:
-            TypeError: the encoders return no global vectors, and there is no other definition.
+            TypeError: the encoders return no global vectors, for which a class must define its own
+                similarity.
         """
         if images.vector is None or captions.vector is None:
             raise TypeError(

@@ -113,7 +113,7 @@ def related_images(
         (N, related) image rows, best first, padded with -1.
 
     Raises:
-        ValueError: the relevance is no matrix, or see `as_relevance` and `caption_rows`.
+        ValueError: the relevance is not a matrix; others as for `as_relevance` and `caption_rows`.
     """
     shape = np.shape(relevance)
     if len(shape) != 2:

@@ -13,11 +13,12 @@ from omegaconf import OmegaConf
 
 from itm.app.arguments import value_of
 from itm.app.config import compose
+from itm.app.processes import RANKS, check_launcher
 from itm.app.replaced import delete_earlier, recover, settle
 from itm.app.resume_changes import check_changes
 from itm.app.resume_options import read_recorded
 from itm.app.run_data import check_result_folder
-from itm.app.run_folder import check_launcher, claim, use_folder
+from itm.app.run_folder import claim, use_folder
 from itm.app.training_run import Settle
 from itm.utils.errors import TakenError
 
@@ -332,10 +333,11 @@ def test_a_folder_in_use_is_refused(options, run):
         ({"SLURM_PROCID": "1"}, 1, "not the first one, but the trainer works with 1"),
         ({"NODE_RANK": "1"}, 2, None),  # started by hand on every node
         ({"NODE_RANK": "1"}, 1, "not the first one, but the trainer works with 1"),
+        ({"NODE_RANK": "1"}, 1, "environment has NODE_RANK=1.* unset these variables"),
     ],
 )
 def test_processes_that_would_train_alone_are_refused(environment, processes, said, monkeypatch):
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK"):
+    for name in ("WORLD_SIZE", *RANKS):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

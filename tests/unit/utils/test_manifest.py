@@ -76,3 +76,6 @@ def test_files_of_one_name_are_recorded_apart(tmp_path, monkeypatch):
     assert list(found) == ["a/model.pth", "b/model.pth", "vocab.json"]
     assert len(set(found.values())) == 3
     assert list(content_hashes(["a/model.pth"])) == ["model.pth"]
+    # The same file once more by its whole path, which must not get into a record that is shared.
+    found = content_hashes([tmp_path / "a/model.pth", "a/model.pth", tmp_path / "b/model.pth"])
+    assert list(found) == ["a/model.pth", "b/model.pth"]

@@ -223,8 +223,8 @@ class VSRN(Matcher):
             batch_size: number of images described at once.
 
         Raises:
-            ValueError: there is no captioner, or no vocabulary with start and end markers; the
-                features do not fit; or the weights are in half precision.
+            ValueError: the matcher has no captioner, its vocabulary has no start and end markers,
+                the features do not fit it, or its weights are in half precision.
         """
         markers = [] if self.vocab is None else self.vocab.encode("")
         if self.vocab is None or len(markers) != 2:

@@ -1,0 +1,34 @@
+"""Find out which process of a training this is, before torch is loaded."""
+
+import os
+
+# 0 in the first process of a training. Started by hand on several nodes, each has a process
+# without a LOCAL_RANK.
+RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK")
+
+
+def is_first_process() -> bool:
+    """Tell whether this is the first process, by variables of Lightning, torchrun and SLURM."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
+def check_launcher(processes: int) -> None:
+    """Check that a launcher and the trainer agree on the number of processes.
+
+    Else every process would train alone, and all would write to one folder.
+
+    Raises:
+        ValueError: they do not.
+    """
+    launched = int(os.environ.get("WORLD_SIZE") or processes)
+    alone = processes == 1 and not is_first_process()
+    if launched != processes or alone:
+        count = f"one of {launched}" if launched > 1 else "not the first one"
+        names = [name for name in ("WORLD_SIZE", *RANKS) if name in os.environ]
+        raise ValueError(
+            f"a launcher (torchrun, srun) started this process as {count}, but the trainer works "
+            f"with {processes} (the environment has "
+            f"{', '.join(f'{name}={os.environ[name]}' for name in names)}): set trainer=ddp, "
+            "trainer.devices= and trainer.num_nodes= for all of them, or unset these variables "
+            "for a run of its own"
+        )
