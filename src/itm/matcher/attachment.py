@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import LightningModule
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from pytorch_lightning.trainer.states import TrainerFn
 
 from itm.data.fingerprint import differences
@@ -27,6 +28,8 @@ from itm.utils.log_files import say
 if TYPE_CHECKING:
     from itm.matcher.matcher import Matcher
 
+# Each process holds a part of the weights or of the gradients.
+SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 SPLITS = {"fit": "train", "validate": "val", "test": "test", "predict": "test"}
 LISTS = {"vocab": "vocabulary", "labels": "label_vocabulary", "concepts": "concept_vocabulary"}
 
@@ -121,15 +124,15 @@ def check_region_drop(matcher: Matcher, data: RegionDataModule) -> None:
 
 
 def setup(matcher: Matcher, stage: str) -> None:
-    """Check that the matcher is built, and that it can compute in the trainer's precision.
+    """Check that the matcher is built, and that it can compute with the trainer's options.
 
     Lightning trains in the mode that it finds. A loaded matcher is in eval mode, without dropout,
     so a matcher that is in eval mode as a whole is set to training mode.
 
     Raises:
         ValueError: the matcher waits for sizes, but the trainer has no data module with them; or
-            the trainer keeps all weights in 16 bits, predicts, or has a callback that would keep
-            or wait for the worst epoch.
+            the trainer keeps all weights in 16 bits, divides them among processes, predicts, or
+            has a callback that would keep or wait for the worst epoch.
     """
     if stage == "predict" and type(matcher).predict_step is LightningModule.predict_step:
         raise ValueError(
@@ -146,6 +149,13 @@ def setup(matcher: Matcher, stage: str) -> None:
             f"precision={precision} keeps weights, norms and losses in 16 bits, but matchers "
             "compute norms, softmax and losses in float32: use "
             f"precision={precision.replace('true', 'mixed')}"
+        )
+    strategy = matcher.trainer.strategy
+    if isinstance(strategy, SHARDED):
+        raise ValueError(
+            f"strategy={type(strategy).__name__} divides a model among processes, but matchers "
+            "clip gradients by their whole norm and keep whole checkpoints, and are small enough "
+            'for one GPU: use strategy="ddp"'
         )
     check_built(matcher)
     if stage == "fit" and not matcher.training:

@@ -16,7 +16,7 @@ from itm.text.lemmas import noun_lemma
 from itm.text.made_from import KEY
 from itm.text.tagger import Tagger, default_tagger, tagger_name
 from itm.text.tokenizers import TOKENIZERS
-from itm.text.word_list_files import list_in, read_json, read_original
+from itm.text.word_list_files import list_in, read_original, read_word_file
 from itm.text.word_lists import (
     any_of_image,
     check_words,
@@ -209,7 +209,7 @@ class Concepts:
         """
         path = Path(path).expanduser()
         path = list_in(path)
-        data = read_json(path)
+        data = read_word_file(path)
         if "words" in data and isinstance(data["words"], list):
             data.pop(KEY, None)
             try:

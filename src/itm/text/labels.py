@@ -15,7 +15,7 @@ import numpy as np
 from itm.text.made_from import KEY
 from itm.text.tagger import Tagger, default_tagger, tagger_name
 from itm.text.tokenizers import TOKENIZERS
-from itm.text.word_list_files import read_json, words_of
+from itm.text.word_list_files import read_word_file, words_of
 from itm.text.word_lists import any_of_image, check_words, frequent_nouns, multi_hot
 from itm.text.words import CaptionWords, split_captions
 from itm.utils.checks import check_choice
@@ -179,7 +179,7 @@ class Labels:
             ValueError: the file has another format.
         """
         path = Path(path).expanduser()
-        data = read_json(path)
+        data = read_word_file(path)
         data.pop(KEY, None)
         if "words" in data:
             try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from itm.text.word_list_files import read_json
+from itm.text.word_list_files import read_word_file
 
 KEY = "captions_sha256"  # in JSON files
 
@@ -29,5 +29,5 @@ def hash_captions(captions: Iterable[str], caption_image: np.ndarray | None = No
 
 def made_from(path: Path) -> str | None:
     """Return the hash that a JSON file records, or None: published files record none."""
-    found = read_json(path).get(KEY) if path.is_file() else None
+    found = read_word_file(path).get(KEY) if path.is_file() else None
     return found if isinstance(found, str) else None

@@ -29,7 +29,7 @@ def list_in(path: Path) -> Path:
     return found[0]
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_word_file(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
@@ -77,7 +77,7 @@ def read_original(path: Path) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: it is not a word list, or a pickle holds more than arrays.
     """
-    found: dict[str, Any] = {"words": words_of(read_json(path), path)}
+    found: dict[str, Any] = {"words": words_of(read_word_file(path), path)}
     files: dict[str, Path] = {}
     for file in sorted(path.parent.glob("*concepts*.pkl")):
         data = read_arrays(file)

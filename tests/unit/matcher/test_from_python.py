@@ -14,6 +14,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy
 from pytorch_lightning.tuner import Tuner
 
 import itm
@@ -341,6 +342,17 @@ def test_sixteen_bit_weights_are_refused_at_the_start(precision, folder, tmp_pat
     with pytest.raises(ValueError, match=rf"use precision={precision.split('-')[0]}-mixed"):
         trainer.fit(SCAN(**SMALL, loss=Triplet()), data_of(folder))
     assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy])
+def test_strategies_that_divide_a_model_are_refused_at_the_start(strategy, tmp_path, monkeypatch):
+    """Lightning itself would want a GPU first, so the strategy is put in its place."""
+    trainer = trainer_of(tmp_path)
+    matcher = SCAN(**SMALL, loss=Triplet())
+    monkeypatch.setattr(type(trainer), "strategy", property(lambda self: strategy()))
+    matcher.trainer = trainer
+    with pytest.raises(ValueError, match=rf'{strategy.__name__} divides.*use strategy="ddp"'):
+        matcher.setup("fit")
 
 
 @pytest.mark.parametrize("model", WITH_BATCH_NORM)
