@@ -6,12 +6,14 @@
 
 Each line is a JSON object with "part" and "name"; the first names the card. A part starts no new
 row after its deadline and says which rows it left out, so a time limit loses the end, not the
-result. Times of kernels are taken by events on the device, "busy" is the share of a step in which
-a kernel runs, and "waits" counts how often a step waits for the device.
+result. Times are taken by events on the device, "waits" counts how often a step waits for it, and
+"kernel_ms" is the time of a step in which kernels run, to compare with "ms" of the training. The
+lines are also written to gpu.jsonl in the folder that the environment names as OUT, if it does.
 """
 
 import gc
 import json
+import os
 import sys
 import tempfile
 import time
@@ -24,25 +26,14 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks import loader
-from benchmarks.gpu_clock import autocast, kernels, matmul_precision, measured, memory, waits
+from benchmarks.gpu_clock import matmul_precision, measured
 from benchmarks.gpu_correctness import correctness
-from benchmarks.gpu_inputs import (
-    REGIONS,
-    SIZES,
-    Row,
-    batch_of,
-    matchers,
-    plain_data,
-    random_sides,
-    vocabulary,
-)
-from benchmarks.measure import lengths_of
+from benchmarks.gpu_inputs import REGIONS, SIZES, Row, matchers, plain_data, vocabulary
+from benchmarks.gpu_scoring import scoring
+from benchmarks.gpu_steps import compiling, counting, training
 from itm.data import RegionDataModule
 from itm.losses import Triplet
-from itm.matcher.blocks import similarity_matrix
 from itm.models import SCAN
-
-PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def main() -> None:
@@ -56,32 +47,48 @@ def main() -> None:
         raise SystemExit(f"only= takes {', '.join(PARTS)}; size= takes {', '.join(SIZES)}")
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)  # whose events and memory are measured
+    torch.set_float32_matmul_precision("highest")  # whatever the environment says
     say("machine", torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         torch=torch.__version__, cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version(),
-        size=options["size"])  # fmt: skip
+        grus_in_tf32=torch.backends.cudnn.allow_tf32, size=options["size"])  # fmt: skip
     for part in parts:
         make, seconds = PARTS[part]
         run(part, make(device, SIZES[options["size"]]), seconds)
 
 
 def say(part: str, name: str, **values: Any) -> None:
-    print(json.dumps({"part": part, "name": name, **values}), flush=True)
+    """Print a line with four digits of each number, so that a limited output holds all lines."""
+    short = {k: float(f"{x:.4g}") if isinstance(x, float) else x for k, x in values.items()}
+    line = json.dumps({"part": part, "name": name, **short})
+    print(line, flush=True)
+    if folder := os.environ.get("OUT"):
+        with open(Path(folder) / "gpu.jsonl", "a") as file:
+            print(line, file=file)
 
 
 def run(part: str, rows: Iterator[Row], seconds: float) -> None:
     """Measure rows until the deadline of a part; a row that fails is a line, not the end."""
     end, left = time.monotonic() + seconds, []
-    for name, measure in rows:
-        if time.monotonic() > end:
-            left.append(name)
-            continue
-        gc.collect()  # a trainer and its matcher refer to each other: their memory is freed here
-        try:
-            say(part, name, **measure())
-        except Exception as error:
-            say(part, name, error=f"{type(error).__name__}: {error}")
+    name = "inputs"
+    try:
+        for name, measure in rows:
+            if time.monotonic() > end:
+                left.append(name)
+                continue
+            gc.collect()  # a trainer and its matcher refer to each other: memory is freed here
+            say(part, name, **tried(measure))
+    except Exception as error:  # what the rows share could not be made
+        say(part, f"after {name}", error=f"{type(error).__name__}: {error}")
     if left:
         say(part, "left out after the deadline", rows=left)
+
+
+def tried(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Measure a row, or say what went wrong."""
+    try:
+        return measure()
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 # What is measured ---------------------------------------------------------------------------------
@@ -98,7 +105,8 @@ def ceilings(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
         return {"tflops": 2 * n**3 / seconds / 1e12}
 
     def copy(pinned: bool) -> dict[str, Any]:
-        host = torch.empty(n, n, pin_memory=pinned and device.type == "cuda")
+        host = torch.ones(n, n, pin_memory=pinned and device.type == "cuda")  # written: else all
+        # pages of the host are one, which its cache holds
         there = torch.empty(n, n, device=device)
         seconds = measured(lambda: there.copy_(host, non_blocking=pinned), device, 5)
         return {"gbytes_per_second": 4 * n * n / seconds / 1e9}
@@ -108,95 +116,6 @@ def ceilings(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
     yield "product tf32", lambda: product(torch.float32, True)
     yield "copy from pinned memory", lambda: copy(True)
     yield "copy from pageable memory", lambda: copy(False)
-
-
-def steps(
-    name: str, device: torch.device, size: dict[str, Any], dtype: torch.dtype, compiled: bool
-) -> dict[str, Any]:
-    """Measure the training steps of a matcher: forward, loss, backward, clipping, update."""
-    matcher = matchers(size)[name]().train().to(device)
-    if compiled:
-        matcher.compile()
-    pairs = batch_of(name, matcher, size["batch"], size)
-    pairs = matcher.transfer_batch_to_device(pairs, device, 0)
-    optimizer = torch.optim.Adam(matcher.parameters(), lr=2e-4)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        with autocast(device, dtype):
-            loss = matcher.losses(pairs)["total"]
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(matcher.parameters(), 2.0)
-        optimizer.step()
-
-    seconds = measured(step, device, 10)
-    found = {"ms": 1e3 * seconds, "pairs_per_second": size["batch"] / seconds} | memory(device)
-    try:
-        found |= waits(step, device)
-        found |= kernels(step, device, seconds)
-    except Exception as error:  # the time was measured all the same
-        found["not_counted"] = f"{type(error).__name__}: {error}"
-    return found
-
-
-def training(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
-    """Measure the training steps of every matcher."""
-    for precision, dtype in PRECISIONS.items():
-        for name in matchers(size):
-            yield (
-                f"{name} {precision}",
-                lambda name=name, dtype=dtype: steps(name, device, size, dtype, False),
-            )
-
-
-def scoring(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
-    """Score images x 5 captions from encodings, and beside it a loop over captions."""
-    images = size["images"]
-    lengths = torch.tensor(sorted(lengths_of(5 * images)))
-    sides = random_sides(images, lengths, size["width"], device)
-
-    def matrix(name: str, dtype: torch.dtype, tf32: bool, budget: int) -> dict[str, Any]:
-        matcher = matchers(size)[name]().eval().to(device)
-        with (
-            torch.no_grad(),
-            autocast(device, dtype),
-            matmul_precision("high" if tf32 else "highest"),
-        ):
-
-            def score() -> None:
-                floats = matcher.pair_floats
-                similarity_matrix(matcher.similarity, *sides, floats, device, budget)
-
-            seconds = measured(score, device, 1)
-        return {"seconds": seconds, "pairs_per_second": 5 * images**2 / seconds} | memory(device)
-
-    def plain() -> dict[str, Any]:
-        """Score with SCAN t2i as the original does, caption after caption; 256 captions."""
-        regions = torch.cat([encoded.parts for encoded, _ in sides[0]])
-        first = sides[1][len(sides[1]) // 2][0]  # captions of middling length, as they are sorted
-        texts = list(zip(first.parts, first.aux["lengths"].tolist(), strict=True))
-
-        def score() -> None:
-            for words, length in texts:
-                words = words[:length]
-                products = torch.nn.functional.leaky_relu(regions @ words.T, 0.1)
-                unit = torch.nn.functional.normalize(products, dim=-1)
-                context = torch.softmax(9 * unit, 1).mT @ regions
-                torch.nn.functional.cosine_similarity(context, words[None], -1).mean(-1).cpu()
-
-        with torch.no_grad():
-            seconds = measured(score, device, 1)
-        return {"pairs_per_second": images * len(texts) / seconds}
-
-    yield "SCAN t2i fp32, a plain loop over captions", plain
-    for name in ("SCAN t2i", "SCAN i2t", "CASC", "SGR", "SAF"):
-        for title, dtype, tf32 in (("bf16", torch.bfloat16, False), ("tf32", torch.float32, True),
-                                   ("fp32", torch.float32, False)):  # fmt: skip
-            for gib in (16, 1):
-                yield (
-                    f"{name} {title} {gib} GiB",
-                    lambda n=name, d=dtype, t=tf32, g=gib: matrix(n, d, t, g << 30),
-                )
 
 
 def from_host(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
@@ -262,20 +181,15 @@ class Clock(pl.Callback):
             self.marks.append((trainer.global_step, time.monotonic()))
 
 
-def compiling(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
-    """Measure compiled training steps; the last part, because compiling takes longest."""
-    for name in ("SCAN t2i", "VSRN") if device.type == "cuda" else ():
-        yield f"{name} bf16", lambda name=name: steps(name, device, size, torch.bfloat16, True)
-
-
 PARTS: dict[str, tuple[Callable[[torch.device, dict[str, Any]], Iterator[Row]], float]] = {
     "ceilings": (ceilings, 20),
     "correctness": (correctness, 60),
-    "training": (training, 150),
+    "training": (training, 130),
     "scoring": (scoring, 60),
     "from_host": (from_host, 20),
     "fits": (fits, 60),
     "compiling": (compiling, 60),
+    "counting": (counting, 30),
 }  # seconds of each part
 
 

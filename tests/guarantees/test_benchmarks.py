@@ -16,8 +16,9 @@ if not (ROOT / "benchmarks").is_dir():
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
-from benchmarks import gpu, gpu_clock, narrow, vse  # noqa: E402
+from benchmarks import gpu, gpu_clock, gpu_inputs, gpu_steps, narrow, vse  # noqa: E402
 from benchmarks.gpu_correctness import correctness  # noqa: E402
+from benchmarks.gpu_scoring import scoring  # noqa: E402
 from benchmarks.measure import Products, Row, alone, compare, race  # noqa: E402
 from benchmarks.scan import rows  # noqa: E402
 
@@ -122,15 +123,85 @@ def test_only_waits_are_counted_as_waits(monkeypatch):
 
 
 def test_what_cannot_be_counted_loses_no_time(monkeypatch):
-    monkeypatch.setattr(gpu, "kernels", lambda *_: 1 / 0)
-    found = gpu.steps("VSE++", CPU, TINY, torch.float32, False)
+    monkeypatch.setattr(gpu_steps, "waits", lambda *_: 1 / 0)
+    found = gpu_steps.steps("VSE++", CPU, TINY, torch.float32, False)
     assert found["ms"] > 0 and "ZeroDivisionError" in found["not_counted"]
+
+
+def test_the_profiler_runs_last_because_launches_are_slower_after_it(monkeypatch):
+    counted = []
+    monkeypatch.setattr(gpu_steps, "kernels", lambda step: counted.append(step) or {"kernels": 1})
+    for part in ("training", "scoring"):
+        measures = dict(gpu.PARTS[part][0](CPU, TINY))
+        next(iter(measures.values()))()
+    assert not counted and list(gpu.PARTS)[-1] == "counting"
+    rows = list(gpu_steps.counting(SimpleNamespace(type="cuda"), TINY))
+    assert [name for name, _ in rows] == [f"{name} bf16" for name in gpu_inputs.matchers(TINY)]
+
+
+def test_kernels_are_those_of_one_step_after_the_first_ones(monkeypatch):
+    """Operations of the CPU stand for kernels."""
+    activity = SimpleNamespace(CUDA=torch.profiler.ProfilerActivity.CPU)
+    monkeypatch.setattr(torch.profiler, "ProfilerActivity", activity)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    real = torch.profiler.profile.events
+    event = SimpleNamespace(device_type=SimpleNamespace(name="CUDA"), device_time=500)
+    monkeypatch.setattr(
+        torch.profiler.profile,
+        "events",
+        lambda self: [event for x in real(self) if x.name == "aten::cos"],
+    )
+    steps = []
+
+    def step():
+        steps.append(torch.ones(3).cos().cos())
+
+    assert gpu_clock.kernels(step) == {"kernels": 2, "kernel_ms": 1.0}
+    assert len(steps) == 3
+
+
+def test_scores_of_all_sizes_of_blocks_and_of_the_loop_are_compared():
+    found = {name: measure() for name, measure in scoring(CPU, TINY)}
+    assert len(found) == 31
+    assert all(row["gap"] < 1e-5 for row in found.values()), found
+
+
+def test_lines_are_short_and_kept(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("OUT", str(tmp_path))
+    gpu.say("training", "SGR", ms=12.3456789, waits=0)
+    line = '{"part": "training", "name": "SGR", "ms": 12.35, "waits": 0}\n'
+    assert capsys.readouterr().out == line == (tmp_path / "gpu.jsonl").read_text()
+
+
+def test_inputs_that_cannot_be_made_end_their_part_alone(capsys):
+    def rows():
+        yield "first", lambda: {"ms": 1.0}
+        raise RuntimeError("out of memory")
+
+    gpu.run("scoring", rows(), 10)
+    first, error = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["ms"] == 1 and error["error"] == "RuntimeError: out of memory"
+
+
+def test_products_in_float32_do_not_follow_the_environment(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gpu", "device=cpu", "size=tiny", "only=from_host"])
+    seen = []
+    monkeypatch.setattr(gpu, "run", lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        gpu.main()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == ["highest"]
 
 
 def test_the_numbers_of_every_matcher_are_compared():
     rows = dict(correctness(CPU, TINY))
-    assert set(rows) == {name + part for name in gpu.matchers(TINY) for part in ("", ", scores")}
-    assert len({type(make()) for make in gpu.matchers(TINY).values()}) == 10
+    assert set(rows) == {
+        name + part for name in gpu_inputs.matchers(TINY) for part in ("", ", scores")
+    }
+    assert len({type(make()) for make in gpu_inputs.matchers(TINY).values()}) == 10
     # The device is the CPU: float32 gives the same numbers, bfloat16 others.
     found = rows["VSE++"]() | rows["VSE++, scores"]()
     for name, value in found.items():
@@ -140,7 +211,7 @@ def test_the_numbers_of_every_matcher_are_compared():
 
 def test_one_image_of_a_batch_has_fewer_regions():
     for name, ragged in (("SCAN t2i", True), ("SGR", False)):
-        pairs = gpu.batch_of(name, gpu.matchers(TINY)[name](), 4, TINY)
+        pairs = gpu_inputs.batch_of(name, gpu_inputs.matchers(TINY)[name](), 4, TINY)
         assert (not pairs.images.mask.all()) == ragged
 
 

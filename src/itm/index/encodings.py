@@ -158,18 +158,18 @@ def _with_mask(encoded: Encoded) -> Encoded:
 def shelve_images(matcher: Matcher, features: Features, batch_size: int) -> Shelf:
     """Encode images: (N, R, F) or (N, F) arrays, memory maps, or a list of (R_i, F)."""
     check_features(features, matcher)
-    return _shelve(matcher, _image_batches(features, batch_size))
+    return shelve(matcher, _image_batches(features, batch_size))
 
 
 def shelve_captions(
     matcher: Matcher, captions: Sequence[str] | np.ndarray, batch_size: int
 ) -> Shelf:
     """Encode sentences, or an (M, F) array of sentence vectors."""
-    return _shelve(matcher, _caption_batches(matcher, captions, batch_size))
+    return shelve(matcher, caption_groups(matcher, captions, batch_size))
 
 
 @torch.no_grad()
-def _shelve(matcher: Matcher, batches: Iterator[Images] | Iterator[Captions]) -> Shelf:
+def shelve(matcher: Matcher, batches: Iterator[Images] | Iterator[Captions]) -> Shelf:
     """Encode batches whose items have equally many parts."""
     only_vectors = matcher.ranks_by_vectors
     vectors, chunks = [], []
@@ -208,14 +208,21 @@ def _image_batches(features: Features, size: int) -> Iterator[Images]:
             yield batch._replace(index=torch.from_numpy(rows)[batch.index])
 
 
-def _caption_batches(
+def caption_groups(
     matcher: Matcher, captions: Sequence[str] | np.ndarray, size: int
 ) -> Iterator[Captions]:
-    """Yield all captions in batches of equal length."""
+    """Return an iterator over all captions in batches of equal length.
+
+    The captions are checked at once, before a caller encodes images.
+
+    Raises:
+        ValueError: as for `tokenise`, or `size` is below 1.
+    """
     check_captions(captions)
     every = tokenise(matcher, captions, range(len(captions)), [0] * len(captions))
     lengths = np.array(every.lengths)
-    for length in np.unique(lengths):
-        rows = np.flatnonzero(lengths == length)
-        for start in batch_starts(len(rows), size):
-            yield take_captions(every, rows[start : start + size])
+    groups = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
+    batches = [
+        rows[start : start + size] for rows in groups for start in batch_starts(len(rows), size)
+    ]
+    return (take_captions(every, rows) for rows in batches)

@@ -23,7 +23,7 @@ from torch import Tensor
 from itm.batch import Chunk
 from itm.data.fingerprint import feature_digest
 from itm.data.layout import Features, Split
-from itm.index.encodings import shelve_captions, shelve_images
+from itm.index.encodings import caption_groups, shelve, shelve_images
 from itm.index.files import Sides, mapped_files, read_index, write_index
 from itm.index.nearest import Nearest, check_kind, largest
 from itm.layers.functional import global_vector
@@ -105,16 +105,17 @@ class Index:
             raise ValueError("give images (features=...), captions, or both: nothing to index")
         if shortlist < 1:
             raise ValueError(f"shortlist={shortlist} must be at least 1")
-        check_kind(kind)  # like the ids, before items are encoded for hours
+        check_kind(kind)  # like ids and captions, before items are encoded for hours
+        words = None if captions is None else caption_groups(matcher, captions, batch_size)
         sides: Sides = {}
         if features is not None:
             count = len(features)  # type: ignore[arg-type]
             names = _plain_ids(range(count) if ids is None else ids, count)
             sides["images"] = shelve_images(matcher, features, batch_size), names  # type: ignore
-        if captions is not None:
+        if words is not None:
             assert texts is not None
             items = [x if isinstance(x, str) else row for row, x in enumerate(texts)]
-            sides["captions"] = shelve_captions(matcher, captions, batch_size), items
+            sides["captions"] = shelve(matcher, words), items
         nearest = {name: Nearest(shelf.vectors, kind) for name, (shelf, _) in sides.items()}
         digest = feature_digest(split) if isinstance(split, Split) else None
         self._set(matcher, sides, nearest, shortlist, digest)

@@ -90,7 +90,7 @@ def logits(
         if query_mask is None:
             x = temperature * torch.softmax(x, -1)
         else:  # zeros, not NaN, for an image without regions
-            x = temperature * masked_softmax(x, query_mask.expand_as(x))
+            x = temperature * masked_softmax(x, query_mask)
     else:
         order = 1 if raw_norm.endswith("l1norm") else 2
         size = torch.linalg.vector_norm(x, order, dim=-1, keepdim=True)
@@ -112,7 +112,7 @@ def attend(
     x = logits(products, raw_norm, temperature, context_mask, query_mask)
     if context_mask is None:
         return torch.softmax(x, 1)
-    return masked_softmax(x, context_mask[:, :, None, None].expand_as(x), 1)
+    return masked_softmax(x, context_mask[:, :, None, None], 1)
 
 
 def attend_unscaled(block: Block, raw_norm: str, temperature: float) -> tuple[Tensor, float]:

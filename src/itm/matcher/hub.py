@@ -25,16 +25,24 @@ FILES = [
     "vocab.json",
     "results.json",
 ]  # nothing else is fetched
-PATH = re.compile(
-    r"""
-    (?<![\w./\\])                           # not within a path, a number or an address
-    (?: file:/ | [A-Za-z]:[\\/] | \\\\      # an address of a file, a drive, a server of Windows
-      | (?: ~[\w.-]* | \.{1,2} )[\\/]       # a home folder, a relative path
-      | /(?!/) | (?<!:)/ )                  # from the root; not the // of an address
-    [^\s'",\]]*? ([^/\\\s'",\]]+) [/\\]? (?=$|[\s'",\]])
-    """,
-    re.VERBOSE,
-)  # its group is the last part of a path
+
+
+def _path(blank: str) -> re.Pattern[str]:
+    """Return the pattern of a path that ends before `blank`; its group is the last part."""
+    return re.compile(
+        rf"""
+        (?<![\w./\\])                           # not within a path, a number or an address
+        (?: file:/ | [A-Za-z]:[\\/] | \\\\      # an address of a file, a drive, a server of Windows
+          | (?: ~[\w.-]* | \.{{1,2}} )[\\/]     # a home folder, a relative path
+          | /(?!/) | (?<!:)/ )                  # from the root; not the // of an address
+        [^{blank}'",\]]*? ([^/\\{blank}'",\]]+) [/\\]? (?=$|[{blank}'",\]])
+        """,
+        re.VERBOSE,
+    )
+
+
+PATH, WITH_BLANKS = _path(r"\s"), _path("")
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")  # where a path may hold blanks
 
 M = TypeVar("M")
 
@@ -201,6 +209,9 @@ def public(record: dict[str, Any]) -> dict[str, Any]:
 
 def _shortened(value: Any) -> Any:
     if isinstance(value, str):
+        if WITH_BLANKS.match(value) and len(PATH.findall(value)) == 1:  # a path alone
+            return WITH_BLANKS.sub(r"\1", value)
+        value = QUOTED.sub(lambda quoted: WITH_BLANKS.sub(r"\1", quoted[0]), value)
         return PATH.sub(r"\1", value)
     if isinstance(value, dict):
         return public(value)

@@ -121,7 +121,7 @@ def evaluate_queries(
 
     results = average_folds(fold, n, own, protocol)
     if relevance is not None:
-        results |= evaluate_graded(scores, relevance, own, protocol)
+        results |= _graded(scores, relevance, own, protocol)
     return results, (i2t, t2i)
 
 
@@ -133,12 +133,19 @@ def evaluate_graded(
 ) -> dict[str, float]:
     """Compute the metrics that a relevance adds to `evaluate`, without the recalls."""
     n, m = _matrix_shape(scores)
-    own, matrix = caption_rows(caption_image, n, m), as_relevance(relevance, m, n)
+    own = caption_rows(caption_image, n, m)
+    return _graded(scores, as_relevance(relevance, m, n), own, protocol)
+
+
+def _graded(
+    scores: Matrix, relevance: np.ndarray, own: np.ndarray, protocol: str | Protocol
+) -> dict[str, float]:
+    """Compute `evaluate_graded` of a relevance and rows that are checked."""
 
     def fold(i: slice, c: Rows, own: np.ndarray) -> dict[str, float]:
-        return semantic(to_numpy(scores[i][:, c]), matrix[c][:, i], own)
+        return semantic(to_numpy(scores[i][:, c]), relevance[c][:, i], own)
 
-    return average_folds(fold, n, own, protocol)
+    return average_folds(fold, len(scores), own, protocol)
 
 
 def evaluate_vectors(

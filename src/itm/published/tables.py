@@ -167,10 +167,10 @@ def check_stated(options: Options, name: str, form: str) -> None:
     Raises:
         ValueError: they differ.
     """
-    stated = options.get(name)
-    if stated not in (None, form):
+    given = options.get(name)
+    if given not in (None, form):
         raise ValueError(
-            f"its options say {name}={stated}, its tensors {form}: tensors are missing, or these "
+            f"its options say {name}={given}, its tensors {form}: tensors are missing, or these "
             "are the options of other weights"
         )
 

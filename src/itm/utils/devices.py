@@ -72,7 +72,8 @@ def block_values(device: torch.device, cache: int) -> int:
     """Return how many values of an intermediate result to compute at once.
 
     A CPU is fastest on blocks that fit its cache. On a GPU every kernel costs a launch, so blocks
-    are as large as its memory allows: a 64th of it in float32 values is a 16th of its bytes.
+    are as large as its memory allows: a 64th of it in float32 values is a 16th of its bytes. From
+    2^31 values on, a kernel would index with 64 bits.
 
     Args:
         device: where the values are computed.
@@ -81,5 +82,5 @@ def block_values(device: torch.device, cache: int) -> int:
     if device.type == "cpu":
         return cache
     if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory // 64)
+        return min(1 << 30, int(torch.cuda.get_device_properties(device).total_memory // 64))
     return 1 << 28

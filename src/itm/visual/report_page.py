@@ -144,10 +144,10 @@ def write_page(path: Path, runs: Sequence[Run], samples: int) -> int:
 
 
 def _read(path: Path) -> tuple[str, str]:
-    """Read a page with the line ends of Unix, and return those of the file."""
+    """Read a page with the line ends of Unix, and return those of most of its lines."""
     text = path.read_bytes().decode("utf-8")
     plain = text.replace("\r\n", "\n")
-    return plain, "\n" if plain == text else "\r\n"
+    return plain, "\r\n" if 2 * text.count("\r\n") > plain.count("\n") else "\n"
 
 
 def _picture(path: Path, drawing: Drawing, text: str) -> Path:

@@ -20,7 +20,7 @@ from itm.index.index import Hit
 from itm.index.nearest import Nearest, choose, largest
 from itm.index.stored import index_of
 from itm.models import VSEPP, TwoBranchEmbedding
-from itm.text.vocabulary import Vocabulary
+from itm.text.vocabulary import SPECIALS, Vocabulary
 from itm.utils.errors import TakenError
 
 SMALL = [
@@ -457,6 +457,20 @@ def test_wrong_options_are_told_before_encoding(wrong, monkeypatch):
     monkeypatch.setattr(matcher, "encode", lambda *_: pytest.fail("items were encoded"))
     with pytest.raises((ValueError, ImportError), match="kind must be|different ids|needs FAISS"):
         itm.Index(matcher, np.ones((2, 3, 4), np.float32), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"), [(["a dog", None], "caption 1 must be"), (["a dog"], "no vocabulary")]
+)
+def test_captions_that_cannot_be_read_are_told_before_images_are_encoded(
+    captions, message, monkeypatch
+):
+    matcher = itm.models.SCAN(vocab_size=7, img_dim=4, word_dim=3, embed_dim=5)
+    if captions[-1] is None:
+        matcher.vocab = Vocabulary([*SPECIALS, "a", "dog", "cat"])
+    monkeypatch.setattr(matcher, "encode", lambda *_: pytest.fail("items were encoded"))
+    with pytest.raises(ValueError, match=message):
+        itm.Index(matcher, np.ones((2, 3, 4), np.float32), captions=captions)
 
 
 def test_scores_that_are_nan_are_told(cache, monkeypatch):

@@ -686,6 +686,14 @@ def test_bad_input_is_explained():
         score_transductive(matcher, features(), CORPUS)
 
 
+def test_captions_are_checked_before_images_are_encoded(monkeypatch):
+    matcher = toy()
+    matcher.vocab = None
+    monkeypatch.setattr(matcher, "embed", lambda *_, **__: pytest.fail("images were encoded"))
+    with pytest.raises(ValueError, match="no vocabulary"):
+        score_transductive(matcher, features(), CORPUS, labels=np.zeros((len(CORPUS), 6)))
+
+
 def test_set_concepts_reads_word_vectors(tmp_path):
     names = ["man", "dog", "women", "red", "runs", "grass"]
     file = tmp_path / "glove.txt"

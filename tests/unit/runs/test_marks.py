@@ -106,6 +106,13 @@ def test_lines_of_a_page_keep_their_ends(end, tmp_path):
     assert write_page(page, sweep(), 10) == 1 and page.read_bytes() == found
 
 
+def test_one_line_end_of_windows_does_not_change_the_others(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_bytes(b"# R\r\n<!-- table: runs r/* -->\n<!-- /table -->\n\nx\n")
+    write_page(page, sweep(), 10)
+    assert b"\r" not in page.read_bytes()
+
+
 def test_two_figures_never_have_one_file(tmp_path):
     pytest.importorskip("matplotlib")
     figure = "<!-- figure: loss.margin out={} r/* -->\n<!-- /figure -->\n"

@@ -1,12 +1,14 @@
 """Devices and the precision of products are chosen by name."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
 import itm
 from itm.batch import Encoded, to_device
-from itm.utils.devices import find_device, free_memory, precision_context
+from itm.utils.devices import block_values, find_device, free_memory, precision_context
 
 CPU = torch.device("cpu")
 
@@ -33,6 +35,13 @@ def test_none_follows_what_surrounds_and_32_true_does_not():
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="precision must be '32-true', .* got 'bf16'"):
         precision_context(CPU, "bf16")
+
+
+@pytest.mark.parametrize("gib", [80, 140, 288])
+def test_intermediate_results_are_indexed_with_32_bits(gib, monkeypatch):
+    memory = SimpleNamespace(total_memory=gib << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: memory)
+    assert 1 << 29 < block_values(torch.device("cuda"), 1) <= 1 << 30
 
 
 def test_a_device_that_is_not_there_is_refused_by_its_name(monkeypatch):

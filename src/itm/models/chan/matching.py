@@ -114,10 +114,10 @@ class HardAlignment:
 
     def _pool(self, values: Tensor, mask: Tensor | None) -> Tensor:
         """Pool values (I, n, P) over the real parts of `mask`, which broadcasts to them."""
-        mask = None if mask is None else mask.expand_as(values)
         if self.pooling == "Softmax":
-            real = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
-            return (masked_softmax(values / self.beta, real) * values).sum(-1)
+            x = values / self.beta
+            p = torch.softmax(x, -1) if mask is None else masked_softmax(x, mask)
+            return (p * values).sum(-1)
         pooled = aggregate(values, self.pooling, 1 / self.beta, mask)
         unscaled = self.pooling == "LogSumExp" and not self.scale_lse
         return pooled / self.beta if unscaled else pooled
@@ -175,7 +175,7 @@ def soft(products: Tensor, gram: Tensor, alpha: float, mask: Tensor | None = Non
     if mask is None:
         p = torch.softmax(products / alpha, -1)
     else:
-        p = masked_softmax(products / alpha, mask.expand_as(products))
+        p = masked_softmax(products / alpha, mask)
     square = ((p @ gram) * p).sum(-1).clamp_min(0)
     # A zero vector gives 0 and a zero gradient (the root would give NaN).
     length = torch.where(square > 0, square, 1.0).sqrt()

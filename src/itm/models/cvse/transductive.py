@@ -51,6 +51,7 @@ def score_transductive(
                 "set_concepts(...) and vocab=..., or pass labels="
             )
         labels = matcher.concepts.label([matcher.vocab.as_read(caption) for caption in captions])
+    caption_batches(matcher, captions, batch_size, labels)  # checks them before images are encoded
     images = torch.from_numpy(matcher.embed(features, batch_size=batch_size))
     width = images.shape[1] // 2  # the fused level comes first
 
