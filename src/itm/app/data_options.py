@@ -24,6 +24,12 @@ READ = {
 }  # fmt: skip
 
 
+def is_read(command: str, option: str) -> bool:
+    """Tell whether a command reads an option of `data`, such as "phrases.path"."""
+    read = READ.get(command)
+    return read is None or option in read or option.partition(".")[0] in read
+
+
 def check_data_options(command: str, arguments: Sequence[str]) -> None:
     """Check that a command reads the options of `data` that it is given.
 
@@ -39,7 +45,7 @@ def check_data_options(command: str, arguments: Sequence[str]) -> None:
     for argument in arguments:
         group, _, option = key_of(argument).partition(".")
         name = option.partition(".")[0]  # of data.root.seed, data.phrases.path, ...
-        if group == "data" and name in known and name not in read and option not in read:
+        if group == "data" and name in known and not is_read(command, option):
             raise ValueError(
                 f"{argument} has no effect: itm.{command} reads data.{', data.'.join(read)}; "
                 "the other options of data are for itm.train"

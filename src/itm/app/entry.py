@@ -40,6 +40,10 @@ def run(command: str, task: Task, prepare: Prepare | None = None) -> None:
     """
     quiet()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints and exits by itself
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path.append(
+            os.getcwd()
+        )  # as python -m does, for models of your own; itm-train does not
     with quiet_if_closed():
         if not _answer(command, sys.argv[1:]):
             with stopped_by_signals():

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from itm.app.arguments import key_of, search_path
 from itm.app.choices import default_choices, group_files
 from itm.app.config import CONF, compose
+from itm.app.data_options import is_read
 from itm.app.quoting import as_typed
 
 LINE = re.compile(r"( *)(\w+):(?: +(?:[^#\s].*?)?)?(?: +# *(.*))?")
@@ -48,6 +49,8 @@ def help_page(command: str, arguments: Sequence[str]) -> str:
         if path.is_file():
             known |= meanings(path, group)
     for name in _names(OmegaConf.to_container(cfg)):
+        if name.startswith("data.") and not is_read(command, name.removeprefix("data.")):
+            continue  # of training only
         group = next((g for g in rows if g and name.startswith(f"{g}.")), "")
         option = f"  {name}={_value(cfg, name)}"
         meaning = known.get(name, "")

@@ -46,6 +46,30 @@ def test_every_option_of_training_itself_has_a_meaning():
             assert line.strip().partition(" ")[2].strip(), line
 
 
+CHOICES = [
+    ("train", f"{group}={path.stem}")
+    for group in ("model", "loss", "data", "text")
+    for path in sorted(Path(CONF, group).glob("*.yaml"))
+    if path.stem != "base"
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "choice"), [*CHOICES, *((command, None) for command in COMMANDS)]
+)
+def test_every_option_of_every_choice_has_a_meaning(command, choice):
+    page = help_page(command, [] if choice is None else [choice])
+    options = [x for x in page.splitlines() if x.startswith("  ") and "=" in x.split()[0]]
+    assert [x for x in options if not x.strip().partition(" ")[2].strip()] == []
+
+
+@pytest.mark.parametrize("command", ["evaluate", "search", "explain"])
+def test_help_leaves_out_what_a_command_refuses(command):
+    page = help_page(command, [])
+    assert "  data.split=" in page and "  data.limit=" in page
+    assert "data.vocab=" not in page and "data.batch_size=" not in page
+
+
 def test_the_list_of_commands():
     assert sorted(overview.COMMANDS) == COMMANDS
     text = overview.overview()
@@ -60,6 +84,16 @@ def test_the_console_script():
     assert (code, text) == (0, f"itm {__version__}\n")
     code, _, error = run("itm", "trian")
     assert code == 2 and "there is no command trian; did you mean train?" in error
+
+
+@pytest.mark.parametrize("script", [["itm", "train"], ["itm-train"]])
+def test_the_console_scripts_find_models_of_the_current_folder(script, tmp_path):
+    """Unlike `python -m`, a script does not search there for modules."""
+    (tmp_path / "mine.py").write_text("open('imported', 'w').close()\n")
+    name, *rest = script
+    command = [Path(sys.executable).with_name(name), *rest, "model._target_=mine.Matcher"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and (tmp_path / "imported").exists(), done.stderr
 
 
 def test_a_reader_that_goes_away():
