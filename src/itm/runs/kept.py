@@ -29,7 +29,7 @@ from itm.utils.manifest import KEY
 RANKS, RESULTS = "ranks.npz", "results.json"
 # The path of a file or folder, also of a file: address; other addresses (http://...) are none.
 ABSOLUTE = re.compile(r"(?:(?<![\w.:/$}])|(?<=file:))/[^\s'\",\[\]{}]+")
-QUOTED = re.compile(r"(?<=['\"])((?:[\w.+]+=)?(?:file:)?)(/[^'\",\[\]]*)(?=['\"])")  # with blanks
+QUOTED = re.compile(r"(?<=['\"])((?:[-\w.+]+=)?(?:file:)?)(/[^'\",\[\]]*)(?=['\"])")  # with blanks
 KINDS = (np.int8, np.int16, np.int32, np.int64)
 # In report.json, what is not of one row.
 OF_ALL_ROWS = ("results", "checkpoints", "members", "reranked", "captioning", "weights")
@@ -171,7 +171,8 @@ def _facts(run: Run) -> dict[str, Any]:
         facts["overrides"] = [shown_path(x) for x in facts.get("overrides", [])]
         if facts.get(CHANGES):
             facts[CHANGES] = [shown_path(str(x)) for x in facts[CHANGES]]
-    for key in (KEY, CONFIGURATION):  # checksums of the run's files; settings.yaml has the rest
+    # Checksums of the run's files, what settings.yaml has, and a folder that the command names.
+    for key in (KEY, CONFIGURATION, "config_dir"):
         facts.pop(key, None)
     facts["command"] = shown_path(str(facts.get("command", "")))
     if "root" in facts:

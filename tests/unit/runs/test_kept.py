@@ -78,6 +78,21 @@ def test_a_record_reads_like_the_run(tmp_path):
     assert keep_all(tmp_path / "kept", tmp_path / "again")[0].metrics == run.metrics
 
 
+def test_a_folder_of_configurations_is_not_kept(tmp_path):
+    make_run(tmp_path / "runs" / "a", 0)
+    own = "/home/me/My Drive/secret project/conf"
+    for name in ("run.json", "results.json"):
+        path = tmp_path / "runs/a" / name
+        record = json.loads(path.read_text())
+        record["command"] = shlex.join([*record["command"].split(), f"--config-dir={own}"])
+        added = {"config_dir": own} if name == "run.json" else {}
+        path.write_text(json.dumps({**record, **added}))
+    (kept,) = keep_all(tmp_path / "runs", tmp_path / "kept")
+    assert shlex.split(kept.record["command"])[-1] == "--config-dir=DIR"
+    every = "".join(path.read_text() for path in (tmp_path / "kept/a").glob("[rs]e*"))
+    assert not any(part in every for part in ("home", "Drive", "secret", "conf\""))
+
+
 def test_a_run_without_a_test_is_kept_as_it_is(tmp_path):
     make_run(tmp_path / "runs" / "a", 0)
     file = tmp_path / "runs" / "a" / "results.json"
@@ -113,6 +128,7 @@ def test_a_record_keeps_what_changed_on_the_way_and_which_part_was_scored(tmp_pa
         (shlex.join(["data.root='/home/jo/my data'", "lr=1"]),
          shlex.join(["data.root='DIR'", "lr=1"])),
         ("logger.mlflow.tracking_uri=file:/home/jo/ml", "logger.mlflow.tracking_uri=file:DIR"),
+        ("'--config-dir=/home/jo/my work/conf' lr=1", "'--config-dir=DIR' lr=1"),
         ("uri=http://host:80/x lr=1", "uri=http://host:80/x lr=1"),
         ("'checkpoint=[/home/a,/home/b]'", "'checkpoint=[DIR,DIR]'"),
         ("'a=b' c=/home/jo/d 'e=f'", "'a=b' c=DIR 'e=f'"),
