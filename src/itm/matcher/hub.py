@@ -7,7 +7,6 @@ and looks on the hub for every path that is not a folder, such as a checkpoint.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from itm.matcher.protocol import MatcherLike
 from itm.matcher.saved import read, save
 from itm.matcher.weight_identity import same_weights
 from itm.utils.log_files import say
+from itm.utils.private_paths import replace_paths
 
 FILES = [
     "config.json",
@@ -25,24 +25,6 @@ FILES = [
     "vocab.json",
     "results.json",
 ]  # nothing else is fetched
-
-
-def _path(blank: str) -> re.Pattern[str]:
-    """Return the pattern of a path that ends before `blank`; its group is the last part."""
-    return re.compile(
-        rf"""
-        (?<![\w./\\])                           # not within a path, a number or an address
-        (?: file:/ | [A-Za-z]:[\\/] | \\\\      # an address of a file, a drive, a server of Windows
-          | (?: ~[\w.-]* | \.{{1,2}} )[\\/]     # a home folder, a relative path
-          | /(?!/) | (?<!:)/ )                  # from the root; not the // of an address
-        [^{blank}'",\]]*? ([^/\\{blank}'",\]]+) [/\\]? (?=$|[{blank}'",\]])
-        """,
-        re.VERBOSE,
-    )
-
-
-PATH, WITH_BLANKS = _path(r"\s"), _path("")
-QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")  # where a path may hold blanks
 
 M = TypeVar("M")
 
@@ -209,10 +191,7 @@ def public(record: dict[str, Any]) -> dict[str, Any]:
 
 def _shortened(value: Any) -> Any:
     if isinstance(value, str):
-        if WITH_BLANKS.match(value) and len(PATH.findall(value)) == 1:  # a path alone
-            return WITH_BLANKS.sub(r"\1", value)
-        value = QUOTED.sub(lambda quoted: WITH_BLANKS.sub(r"\1", quoted[0]), value)
-        return PATH.sub(r"\1", value)
+        return replace_paths(value, lambda scheme, last: last)
     if isinstance(value, dict):
         return public(value)
     return [_shortened(x) for x in value] if isinstance(value, list | tuple) else value

@@ -8,7 +8,6 @@ Folders of the machine are left out: the path in data.root becomes DIR.
 from __future__ import annotations
 
 import io
-import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,11 +24,9 @@ from itm.utils.errors import TakenError
 from itm.utils.files import replacing, write_text
 from itm.utils.folders import replacing_folder
 from itm.utils.manifest import KEY
+from itm.utils.private_paths import replace_paths
 
 RANKS, RESULTS = "ranks.npz", "results.json"
-# The path of a file or folder, also of a file: address; other addresses (http://...) are none.
-ABSOLUTE = re.compile(r"(?:(?<![\w.:/$}])|(?<=file:))/[^\s'\",\[\]{}]+")
-QUOTED = re.compile(r"(?<=['\"])((?:[-\w.+]+=)?(?:file:)?)(/[^'\",\[\]]*)(?=['\"])")  # with blanks
 KINDS = (np.int8, np.int16, np.int32, np.int64)
 # In report.json, what is not of one row.
 OF_ALL_ROWS = ("results", "checkpoints", "members", "reranked", "captioning", "weights")
@@ -181,30 +178,26 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def shown_path(text: str) -> str:
-    """Write DIR for every absolute path in a command, with the name of a file.
+    """Write DIR for every path in a command, with the name of a file.
 
     Examples:
         >>> shown_path("data.root=/data/flickr8k data.vocab=/data/vocab.json seed=0")
         'data.root=DIR data.vocab=DIR/vocab.json seed=0'
     """
 
-    def shown(name: str) -> str:
-        path = Path(name)
-        return f"DIR/{path.name}" if path.suffix else "DIR"
+    def shown(scheme: str, last: str) -> str:
+        return f"{scheme}DIR/{last}" if Path(last).suffix else f"{scheme}DIR"
 
-    text = QUOTED.sub(lambda found: found[1] + shown(found[2]), text)
-    return ABSOLUTE.sub(lambda found: shown(found[0]), text)
+    return replace_paths(text, shown)
 
 
 def _plain(value: Any) -> Any:
-    """Prepare a setting for YAML: lists for tuples, and the name of a folder for its path."""
+    """Prepare a setting for YAML: lists for tuples, and the last part of each path."""
     if isinstance(value, list | tuple):
         return [_plain(x) for x in value]
     if isinstance(value, dict):
         return {key: _plain(x) for key, x in value.items()}
-    if isinstance(value, str) and value.startswith(("/", "file:/")):
-        return Path(value).name
-    return value
+    return replace_paths(value, lambda scheme, last: last) if isinstance(value, str) else value
 
 
 def write_small_ranks(path: Path, ranks: dict[str, np.ndarray]) -> None:
