@@ -90,7 +90,7 @@ def test_a_folder_of_configurations_is_not_kept(tmp_path):
     (kept,) = keep_all(tmp_path / "runs", tmp_path / "kept")
     assert shlex.split(kept.record["command"])[-1] == "--config-dir=DIR"
     every = "".join(path.read_text() for path in (tmp_path / "kept/a").glob("[rs]e*"))
-    assert not any(part in every for part in ("home", "Drive", "secret", "conf\""))
+    assert not any(part in every for part in ("home", "Drive", "secret", 'conf"'))
 
 
 def test_a_run_without_a_test_is_kept_as_it_is(tmp_path):
