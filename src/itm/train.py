@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from itm.app.config import output_folder
 from itm.app.entry import fail_alone, leave_several, quiet, run
+from itm.app.processes import silence_others
 from itm.app.run_folder import claim, use_folder
 from itm.app.signals import Stopped, usual_signals
 from itm.app.sweep_summary import write_failure
@@ -36,6 +37,7 @@ def command(cfg: DictConfig) -> float:
     from itm.training.resume import earlier_seconds
 
     quiet()  # again, because processes of sweep=joblib begin here
+    silence_others()
     out, typed = output_folder(), list(HydraConfig.get().overrides.task)
     claim(out, cfg.resume, typed)
     check_ranges(cfg)

@@ -36,11 +36,20 @@ def be_rank(rank, port, then=None):
         then()
 
 
-def pair(folder, name, *more, then=(None, None)):
-    """Two processes that train together."""
+def be_node(node, port):
+    """What a user tells a training started by hand on each of two machines."""
+    os.environ |= {"NODE_RANK": str(node), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def pair(folder, name, *more, then=(None, None)):
+    """Two processes that train together."""
+    port = free_port()
     return [
         Run(
             *ARGUMENTS, "trainer=ddp", f"hydra.run.dir={name}", "resume=true", *more, cwd=folder,
@@ -144,6 +153,23 @@ def test_processes_with_different_configurations_do_not_start(folder):
     assert [r.wait() for r in runs] == [1, 1]
     assert "error: process 1 and process 0 have different configurations" in runs[1].text
     assert "margin: 0.1 / margin: 0.0" in runs[1].text
+
+
+def test_one_of_two_nodes_started_by_hand_speaks(tmp_path):
+    """Also before the trainer tells them apart: data.protocol is checked earlier."""
+    port, told = free_port(), "data.protocol=coco_1k has no effect"
+    options = ("data.root.images=[13,5,5]", "data.protocol=coco_1k", "data.limit=4")
+    nodes = [
+        Run(
+            *ARGUMENTS, *options, "trainer=ddp", "trainer.devices=1", "trainer.num_nodes=2",
+            "hydra.run.dir=run", cwd=tmp_path, name=f"node_{node}",
+            before=partial(be_node, node, port),
+        )
+        for node in (0, 1)
+    ]  # fmt: skip
+    texts = [node.done() for node in nodes]
+    assert [text.count(told) for text in texts] == [1, 0]
+    assert (tmp_path / "run/train.log").read_text().count(told) == 1
 
 
 def test_a_sweep_of_jobs_with_two_processes_each(tmp_path):

@@ -58,6 +58,21 @@ def available_cores() -> int:
     return os.cpu_count() or 1  # macOS, Windows
 
 
+def cores_of_process(trainer: Any) -> int:
+    """Count the cores of each training process: its share of those that the processes have.
+
+    SLURM starts one task for each process and may give it cores of its own, which are not shared.
+    """
+    from pytorch_lightning.plugins.environments import SLURMEnvironment  # late: loads torch
+
+    cores = available_cores()
+    own = os.environ.get("SLURM_CPUS_PER_TASK")
+    environment = getattr(trainer.strategy, "cluster_environment", None)  # only of several devices
+    if own and isinstance(environment, SLURMEnvironment):  # torchrun in a task shares its cores
+        return min(int(own), cores)
+    return cores // max(1, trainer.num_devices)
+
+
 def apply_loading(data: RegionDataModule, trainer: Any, overrides: Sequence[str]) -> str | None:
     """Set the loading options of a data module for the device of a trainer.
 
@@ -80,7 +95,7 @@ def apply_loading(data: RegionDataModule, trainer: Any, overrides: Sequence[str]
     splits = [data.split(stage) for stage in ("train", "val", "test")]
     values = sum(split.num_images * split.regions * split.width for split in splits)
     stored = max(split.features.dtype.itemsize for split in splits)
-    cores = available_cores() // max(1, trainer.num_devices)
+    cores = cores_of_process(trainer)
     chosen = choose_loading(free, values, stored, str(trainer.precision), cores, given)
     for name, value in chosen.items():
         setattr(data, name, value)

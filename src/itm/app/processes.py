@@ -4,12 +4,25 @@ import os
 
 # 0 in the first process of a training. Started by hand on several nodes, each has a process
 # without a LOCAL_RANK.
-RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK")
+RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "NODE_RANK", "GROUP_RANK")
 
 
 def is_first_process() -> bool:
-    """Tell whether this is the first process, by variables of Lightning, torchrun and SLURM."""
-    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+    """Tell whether this is the first process, by variables of Lightning, torchrun, SLURM, LSF."""
+    # torchrun numbers the nodes itself, perhaps in another order than the srun that starts it.
+    names = ("RANK",) if "TORCHELASTIC_RUN_ID" in os.environ else RANKS
+    return all(os.environ.get(name, "0") == "0" for name in names)
+
+
+def silence_others() -> None:
+    """Let Lightning, and `itm.utils.log_files.say`, know all but the first process of a training.
+
+    Until its trainer counts the processes, Lightning overlooks the number of a node.
+    """
+    from lightning_utilities.core.rank_zero import rank_zero_only  # late: `--help` is quick
+
+    if not is_first_process():
+        rank_zero_only.rank = 1  # type: ignore[attr-defined]
 
 
 def check_launcher(processes: int) -> None:

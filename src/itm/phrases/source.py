@@ -9,9 +9,7 @@ import numpy as np
 
 from itm.data.layout import Split
 from itm.phrases.files import read_phrases
-from itm.phrases.split import Phrase, PhraseSplit, phrase_split
-
-BLOCK = 4096  # phrases compared with their regions at once: about 100 bytes for each pair
+from itm.phrases.split import PhraseSplit, phrase_split
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,8 @@ class PhraseSource:
         whole = phrase_split(split, phrases, self.positive_iou, self.negative_iou)
         if not train:
             return whole
-        kept: list[Phrase] = []
-        rows = np.arange(len(whole.phrases))
-        for part in np.split(rows, range(BLOCK, len(rows), BLOCK)):
-            best = whole.overlaps(part).max(1, initial=0)
-            kept += [whole.phrases[row] for row in part[best >= self.positive_iou]]
+        best = whole.overlaps(range(len(whole.phrases))).max(1, initial=0)
+        kept = [whole.phrases[row] for row in np.flatnonzero(best >= self.positive_iou)]
         if not kept:
             raise ValueError(
                 f"no region of {split.folder} {split.name} overlaps its phrase's box by "

@@ -9,6 +9,8 @@ import numpy as np
 from itm.data.boxes import Box, edges, fractions_of, in_pixels, overlaps
 from itm.data.layout import Split, name_of
 
+BLOCK = 4096  # phrases compared with their regions at once: about 100 bytes for each pair
+
 
 class Phrase(NamedTuple):
     """A phrase of a caption, and the box of the object it refers to.
@@ -89,8 +91,13 @@ class PhraseSplit(Split):
 
     def overlaps(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Compute the overlap (n, R) of phrases with the regions of their images."""
-        truth = np.array([self.phrases[row].box for row in rows]).reshape(-1, 4)
-        return overlaps(self.region_boxes(self.caption_image[rows]), truth)
+        rows = np.asarray(rows, np.int64)
+        found = np.empty((len(rows), self.regions))
+        for start in range(0, len(rows), BLOCK):
+            block = slice(start, start + BLOCK)
+            truth = np.array([self.phrases[row].box for row in rows[block]])
+            found[block] = overlaps(self.region_boxes(self.caption_image[rows[block]]), truth)
+        return found
 
     def target(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Label regions, (n, R) float32: 1 = matches the phrase, -1 = negative, 0 = ignored."""

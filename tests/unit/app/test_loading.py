@@ -5,6 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.plugins.environments import (
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 
 from itm.app.loading import apply_loading, choose_loading
 
@@ -66,6 +71,30 @@ def test_cores_that_another_process_has_are_not_counted(monkeypatch):
     data, trainer = stub(6_000, monkeypatch)
     apply_loading(data, trainer, [])
     assert data.workers == 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "cores", "own", "workers"),
+    [
+        (LightningEnvironment, 8, None, 1),  # four processes share the cores
+        (SLURMEnvironment, 8, "8", 7),  # each task has its own
+        (SLURMEnvironment, 64, "8", 7),  # they are counted, but not bound
+        (SLURMEnvironment, 1, "8", 1),  # sbatch was given them, srun was not
+        (SLURMEnvironment, 8, None, 1),
+        (TorchElasticEnvironment, 32, "32", 7),  # one task starts four processes
+    ],
+)
+def test_processes_share_cores_except_those_of_a_task(
+    environment, cores, own, workers, monkeypatch
+):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    if own is not None:
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", own)
+    data, trainer = stub(6_000, monkeypatch)
+    trainer.num_devices, trainer.strategy.cluster_environment = 4, environment()
+    apply_loading(data, trainer, [])
+    assert data.workers == workers
 
 
 def test_a_processor_keeps_the_options(monkeypatch):

@@ -25,6 +25,7 @@ from itm.phrases.files import entity_boxes, entity_phrases, read_phrases
 from itm.phrases.localisation import (
     localisation_accuracy,
     localise,
+    measure_localisation,
     rank_right_region,
     region_scores,
     word_positions,
@@ -254,7 +255,7 @@ def test_broken_files_are_named(tmp_path):
 
 @pytest.mark.parametrize("block", [3, 4096])
 def test_training_keeps_phrases_that_a_region_matches(block, monkeypatch):
-    monkeypatch.setattr("itm.phrases.source.BLOCK", block)
+    monkeypatch.setattr("itm.phrases.split.BLOCK", block)
     split = split_of(["101", "102"], PIXELS)
     source = PhraseSource(HERE / "entities")
     whole, kept = source.split(split), source.split(split, train=True)
@@ -263,6 +264,28 @@ def test_training_keeps_phrases_that_a_region_matches(block, monkeypatch):
     assert list(kept.phrases) == expected and 0 < len(kept.phrases) < 7
     with pytest.raises(ValueError, match="no region of .* overlaps"):
         source.split(split_of(["101", "102"], PIXELS + 500), train=True)
+
+
+def test_overlaps_are_computed_in_blocks(monkeypatch):
+    """The overlaps need a hundred bytes for each pair on the way: Flickr30K has 500,000 phrases."""
+    sizes = []
+
+    def counted_overlaps(boxes, truth):
+        sizes.append(len(boxes))
+        return overlaps(boxes, truth)
+
+    monkeypatch.setattr("itm.phrases.split.overlaps", counted_overlaps)
+    whole = PhraseSource(HERE / "entities").split(split_of(["101", "102"], PIXELS))
+    scores = np.random.default_rng(0).normal(size=(7, 2))
+    rows = np.array([6, 0, 3, 3, 1])
+    plain = whole.overlaps(rows), measure_localisation(whole, scores)
+    assert sizes == [5, 7]
+    sizes.clear()
+    monkeypatch.setattr("itm.phrases.split.BLOCK", 3)
+    found = whole.overlaps(rows)
+    np.testing.assert_array_equal(found, plain[0])
+    assert measure_localisation(whole, scores) == plain[1] and sizes == [3, 2, 3, 3, 1]
+    assert found.shape == (5, 2) and whole.overlaps([]).shape == (0, 2)
 
 
 def test_target_by_loop():
