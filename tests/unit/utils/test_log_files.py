@@ -5,12 +5,14 @@ import warnings
 
 import pytest
 
+from itm.utils import log_files
 from itm.utils.log_files import log, log_later, say, warnings_logged
 
 
 @pytest.fixture
-def file(tmp_path):
-    """A log file that the root logger writes."""
+def file(tmp_path, monkeypatch):
+    """A log file that the root logger writes; nothing of other tests waits for it."""
+    monkeypatch.setattr(log_files, "_early", [])
     handler = logging.FileHandler(tmp_path / "train.log")
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger().addHandler(handler)
