@@ -20,6 +20,8 @@ NULL = {"scheduler": "scheduler=none", "recipe": "~recipe", "text": None, "sweep
 # One + adds an option and is an error if a file lists it; two do either.
 PLUS = re.compile(r"^\+(?=(?!hydra\.)\w+\.)")
 
+RESUMED = re.compile(r"\+*resume=(?!(true|false|null)$)", re.IGNORECASE)  # with recorded options
+
 # Values that recipes set at the top level -> the option that refers to each.
 SHARED = {
     "max_epochs": "trainer.max_epochs",
@@ -37,16 +39,28 @@ def rewrite_choices(arguments: Sequence[str], command: str = "train") -> list[st
     """Rewrite the choices of a command line.
 
     Raises:
-        ValueError: null for a group that needs a choice.
+        ValueError: null for a group that needs a choice, or that a resumed run has recorded.
 
     Examples:
         >>> rewrite_choices(["scheduler=null", "scheduler._target_=X", "scheduler.T_max=9"])
         ['~scheduler', '+scheduler._target_=X', '+scheduler.T_max=9']
     """
-    out = [PLUS.sub("++", argument) for argument in arguments]
+    out = [PLUS.sub("++", argument) for argument in _last_choices(arguments, command)]
     for node in ("scheduler", "optimizer"):
         out = _replace_node(out, node)
+    if "text=null" in out and any(RESUMED.match(argument) for argument in out):
+        raise ValueError(
+            "a resumed run keeps its text encoder, so text=null would have no effect: leave it out"
+        )
     return [new for a in out if (new := _without_null(a, command)) is not None]
+
+
+def _last_choices(arguments: Sequence[str], command: str) -> list[str]:
+    """Leave out choices of a group that a later one replaces; a null would not replace them."""
+    groups = default_choices(command)
+    keys = [argument.lstrip("+").partition("=")[0] for argument in arguments]
+    chosen = {key: i for i, key in enumerate(keys) if key in groups and "=" in arguments[i]}
+    return [a for i, a in enumerate(arguments) if chosen.get(keys[i], i) == i or "={" in a]
 
 
 def check_recipe(arguments: Sequence[str], folders: Iterable[str]) -> None:

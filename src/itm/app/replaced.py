@@ -35,9 +35,9 @@ def put_aside(folders: Sequence[Path]) -> None:
         atexit.register(settle)
     for folder in folders:
         (folder / ASIDE).mkdir(exist_ok=True)
+        _waiting.append(folder.resolve())  # first, so that an error half way is undone as well
         for path in [path for pattern in WRITTEN for path in folder.glob(pattern)]:
             path.rename(folder / ASIDE / path.name)
-        _waiting.append(folder.resolve())
 
 
 def delete_earlier(folder: Path) -> None:
@@ -77,8 +77,9 @@ def _delete(folder: Path) -> None:
 
 
 def _restore(folder: Path) -> None:
+    (folder / "failure.txt").unlink(missing_ok=True)  # of the run that failed before it began
     for path in list((folder / ASIDE).iterdir()):
-        new = folder / path.name  # from the run that failed before it began
+        new = folder / path.name  # of that run, too
         shutil.rmtree(new) if new.is_dir() else new.unlink(missing_ok=True)
         path.rename(new)
     (folder / ASIDE).rmdir()

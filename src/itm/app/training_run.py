@@ -141,6 +141,7 @@ class Settle(pl.Callback):
     def __init__(self, out: Path):
         self.out = out
         self.record: dict[str, Any] | None = None
+        self._is_done = False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
@@ -151,10 +152,12 @@ class Settle(pl.Callback):
 
     def replace_earlier(self) -> None:
         """Delete the earlier run, and write the record; later calls have nothing to do."""
+        if self._is_done:
+            return  # without a look at the disk, which may be far away
         delete_earlier(self.out)
         if self.record is not None:
             write_json(self.out / "run.json", self.record)
-            self.record = None
+        self._is_done = True
 
 
 def begin_run(

@@ -19,17 +19,6 @@ from itm.runs.tables import cell_text, csv_table, markdown_table
 from itm.utils.errors import first_line
 from itm.utils.files import write_text
 
-__all__ = [
-    "FAILURE",
-    "Table",
-    "collect_jobs",
-    "job_table",
-    "job_times",
-    "repeated_jobs",
-    "seed_table",
-    "write_table",
-]
-
 
 class Table(NamedTuple):
     """Columns and rows."""

@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from itm.app import config
 from itm.app.arguments import key_of, read_arguments, tell_repeated
 from itm.app.choices import rewrite_choices
 from itm.app.config import CONF
@@ -150,6 +151,31 @@ def test_null_for_a_group():
         with pytest.raises(ValueError, match=f"{group} must be '.* or '.*, got null"):
             rewrite_choices([f"{group}=null"], command)
     assert rewrite_choices(["loss=null"], "search") == ["loss=null"]  # Hydra names it
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["recipe=null", "recipe=vsepp_f30k"], ["recipe=vsepp_f30k", "recipe=null"],
+        ["text=mean", "text=null"], ["text=null", "text=mean"],
+        ["scheduler=cosine", "scheduler=null"], ["+model=scan", "model=vsepp"],
+        ["sweep=margins", "sweep=null"],
+    ],
+)  # fmt: skip
+def test_of_two_choices_the_last_one_counts_null_too(given):
+    """The command says which one replaces the other."""
+    assert rewrite_choices(given) == rewrite_choices(given[1:])
+    usual = ["data.root.images=[8,4,4]"]
+    assert config.compose([*rewrite_choices(given), *usual]) == config.compose(
+        [*rewrite_choices(given[1:]), *usual]
+    )
+
+
+def test_null_does_not_hide_the_text_encoder_of_a_resumed_run():
+    with pytest.raises(ValueError, match="a resumed run keeps its text encoder.*leave it out"):
+        rewrite_choices(["resume=RUN", "text=null"])
+    given = ["resume=true", "text=null"]  # the command of the first attempt
+    assert rewrite_choices(given) == given[:1]
 
 
 def test_options_about_files_are_in_the_list():

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -114,6 +115,45 @@ def test_a_new_run_that_does_not_train_deletes_nothing(run, killed, recorded, mo
     added = {path for path in files(run)} - set(before)
     assert set(before) <= set(files(run)) and {str(p) for p in added} == {".hydra", "train.log"}
     assert (run / "run.json").read_text() == record
+
+
+def test_an_error_while_a_run_is_put_aside_is_undone(run, monkeypatch):
+    """A file may be open elsewhere."""
+    before, rename = files(run), Path.rename
+
+    def fail(path, target):
+        if path == run / "checkpoints":
+            raise PermissionError("in use")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(PermissionError):
+        use_folder([f"hydra.run.dir={run}", "overwrite=true"])
+    settle()
+    assert files(run) == before
+
+
+def test_a_restored_run_has_not_failed(run):
+    """A report of the sweep would list the failure of the run that was to replace it."""
+    before = files(run)
+    use_folder([f"hydra.run.dir={run}", "overwrite=true"])
+    (run / "failure.txt").write_text("a wrong option")
+    settle()
+    assert files(run) == before
+    (run / "failure.txt").write_text("out of memory")
+    use_folder([f"hydra.run.dir={run}", "overwrite=true"])
+    (run / "failure.txt").write_text("a wrong option")
+    settle()
+    assert (run / "failure.txt").read_text() == "out of memory"
+
+
+def test_a_run_looks_for_an_earlier_one_once(run, monkeypatch):
+    seen = []
+    monkeypatch.setattr("itm.app.training_run.delete_earlier", seen.append)
+    once, trainer = Settle(run), SimpleNamespace(is_global_zero=True, global_step=1)
+    for step in range(3):
+        once.on_train_batch_end(trainer, None, None, None, step)
+    assert seen == [run]
 
 
 def test_an_earlier_run_is_deleted_after_a_step_of_the_new_one(run):
