@@ -69,7 +69,7 @@ def say(part: str, name: str, **values: Any) -> None:
 def run(part: str, rows: Iterator[Row], seconds: float) -> None:
     """Measure rows until the deadline of a part; a row that fails is a line, not the end."""
     end, left = time.monotonic() + seconds, []
-    name = "inputs"
+    name = "the start"
     try:
         for name, measure in rows:
             if time.monotonic() > end:
@@ -105,8 +105,8 @@ def ceilings(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
         return {"tflops": 2 * n**3 / seconds / 1e12}
 
     def copy(pinned: bool) -> dict[str, Any]:
-        host = torch.ones(n, n, pin_memory=pinned and device.type == "cuda")  # written: else all
-        # pages of the host are one, which its cache holds
+        # Written, because all pages of an unwritten tensor are one, which the cache holds.
+        host = torch.ones(n, n, pin_memory=pinned and device.type == "cuda")
         there = torch.empty(n, n, device=device)
         seconds = measured(lambda: there.copy_(host, non_blocking=pinned), device, 5)
         return {"gbytes_per_second": 4 * n * n / seconds / 1e9}

@@ -29,7 +29,7 @@ class matmul_precision:  # noqa: N801  # a context manager
 
 
 def measured(run: Callable[[], Any], device: torch.device, times: int) -> float:
-    """Return the mean seconds of `times` runs, on a CPU of one, after one run to warm up."""
+    """Return the mean seconds of `times` runs (of one on a CPU), after one run to warm up."""
     run()
     if device.type != "cuda":
         start = time.perf_counter()

@@ -43,9 +43,11 @@ def scoring(device: torch.device, size: dict[str, Any]) -> Iterator[Row]:
 
         with torch.no_grad(), autocast(device, dtype), matmul_precision(products):
             seconds = measured(score, device, 1)
-        other = large.setdefault(f"{name} {precision}", found)
+        other = large.get(f"{name} {precision}")  # None if it failed
+        large.setdefault(f"{name} {precision}", found)
+        gap = {} if other is None else {"gap": float(np.abs(found - other).max())}
         speed = {"seconds": seconds, "pairs_per_second": 5 * images**2 / seconds}
-        return speed | {"gap": float(np.abs(found - other).max())} | memory(device)
+        return speed | gap | memory(device)
 
     def plain() -> dict[str, Any]:
         """Score with SCAN t2i as the original does, caption after caption; 256 captions."""

@@ -20,7 +20,7 @@ NULL = {"scheduler": "scheduler=none", "recipe": "~recipe", "text": None, "sweep
 # One + adds an option and is an error if a file lists it; two do either.
 PLUS = re.compile(r"^\+(?=(?!hydra\.)\w+\.)")
 
-RESUMED = re.compile(r"\+*resume=(?!(true|false|null)$)", re.IGNORECASE)  # with recorded options
+RESUMED = re.compile(r"\+*resume=(?!(true|false|null)$|.*\.ckpt$)", re.IGNORECASE)  # a run folder
 
 # Values that recipes set at the top level -> the option that refers to each.
 SHARED = {

@@ -1,5 +1,6 @@
 """Run a command: print readable errors instead of tracebacks, and silence useless notices."""
 
+import contextlib
 import functools
 import logging
 import os
@@ -41,9 +42,9 @@ def run(command: str, task: Task, prepare: Prepare | None = None) -> None:
     quiet()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints and exits by itself
     if not getattr(sys.flags, "safe_path", False):
-        sys.path.append(
-            os.getcwd()
-        )  # as python -m does, for models of your own; itm-train does not
+        # For models of your own: `python -m` looks in the current folder, itm-train does not.
+        with contextlib.suppress(FileNotFoundError):  # a folder that was deleted
+            sys.path.append(os.getcwd())
     with quiet_if_closed():
         if not _answer(command, sys.argv[1:]):
             with stopped_by_signals():

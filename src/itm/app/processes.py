@@ -15,7 +15,7 @@ def is_first_process() -> bool:
 
 
 def silence_others() -> None:
-    """Let Lightning, and `itm.utils.log_files.say`, know all but the first process of a training.
+    """Tell Lightning, and `itm.utils.log_files.say`, if this is not the first process.
 
     Until its trainer counts the processes, Lightning overlooks the number of a node.
     """
@@ -25,14 +25,25 @@ def silence_others() -> None:
         rank_zero_only.rank = 1  # type: ignore[attr-defined]
 
 
-def check_launcher(processes: int) -> None:
+def check_launcher(processes: int, asked: int | None = None) -> None:
     """Check that a launcher and the trainer agree on the number of processes.
 
-    Else every process would train alone, and all would write to one folder.
+    Else every process would train alone, and all would write to one folder; or, under SLURM, one
+    GPU would train where several were asked for.
+
+    Args:
+        processes: the processes of the trainer.
+        asked: devices x nodes; None = as many.
 
     Raises:
         ValueError: they do not.
     """
+    if asked not in (None, processes):
+        raise ValueError(
+            f"trainer.devices= and trainer.num_nodes= ask for {asked} processes, but SLURM started "
+            f"{processes}: start a task for each, with as many --ntasks-per-node= as "
+            "trainer.devices="
+        )
     launched = int(os.environ.get("WORLD_SIZE") or processes)
     alone = processes == 1 and not is_first_process()
     if launched != processes or alone:

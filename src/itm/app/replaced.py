@@ -12,7 +12,7 @@ from itm.utils.errors import TakenError
 ASIDE = ".replaced"  # in the run folder, so that moving is a rename
 DELETED = ".deleted"
 WRITTEN = (  # by a run, with its loggers and profilers, in their usual places
-    "run.json", "results.json", "ranks.npz", "failure.txt", "train.log", "csv", "checkpoints",
+    "failure.txt", "run.json", "results.json", "ranks.npz", "train.log", "csv", "checkpoints",
     ".hydra", "tensorboard", "mlflow", "wandb", "fit-profile*.txt", "test-profile*.txt",
 )  # fmt: skip
 

@@ -87,7 +87,7 @@ def build_training(cfg: DictConfig, out: Path, typed: Sequence[str]) -> Training
     tell_unused_protocol(cfg, typed)
     data = build_data(cfg)
     trainer: Any = build_trainer(cfg)
-    check_launcher(trainer.world_size)
+    check_launcher(trainer.world_size, trainer.num_devices * trainer.num_nodes)
     loading = apply_loading(data, trainer, typed)  # before anything reads the data
     matcher = build_matcher(cfg, data)
     trainer.callbacks.append(Settle(out))

@@ -53,8 +53,8 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         dirpath: folder of `last.ckpt`; its parent is the run folder.
-        every_n_train_steps: optimiser steps between two writes; None = any number.
-        minutes: minutes between two writes; None = any number. With both options, the earlier one
+        every_n_train_steps: optimiser steps between two writes; None = not by steps.
+        minutes: minutes between two writes; None = not by time. With both options, the earlier one
             counts.
     """
 

@@ -12,9 +12,9 @@ def _path(blank: str) -> re.Pattern[str]:
         (?P<scheme> file: )?
         (?: [A-Za-z]:[\\/] | \\\\            # a drive, a server of Windows
           | (?: ~[\w.-]* | \.{{1,2}} )[\\/]  # a home folder, a relative path
-          | /(?!/) | (?<!:)/ | (?<=file:)/ ) # from the root; not the // of an address
-        [^{blank}'",\[\]{{}}]*? (?P<last>[^/\\{blank}'",\[\]{{}}]+)
-        [/\\]? (?=$|[{blank}'",\[\]{{}}])
+          | /(?!/) | (?<!:)/ | (?<=file:)/   # from the root; not the // of an address
+          | (?<=:)///(?=/|[A-Za-z]:) )       # sqlite:////home/...
+        (?: [^/\\{blank}'",\[\]{{}}]* [/\\] )* (?P<last> [^/\\{blank}'",\[\]{{}}]+ ) [/\\]*
         """,
         re.VERBOSE,
     )

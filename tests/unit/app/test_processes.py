@@ -3,7 +3,7 @@
 import pytest
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
-from itm.app.processes import RANKS, is_first_process, silence_others
+from itm.app.processes import RANKS, check_launcher, is_first_process, silence_others
 from itm.utils.log_files import say
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "LOCAL_RANK": "0"}
@@ -34,3 +34,10 @@ def test_one_process_is_the_first_and_speaks(environment, first, monkeypatch, ca
     silence_others()
     say("16% of the words are unknown")  # before there is a trainer
     assert capsys.readouterr().out == ("16% of the words are unknown\n" if first else "")
+
+
+def test_one_task_of_slurm_for_several_gpus_is_refused():
+    """One GPU would train in silence."""
+    check_launcher(4, 4)
+    with pytest.raises(ValueError, match="ask for 4 processes, but SLURM started 1: .*ntasks-per"):
+        check_launcher(1, 4)

@@ -92,6 +92,8 @@ def test_paths_are_shortened_wherever_they_stand():
         ("../../../home/anna/x ./a/b", "x b"),
         ("file:///home/anna/x", "x"),
         ("/home/john smith/data", "data"),
+        ("/home/anna/f30k//", "f30k"),
+        ("uri=sqlite:////home/anna/ml.db", "uri=sqlite:ml.db"),
         (r"C:\Users\John Smith\runs\x", "x"),
         ("itm.train 'data.root=/home/john smith/f30k' seed=1", "itm.train 'data.root=f30k' seed=1"),
         ("data={root:/home/anna/x,limit:2}", "data={root:x,limit:2}"),
