@@ -95,7 +95,8 @@ def tell_repeated(arguments: Sequence[str]) -> None:
         if "=" not in argument or argument.startswith(("-", "~")):
             continue
         key = key_of(argument)
-        if key in last and last[key] != argument:
+        merged = argument.partition("=")[2].startswith("{")  # into the earlier one
+        if key in last and last[key] != argument and not merged:
             print(f"{key} is given twice: {argument} replaces {last[key]}", file=sys.stderr)
         last[key] = argument
 

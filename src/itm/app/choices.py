@@ -56,11 +56,19 @@ def rewrite_choices(arguments: Sequence[str], command: str = "train") -> list[st
 
 
 def _last_choices(arguments: Sequence[str], command: str) -> list[str]:
-    """Leave out choices of a group that a later one replaces; a null would not replace them."""
-    groups = default_choices(command)
-    keys = [argument.lstrip("+").partition("=")[0] for argument in arguments]
-    chosen = {key: i for i, key in enumerate(keys) if key in groups and "=" in arguments[i]}
-    return [a for i, a in enumerate(arguments) if chosen.get(keys[i], i) == i or "={" in a]
+    """Leave out what a later choice of the same group replaces; a null would not replace it.
+
+    Options such as loss={margin: 0.1} are no choice: Hydra merges them into the one before.
+    """
+    out, chosen = [], set()
+    for argument in reversed(arguments):
+        group, equals, value = argument.lstrip("+").partition("=")
+        if equals and group in chosen:
+            continue
+        out.append(argument)
+        if equals and group in default_choices(command) and value[:1] != "{":
+            chosen.add(group)
+    return out[::-1]
 
 
 def check_recipe(arguments: Sequence[str], folders: Iterable[str]) -> None:

@@ -55,7 +55,7 @@ def with_recorded(arguments: list[str], folder: Path) -> list[str]:
     given |= {SHARED[key] for key in given if key in SHARED}
     given |= {key for key, full in SHARED.items() if full in given}
     dropped = {key.partition(".")[0] for key in given if key.endswith("._target_")}
-    dropped |= {key_of(a) for a in arguments if a.partition("=")[2].startswith("{")}
+    dropped |= {key_of(a) for a in arguments if a[:1] == "~" or a.partition("=")[2][:1] == "{"}
     for group, usual in default_choices().items():
         choice = value_of(arguments, group)
         if choice is not None and choice != (value_of(recorded, group) or usual):

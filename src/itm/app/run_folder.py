@@ -238,7 +238,7 @@ def _differences(folder: Path, arguments: Sequence[str]) -> str:
         recorded = read_recorded(folder)
     except (OSError, ValueError):
         return ""
-    own = [a for a in arguments if "=" in a and key_of(a) != "overwrite"]
+    own = [a for a in arguments if ("=" in a or a[:1] == "~") and key_of(a) != "overwrite"]
     own = [a for a in own if not key_of(a).startswith("hydra.")]
     changes = [f"-{a}" for a in recorded if a not in own] + [
         f"+{a}" for a in own if a not in recorded

@@ -159,7 +159,8 @@ def test_null_for_a_group():
         ["recipe=null", "recipe=vsepp_f30k"], ["recipe=vsepp_f30k", "recipe=null"],
         ["text=mean", "text=null"], ["text=null", "text=mean"],
         ["scheduler=cosine", "scheduler=null"], ["+model=scan", "model=vsepp"],
-        ["sweep=margins", "sweep=null"],
+        ["sweep=margins", "sweep=null"], ["loss=null", "loss=sam"],
+        ["scheduler={_target_: torch.optim.lr_scheduler.LinearLR}", "scheduler=cosine"],
     ],
 )  # fmt: skip
 def test_of_two_choices_the_last_one_counts_null_too(given):
@@ -309,6 +310,17 @@ def test_a_word_is_no_option():
 def test_an_option_that_is_given_twice_is_told(capsys):
     tell_repeated(["out=a", "lr=1", "+out=b", "lr=1", "~recipe"])
     assert capsys.readouterr().err == "out is given twice: +out=b replaces out=a\n"
+    tell_repeated(["loss=sam", "loss={margin: 0.3}"])  # both count, see the next test
+    assert not capsys.readouterr().err
+
+
+def test_options_of_a_group_do_not_replace_its_choice():
+    both = config.compose(rewrite_choices(["loss=sam", "loss={margin: 0.3}", "loss={weight: 2}"]))
+    assert [both.loss[key] for key in ("_target_", "margin", "weight")] == [
+        "itm.losses.SAM",
+        0.3,
+        2,
+    ]
 
 
 def test_null_among_several_values():

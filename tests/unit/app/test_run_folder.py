@@ -450,6 +450,18 @@ def test_a_new_choice_of_a_group_drops_its_recorded_options(run):
     assert "max_epochs=3" not in use_folder(["resume=run", "trainer.max_epochs=5"])
 
 
+def test_a_group_that_is_left_out(run):
+    schedule = "torch.optim.lr_scheduler.ExponentialLR"
+    recorded = ["~scheduler", f"+scheduler._target_={schedule}", "+scheduler.gamma=0.9", "~recipe"]
+    (run / "run.json").write_text(json.dumps({"overrides": recorded}))
+    with pytest.raises(
+        ValueError, match="cannot change scheduler._target_ .*ExponentialLR -> None"
+    ):
+        use_folder(["resume=run", "~scheduler"])
+    with pytest.raises(ValueError, match=r"with other options \(\+lr=1\)"):
+        use_folder([*recorded, "lr=1", "hydra.run.dir=run"])
+
+
 def test_another_model_is_named_without_its_options():
     with pytest.raises(ValueError, match="cannot change model._target_ .*VSRN -> .*SCAN: ") as info:
         check_changes(["model=vsrn"], ["model=scan"])
