@@ -11,8 +11,9 @@ from itm.utils.errors import TakenError
 
 ASIDE = ".replaced"  # in the run folder, so that moving is a rename
 DELETED = ".deleted"
-WRITTEN = (  # by a run, with its loggers and profilers, in their usual places
-    "failure.txt", "run.json", "results.json", "ranks.npz", "train.log", "csv", "checkpoints",
+FAILURE = "failure.txt"  # as in itm.runs.record, whose imports are slow
+WRITTEN = (  # by a run, with its loggers and profilers, in their usual places; see `_restore`
+    FAILURE, "run.json", "results.json", "ranks.npz", "train.log", "csv", "checkpoints",
     ".hydra", "tensorboard", "mlflow", "wandb", "fit-profile*.txt", "test-profile*.txt",
 )  # fmt: skip
 
@@ -55,11 +56,16 @@ def delete_earlier(folder: Path) -> None:
 
 def settle() -> None:
     """Restore the files moved aside, unless a job of the sweep has trained: then delete them."""
-    trained = any(not (folder / ASIDE).is_dir() for folder in _waiting)
+    restored = restores()
     for folder in _waiting:
         if (folder / ASIDE).is_dir():
-            _delete(folder) if trained else _restore(folder)
+            _restore(folder) if restored else _delete(folder)
     _waiting.clear()
+
+
+def restores() -> bool:
+    """Tell whether `settle` would restore earlier runs."""
+    return bool(_waiting) and all((folder / ASIDE).is_dir() for folder in _waiting)
 
 
 def recover(folder: Path) -> None:
@@ -77,9 +83,16 @@ def _delete(folder: Path) -> None:
 
 
 def _restore(folder: Path) -> None:
-    (folder / "failure.txt").unlink(missing_ok=True)  # of the run that failed before it began
-    for path in list((folder / ASIDE).iterdir()):
-        new = folder / path.name  # of that run, too
+    """Put the earlier run back, in place of what the run wrote that failed before it began.
+
+    failure.txt is the first file aside and the last one back: as long as there are others aside,
+    one in the folder is of the new run, even after an error half way.
+    """
+    aside = sorted((folder / ASIDE).iterdir(), key=lambda path: path.name == FAILURE)
+    if aside:
+        (folder / FAILURE).unlink(missing_ok=True)
+    for path in aside:
+        new = folder / path.name
         shutil.rmtree(new) if new.is_dir() else new.unlink(missing_ok=True)
         path.rename(new)
     (folder / ASIDE).rmdir()

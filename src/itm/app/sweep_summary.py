@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from itm.app.entry import tell
 from itm.app.processes import is_first_process
+from itm.app.replaced import restores
 from itm.runs.escape import printable
 from itm.utils.extras import install
 from itm.utils.files import write_text
@@ -70,7 +71,11 @@ class Summary(Callback):
             raise SystemExit(1)
 
     def _summarise(self, folder: Path) -> list[dict[str, Any]]:
-        """Print and write tables and plot; return the jobs."""
+        """Print and write tables and plot; return the jobs.
+
+        Nothing is written if no job has replaced an earlier one: its tables are those of the jobs
+        that are restored.
+        """
         # Late: every run makes this callback before it starts.
         from itm.runs.sweep import collect_jobs, job_table, write_table
         from itm.runs.tables import rows_table
@@ -79,9 +84,11 @@ class Summary(Callback):
         if not jobs:
             return jobs
         columns, rows = job_table(jobs)
-        write_table(folder, columns, rows)
         short = [["failed" if str(x).startswith("failed: ") else x for x in row] for row in rows]
         print(rows_table(f"{len(rows)} jobs in {folder}", columns, short))
+        if restores():
+            return jobs
+        write_table(folder, columns, rows)
         self._average(folder, jobs)
         try:
             from itm.visual.sweep_figure import plot_jobs

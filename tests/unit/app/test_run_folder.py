@@ -117,12 +117,15 @@ def test_a_new_run_that_does_not_train_deletes_nothing(run, killed, recorded, mo
     assert (run / "run.json").read_text() == record
 
 
-def test_an_error_while_a_run_is_put_aside_is_undone(run, monkeypatch):
+@pytest.mark.parametrize("name", ["failure.txt", "run.json", "results.json", "checkpoints"])
+def test_an_error_while_a_run_is_put_aside_is_undone(name, run, monkeypatch):
     """A file may be open elsewhere."""
+    (run / "results.json").write_text("{}")
+    (run / "failure.txt").write_text("out of memory")
     before, rename = files(run), Path.rename
 
     def fail(path, target):
-        if path == run / "checkpoints":
+        if path == run / name:
             raise PermissionError("in use")
         return rename(path, target)
 

@@ -216,6 +216,21 @@ def test_the_reason_of_a_failed_job_stands_below_the_table(tmp_path, capsys):
     assert "model.embed_dim must be" in (tmp_path / "summary.md").read_text()
 
 
+def test_a_sweep_that_replaces_nothing_leaves_the_earlier_one_whole(tmp_path):
+    sweep = "-m", *SMALL, "max_epochs=1", "seed=0,1"
+    run("train", *sweep, cwd=tmp_path)
+    (tmp_path / "v.json").write_text("{}")  # which only the jobs notice
+
+    def state():
+        kept = [p for p in (tmp_path / "sweep").rglob("*") if p.is_file()]
+        return {p: p.read_bytes() for p in kept if p.name not in (".lock", "multirun.yaml")}
+
+    before, jobs = state(), collect_jobs(tmp_path / "sweep")
+    text = run("train", *sweep, "overwrite=true", "data.vocab=v.json", cwd=tmp_path, fails=True)
+    assert "2 of 2 jobs failed" in text and "test/rsum" in jobs[1]
+    assert state() == before and collect_jobs(tmp_path / "sweep") == jobs
+
+
 def test_jobs_of_an_earlier_sweep_are_left_out(tmp_path):
     make_job(tmp_path, "0", {"val/rsum": 1.0}, "seed=0")
     earlier = job_times(tmp_path)
