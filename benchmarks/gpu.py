@@ -59,7 +59,7 @@ def main() -> None:
 def say(part: str, name: str, **values: Any) -> None:
     """Print a line with four digits of each number, so that a limited output holds all lines."""
     short = {k: float(f"{x:.4g}") if isinstance(x, float) else x for k, x in values.items()}
-    line = json.dumps({"part": part, "name": name, **short})
+    line = json.dumps({"part": part, "name": name, **short}, separators=(",", ":"))
     print(line, flush=True)
     if folder := os.environ.get("OUT"):
         with open(Path(folder) / "gpu.jsonl", "a") as file:

@@ -171,7 +171,7 @@ def test_scores_of_all_sizes_of_blocks_and_of_the_loop_are_compared():
 def test_lines_are_short_and_kept(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("OUT", str(tmp_path))
     gpu.say("training", "SGR", ms=12.3456789, waits=0)
-    line = '{"part": "training", "name": "SGR", "ms": 12.35, "waits": 0}\n'
+    line = '{"part":"training","name":"SGR","ms":12.35,"waits":0}\n'
     assert capsys.readouterr().out == line == (tmp_path / "gpu.jsonl").read_text()
 
 
