@@ -73,8 +73,8 @@ class Summary(Callback):
     def _summarise(self, folder: Path) -> list[dict[str, Any]]:
         """Print and write tables and plot; return the jobs.
 
-        Nothing is written if no job has replaced an earlier one: its tables are those of the jobs
-        that are restored.
+        Nothing is written if every job failed before it replaced an earlier one: the tables are
+        those of the jobs that are restored.
         """
         # Late: every run makes this callback before it starts.
         from itm.runs.sweep import collect_jobs, job_table, write_table
@@ -86,7 +86,7 @@ class Summary(Callback):
         columns, rows = job_table(jobs)
         short = [["failed" if str(x).startswith("failed: ") else x for x in row] for row in rows]
         print(rows_table(f"{len(rows)} jobs in {folder}", columns, short))
-        if restores():
+        if restores() and all("failure" in job for job in jobs):
             return jobs
         write_table(folder, columns, rows)
         self._average(folder, jobs)

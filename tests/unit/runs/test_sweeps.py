@@ -231,6 +231,18 @@ def test_a_sweep_that_replaces_nothing_leaves_the_earlier_one_whole(tmp_path):
     assert state() == before and collect_jobs(tmp_path / "sweep") == jobs
 
 
+def test_a_new_job_has_a_table_even_if_all_earlier_ones_come_back(tmp_path, monkeypatch):
+    """With sweep=joblib and sweep=slurm, a job does not decide about the others."""
+    monkeypatch.setattr("itm.app.sweep_summary.restores", lambda: True)
+    make_job(tmp_path, "0", {}, "seed=0")
+    (tmp_path / "0" / "failure.txt").write_text("no")
+    Summary()._summarise(tmp_path)
+    assert not (tmp_path / "summary.csv").exists()
+    make_job(tmp_path, "1", {"val/rsum": 2.0}, "seed=1")
+    Summary()._summarise(tmp_path)
+    assert "2.0" in (tmp_path / "summary.csv").read_text()
+
+
 def test_jobs_of_an_earlier_sweep_are_left_out(tmp_path):
     make_job(tmp_path, "0", {"val/rsum": 1.0}, "seed=0")
     earlier = job_times(tmp_path)
