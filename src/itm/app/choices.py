@@ -56,9 +56,9 @@ def rewrite_choices(arguments: Sequence[str], command: str = "train") -> list[st
 
 
 def _last_choices(arguments: Sequence[str], command: str) -> list[str]:
-    """Leave out what a later choice of the same group replaces; a null would not replace it.
+    """Leave out each choice of a group that a later one replaces, because null replaces nothing.
 
-    Options such as loss={margin: 0.1} are no choice: Hydra merges them into the one before.
+    Values in braces, such as loss={margin: 0.1}, replace no choice: Hydra merges them into it.
     """
     out, chosen = [], set()
     for argument in reversed(arguments):

@@ -59,9 +59,10 @@ def available_cores() -> int:
 
 
 def cores_of_process(trainer: Any) -> int:
-    """Count the cores of each training process: its share of those that the processes have.
+    """Count the cores that one of several training processes can use.
 
-    SLURM starts one task for each process and may give it cores of its own, which are not shared.
+    Processes on one machine share its cores equally. SLURM starts a task for each process and may
+    give it cores of its own, which are not shared.
     """
     from pytorch_lightning.plugins.environments import SLURMEnvironment  # late: loads torch
 

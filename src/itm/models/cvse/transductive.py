@@ -5,12 +5,13 @@ this does not measure a system that answers one query at a time: report it as tr
 the inductive numbers of `Matcher.score`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from itm.batch import Captions
 from itm.layers.functional import l2norm
 from itm.matcher.inputs import Features, caption_batches
 from itm.models.cvse.cvse import CVSE
@@ -51,21 +52,21 @@ def score_transductive(
                 "set_concepts(...) and vocab=..., or pass labels="
             )
         labels = matcher.concepts.label([matcher.vocab.as_read(caption) for caption in captions])
-    caption_batches(matcher, captions, batch_size, labels)  # checks them before images are encoded
+    words = caption_batches(matcher, captions, batch_size, labels)  # first, since this checks them
     images = torch.from_numpy(matcher.embed(features, batch_size=batch_size))
     width = images.shape[1] // 2  # the fused level comes first
 
-    def encode(concepts: np.ndarray) -> Tensor:
-        chunks = matcher.encode(caption_batches(matcher, captions, batch_size, concepts))
+    def encode(batches: Iterable[Captions]) -> Tensor:
         out = torch.empty(len(captions), 2 * width)
-        for encoded, rows in chunks:
+        for encoded, rows in matcher.encode(batches):
             assert encoded.vector is not None
             out[rows] = encoded.vector.float()
         return out
 
-    own = encode(labels)
+    own = encode(words)
     completed = complete_labels(images[:, :width], own[:, :width], labels, similar, ranked)
-    return (images @ encode(completed).T).numpy()
+    words = caption_batches(matcher, captions, batch_size, completed)
+    return (images @ encode(words).T).numpy()
 
 
 def complete_labels(
